@@ -1,0 +1,217 @@
+"""The configuration of a search: the components' configs composed. YAML in, canonical YAML out.
+
+    name: digits
+    seed: 0
+    space: nao_cnn
+    task: {name: digits}
+    evaluator: {name: standalone, epochs: 8}
+    strategy: {name: nao, rounds: 2}
+    budget: {trials: 72}
+    workers: {count: auto, cpus: 1}
+
+Unknown keys are refused by name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from nao_ray import registry
+from nao_ray.errors import ConfigError
+from nao_ray.evaluators.base import Evaluator
+from nao_ray.spaces.base import SearchSpace
+from nao_ray.strategies.base import Strategy
+from nao_ray.tasks.base import Task
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """A component by name, with its own settings beside the name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:  # noqa: ANN401
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class Budget(_Section):
+    """When the search stops: at the first limit that is reached."""
+
+    trials: int | None = Field(default=None, ge=1)
+    """Distinct architectures asked."""
+    hours: float | None = Field(default=None, gt=0)
+    """Wall time of this and all earlier drivers of the pool, in hours."""
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> Self:
+        if self.trials is None and self.hours is None:
+            raise ValueError("give trials, hours, or both")
+        return self
+
+
+class Workers(_Section):
+    """Who trains."""
+
+    count: int | Literal["auto"] = "auto"
+    """Worker actors; `auto`: as many as the cluster holds, more when it grows."""
+    cpus: float = Field(default=1, gt=0)
+    """CPUs per trial; also torch's threads."""
+    gpus: float = Field(default=0, ge=0)
+    """GPUs per trial; a fraction puts several on one device."""
+    timeout_seconds: float | None = Field(default=None, gt=0)
+    """A trial that takes longer is FAILED as `timeout`."""
+    max_attempts: int = Field(default=3, ge=1)
+    """How often a trial whose worker was lost is tried."""
+    retry: tuple[Literal["error", "nan", "out_of_memory", "timeout"], ...] = ()
+    """Failure kinds besides `lost` that are tried again."""
+
+
+class RunConfig(_Section):
+    """A whole search."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
+    """Names the pool `pools/<name>`."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    space: Component
+    task: Component
+    evaluator: Component
+    strategy: Component
+    budget: Budget
+    workers: Workers = Workers()
+
+    @model_validator(mode="after")
+    def _check_components(self) -> Self:
+        for kind in ("task", "evaluator", "strategy"):
+            component: Component = getattr(self, kind)
+            try:
+                registry.load(kind, component.name).Config(**component.settings)
+            except ValidationError as error:
+                raise ConfigError(_one_line(error, prefix=(kind,))) from None
+        registry.load("space", self.space.name)
+        if self.space.settings:
+            raise ConfigError(f"space {self.space.name} has no settings, got {', '.join(self.space.settings)}")
+        return self
+
+    # -- components ---------------------------------------------------------------------------------------
+
+    def make_space(self) -> SearchSpace:
+        """The search space."""
+        space: SearchSpace = registry.load("space", self.space.name)()
+        return space
+
+    def make_task(self) -> Task[Any]:
+        """The task; loads no data."""
+        cls = registry.load("task", self.task.name)
+        task: Task[Any] = cls(cls.Config(**self.task.settings))
+        return task
+
+    def make_evaluator(self) -> Evaluator[Any]:
+        """The evaluator, to be made where it runs."""
+        cls = registry.load("evaluator", self.evaluator.name)
+        evaluator: Evaluator[Any] = cls(self.make_space(), self.make_task(), cls.Config(**self.evaluator.settings))
+        return evaluator
+
+    def make_strategy(self) -> Strategy[Any]:
+        """The strategy, without a past."""
+        evaluator = registry.load("evaluator", self.evaluator.name)
+        fidelity = evaluator.fidelity(evaluator.Config(**self.evaluator.settings))
+        cls = registry.load("strategy", self.strategy.name)
+        strategy: Strategy[Any] = cls(self.make_space(), cls.Config(**self.strategy.settings), self.seed, fidelity)
+        return strategy
+
+    # -- YAML ---------------------------------------------------------------------------------------------
+
+    @classmethod
+    def parse(cls, text: str, overrides: tuple[str, ...] = (), where: str = "config") -> RunConfig:
+        """From YAML text and ``section.key=value`` overrides (values are YAML).
+
+        Raises:
+            ConfigError: not YAML, an unknown key, a wrong type or an impossible value; says where.
+        """
+        try:
+            data = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(data, dict):
+            raise ConfigError(f"{where}: expected a mapping with name, space, task, evaluator, strategy and budget")
+        for override in overrides:
+            _override(data, override)
+        try:
+            return cls(**data)
+        except ValidationError as error:
+            raise ConfigError(f"{where}: {_one_line(error)}") from None
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+        """From a YAML file.
+
+        Raises:
+            ConfigError: the file cannot be read, or as `parse`.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read config {path}: {error}") from None
+        return cls.parse(text, overrides, where=str(path))
+
+    def to_yaml(self) -> str:
+        """Canonical YAML: every section in order, defaults written out; `parse` gives the same config back."""
+        data = self.model_dump(mode="json")
+        for kind in ("task", "evaluator", "strategy"):
+            component: Component = getattr(self, kind)
+            full = registry.load(kind, component.name).Config(**component.settings).model_dump(mode="json")
+            data[kind] = {"name": component.name, **full}
+        return yaml.safe_dump(data, sort_keys=False)
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    path, separator, value = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"--set {override}: expected section.key=value")
+    target = data
+    for key in keys[:-1]:
+        inner = target.get(key)
+        if isinstance(inner, str):  # `space: nao_cnn` is short for `space: {name: nao_cnn}`
+            inner = {"name": inner}
+        if not isinstance(inner, dict):
+            inner = {}
+        target[key] = inner
+        target = inner
+    try:
+        target[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {value!r} is not YAML") from None
+
+
+def _one_line(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
+    """The first complaint of pydantic, as `key: what, got ...`, and how many more there are."""
+    complaints = error.errors()
+    first = complaints[0]
+    location = ".".join(map(str, (*prefix, *first["loc"])))
+    if first["type"] == "extra_forbidden":
+        text = f"unknown key {location}"
+    elif first["type"] == "missing":
+        text = f"{location} is missing"
+    else:
+        text = f"{location or 'config'}: {first['msg']}, got {first['input']!r}"
+    more = len(complaints) - 1
+    return text + (f" (and {more} more)" if more else "")

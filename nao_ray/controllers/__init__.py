@@ -1,0 +1,1 @@
+"""Controllers: what a strategy learns with."""

@@ -1,0 +1,55 @@
+"""Everything nao_ray raises on purpose, one class per thing a caller can act on.
+
+    NaoRayError
+    |-- InputError            the user's input is at fault (exit code 2)
+    |   |-- ConfigError       a configuration file, or a ``--set`` of one
+    |   |-- GenotypeError     a genotype, its text or its tokens
+    |   |-- DataError         a data folder or table
+    |   `-- PoolError         a pool that is not what the command expects
+    `-- RunError              the run failed (exit code 1)
+        |-- StuckSearchError  the strategy proposes nothing, and nothing is running
+        |-- PoolWriteError    the pool could not be written: a full or read-only disk
+        `-- FencedError       another driver has taken over the pool
+
+Every message is one line: what, where, what was expected, what to do.
+"""
+
+
+class NaoRayError(Exception):
+    """Base of every error that nao_ray raises on purpose."""
+
+
+class InputError(NaoRayError):
+    """The user's input is at fault; nothing was started."""
+
+
+class ConfigError(InputError):
+    """A configuration has an unknown key, a wrong type or an impossible value."""
+
+
+class GenotypeError(InputError):
+    """A genotype cannot be read, or is not in its search space."""
+
+
+class DataError(InputError):
+    """A data set is missing, empty or unreadable."""
+
+
+class PoolError(InputError):
+    """A pool is missing, malformed, or belongs to another search."""
+
+
+class RunError(NaoRayError):
+    """A run that had started failed."""
+
+
+class StuckSearchError(RunError):
+    """The strategy proposes nothing although nothing is running and it is not done."""
+
+
+class PoolWriteError(RunError):
+    """The pool could not be written."""
+
+
+class FencedError(RunError):
+    """Another driver holds the pool's lease."""

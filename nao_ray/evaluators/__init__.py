@@ -1,0 +1,1 @@
+"""Evaluators: what a proposal is worth. One file each."""

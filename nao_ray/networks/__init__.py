@@ -1,0 +1,1 @@
+"""Networks: an arch graph as a torch module."""

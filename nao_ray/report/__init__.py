@@ -1,0 +1,1 @@
+"""Pool in, tables, figures and HTML out."""

@@ -1,0 +1,1 @@
+"""The search on Ray; the only package that imports ray."""

@@ -1,0 +1,181 @@
+"""Genotype, arch graph and search space: the words every other part is written in.
+
+Legend: `L` tokens per genotype, `V` vocabulary size, `N` genotypes.
+
+A genotype is a value: the name of its space and its text. The space gives the text its meaning: tokens for
+the controllers, an arch graph for the networks, a canonical form that makes twins one architecture.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nao_ray.errors import GenotypeError
+
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Genotype:
+    """One discrete architecture of a search space."""
+
+    space: str
+    """Name of the search space."""
+    key: str
+    """Its stable text, e.g. the 40 integers of a pair of NAO cells."""
+
+    def __str__(self) -> str:
+        return self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An operation on one earlier state of the cell."""
+
+    source: int
+    op: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A directed acyclic graph: states 0..inputs-1 come from outside, each node sums its edges."""
+
+    inputs: int
+    nodes: tuple[tuple[Edge, ...], ...]
+    """Node i is state `inputs + i`, the sum of its edges."""
+    output: tuple[int, ...]
+    """States that are concatenated, in this order, to the cell's output."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchGraph:
+    """A genotype lowered to cells, edges and named operations: all that `networks/` needs to know."""
+
+    skeleton: str
+    """Name of the stack that repeats the cells (`networks/stacks.py`)."""
+    cells: tuple[tuple[str, Cell], ...]
+    """Cells by role, e.g. ``(("normal", ...), ("reduction", ...))``."""
+
+    def cell(self, role: str) -> Cell:
+        """The cell of a role; raises KeyError for a role the graph has not."""
+        return dict(self.cells)[role]
+
+
+class SearchSpace(ABC):
+    """What may be built. Stateless: two instances are interchangeable."""
+
+    name: ClassVar[str]
+    published: ClassVar[Mapping[str, str]] = {}
+    """Published architectures of this space: name -> text."""
+    dialects: ClassVar[tuple[str, ...]] = ()
+    """Notations `parse` reads besides the space's own; the first entry names the space's own."""
+
+    # -- size and tokens ----------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def length(self) -> int:
+        """L, tokens per genotype."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """V, number of token ids; id 0 is the start symbol and never part of a genotype."""
+
+    @property
+    @abstractmethod
+    def tokens_per_step(self) -> int:
+        """Consecutive tokens that form one step of the encoder (an edge: source and op)."""
+
+    @property
+    @abstractmethod
+    def token_mask(self) -> NDArray[np.bool_]:
+        """``[L, V]``, true where a token is legal at a position; every masked sequence is a legal genotype."""
+
+    @property
+    @abstractmethod
+    def num_genotypes(self) -> int:
+        """Number of genotypes, twins counted apart."""
+
+    @property
+    @abstractmethod
+    def num_architectures(self) -> int:
+        """Number of canonical forms."""
+
+    # -- genotypes ----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator) -> Genotype:
+        """A genotype, uniform over the space's strings, in canonical form."""
+
+    @abstractmethod
+    def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
+        """A canonical genotype one change away; never the architecture it started from."""
+
+    @abstractmethod
+    def encode(self, genotype: Genotype) -> Tokens:
+        """``[L]`` token ids of a genotype."""
+
+    @abstractmethod
+    def decode(self, tokens: Tokens) -> Genotype:
+        """The genotype of ``[L]`` token ids.
+
+        Raises:
+            GenotypeError: a token is illegal at its position.
+        """
+
+    @abstractmethod
+    def canonical(self, genotype: Genotype) -> Genotype:
+        """The one genotype that stands for all twins of `genotype`; idempotent."""
+
+    @abstractmethod
+    def twins(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
+        """``[N, L]`` -> ``[N, L]``: each row replaced by a random equivalent (the swap augmentation)."""
+
+    @abstractmethod
+    def lower(self, genotype: Genotype) -> ArchGraph:
+        """The arch graph of a genotype."""
+
+    @abstractmethod
+    def read(self, text: str, dialect: str) -> Genotype:
+        """A genotype from text in one of `dialects`.
+
+        Raises:
+            GenotypeError: the text is malformed, or outside the space.
+        """
+
+    def parse(self, text: str, dialect: str | None = None) -> Genotype:
+        """A genotype from a published name or from text.
+
+        Raises:
+            GenotypeError: neither a published name nor a legal text of this space.
+        """
+        text = text.strip()
+        if text in self.published:
+            return self.read(self.published[text], self.dialects[0])
+        if dialect is not None and dialect not in self.dialects:
+            raise GenotypeError(
+                f"space {self.name} has no dialect {dialect!r}; choose one of {', '.join(self.dialects)}"
+            )
+        if text[:1].isalpha():
+            close = get_close_matches(text, self.published, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(self.published) or 'none'}"
+            raise GenotypeError(f"space {self.name} has no published architecture {text!r}{hint}")
+        return self.read(text, dialect or self.dialects[0])
+
+    def validate(self, genotype: Genotype) -> None:
+        """Check that a genotype is one of this space.
+
+        Raises:
+            GenotypeError: it is of another space, or its text is illegal.
+        """
+        if genotype.space != self.name:
+            raise GenotypeError(f"genotype of space {genotype.space} given to space {self.name}: {genotype.key}")
+        self.read(genotype.key, self.dialects[0])

@@ -1,0 +1,115 @@
+"""The upper seam: a strategy proposes genotypes and learns from finished trials.
+
+A strategy's state is a fold over the log: what was asked, and which trials finished, in order. Proposal k is a
+function of the config, the seed and the log it was asked after (`Proposal.asked_after`), so a strategy is
+rebuilt by replaying the pool, in any process.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar, Generic, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from nao_ray import rng
+from nao_ray.spaces.base import SearchSpace
+from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial, TrialState
+
+
+class StrategyConfig(BaseModel):
+    """Base of every strategy's config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=StrategyConfig)
+
+
+class Strategy(ABC, Generic[C]):
+    """Ask, tell, restore. A concrete strategy writes `propose` and `observe`, and a nested `Config`."""
+
+    Config: ClassVar[type[StrategyConfig]] = StrategyConfig
+
+    def __init__(self, space: SearchSpace, config: C, seed: int, fidelity: Fidelity) -> None:
+        self.space = space
+        self.config = config
+        self.seed = seed
+        self.fidelity = fidelity
+        self.num_asked = 0
+        self.num_told = 0
+        self.visited: set[str] = set()
+        """Canonical keys of everything ever asked."""
+
+    # -- the seam -----------------------------------------------------------------------------------------
+
+    def ask(self, n: int) -> list[Proposal]:
+        """At most `n` new proposals; [] means: tell me more first (or `done`)."""
+        proposals: list[Proposal] = []
+        while len(proposals) < n:
+            k = self.num_asked
+            draft = self.propose(k, rng.child(self.seed, "proposal", k))
+            if draft is None:
+                break
+            genotype = self.space.canonical(draft.genotype)
+            proposal = replace(
+                draft,
+                genotype=genotype,
+                tokens=tuple(self.space.encode(genotype).tolist()),
+                trial_id=k,
+                seed=rng.child_seed(self.seed, "trial", k),
+                fidelity=self.fidelity,
+                asked_after=self.num_told,
+            )
+            self._note_asked(proposal)
+            proposals.append(proposal)
+        return proposals
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Finished trials, in the order of their `log_index`; failed ones too."""
+        for trial in trials:
+            assert trial.state is not TrialState.RUNNING, trial
+            self.num_told += 1
+            self.observe(trial)
+
+    def restore(self, log: Sequence[Trial]) -> None:
+        """Once, before the first ask: every trial of the pool, running ones too, in any order."""
+        assert self.num_asked == 0, "restore comes before the first ask"
+        asked = sorted(log, key=lambda trial: trial.trial_id)
+        finished = sorted(
+            (trial for trial in log if trial.log_index is not None), key=lambda trial: trial.log_index or 0
+        )
+        for trial in asked:
+            self.tell(finished[self.num_told : trial.proposal.asked_after])
+            self._note_asked(trial.proposal)
+        self.tell(finished[self.num_told :])
+
+    @property
+    def done(self) -> bool:
+        """Nothing further will come, whatever is told."""
+        return False
+
+    def diagnostics(self) -> list[Diagnostics]:
+        """Rows about the strategy's own state since the last call, e.g. one per controller fit; keyed by `round`."""
+        return []
+
+    def _note_asked(self, proposal: Proposal) -> None:
+        self.num_asked = proposal.trial_id + 1
+        self.visited.add(proposal.genotype.key)
+        self.note_asked(proposal)
+
+    # -- what a strategy writes ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
+        """Proposal k (its genotype and provenance), or None: tell me more first."""
+
+    @abstractmethod
+    def observe(self, trial: Trial) -> None:
+        """Learn from a finished trial."""
+
+    def note_asked(self, proposal: Proposal) -> None:
+        """A proposal went out, now or, on replay, then. Override to keep track of it."""

@@ -1,0 +1,72 @@
+"""What a network is trained on: splits, shapes and the metric. Works without torch.
+
+Legend: `n` images, `C` channels, `H` `W` pixels.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+
+class TaskConfig(BaseModel):
+    """Base of every task's config."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=TaskConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """One split of labelled images."""
+
+    images: NDArray[np.uint8]
+    """``[n, C, H, W]``, 0..255."""
+    labels: NDArray[np.int64]
+    """``[n]``, 0..num_classes-1."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Task(ABC, Generic[C]):
+    """A data set with a fixed train/validation split by seed; the test split is loaded by `load_test` alone."""
+
+    Config: ClassVar[type[TaskConfig]] = TaskConfig
+
+    name: ClassVar[str]
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    """``(C, H, W)``."""
+    network: ClassVar[str]
+    """The stem its networks have: `cifar10`, `cifar100`, `imagenet` or `small`."""
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @abstractmethod
+    def load(self) -> tuple[Images, Images]:
+        """Train and validation split; the test split is not read.
+
+        Raises:
+            DataError: the data is missing, empty or unreadable.
+        """
+
+    @abstractmethod
+    def load_test(self) -> Images:
+        """The test split: for full training alone.
+
+        Raises:
+            DataError: the data is missing, empty or unreadable.
+        """
+
+    @abstractmethod
+    def data_hash(self) -> str:
+        """Hex digest that names the data of the train and validation splits, for the manifest."""

@@ -1,0 +1,162 @@
+"""A trial is a value with a small state machine: RUNNING -> COMPLETED or FAILED, once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from nao_ray.spaces.base import Genotype
+
+
+class TrialState(StrEnum):
+    """Where a trial stands."""
+
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+
+
+class FailureKind(StrEnum):
+    """Why a trial failed. Failure kinds are data: a strategy is told them, a report counts them."""
+
+    ERROR = "error"
+    NAN = "nan"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMEOUT = "timeout"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fidelity:
+    """How thoroughly one trial is trained; None where the evaluator has no such knob."""
+
+    epochs: int | None = None
+    cells_per_stage: int | None = None
+    channels: int | None = None
+    data_share: float | None = None
+    """Share of the training split, in (0, 1]."""
+    weights_version: str | None = None
+    """The shared weights a score belongs to; scores of two versions are never mixed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """What a strategy asks to have measured. A strategy gives the first block, its base class the second."""
+
+    genotype: Genotype
+    embedding: tuple[float, ...] | None = None
+    """The proposed point ``[H]`` in the controller's embedding space, where there is one."""
+    predicted_score: float | None = None
+    """Predicted score, in the unit of `Measurement.score`."""
+    predicted_spread: float | None = None
+    source_trial_id: int | None = None
+    """The trial this proposal was derived from."""
+    source_step_size: float | None = None
+    """Length factor of the gradient step from the source (eta)."""
+    round: int | None = None
+    """Index of the controller's fit that made it; 0 for the seeds."""
+
+    trial_id: int = -1
+    """0, 1, 2, ... in the order asked."""
+    seed: int = 0
+    fidelity: Fidelity = field(default_factory=Fidelity)
+    tokens: tuple[int, ...] | None = None
+    asked_after: int = 0
+    """Number of finished trials the strategy had been told when it made this proposal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What an evaluator returns. Accuracies in [0, 1], times in seconds, memory in bytes."""
+
+    valid_accuracy: float | None = None
+    valid_perplexity: float | None = None
+    valid_loss: float | None = None
+    curve: tuple[float, ...] | None = None
+    """The validation metric after each epoch."""
+    num_params: int | None = None
+    """Without the auxiliary head, as `macs`."""
+    macs: int | None = None
+    wall_seconds: float | None = None
+    device_seconds: float | None = None
+    peak_memory_bytes: int | None = None
+    device: str | None = None
+
+    @property
+    def score(self) -> float:
+        """What strategies maximise: the accuracy, or minus the perplexity; NaN where neither was measured."""
+        if self.valid_accuracy is not None:
+            return self.valid_accuracy
+        return -self.valid_perplexity if self.valid_perplexity is not None else math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A proposal and what became of it."""
+
+    proposal: Proposal
+    state: TrialState = TrialState.RUNNING
+    attempt: int = 0
+    """Number of the attempt that gave the result, from 1; 0 while nothing was started."""
+    measurement: Measurement | None = None
+    failure_kind: FailureKind | None = None
+    failure_message: str | None = None
+    log_index: int | None = None
+    """Position in the order of finished trials, which is the order a strategy is told them."""
+    node: str | None = None
+    asked_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def trial_id(self) -> int:
+        """The proposal's id."""
+        return self.proposal.trial_id
+
+    @property
+    def genotype(self) -> Genotype:
+        """The proposal's genotype."""
+        return self.proposal.genotype
+
+    @property
+    def score(self) -> float | None:
+        """The score of a completed trial, higher is better; None otherwise."""
+        completed = self.state is TrialState.COMPLETED and self.measurement is not None
+        return self.measurement.score if completed and self.measurement else None
+
+    def complete(self, measurement: Measurement, **facts: Any) -> Trial:  # noqa: ANN401
+        """This trial, finished with a measurement; FAILED as `nan` if its score is not finite.
+
+        Raises:
+            ValueError: the trial is already finished.
+        """
+        if not math.isfinite(measurement.score):
+            return self._finish(
+                state=TrialState.FAILED,
+                measurement=measurement,
+                failure_kind=FailureKind.NAN,
+                failure_message=f"score is {measurement.score}",
+                **facts,
+            )
+        return self._finish(state=TrialState.COMPLETED, measurement=measurement, **facts)
+
+    def fail(self, kind: FailureKind, message: str, **facts: Any) -> Trial:  # noqa: ANN401
+        """This trial, finished without a score.
+
+        Raises:
+            ValueError: the trial is already finished.
+        """
+        return self._finish(state=TrialState.FAILED, failure_kind=kind, failure_message=message, **facts)
+
+    def _finish(self, **changes: Any) -> Trial:  # noqa: ANN401
+        if self.state is not TrialState.RUNNING:
+            raise ValueError(f"trial {self.trial_id} is already {self.state}")
+        return replace(self, **changes)
+
+
+Diagnostics = Mapping[str, float | int | str | None]
+"""One row a strategy writes about its own state, e.g. one controller fit."""

@@ -1,0 +1,20 @@
+"""Shared fixtures; the environment is set before anything imports ray."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.pop("RAY_ADDRESS", None)
+
+DATA = Path(os.environ.get("NAO_RAY_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of measured tables and image subsets; tests that need it skip where it is missing."""
+    if not DATA.is_dir():
+        pytest.skip(f"no data folder at {DATA}; set NAO_RAY_DATA")
+    return DATA
