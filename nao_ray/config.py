@@ -97,22 +97,20 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _check_components(self) -> Self:
-        for kind in ("task", "evaluator", "strategy"):
+        for kind in ("space", "task", "evaluator", "strategy"):
             component: Component = getattr(self, kind)
             try:
                 registry.load(kind, component.name).Config(**component.settings)
             except ValidationError as error:
                 raise ConfigError(_one_line(error, prefix=(kind,))) from None
-        registry.load("space", self.space.name)
-        if self.space.settings:
-            raise ConfigError(f"space {self.space.name} has no settings, got {', '.join(self.space.settings)}")
         return self
 
     # -- components ---------------------------------------------------------------------------------------
 
-    def make_space(self) -> SearchSpace:
+    def make_space(self) -> SearchSpace[Any]:
         """The search space."""
-        space: SearchSpace = registry.load("space", self.space.name)()
+        cls = registry.load("space", self.space.name)
+        space: SearchSpace[Any] = cls(cls.Config(**self.space.settings))
         return space
 
     def make_task(self) -> Task[Any]:
@@ -175,7 +173,7 @@ class RunConfig(_Section):
     def to_yaml(self) -> str:
         """Canonical YAML: every section in order, defaults written out; `parse` gives the same config back."""
         data = self.model_dump(mode="json")
-        for kind in ("task", "evaluator", "strategy"):
+        for kind in ("space", "task", "evaluator", "strategy"):
             component: Component = getattr(self, kind)
             full = registry.load(kind, component.name).Config(**component.settings).model_dump(mode="json")
             data[kind] = {"name": component.name, **full}

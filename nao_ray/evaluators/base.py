@@ -30,7 +30,7 @@ class Evaluator(ABC, Generic[C]):
 
     Config: ClassVar[type[EvaluatorConfig]] = EvaluatorConfig
 
-    def __init__(self, space: SearchSpace, task: Task[Any], config: C) -> None:
+    def __init__(self, space: SearchSpace[Any], task: Task[Any], config: C) -> None:
         self.space = space
         self.task = task
         self.config = config

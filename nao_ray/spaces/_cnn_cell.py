@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import GenotypeError
-from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, Tokens
+from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
 
 NODES = 5
 CELL_INPUTS = 2
 ROLES = ("normal", "reduction")
 
 
-class CnnCellSpace(SearchSpace):
+class CnnCellSpace(SearchSpace[SpaceConfig]):
     """Normal and reduction cell over the operations `ops`; a concrete space gives the table and its ids."""
 
     ops: ClassVar[tuple[str, ...]]

@@ -12,10 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from nao_ray.errors import GenotypeError
 
@@ -68,14 +69,28 @@ class ArchGraph:
         return dict(self.cells)[role]
 
 
-class SearchSpace(ABC):
-    """What may be built. Stateless: two instances are interchangeable."""
+class SpaceConfig(BaseModel):
+    """Base of every space's config; most spaces have no settings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+C = TypeVar("C", bound=SpaceConfig)
+
+
+class SearchSpace(ABC, Generic[C]):
+    """What may be built. Stateless: two instances of one config are interchangeable."""
+
+    Config: ClassVar[type[SpaceConfig]] = SpaceConfig
 
     name: ClassVar[str]
     published: ClassVar[Mapping[str, str]] = {}
     """Published architectures of this space: name -> text."""
     dialects: ClassVar[tuple[str, ...]] = ()
     """Notations `parse` reads besides the space's own; the first entry names the space's own."""
+
+    def __init__(self, config: C | None = None) -> None:
+        self.config: C = config if config is not None else self.Config()  # type: ignore[assignment]
 
     # -- size and tokens ----------------------------------------------------------------------------------
 

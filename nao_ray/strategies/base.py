@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -34,7 +34,7 @@ class Strategy(ABC, Generic[C]):
 
     Config: ClassVar[type[StrategyConfig]] = StrategyConfig
 
-    def __init__(self, space: SearchSpace, config: C, seed: int, fidelity: Fidelity) -> None:
+    def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
         self.space = space
         self.config = config
         self.seed = seed

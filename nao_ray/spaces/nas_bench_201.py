@@ -1,0 +1,182 @@
+"""The cell of NAS-Bench-201: 4 nodes, 6 edges, an operation on each (Dong, Yang, ICLR 2020, arXiv 2001.00326).
+
+Legend: `K` operations, `L` = 6 tokens, one per edge.
+
+Text: ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``: per node the operation on each earlier node. Tokens: 0 start, then the
+operations. Two texts are one architecture when the benchmark's own rule gives them one expression (section 3.1 counts
+6,466): `none` vanishes, `skip_connect` is the value itself, sums commute. The rule sorts a sum as text without opening
+sums inside it, so a few equal cells stay apart; tables name their classes by it, so it is kept to the letter.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from nao_ray.errors import GenotypeError
+from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
+
+_SOURCES = (0, 0, 1, 0, 1, 2)  # of the six edges, in the order of the text
+_NODES = ((0,), (1, 2), (3, 4, 5))  # edges that end in node 1, 2, 3
+_LOWERED = {
+    "none": "zero",
+    "skip_connect": "identity",
+    "nor_conv_1x1": "conv_1x1",
+    "nor_conv_3x3": "conv_3x3",
+    "avg_pool_3x3": "avg_pool_3x3",
+}
+
+
+class NasBench201Config(SpaceConfig):
+    """Settings of the space."""
+
+    ops: tuple[str, ...] = Field(default=tuple(_LOWERED), min_length=2)
+    """Operations, in token order; a related table may have fewer (NATS-Bench's size 5 is the default)."""
+
+
+class NasBench201(SearchSpace[NasBench201Config]):
+    """One cell of six edges over the operations of the config.
+
+    Raises:
+        GenotypeError: an operation of the config is unknown or given twice.
+    """
+
+    name: ClassVar[str] = "nas_bench_201"
+    Config: ClassVar[type[SpaceConfig]] = NasBench201Config
+    dialects: ClassVar[tuple[str, ...]] = ("nas_bench_201", "tokens")
+
+    def __init__(self, config: NasBench201Config | None = None) -> None:
+        super().__init__(config)
+        self.ops = self.config.ops
+        unknown = [op for op in self.ops if op not in _LOWERED]
+        if unknown or len(set(self.ops)) < len(self.ops):
+            raise GenotypeError(f"space {self.name}: ops must be distinct and of {', '.join(_LOWERED)}, got {self.ops}")
+
+    @property
+    def length(self) -> int:
+        return len(_SOURCES)
+
+    @property
+    def vocabulary(self) -> int:
+        return 1 + len(self.ops)
+
+    @property
+    def tokens_per_step(self) -> int:
+        return 1
+
+    @cached_property
+    def token_mask(self) -> NDArray[np.bool_]:
+        mask = np.ones((self.length, self.vocabulary), dtype=bool)
+        mask[:, 0] = False
+        return mask
+
+    @property
+    def num_genotypes(self) -> int:
+        return int(len(self.ops) ** self.length)
+
+    @property
+    def num_architectures(self) -> int:
+        return len(self._classes)
+
+    def sample(self, rng: np.random.Generator) -> Genotype:
+        return self.canonical(self._genotype(tuple(rng.integers(0, len(self.ops), size=self.length).tolist())))
+
+    def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
+        origin = self._indices(genotype)
+        home = self._expression(origin)
+        while True:  # ends: putting a convolution on an edge of a cell without effect, and so on, changes the class
+            mutant = list(origin)
+            edge = int(rng.integers(self.length))
+            mutant[edge] = int(mutant[edge] + rng.integers(1, len(self.ops))) % len(self.ops)
+            if self._expression(tuple(mutant)) != home:
+                return self.canonical(self._genotype(tuple(mutant)))
+            origin = tuple(mutant)  # a step inside the class: go on from there
+
+    def encode(self, genotype: Genotype) -> Tokens:
+        return np.array(self._indices(genotype), dtype=np.int64) + 1
+
+    def decode(self, tokens: Tokens) -> Genotype:
+        tokens = np.asarray(tokens, dtype=np.int64)
+        if tokens.shape != (self.length,) or (tokens < 1).any() or (tokens > len(self.ops)).any():
+            expected = f"expected {self.length} tokens in 1..{len(self.ops)}"
+            raise GenotypeError(f"space {self.name}: {expected}, got {tokens.tolist()}")
+        return self._genotype(tuple((tokens - 1).tolist()))
+
+    def canonical(self, genotype: Genotype) -> Genotype:
+        return self._genotype(self._classes[self._expression(self._indices(genotype))][0])
+
+    def twins(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
+        rows = []
+        for row in tokens.tolist():
+            members = self._classes[self._expression(tuple(token - 1 for token in row))]
+            rows.append(members[int(rng.integers(len(members)))])
+        return np.array(rows, dtype=np.int64).reshape(tokens.shape) + 1
+
+    def lower(self, genotype: Genotype) -> ArchGraph:
+        ops = [_LOWERED[self.ops[index]] for index in self._indices(genotype)]
+        nodes = tuple(tuple(Edge(_SOURCES[edge], ops[edge]) for edge in edges) for edges in _NODES)
+        return ArchGraph("nas_bench_201", (("normal", Cell(1, nodes, output=(3,))),))
+
+    def read(self, text: str, dialect: str) -> Genotype:
+        if dialect == "tokens":
+            try:
+                return self.decode(np.array([int(word) for word in text.split()], dtype=np.int64))
+            except ValueError as error:
+                raise GenotypeError(f"space {self.name}: tokens are {self.length} integers; {error}") from None
+        edges: list[str] = []
+        for node, part in enumerate(text.split("+")):
+            names = part.removeprefix("|").removesuffix("|").split("|")
+            if [name.rpartition("~")[2] for name in names] != [str(source) for source in range(node + 1)]:
+                raise GenotypeError(
+                    f"space {self.name}: node {node + 1} of {text!r}: expected one op~source per source"
+                )
+            edges += [name.rpartition("~")[0] for name in names]
+        if len(edges) != self.length:
+            raise GenotypeError(f"space {self.name}: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {text!r}")
+        for op in edges:
+            if op not in self.ops:
+                raise GenotypeError(f"space {self.name}: no operation {op!r}, choose of {', '.join(self.ops)}")
+        return self._genotype(tuple(self.ops.index(op) for op in edges))
+
+    # -- isomorphism --------------------------------------------------------------------------------------
+
+    @cached_property
+    def _classes(self) -> dict[str, list[tuple[int, ...]]]:
+        """Members of every class of equal cells, in token order; the first one stands for the class."""
+        classes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
+        for indices in itertools.product(range(len(self.ops)), repeat=self.length):
+            classes[self._expression(indices)].append(indices)
+        return dict(classes)
+
+    def _expression(self, indices: tuple[int, ...]) -> str:
+        """The function a cell computes, as text: equal for equal cells."""
+        values = ["0"]
+        for edges in _NODES:
+            terms = []
+            for edge in edges:
+                op, value = self.ops[indices[edge]], values[_SOURCES[edge]]
+                if op == "skip_connect":
+                    terms.append(value)
+                elif op == "none" or value == _NOTHING:
+                    terms.append(_NOTHING)
+                else:
+                    terms.append(f"({value})@{op}")
+            values.append("+".join(sorted(terms)))
+        return values[-1]
+
+    def _genotype(self, indices: tuple[int, ...]) -> Genotype:
+        nodes = ("".join(f"{self.ops[indices[edge]]}~{_SOURCES[edge]}|" for edge in edges) for edges in _NODES)
+        return Genotype(self.name, "+".join(f"|{node}" for node in nodes))
+
+    def _indices(self, genotype: Genotype) -> tuple[int, ...]:
+        words = genotype.key.replace("+", "").strip("|").replace("||", "|").split("|")
+        return tuple(self.ops.index(word.rpartition("~")[0]) for word in words)
+
+
+_NOTHING = "#"
