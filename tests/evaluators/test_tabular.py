@@ -12,6 +12,7 @@ from nao_ray.tasks.base import Task
 from nao_ray.trial import Proposal
 
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
+TWIN_OF_FIRST = "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|skip_connect~1|none~2|"
 NO_TASK: Task = None  # type: ignore[assignment, type-arg]  # a table needs none
 
 
@@ -36,11 +37,11 @@ def test_real_table(data_folder: Path) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A table of another space's strings: two operations, fractions, one twin, CSV."""
+    """A table of another space's strings: three operations, fractions, one twin, CSV."""
     rows = [
         ("|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|", 0.5, 0.52, 0.48),
         ("|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|none~0|nor_conv_3x3~1|none~2|", 0.7, 0.71, float("nan")),
-        ("|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|none~0|none~1|nor_conv_3x3~2|", 0.9, 0.9, 0.9),
+        (TWIN_OF_FIRST, 0.9, 0.9, 0.9),
     ]
     path = tmp_path / "table.csv"
     pd.DataFrame(rows, columns=["cell", "score", "run_a", "run_b"]).to_csv(path, index=False)
@@ -48,16 +49,17 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_foreign_table_by_configuration_alone(small: Path) -> None:
-    space = NasBench201(NasBench201Config(ops=("none", "nor_conv_3x3")))
+    space = NasBench201(NasBench201Config(ops=("none", "skip_connect", "nor_conv_3x3")))
     table = Tabular(space, NO_TASK, TabularConfig(path=str(small), genotype="cell", valid="score", unit="fraction"))
-    twin = space.parse("|nor_conv_3x3~0|+|nor_conv_3x3~0|none~1|+|none~0|none~1|nor_conv_3x3~2|")
-    assert table.evaluate(Proposal(genotype=twin)).valid_accuracy == 0.7, "the class's first row stands for it"
+    twin = space.parse(TWIN_OF_FIRST)
+    assert len(table) == 2
+    assert table.evaluate(Proposal(genotype=twin)).valid_accuracy == 0.5, "the class's first row stands for it"
     with pytest.raises(GenotypeError, match="not in the table"):
         table.evaluate(Proposal(genotype=space.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")))
 
 
 def test_one_run_per_query(small: Path) -> None:
-    space = NasBench201(NasBench201Config(ops=("none", "nor_conv_3x3")))
+    space = NasBench201(NasBench201Config(ops=("none", "skip_connect", "nor_conv_3x3")))
     config = TabularConfig(path=str(small), genotype="cell", runs=("run_a", "run_b"), unit="fraction")
     table = Tabular(space, NO_TASK, config)
     first = space.parse("|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|")
@@ -69,7 +71,7 @@ def test_one_run_per_query(small: Path) -> None:
 
 
 def test_bad_tables_are_refused(small: Path, tmp_path: Path) -> None:
-    space = NasBench201(NasBench201Config(ops=("none", "nor_conv_3x3")))
+    space = NasBench201(NasBench201Config(ops=("none", "skip_connect", "nor_conv_3x3")))
     with pytest.raises(DataError, match=r"no column accuracy"):
         len(Tabular(space, NO_TASK, TabularConfig(path=str(small), genotype="cell", valid="accuracy")))
     with pytest.raises(DataError, match="cannot read the table"):
