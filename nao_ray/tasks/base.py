@@ -45,7 +45,7 @@ class Task(ABC, Generic[C]):
     num_classes: int
     image_shape: tuple[int, int, int]
     """``(C, H, W)``."""
-    network: ClassVar[str]
+    network: str
     """The stem its networks have: `cifar10`, `cifar100`, `imagenet` or `small`."""
 
     def __init__(self, config: C) -> None:
