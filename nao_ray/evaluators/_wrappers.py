@@ -1,0 +1,83 @@
+"""Faults are wrappers: any evaluator, made noisy, flaky or slow.
+
+What goes wrong follows from the proposal's seed alone, so it goes wrong again when the proposal is tried again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from nao_ray import rng
+from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
+from nao_ray.trial import Fidelity, Measurement, Proposal
+
+
+class _Wrapper(Evaluator[EvaluatorConfig]):
+    def __init__(self, inner: Evaluator[Any]) -> None:
+        super().__init__(inner.space, inner.task, inner.config)
+        self.inner = inner
+
+    @classmethod
+    def fidelity(cls, config: EvaluatorConfig) -> Fidelity:  # noqa: ARG003
+        raise TypeError(f"{cls.__name__} wraps an evaluator; ask that one for its fidelity")
+
+    def _draw(self, proposal: Proposal) -> float:
+        """Uniform in [0, 1), the same at every attempt of a proposal, independent between kinds of wrapper."""
+        return float(rng.child(proposal.seed, type(self).__name__).random())
+
+
+class NoisyEvaluator(_Wrapper):
+    """Adds Gaussian noise to the accuracy, clipped to [0, 1]."""
+
+    def __init__(self, inner: Evaluator[Any], spread: float) -> None:
+        super().__init__(inner)
+        self.spread = spread
+
+    def evaluate(self, proposal: Proposal) -> Measurement:
+        measured = self.inner.evaluate(proposal)
+        if measured.valid_accuracy is None:
+            return measured
+        noise = float(rng.child(proposal.seed, type(self).__name__).normal(0, self.spread))
+        return replace(measured, valid_accuracy=min(1.0, max(0.0, measured.valid_accuracy + noise)))
+
+
+class FlakyEvaluator(_Wrapper):
+    """Fails a share of the proposals: raises, runs out of memory, or returns NaN."""
+
+    def __init__(self, inner: Evaluator[Any], *, error: float = 0, out_of_memory: float = 0, nan: float = 0) -> None:
+        """Shares of all proposals, in [0, 1], that end in each way; their sum is at most 1."""
+        super().__init__(inner)
+        shares = (error, out_of_memory, nan)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError(f"shares of failures are >= 0 and at most 1 together, got {shares}")
+        self.error, self.out_of_memory, self.nan = shares
+
+    def evaluate(self, proposal: Proposal) -> Measurement:
+        draw = self._draw(proposal)
+        if draw < self.error:
+            raise RuntimeError(f"made to fail (proposal {proposal.trial_id})")
+        if draw < self.error + self.out_of_memory:
+            raise MemoryError(f"made to run out of memory (proposal {proposal.trial_id})")
+        measured = self.inner.evaluate(proposal)
+        if draw < self.error + self.out_of_memory + self.nan:
+            return replace(measured, valid_accuracy=math.nan)
+        return measured
+
+
+class SlowEvaluator(_Wrapper):
+    """Takes longer: always, or for a share of the proposals."""
+
+    def __init__(
+        self, inner: Evaluator[Any], seconds: float, share: float = 1.0, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        super().__init__(inner)
+        self.seconds, self.share, self.sleep = seconds, share, sleep
+
+    def evaluate(self, proposal: Proposal) -> Measurement:
+        if self._draw(proposal) < self.share:
+            self.sleep(self.seconds)
+        return self.inner.evaluate(proposal)

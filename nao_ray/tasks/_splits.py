@@ -1,0 +1,86 @@
+"""What every image task does with its rows: check them, split them, name them.
+
+Legend: `n` images, `C` channels, `H` `W` pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nao_ray import rng
+from nao_ray.errors import DataError
+from nao_ray.tasks.base import Images
+
+VALID_SHARE = 0.1
+"""Share of the training rows that validate: 5,000 of CIFAR-10's 50,000 (NAO, section 4)."""
+
+
+def stratified(labels: NDArray[np.int64], count: int, seed: int, purpose: str) -> NDArray[np.int64]:
+    """Ascending indices of `count` of `n` rows, classes in their proportions (to the nearest row).
+
+    Rows are drawn by (seed, purpose), class by class; what rounding leaves goes to the largest remainders.
+    """
+    assert 0 <= count <= len(labels), (count, len(labels))
+    classes, sizes = np.unique(labels, return_counts=True)
+    exact = sizes * count / max(len(labels), 1)
+    take = np.floor(exact).astype(np.int64)
+    take[np.argsort(take - exact, kind="stable")[: count - take.sum()]] += 1
+    chosen = [
+        rng.child(seed, purpose, int(label)).permutation(np.flatnonzero(labels == label))[:number]
+        for label, number in zip(classes, take, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
+
+
+def split(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ascending indices of the training and of the validation rows: 90/10 in every class."""
+    valid = stratified(labels, round(len(labels) * VALID_SHARE), seed, "train/validation split")
+    return np.setdiff1d(np.arange(len(labels)), valid, assume_unique=True), valid
+
+
+def split_images(rows: Images, seed: int, where: str) -> tuple[Images, Images]:
+    """Training and validation split of all rows that a search may see.
+
+    Raises:
+        DataError: too few rows for two splits.
+    """
+    train, valid = split(rows.labels, seed)
+    if not len(train) or not len(valid):
+        raise DataError(f"{where}: {len(rows)} training images are too few; a 90/10 split needs at least 5")
+    return take(rows, train), take(rows, valid)
+
+
+def take(rows: Images, indices: NDArray[np.int64]) -> Images:
+    """The rows of these indices."""
+    return Images(rows.images[indices], rows.labels[indices])
+
+
+def subset(rows: Images, share: float, seed: int) -> Images:
+    """A stratified share, in (0, 1], of the rows; at least one."""
+    if share >= 1:
+        return rows
+    return take(rows, stratified(rows.labels, max(1, round(len(rows) * share)), seed, "data share"))
+
+
+def check_labels(labels: NDArray[np.int64], num_classes: int, where: str) -> None:
+    """Labels have to be 0..num_classes-1.
+
+    Raises:
+        DataError: one is not; says which row.
+    """
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if len(wrong):
+        raise DataError(f"{where}: label {labels[wrong[0]]} in row {wrong[0]}, expected 0..{num_classes - 1}")
+
+
+def digest(*splits: Images) -> str:
+    """Hex digest of images and labels, in order."""
+    sha = hashlib.sha256()
+    for rows in splits:
+        sha.update(str(rows.images.shape).encode())
+        sha.update(np.ascontiguousarray(rows.images).data)
+        sha.update(np.ascontiguousarray(rows.labels, dtype="<i8").data)
+    return sha.hexdigest()
