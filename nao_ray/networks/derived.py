@@ -1,0 +1,121 @@
+"""An arch graph as a stand-alone network with weights of its own.
+
+Defaults are the published ones (Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233; NAO_pytorch V1): CIFAR with
+N = 6, F = 36, ImageNet with N = 4, F = 42. `small` is ours, for 8x8 to 28x28 grey images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nao_ray.errors import ConfigError
+from nao_ray.networks.ops import OpOptions
+from nao_ray.networks.stacks import ImageStack, StackConfig
+from nao_ray.spaces.base import ArchGraph
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkDefaults:
+    """What a network has unless told otherwise."""
+
+    stem: str
+    cells_per_stage: int
+    channels: int
+    num_classes: int
+    in_channels: int
+    image_size: int
+
+
+NETWORKS = {
+    "cifar10": NetworkDefaults("cifar", 6, 36, 10, 3, 32),
+    "cifar100": NetworkDefaults("cifar", 6, 36, 100, 3, 32),
+    "imagenet": NetworkDefaults("imagenet", 4, 42, 1000, 3, 224),
+    "small": NetworkDefaults("cifar", 1, 16, 10, 1, 28),
+}
+
+
+def input_shape(network: str, in_channels: int | None = None, image_size: int | None = None) -> tuple[int, int, int]:
+    """``(C, H, W)`` of a network's images, the published ones unless given.
+
+    Raises:
+        ConfigError: the network is unknown.
+    """
+    defaults = _defaults(network)
+    size = defaults.image_size if image_size is None else image_size
+    return defaults.in_channels if in_channels is None else in_channels, size, size
+
+
+def build(
+    graph: ArchGraph,
+    *,
+    network: str = "cifar10",
+    cells_per_stage: int | None = None,
+    channels: int | None = None,
+    num_classes: int | None = None,
+    auxiliary: bool = False,
+    in_channels: int | None = None,
+    image_size: int | None = None,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    count_padding: bool = True,
+    relu_before_head: bool = False,
+    drop_path_identity: bool = False,
+) -> ImageStack:
+    """A network with fresh weights, drawn from torch's global generator (`rng.torch_seeded`).
+
+    Args:
+        graph: normal and reduction cell of two inputs each.
+        network: `cifar10`, `cifar100`, `imagenet` or `small`; gives the stem and the defaults of the next three.
+        cells_per_stage: N >= 1.
+        channels: F >= 1, even where a cell halves it.
+        num_classes: >= 1.
+        auxiliary: with the auxiliary head after the second reduction, active in training mode.
+        in_channels: of the images.
+        image_size: smallest side of the images, in pixels; checked only, the network takes any.
+        dropout: probability of dropping a pooled feature, in [0, 1).
+        drop_path: probability of dropping an edge of the last cell at the last step, in [0, 1).
+        count_padding: ``*_padded`` and 2x2 pools see the zeros around the map, as the published networks do.
+        relu_before_head: rectify before the global pool (the PyTorch code does not).
+        drop_path_identity: drop identity edges too.
+
+    Raises:
+        ConfigError: an unknown network or operation, or a value out of range.
+    """
+    defaults = _defaults(network)
+    config = StackConfig(
+        stem=defaults.stem,
+        cells_per_stage=defaults.cells_per_stage if cells_per_stage is None else cells_per_stage,
+        channels=defaults.channels if channels is None else channels,
+        num_classes=defaults.num_classes if num_classes is None else num_classes,
+        in_channels=defaults.in_channels if in_channels is None else in_channels,
+        auxiliary=auxiliary,
+        dropout=dropout,
+        drop_path=drop_path,
+        drop_path_identity=drop_path_identity,
+        relu_before_head=relu_before_head,
+        ops=OpOptions(count_padding=count_padding),
+    )
+    _check(config, graph, network, defaults.image_size if image_size is None else image_size)
+    return ImageStack(graph, config)
+
+
+def _defaults(network: str) -> NetworkDefaults:
+    if network not in NETWORKS:
+        raise ConfigError(f"no network is named {network!r}; known: {', '.join(NETWORKS)}")
+    return NETWORKS[network]
+
+
+def _check(config: StackConfig, graph: ArchGraph, network: str, image_size: int) -> None:
+    for name in ("cells_per_stage", "channels", "num_classes", "in_channels"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"network {network}: {name} must be at least 1, got {getattr(config, name)}")
+    for name in ("dropout", "drop_path"):
+        if not 0 <= getattr(config, name) < 1:
+            raise ConfigError(f"network {network}: {name} must be in [0, 1), got {getattr(config, name)}")
+    if image_size < 1:
+        raise ConfigError(f"network {network}: image_size must be at least 1, got {image_size}")
+    roles = dict(graph.cells)
+    if set(roles) != {"normal", "reduction"} or any(cell.inputs != 2 for cell in roles.values()):
+        raise ConfigError(
+            f"network {network} repeats a normal and a reduction cell of two inputs, got cells {', '.join(roles)}"
+        )

@@ -1,0 +1,256 @@
+"""The operations that sit on a cell's edges, by name.
+
+Reference: the PyTorch backbone of Luo, Tian, Qin, Chen, Liu, "Neural Architecture Optimization", NeurIPS 2018,
+arXiv 1808.07233, and of Luo, Qin, Chen, arXiv 1909.10815 (the 'middle' operations).
+
+Legend: `B` batch, `C` channels, `H` `W` pixels, `s` stride (1 or 2). Every operation maps ``[B, C, H, W]`` to
+``[B, C, ceil(H/s), ceil(W/s)]``. Convolutions have no bias; batch norm is affine, eps 1e-5, momentum 0.1.
+
+Many operations begin with a ReLU. Several edges read one state, so the cell rectifies the state once: an operation with
+`rectified_input` is called with the rectified state, any other with the state itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nao_ray.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpOptions:
+    """Where the official networks deviate from what one would do; the defaults are the official ones."""
+
+    count_padding: bool = True
+    """The ``*_padded`` average pools and the 2x2 pools see the zeros around the map; False: real pixels only."""
+
+
+class Operation(nn.Module):
+    """An operation on an edge."""
+
+    rectified_input: ClassVar[bool] = False
+    """Called with relu(state) instead of the state."""
+
+
+def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False) -> Tensor:
+    """``norm(conv(x))``, rectified on request: in place, since batch norm keeps its input and not its output."""
+    x = norm(conv(x))
+    return F.relu(x, inplace=True) if relu else x
+
+
+def _conv(channels: int, out: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, kernel, stride, (kernel[0] // 2, kernel[1] // 2), bias=False)
+
+
+class ConvNorm(Operation):
+    """[ReLU] conv 1x1, BN: ``[B, c, H, W]`` -> ``[B, C, H, W]``; cC + 2C parameters."""
+
+    rectified_input = True
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = _conv(in_channels, channels, (1, 1))
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_norm(self.conv, self.norm, x)
+
+
+class Conv(Operation):
+    """[ReLU] conv kxk, BN; k^2 C^2 + 2C parameters."""
+
+    rectified_input = True
+
+    def __init__(self, channels: int, stride: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = _conv(channels, channels, (kernel, kernel), (stride, stride))
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_norm(self.conv, self.norm, x)
+
+
+class ConvPair(Operation):
+    """[ReLU] conv 1xk stride (1, s), BN, ReLU, conv kx1 stride (s, 1), BN; 2(k C^2 + 2C) parameters."""
+
+    rectified_input = True
+
+    def __init__(self, channels: int, stride: int, kernel: int) -> None:
+        super().__init__()
+        self.conv_row = _conv(channels, channels, (1, kernel), (1, stride))
+        self.norm_row = nn.BatchNorm2d(channels)
+        self.conv_column = _conv(channels, channels, (kernel, 1), (stride, 1))
+        self.norm_column = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = conv_norm(self.conv_row, self.norm_row, x, relu=True)
+        return conv_norm(self.conv_column, self.norm_column, x)
+
+
+class SepConv(Operation):
+    """Twice [ReLU] depthwise kxk, pointwise, BN, the second with stride 1; 2(k^2 C + C^2 + 2C) parameters."""
+
+    rectified_input = True
+
+    def __init__(self, channels: int, stride: int, kernel: int) -> None:
+        super().__init__()
+        depthwise = partial(nn.Conv2d, channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
+        self.depthwise1 = depthwise(stride=stride)
+        self.pointwise1 = _conv(channels, channels, (1, 1))
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.depthwise2 = depthwise(stride=1)
+        self.pointwise2 = _conv(channels, channels, (1, 1))
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = conv_norm(self.pointwise1, self.norm1, self.depthwise1(x), relu=True)
+        return conv_norm(self.pointwise2, self.norm2, self.depthwise2(x))
+
+
+class DilatedSepConv(Operation):
+    """[ReLU] depthwise kxk with dilation 2, pointwise, BN, once; k^2 C + C^2 + 2C parameters."""
+
+    rectified_input = True
+
+    def __init__(self, channels: int, stride: int, kernel: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel, stride, padding=kernel - 1, dilation=2, groups=channels, bias=False
+        )
+        self.pointwise = _conv(channels, channels, (1, 1))
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_norm(self.pointwise, self.norm, self.depthwise(x))
+
+
+class FactorizedReduce(Operation):
+    """Half of the channels from the even pixels, half from the odd ones, BN; cC + 2C parameters.
+
+    ``[B, c, H, W]`` -> ``[B, C, ceil(H/2), ceil(W/2)]``. The second half sees the map moved by one pixel, a zero row
+    and column appended right and below; those are read only where H or W is odd.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        if channels % 2:
+            raise ConfigError(f"a reduction to {channels} channels cannot be halved; choose an even number of channels")
+        self.conv_even = _conv(in_channels, channels // 2, (1, 1))
+        self.conv_odd = _conv(in_channels, channels // 2, (1, 1))
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        moved = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+        halves = (self.conv_even(x[:, :, ::2, ::2]), self.conv_odd(moved[:, :, 1::2, 1::2]))
+        out: Tensor = self.norm(torch.cat(halves, dim=1))
+        return out
+
+
+class RectifiedReduce(FactorizedReduce):
+    """[ReLU] FactorizedReduce: how a cell takes an input from before a reduction."""
+
+    rectified_input = True
+
+
+class Identity(Operation):
+    """The state itself; see `FactorizedReduce` for stride 2, which has no ReLU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+class Zero(Operation):
+    """Zeros of the output's shape."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+
+class Pool(Operation):
+    """Max or average pool kxk, same-size at stride 1.
+
+    Odd k pads k//2 all round. k = 2 pads one row and column, right and below, before pooling: with zeros, which
+    both kinds of pool see, or by repeating the border, which is the same as leaving the padding out.
+    """
+
+    def __init__(self, kind: str, kernel: int, stride: int, *, count_padding: bool) -> None:
+        super().__init__()
+        self.kind, self.kernel, self.stride, self.count_padding = kind, kernel, stride, count_padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = self.kernel // 2
+        if self.kernel % 2 == 0:
+            padding = 0
+            needless = self.stride == 2 and x.shape[-1] % 2 == 0 and x.shape[-2] % 2 == 0  # no window reaches it
+            if not needless:
+                x = F.pad(x, (0, 1, 0, 1), mode="constant" if self.count_padding else "replicate")
+        if self.kind == "max":
+            return F.max_pool2d(x, self.kernel, self.stride, padding)
+        return F.avg_pool2d(x, self.kernel, self.stride, padding, count_include_pad=self.count_padding)
+
+
+# -- names ----------------------------------------------------------------------------------------------------
+
+Builder = Callable[[int, int, OpOptions], Operation]
+"""(channels, stride, options) -> operation."""
+
+
+def _module(cls: Callable[[int, int, int], Operation], kernel: int) -> Builder:
+    return lambda channels, stride, _options: cls(channels, stride, kernel)
+
+
+def _pool(kind: str, kernel: int, *, padded: bool) -> Builder:
+    def build(_channels: int, stride: int, options: OpOptions) -> Operation:
+        return Pool(kind, kernel, stride, count_padding=padded and options.count_padding)
+
+    return build
+
+
+def _identity(channels: int, stride: int, _options: OpOptions) -> Operation:
+    return Identity() if stride == 1 else FactorizedReduce(channels, channels)
+
+
+_BUILDERS: dict[str, Builder] = {
+    "zero": lambda _channels, stride, _options: Zero(stride),
+    "identity": _identity,
+    **{f"conv_{k}x{k}": _module(Conv, k) for k in (1, 3)},
+    **{f"conv_1x{k}_{k}x1": _module(ConvPair, k) for k in (3, 7)},
+    **{f"sep_conv_{k}x{k}": _module(SepConv, k) for k in (3, 5, 7)},
+    **{f"dil_sep_conv_{k}x{k}": _module(DilatedSepConv, k) for k in (3, 5, 7)},
+    # V1's 2x2 max pool sees its zero padding too, hence `padded`
+    **{f"max_pool_{k}x{k}": _pool("max", k, padded=k == 2) for k in (2, 3, 5)},
+    **{f"avg_pool_{k}x{k}": _pool("avg", k, padded=False) for k in (2, 3, 5)},
+    **{f"avg_pool_{k}x{k}_padded": _pool("avg", k, padded=True) for k in (2, 3, 5)},
+}
+
+NAMES = tuple(_BUILDERS)
+"""Every operation that can be built."""
+
+
+def build_op(name: str, channels: int, stride: int, options: OpOptions | None = None) -> Operation:
+    """The operation of a name.
+
+    Args:
+        name: one of `NAMES`.
+        channels: C, in and out.
+        stride: 1 or 2.
+        options: deviations from the official networks.
+
+    Raises:
+        ConfigError: the name is unknown, or C does not suit the operation.
+    """
+    if name not in _BUILDERS:
+        raise ConfigError(f"no operation is named {name!r}; known: {', '.join(NAMES)}")
+    return _BUILDERS[name](channels, stride, options or OpOptions())
