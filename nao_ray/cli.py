@@ -1,0 +1,188 @@
+"""The command line. Exit codes: 0 done, 1 the run failed, 2 the user's input is at fault, 130 interrupted.
+
+Every error is one line on stderr; ``--debug`` shows the trace instead. torch, ray and the components are imported
+inside the command that needs them, so help is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nao_ray import __version__, cli_describe, cli_pool
+from nao_ray.errors import ConfigError, InputError, NaoRayError, RunError
+
+INTERRUPTED = 130
+PRESETS = Path(__file__).parent / "presets"
+
+app = typer.Typer(
+    name="nao-ray",
+    help="Neural architecture search with NAO on a Ray cluster.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+cli_describe.register(app)
+cli_pool.register(app)
+
+Pool = Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting of the config; may be given often.", metavar="SECTION.KEY=VALUE"),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nao-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    del debug, version  # `main` reads the first, wherever it stands in the line
+
+
+@app.command()
+def search(
+    config: Annotated[str, typer.Argument(help="Path of a YAML config, or the name of a preset.", metavar="CONFIG")],
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="Folder or URL of the pool; default pools/<name of the config>.")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Start a search; on a pool that exists already, go on with it."""
+    from nao_ray.config import RunConfig
+    from nao_ray.progress import Progress
+    from nao_ray.service.run import run
+
+    run_config = RunConfig.load(find_config(config), tuple(settings or ()))
+    url = pool or f"pools/{run_config.name}"
+    with _interruptible(url), Progress(run_config.name) as progress:
+        run(run_config, url, listener=progress)
+    _conclude(url)
+
+
+@app.command()
+def resume(pool: Pool, settings: Settings = None) -> None:
+    """Go on with the search of a pool; only budget and workers may be set anew."""
+    from nao_ray.progress import Progress
+    from nao_ray.service.run import resume as resume_run
+
+    with _interruptible(pool), Progress(pool) as progress:
+        resume_run(pool, tuple(settings or ()), listener=progress)
+    _conclude(pool)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="What to measure.", metavar="NAME")],
+    options: Annotated[
+        list[str] | None, typer.Argument(help="Settings of the measurement.", metavar="[KEY=VALUE]...")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the single figures.")] = False,
+) -> None:
+    """Measure: the figures that the README quotes."""
+    from nao_ray import cli_bench
+
+    cli_bench.run(name, options or [], as_json)
+
+
+def find_config(name: str) -> Path:
+    """The file of a config: a path, or the name of a preset.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    presets = {preset.stem: preset for preset in sorted(PRESETS.glob("*.yaml"))}
+    if name in presets:
+        return presets[name]
+    raise ConfigError(f"no config file {name}, and no preset of that name; presets: {', '.join(presets)}")
+
+
+class _interruptible:  # noqa: N801 - reads as a word of the language
+    """Says how to go on when the user interrupts the block."""
+
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            typer.echo(f"nao-ray: interrupted; nao-ray resume {self.pool} goes on", err=True)
+            raise typer.Exit(INTERRUPTED)
+
+
+def _conclude(url: str) -> None:
+    """After a search: the best architectures, and where pool and report are.
+
+    Raises:
+        RunError: not one trial was completed.
+    """
+    from nao_ray.pool import Pool as ArchitecturePool
+
+    pool = ArchitecturePool.open(url)
+    report = cli_pool.write_report(pool)
+    cli_pool.print_best(pool, count=10)
+    typer.echo(f"pool    {url}\nreport  {report}")
+    if not len(pool.best(1)):
+        raise RunError(f"no trial of {url} was completed; nao-ray pool {url} lists what went wrong")
+
+
+# -- entry --------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and leave with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        code = _call([word for word in words if word != "--debug"])
+    except BrokenPipeError:  # the reader of a pipe, e.g. `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:  # the last line of defence: one line instead of a trace
+        if debug:
+            traceback.print_exc()
+        code = _explain(error)
+    sys.exit(code)
+
+
+def _call(words: list[str]) -> int:
+    result = app(args=words, prog_name="nao-ray", standalone_mode=False)
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """One line on stderr; returns the exit code."""
+    if isinstance(error, typer.TyperException):
+        usage = getattr(error, "ctx", None)
+        hint = f" (see {usage.command_path} --help)" if usage is not None else ""
+        message, code = f"{error.format_message()}{hint}", error.exit_code
+        if not error.format_message():  # no command at all: help has been shown
+            return code
+    elif isinstance(error, NaoRayError):
+        message, code = str(error), 2 if isinstance(error, InputError) else 1
+    else:
+        message, code = f"{type(error).__name__}: {error} (--debug shows the trace)", 1
+    typer.echo(f"nao-ray: {' '.join(message.split())}", err=True)
+    return code

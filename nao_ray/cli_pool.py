@@ -1,0 +1,204 @@
+"""``nao-ray pool`` and ``nao-ray report``: a pool from the shell. Neither needs torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nao_ray.errors import ConfigError, PoolError, RunError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nao_ray.pool import Pool
+    from nao_ray.spaces.base import ArchGraph
+
+ACTIONS = ("best", "show", "check", "compact", "sql")
+_BEST_COLUMNS = ("trial_id", "valid_accuracy", "valid_perplexity", "num_params", "round", "predicted_score", "genotype")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(pool)
+    app.command()(report)
+
+
+def pool(
+    url: Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")],
+    action: Annotated[
+        str | None,
+        typer.Argument(
+            help="best; show ID; check; compact; sql QUERY (tables trials, fits, final). Without one: a summary.",
+            metavar="[best|show|check|compact|sql]",
+        ),
+    ] = None,
+    argument: Annotated[str | None, typer.Argument(help="The trial of show, the query of sql.", metavar="")] = None,
+    count: Annotated[int, typer.Option("-n", "--count", help="Rows of best.", min=1)] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON: one object per row.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header.")] = False,
+) -> None:
+    """Look at a pool, check it, or merge its files."""
+    from nao_ray.pool import Pool
+
+    if action is not None and action not in ACTIONS:
+        raise ConfigError(f"pool has no action {action!r}; choose one of {', '.join(ACTIONS)}")
+    if (argument is not None) != (action in ("show", "sql")):
+        wanted = {"show": "the number of a trial", "sql": "a query in quotes"}.get(action or "", "nothing further")
+        raise ConfigError(f"pool {url} {action or ''}: expected {wanted}, got {argument or 'nothing'}")
+    if as_json and as_csv:
+        raise ConfigError("choose one of --json and --csv")
+    opened = Pool.open(url)
+    form = "json" if as_json else "csv" if as_csv else "text"
+    if action == "best":
+        _print_frame(opened.best(count), form, _BEST_COLUMNS)
+    elif action == "show":
+        _show(opened, str(argument), form)
+    elif action == "check":
+        _check(opened, form)
+    elif action == "compact":
+        opened.compact()
+        typer.echo(f"{url}: compacted, {len(opened.trials(columns=['trial_id']))} trials")
+    elif action == "sql":
+        _print_frame(opened.sql(str(argument)), form)
+    else:
+        _summary(opened, form, count)
+
+
+def report(
+    url: Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")],
+    out: Annotated[Path | None, typer.Option("--out", help="Write here; default: report.html in the pool.")] = None,
+) -> None:
+    """Write the report: one HTML file that needs nothing else."""
+    from nao_ray.pool import Pool
+
+    typer.echo(write_report(Pool.open(url), out))
+
+
+def write_report(pool: Pool, out: Path | None = None) -> str:
+    """Write the report of a pool; returns where it is.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    from nao_ray.report.render import render
+
+    page = render(pool.manifest, pool.trials(), pool.fits(), pool.counts_by_state(), lower_with(pool))
+    try:
+        if out is None:
+            return pool.write_text("report.html", page)
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot write the report {out or pool.url}: {error.strerror or error}") from None
+    return str(out)
+
+
+def lower_with(pool: Pool) -> Callable[[str], ArchGraph]:
+    """From a genotype's text to its arch graph, in the pool's own space."""
+    from nao_ray.config import RunConfig
+
+    space = RunConfig.parse(pool.manifest["config"], where=f"{pool.url}/run.yaml").make_space()
+    return lambda text: space.lower(space.parse(text))
+
+
+def print_best(pool: Pool, count: int) -> None:
+    """The best architectures as a table."""
+    _print_frame(pool.best(count), "text", _BEST_COLUMNS)
+
+
+# -- actions ------------------------------------------------------------------------------------------------
+
+
+def _summary(pool: Pool, form: str, count: int) -> None:
+    counts = dict(pool.counts())
+    if form == "text":
+        typer.echo(f"{pool.url}: " + ", ".join(f"{_text(value)} {name}" for name, value in counts.items()))
+        _print_frame(pool.best(count), form, _BEST_COLUMNS)
+    elif form == "json":
+        typer.echo(json.dumps({"pool": pool.url, **counts}, default=str))
+    else:
+        typer.echo(",".join(counts) + "\n" + ",".join(map(str, counts.values())))
+
+
+def _show(pool: Pool, text: str, form: str) -> None:
+    try:
+        trial_id = int(text)
+    except ValueError:
+        raise ConfigError(f"pool {pool.url} show {text}: expected the number of a trial") from None
+    trials = pool.trials()
+    row = trials[trials["trial_id"] == trial_id]
+    if row.empty:
+        raise PoolError(f"pool {pool.url} has no finished trial {trial_id}")
+    if form != "text":
+        _print_frame(row, form)
+        return
+    for name, value in row.iloc[0].items():
+        if not _missing(value):
+            typer.echo(f"{name:<18}  {_text(value)}")
+    from nao_ray.report.figures import cell_text
+
+    for role, cell in lower_with(pool)(str(row.iloc[0]["genotype"])).cells:
+        typer.echo(f"\n{role} cell\n{cell_text(cell)}")
+
+
+def _check(pool: Pool, form: str) -> None:
+    problems = pool.check()
+    if form == "json":
+        typer.echo(json.dumps({"pool": pool.url, "problems": problems}))
+    else:
+        typer.echo("\n".join(problems) if problems else f"{pool.url}: sound")
+    if problems:
+        raise typer.Exit(1)
+
+
+# -- output -------------------------------------------------------------------------------------------------
+
+
+def _print_frame(frame: pd.DataFrame, form: str, columns: tuple[str, ...] | None = None) -> None:
+    """Rows as text (the columns that hold something), as JSON or as CSV (all columns)."""
+    if form == "json":
+        records = [{name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
+        typer.echo(json.dumps(records, default=str))
+    elif form == "csv":
+        frame.to_csv(sys.stdout, index=False)
+    else:
+        names = [str(name) for name in frame.columns] if columns is None else [n for n in columns if n in frame.columns]
+        filled = [name for name in names if columns is None or not all(map(_missing, frame[name]))]
+        _print_table(filled or names, [[_text(value) for value in row] for row in frame[filled or names].to_numpy()])
+
+
+def _print_table(names: list[str], rows: list[list[str]]) -> None:
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    for row in (names, ["-" * width for width in widths], *rows):
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _missing(value: Any) -> bool:  # noqa: ANN401
+    import pandas as pd
+
+    return value is None or (not hasattr(value, "__len__") and bool(pd.isna(value)))
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    if _missing(value):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return " ".join(map(_text, value)) if isinstance(value, list) else str(value)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """A value of a frame as JSON holds it; NaN and NaT become null."""
+    if _missing(value):
+        return None
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,133 @@
+"""What a search shows while it runs: one live line in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import IO, Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
+
+PLAIN_INTERVAL_SECONDS = 5.0
+"""Plain lines come no closer than this, so that the log of a search of many trials stays readable."""
+
+
+class Snapshot(Protocol):
+    """Where a search stands (`nao_ray.search.loop`)."""
+
+    @property
+    def done(self) -> int:
+        """Trials completed."""
+
+    @property
+    def running(self) -> int:
+        """Trials being trained."""
+
+    @property
+    def failed(self) -> int:
+        """Trials that failed for good."""
+
+    @property
+    def total(self) -> int | None:
+        """Trials of the budget; None where the budget is time."""
+
+    @property
+    def best_score(self) -> float | None:
+        """The best score so far, higher is better."""
+
+    @property
+    def best_trial_id(self) -> int | None:
+        """Who has it."""
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Time left, where it can be told."""
+
+
+class Progress:
+    """A listener of a search; use it as a context manager.
+
+    Args:
+        name: what is being searched.
+        stream: where to write; stderr by default.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, name: str, stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._name = name
+        self._console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        self._clock = clock
+        self._last: tuple[float, str] | None = None
+        self._pending: str | None = None
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(20),
+                TextColumn("{task.fields[line]}"),
+            )
+            self._bar = RichProgress(*columns, console=self._console, transient=True)
+            self._task = self._bar.add_task(self._name, total=None, line="starting")
+            self._bar.start()
+        else:
+            self._console.print(f"{self._name}: starting", markup=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._pending is not None:  # the last word is always said
+            self._console.print(self._pending, markup=False)
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        line = status_line(snapshot)
+        if self._bar is not None and self._task is not None:
+            ended = snapshot.done + snapshot.failed
+            self._bar.update(self._task, completed=ended, total=snapshot.total, line=line)
+            self._pending = f"{self._name}: {line}"
+            return
+        now = self._clock()
+        if self._last is not None and line == self._last[1]:
+            return
+        text = f"{self._name}: {line}"
+        if self._last is None or now - self._last[0] >= PLAIN_INTERVAL_SECONDS:
+            self._console.print(text, markup=False)
+            self._last, self._pending = (now, line), None
+        else:
+            self._pending = text
+
+
+def status_line(snapshot: Snapshot) -> str:
+    """``12/64 done, 2 running, 0 failed, best 0.9321 (trial 7), 1m20s left``."""
+    total = f"/{snapshot.total}" if snapshot.total is not None else ""
+    parts = [f"{snapshot.done}{total} done", f"{snapshot.running} running", f"{snapshot.failed} failed"]
+    if snapshot.best_score is not None:
+        parts.append(f"best {format_score(snapshot.best_score)} (trial {snapshot.best_trial_id})")
+    if snapshot.eta_seconds is not None:
+        parts.append(f"{format_seconds(snapshot.eta_seconds)} left")
+    return ", ".join(parts)
+
+
+def format_score(score: float) -> str:
+    """An accuracy with four digits; a negative score is minus a perplexity and shown as that."""
+    return f"{score:.4f}" if score >= 0 else f"perplexity {-score:.2f}"
+
+
+def format_seconds(seconds: float) -> str:
+    """``45s``, ``1m20s``, ``3h05m``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
