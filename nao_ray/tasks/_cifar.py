@@ -1,0 +1,125 @@
+"""CIFAR-10 and CIFAR-100 as people have them on disk: binary version, Python version, or a Parquet table.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009.
+
+The Python version (what torchvision downloads) is a pickle. It is read without unpickling: `pickletools` disassembles
+the file, and only its byte strings and integers are taken: nothing in it is ever called or built, whatever it says.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nao_ray.errors import DataError
+from nao_ray.tasks import _parquet
+from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
+from nao_ray.tasks.base import Images
+
+_PIXELS = 3 * 32 * 32
+_STRINGS = ("STRING", "BYTES", "UNICODE")
+_INTEGERS = ("INT", "BININT", "BININT1", "BININT2")
+
+
+class CifarConfig(ImageTaskConfig):
+    """Where the images are."""
+
+    path: str | None = None
+    """Folder of the binary version or of the Python version (or the folder above it, as torchvision downloads it), or a
+    Parquet table: a file, a folder of files, or an s3:// or gs:// address."""
+
+
+class CifarTask(ImageTask[CifarConfig]):
+    """Reads whichever form `path` holds; a task gives file names and columns."""
+
+    image_shape = (3, 32, 32)
+
+    _binary: tuple[str, tuple[str, ...], tuple[str, ...]]
+    """Binary version: folder, training files, test files."""
+    _python: tuple[str, tuple[str, ...], tuple[str, ...]]
+    """Python version: the same."""
+    _label_bytes: int
+    """Bytes before the pixels of a binary record; the last one is the label."""
+    _label_key: str
+    """Key of the labels in the Python version."""
+    _label_columns: tuple[str, ...]
+    """Columns of the labels in a Parquet table, the first that is there counts."""
+
+    def _training_rows(self) -> Images:
+        return self._read(test=False)
+
+    def _test_rows(self) -> Images:
+        return self._read(test=True)
+
+    def _read(self, *, test: bool) -> Images:
+        path = self.config.path
+        if path is None:
+            raise DataError(f"task {self.name}: no data; give task.path, e.g. --set task.path=data/{self._binary[0]}")
+        folder = Path(path).expanduser()
+        for (name, train_files, test_files), read in (
+            (self._binary, self._read_binary),
+            (self._python, self._read_python),
+        ):
+            for place in (folder, folder / name):
+                if (place / train_files[0]).is_file():
+                    return _join([read(place / file) for file in (test_files if test else train_files)])
+        if folder.is_dir() and not list(folder.rglob("*.parquet")):
+            raise DataError(
+                f"{path}: no {self.name} here; expected {self._binary[1][0]}, {self._python[1][0]} or *.parquet files"
+            )
+        return self._read_table(path, test=test)
+
+    def _read_binary(self, path: Path) -> Images:
+        """Records of label bytes and 3072 pixels, channels first."""
+        data, record = _bytes(path), self._label_bytes + _PIXELS
+        if not len(data) or len(data) % record:
+            raise DataError(f"{path}: {len(data)} bytes are not whole records of {record}; download it again")
+        records = np.frombuffer(data, dtype=np.uint8).reshape(-1, record)
+        images = records[:, self._label_bytes :].reshape(-1, *self.image_shape)
+        return Images(images, records[:, self._label_bytes - 1].astype(np.int64))
+
+    def _read_python(self, path: Path) -> Images:
+        data, labels = _disassemble(path, self._label_key)
+        if not len(labels) or len(data) != len(labels) * _PIXELS:
+            raise DataError(f"{path}: not a batch of {self.name}: {len(data)} bytes of pixels, {len(labels)} labels")
+        return Images(np.frombuffer(data, dtype=np.uint8).reshape(-1, *self.image_shape), labels)
+
+    def _read_table(self, path: str, *, test: bool) -> Images:
+        table = _parquet.Table(path, label_columns=self._label_columns)
+        rows = table.rows("test" if test else "train")
+        keep = None if test else self._kept(rows.labels)
+        return table.read(rows, self.image_shape, keep)
+
+    @property
+    def _where(self) -> str:
+        return f"task {self.name}, {self.config.path}"
+
+
+def _join(parts: list[Images]) -> Images:
+    return Images(np.concatenate([part.images for part in parts]), np.concatenate([part.labels for part in parts]))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _disassemble(path: Path, label_key: str) -> tuple[bytes, NDArray[np.int64]]:
+    """The longest byte string of a pickle, and the integers between the string `label_key` and the next string."""
+    data, labels, collecting = b"", list[int](), False
+    try:
+        for opcode, argument, _ in pickletools.genops(_bytes(path)):
+            if isinstance(argument, bytes | bytearray | str) and any(kind in opcode.name for kind in _STRINGS):
+                text = argument.encode("latin-1", "replace") if isinstance(argument, str) else bytes(argument)
+                collecting = text == label_key.encode()
+                data = max(data, text, key=len)
+            elif collecting and isinstance(argument, int) and opcode.name in _INTEGERS:
+                labels.append(argument)
+    except ValueError as error:
+        raise DataError(f"{path}: not a Python batch of CIFAR: {error}") from None
+    return data, np.array(labels, dtype=np.int64)
