@@ -1,0 +1,62 @@
+"""When a search stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from nao_ray.trial import Trial
+
+_PAUSE_SECONDS = 600.0
+"""A gap between trials up to this long counts as search (a controller that fits), a longer one as a stopped driver."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """At the first limit reached nothing further is asked or started; what runs is finished."""
+
+    trials: int | None = None
+    """Proposals asked, over all drivers of the pool."""
+    seconds: float | None = None
+    """Wall time, over all drivers of the pool."""
+
+    def trials_left(self, asked: int, seconds: float) -> int | None:
+        """How many proposals may still be asked after `asked` of them and `seconds`; None: no limit."""
+        if self.out_of_time(seconds):
+            return 0
+        return None if self.trials is None else max(0, self.trials - asked)
+
+    def out_of_time(self, seconds: float) -> bool:
+        """Whether the wall time is used up."""
+        return self.seconds is not None and seconds >= self.seconds
+
+    def seconds_left(self, asked: int, finished: int, seconds: float, rate: float | None) -> float | None:
+        """Estimated seconds to the end, at `rate` trials a second; None where nothing can be said yet."""
+        by_time = None if self.seconds is None else max(0.0, self.seconds - seconds)
+        by_trials = None
+        if self.trials is not None and rate:
+            by_trials = (max(self.trials, asked) - finished) / rate
+        known = [limit for limit in (by_time, by_trials) if limit is not None]
+        return min(known, default=None)
+
+
+def seconds_spent(log: Iterable[Trial]) -> float:
+    """Wall time that the finished trials of a log took together, from the first start to the last end.
+
+    Trials that ran side by side count once. Gaps of more than ten minutes do not count: no driver ran.
+    """
+    spans = sorted(
+        (trial.started_at, trial.finished_at)
+        for trial in log
+        if trial.started_at is not None and trial.finished_at is not None
+    )
+    spent = 0.0
+    last: datetime | None = None
+    for started_at, finished_at in spans:
+        begin = started_at
+        if last is not None and (started_at - last).total_seconds() <= _PAUSE_SECONDS:
+            begin = last
+        spent += max(0.0, (finished_at - begin).total_seconds())
+        last = finished_at if last is None else max(last, finished_at)
+    return spent

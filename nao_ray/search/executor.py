@@ -1,0 +1,146 @@
+"""Where evaluations run: one protocol, and the executor that runs them in this process."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
+
+from nao_ray.evaluators.base import Evaluator
+from nao_ray.search.clock import Clock, WallClock
+from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
+
+_MESSAGE_LENGTH = 2000
+"""Characters kept of a failure's message: enough for an exception and where it was raised."""
+
+
+class Failure(NamedTuple):
+    """Why an attempt gave no measurement."""
+
+    kind: FailureKind
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One attempt at one proposal."""
+
+    proposal: Proposal
+    attempt: int
+    """From 1; a retry has the next number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """How an attempt ended."""
+
+    trial_id: int
+    attempt: int
+    outcome: Measurement | Failure
+    node: str | None = None
+    device: str | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    def apply(self, trial: Trial) -> Trial:
+        """The RUNNING `trial`, finished by this attempt."""
+        facts = {
+            "attempt": self.attempt,
+            "node": self.node,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+        }
+        if isinstance(self.outcome, Failure):
+            return trial.fail(self.outcome.kind, self.outcome.message, **facts)
+        measurement = self.outcome
+        if measurement.device is None:
+            measurement = replace(measurement, device=self.device)
+        if measurement.wall_seconds is None and self.started_at and self.finished_at:
+            measurement = replace(measurement, wall_seconds=(self.finished_at - self.started_at).total_seconds())
+        return trial.complete(measurement, **facts)
+
+
+class Executor(Protocol):
+    """Runs jobs, up to `capacity` at a time, and reports each one's end once."""
+
+    @property
+    def capacity(self) -> int:
+        """Jobs that can run at a time, at least 1; may change from call to call."""
+        ...
+
+    def submit(self, job: Job) -> None:
+        """Take a job; returns at once."""
+        ...
+
+    def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
+        """What has ended, in the order it ended.
+
+        Waits until something has, for `timeout` seconds at most; may return early with nothing, and does when one
+        of `wake`, handles of what else the caller waits for, is ready.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what still runs."""
+        ...
+
+
+def measure(evaluator: Evaluator[Any], proposal: Proposal) -> Measurement | Failure:
+    """Evaluate; whatever goes wrong becomes a value. The one place where any exception is caught."""
+    try:
+        return evaluator.evaluate(proposal)
+    except Exception as error:
+        from nao_ray.training.failures import classify
+
+        return Failure(classify(error), describe(error))
+
+
+def describe(error: BaseException) -> str:
+    """One line: the exception, its message, and where it was raised."""
+    where = ""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is not None:
+        code = trace.tb_frame.f_code
+        where = f" (in {code.co_name}, {code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno})"
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}"[: _MESSAGE_LENGTH - len(where)] + where
+
+
+class SerialExecutor:
+    """One job after the other, in this process; a job runs within `wait`, whatever the timeout."""
+
+    capacity = 1
+
+    def __init__(self, evaluator: Evaluator[Any], clock: Clock | None = None) -> None:
+        self._evaluator = evaluator
+        self._clock = clock or WallClock()
+        self._jobs: deque[Job] = deque()
+        self._node = socket.gethostname()
+
+    def submit(self, job: Job) -> None:
+        self._jobs.append(job)
+
+    def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
+        if not self._jobs:
+            return []
+        job = self._jobs.popleft()
+        started_at = self._clock.now()
+        outcome = measure(self._evaluator, job.proposal)
+        return [
+            Completion(
+                trial_id=job.proposal.trial_id,
+                attempt=job.attempt,
+                outcome=outcome,
+                node=self._node,
+                started_at=started_at,
+                finished_at=self._clock.now(),
+            )
+        ]
+
+    def close(self) -> None:
+        self._jobs.clear()

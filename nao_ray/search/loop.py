@@ -1,0 +1,376 @@
+"""The search itself: ask, record, submit, wait for any, record, tell.
+
+The pool is written before anything acts on what is written: a proposal is recorded before it is submitted, an end
+before the strategy is told. So the pool never knows less than anyone else, and a driver, a controller or a worker
+that dies loses nothing that finished. The loop keeps no finished trials.
+
+With one worker a proposal is asked when everything before it was told; with more, up to `capacity` proposals are
+asked ahead, so that workers go on while the controller fits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Protocol
+
+from nao_ray.errors import PoolWriteError, StuckSearchError
+from nao_ray.search.budget import Budget, seconds_spent
+from nao_ray.search.clock import Clock, WallClock
+from nao_ray.search.executor import Completion, Executor, Job
+from nao_ray.search.proposer import Answer, Proposer
+from nao_ray.trial import Diagnostics, FailureKind, Proposal, Trial, TrialState
+
+_log = logging.getLogger(__name__)
+
+
+class Records(Protocol):
+    """What the loop writes of a pool; each call is durable when it returns, and may be repeated."""
+
+    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
+        """Proposals, in the order asked."""
+
+    def record_attempts(self, rows: Sequence[tuple[int, int, str | None, datetime]]) -> None:
+        """Attempts about to start: trial id, attempt, node if known, time."""
+
+    def record_finished(self, trials: Sequence[Trial]) -> object:
+        """Trials COMPLETED or FAILED, in the order of their `log_index`."""
+
+    def record_fits(self, rows: Sequence[Diagnostics]) -> None:
+        """Rows about the strategy's own state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Which attempts are repeated."""
+
+    max_attempts: int = 3
+    """Attempts per trial and driver; those that ended with their driver do not count."""
+    kinds: frozenset[FailureKind] = frozenset({FailureKind.LOST})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """What the loop does with a pool that cannot be written, e.g. a full disk."""
+
+    seconds: float = 600.0
+    """It goes on trying this long while running trials finish, then stops with the error."""
+    pause: float = 5.0
+    """Seconds between two tries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """How the search stands."""
+
+    done: int
+    """Trials COMPLETED, over all drivers of the pool."""
+    failed: int
+    """Trials FAILED, likewise."""
+    running: int
+    asked: int
+    total: int | None
+    """Trials the budget allows, or what a strategy that is done has asked; None: no limit."""
+    capacity: int
+    """Workers."""
+    proposing: bool
+    """The strategy is at work on further proposals."""
+    best_score: float | None
+    best_trial_id: int | None
+    seconds: float
+    """Wall time of this driver."""
+    eta_seconds: float | None
+    """Estimated seconds to the end; None where nothing can be said yet."""
+    write_error: str | None
+    """Why the pool cannot be written at the moment."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A trial that is not finished, and how often this driver has tried it."""
+
+    trial: Trial
+    tries: int = 0
+
+
+class SearchLoop:
+    """One driver's part of a search; `run` returns when the budget is spent or the strategy done."""
+
+    def __init__(
+        self,
+        pool: Records,
+        proposer: Proposer,
+        executor: Executor,
+        budget: Budget,
+        *,
+        retry: Retry | None = None,
+        patience: Patience | None = None,
+        clock: Clock | None = None,
+        listener: Callable[[Snapshot], None] = lambda _: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """As described above.
+
+        Args:
+            pool: where everything is recorded; its lease is held by the caller.
+            proposer: the strategy, restored from the pool's log.
+            executor: who evaluates.
+            budget: when to stop.
+            retry: which attempts are repeated.
+            patience: how long to bear a pool that cannot be written.
+            clock: the executor's idea of time.
+            listener: is given a snapshot whenever something has happened.
+            stop: asked at every turn; once true, `run` records what has ended and raises KeyboardInterrupt.
+        """
+        self._pool, self._proposer, self._executor, self._budget = pool, proposer, executor, budget
+        self._retry, self._patience = retry or Retry(), patience or Patience()
+        self._clock, self._listener, self._stop = clock or WallClock(), listener, stop
+        self._queue: deque[_Entry] = deque()  # asked, recorded, to be submitted in this order
+        self._running: dict[int, _Entry] = {}
+        self._ended: list[Trial] = []  # to be recorded
+        self._untold: list[Trial] = []  # recorded, to be told
+        self._answer: Answer | None = None  # to be recorded
+        self._asking = 0  # proposals requested
+        self._dry = False  # the strategy wants to be told more first
+        self._strategy_done = False
+        self._asked = self._done = self._failed = self._finished_here = 0
+        self._next_index = 0  # of the log; not the number of trials where a pool has lost some
+        self._best: tuple[float, int] | None = None  # score, minus trial id
+        self._started = self._clock.seconds()
+        self._spent_before = 0.0
+        self._retry_write_at: float | None = None
+        self._failing_since: float | None = None
+        self._write_error: str | None = None
+
+    # -- the course of a search ---------------------------------------------------------------------------
+
+    def run(self, log: Sequence[Trial] = ()) -> Snapshot:
+        """Search on from a pool's `log` until nothing is left to do.
+
+        Raises:
+            StuckSearchError: the strategy proposes nothing although it was told everything and is not done.
+            PoolWriteError: the pool could not be written for longer than patience lasts.
+            FencedError: another driver has taken over the pool.
+            KeyboardInterrupt: `stop` said so; the pool is resumable.
+        """
+        self._take_up(log)
+        del log
+        while not self._finished():
+            if self._stop():
+                self._collect(timeout=0)
+                self._record_ended()
+                raise KeyboardInterrupt
+            self._step()
+        self._last_words()
+        snapshot = self.snapshot()
+        self._listener(snapshot)
+        return snapshot
+
+    def _take_up(self, log: Sequence[Trial]) -> None:
+        for trial in sorted(log, key=lambda trial: trial.trial_id):
+            self._asked = max(self._asked, trial.trial_id + 1)
+            if trial.state is TrialState.RUNNING:
+                self._queue.append(_Entry(trial))
+            else:
+                self._count(trial)
+                self._next_index = max(self._next_index, (trial.log_index or 0) + 1)
+        self._finished_here = 0
+        self._spent_before = seconds_spent(log)
+
+    def _step(self) -> None:
+        if self._patience_left() == 0:
+            self._retry_write_at = None
+        self._record_ended()
+        self._request()
+        if self._asking and self._answer is None:
+            self._answer = self._proposer.poll(0)
+        self._record_answer()
+        self._submit()
+        self._listener(self.snapshot())
+        if self._running:
+            wake = self._proposer.pending if self._asking and self._answer is None else ()
+            self._collect(timeout=self._patience_left(), wake=wake)
+        elif self._retry_write_at is not None:
+            self._clock.sleep(self._patience_left() or 0.0)
+        elif self._asking:
+            self._answer = self._answer or self._proposer.poll(1.0)
+        else:
+            self._check_progress()
+
+    def _finished(self) -> bool:
+        if self._running or self._ended or self._answer is not None:
+            return False
+        if self._budget.out_of_time(self._seconds_in_all()):
+            return True
+        nothing_comes = self._strategy_done or self._may_ask() == 0
+        return not self._queue and not self._asking and nothing_comes
+
+    def _check_progress(self) -> None:
+        if self._queue or self._ended or self._untold or self._finished():
+            return
+        raise StuckSearchError(
+            f"the strategy proposes nothing after {self._done + self._failed} finished trials, nothing is running and "
+            "it is not done: give its space, its rounds or its population more room, or lower budget.trials"
+        )
+
+    def _last_words(self) -> None:
+        """Tell the last results, for the strategy's diagnostics."""
+        if self._asking or not self._untold:
+            return
+        self._proposer.request(0, self._untold)
+        self._untold, self._asking = [], 1
+        while self._asking and not self._stop():
+            self._answer = self._answer or self._proposer.poll(1.0)
+            self._record_answer()
+            if self._retry_write_at is not None:
+                self._clock.sleep(self._patience_left() or 0.0)
+
+    # -- asking -------------------------------------------------------------------------------------------
+
+    def _may_ask(self) -> int | None:
+        return self._budget.trials_left(self._asked, self._seconds_in_all())
+
+    def _wanted(self) -> int:
+        """How many proposals to ask for now."""
+        capacity, in_hand = self._executor.capacity, len(self._running) + len(self._queue)
+        ahead = capacity if capacity > 1 else 0
+        left = self._may_ask()
+        wanted = capacity + ahead - in_hand
+        return max(0, wanted if left is None else min(wanted, left))
+
+    def _request(self) -> None:
+        wanted = self._wanted()
+        told_all = not self._ended and self._retry_write_at is None
+        if self._asking or self._strategy_done or wanted == 0 or not told_all or (self._dry and not self._untold):
+            return
+        self._proposer.request(wanted, self._untold)
+        self._untold, self._asking = [], wanted
+
+    def _record_answer(self) -> None:
+        answer = self._answer
+        if answer is None:
+            return
+        if answer.diagnostics and not self._write(lambda: self._pool.record_fits(answer.diagnostics)):
+            return
+        asked_at = self._clock.now()
+        if answer.proposals and not self._write(lambda: self._pool.record_asked(answer.proposals, asked_at)):
+            return
+        self._queue.extend(_Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals)
+        self._asked += len(answer.proposals)
+        self._dry = len(answer.proposals) < self._asking
+        self._strategy_done = answer.done
+        left = self._done + self._failed - answer.num_told  # a controller rebuilt from the pool knows more
+        self._untold = self._untold[len(self._untold) - left :]
+        self._answer, self._asking = None, 0
+
+    # -- running ------------------------------------------------------------------------------------------
+
+    def _submit(self) -> None:
+        if self._budget.out_of_time(self._seconds_in_all()):
+            return
+        room = self._executor.capacity - len(self._running)
+        entries = [self._queue[i] for i in range(min(room, len(self._queue)))]
+        now = self._clock.now()
+        rows = [(entry.trial.trial_id, entry.trial.attempt + 1, None, now) for entry in entries]
+        if not rows or not self._write(lambda: self._pool.record_attempts(rows)):
+            return
+        for entry in entries:
+            self._queue.popleft()
+            entry.trial = replace(entry.trial, attempt=entry.trial.attempt + 1)
+            entry.tries += 1
+            self._running[entry.trial.trial_id] = entry
+            self._executor.submit(Job(proposal=entry.trial.proposal, attempt=entry.trial.attempt))
+
+    def _collect(self, timeout: float | None, wake: Sequence[object] = ()) -> None:
+        retried = []
+        for completion in self._executor.wait(timeout, wake):
+            entry = self._running.get(completion.trial_id)
+            if entry is None or entry.trial.attempt != completion.attempt:
+                _log.info("late result of trial %d, attempt %d", completion.trial_id, completion.attempt)
+                continue
+            del self._running[completion.trial_id]
+            ended = completion.apply(entry.trial)
+            if self._is_tried_again(ended, entry, completion):
+                retried.append(entry)
+            else:
+                self._ended.append(ended)
+        self._queue.extendleft(reversed(retried))
+
+    def _is_tried_again(self, ended: Trial, entry: _Entry, completion: Completion) -> bool:
+        if ended.failure_kind not in self._retry.kinds or entry.tries >= self._retry.max_attempts:
+            return False
+        where = completion.node or "unknown node"
+        _log.warning("trial %d, attempt %d: %s on %s", ended.trial_id, ended.attempt, ended.failure_kind, where)
+        return True
+
+    def _record_ended(self) -> None:
+        ended = [replace(trial, log_index=i) for i, trial in enumerate(self._ended, start=self._next_index)]
+        if not ended or not self._write(lambda: self._pool.record_finished(ended)):
+            return
+        for trial in ended:
+            self._count(trial)
+        self._next_index += len(ended)
+        self._untold.extend(ended)
+        self._ended = []
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def _write(self, write: Callable[[], object]) -> bool:
+        """Whether the pool was written; otherwise the caller keeps what it has and comes again."""
+        now = self._clock.seconds()
+        if self._patience_left():
+            return False
+        try:
+            write()
+        except PoolWriteError as error:
+            if self._failing_since is None:
+                _log.warning("%s; trying again for %.0f s", error, self._patience.seconds)
+                self._failing_since = now
+            if now - self._failing_since >= self._patience.seconds:
+                raise
+            self._retry_write_at, self._write_error = now + self._patience.pause, str(error)
+            return False
+        self._retry_write_at = self._failing_since = self._write_error = None
+        return True
+
+    def _patience_left(self) -> float | None:
+        """Seconds until the next try to write; None where nothing waits to be written."""
+        return None if self._retry_write_at is None else max(0.0, self._retry_write_at - self._clock.seconds())
+
+    # -- counting -----------------------------------------------------------------------------------------
+
+    def _count(self, trial: Trial) -> None:
+        self._finished_here += 1
+        if trial.score is None:
+            self._failed += 1
+            return
+        self._done += 1
+        standing = (trial.score, -trial.trial_id)
+        if self._best is None or standing > self._best:
+            self._best = standing
+
+    def _seconds_in_all(self) -> float:
+        return self._spent_before + self._clock.seconds() - self._started
+
+    def snapshot(self) -> Snapshot:
+        """How the search stands."""
+        seconds, finished = self._clock.seconds() - self._started, self._done + self._failed
+        rate = self._finished_here / seconds if seconds else None
+        total = self._asked if self._strategy_done else self._budget.trials
+        return Snapshot(
+            done=self._done,
+            failed=self._failed,
+            running=len(self._running),
+            asked=self._asked,
+            total=total,
+            capacity=self._executor.capacity,
+            proposing=self._asking > 0,
+            best_score=None if self._best is None else self._best[0],
+            best_trial_id=None if self._best is None else -self._best[1],
+            seconds=seconds,
+            eta_seconds=self._budget.seconds_left(self._asked, finished, self._spent_before + seconds, rate),
+            write_error=self._write_error,
+        )

@@ -1,0 +1,115 @@
+"""A pool in memory with the loop's part of the interface, and a search over the closed form."""
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from nao_ray.errors import PoolWriteError
+from nao_ray.evaluators.base import Evaluator
+from nao_ray.evaluators.closed_form import ClosedForm, ClosedFormConfig
+from nao_ray.search.budget import Budget
+from nao_ray.search.clock import VirtualClock
+from nao_ray.search.loop import SearchLoop, Snapshot
+from nao_ray.search.proposer import LocalProposer
+from nao_ray.search.simulated import SimulatedExecutor
+from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
+from nao_ray.strategies.base import Strategy, StrategyConfig
+from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
+from nao_ray.trial import Fidelity, Proposal, Trial, TrialState
+
+
+class MemoryPool:
+    """Refuses what a pool never sees: a result nobody asked for, a second result, a gap in the log."""
+
+    def __init__(self) -> None:
+        self.asked: dict[int, Trial] = {}
+        self.attempts: list[tuple[int, int]] = []
+        self.finished: list[Trial] = []
+        self.fits: list[Any] = []
+        self.calls: list[str] = []
+        self.broken: Callable[[str], bool] = lambda _: False
+
+    def _call(self, name: str) -> None:
+        if self.broken(name):
+            raise PoolWriteError(f"cannot write: [Errno {errno.ENOSPC}] no space left on device")
+        self.calls.append(name)
+
+    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
+        self._call("asked")
+        for proposal in proposals:
+            assert proposal.trial_id == len(self.asked)
+            self.asked[proposal.trial_id] = Trial(proposal=proposal, asked_at=asked_at)
+
+    def record_attempts(self, rows: Sequence[tuple[int, int, str | None, datetime]]) -> None:
+        self._call("attempts")
+        for trial_id, attempt, _, _ in rows:
+            assert attempt == 1 + max((a for t, a in self.attempts if t == trial_id), default=0)
+            self.attempts.append((trial_id, attempt))
+
+    def record_finished(self, trials: Sequence[Trial]) -> list[Trial]:
+        self._call("finished")
+        for trial in trials:
+            assert trial.trial_id in self.asked
+            assert trial.trial_id not in {known.trial_id for known in self.finished}
+            assert trial.log_index == len(self.finished)
+            assert trial.state is not TrialState.RUNNING
+            self.finished.append(trial)
+        return list(trials)
+
+    def record_fits(self, rows: Sequence[Any]) -> None:
+        self._call("fits")
+        self.fits.extend(rows)
+
+    def log(self) -> list[Trial]:
+        finished = {trial.trial_id: trial for trial in self.finished}
+        attempts: dict[int, int] = {}
+        for trial_id, attempt in self.attempts:
+            attempts[trial_id] = max(attempt, attempts.get(trial_id, 0))
+        return [
+            finished.get(trial_id, replace(trial, attempt=attempts.get(trial_id, 0)))
+            for trial_id, trial in self.asked.items()
+        ]
+
+
+class Greedy(Strategy[StrategyConfig]):
+    """Mutates the best trial it was told of, so that what it proposes shows what it was told."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(NaoCnnSmall(), StrategyConfig(), seed, Fidelity())
+        self.best: Trial | None = None
+
+    def propose(self, k: int, rng: Any) -> Proposal | None:
+        if self.best is None or k < 5:
+            return Proposal(genotype=self.space.sample(rng))
+        return Proposal(genotype=self.space.mutate(self.best.genotype, rng), source_trial_id=self.best.trial_id)
+
+    def observe(self, trial: Trial) -> None:
+        if trial.score is not None and (self.best is None or trial.score > (self.best.score or 0)):
+            self.best = trial
+
+
+def closed_form(**settings: Any) -> ClosedForm:
+    return ClosedForm(NaoCnnSmall(), Synthetic(SyntheticConfig()), ClosedFormConfig(**settings))
+
+
+def simulate(
+    pool: MemoryPool,
+    *,
+    strategy: Strategy[Any] | None = None,
+    evaluator: Evaluator[Any] | None = None,
+    trials: int | None = 30,
+    seconds: float | None = None,
+    workers: int = 1,
+    fault: Any = lambda _: None,
+    **options: Any,
+) -> tuple[SearchLoop, Callable[[], Snapshot]]:
+    """A loop in virtual time over what the pool holds, and what runs it."""
+    log = pool.log()
+    clock = VirtualClock(max((t.finished_at for t in log if t.finished_at), default=VirtualClock.START))
+    executor = SimulatedExecutor(evaluator or closed_form(noise=0.05), clock, workers, fault=fault)
+    proposer = LocalProposer(strategy or Greedy(), log)
+    budget = Budget(trials=trials, seconds=seconds)
+    loop = SearchLoop(pool, proposer, executor, budget, clock=clock, **options)
+    return loop, lambda: loop.run(log)
