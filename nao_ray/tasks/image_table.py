@@ -49,18 +49,18 @@ class ImageTable(ImageTask[ImageTableConfig]):
 
     name: ClassVar[str] = "image_table"
 
-    @cached_property  # type: ignore[override]  # read when first asked for, constant afterwards
-    def num_classes(self) -> int:
+    @cached_property
+    def num_classes(self) -> int:  # type: ignore[override]  # constant once read
         """From the config or from the training labels."""
         return self.config.num_classes or int(self._rows.labels.max()) + 1
 
-    @cached_property  # type: ignore[override]  # read when first asked for, constant afterwards
-    def image_shape(self) -> tuple[int, int, int]:
+    @cached_property
+    def image_shape(self) -> tuple[int, int, int]:  # type: ignore[override]  # constant once read
         """From the config or from the first training image."""
         return self.config.image_shape or self._table.shape(self._rows)
 
-    @cached_property  # type: ignore[override]  # read when first asked for, constant afterwards
-    def network(self) -> str:
+    @cached_property
+    def network(self) -> str:  # type: ignore[override]  # constant once read
         """From the config or from the size of the images."""
         if self.config.network != "auto":
             return self.config.network

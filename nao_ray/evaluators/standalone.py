@@ -1,0 +1,123 @@
+"""Trains the network of each proposal on its own, from fresh weights; the score is its validation accuracy.
+
+NAO without weight sharing: Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233. The defaults are the paper's
+search setting: N = 3, F = 32, 25 epochs. Imports without torch, so that a configuration is checked in no time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from nao_ray import rng
+from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
+from nao_ray.spaces.base import SearchSpace
+from nao_ray.tasks import _splits
+from nao_ray.tasks.base import Task
+from nao_ray.training.recipe import Recipe
+from nao_ray.trial import Fidelity, Measurement, Proposal
+
+if TYPE_CHECKING:
+    import torch
+
+    from nao_ray.networks.stacks import ImageStack
+    from nao_ray.training.data import TrainingData
+
+_SHARE_SEED = 0  # which rows a share of the training split keeps: the same for every trial of every search
+
+
+class StandaloneConfig(EvaluatorConfig):
+    """Size of the children and how they are trained."""
+
+    cells_per_stage: int = Field(default=3, ge=1)
+    """N, normal cells before, between and after the two reductions."""
+    channels: int = Field(default=32, ge=2, multiple_of=2)
+    """F, channels of the first stage."""
+    epochs: int = Field(default=25, ge=1)
+    data_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the training split that children see, classes in their proportions; validation is always whole."""
+    recipe: Recipe = Field(default_factory=Recipe)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """`auto`: the first CUDA device this process may use, else the CPU."""
+
+
+class Standalone(Evaluator[StandaloneConfig]):
+    """Loads the task when the first proposal comes and keeps it on the device; the test split is never read.
+
+    Raises:
+        DataError: the task cannot be loaded.
+    """
+
+    Config: ClassVar[type[EvaluatorConfig]] = StandaloneConfig
+
+    def __init__(self, space: SearchSpace[Any], task: Task[Any], config: StandaloneConfig) -> None:
+        super().__init__(space, task, config)
+        self._loaded: dict[float, TrainingData] = {}
+
+    @classmethod
+    def fidelity(cls, config: StandaloneConfig) -> Fidelity:
+        return Fidelity(
+            epochs=config.epochs,
+            cells_per_stage=config.cells_per_stage,
+            channels=config.channels,
+            data_share=config.data_share,
+        )
+
+    def evaluate(self, proposal: Proposal) -> Measurement:
+        import torch
+
+        from nao_ray.networks.counting import count
+        from nao_ray.training.fit import fit
+
+        asked = proposal.fidelity
+        network = self._network(proposal)
+        counts = count(network, self.task.image_shape)
+        share = self.config.data_share if asked.data_share is None else asked.data_share
+        epochs = self.config.epochs if asked.epochs is None else asked.epochs
+        try:
+            measured = fit(network, self._data(share), self.config.recipe, epochs=epochs, seed=proposal.seed)
+        except torch.OutOfMemoryError:
+            del network
+            torch.cuda.empty_cache()  # the next child starts with the whole device
+            raise
+        return replace(measured, num_params=counts.num_params, macs=counts.macs)
+
+    def _network(self, proposal: Proposal) -> ImageStack:
+        from nao_ray.networks.derived import build
+
+        asked, config, task = proposal.fidelity, self.config, self.task
+        with rng.torch_seeded(proposal.seed, "weights"):
+            return build(
+                self.space.lower(proposal.genotype),
+                network=task.network,
+                cells_per_stage=asked.cells_per_stage or config.cells_per_stage,
+                channels=asked.channels or config.channels,
+                num_classes=task.num_classes,
+                auxiliary=config.recipe.auxiliary_weight > 0,
+                in_channels=task.image_shape[0],
+                image_size=min(task.image_shape[1:]),
+                dropout=config.recipe.dropout,
+                drop_path=1 - config.recipe.drop_path_keep,
+            )
+
+    def _data(self, share: float) -> TrainingData:
+        """Both splits on the device; read again only if another share is asked for."""
+        from nao_ray.training.data import TrainingData
+
+        if share not in self._loaded:
+            self._loaded.clear()  # one at a time
+            train, valid = self.task.load()
+            train = _splits.subset(train, share, _SHARE_SEED)
+            self._loaded[share] = TrainingData.to_device(train, valid, self._device)
+        return self._loaded[share]
+
+    @cached_property
+    def _device(self) -> torch.device:
+        import torch
+
+        if self.config.device != "auto":
+            return torch.device(self.config.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")

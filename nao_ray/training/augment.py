@@ -1,0 +1,93 @@
+"""Augmentation of a whole batch at once, on the device that holds the images.
+
+Pad and crop, mirror, normalise, cut out: the standard augmentation of CIFAR. Cutout: DeVries, Taylor, 2017, arXiv
+1708.04552 (a square around a uniform pixel, clipped at the borders).
+
+Legend: `B` images of a batch, `C` channels, `H` `W` pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Bytes to numbers of mean 0 and deviation 1 per channel; `mean` and `std` are ``[C]``, of values in [0, 1]."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor) -> Normaliser:
+        """From uint8 images ``[n, C, H, W]``; a channel without variation is only centred."""
+        counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+        share = counts.double() / counts.sum(1, keepdim=True)
+        values = torch.arange(256, device=images.device, dtype=torch.float64) / 255
+        mean = share @ values
+        std = (share @ values.square() - mean.square()).clamp_min(0).sqrt()
+        std = torch.where(std < 1e-6, torch.ones_like(std), std)
+        return cls(mean.float(), std.float())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 ``[B, C, H, W]`` -> float32 of the same shape, channels-last."""
+        scale = (1 / (255 * self.std)).view(1, -1, 1, 1)
+        shift = (-self.mean / self.std).view(1, -1, 1, 1)
+        return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
+
+
+def augment(
+    images: Tensor,
+    generator: torch.Generator,
+    normaliser: Normaliser,
+    *,
+    padding: int = 4,
+    flip: bool = True,
+    cutout: int = 0,
+) -> Tensor:
+    """uint8 ``[B, C, H, W]`` -> float32 ``[B, C, H, W]``, channels-last; every image with its own draws.
+
+    Args:
+        images: on the device of `generator`.
+        generator: consumed; which draws are made depends on the settings alone.
+        normaliser: of the training split.
+        padding: black pixels on each side before the crop.
+        flip: mirror each image with probability 1/2.
+        cutout: side of the square, in pixels, that gets the mean colour; 0: none.
+    """
+    batch, _, height, width = images.shape
+    device = images.device
+
+    def draw(high: int) -> Tensor:
+        return torch.randint(high, (batch, 1), generator=generator, device=device)
+
+    if padding or flip:
+        rows = torch.arange(height, device=device).expand(batch, height)
+        columns = torch.arange(width, device=device).expand(batch, width)
+        if padding:
+            rows, columns = rows + draw(2 * padding + 1), columns + draw(2 * padding + 1)
+            images = F.pad(images, (padding, padding, padding, padding))
+        if flip:
+            mirrored = draw(2).bool()
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        index = torch.arange(batch, device=device).view(-1, 1, 1)
+        images = images.permute(0, 2, 3, 1)[index, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
+    out = normaliser(images)
+    if cutout:
+        out.mul_(_holes(draw(height), draw(width), height, width, cutout).logical_not_())
+    return out
+
+
+def _holes(y: Tensor, x: Tensor, height: int, width: int, side: int) -> Tensor:
+    """``[B, 1, H, W]``, true within the square of `side` around ``(y, x)``, each ``[B, 1]``; clipped at the borders."""
+
+    def inside(centre: Tensor, size: int) -> Tensor:
+        start = centre - side // 2
+        pixels = torch.arange(size, device=centre.device)
+        return (pixels >= start) & (pixels < start + side)
+
+    return (inside(y, height).unsqueeze(2) & inside(x, width).unsqueeze(1)).unsqueeze(1)

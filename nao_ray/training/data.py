@@ -1,0 +1,61 @@
+"""A task's two splits on a device: bytes, all of them, so that a batch is a gather and no worker process is needed.
+
+Legend: `n` images, `C` channels, `H` `W` pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nao_ray.tasks.base import Images
+from nao_ray.training.augment import Normaliser
+
+
+@dataclass(frozen=True)
+class DeviceImages:
+    """One split on a device."""
+
+    images: Tensor
+    """``[n, C, H, W]``, uint8."""
+    labels: Tensor
+    """``[n]``, int64."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What `fit` needs of a task."""
+
+    train: DeviceImages
+    valid: DeviceImages
+    normaliser: Normaliser
+    """Of the training split."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.train.images.device
+
+    @classmethod
+    def to_device(cls, train: Images, valid: Images, device: torch.device) -> TrainingData:
+        """Move both splits, once."""
+        moved = DeviceImages(_move(train.images, device), _move(train.labels, device))
+        return cls(
+            train=moved,
+            valid=DeviceImages(_move(valid.images, device), _move(valid.labels, device)),
+            normaliser=Normaliser.of(moved.images),
+        )
+
+
+def _move(array: NDArray[np.uint8] | NDArray[np.int64], device: torch.device) -> Tensor:
+    tensor = torch.tensor(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

@@ -1,0 +1,102 @@
+"""How a network is trained, apart from its size and its epochs. Imports without torch.
+
+The defaults are the search recipe of NAO without weight sharing (Luo, Tian, Qin, Chen, Liu, "Neural Architecture
+Optimization", NeurIPS 2018, arXiv 1808.07233, and the child trainer of its TensorFlow code): SGD with momentum 0.9, a
+cosine from 0.024 whose period is 100 epochs although training stops at 25, weight decay 5e-4 on all weights, gradients clipped
+at norm 5, auxiliary head 0.4, drop path with keep 0.7, no cutout, score of the best epoch.
+
+Differs from the paper: weight decay is added after the clipping, as torch's SGD does; the cosine falls with every step
+instead of every epoch; drop path's schedule ends with the epochs trained.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Recipe(BaseModel):
+    """Settings of a training. In YAML a name, or a mapping with a name and the settings that differ from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "paper_search"
+    """One of `RECIPES`; what is not given is taken from it."""
+    batch: int = Field(default=128, ge=2)
+    """Images per step."""
+    lr: float = Field(default=0.024, gt=0)
+    """Learning rate at the start of the cosine."""
+    lr_end: float = Field(default=0.0, ge=0)
+    """Learning rate at the end of the cosine's period."""
+    cosine_epochs: int | None = Field(default=100, ge=1)
+    """Period of the cosine, in epochs; null: the epochs trained."""
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    """Epochs in which the learning rate rises linearly, on top of the cosine."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """On all trainable weights, those of batch norm too."""
+    clip_norm: float | None = Field(default=5.0, gt=0)
+    """Largest global norm of the gradient; null: not clipped."""
+    auxiliary_weight: float = Field(default=0.4, ge=0)
+    """Weight of the auxiliary head's loss; 0: no such head."""
+    drop_path_keep: float = Field(default=0.7, gt=0, le=1)
+    """Probability of keeping an edge of the last cell at the last step."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Probability of dropping a pooled feature."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    crop_padding: int = Field(default=4, ge=0)
+    """Black pixels around the image from which a crop of its size is cut; 0: no cropping."""
+    flip: bool = True
+    """Mirror half of the images, left and right."""
+    cutout: int = Field(default=0, ge=0)
+    """Side of the square that is blotted out, in pixels; 0: none."""
+    score: Literal["best", "last"] = "best"
+    """Which epoch's validation accuracy scores the architecture. `best` is the paper's; where the learning rate
+    ends near 0 `last` is the fairer one: the maximum over epochs rewards noise, and more of it in longer trainings."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on CUDA devices that have it, else float32 (autocast on the CPU is far slower)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, str):
+            value = {"name": value}
+        if not isinstance(value, dict):
+            return value
+        name = value.get("name", "paper_search")
+        if name not in RECIPES:
+            raise ValueError(f"no recipe is named {name!r}; known: {', '.join(RECIPES)}")
+        return {**RECIPES[name], **value}
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper_search": {},
+    # Ours, for children of some seconds on a CPU core: a whole cosine within the epochs trained, a higher learning rate
+    # (few steps), and none of the regularisers that only pay in longer trainings.
+    "short": {
+        "batch": 64,
+        "lr": 0.1,
+        "cosine_epochs": None,
+        "warmup_epochs": 1.0,
+        "nesterov": True,
+        "auxiliary_weight": 0.0,
+        "drop_path_keep": 1.0,
+        "score": "last",
+    },
+    # The same for handwritten digits, which a mirror turns into none and a crop of four pixels out of eight destroys.
+    "short_digits": {
+        "batch": 64,
+        "lr": 0.1,
+        "cosine_epochs": None,
+        "warmup_epochs": 1.0,
+        "nesterov": True,
+        "auxiliary_weight": 0.0,
+        "drop_path_keep": 1.0,
+        "crop_padding": 1,
+        "flip": False,
+        "score": "last",
+    },
+}
+"""What each recipe changes of the defaults above."""
