@@ -1,0 +1,207 @@
+"""Charts as inline SVG: text stays text, colours follow the page, the same figures give the same bytes.
+
+matplotlib draws with stand-in colours that are then replaced by the page's CSS variables, so one picture serves light
+and dark pages.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.colors import LinearSegmentedColormap, to_hex
+from matplotlib.figure import Figure
+
+from nao_ray.report.tables import Floats, Metric
+
+_INK, _FAINT, _ACCENT, _SECOND = "#010203", "#010204", "#010205", "#010206"
+_VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--faint)", _ACCENT: "var(--accent)", _SECOND: "var(--second)"}
+_CURVES = ("#4c7fe0", "#d9622f", "#2f9e6e", "#a06ad8", "#c2982a", "#d04f86")  # readable on white and on near-black
+_SCALE = LinearSegmentedColormap.from_list("score", ["#5873d6", "#b05fb4", "#e0604f", "#eeb03c"])
+_SETTINGS = {
+    "svg.fonttype": "none",
+    "font.size": 9.0,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "grid.color": _FAINT,
+    "grid.linewidth": 0.5,
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+}
+SIZE = (5.6, 3.2)
+"""Inches."""
+_TIME_UNITS = ((3600.0 * 2, 3600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
+
+
+def best_over_trials(scores: Floats, metric: Metric) -> str:
+    """Every score, and the best so far, over the number of completed trials."""
+
+    def draw(axes: Axes) -> None:
+        number = np.arange(1, len(scores) + 1)
+        axes.scatter(number, scores, s=12, color=_SECOND, alpha=0.75, linewidths=0, label="trial")
+        axes.step(number, metric.best_so_far(scores), where="post", color=_ACCENT, linewidth=1.8, label="best so far")
+        _frame(axes, scores, "completed trials", metric.label)
+        axes.set_xlim(0.5, max(len(scores), 2) + 0.5)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
+
+    return _svg("best-over-trials", draw)
+
+
+def best_over_time(seconds: Floats, scores: Floats, metric: Metric) -> str:
+    """The best so far over device time."""
+    _, unit, name = next(row for row in _TIME_UNITS if seconds[-1] >= row[0])
+
+    def draw(axes: Axes) -> None:
+        best = metric.best_so_far(scores)
+        axes.step(seconds / unit, best, where="post", color=_ACCENT, linewidth=1.8)
+        axes.scatter(seconds / unit, best, s=9, color=_ACCENT, linewidths=0)
+        _frame(axes, best, f"device time in {name}", f"best {metric.label}")
+        axes.set_xlim(left=0)
+
+    return _svg("best-over-time", draw)
+
+
+def scores_by_round(rounds: Mapping[int, Floats], metric: Metric) -> str:
+    """The scores of each round, and their medians."""
+
+    def draw(axes: Axes) -> None:
+        for place, values in enumerate(rounds.values()):
+            spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.5  # golden ratio: even, and the same each time
+            axes.scatter(place + spread, values, s=13, color=_SECOND, alpha=0.75, linewidths=0)
+            axes.hlines(float(np.median(values)), place - 0.32, place + 0.32, color=_ACCENT, linewidth=2)
+        axes.set_xticks(range(len(rounds)), [f"{index}\nn = {len(values)}" for index, values in rounds.items()])
+        axes.set_xlim(-0.6, len(rounds) - 0.4)
+        _frame(axes, np.concatenate(list(rounds.values())), "round (0: seeds); bar: median", metric.label)
+
+    return _svg("scores-by-round", draw)
+
+
+def map_of_embeddings(points: Floats, scores: Floats, metric: Metric) -> str:
+    """The proposed embeddings on their two principal axes, coloured by score."""
+
+    def draw(axes: Axes) -> None:
+        order = np.argsort(scores if metric.higher_is_better else -scores, kind="stable")  # the best on top
+        dots = axes.scatter(points[order, 0], points[order, 1], s=22, c=scores[order], cmap=_SCALE, linewidths=0)
+        axes.set_xlabel("first principal axis")
+        axes.set_ylabel("second principal axis")
+        axes.margins(0.08)
+        _colour_bar(axes, dots, scores, metric.label)
+
+    return _svg("map-of-embeddings", draw)
+
+
+def predicted_and_measured(predicted: Floats, measured: Floats, metric: Metric) -> str:
+    """What the controller predicted against what training measured."""
+
+    def draw(axes: Axes) -> None:
+        axes.scatter(predicted, measured, s=14, color=_SECOND, alpha=0.8, linewidths=0)
+        both = np.concatenate([predicted, measured])
+        low, high = _limits(both)
+        axes.plot([low, high], [low, high], color=_ACCENT, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_xlim(*_limits(predicted))
+        axes.set_ylim(*_limits(measured))
+        axes.set_xlabel(f"predicted {metric.label}")
+        axes.set_ylabel(f"measured {metric.label}")
+
+    return _svg("predicted-and-measured", draw)
+
+
+def size_and_score(params: Floats, scores: Floats, metric: Metric) -> str:
+    """Score over the number of parameters."""
+
+    def draw(axes: Axes) -> None:
+        axes.scatter(params / 1e3, scores, s=14, color=_SECOND, alpha=0.8, linewidths=0)
+        axes.set_xlim(*_limits(params / 1e3))
+        _frame(axes, scores, "thousand parameters (without auxiliary head)", metric.label)
+
+    return _svg("size-and-score", draw)
+
+
+def fit_quality(curves: Mapping[str, tuple[Floats, Floats]]) -> str:
+    """The controller's qualities over the rounds."""
+
+    def draw(axes: Axes) -> None:
+        for index, (name, (rounds, values)) in enumerate(curves.items()):
+            axes.plot(rounds, values, marker="o", markersize=4, color=_CURVES[index % len(_CURVES)], label=name)
+        every = np.concatenate([rounds for rounds, _ in curves.values()])
+        axes.set_xticks(np.unique(every), [f"{value:.0f}" for value in np.unique(every)])
+        axes.set_xlim(every.min() - 0.4, every.max() + 0.4)
+        _frame(axes, np.concatenate([values for _, values in curves.values()]), "round", "quality of the fit")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8)
+
+    return _svg("fit-quality", draw, height=3.2 + 0.22 * ((len(curves) + 1) // 2))
+
+
+# -- parts --------------------------------------------------------------------------------------------------
+
+
+def _frame(axes: Axes, values: Floats, x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_ylim(*_limits(values))
+
+
+def _limits(values: Floats) -> tuple[float, float]:
+    """Bounds around the values with some air, also where all are equal."""
+    low, high = float(values.min()), float(values.max())
+    air = 0.06 * (high - low) or 0.02 * max(abs(high), 1e-3)
+    return low - air, high + air
+
+
+def _colour_bar(axes: Axes, dots: PathCollection, scores: Floats, label: str) -> None:
+    low, high = float(scores.min()), float(scores.max())
+    dots.set_clim(low, high if high > low else low + 1e-6)
+    bar = axes.inset_axes((1.03, 0.0, 0.03, 1.0))
+    steps = np.linspace(0, 1, 24)
+    bar.bar(
+        np.zeros(24),
+        np.full(24, 1 / 24),
+        bottom=np.arange(24) / 24,
+        width=1.0,
+        color=[to_hex(_SCALE(s)) for s in steps],
+    )
+    bar.set_xlim(-0.5, 0.5)
+    bar.set_ylim(0, 1)
+    bar.set_xticks([])
+    ticks = np.linspace(0, 1, 3) if high > low else np.zeros(1)
+    bar.set_yticks(ticks, [f"{low + tick * (high - low):.3g}" for tick in ticks])
+    bar.yaxis.tick_right()
+    bar.set_ylabel(label)
+    bar.yaxis.set_label_position("right")
+    bar.grid(visible=False)
+
+
+def _svg(name: str, draw: Callable[[Axes], None], height: float = SIZE[1]) -> str:
+    """The chart as an `<svg>` element without size of its own: the page gives the width."""
+    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": f"nao_ray {name}"}):
+        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+        figure.patch.set_visible(False)
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        draw(axes)
+        target = io.StringIO()
+        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+    text = target.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text))
+    text = re.sub(
+        r'id="(figure|axes|patch|line2d|matplotlib|text|legend|xtick|ytick|PathCollection|LineCollection)[^"]*"',
+        "",
+        text,
+    )
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    return text.replace("<svg ", f'<svg class="chart" role="img" aria-label="{name.replace("-", " ")}" ', 1)

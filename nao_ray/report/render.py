@@ -1,0 +1,123 @@
+"""The report of a pool: one HTML file that opens from disk and loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from nao_ray.report import charts, tables
+from nao_ray.report.figures import draw_cells
+from nao_ray.report.tables import Metric
+from nao_ray.spaces.base import ArchGraph
+
+PICTURES = 6
+"""Architectures that are drawn."""
+ROWS = 20
+"""Architectures that are listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart of the page."""
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+def render(
+    manifest: Mapping[str, Any],
+    trials: pd.DataFrame,
+    fits: pd.DataFrame,
+    running: int,
+    lower: Callable[[str], ArchGraph],
+) -> str:
+    """The page as text.
+
+    Args:
+        manifest: the pool's frozen manifest, shown as it is.
+        trials: the pool's finished trials, with the pool's columns; may be empty.
+        fits: what the strategy wrote about its fits; may be empty.
+        running: trials asked and not finished.
+        lower: from a genotype's text to its arch graph.
+    """
+    metric = tables.metric_of(trials)
+    done = tables.completed(trials, metric)
+    best = tables.ranked(done, metric)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    headings, rows = tables.fit_table(fits)
+    return environment.get_template("page.html").render(
+        name=_name(manifest),
+        metric=metric,
+        tiles=tables.overview(trials, done, metric, running),
+        charts=_charts(done, fits, metric),
+        best=[_entry(row, metric) for _, row in best.head(ROWS).iterrows()],
+        cells=[_picture(row, metric, lower) for _, row in best.head(PICTURES).iterrows()],
+        failures=tables.failures(trials),
+        fit_headings=headings,
+        fit_rows=rows,
+        manifest=tables.flat(manifest),
+    )
+
+
+def _name(manifest: Mapping[str, Any]) -> str:
+    config = manifest.get("config")
+    return str(config.get("name", "search")) if isinstance(config, Mapping) else "search"
+
+
+def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Chart]:
+    """The charts that the pool has figures for."""
+    if done.empty:
+        return []
+    scores = tables.floats(done[metric.column])
+    found = [Chart("Best so far, over trials", charts.best_over_trials(scores, metric))]
+    seconds = tables.device_seconds(done)
+    if seconds[-1] > 0:
+        note = "Device time of completed trials, added up in the order they finished."
+        found.append(Chart("Best so far, over device time", charts.best_over_time(seconds, scores, metric), note))
+    rounds = tables.by_round(done, metric)
+    if rounds:
+        found.append(Chart("Score per round", charts.scores_by_round(rounds, metric)))
+    predicted = tables.floats(done["predicted_score"])
+    if np.isfinite(predicted).sum() >= 2:
+        known = np.isfinite(predicted)
+        svg = charts.predicted_and_measured(predicted[known], scores[known], metric)
+        found.append(Chart("Predicted and measured", svg, "On the dashed line the controller's prediction was exact."))
+    embedded = tables.embedding_map(done, metric)
+    if embedded is not None:
+        note = "The embeddings the controller proposed, on their two principal axes."
+        found.append(Chart("Map of the embeddings", charts.map_of_embeddings(*embedded, metric), note))
+    params = tables.floats(done["num_params"])
+    if np.isfinite(params).all():
+        found.append(Chart("Size and score", charts.size_and_score(params, scores, metric)))
+    curves = tables.fit_curves(fits)
+    if curves:
+        found.append(Chart("Controller fits", charts.fit_quality(curves)))
+    return found
+
+
+def _entry(row: pd.Series[Any], metric: Metric) -> dict[str, str]:
+    return {
+        "trial": str(row["trial_id"]),
+        "score": metric.text(float(row[metric.column])),
+        "params": "" if pd.isna(row["num_params"]) else f"{int(row['num_params']):,}",
+        "round": "" if pd.isna(row["round"]) else str(int(row["round"])),
+        "genotype": str(row["genotype"]),
+    }
+
+
+def _picture(row: pd.Series[Any], metric: Metric, lower: Callable[[str], ArchGraph]) -> dict[str, str]:
+    entry = _entry(row, metric)
+    return {**entry, "svg": draw_cells(lower(entry["genotype"]), f"cells of trial {entry['trial']}")}

@@ -1,0 +1,171 @@
+"""The figures of a report, from the tables of a pool. Works on a pool without a single finished trial.
+
+Legend: `n` completed trials in the order they were told, `H` width of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What the trials of a pool are ranked by."""
+
+    column: str
+    label: str
+    higher_is_better: bool
+
+    def best_so_far(self, values: Floats) -> Floats:
+        """``[n]`` -> ``[n]``: the best value up to each trial."""
+        best = np.maximum if self.higher_is_better else np.minimum
+        return np.asarray(best.accumulate(values), dtype=np.float64) if len(values) else values
+
+    def text(self, value: float) -> str:
+        """A value as people read it."""
+        return f"{value:.4f}" if self.higher_is_better else f"{value:.2f}"
+
+
+ACCURACY = Metric("valid_accuracy", "validation accuracy", higher_is_better=True)
+PERPLEXITY = Metric("valid_perplexity", "validation perplexity", higher_is_better=False)
+
+
+def metric_of(trials: pd.DataFrame) -> Metric:
+    """Perplexity where trials have one and no accuracy; accuracy otherwise."""
+    if trials["valid_accuracy"].notna().any() or not trials["valid_perplexity"].notna().any():
+        return ACCURACY
+    return PERPLEXITY
+
+
+def completed(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The trials with a score, in the order the strategy was told them."""
+    done = trials[(trials["state"] == "COMPLETED") & trials[metric.column].notna()]
+    return done.sort_values("log_index").reset_index(drop=True)
+
+
+def ranked(done: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Completed trials, the best first, ties by the number of the trial."""
+    ascending = [not metric.higher_is_better, True]
+    return done.sort_values([metric.column, "trial_id"], ascending=ascending).reset_index(drop=True)
+
+
+def floats(values: pd.Series[Any]) -> Floats:
+    """A column as numbers, NaN where it is null."""
+    return np.asarray(pd.to_numeric(values).astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def device_seconds(done: pd.DataFrame) -> Floats:
+    """``[n]``: device time spent up to the end of each trial; wall time where no device time was measured."""
+    spent = floats(done["device_seconds"])
+    wall = floats(done["wall_seconds"])
+    return np.asarray(np.cumsum(np.nan_to_num(np.where(np.isnan(spent), wall, spent))), dtype=np.float64)
+
+
+def by_round(done: pd.DataFrame, metric: Metric) -> dict[int, Floats]:
+    """Scores per round; empty where the strategy knows no rounds."""
+    known = done[done["round"].notna()]
+    return {int(index): floats(group[metric.column]) for index, group in known.groupby(known["round"].astype(int))}
+
+
+def failures(trials: pd.DataFrame) -> list[dict[str, Any]]:
+    """Per failure kind: how many, and the message of the first."""
+    failed = trials[trials["state"] == "FAILED"].sort_values("trial_id")
+    kinds = ["unknown" if pd.isna(kind) else str(kind) for kind in failed["failure_kind"]]
+    messages = list(map(str, failed["failure_message"]))
+    counts = sorted(Counter(kinds).items(), key=lambda item: (-item[1], item[0]))
+    return [{"kind": kind, "count": count, "message": messages[kinds.index(kind)]} for kind, count in counts]
+
+
+def embedding_map(done: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats] | None:
+    """The proposed embeddings on their two principal axes: ``[m, 2]`` and scores ``[m]``.
+
+    None where fewer than three trials have an embedding.
+    """
+    with_point = done[[value is not None and hasattr(value, "__len__") for value in done["embedding"]]]
+    if len(with_point) < 3:
+        return None
+    points = np.stack([np.asarray(value, dtype=np.float64) for value in with_point["embedding"]])
+    centred = points - points.mean(axis=0)
+    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    flat = np.zeros((len(points), 2))
+    flat[:, : min(2, len(scale))] = (left * scale)[:, :2]
+    signs = np.sign(flat[np.argmax(np.abs(flat), axis=0), [0, 1]])  # an axis has no direction of its own: fix one
+    return flat * np.where(signs == 0, 1, signs), floats(with_point[metric.column])
+
+
+def overview(trials: pd.DataFrame, done: pd.DataFrame, metric: Metric, running: int) -> list[tuple[str, str]]:
+    """The headline figures: label and value."""
+    scores = floats(done[metric.column])
+    tiles = [("completed", f"{len(done):,}"), ("failed", f"{int((trials['state'] == 'FAILED').sum()):,}")]
+    if running:
+        tiles.append(("unfinished", f"{running:,}"))
+    if len(done):
+        best = scores.max() if metric.higher_is_better else scores.min()
+        tiles += [(f"best {metric.label}", metric.text(best)), ("median", metric.text(float(np.median(scores))))]
+        tiles.append(("device time", duration(float(device_seconds(done)[-1]))))
+    if len(trials) and trials["finished_at"].notna().any():
+        span = trials["finished_at"].max() - trials["asked_at"].min()
+        tiles.append(("from first to last", duration(span.total_seconds())))
+    return tiles
+
+
+def duration(seconds: float) -> str:
+    """``4.2 s``, ``3 min 20 s``, ``5 h 02 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def fit_table(fits: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """What the controller wrote about its fits: headings, and one row per fit; columns without a value are left out."""
+    if fits.empty:
+        return [], []
+    shown = fits.sort_values("round") if "round" in fits else fits
+    names = [str(name) for name in shown.columns if shown[name].notna().any()]
+    rows = [[_cell(value) for value in row] for row in shown[names].itertuples(index=False)]
+    return [name.replace("_", " ") for name in names], rows
+
+
+def fit_curves(fits: pd.DataFrame) -> dict[str, tuple[Floats, Floats]]:
+    """Per quality of the controller in [-1, 1] its course over the rounds: rounds and values."""
+    wanted = ("reconstruction", "pairwise", "correlation", "spearman", "kendall")
+    curves = {}
+    for name in map(str, fits.columns):
+        if not any(word in name for word in wanted) or not pd.api.types.is_numeric_dtype(fits[name]):
+            continue
+        known = fits[fits[name].notna()].sort_values("round")
+        values = floats(known[name])
+        if len(values) and np.abs(values).max() <= 1:
+            curves[name.replace("_", " ")] = (floats(known["round"]), values)
+    return curves
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as dotted keys and texts."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            rows += flat(value, f"{prefix}{key}.")
+        else:
+            rows.append((f"{prefix}{key}", "none" if value is None else str(value)))
+    return rows
+
+
+def _cell(value: Any) -> str:  # noqa: ANN401
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, float | np.floating):
+        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)

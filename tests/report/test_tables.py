@@ -1,0 +1,83 @@
+"""The figures behind the charts."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nao_ray.report import tables
+from nao_ray.report.tables import ACCURACY, PERPLEXITY
+
+
+def test_best_so_far_follows_the_direction():
+    values = np.array([3.0, 5.0, 4.0, 1.0])
+    assert ACCURACY.best_so_far(values).tolist() == [3, 5, 5, 5]
+    assert PERPLEXITY.best_so_far(values).tolist() == [3, 3, 3, 1]
+    assert ACCURACY.best_so_far(np.array([])).tolist() == []
+
+
+def test_completed_are_in_the_order_told(make_trials):
+    trials = make_trials(6, failed=2)
+    trials["log_index"] = [3, 1, 0, 2, 4, 5]
+    assert tables.completed(trials, ACCURACY)["trial_id"].tolist() == [2, 1, 3, 0]
+
+
+def test_ranked_breaks_ties_by_trial(make_trials):
+    trials = make_trials(4)
+    trials["valid_accuracy"] = [0.5, 0.9, 0.9, 0.1]
+    assert tables.ranked(trials, ACCURACY)["trial_id"].tolist() == [1, 2, 0, 3]
+
+
+def test_device_time_falls_back_to_wall_time(make_trials):
+    trials = make_trials(3)
+    trials["device_seconds"] = [1.0, None, 2.0]
+    trials["wall_seconds"] = [9.0, 5.0, 9.0]
+    assert tables.device_seconds(trials).tolist() == [1, 6, 8]
+
+
+def test_failures_are_counted_by_kind(make_trials):
+    rows = tables.failures(make_trials(10, failed=5))
+    assert [(row["kind"], row["count"]) for row in rows] == [("timeout", 3), ("nan", 2)]
+    assert rows[0]["message"] == "trial 5 <went> wrong"
+
+
+def test_the_map_keeps_the_distances_of_a_plane(make_trials):
+    trials = make_trials(12)
+    plane = np.linalg.qr(np.arange(24.0).reshape(12, 2) ** 1.5)[0]  # two orthonormal axes in 12 dimensions
+    points = np.random.default_rng(0).normal(size=(12, 2)) * [3, 1]
+    trials["embedding"] = list(points @ plane.T)
+    found, scores = tables.embedding_map(trials, ACCURACY)
+    assert np.allclose(_distances(found), _distances(points))
+    assert found[:, 0].std() > found[:, 1].std()
+    assert scores.tolist() == trials["valid_accuracy"].tolist()
+
+
+def _distances(points):
+    return np.linalg.norm(points[:, None] - points[None], axis=-1)
+
+
+def test_no_map_without_embeddings(make_trials):
+    assert tables.embedding_map(make_trials(20), ACCURACY) is None
+
+
+def test_fit_curves_are_the_qualities(fits):
+    curves = tables.fit_curves(fits)
+    assert list(curves) == ["reconstruction", "pairwise accuracy"]
+    assert [part.tolist() for part in curves["pairwise accuracy"]] == [[1], [0.71]]
+
+
+def test_fit_table_leaves_out_empty_columns(fits):
+    headings, rows = tables.fit_table(fits.head(1))
+    assert headings == ["round", "num trials", "reconstruction", "pairwise accuracy", "cpu seconds"]
+    assert rows == [["1", "24", "0.980", "0.710", "3.100"]]
+    assert tables.fit_table(pd.DataFrame()) == ([], [])
+
+
+def test_flat_keeps_dotted_keys():
+    assert tables.flat({"a": {"b": 1, "c": None}, "d": [1, 2]}) == [("a.b", "1"), ("a.c", "none"), ("d", "[1, 2]")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.21, "4.2 s"), (200, "3 min 20 s"), (18120, "5 h 02 min"), (3599.9, "1 h 00 min")]
+)
+def test_durations(seconds, text):
+    assert tables.duration(seconds) == text
