@@ -1,0 +1,75 @@
+"""Every published count, to the integer."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import nao_ray
+from nao_ray.networks.counting import count
+from nao_ray.networks.derived import input_shape
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nao_cnn_counts.json").read_text(encoding="utf-8"))
+BUILD = ("space", "network", "cells_per_stage", "channels")
+
+
+def _build(row, auxiliary=True):
+    classes = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}[row["network"]]
+    with torch.device("meta"):
+        keys = {key: row[key] for key in BUILD}
+        return nao_ray.build_network(row["genotype"], num_classes=classes, auxiliary=auxiliary, **keys)
+
+
+def _name(row):
+    return f"{row['genotype']}-{row['network']}-N{row['cells_per_stage']}-F{row['channels']}"
+
+
+def _size(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=_name)
+def test_parameters(row):
+    counts = count(_build(row), input_shape(row["network"]))
+    assert counts.num_params == row["num_params"]
+    assert counts.num_params_auxiliary == row["num_params_auxiliary"]
+    if "macs" in row:
+        assert counts.macs == row["macs"]
+    without = count(_build(row, auxiliary=False), input_shape(row["network"]))
+    assert (without.num_params, without.num_params_auxiliary, without.macs) == (row["num_params"], 0, counts.macs)
+
+
+@pytest.mark.parametrize("row", [row for row in GOLDEN if "cells" in row], ids=_name)
+def test_breakdown(row):
+    network = _build(row)
+    assert _size(network.stem) == row["stem"]
+    assert _size(network.classifier) == row["classifier"]
+    assert [_size(cell) for cell in network.cells] == row["cells"]
+    shapes, seen = [], []
+    for cell in network.cells:
+        cell.register_forward_hook(lambda _module, _args, out: shapes.append(tuple(out.value.shape)))
+    network.auxiliary.register_forward_hook(lambda *_: seen.append(len(shapes) - 1))
+    network(torch.empty(2, *input_shape(row["network"]), device="meta"))
+    expected = [(2, c, size, size) for c, size in zip(row["out_channels"], row["out_size"], strict=True)]
+    assert shapes == expected
+    assert seen == [row["auxiliary_after"]]
+    halving = [i for i, size in enumerate(row["out_size"]) if i and size < row["out_size"][i - 1]]
+    assert halving == row["reduction_cells"]
+
+
+def test_counting_leaves_the_network_as_it_was():
+    network = nao_ray.build_network("NAONet-B", space="nao_cnn_small", network="small", channels=4)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    counts = count(network, (1, 8, 8))
+    assert network.training
+    assert counts.num_params == _size(network)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert count(network.eval(), (1, 8, 8)) == counts
+    assert not network.training
+
+
+def test_multiply_adds_of_a_known_network():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, groups=1), nn.Flatten(), nn.Linear(4 * 5 * 5, 7))
+    assert count(network, (3, 5, 5)).macs == 25 * 4 * 27 + 100 * 7
