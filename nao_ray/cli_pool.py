@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from nao_ray.pool import Pool
-    from nao_ray.spaces.base import ArchGraph
+    from nao_ray.spaces.base import SearchSpace
 
 ACTIONS = ("best", "show", "check", "compact", "sql")
 _BEST_COLUMNS = ("trial_id", "valid_accuracy", "valid_perplexity", "num_params", "round", "predicted_score", "genotype")
@@ -84,26 +83,37 @@ def write_report(pool: Pool, out: Path | None = None) -> str:
     """Write the report of a pool; returns where it is.
 
     Raises:
-        RunError: it cannot be written.
+        PoolWriteError: the pool cannot be written.
+        RunError: `out` cannot be written.
     """
+    from nao_ray._pool.storage import open_storage
     from nao_ray.report.render import render
 
-    page = render(pool.manifest, pool.trials(), pool.fits(), pool.counts_by_state(), lower_with(pool))
+    trials, running = pool.trials(), pool.counts().running
+    page = render(pool.manifest, trials, pool.fits(), running, make_space(pool))
+    if out is None:
+        storage = open_storage(pool.url)
+        storage.write("report.html", page.encode())
+        return storage.path("report.html")
     try:
-        if out is None:
-            return pool.write_text("report.html", page)
         out.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise RunError(f"cannot write the report {out or pool.url}: {error.strerror or error}") from None
+        raise RunError(f"cannot write the report {out}: {error.strerror or error}") from None
     return str(out)
 
 
-def lower_with(pool: Pool) -> Callable[[str], ArchGraph]:
-    """From a genotype's text to its arch graph, in the pool's own space."""
-    from nao_ray.config import RunConfig
+def make_space(pool: Pool) -> SearchSpace[Any]:
+    """The search space of a pool."""
+    import yaml
 
-    space = RunConfig.parse(pool.manifest["config"], where=f"{pool.url}/run.yaml").make_space()
-    return lambda text: space.lower(space.parse(text))
+    from nao_ray import registry
+
+    config = pool.manifest["config"]
+    section = (yaml.safe_load(config) if isinstance(config, str) else config)["space"]
+    settings = {"name": section} if isinstance(section, str) else dict(section)
+    space = registry.load("space", settings.pop("name"))
+    made: SearchSpace[Any] = space(space.Config(**settings))
+    return made
 
 
 def print_best(pool: Pool, count: int) -> None:
@@ -142,7 +152,8 @@ def _show(pool: Pool, text: str, form: str) -> None:
             typer.echo(f"{name:<18}  {_text(value)}")
     from nao_ray.report.figures import cell_text
 
-    for role, cell in lower_with(pool)(str(row.iloc[0]["genotype"])).cells:
+    space = make_space(pool)
+    for role, cell in space.lower(space.parse(str(row.iloc[0]["genotype"]))).cells:
         typer.echo(f"\n{role} cell\n{cell_text(cell)}")
 
 

@@ -47,6 +47,10 @@ class Snapshot(Protocol):
     def eta_seconds(self) -> float | None:
         """Time left, where it can be told."""
 
+    @property
+    def write_error(self) -> str | None:
+        """Why the pool cannot be written at the moment."""
+
 
 class Progress:
     """A listener of a search; use it as a context manager.
@@ -115,6 +119,8 @@ def status_line(snapshot: Snapshot) -> str:
         parts.append(f"best {format_score(snapshot.best_score)} (trial {snapshot.best_trial_id})")
     if snapshot.eta_seconds is not None:
         parts.append(f"{format_seconds(snapshot.eta_seconds)} left")
+    if snapshot.write_error is not None:
+        parts.append(f"cannot write the pool: {snapshot.write_error}")
     return ", ".join(parts)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+import yaml
 
 from nao_ray.report import charts, tables
 from nao_ray.report.figures import draw_cells
 from nao_ray.report.tables import Metric
-from nao_ray.spaces.base import ArchGraph
+from nao_ray.spaces.base import SearchSpace
 
 PICTURES = 6
 """Architectures that are drawn."""
@@ -36,7 +37,7 @@ def render(
     trials: pd.DataFrame,
     fits: pd.DataFrame,
     running: int,
-    lower: Callable[[str], ArchGraph],
+    space: SearchSpace[Any],
 ) -> str:
     """The page as text.
 
@@ -45,8 +46,9 @@ def render(
         trials: the pool's finished trials, with the pool's columns; may be empty.
         fits: what the strategy wrote about its fits; may be empty.
         running: trials asked and not finished.
-        lower: from a genotype's text to its arch graph.
+        space: the space of the genotypes.
     """
+    manifest = _plain(manifest)
     metric = tables.metric_of(trials)
     done = tables.completed(trials, metric)
     best = tables.ranked(done, metric)
@@ -64,12 +66,18 @@ def render(
         tiles=tables.overview(trials, done, metric, running),
         charts=_charts(done, fits, metric),
         best=[_entry(row, metric) for _, row in best.head(ROWS).iterrows()],
-        cells=[_picture(row, metric, lower) for _, row in best.head(PICTURES).iterrows()],
+        cells=[_picture(row, metric, space) for _, row in best.head(PICTURES).iterrows()],
         failures=tables.failures(trials),
         fit_headings=headings,
         fit_rows=rows,
         manifest=tables.flat(manifest),
     )
+
+
+def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest with its config, which may be YAML text, as a mapping."""
+    config = manifest.get("config")
+    return {**manifest, "config": yaml.safe_load(config)} if isinstance(config, str) else dict(manifest)
 
 
 def _name(manifest: Mapping[str, Any]) -> str:
@@ -118,6 +126,7 @@ def _entry(row: pd.Series[Any], metric: Metric) -> dict[str, str]:
     }
 
 
-def _picture(row: pd.Series[Any], metric: Metric, lower: Callable[[str], ArchGraph]) -> dict[str, str]:
+def _picture(row: pd.Series[Any], metric: Metric, space: SearchSpace[Any]) -> dict[str, str]:
     entry = _entry(row, metric)
-    return {**entry, "svg": draw_cells(lower(entry["genotype"]), f"cells of trial {entry['trial']}")}
+    graph = space.lower(space.parse(entry["genotype"]))
+    return {**entry, "svg": draw_cells(graph, f"cells of trial {entry['trial']}")}

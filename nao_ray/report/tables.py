@@ -167,5 +167,6 @@ def _cell(value: Any) -> str:  # noqa: ANN401
     if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and np.isnan(value)):
         return ""
     if isinstance(value, float | np.floating):
-        return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+        number = float(value)
+        return f"{number:.3f}" if abs(number) < 1000 else f"{number:,.0f}"
     return str(value)

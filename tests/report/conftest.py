@@ -75,7 +75,6 @@ def manifest() -> dict[str, object]:
 
 
 @pytest.fixture
-def lower() -> Callable[[str], object]:
-    """From text to arch graph."""
-    space = registry.load("space", "nao_cnn")()
-    return lambda text: space.lower(space.parse(text))
+def space():
+    """The space of the trials."""
+    return registry.load("space", "nao_cnn")()

@@ -44,8 +44,8 @@ class _Page(HTMLParser):
             self.headings.append(" ".join(data.split()))
 
 
-def test_a_full_pool(make_trials, fits, manifest, lower):
-    page = render(manifest, make_trials(60, failed=5), fits, 2, lower)
+def test_a_full_pool(make_trials, fits, manifest, space):
+    page = render(manifest, make_trials(60, failed=5), fits, 2, space)
     parsed = _Page(page)
     assert parsed.loads == []
     assert "://" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
@@ -70,21 +70,21 @@ def test_a_full_pool(make_trials, fits, manifest, lower):
 
 
 @pytest.mark.parametrize(("n", "failed"), [(0, 0), (1, 0), (2, 0), (1, 1), (3, 1)])
-def test_young_pools(n, failed, make_trials, fits, manifest, lower):
-    page = render(manifest, make_trials(n, failed), fits.head(0), 1, lower)
+def test_young_pools(n, failed, make_trials, fits, manifest, space):
+    page = render(manifest, make_trials(n, failed), fits.head(0), 1, space)
     _Page(page)
     assert ("No trial is complete yet" in page) == (n == failed)
     assert ("Best so far, over trials" in page) == (n > failed)
 
 
-def test_perplexities_are_ranked_downwards(make_trials, manifest, lower):
+def test_perplexities_are_ranked_downwards(make_trials, manifest, space):
     trials = make_trials(30)
     trials["valid_perplexity"] = 100 - 30 * trials["valid_accuracy"]
     trials["valid_accuracy"] = None
-    page = render(manifest, trials, pd.DataFrame(), 0, lower)
+    page = render(manifest, trials, pd.DataFrame(), 0, space)
     best = trials["valid_perplexity"].min()
     assert f"1. validation perplexity {best:.2f}" in page
 
 
-def test_same_tables_same_bytes(make_trials, fits, manifest, lower):
-    assert render(manifest, make_trials(30), fits, 0, lower) == render(manifest, make_trials(30), fits, 0, lower)
+def test_same_tables_same_bytes(make_trials, fits, manifest, space):
+    assert render(manifest, make_trials(30), fits, 0, space) == render(manifest, make_trials(30), fits, 0, space)
