@@ -1,0 +1,134 @@
+"""What runs in Ray's processes: a worker that evaluates, and the controller that proposes. Both thin.
+
+Plain classes; the executor and the proposer turn them into actors that Ray never restarts
+(``max_restarts=0, max_task_retries=0``): the driver owns re-creation and retry.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import ray
+
+from nao_ray.config import RunConfig
+from nao_ray.evaluators.base import Evaluator
+from nao_ray.search.executor import Failure, describe, measure
+from nao_ray.search.proposer import Answer, answer
+from nao_ray.strategies.base import Strategy
+from nao_ray.trial import Measurement, Proposal, Trial
+
+
+class Place(NamedTuple):
+    """Where an actor runs."""
+
+    node_id: str
+    pid: int
+
+
+class Report(NamedTuple):
+    """What a worker says about one attempt."""
+
+    outcome: Measurement | Failure
+    device: str | None
+    started_at: datetime
+    finished_at: datetime
+    is_spent: bool
+    """The worker cannot be used again: its CUDA context is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluatorFactory:
+    """Makes a config's evaluator; travels as text."""
+
+    config: str
+
+    def __call__(self) -> Evaluator[Any]:
+        return RunConfig.parse(self.config).make_evaluator()
+
+
+@dataclass(frozen=True, slots=True)
+class StrategyFactory:
+    """Makes a config's strategy; travels as text."""
+
+    config: str
+
+    def __call__(self) -> Strategy[Any]:
+        return RunConfig.parse(self.config).make_strategy()
+
+
+class EvaluatorActor:
+    """One worker: one device or a share of it, one evaluation at a time."""
+
+    def start(self, make: Callable[[], Evaluator[Any]]) -> Place:
+        """Make the evaluator.
+
+        Raises:
+            Exception: it cannot be made here, e.g. the data is missing on this node.
+        """
+        self._evaluator = make()
+        return _place()
+
+    def evaluate(self, proposal: Proposal) -> Report:
+        """Evaluate once; a failure is a value."""
+        started_at = datetime.now(UTC)
+        outcome = measure(self._evaluator, proposal)
+        is_spent = False
+        if isinstance(outcome, Failure):
+            is_spent = "CUDA error" in outcome.message
+            _free_memory(is_spent)
+        return Report(outcome, _device(), started_at, datetime.now(UTC), is_spent)
+
+    def ping(self) -> None:
+        """Answer, from a thread of its own, while an evaluation runs."""
+
+
+class StrategyActor:
+    """The controller: a strategy that is restored from the pool's log, then told and asked."""
+
+    def start(self, make: Callable[[], Strategy[Any]], log: Sequence[Trial]) -> Place:
+        """Make the strategy and replay the log."""
+        self._strategy = make()
+        self._strategy.restore(log)
+        return _place()
+
+    def answer(self, n: int, told: Sequence[Trial]) -> Answer:
+        """Tell, then ask for `n` proposals."""
+        return answer(self._strategy, n, told)
+
+
+def cause(error: ray.exceptions.RayTaskError) -> BaseException:
+    """What was raised in the actor."""
+    inner: BaseException = error.cause
+    return inner
+
+
+def one_line(error: ray.exceptions.RayTaskError) -> str:
+    """What was raised in the actor, on one line."""
+    return describe(cause(error))
+
+
+def _place() -> Place:
+    import os
+
+    return Place(ray.get_runtime_context().get_node_id(), os.getpid())
+
+
+def _device() -> str:
+    """The accelerator Ray gave to this actor, or `cpu`."""
+    given = [
+        f"{kind.lower()}:{i}" for kind, ids in ray.get_runtime_context().get_accelerator_ids().items() for i in ids
+    ]
+    return ",".join(given) or "cpu"
+
+
+def _free_memory(is_spent: bool) -> None:
+    """After a failure its memory must not be missing for the next trial."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and not is_spent and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()

@@ -1,0 +1,103 @@
+"""Ray for the time of a search: the cluster a job runs on, or one of our own on this machine."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from nao_ray.config import Workers
+from nao_ray.errors import ConfigError, RunError
+
+_log = logging.getLogger(__name__)
+
+_OBJECT_STORE_BYTES = 100 * 2**20
+"""Genotypes and numbers travel, networks and data do not; Ray's minimum is 75 MiB."""
+
+
+@contextmanager
+def ray_session(workers: Workers) -> Iterator[None]:
+    """Ray is there within the block.
+
+    The connection the caller already has, else the cluster that `RAY_ADDRESS` names (it is set for Ray jobs), else
+    a local one, which ends with the block.
+
+    Raises:
+        ConfigError: this machine does not hold one such worker.
+        RunError: the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "namespace": "nao_ray"}
+    address = os.environ.get("RAY_ADDRESS")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    if not address or address == "local":
+        _make_token()
+        options |= {
+            "address": "local",
+            "num_cpus": _local_cpus(workers),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        where = f"the cluster at RAY_ADDRESS {address}" if address else "a local Ray"
+        raise RunError(f"cannot reach or start {where}: {' '.join(str(error).split())[:300]}") from error
+    try:
+        _quieten()
+        _check_room(workers, is_local="address" in options)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _local_cpus(workers: Workers) -> int | None:
+    """CPUs of the local Ray: those of the machine (None), or more where the config says how many workers."""
+    if workers.count == "auto":
+        return None
+    return max(len(os.sched_getaffinity(0)), math.ceil(workers.count * workers.cpus))
+
+
+def _check_room(workers: Workers, is_local: bool) -> None:
+    """A worker must fit somewhere; a cluster may grow, a machine does not."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for name, key, wanted in (("cpus", "CPU", workers.cpus), ("gpus", "GPU", workers.gpus)):
+        most = max((node.get(key, 0.0) for node in nodes), default=0.0)
+        if most >= wanted:
+            continue
+        if is_local:
+            raise ConfigError(f"workers.{name} is {wanted:g}, and this machine has {most:g}: lower it")
+        _log.warning("no node holds workers.%s %g yet, at most %g: waiting for the cluster to grow", name, wanted, most)
+
+
+def _make_token() -> None:
+    """Make the token Ray would make for a local cluster, but readable by its owner alone."""
+    is_given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    if is_given or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return
+    path = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):  # there already, or no home: Ray then does what it does
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(secrets.token_hex(32))
+
+
+def _quieten() -> None:
+    """Ray prints what its raylet has to say about dead workers on our stdout; it goes to the log instead."""
+    from ray._private import worker
+
+    def to_log(data: dict[str, Any], ignore_prefix: bool = False) -> None:  # noqa: ARG001
+        _log.debug("ray: %s", " ".join(map(str, data.get("lines", ()))))
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = to_log

@@ -1,0 +1,292 @@
+"""Evaluations on a Ray cluster: one worker actor per device or fraction of it, results as they finish.
+
+Workers are elastic: no more than the cluster holds and no more than there is work; a worker whose creation hangs (no
+node has room) holds up nobody, and is the demand an autoscaler sees. A worker that dies, is killed for memory, no
+longer answers or sits on a dead node is replaced, and its job reported at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
+
+from nao_ray.errors import NaoRayError, RunError
+from nao_ray.evaluators.base import Evaluator
+from nao_ray.search.clock import Clock, WallClock
+from nao_ray.search.executor import Completion, Failure, Job
+from nao_ray.service.actors import EvaluatorActor, cause, one_line
+from nao_ray.trial import FailureKind
+
+_log = logging.getLogger(__name__)
+
+_FAILED_STARTS = 3  # workers that could not start, one after the other and none else there: it is not the node
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """How many workers, and what each holds."""
+
+    count: int | None = None
+    """At most this many; None: as many as the cluster holds, more when it grows."""
+    cpus: float = 1
+    """CPUs per worker, also the threads of its libraries."""
+    gpus: float = 0
+    """GPUs per worker; a fraction puts several on one device."""
+    timeout_seconds: float | None = None
+    """An evaluation that takes longer is ended as `timeout`."""
+    idle_seconds: float = 120.0
+    """A worker without work is given back after this time, so that a cluster can shrink."""
+    watch_seconds: float = 3.0
+    """How often the cluster's nodes are looked at."""
+    ping_seconds: float = 30.0
+    """How often a busy worker is asked for a sign of life."""
+    silent_seconds: float = 180.0
+    """A worker that gives none for this long is lost. Ray itself only notices processes that end."""
+
+
+class _Worker:
+    """An actor, and the one call to it that is under way."""
+
+    def __init__(self, actor: Any, call: Any, now: float) -> None:  # noqa: ANN401
+        self.actor = actor
+        self.call: Any = call  # of start or evaluate; None: idle
+        self.job: Job | None = None  # None: starting or idle
+        self.node_id: str | None = None  # None: starting
+        self.since = now  # of the call, or of being idle
+        self.started_at: datetime | None = None
+        self.ping: Any = None
+        self.heard = now
+
+
+class RayExecutor:
+    """Runs jobs on worker actors. `ray.init` comes before, `close` after."""
+
+    def __init__(
+        self, make: Callable[[], Evaluator[Any]], plan: WorkerPlan | None = None, clock: Clock | None = None
+    ) -> None:
+        """As described above; `make` is called in each worker."""
+        self._make, self._plan, self._clock = make, plan or WorkerPlan(), clock or WallClock()
+        self._queue: deque[Job] = deque()
+        self._workers: list[_Worker] = []
+        self._ended: list[Completion] = []
+        self._nodes: dict[str, str] = {}  # alive: id -> host name
+        self._capacity = 1
+        self._watched = self._clock.seconds() - self._plan.watch_seconds
+        self._failed_starts = 0
+        self._create_after = self._clock.seconds()
+        self._watch()
+
+    # -- the protocol -------------------------------------------------------------------------------------
+
+    @property
+    def capacity(self) -> int:
+        """Workers that the plan wants and the cluster holds, at least 1."""
+        return self._capacity
+
+    def submit(self, job: Job) -> None:
+        self._queue.append(job)
+        self._adjust()
+
+    def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
+        """As the protocol; returns within a second.
+
+        Raises:
+            RunError: no worker can start.
+        """
+        slice_seconds = min(1.0, timeout if timeout is not None else 1.0)
+        self._watch()
+        self._adjust()
+        calls = {worker.call: worker for worker in self._workers if worker.call is not None}
+        handles = [*calls, *wake]
+        if not self._ended:
+            if not handles:
+                self._clock.sleep(min(slice_seconds, 0.05))
+            else:
+                ray.wait(handles, num_returns=1, timeout=slice_seconds, fetch_local=False)
+        if calls:
+            for call in ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]:
+                self._take(calls[call])
+        self._end_overdue()
+        self._adjust()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self) -> None:
+        for worker in self._workers:
+            self._kill(worker)
+        self._workers.clear()
+        self._queue.clear()
+
+    # -- workers come and go ------------------------------------------------------------------------------
+
+    def _adjust(self) -> None:
+        """Give jobs to idle workers; create workers for the rest, retire those without work."""
+        now = self._clock.seconds()
+        idle = [worker for worker in self._workers if worker.call is None]
+        while self._queue and idle:
+            self._give(idle.pop(0), self._queue.popleft())
+        for worker in idle:
+            if now - worker.since > self._plan.idle_seconds:
+                self._discard(worker)
+        busy = sum(worker.job is not None for worker in self._workers)
+        wanted = min(self._capacity, len(self._queue) + busy)
+        if now >= self._create_after:
+            for _ in range(wanted - len(self._workers)):
+                self._create()
+
+    def _create(self) -> None:
+        cls = ray.remote(
+            num_cpus=self._plan.cpus,
+            num_gpus=self._plan.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"control": 1},
+        )(EvaluatorActor)
+        actor = cls.remote()
+        self._workers.append(_Worker(actor, actor.start.remote(self._make), self._clock.seconds()))
+
+    def _give(self, worker: _Worker, job: Job) -> None:
+        worker.job, worker.since, worker.started_at = job, self._clock.seconds(), datetime.now(UTC)
+        worker.heard, worker.ping = worker.since, None
+        worker.call = worker.actor.evaluate.remote(job.proposal)
+
+    def _discard(self, worker: _Worker) -> None:
+        self._kill(worker)
+        self._workers.remove(worker)
+
+    def _kill(self, worker: _Worker) -> None:
+        try:
+            ray.kill(worker.actor, no_restart=True)
+        except (RayError, ValueError):
+            _log.debug("worker was gone already", exc_info=True)
+
+    # -- calls end ----------------------------------------------------------------------------------------
+
+    def _take(self, worker: _Worker) -> None:
+        """A call of a worker has ended."""
+        try:
+            result = ray.get(worker.call)
+        except RayTaskError as error:
+            if worker.node_id is None:
+                self._start_failed(worker, error)
+            else:
+                self._fail(worker, FailureKind.ERROR, one_line(error))
+            return
+        except OutOfMemoryError as error:
+            self._lose(worker, FailureKind.OUT_OF_MEMORY, error)
+            return
+        except RayError as error:  # died, unavailable, its node died: whatever it did, it is another's turn
+            self._lose(worker, FailureKind.LOST, error)
+            return
+        worker.call, worker.since = None, self._clock.seconds()
+        if worker.node_id is None:
+            worker.node_id, self._failed_starts = result.node_id, 0
+            return
+        job, worker.job = worker.job, None
+        assert job is not None
+        self._ended.append(
+            Completion(
+                trial_id=job.proposal.trial_id,
+                attempt=job.attempt,
+                outcome=result.outcome,
+                node=self._nodes.get(worker.node_id, worker.node_id),
+                device=result.device,
+                started_at=result.started_at,
+                finished_at=result.finished_at,
+            )
+        )
+        if result.is_spent:
+            self._discard(worker)
+
+    def _lose(self, worker: _Worker, kind: FailureKind, error: Exception | str) -> None:
+        """A worker is gone, or as good as gone."""
+        if worker.node_id is None:
+            self._start_failed(worker, error)
+        else:
+            self._fail(worker, kind, _first_line(error))
+
+    def _fail(self, worker: _Worker, kind: FailureKind, message: str) -> None:
+        """End a worker and its job."""
+        self._discard(worker)
+        job = worker.job
+        if job is None:
+            return
+        self._ended.append(
+            Completion(
+                trial_id=job.proposal.trial_id,
+                attempt=job.attempt,
+                outcome=Failure(kind, message),
+                node=self._nodes.get(worker.node_id or "", worker.node_id),
+                started_at=worker.started_at,
+                finished_at=datetime.now(UTC),
+            )
+        )
+
+    def _start_failed(self, worker: _Worker, error: Exception | str) -> None:
+        self._discard(worker)
+        self._failed_starts += 1
+        self._create_after = self._clock.seconds() + min(2.0 ** (self._failed_starts - 2), 60.0)
+        is_known = isinstance(error, RayTaskError)
+        message = one_line(error) if is_known else _first_line(error)
+        _log.warning("a worker could not start: %s", message)
+        if self._failed_starts < _FAILED_STARTS or any(other.node_id is not None for other in self._workers):
+            return
+        if is_known and isinstance(cause(error), NaoRayError):
+            raise cause(error)
+        raise RunError(f"no worker can start, tried {self._failed_starts} times: {message}")
+
+    # -- what Ray does not notice -------------------------------------------------------------------------
+
+    def _end_overdue(self) -> None:
+        now, limit = self._clock.seconds(), self._plan.timeout_seconds
+        for worker in [worker for worker in self._workers if worker.job is not None]:
+            if limit is not None and now - worker.since > limit:
+                self._fail(worker, FailureKind.TIMEOUT, f"took longer than workers.timeout_seconds {limit:g}")
+            elif now - worker.heard > self._plan.silent_seconds:
+                self._fail(worker, FailureKind.LOST, f"no sign of life for {now - worker.heard:.0f} s")
+            elif worker.ping is None and now - worker.heard > self._plan.ping_seconds:
+                worker.ping = worker.actor.ping.options(concurrency_group="control").remote()
+            elif worker.ping is not None:
+                self._hear(worker, now)
+
+    def _hear(self, worker: _Worker, now: float) -> None:
+        try:
+            ray.get(worker.ping, timeout=0)
+        except GetTimeoutError:
+            return
+        except RayError:
+            return  # the evaluation's own call says it better
+        worker.heard, worker.ping = now, None
+
+    def _watch(self) -> None:
+        """Look at the nodes: capacity, and workers whose node is dead although their calls still wait."""
+        now = self._clock.seconds()
+        if now - self._watched < self._plan.watch_seconds:
+            return
+        self._watched = now
+        nodes = ray.nodes()
+        alive = [node for node in nodes if node["Alive"]]
+        self._nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in alive}
+        dead = {node["NodeID"] for node in nodes if not node["Alive"]}
+        self._capacity = self._plan.count or max(1, sum(self._fits(node["Resources"]) for node in alive))
+        for worker in [worker for worker in self._workers if worker.node_id in dead]:
+            self._fail(worker, FailureKind.LOST, "the node died")
+
+    def _fits(self, resources: dict[str, float]) -> int:
+        """Workers that a node holds."""
+        fits = resources.get("CPU", 0.0) / self._plan.cpus
+        if self._plan.gpus:
+            fits = min(fits, resources.get("GPU", 0.0) / self._plan.gpus)
+        return int(fits + 1e-6)
+
+
+def _first_line(error: Exception | str) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, str) else f"{type(error).__name__}: {text}"[:500]

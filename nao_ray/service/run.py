@@ -1,0 +1,164 @@
+"""From a config to a finished pool, and on from a pool that is not finished."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import yaml
+
+from nao_ray.config import RunConfig
+from nao_ray.errors import PoolError
+from nao_ray.pool import Pool, refuse_changes
+from nao_ray.search.budget import Budget
+from nao_ray.search.executor import Executor, SerialExecutor
+from nao_ray.search.loop import Retry, SearchLoop, Snapshot
+from nao_ray.search.proposer import LocalProposer, Proposer
+from nao_ray.service.manifest import FREE_ON_RESUME, config_of, make_manifest
+from nao_ray.trial import FailureKind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Listener = Callable[[Snapshot], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a search has come to."""
+
+    pool_url: str
+    done: int
+    """Trials COMPLETED, over all drivers of the pool."""
+    failed: int
+    seconds: float
+    """Wall time of this driver."""
+    best: pd.DataFrame
+    """The best trials, best first, as `Pool.best`."""
+
+
+def run(config: RunConfig, pool_url: str, listener: Listener | None = None, *, in_process: bool = False) -> RunSummary:
+    """Search; on a pool that exists already, go on with it.
+
+    Args:
+        config: what to search.
+        pool_url: folder or URL of the pool.
+        listener: is given a snapshot whenever something has happened.
+        in_process: evaluate and propose in this process, one trial at a time, without Ray.
+
+    Raises:
+        InputError: the config, the data or the pool is not what it should be; nothing was started.
+        RunError: the run failed; the pool is resumable.
+        KeyboardInterrupt: SIGINT or SIGTERM; the pool is resumable.
+    """
+    config.make_strategy()  # what can be refused is refused before any work starts
+    config.make_evaluator()
+    data_hash = config.make_task().data_hash()
+    manifest = make_manifest(config, data_hash)
+    if Pool.exists(pool_url):
+        pool = Pool.open(pool_url)
+        _check_same_search(pool, manifest["config"], data_hash)
+    else:
+        pool = Pool.create(pool_url, manifest)
+    with pool.acquire():
+        return _search(config, pool, listener or (lambda _: None), in_process)
+
+
+def resume(
+    pool_url: str, overrides: tuple[str, ...] = (), listener: Listener | None = None, *, in_process: bool = False
+) -> RunSummary:
+    """Go on with the search of a pool; `overrides` may set ``budget`` and ``workers`` anew.
+
+    Raises:
+        InputError: there is no such pool, or an override is refused; nothing was started.
+        RunError: the run failed; the pool is resumable.
+        KeyboardInterrupt: SIGINT or SIGTERM; the pool is resumable.
+    """
+    config = config_of(Pool.open(pool_url).manifest, pool_url, overrides)
+    return run(config, pool_url, listener, in_process=in_process)
+
+
+def _check_same_search(pool: Pool, config: dict[str, object], data_hash: str) -> None:
+    before = yaml.safe_load(config_of(pool.manifest, pool.url).to_yaml())
+    refuse_changes(before, config, FREE_ON_RESUME)
+    if pool.manifest.get("data_hash") != data_hash:
+        raise PoolError(
+            f"{pool.url} was searched on other data: its hash is {pool.manifest.get('data_hash')}, the task's is now "
+            f"{data_hash}; give the same data, or another pool"
+        )
+
+
+def _search(config: RunConfig, pool: Pool, listener: Listener, in_process: bool) -> RunSummary:
+    with ExitStack() as stack:
+        proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
+        stop = stack.enter_context(_stop_on_signal(at_once=in_process))
+        hours = config.budget.hours
+        loop = SearchLoop(
+            pool,
+            proposer,
+            executor,
+            Budget(trials=config.budget.trials, seconds=None if hours is None else hours * 3600),
+            retry=Retry(
+                max_attempts=config.workers.max_attempts,
+                kinds=frozenset({FailureKind.LOST, *map(FailureKind, config.workers.retry)}),
+            ),
+            listener=listener,
+            stop=stop,
+        )
+        snapshot = loop.run(pool.log())
+    return RunSummary(
+        pool_url=pool.url, done=snapshot.done, failed=snapshot.failed, seconds=snapshot.seconds, best=pool.best(10)
+    )
+
+
+def _in_process(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
+    proposer = stack.enter_context(closing(LocalProposer(config.make_strategy(), pool.log())))
+    return proposer, stack.enter_context(closing(SerialExecutor(config.make_evaluator())))
+
+
+def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
+    from nao_ray.service.actors import EvaluatorFactory, StrategyFactory
+    from nao_ray.service.cluster import ray_session
+    from nao_ray.service.executor import RayExecutor, WorkerPlan
+    from nao_ray.service.proposer import RayProposer
+
+    workers, text = config.workers, config.to_yaml()
+    stack.enter_context(ray_session(workers))
+    plan = WorkerPlan(
+        count=None if workers.count == "auto" else workers.count,
+        cpus=workers.cpus,
+        gpus=workers.gpus,
+        timeout_seconds=workers.timeout_seconds,
+    )
+    proposer = stack.enter_context(closing(RayProposer(StrategyFactory(text), pool.log)))
+    return proposer, stack.enter_context(closing(RayExecutor(EvaluatorFactory(text), plan)))
+
+
+@contextmanager
+def _stop_on_signal(at_once: bool) -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM end the search at its next turn (`at_once`: wherever it is); a second SIGINT at once.
+
+    To be entered after ``ray.init``, which installs a handler of its own.
+    """
+    asked = False
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        if at_once or (asked and number == signal.SIGINT):
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
