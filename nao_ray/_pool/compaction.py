@@ -1,0 +1,274 @@
+"""Merging small parts into large ones, and putting right what a crash left.
+
+Rows are never seen twice, or not at all. The merged parts are written to a hidden folder beside the old one, which
+two renames then put in its place. No name is ever used again, so a reader that listed the old folder and
+opens a part after the renames gets FileNotFoundError.
+
+One hole is left by readers that look each listed name up before they open any (pyarrow) and leave out those that
+are gone: listing, renames, look-up would give them an empty table. So every folder holds the hidden file
+`GATE`, and for `GRACE` seconds after the renames it is a link to itself: such a reader stumbles over it (OSError, "too
+many levels of symbolic links"), loudly.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from nao_ray._pool.storage import LocalStorage, Storage, sync_folder
+from nao_ray._pool.tables import SCHEMAS, find_damaged
+from nao_ray.errors import PoolError
+
+GATE = ".compaction-gate"
+GRACE = 0.1  # seconds; between a reader's listing and its look-up lie microseconds
+FOLDERS = ("trials", "events")
+
+MAX_ROWS = 1_000_000  # of a merged part
+MAX_BYTES = 256 * 2**20
+_GROUP_ROWS = 16_384  # rows held in memory and written as one row group
+
+_log = logging.getLogger(__name__)
+
+
+def part_name(epoch: int, number: int) -> str:
+    """Name of a part: sorted, parts are in the order written; never used twice."""
+    return f"e{epoch:06d}-{number:08d}.parquet"
+
+
+def compact(storage: Storage, epoch: int, number: int, *, whole: bool) -> int:
+    """Merge the parts of trials/ and events/ into parts numbered from `number` on; returns the next number.
+
+    `whole` merges everything up to the limits; otherwise only the newest parts, as far back as it pays: a part is taken
+    while it has at most twice the rows of all newer ones, so that each row is rewritten a few times only.
+
+    Raises:
+        PoolError: the storage cannot swap folders.
+        PoolWriteError: it could not be written; the pool is as before.
+    """
+    if not isinstance(storage, LocalStorage):
+        raise PoolError(
+            f"{storage.url} cannot be compacted in place: object storage has no rename of folders; copy the pool to a "
+            "disk, compact it there, copy it back"
+        )
+    swapped = []
+    try:
+        for folder in FOLDERS:
+            used = _merge(storage, folder, epoch, number, whole=whole)
+            number += used
+            if used:
+                _swap(storage, folder)
+                swapped.append(folder)
+    finally:
+        if swapped:
+            time.sleep(GRACE)
+        for folder in swapped:
+            _open_gate(storage, folder)
+            storage.remove(_old(folder))
+    return number
+
+
+def close_gate_marker(storage: Storage, folder: str) -> None:
+    """Give a new folder its gate, open."""
+    if isinstance(storage, LocalStorage):
+        storage.write(f"{folder}/{GATE}", b"")
+
+
+def recover(storage: Storage) -> None:
+    """Complete or roll back what a dead driver left: a compaction, half-written files, truncated parts."""
+    if isinstance(storage, LocalStorage):
+        for folder in FOLDERS:
+            _recover_compaction(storage, folder)
+        for folder in (*FOLDERS, "fits", "final"):
+            for name in storage.entries(folder):
+                if name.startswith(".") and name.endswith(".tmp"):
+                    storage.remove(f"{folder}/{name}")
+    for folder in FOLDERS:
+        for name in find_damaged(storage, folder):
+            target = _quarantine_name(storage, folder, name)
+            storage.make_folder("quarantine")
+            storage.move(f"{folder}/{name}", target)
+            _log.warning(
+                "%s is truncated; moved to %s: its trials count as not finished", storage.path(folder, name), target
+            )
+
+
+def _quarantine_name(storage: Storage, folder: str, name: str) -> str:
+    target = f"quarantine/{folder}-{name}"
+    copy = 1
+    while storage.exists(target):
+        target = f"quarantine/{folder}-{copy}-{name}"
+        copy += 1
+    return target
+
+
+# -- one folder -------------------------------------------------------------------------------------------
+
+
+def _new(folder: str) -> str:
+    return f".{folder}-new"
+
+
+def _old(folder: str) -> str:
+    return f".{folder}-old"
+
+
+def _recover_compaction(storage: LocalStorage, folder: str) -> None:
+    if not storage.exists(folder):
+        # between the renames: the merged parts are complete, for they are synced before the first
+        whole = _new(folder) if storage.exists(_new(folder)) else _old(folder)
+        if not storage.exists(whole):
+            raise PoolError(f"pool {storage.url} has no {folder}/; restore it from a copy")
+        storage.move(whole, folder)
+    storage.remove(_new(folder))
+    storage.remove(_old(folder))
+    _open_gate(storage, folder)
+
+
+def _swap(storage: LocalStorage, folder: str) -> None:
+    try:
+        storage.move(folder, _old(folder))
+        storage.move(_new(folder), folder)
+    except OSError as error:
+        _recover_compaction(storage, folder)
+        raise storage.failed(folder, error) from None
+
+
+def _open_gate(storage: LocalStorage, folder: str) -> None:
+    gate = f"{folder}/{GATE}"
+    if os.path.islink(storage.path(gate)) or not storage.exists(gate):
+        storage.remove(gate)
+        storage.write(gate, b"")
+
+
+def _merge(storage: LocalStorage, folder: str, epoch: int, number: int, *, whole: bool) -> int:
+    """Write the folder's successor; returns the part numbers used, 0 if there is nothing to merge."""
+    names = storage.parts(folder)
+    keep = _kept(storage, folder, names, whole=whole)
+    if len(names) - len(keep) < 2:
+        return 0
+    new = _new(folder)
+    used = 0
+    try:
+        storage.remove(new)
+        storage.make_folder(new)
+        for run, kept in _runs(names, keep):
+            if kept:
+                _link(storage.path(folder, run[0]), storage.path(new, part_name(epoch, number + used)))
+                used += 1
+            else:
+                used += _write_merged(storage, folder, run, epoch, number + used)
+        os.symlink(GATE, storage.path(new, GATE))
+        sync_folder(storage.path(new))
+    except BaseException as error:
+        with suppress(OSError):
+            storage.remove(new)
+        if isinstance(error, OSError):
+            raise storage.failed(new, error) from None
+        if isinstance(error, pa.ArrowException):
+            raise PoolError(f"cannot compact {storage.path(folder)}: {error}; `pool check` tells more") from None
+        raise
+    return used
+
+
+def _kept(storage: LocalStorage, folder: str, names: list[str], *, whole: bool) -> set[str]:
+    """Parts that are carried over as they are."""
+    keep: set[str] = set()
+    newer_rows = 0
+    for name in reversed(names):
+        path = storage.path(folder, name)
+        rows = pq.read_metadata(path).num_rows
+        large = rows >= MAX_ROWS // 2 or os.path.getsize(path) >= MAX_BYTES // 2
+        # once a part does not pay, none before it is looked at: merged parts stay in the order of the log
+        if large or (not whole and (keep or rows > max(2 * newer_rows, _GROUP_ROWS // 16))):
+            keep.add(name)
+        newer_rows += rows
+    return keep
+
+
+def _runs(names: list[str], keep: set[str]) -> list[tuple[list[str], bool]]:
+    """Neighbours that are merged together, and kept parts one by one; in order."""
+    runs: list[tuple[list[str], bool]] = []
+    for name in names:
+        if name not in keep and runs and not runs[-1][1]:
+            runs[-1][0].append(name)
+        else:
+            runs.append(([name], name in keep))
+    return runs
+
+
+def _link(source: str, target: str) -> None:
+    """The same part under a new name; a copy where the file system has no hard links."""
+    try:
+        os.link(source, target)
+    except PermissionError:
+        with open(source, "rb") as original, open(target, "wb") as copy:
+            shutil.copyfileobj(original, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+
+
+def _write_merged(storage: LocalStorage, folder: str, names: list[str], epoch: int, number: int) -> int:
+    """Merge parts into as few as the limits allow; returns their number."""
+    schema = SCHEMAS[folder]
+    source = ds.dataset([storage.path(folder, name) for name in names], schema=schema, format="parquet")
+    part: _Part | None = None
+    written = 0
+    try:
+        for group in _groups(source.to_batches(batch_size=_GROUP_ROWS, batch_readahead=1, fragment_readahead=4)):
+            if part is not None and part.full:
+                part.close()
+                part = None
+            if part is None:
+                part = _Part(storage.path(_new(folder), part_name(epoch, number + written)), schema)
+                written += 1
+            part.write(pa.Table.from_batches(group, schema))
+    finally:
+        if part is not None:
+            part.close()
+    return written
+
+
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]]:
+    """Batches, gathered to at least `_GROUP_ROWS` rows; at least one group, of no batches if need be."""
+    group: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        group.append(batch)
+        rows += batch.num_rows
+        if rows >= _GROUP_ROWS:
+            yield group
+            group, rows = [], 0
+    yield group
+
+
+class _Part:
+    """A merged part being written."""
+
+    def __init__(self, path: str, schema: pa.Schema) -> None:
+        self._file = open(path, "wb")  # noqa: SIM115
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", write_page_checksum=True)
+        self._rows = 0
+
+    @property
+    def full(self) -> bool:
+        return self._rows >= MAX_ROWS or self._file.tell() >= MAX_BYTES
+
+    def write(self, data: pa.Table) -> None:
+        self._writer.write_table(data)
+        self._rows += data.num_rows
+
+    def close(self) -> None:
+        try:
+            self._writer.close()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        finally:
+            self._file.close()

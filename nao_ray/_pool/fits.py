@@ -1,0 +1,65 @@
+"""The strategy's diagnostics: one small file, written anew with each round, so that it always has one schema."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from nao_ray._pool.storage import Guard, Storage, patient
+from nao_ray._pool.tables import to_bytes, with_pandas_integers
+from nao_ray.errors import PoolError
+from nao_ray.trial import Diagnostics
+
+FITS = "fits/fits.parquet"
+
+
+def read_fits(storage: Storage) -> pa.Table:
+    """One row per round, in order; without columns but `round` where there are none.
+
+    Raises:
+        PoolError: the file is damaged.
+    """
+    if not storage.exists(FITS):
+        return pa.table({"round": pa.array([], pa.int64())})
+    source = ds.dataset
+    try:
+        return patient(lambda: source(storage.path(FITS), format="parquet", filesystem=storage.filesystem).to_table())
+    except (OSError, pa.ArrowException) as error:
+        where = storage.path(FITS)
+        raise PoolError(f"{where} is damaged ({' '.join(str(error).split())}); remove it, the search goes on") from None
+
+
+def add_fits(storage: Storage, fits: Sequence[Diagnostics], guard: Guard) -> None:
+    """Add rows whose `round` is not there yet.
+
+    Raises:
+        PoolWriteError: nothing was recorded.
+        ValueError: a row has no integer `round`.
+    """
+    old = read_fits(storage)
+    known = set(old["round"].to_pylist())
+    new: dict[int, Diagnostics] = {}
+    for row in fits:
+        number = row.get("round")
+        if not isinstance(number, int):
+            raise ValueError(f"diagnostics without an integer round: {dict(row)}")
+        if number not in known:
+            new.setdefault(number, row)
+    if not new:
+        return
+    names = dict.fromkeys(name for row in new.values() for name in row)
+    added = pa.table({name: _column([row.get(name) for row in new.values()]) for name in names})
+    merged = pa.concat_tables([old, added], promote_options="permissive").sort_by("round")
+    storage.write(FITS, to_bytes(with_pandas_integers(merged)), guard)
+
+
+def _column(values: list[float | int | str | None]) -> Any:  # noqa: ANN401 - an array of any type
+    """A column of one kind: text if any value is text, floats if any is a float."""
+    if any(isinstance(value, str) for value in values):
+        return pa.array([None if value is None else str(value) for value in values], pa.string())
+    if any(isinstance(value, float) for value in values):
+        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+    return pa.array(values)

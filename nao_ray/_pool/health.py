@@ -1,0 +1,89 @@
+"""What is wrong with a pool."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from nao_ray._pool.storage import Storage
+from nao_ray._pool.tables import SCHEMAS, damage, ids, read
+from nao_ray.errors import PoolError
+
+_SHOWN = 5  # ids in one line
+
+
+def check(storage: Storage) -> list[str]:
+    """Problems, one line each; [] for a sound pool of a search that has ended. Reads every page of every part."""
+    problems = [f"{folder}/ is missing" for folder in SCHEMAS if not storage.exists(folder)]
+    for folder in SCHEMAS:
+        for name in storage.parts(folder):
+            what = damage(storage, folder, name) or _damaged_pages(storage, folder, name)
+            if what:
+                problems.append(f"{folder}/{name}: {what}")
+    quarantined = storage.entries("quarantine")
+    if quarantined:
+        problems.append(f"{len(quarantined)} damaged parts are in quarantine/: {_some(quarantined)}")
+    if not problems:
+        problems += _rows(storage)
+    return problems
+
+
+def _damaged_pages(storage: Storage, folder: str, name: str) -> str | None:
+    try:
+        with storage.filesystem.open_input_file(storage.path(folder, name)) as file:
+            pq.read_table(file, page_checksum_verification=True)
+    except FileNotFoundError:
+        return None  # merged meanwhile
+    except (OSError, pa.ArrowException) as error:
+        return f"damaged: {' '.join(str(error).split())}"
+    return None
+
+
+def _rows(storage: Storage) -> list[str]:
+    try:
+        trials = read(storage, "trials", ["trial_id", "log_index", "state", "valid_accuracy", "asked_after"])
+        events = read(storage, "events", ["seq", "kind", "trial_id"])
+    except PoolError as error:
+        return [str(error)]
+    problems = []
+    for data, column, folder in (
+        (trials, "trial_id", "trials"),
+        (trials, "log_index", "trials"),
+        (events, "seq", "events"),
+    ):
+        doubled = _doubled(ids(data, column))
+        if doubled:
+            problems.append(f"{folder}/: {len(doubled)} values of {column} occur twice: {_some(doubled)}")
+    finished = set(ids(trials, "trial_id"))
+    asked_ids = ids(events.filter(pc.field("kind") == "asked"), "trial_id")
+    asked = set(asked_ids)
+    if _doubled(asked_ids):
+        problems.append(f"events/: {len(_doubled(asked_ids))} trials were asked twice: {_some(_doubled(asked_ids))}")
+    missing = sorted(set(range(max(asked | finished, default=-1) + 1)) - asked - finished)
+    if missing:
+        problems.append(f"{len(missing)} trial ids are missing: {_some(missing)}")
+    if asked and finished - asked:
+        problems.append(f"{len(finished - asked)} trials have a row but were never asked: {_some(finished - asked)}")
+    if asked - finished:
+        open_ids = asked - finished
+        problems.append(
+            f"{len(open_ids)} trials were asked and have no final row (resume to finish them): {_some(open_ids)}"
+        )
+    outside = trials.filter((pc.field("valid_accuracy") < 0) | (pc.field("valid_accuracy") > 1)).num_rows
+    if outside:
+        problems.append(f"trials/: {outside} values of valid_accuracy are outside [0, 1]")
+    return problems
+
+
+def _doubled(values: list[int]) -> list[int]:
+    return sorted(value for value, count in Counter(values).items() if count > 1)
+
+
+def _some(values: Iterable[Any]) -> str:
+    found = sorted(values)
+    return ", ".join(map(str, found[:_SHOWN])) + (", ..." if len(found) > _SHOWN else "")

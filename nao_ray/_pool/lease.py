@@ -1,0 +1,236 @@
+"""Who may write to a pool: an epoch, and a heartbeat that says the driver of that epoch is alive.
+
+A driver that was declared lost may still run (a frozen process, a cluster whose head was restarted). So every
+write checks that the epoch is still its own; a driver that was replaced gets `FencedError` instead of a file.
+Locally check and rename happen under one lock, which makes this exact; on object storage a write that was on
+its way during a takeover can still land, and `Pool.check` tells.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from nao_ray._pool.storage import LocalStorage, Storage
+from nao_ray.errors import FencedError, PoolError, PoolWriteError
+
+HOLDER = "lease/holder.json"
+_SIZE = 1024  # bytes; one size for ever, so that a heartbeat needs no space on a full disk
+_BEATS = 6  # per expiry
+_SAME_PROCESS = 60.0  # seconds between two readings of one process's start; clocks get corrected
+_SETTLE = 1.0  # seconds in which a rival's claim on object storage shows up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """The driver that owns a pool, as written in `lease/holder.json`."""
+
+    epoch: int
+    token: str
+    host: str
+    place: str
+    """Host, boot and process namespace: where `pid` means something."""
+    pid: int
+    started: float
+    """When the process started, seconds since 1970."""
+    beat: float
+    """When it last said that it is alive, seconds since 1970."""
+    expiry: float
+    """Seconds without a beat after which it counts as dead."""
+    released: bool = False
+
+    def to_bytes(self) -> bytes:
+        """JSON, padded."""
+        return json.dumps(asdict(self)).encode().ljust(_SIZE - 1) + b"\n"
+
+
+def read_holder(storage: Storage) -> Holder | None:
+    """The last driver of a pool, None where there was none.
+
+    Raises:
+        PoolError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    for _ in range(20):
+        try:
+            return Holder(**json.loads(storage.read(HOLDER)))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            time.sleep(0.01)  # read in the middle of a beat
+    raise PoolError(f"{storage.path(HOLDER)} is damaged; when no driver runs on this pool, remove the file")
+
+
+def place() -> str:
+    """This host, boot and process namespace."""
+    parts = [platform.node()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return "|".join(parts)
+
+
+def is_dead(holder: Holder) -> bool:
+    """Whether the driver is known to be gone: it said so, or its process on this host has ended."""
+    if holder.released:
+        return True
+    if holder.place != place():
+        return False
+    try:
+        process = psutil.Process(holder.pid)
+        ended = process.status() == psutil.STATUS_ZOMBIE
+        return bool(ended or abs(process.create_time() - holder.started) > _SAME_PROCESS)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.Error:
+        return False
+
+
+def is_alive(storage: Storage) -> bool:
+    """Whether a driver may be at work: neither known dead nor silent for longer than its expiry."""
+    holder = read_holder(storage)
+    return holder is not None and not is_dead(holder) and time.time() - holder.beat < holder.expiry
+
+
+class Lease:
+    """The right to write to a pool. A context manager: leaving it gives the pool free."""
+
+    def __init__(self, storage: Storage, holder: Holder) -> None:
+        self._storage = storage
+        self._holder = holder
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="nao-ray-lease", daemon=True)
+        self._thread.start()
+
+    @property
+    def epoch(self) -> int:
+        """1 for a pool's first driver, one more for each later one."""
+        return self._holder.epoch
+
+    def check(self) -> None:
+        """Check that the epoch is still ours.
+
+        Raises:
+            FencedError: another driver has taken over, or the lease was released.
+            OSError: the lease cannot be read.
+        """
+        now = read_holder(self._storage)
+        if now is None or now.token != self._holder.token or now.released:
+            who = "it was released" if now is None or now.released else f"pid {now.pid} on {now.host} took over"
+            raise FencedError(
+                f"pool {self._storage.url}: epoch {self.epoch} is over, {who}; this driver writes nothing more"
+            )
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """A block in which the epoch is ours and, where the storage has locks, stays ours."""
+        with self._storage.exclusive():
+            self.check()
+            yield
+
+    def release(self) -> None:
+        """Give the pool free; harmless a second time or after a takeover."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        self._thread.join(timeout=10)
+        with suppress(OSError, FencedError, PoolWriteError, PoolError):
+            self._write(released=True)
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self._holder.expiry / _BEATS):
+            try:
+                self._write(released=False)
+            except (OSError, PoolWriteError, PoolError):
+                continue  # a full disk or a lost mount: the next record tells the loop
+            except FencedError:
+                return
+
+    def _write(self, *, released: bool) -> None:
+        holder = replace(self._holder, beat=time.time(), released=released)
+        with self.guard():
+            if isinstance(self._storage, LocalStorage):
+                with open(self._storage.path(HOLDER), "r+b", buffering=0) as file:  # in place: needs no space
+                    file.write(holder.to_bytes())
+            else:
+                self._storage.write(HOLDER, holder.to_bytes())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def acquire(storage: Storage, expiry: float, wait: float) -> Lease:
+    """Take a pool over when its last driver is gone; up to `wait` seconds are spent on waiting for that.
+
+    Raises:
+        PoolError: a driver is alive; says host, pid and the age of its heartbeat.
+        PoolWriteError: the lease cannot be written.
+    """
+    end = time.monotonic() + wait
+    while True:
+        try:
+            return _take(storage, expiry)
+        except PoolError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(min(1.0, expiry / _BEATS))
+
+
+def _take(storage: Storage, expiry: float) -> Lease:
+    seen = read_holder(storage)
+    if seen is not None and not is_dead(seen):
+        _refuse_if_alive(storage, seen)
+    with storage.exclusive():
+        last = read_holder(storage)
+        if (last and last.token) != (seen and seen.token):
+            raise PoolError(f"pool {storage.url}: another driver has just taken it")
+        mine = Holder(
+            epoch=1 + (last.epoch if last else 0),
+            token=secrets.token_hex(8),
+            host=platform.node(),
+            place=place(),
+            pid=os.getpid(),
+            started=psutil.Process().create_time(),
+            beat=time.time(),
+            expiry=expiry,
+        )
+        storage.write(HOLDER, mine.to_bytes())
+    if not isinstance(storage, LocalStorage):
+        time.sleep(min(_SETTLE, expiry / _BEATS))
+        now = read_holder(storage)
+        if now is None or now.token != mine.token:
+            raise PoolError(f"pool {storage.url}: another driver has just taken it")
+    return Lease(storage, mine)
+
+
+def _refuse_if_alive(storage: Storage, holder: Holder) -> None:
+    """Raise PoolError unless the holder is silent: by the clock, and for another host's clock by watching it."""
+    age = time.time() - holder.beat
+    silent = age >= holder.expiry
+    if holder.place != place() and (silent or age < -holder.expiry / _BEATS):
+        time.sleep(2.5 * holder.expiry / _BEATS)
+        now = read_holder(storage)
+        silent = now is not None and (now.token, now.beat) == (holder.token, holder.beat)
+    if not silent:
+        raise PoolError(
+            f"pool {storage.url} has a driver: pid {holder.pid} on {holder.host}, alive {max(age, 0):.0f} s ago; end "
+            f"it, or try again when it has been silent for {holder.expiry:.0f} s"
+        )

@@ -1,0 +1,124 @@
+"""What a driver has to remember of a pool while it writes: ids and counters, never rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from nao_ray._pool.storage import Storage
+from nao_ray._pool.tables import ids, read
+from nao_ray.trial import TrialState
+
+_MAX_ID = 2**31
+
+
+class IdSet:
+    """A set of trial ids, one bit each."""
+
+    def __init__(self) -> None:
+        self._bits: NDArray[np.uint8] = np.zeros(1024, dtype=np.uint8)
+
+    def __contains__(self, number: int) -> bool:
+        byte = number >> 3
+        return byte < len(self._bits) and bool(self._bits[byte] >> (number & 7) & 1)
+
+    def add(self, number: int) -> None:
+        """Add an id in [0, 2**31).
+
+        Raises:
+            ValueError: it is outside.
+        """
+        if not 0 <= number < _MAX_ID:
+            raise ValueError(f"trial_id {number} is not in [0, 2**31): ids count up from 0")
+        byte = number >> 3
+        if byte >= len(self._bits):
+            grown = np.zeros(max(byte + 1, 2 * len(self._bits)), dtype=np.uint8)
+            grown[: len(self._bits)] = self._bits
+            self._bits = grown
+        self._bits[byte] |= np.uint8(1 << (number & 7))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How far a search is."""
+
+    asked: int = 0
+    completed: int = 0
+    failed: int = 0
+    best_score: float | None = None
+    """Accuracy, or minus the perplexity, of the best completed trial."""
+    best_trial_id: int | None = None
+
+    @property
+    def finished(self) -> int:
+        """Completed or failed."""
+        return self.completed + self.failed
+
+    @property
+    def running(self) -> int:
+        """Asked, and without a final row."""
+        return self.asked - self.finished
+
+
+class Ledger:
+    """Ids asked and finished, the best trial, the next numbers."""
+
+    def __init__(self) -> None:
+        self.asked = IdSet()
+        self.finished = IdSet()
+        self.next_seq = 0
+        self.num_asked = 0
+        self._states = {TrialState.COMPLETED.value: 0, TrialState.FAILED.value: 0}
+        self._best: tuple[float, int] | None = None
+
+    def note_asked(self, trial_id: int) -> None:
+        """A proposal was recorded."""
+        if trial_id not in self.asked:
+            self.asked.add(trial_id)
+            self.num_asked += 1
+
+    def note_finished(self, trial_id: int, state: str, score: float | None) -> None:
+        """A final row was recorded."""
+        self.finished.add(trial_id)
+        self.note_asked(trial_id)  # a pool made of a table has no events
+        self._states[state] += 1
+        if score is not None and math.isfinite(score) and state == TrialState.COMPLETED:
+            entry = (-score, trial_id)
+            self._best = min(self._best, entry) if self._best else entry
+
+    def counts(self) -> Counts:
+        """The counters now."""
+        return Counts(
+            asked=self.num_asked,
+            completed=self._states[TrialState.COMPLETED.value],
+            failed=self._states[TrialState.FAILED.value],
+            best_score=-self._best[0] if self._best else None,
+            best_trial_id=self._best[1] if self._best else None,
+        )
+
+
+def load_ledger(storage: Storage) -> Ledger:
+    """The ledger of a pool as it stands."""
+    ledger = Ledger()
+    events = read(storage, "events", ["seq", "trial_id", "kind"])
+    ledger.next_seq = max(ids(events, "seq"), default=-1) + 1
+    for trial_id in ids(events.filter(pc.field("kind") == "asked"), "trial_id"):
+        ledger.note_asked(trial_id)
+    trials = read(storage, "trials", ["trial_id", "state", "valid_accuracy", "valid_perplexity"])
+    columns = (ids(trials, "trial_id"), trials["state"].to_pylist(), scores(trials))
+    for trial_id, state, score in zip(*columns, strict=True):
+        if trial_id not in ledger.finished:
+            ledger.note_finished(trial_id, str(state), score)
+    return ledger
+
+
+def scores(trials: pa.Table) -> list[float | None]:
+    """`Measurement.score` of each row: the accuracy, or minus the perplexity."""
+    minus = pc.negate(trials["valid_perplexity"])
+    found: list[float | None] = pc.coalesce(trials["valid_accuracy"], minus).to_pylist()
+    return found

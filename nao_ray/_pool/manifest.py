@@ -1,0 +1,91 @@
+"""The frozen manifest: run.yaml, what it says, and what may differ on resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from typing import Any
+
+import yaml
+
+from nao_ray._pool.rows import SCHEMA_VERSION
+from nao_ray.errors import PoolError
+
+NAME = "run.yaml"
+_VERSION = "pool_schema_version"
+_ABSENT = "absent"
+
+
+def to_text(manifest: Mapping[str, Any]) -> str:
+    """The YAML of a manifest.
+
+    Raises:
+        ValueError: it holds something that YAML cannot give back.
+    """
+    if _VERSION in manifest:
+        raise ValueError(f"a manifest has no key {_VERSION}: it is the pool's own")
+    plain = dict(manifest)
+    try:
+        text = yaml.safe_dump({_VERSION: SCHEMA_VERSION, **plain}, sort_keys=False, allow_unicode=True)
+    except yaml.YAMLError as error:
+        raise ValueError(f"the manifest is not plain data: {' '.join(str(error).split())}") from None
+    return text
+
+
+def from_text(text: str, where: str) -> dict[str, Any]:
+    """The manifest in a run.yaml.
+
+    Raises:
+        PoolError: it is not one, or of a newer nao_ray.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise PoolError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    version = data.pop(_VERSION, None) if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise PoolError(f"{where} is not the manifest of a pool: it has no {_VERSION}")
+    if version > SCHEMA_VERSION:
+        raise PoolError(
+            f"{where}: the pool has schema version {version}, this nao_ray reads up to {SCHEMA_VERSION}; update nao_ray"
+        )
+    return dict(data)
+
+
+def component(manifest: Mapping[str, Any], kind: str) -> str | None:
+    """Name of the `strategy` or `task` in the manifest's `config` (a mapping or YAML text), or at its top."""
+    config = manifest.get("config", manifest)
+    if isinstance(config, str):
+        try:
+            config = yaml.safe_load(config)
+        except yaml.YAMLError:
+            return None
+    section = config.get(kind) if isinstance(config, Mapping) else None
+    name = section.get("name") if isinstance(section, Mapping) else section
+    return name if isinstance(name, str) else None
+
+
+def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], free: Set[str] = frozenset()) -> None:
+    """Check that two manifests differ in nothing but keys under the dotted prefixes `free`, e.g. `config.budget`.
+
+    Raises:
+        PoolError: names each other key that differs, with both values.
+    """
+    before, after = dict(_flat(old)), dict(_flat(new))
+    differing = [
+        f"{key} was {before.get(key, _ABSENT)!r}, is {after.get(key, _ABSENT)!r}"
+        for key in sorted({*before, *after})
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+        and not any(key == prefix or key.startswith(prefix + ".") for prefix in free)
+    ]
+    if differing:
+        raise PoolError(f"the pool is of another search: {'; '.join(differing)}; restore it, or start another pool")
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves by dotted key; lists whole, tuples as lists, empty mappings as themselves."""
+    for key, value in mapping.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, name + ".")
+        else:
+            yield name, list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,61 @@
+"""SQL over a pool: one statement that reads, in a DuckDB that can reach neither files nor network."""
+
+from __future__ import annotations
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from nao_ray._pool.fits import read_fits
+from nao_ray._pool.storage import Storage, patient
+from nao_ray._pool.tables import dataset, to_pandas
+from nao_ray.errors import PoolError
+
+_SETTINGS = (
+    "SET temp_directory = ''",
+    "SET enable_external_access = false",
+    "SET python_enable_replacements = false",  # no reading of the caller's own variables
+    "SET TimeZone = 'UTC'",
+    "SET lock_configuration = true",
+)
+
+
+def sql(storage: Storage, query: str) -> pd.DataFrame:
+    """The result of one SELECT over the views `trials`, `fits` and `final`.
+
+    Raises:
+        PoolError: the query is wrong, is not one SELECT, or the pool cannot be read.
+    """
+    try:
+        return patient(lambda: _run(storage, query))
+    except duckdb.Error as error:
+        raise PoolError(f"sql: {' '.join(str(error).split())}") from None
+    except (OSError, pa.ArrowException) as error:
+        raise PoolError(f"cannot read pool {storage.url}: {' '.join(str(error).split())}") from None
+
+
+def _run(storage: Storage, query: str) -> pd.DataFrame:
+    with duckdb.connect(":memory:") as connection:
+        connection.register("trials", dataset(storage, "trials"))
+        connection.register("fits", read_fits(storage))
+        connection.register("final", _final(storage))
+        for setting in _SETTINGS:
+            connection.execute(setting)
+        statements = connection.extract_statements(query)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise PoolError("sql: give one SELECT over the tables trials, fits and final; a pool is only read")
+        try:
+            return to_pandas(connection.sql(statements[0]).to_arrow_table())
+        except duckdb.Error as error:
+            if "No such file" in str(error) or "levels of symbolic links" in str(error):
+                raise FileNotFoundError(str(error)) from None  # merged meanwhile: read it again
+            raise
+
+
+def _final(storage: Storage) -> pa.Table:
+    paths = [storage.path("final", name) for name in storage.parts("final")]
+    tables = [ds.dataset(path, format="parquet", filesystem=storage.filesystem).to_table() for path in paths]
+    if not tables:
+        return pa.table({"trial_id": pa.array([], pa.int64())})
+    return pa.concat_tables(tables, promote_options="permissive")

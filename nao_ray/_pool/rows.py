@@ -1,0 +1,237 @@
+"""Trials and proposals as rows of Parquet, and back: the only place that knows the columns.
+
+A row is a dict by column name. Floats keep their bits and None stays apart from NaN, so that a proposal read
+from the pool equals the one that was asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from nao_ray.spaces.base import Genotype
+from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial, TrialState
+
+SCHEMA_VERSION = 1
+
+Row = dict[str, Any]
+
+_INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()
+_INTS, _FLOATS, _TIME = pa.list_(pa.int64()), pa.list_(pa.float64()), pa.timestamp("us", tz="UTC")
+
+_FIDELITY = (
+    ("epochs", _INT),
+    ("cells_per_stage", _INT),
+    ("channels", _INT),
+    ("data_share", _FLOAT),
+    ("weights_version", _TEXT),
+)
+_PROPOSAL = (
+    ("space", _TEXT),
+    ("genotype", _TEXT),
+    ("tokens", _INTS),
+    ("embedding", _FLOATS),
+    ("predicted_score", _FLOAT),
+    ("predicted_spread", _FLOAT),
+    ("source_trial_id", _INT),
+    ("source_step_size", _FLOAT),
+    ("round", _INT),
+    *_FIDELITY,
+)
+_MEASUREMENT = (
+    ("valid_accuracy", _FLOAT),
+    ("valid_perplexity", _FLOAT),
+    ("valid_loss", _FLOAT),
+    ("curve", _FLOATS),
+    ("num_params", _INT),
+    ("macs", _INT),
+    ("wall_seconds", _FLOAT),
+    ("device_seconds", _FLOAT),
+    ("peak_memory_bytes", _INT),
+    ("device", _TEXT),
+)
+_REQUIRED = {"trial_id", "attempt", "seed", "asked_after", "log_index", "seq", "space", "genotype", "state", "kind"}
+
+
+def metadata(gaps: list[str]) -> Any:  # noqa: ANN401 - what pyarrow takes differs by call
+    """Metadata of a schema; makes pandas read the integer columns `gaps` as `Int64` instead of floats."""
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": "int64", "numpy_type": "Int64", "metadata": None}
+        for name in gaps
+    ]
+    pandas = {"index_columns": [], "column_indexes": [], "columns": columns, "pandas_version": "3.0.0"}
+    return {"schema_version": str(SCHEMA_VERSION), "pandas": json.dumps(pandas)}
+
+
+def _schema(*columns: tuple[str, pa.DataType]) -> pa.Schema:
+    gaps = [name for name, kind in columns if kind == _INT and name not in _REQUIRED]
+    return pa.schema([pa.field(name, kind) for name, kind in columns], metadata=metadata(gaps))
+
+
+TRIALS = _schema(
+    ("trial_id", _INT),
+    ("attempt", _INT),
+    ("strategy", _TEXT),
+    *_PROPOSAL,
+    ("task", _TEXT),
+    ("state", _TEXT),
+    ("failure_kind", _TEXT),
+    ("failure_message", _TEXT),
+    *_MEASUREMENT,
+    ("node", _TEXT),
+    ("seed", _INT),
+    ("asked_at", _TIME),
+    ("started_at", _TIME),
+    ("finished_at", _TIME),
+    ("asked_after", _INT),
+    ("log_index", _INT),
+)
+"""One row per finished trial."""
+
+EVENTS = _schema(
+    ("seq", _INT),
+    ("kind", _TEXT),
+    ("trial_id", _INT),
+    ("attempt", _INT),
+    ("node", _TEXT),
+    ("at", _TIME),
+    *_PROPOSAL,
+    ("seed", _INT),
+    ("asked_after", _INT),
+)
+"""One row per proposal asked (kind `asked`, attempt 0) and per attempt started (kind `attempt`), in order of `seq`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A row of events/ without the proposal it may hold."""
+
+    kind: str
+    trial_id: int
+    attempt: int
+    node: str | None
+    at: datetime
+
+
+def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table; a column that a row lacks is null."""
+    columns = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def dicts(data: pa.Table) -> Iterator[Row]:
+    """The rows of a table, a batch at a time."""
+    for batch in data.to_batches(max_chunksize=4096):
+        yield from batch.to_pylist()
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """The same moment in UTC.
+
+    Raises:
+        ValueError: the time has no time zone.
+    """
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise ValueError(f"time {moment} has no time zone; give one in UTC")
+    return moment.astimezone(UTC)
+
+
+def _text(value: str | None) -> str | None:
+    """Text that Parquet can hold: what is not Unicode, as in some paths, becomes `?`."""
+    return None if value is None else value.encode("utf-8", "replace").decode("utf-8")
+
+
+def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(values)
+
+
+# -- to rows ----------------------------------------------------------------------------------------------
+
+
+def proposal_row(proposal: Proposal) -> Row:
+    """A proposal's columns."""
+    row: Row = {name: getattr(proposal, name) for name in _OWN}
+    row |= {name: getattr(proposal.fidelity, name) for name, _ in _FIDELITY}
+    return row | {"space": proposal.genotype.space, "genotype": proposal.genotype.key}
+
+
+def trial_row(trial: Trial, strategy: str | None, task: str | None) -> Row:
+    """A finished trial's columns.
+
+    Raises:
+        ValueError: the trial is not finished, or has no place in the log.
+    """
+    if trial.state is TrialState.RUNNING or trial.log_index is None:
+        raise ValueError(f"trial {trial.trial_id} is {trial.state} with log_index {trial.log_index}: not finished")
+    row = proposal_row(trial.proposal)
+    if trial.measurement is not None:
+        row |= {name: getattr(trial.measurement, name) for name, _ in _MEASUREMENT}
+        row["device"] = _text(trial.measurement.device)
+    return row | {
+        "attempt": trial.attempt,
+        "strategy": strategy,
+        "task": task,
+        "state": trial.state.value,
+        "failure_kind": None if trial.failure_kind is None else trial.failure_kind.value,
+        "failure_message": _text(trial.failure_message),
+        "node": _text(trial.node),
+        "asked_at": utc(trial.asked_at),
+        "started_at": utc(trial.started_at),
+        "finished_at": utc(trial.finished_at),
+        "log_index": trial.log_index,
+    }
+
+
+def asked_row(seq: int, proposal: Proposal, at: datetime) -> Row:
+    """The event that a proposal was asked."""
+    return proposal_row(proposal) | {"seq": seq, "kind": "asked", "attempt": 0, "at": utc(at)}
+
+
+def attempt_row(seq: int, trial_id: int, attempt: int, node: str | None, at: datetime) -> Row:
+    """The event that an attempt at a trial was started."""
+    row: Row = {"seq": seq, "kind": "attempt", "trial_id": trial_id, "attempt": attempt}
+    return row | {"node": _text(node), "at": utc(at)}
+
+
+# -- from rows --------------------------------------------------------------------------------------------
+
+_OWN = [item.name for item in fields(Proposal) if item.name not in ("genotype", "fidelity")]
+_COPIED = [name for name in _OWN if name not in ("tokens", "embedding")]
+
+
+def proposal_from(row: Mapping[str, Any]) -> Proposal:
+    """The proposal in a row of trials/ or of events/."""
+    return Proposal(
+        genotype=Genotype(row["space"], row["genotype"]),
+        fidelity=Fidelity(**{name: row[name] for name, _ in _FIDELITY}),
+        tokens=_tuple(row["tokens"]),
+        embedding=_tuple(row["embedding"]),
+        **{name: row[name] for name in _COPIED},
+    )
+
+
+def trial_from(row: Mapping[str, Any]) -> Trial:
+    """The finished trial in a row of trials/."""
+    values = {name: row[name] for name, _ in _MEASUREMENT}
+    measured = any(value is not None for value in values.values())
+    values["curve"] = _tuple(values["curve"])
+    return Trial(
+        proposal=proposal_from(row),
+        state=TrialState(row["state"]),
+        attempt=row["attempt"],
+        measurement=Measurement(**values) if measured else None,
+        failure_kind=None if row["failure_kind"] is None else FailureKind(row["failure_kind"]),
+        failure_message=row["failure_message"],
+        log_index=row["log_index"],
+        node=row["node"],
+        asked_at=row["asked_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )

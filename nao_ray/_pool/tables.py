@@ -1,0 +1,104 @@
+"""Reading the parts of a folder as one table, and what is wrong with a part."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from nao_ray._pool.rows import EVENTS, SCHEMA_VERSION, TRIALS, metadata
+from nao_ray._pool.storage import LocalStorage, Storage, patient
+from nao_ray.errors import PoolError
+
+SCHEMAS = {"trials": TRIALS, "events": EVENTS}
+
+_READERS = 16  # parts looked at at once, where each costs a round trip
+
+
+def to_bytes(data: pa.Table) -> memoryview:
+    """A table as a Parquet file, compressed by zstd, each page with its checksum."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(data, sink, compression="zstd", write_page_checksum=True)
+    return memoryview(sink.getvalue())
+
+
+def dataset(storage: Storage, folder: str) -> ds.Dataset:
+    """The parts of `trials` or `events`, listed now; reading may raise FileNotFoundError (see `patient`)."""
+    paths = [storage.path(folder, name) for name in storage.parts(folder)]
+    if not paths:
+        if isinstance(storage, LocalStorage) and not storage.exists(folder):
+            raise FileNotFoundError(f"{storage.path(folder)}: No such file or directory")
+        return ds.dataset(SCHEMAS[folder].empty_table())
+    return ds.dataset(paths, schema=SCHEMAS[folder], format="parquet", filesystem=storage.filesystem)
+
+
+def read(
+    storage: Storage, folder: str, columns: list[str] | None = None, where: ds.Expression | None = None
+) -> pa.Table:
+    """Rows of `trials` or `events`, each once, in the order written.
+
+    Raises:
+        PoolError: a part is damaged or cannot be read; names it.
+    """
+    schema = SCHEMAS[folder]
+    try:
+        data = patient(lambda: dataset(storage, folder).to_table(columns=columns, filter=where))
+    except (OSError, pa.ArrowException) as error:
+        damaged = find_damaged(storage, folder)
+        what = f"{storage.path(folder, damaged[0])} is damaged" if damaged else " ".join(str(error).split())
+        raise PoolError(f"cannot read pool {storage.url}: {what}; `pool check` lists what is wrong") from None
+    return data.replace_schema_metadata(schema.metadata)
+
+
+def damage(storage: Storage, folder: str, name: str) -> str | None:
+    """What is wrong with a part, by its footer; None when nothing is."""
+    path = storage.path(folder, name)
+    try:
+        with storage.filesystem.open_input_file(path) as file:
+            schema = pq.read_schema(file)
+    except FileNotFoundError:
+        return None  # merged meanwhile
+    except (OSError, pa.ArrowException) as error:
+        return f"truncated or damaged: {' '.join(str(error).split())}"
+    version = int((schema.metadata or {}).get(b"schema_version", b"0"))
+    if version > SCHEMA_VERSION:
+        return f"of schema version {version}, this nao_ray reads up to {SCHEMA_VERSION}"
+    if folder in SCHEMAS and not schema.equals(SCHEMAS[folder]):
+        wrong = set(schema) ^ set(SCHEMAS[folder])
+        return f"not of the schema of {folder}/: {', '.join(sorted({field.name for field in wrong})) or 'column order'}"
+    return None
+
+
+def find_damaged(storage: Storage, folder: str) -> list[str]:
+    """Names of the parts of a folder whose footers are unreadable, i.e. which are truncated."""
+    names = storage.parts(folder)
+    if isinstance(storage, LocalStorage):
+        found = [damage(storage, folder, name) for name in names]
+    else:
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = list(pool.map(lambda name: damage(storage, folder, name), names))
+    return [name for name, what in zip(names, found, strict=True) if what and what.startswith("truncated")]
+
+
+def ids(data: pa.Table, column: str) -> list[int]:
+    """An integer column without gaps, as a list."""
+    found: list[int] = data[column].to_numpy().tolist()
+    return found
+
+
+def to_pandas(data: pa.Table) -> pd.DataFrame:
+    """As `pd.read_parquet` would give it; integers with gaps become `Int64`."""
+    frame: pd.DataFrame = data.to_pandas()
+    for field in data.schema:
+        if pa.types.is_integer(field.type) and data[field.name].null_count and frame[field.name].dtype != "Int64":
+            frame[field.name] = pd.array(data[field.name].to_pylist(), dtype="Int64")
+    return frame
+
+
+def with_pandas_integers(data: pa.Table) -> pa.Table:
+    """The table with metadata that makes pandas read its integers with gaps as `Int64`."""
+    gaps = [item.name for item in data.schema if pa.types.is_integer(item.type) and data[item.name].null_count]
+    return data.replace_schema_metadata(metadata(gaps))

@@ -1,0 +1,372 @@
+"""The pool remembers every trial: a folder of Parquet files, and the only state of a search.
+
+    POOL/run.yaml            the frozen manifest
+    POOL/trials/*.parquet    one row per finished trial: what users read
+    POOL/events/*.parquet    proposals asked and attempts started, in order: what replay reads
+    POOL/fits/fits.parquet   what the strategy says of itself, a row per round
+    POOL/lease/              who may write
+    POOL/quarantine/         truncated parts, moved here when the pool is opened
+
+`pd.read_parquet(POOL + "/trials")` gives each trial once, with or without nao_ray. One driver at a time writes,
+under a lease; anyone reads.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nao_ray._pool import compaction, health, query, rows, tables
+from nao_ray._pool import manifest as manifests
+from nao_ray._pool.fits import add_fits, read_fits
+from nao_ray._pool.lease import Lease, acquire, is_alive
+from nao_ray._pool.ledger import Counts, Ledger, load_ledger, scores
+from nao_ray._pool.manifest import refuse_changes
+from nao_ray._pool.storage import Guard, LocalStorage, Storage, open_storage
+from nao_ray.errors import FencedError, PoolError, PoolWriteError
+from nao_ray.trial import Diagnostics, Proposal, Trial, TrialState
+
+__all__ = ["Counts", "Lease", "Pool", "refuse_changes"]
+
+LEASE_EXPIRY = 30.0
+"""Seconds without a heartbeat after which a driver on another host counts as dead."""
+COMPACT_AT = 1000
+"""Small parts in a folder at which the driver merges them: a thousand opened files still read in a second."""
+
+_FOLDERS = ("trials", "events", "fits", "lease", "weights", "final")
+
+_EMPTY = compaction.part_name(0, 0)  # keeps trials/ readable before the first trial
+
+_log = logging.getLogger(__name__)
+
+
+class Pool:
+    """A pool, to read and, with a lease, to write. Made by `create` and `open`."""
+
+    def __init__(self, storage: Storage, manifest: dict[str, Any]) -> None:
+        self._storage = storage
+        self.manifest = manifest
+        self._strategy = manifests.component(manifest, "strategy")
+        self._task = manifests.component(manifest, "task")
+        self._lock = RLock()
+        self._lease: Lease | None = None
+        self._ledger = Ledger()
+        self._next_part = 0
+        self._compact_at = COMPACT_AT
+        self._small_parts = dict.fromkeys(compaction.FOLDERS, 0)
+
+    @property
+    def url(self) -> str:
+        """Folder or URL."""
+        return self._storage.url
+
+    # -- making and opening -------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, url: str | Path, manifest: Mapping[str, Any]) -> Pool:
+        """A new pool in a folder that is missing or empty.
+
+        Args:
+            url: a folder, or a URL of pyarrow or fsspec.
+            manifest: plain data (YAML); its `config` names the `strategy` and the `task` that the rows repeat.
+
+        Raises:
+            PoolError: there is a pool, or something else, already.
+            PoolWriteError: it cannot be written.
+            ValueError: the manifest is not plain data.
+        """
+        text = manifests.to_text(manifest)
+        storage = open_storage(url)
+        if storage.exists(manifests.NAME):
+            raise PoolError(f"{storage.url} is a pool already; resume it, or choose another folder")
+        _refuse_other_files(storage)
+        storage.make_folder()
+        for folder in _FOLDERS:
+            storage.make_folder(folder)
+        for folder in compaction.FOLDERS:
+            compaction.close_gate_marker(storage, folder)
+        storage.write(f"trials/{_EMPTY}", tables.to_bytes(rows.TRIALS.empty_table()))
+        if not storage.create(manifests.NAME, text.encode()):
+            raise PoolError(f"{storage.url} has just been made by another driver; resume it")
+        return cls(storage, manifests.from_text(text, manifests.NAME))
+
+    @classmethod
+    def open(cls, url: str | Path) -> Pool:
+        """An existing pool. What a dead driver left half-done is put right first, with a warning in the log.
+
+        Raises:
+            PoolError: it is missing, is no pool, or of a newer nao_ray.
+        """
+        storage = open_storage(url)
+        where = storage.path(manifests.NAME)
+        try:
+            text = storage.read(manifests.NAME).decode()
+        except (FileNotFoundError, NotADirectoryError):
+            raise PoolError(f"there is no pool at {storage.url}: {where} is missing") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise PoolError(f"cannot read {where}: {' '.join(str(error).split())}") from None
+        pool = cls(storage, manifests.from_text(text, where))
+        pool._recover()
+        return pool
+
+    @classmethod
+    def exists(cls, url: str | Path) -> bool:
+        """Whether there is a pool."""
+        return open_storage(url).exists(manifests.NAME)
+
+    def _recover(self) -> None:
+        try:
+            if not is_alive(self._storage):
+                with self._storage.exclusive():
+                    compaction.recover(self._storage)
+        except (OSError, PoolWriteError) as error:
+            _log.warning("pool %s was opened as it is: %s", self.url, " ".join(str(error).split()))
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def acquire(self, expiry: float = LEASE_EXPIRY, wait: float = 0.0) -> Lease:
+        """Become the driver that writes; use as a context manager.
+
+        Args:
+            expiry: seconds of silence after which others may take over.
+            wait: seconds to wait for another driver to end or to fall silent.
+
+        Raises:
+            PoolError: another driver is alive; says host, pid and the age of its heartbeat.
+            PoolWriteError: the lease cannot be written.
+        """
+        lease = acquire(self._storage, expiry, wait)
+        try:
+            with self._lock:
+                compaction.recover(self._storage)
+                self._ledger = load_ledger(self._storage)
+                self._next_part = 0
+                for folder in compaction.FOLDERS:
+                    self._small_parts[folder] = len(self._storage.parts(folder))
+                self._lease = lease
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
+        """Record proposals before anything is started; those recorded already are left out.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was recorded; may be tried again.
+        """
+        with self._lock:
+            new = {item.trial_id: item for item in reversed(proposals) if item.trial_id not in self._ledger.asked}
+            first = self._ledger.next_seq
+            events = [rows.asked_row(first + i, new[key], asked_at) for i, key in enumerate(sorted(new))]
+            self._append("events", events)
+            self._ledger.next_seq += len(events)
+            for trial_id in new:
+                self._ledger.note_asked(trial_id)
+            self._compact_if_due()
+
+    def record_attempts(self, attempts: Sequence[tuple[int, int, str | None, datetime]]) -> None:
+        """Record attempts (trial_id, attempt, node, time) before they are started.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was recorded; may be tried again.
+        """
+        with self._lock:
+            first = self._ledger.next_seq
+            self._append("events", [rows.attempt_row(first + i, *attempt) for i, attempt in enumerate(attempts)])
+            self._ledger.next_seq += len(attempts)
+            self._compact_if_due()
+
+    def record_finished(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Record final rows; returns the trials recorded, without those that have a final row already.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was recorded; may be tried again.
+            ValueError: a trial is running or has no `log_index`.
+        """
+        with self._lock:
+            new: dict[int, Trial] = {}
+            for trial in trials:
+                if trial.trial_id not in self._ledger.finished:
+                    new.setdefault(trial.trial_id, trial)
+            self._append("trials", [rows.trial_row(trial, self._strategy, self._task) for trial in new.values()])
+            for trial in new.values():
+                self._ledger.note_finished(trial.trial_id, trial.state.value, trial.score)
+            self._compact_if_due()
+            return list(new.values())
+
+    def record_fits(self, fits: Sequence[Diagnostics]) -> None:
+        """Record a strategy's diagnostics; rows of a `round` that is recorded already are left out.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was recorded; may be tried again.
+            ValueError: a row has no integer `round`.
+        """
+        with self._lock:
+            add_fits(self._storage, fits, self._guard())
+
+    def _guard(self) -> Guard:
+        if self._lease is None:
+            raise FencedError(f"pool {self.url} is written under a lease only: acquire() it first")
+        return self._lease.guard
+
+    def _append(self, folder: str, new: Sequence[rows.Row]) -> None:
+        guard = self._guard()
+        if not new:
+            with guard():
+                return
+        assert self._lease is not None
+        name = compaction.part_name(self._lease.epoch, self._next_part)
+        self._storage.write(f"{folder}/{name}", tables.to_bytes(rows.table(new, tables.SCHEMAS[folder])), guard)
+        self._next_part += 1  # after a failure the same name is used again
+        self._small_parts[folder] += 1
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def log(self) -> list[Trial]:
+        """Every trial asked, by id: finished ones as recorded, the others RUNNING with their highest attempt.
+
+        Raises:
+            PoolError: a part is damaged.
+        """
+        # events first: what finishes between the two reads is then seen as finished, not as missing
+        events = tables.read(self._storage, "events")
+        finished = tables.read(self._storage, "trials")
+        log: dict[int, Trial] = {}
+        for row in rows.dicts(finished):
+            log.setdefault(row["trial_id"], rows.trial_from(row))
+        pending = events.filter(
+            pc.invert(pc.is_in(events["trial_id"], value_set=finished["trial_id"].combine_chunks()))
+        )
+        for row in rows.dicts(pending.sort_by("seq")):
+            trial_id = row["trial_id"]
+            if row["kind"] == "asked":
+                log.setdefault(trial_id, Trial(proposal=rows.proposal_from(row), asked_at=row["at"]))
+            elif trial_id in log and row["attempt"] >= log[trial_id].attempt:
+                facts = {"attempt": row["attempt"], "node": row["node"], "started_at": row["at"]}
+                log[trial_id] = replace(log[trial_id], **facts)
+        return [log[trial_id] for trial_id in sorted(log)]
+
+    def trials(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Finished trials, by id: the columns of trials/, or those named.
+
+        Raises:
+            PoolError: a part is damaged, or there is no such column.
+        """
+        unknown = [name for name in columns or () if name not in rows.TRIALS.names]
+        if unknown:
+            raise PoolError(f"trials have no column {unknown[0]!r}; they have {', '.join(rows.TRIALS.names)}")
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "trial_id"]))
+        data = tables.read(self._storage, "trials", wanted).sort_by("trial_id")
+        return tables.to_pandas(data if columns is None else data.select(list(columns)))
+
+    def fits(self) -> pd.DataFrame:
+        """The strategy's diagnostics, one row per round.
+
+        Raises:
+            PoolError: the file is damaged.
+        """
+        return tables.to_pandas(read_fits(self._storage))
+
+    def best(self, n: int = 10) -> pd.DataFrame:
+        """The `n` best completed trials: highest accuracy or lowest perplexity first, ties by id.
+
+        Raises:
+            PoolError: a part is damaged.
+        """
+        completed = pc.field("state") == TrialState.COMPLETED.value
+        ranking = tables.read(self._storage, "trials", ["trial_id", "valid_accuracy", "valid_perplexity"], completed)
+        ranking = ranking.append_column("score", pa.array(scores(ranking), pa.float64()))
+        top = (
+            ranking.sort_by([("score", "descending"), ("trial_id", "ascending")])
+            .slice(0, n)
+            .select(["trial_id", "score"])
+        )
+        found = tables.read(self._storage, "trials", None, pc.field("trial_id").isin(top["trial_id"]))
+        # a join cannot carry lists: put the few rows in order by hand
+        place = pc.index_in(found["trial_id"], value_set=top["trial_id"].combine_chunks())
+        return tables.to_pandas(found.take(pc.sort_indices(place)))
+
+    def counts(self) -> Counts:
+        """How far the search is; free for the driver, a read of four columns for others.
+
+        Raises:
+            PoolError: a part is damaged.
+        """
+        with self._lock:
+            return (self._ledger if self._lease is not None else load_ledger(self._storage)).counts()
+
+    def sql(self, select: str) -> pd.DataFrame:
+        """The result of one SELECT (DuckDB) over the tables `trials`, `fits` and `final`; it reaches nothing else.
+
+        Raises:
+            PoolError: the query is wrong, or is not one SELECT.
+        """
+        return query.sql(self._storage, select)
+
+    # -- upkeep -------------------------------------------------------------------------------------------
+
+    def compact(self) -> None:
+        """Merge the parts into as few as make sense. Under our own lease, or one taken for the moment.
+
+        Raises:
+            PoolError: another driver is alive, or the storage cannot swap folders (object storage).
+            PoolWriteError: it could not be written; the pool is as before.
+        """
+        if self._lease is not None:
+            self._compact(whole=True)
+            return
+        with self.acquire():
+            try:
+                self._compact(whole=True)
+            finally:
+                self._lease = None
+
+    def _compact(self, *, whole: bool) -> None:
+        with self._lock, self._guard()():
+            assert self._lease is not None
+            self._next_part = compaction.compact(self._storage, self._lease.epoch, self._next_part, whole=whole)
+            for folder in compaction.FOLDERS:
+                self._small_parts[folder] = 0
+
+    def _compact_if_due(self) -> None:
+        if max(self._small_parts.values()) < self._compact_at or not isinstance(self._storage, LocalStorage):
+            return
+        try:
+            self._compact(whole=False)
+            self._compact_at = COMPACT_AT
+        except (PoolError, PoolWriteError) as error:
+            self._compact_at += COMPACT_AT  # what had to be recorded is recorded: try again later
+            _log.warning("pool %s was not compacted: %s", self.url, error)
+
+    def check(self) -> list[str]:
+        """What is wrong, one line each: damaged parts, doubled or missing ids, trials without a final row."""
+        return health.check(self._storage)
+
+
+def _refuse_other_files(storage: Storage) -> None:
+    """Raise PoolError unless the place is missing, empty, or a creation that was interrupted."""
+    try:
+        found = [
+            name for name in storage.entries() if name not in _FOLDERS and not name.startswith(f".{manifests.NAME}.")
+        ]
+        for folder in _FOLDERS:
+            names = [name for name in storage.entries(folder) if name != _EMPTY and not name.startswith(".")]
+            found += [f"{folder}/{name}" for name in names]
+    except OSError as error:
+        raise PoolError(f"{storage.url} cannot be a pool: {' '.join(str(error).split())}") from None
+    if found:
+        raise PoolError(f"{storage.url} holds other files ({found[0]}); give a new or an empty folder")
