@@ -37,6 +37,10 @@ Settings = Annotated[
     typer.Option("--set", help="Override a setting of the config; may be given often.", metavar="SECTION.KEY=VALUE"),
 ]
 
+InProcess = Annotated[
+    bool, typer.Option("--in-process", help="Without Ray: one trial at a time, in this process; to debug.")
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -61,6 +65,7 @@ def search(
         str | None, typer.Option("--pool", help="Folder or URL of the pool; default pools/<name of the config>.")
     ] = None,
     settings: Settings = None,
+    in_process: InProcess = False,
 ) -> None:
     """Start a search; on a pool that exists already, go on with it."""
     from nao_ray.config import RunConfig
@@ -70,18 +75,18 @@ def search(
     run_config = RunConfig.load(find_config(config), tuple(settings or ()))
     url = pool or f"pools/{run_config.name}"
     with _interruptible(url), Progress(run_config.name) as progress:
-        run(run_config, url, listener=progress)
+        run(run_config, url, listener=progress, in_process=in_process)
     _conclude(url)
 
 
 @app.command()
-def resume(pool: Pool, settings: Settings = None) -> None:
+def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False) -> None:
     """Go on with the search of a pool; only budget and workers may be set anew."""
     from nao_ray.progress import Progress
     from nao_ray.service.run import resume as resume_run
 
     with _interruptible(pool), Progress(pool) as progress:
-        resume_run(pool, tuple(settings or ()), listener=progress)
+        resume_run(pool, tuple(settings or ()), listener=progress, in_process=in_process)
     _conclude(pool)
 
 

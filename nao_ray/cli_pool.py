@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,8 +90,9 @@ def write_report(pool: Pool, out: Path | None = None) -> str:
     from nao_ray._pool.storage import open_storage
     from nao_ray.report.render import render
 
-    trials, running = pool.trials(), pool.counts().running
-    page = render(pool.manifest, trials, pool.fits(), running, make_space(pool))
+    counts = pool.counts()
+    running = counts.asked - counts.finished
+    page = render(pool.manifest, pool.trials(), pool.fits(), running, make_space(pool))
     if out is None:
         storage = open_storage(pool.url)
         storage.write("report.html", page.encode())
@@ -125,14 +127,14 @@ def print_best(pool: Pool, count: int) -> None:
 
 
 def _summary(pool: Pool, form: str, count: int) -> None:
-    counts = dict(pool.counts())
-    if form == "text":
-        typer.echo(f"{pool.url}: " + ", ".join(f"{_text(value)} {name}" for name, value in counts.items()))
-        _print_frame(pool.best(count), form, _BEST_COLUMNS)
-    elif form == "json":
-        typer.echo(json.dumps({"pool": pool.url, **counts}, default=str))
+    counts = asdict(pool.counts())
+    if form == "json":
+        typer.echo(json.dumps({"pool": pool.url, **counts}))
+    elif form == "csv":
+        typer.echo(",".join(counts) + "\n" + ",".join("" if value is None else str(value) for value in counts.values()))
     else:
-        typer.echo(",".join(counts) + "\n" + ",".join(map(str, counts.values())))
+        typer.echo(f"{pool.url}: {counts['asked']} asked, {counts['completed']} completed, {counts['failed']} failed")
+        _print_frame(pool.best(count), form, _BEST_COLUMNS)
 
 
 def _show(pool: Pool, text: str, form: str) -> None:
@@ -176,7 +178,8 @@ def _print_frame(frame: pd.DataFrame, form: str, columns: tuple[str, ...] | None
         records = [{name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
         typer.echo(json.dumps(records, default=str))
     elif form == "csv":
-        frame.to_csv(sys.stdout, index=False)
+        lists = {name: frame[name].map(_list_text) for name in frame.columns if frame[name].dtype == object}
+        frame.assign(**lists).to_csv(sys.stdout, index=False)
     else:
         names = [str(name) for name in frame.columns] if columns is None else [n for n in columns if n in frame.columns]
         filled = [name for name in names if columns is None or not all(map(_missing, frame[name]))]
@@ -203,6 +206,11 @@ def _text(value: Any) -> str:  # noqa: ANN401
     if hasattr(value, "tolist"):
         value = value.tolist()
     return " ".join(map(_text, value)) if isinstance(value, list) else str(value)
+
+
+def _list_text(value: Any) -> Any:  # noqa: ANN401
+    """A list as JSON; anything else as it is."""
+    return json.dumps(_plain(value)) if hasattr(value, "tolist") or isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401

@@ -117,7 +117,7 @@ def status_line(snapshot: Snapshot) -> str:
     parts = [f"{snapshot.done}{total} done", f"{snapshot.running} running", f"{snapshot.failed} failed"]
     if snapshot.best_score is not None:
         parts.append(f"best {format_score(snapshot.best_score)} (trial {snapshot.best_trial_id})")
-    if snapshot.eta_seconds is not None:
+    if snapshot.eta_seconds is not None and snapshot.running:
         parts.append(f"{format_seconds(snapshot.eta_seconds)} left")
     if snapshot.write_error is not None:
         parts.append(f"cannot write the pool: {snapshot.write_error}")

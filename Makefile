@@ -1,0 +1,69 @@
+# Every chore is one command. `make` alone lists them.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIG ?= digits
+export RAY_USAGE_STATS_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install search test format lint type test-ray test-slow smoke bench check clean
+
+help:  ## list the chores
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# -- set-up: a stamp per list of packages, so nothing is installed twice ---------------------------------
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed, $(PYTHON) is older; give PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); $(PYTHON) -m virtualenv $(VENV); } || \
+		{ echo "cannot make $(VENV): install the package python3-venv, or virtualenv" >&2; exit 2; }
+
+$(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.installed  ## make .venv and install what nao_ray runs on
+
+# -- use ---------------------------------------------------------------------------------------------------
+
+search: $(VENV)/.installed  ## run the main job; another one with CONFIG=my.yaml or CONFIG=<preset>
+	$(BIN)/python jobs/search.py $(CONFIG)
+
+smoke: $(VENV)/.installed  ## a whole search on made-up images, in seconds
+	$(BIN)/python jobs/search.py smoke --pool "$$(mktemp -d)/smoke"
+
+bench: $(VENV)/.installed  ## the measurements that the README quotes (long; on an idle machine)
+	$(BIN)/python jobs/bench.py
+
+# -- development -------------------------------------------------------------------------------------------
+
+test: $(VENV)/.installed-dev  ## all tests but the slow and the Ray ones
+	$(BIN)/python -m pytest -m "not ray and not slow"
+
+test-ray: $(VENV)/.installed-dev  ## the tests that start a local Ray, and the slow ones
+	$(BIN)/python -m pytest -m "ray or slow"
+
+format: $(VENV)/.installed-dev  ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.installed-dev  ## ruff
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+type: $(VENV)/.installed-dev  ## mypy, strict
+	$(BIN)/mypy
+
+check:  ## what CI runs: lint, type, test, test-ray, and how long each took
+	@set -e; for step in lint type test test-ray; do \
+		start=$$(date +%s); echo "== make $$step"; $(MAKE) --no-print-directory $$step; \
+		echo "== make $$step: $$(($$(date +%s) - start)) s"; done
+
+clean:  ## remove caches and .venv; pools stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
