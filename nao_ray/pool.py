@@ -14,8 +14,8 @@ under a lease; anyone reads.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
@@ -23,17 +23,16 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from nao_ray._pool import compaction, health, query, rows, tables
+from nao_ray._pool import compaction, health, query, replay, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.fits import add_fits, read_fits
 from nao_ray._pool.lease import Lease, acquire, is_alive
-from nao_ray._pool.ledger import Counts, Ledger, load_ledger, scores
+from nao_ray._pool.ledger import Counts, Ledger, load_ledger
 from nao_ray._pool.manifest import refuse_changes
 from nao_ray._pool.storage import Guard, LocalStorage, Storage, open_storage
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
-from nao_ray.trial import Diagnostics, Proposal, Trial, TrialState
+from nao_ray.trial import Diagnostics, Proposal, Trial
 
 __all__ = ["Counts", "Lease", "Pool", "refuse_changes"]
 
@@ -41,6 +40,8 @@ LEASE_EXPIRY = 30.0
 """Seconds without a heartbeat after which a driver on another host counts as dead."""
 COMPACT_AT = 1000
 """Small parts in a folder at which the driver merges them: a thousand opened files still read in a second."""
+
+_COMPACTION_PARTS = 10_000  # more than any compaction makes
 
 _FOLDERS = ("trials", "events", "fits", "lease", "weights", "final")
 
@@ -60,6 +61,7 @@ class Pool:
         self._lock = RLock()
         self._lease: Lease | None = None
         self._ledger = Ledger()
+        self._unsure = False
         self._next_part = 0
         self._compact_at = COMPACT_AT
         self._small_parts = dict.fromkeys(compaction.FOLDERS, 0)
@@ -85,15 +87,15 @@ class Pool:
             ValueError: the manifest is not plain data.
         """
         text = manifests.to_text(manifest)
+        if cls.exists(url):
+            raise PoolError(f"{url} is a pool already; resume it, or choose another folder")
         storage = open_storage(url)
-        if storage.exists(manifests.NAME):
-            raise PoolError(f"{storage.url} is a pool already; resume it, or choose another folder")
         _refuse_other_files(storage)
         storage.make_folder()
         for folder in _FOLDERS:
             storage.make_folder(folder)
         for folder in compaction.FOLDERS:
-            compaction.close_gate_marker(storage, folder)
+            compaction.add_gate(storage, folder)
         storage.write(f"trials/{_EMPTY}", tables.to_bytes(rows.TRIALS.empty_table()))
         if not storage.create(manifests.NAME, text.encode()):
             raise PoolError(f"{storage.url} has just been made by another driver; resume it")
@@ -120,13 +122,22 @@ class Pool:
 
     @classmethod
     def exists(cls, url: str | Path) -> bool:
-        """Whether there is a pool."""
-        return open_storage(url).exists(manifests.NAME)
+        """Whether there is a pool.
+
+        Raises:
+            PoolError: the place cannot be reached.
+        """
+        try:
+            return open_storage(url).exists(manifests.NAME)
+        except (OSError, pa.ArrowException) as error:
+            raise PoolError(f"cannot look for a pool at {url}: {' '.join(str(error).split())}") from None
 
     def _recover(self) -> None:
         try:
-            if not is_alive(self._storage):
-                with self._storage.exclusive():
+            if is_alive(self._storage) or not compaction.needs_recovery(self._storage):
+                return
+            with self._storage.exclusive():
+                if not is_alive(self._storage):
                     compaction.recover(self._storage)
         except (OSError, PoolWriteError) as error:
             _log.warning("pool %s was opened as it is: %s", self.url, " ".join(str(error).split()))
@@ -147,8 +158,10 @@ class Pool:
         lease = acquire(self._storage, expiry, wait)
         try:
             with self._lock:
-                compaction.recover(self._storage)
+                with lease.guard():
+                    compaction.recover(self._storage)
                 self._ledger = load_ledger(self._storage)
+                self._unsure = False
                 self._next_part = 0
                 for folder in compaction.FOLDERS:
                     self._small_parts[folder] = len(self._storage.parts(folder))
@@ -165,7 +178,7 @@ class Pool:
             FencedError: another driver has taken over, or there is no lease.
             PoolWriteError: nothing was recorded; may be tried again.
         """
-        with self._lock:
+        with self._recording():
             new = {item.trial_id: item for item in reversed(proposals) if item.trial_id not in self._ledger.asked}
             first = self._ledger.next_seq
             events = [rows.asked_row(first + i, new[key], asked_at) for i, key in enumerate(sorted(new))]
@@ -182,7 +195,7 @@ class Pool:
             FencedError: another driver has taken over, or there is no lease.
             PoolWriteError: nothing was recorded; may be tried again.
         """
-        with self._lock:
+        with self._recording():
             first = self._ledger.next_seq
             self._append("events", [rows.attempt_row(first + i, *attempt) for i, attempt in enumerate(attempts)])
             self._ledger.next_seq += len(attempts)
@@ -196,7 +209,7 @@ class Pool:
             PoolWriteError: nothing was recorded; may be tried again.
             ValueError: a trial is running or has no `log_index`.
         """
-        with self._lock:
+        with self._recording():
             new: dict[int, Trial] = {}
             for trial in trials:
                 if trial.trial_id not in self._ledger.finished:
@@ -218,8 +231,23 @@ class Pool:
         with self._lock:
             add_fits(self._storage, fits, self._guard())
 
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """A block that records. After an interrupt, which may have come on either side of a write, look again."""
+        with self._lock:
+            if self._unsure:
+                self._ledger = load_ledger(self._storage)
+                self._unsure = False
+            try:
+                yield
+            except (PoolWriteError, FencedError, ValueError):
+                raise
+            except BaseException:
+                self._unsure = True
+                raise
+
     def _guard(self) -> Guard:
-        if self._lease is None:
+        if self._lease is None or self._lease.released:
             raise FencedError(f"pool {self.url} is written under a lease only: acquire() it first")
         return self._lease.guard
 
@@ -230,8 +258,8 @@ class Pool:
                 return
         assert self._lease is not None
         name = compaction.part_name(self._lease.epoch, self._next_part)
+        self._next_part += 1
         self._storage.write(f"{folder}/{name}", tables.to_bytes(rows.table(new, tables.SCHEMAS[folder])), guard)
-        self._next_part += 1  # after a failure the same name is used again
         self._small_parts[folder] += 1
 
     # -- reading ------------------------------------------------------------------------------------------
@@ -242,23 +270,7 @@ class Pool:
         Raises:
             PoolError: a part is damaged.
         """
-        # events first: what finishes between the two reads is then seen as finished, not as missing
-        events = tables.read(self._storage, "events")
-        finished = tables.read(self._storage, "trials")
-        log: dict[int, Trial] = {}
-        for row in rows.dicts(finished):
-            log.setdefault(row["trial_id"], rows.trial_from(row))
-        pending = events.filter(
-            pc.invert(pc.is_in(events["trial_id"], value_set=finished["trial_id"].combine_chunks()))
-        )
-        for row in rows.dicts(pending.sort_by("seq")):
-            trial_id = row["trial_id"]
-            if row["kind"] == "asked":
-                log.setdefault(trial_id, Trial(proposal=rows.proposal_from(row), asked_at=row["at"]))
-            elif trial_id in log and row["attempt"] >= log[trial_id].attempt:
-                facts = {"attempt": row["attempt"], "node": row["node"], "started_at": row["at"]}
-                log[trial_id] = replace(log[trial_id], **facts)
-        return [log[trial_id] for trial_id in sorted(log)]
+        return replay.read_log(self._storage)
 
     def trials(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Finished trials, by id: the columns of trials/, or those named.
@@ -287,18 +299,7 @@ class Pool:
         Raises:
             PoolError: a part is damaged.
         """
-        completed = pc.field("state") == TrialState.COMPLETED.value
-        ranking = tables.read(self._storage, "trials", ["trial_id", "valid_accuracy", "valid_perplexity"], completed)
-        ranking = ranking.append_column("score", pa.array(scores(ranking), pa.float64()))
-        top = (
-            ranking.sort_by([("score", "descending"), ("trial_id", "ascending")])
-            .slice(0, n)
-            .select(["trial_id", "score"])
-        )
-        found = tables.read(self._storage, "trials", None, pc.field("trial_id").isin(top["trial_id"]))
-        # a join cannot carry lists: put the few rows in order by hand
-        place = pc.index_in(found["trial_id"], value_set=top["trial_id"].combine_chunks())
-        return tables.to_pandas(found.take(pc.sort_indices(place)))
+        return tables.to_pandas(replay.read_best(self._storage, n))
 
     def counts(self) -> Counts:
         """How far the search is; free for the driver, a read of four columns for others.
@@ -307,7 +308,8 @@ class Pool:
             PoolError: a part is damaged.
         """
         with self._lock:
-            return (self._ledger if self._lease is not None else load_ledger(self._storage)).counts()
+            driving = self._lease is not None and not self._lease.released
+            return (self._ledger if driving else load_ledger(self._storage)).counts()
 
     def sql(self, select: str) -> pd.DataFrame:
         """The result of one SELECT (DuckDB) over the tables `trials`, `fits` and `final`; it reaches nothing else.
@@ -326,19 +328,19 @@ class Pool:
             PoolError: another driver is alive, or the storage cannot swap folders (object storage).
             PoolWriteError: it could not be written; the pool is as before.
         """
-        if self._lease is not None:
+        if self._lease is not None and not self._lease.released:
             self._compact(whole=True)
             return
         with self.acquire():
-            try:
-                self._compact(whole=True)
-            finally:
-                self._lease = None
+            self._compact(whole=True)
 
     def _compact(self, *, whole: bool) -> None:
-        with self._lock, self._guard()():
+        with self._lock:
+            guard = self._guard()
             assert self._lease is not None
-            self._next_part = compaction.compact(self._storage, self._lease.epoch, self._next_part, whole=whole)
+            # numbers of parts are never used again, also when this fails
+            number, self._next_part = self._next_part, self._next_part + _COMPACTION_PARTS
+            self._next_part = compaction.compact(self._storage, guard, self._lease.epoch, number, whole=whole)
             for folder in compaction.FOLDERS:
                 self._small_parts[folder] = 0
 

@@ -23,13 +23,14 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from nao_ray._pool.storage import LocalStorage, Storage, sync_folder
+from nao_ray._pool.storage import Guard, LocalStorage, Storage, sync_folder
 from nao_ray._pool.tables import SCHEMAS, find_damaged
-from nao_ray.errors import PoolError
+from nao_ray.errors import PoolError, PoolWriteError
 
 GATE = ".compaction-gate"
 GRACE = 0.1  # seconds; between a reader's listing and its look-up lie microseconds
 FOLDERS = ("trials", "events")
+_WRITTEN = (*FOLDERS, "fits", "final", "lease")
 
 MAX_ROWS = 1_000_000  # of a merged part
 MAX_BYTES = 256 * 2**20
@@ -43,11 +44,12 @@ def part_name(epoch: int, number: int) -> str:
     return f"e{epoch:06d}-{number:08d}.parquet"
 
 
-def compact(storage: Storage, epoch: int, number: int, *, whole: bool) -> int:
+def compact(storage: Storage, guard: Guard, epoch: int, number: int, *, whole: bool) -> int:
     """Merge the parts of trials/ and events/ into parts numbered from `number` on; returns the next number.
 
-    `whole` merges everything up to the limits; otherwise only the newest parts, as far back as it pays: a part is taken
-    while it has at most twice the rows of all newer ones, so that each row is rewritten a few times only.
+    `whole` merges everything up to the limits; otherwise only the newest parts, as far back as it pays: a part is
+    taken while it has at most twice the rows of all newer ones, so that each row is rewritten a few times only.
+    `guard` is held for the renames alone: merging may take longer than a driver may be silent.
 
     Raises:
         PoolError: the storage cannot swap folders.
@@ -64,21 +66,35 @@ def compact(storage: Storage, epoch: int, number: int, *, whole: bool) -> int:
             used = _merge(storage, folder, epoch, number, whole=whole)
             number += used
             if used:
-                _swap(storage, folder)
+                _swap(storage, folder, _new(folder, epoch), guard)
                 swapped.append(folder)
     finally:
-        if swapped:
-            time.sleep(GRACE)
-        for folder in swapped:
-            _open_gate(storage, folder)
-            storage.remove(_old(folder))
+        try:
+            time.sleep(GRACE if swapped else 0)
+        finally:
+            for folder in swapped:
+                _open_gate(storage, folder)
+                storage.remove(_old(folder))
     return number
 
 
-def close_gate_marker(storage: Storage, folder: str) -> None:
+def add_gate(storage: Storage, folder: str) -> None:
     """Give a new folder its gate, open."""
     if isinstance(storage, LocalStorage):
         storage.write(f"{folder}/{GATE}", b"")
+
+
+def needs_recovery(storage: Storage) -> bool:
+    """Whether `recover` would change anything."""
+    if isinstance(storage, LocalStorage):
+        for folder in FOLDERS:
+            leftovers = [_old(folder), *_unfinished(storage, folder)]
+            closed = os.path.islink(storage.path(folder, GATE))
+            if not storage.exists(folder) or closed or any(storage.exists(name) for name in leftovers):
+                return True
+        if any(_half_written(storage, folder) for folder in _WRITTEN):
+            return True
+    return any(find_damaged(storage, folder) for folder in FOLDERS)
 
 
 def recover(storage: Storage) -> None:
@@ -86,10 +102,9 @@ def recover(storage: Storage) -> None:
     if isinstance(storage, LocalStorage):
         for folder in FOLDERS:
             _recover_compaction(storage, folder)
-        for folder in (*FOLDERS, "fits", "final"):
-            for name in storage.entries(folder):
-                if name.startswith(".") and name.endswith(".tmp"):
-                    storage.remove(f"{folder}/{name}")
+        for folder in _WRITTEN:
+            for name in _half_written(storage, folder):
+                storage.remove(f"{folder}/{name}")
     for folder in FOLDERS:
         for name in find_damaged(storage, folder):
             target = _quarantine_name(storage, folder, name)
@@ -112,8 +127,17 @@ def _quarantine_name(storage: Storage, folder: str, name: str) -> str:
 # -- one folder -------------------------------------------------------------------------------------------
 
 
-def _new(folder: str) -> str:
-    return f".{folder}-new"
+def _half_written(storage: Storage, folder: str) -> list[str]:
+    return [name for name in storage.entries(folder) if name.startswith(".") and name.endswith(".tmp")]
+
+
+def _new(folder: str, epoch: int) -> str:
+    # with the epoch: a driver that was replaced in the middle of merging cannot add to its successor's folder
+    return f".{folder}-new-e{epoch:06d}"
+
+
+def _unfinished(storage: LocalStorage, folder: str) -> list[str]:
+    return [name for name in storage.entries() if name.startswith(f".{folder}-new-")]
 
 
 def _old(folder: str) -> str:
@@ -122,41 +146,49 @@ def _old(folder: str) -> str:
 
 def _recover_compaction(storage: LocalStorage, folder: str) -> None:
     if not storage.exists(folder):
-        # between the renames: the merged parts are complete, for they are synced before the first
-        whole = _new(folder) if storage.exists(_new(folder)) else _old(folder)
-        if not storage.exists(whole):
+        # between the renames: the merged parts are complete, for they are synced before the first; of several
+        # folders the one of the last epoch, for no older driver can have begun to rename
+        whole = [name for name in (_old(folder), *_unfinished(storage, folder)) if storage.exists(name)]
+        if not whole:
             raise PoolError(f"pool {storage.url} has no {folder}/; restore it from a copy")
-        storage.move(whole, folder)
-    storage.remove(_new(folder))
-    storage.remove(_old(folder))
+        storage.move(whole[-1], folder)
+    for name in (*_unfinished(storage, folder), _old(folder)):
+        storage.remove(name)
     _open_gate(storage, folder)
 
 
-def _swap(storage: LocalStorage, folder: str) -> None:
+def _swap(storage: LocalStorage, folder: str, new: str, guard: Guard) -> None:
     try:
-        storage.move(folder, _old(folder))
-        storage.move(_new(folder), folder)
+        with guard():
+            try:
+                storage.move(folder, _old(folder))
+                storage.move(new, folder)
+            except BaseException:
+                _recover_compaction(storage, folder)
+                raise
     except OSError as error:
-        _recover_compaction(storage, folder)
         raise storage.failed(folder, error) from None
+    finally:
+        storage.remove(new)  # gone already unless something was raised
 
 
 def _open_gate(storage: LocalStorage, folder: str) -> None:
     gate = f"{folder}/{GATE}"
-    if os.path.islink(storage.path(gate)) or not storage.exists(gate):
-        storage.remove(gate)
-        storage.write(gate, b"")
+    if os.path.islink(storage.path(gate)) or not os.path.exists(storage.path(gate)):
+        storage.remove(gate)  # first, for a full disk forbids only what comes next
+        with suppress(PoolWriteError):
+            storage.write(gate, b"")
 
 
 def _merge(storage: LocalStorage, folder: str, epoch: int, number: int, *, whole: bool) -> int:
     """Write the folder's successor; returns the part numbers used, 0 if there is nothing to merge."""
-    names = storage.parts(folder)
-    keep = _kept(storage, folder, names, whole=whole)
-    if len(names) - len(keep) < 2:
-        return 0
-    new = _new(folder)
+    new = _new(folder, epoch)
     used = 0
     try:
+        names = storage.parts(folder)
+        keep = _kept(storage, folder, names, whole=whole)
+        if len(names) - len(keep) < 2:
+            return 0
         storage.remove(new)
         storage.make_folder(new)
         for run, kept in _runs(names, keep):
@@ -227,7 +259,7 @@ def _write_merged(storage: LocalStorage, folder: str, names: list[str], epoch: i
                 part.close()
                 part = None
             if part is None:
-                part = _Part(storage.path(_new(folder), part_name(epoch, number + written)), schema)
+                part = _Part(storage.path(_new(folder, epoch), part_name(epoch, number + written)), schema)
                 written += 1
             part.write(pa.Table.from_batches(group, schema))
     finally:

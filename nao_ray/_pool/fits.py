@@ -39,20 +39,21 @@ def add_fits(storage: Storage, fits: Sequence[Diagnostics], guard: Guard) -> Non
         PoolWriteError: nothing was recorded.
         ValueError: a row has no integer `round`.
     """
-    old = read_fits(storage)
-    known = set(old["round"].to_pylist())
-    new: dict[int, Diagnostics] = {}
+    rows = read_fits(storage).to_pylist()
+    known = {row["round"] for row in rows}
+    found = len(known)
     for row in fits:
         number = row.get("round")
         if not isinstance(number, int):
             raise ValueError(f"diagnostics without an integer round: {dict(row)}")
         if number not in known:
-            new.setdefault(number, row)
-    if not new:
+            known.add(number)
+            rows.append(dict(row))
+    if len(known) == found:
         return
-    names = dict.fromkeys(name for row in new.values() for name in row)
-    added = pa.table({name: _column([row.get(name) for row in new.values()]) for name in names})
-    merged = pa.concat_tables([old, added], promote_options="permissive").sort_by("round")
+    rows.sort(key=lambda row: row["round"])
+    names = dict.fromkeys(name for row in rows for name in row)
+    merged = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
     storage.write(FITS, to_bytes(with_pandas_integers(merged)), guard)
 
 

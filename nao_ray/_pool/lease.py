@@ -120,6 +120,11 @@ class Lease:
         """1 for a pool's first driver, one more for each later one."""
         return self._holder.epoch
 
+    @property
+    def released(self) -> bool:
+        """Whether it was given back."""
+        return self._stop.is_set()
+
     def check(self) -> None:
         """Check that the epoch is still ours.
 

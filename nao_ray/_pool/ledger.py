@@ -18,23 +18,21 @@ _MAX_ID = 2**31
 
 
 class IdSet:
-    """A set of trial ids, one bit each."""
+    """A set of trial ids, one bit each; an id outside [0, 2**31) raises ValueError."""
 
     def __init__(self) -> None:
         self._bits: NDArray[np.uint8] = np.zeros(1024, dtype=np.uint8)
 
     def __contains__(self, number: int) -> bool:
+        if not 0 <= number < _MAX_ID:
+            raise ValueError(f"trial_id {number} is not in [0, 2**31): ids count up from 0")
         byte = number >> 3
         return byte < len(self._bits) and bool(self._bits[byte] >> (number & 7) & 1)
 
     def add(self, number: int) -> None:
-        """Add an id in [0, 2**31).
-
-        Raises:
-            ValueError: it is outside.
-        """
-        if not 0 <= number < _MAX_ID:
-            raise ValueError(f"trial_id {number} is not in [0, 2**31): ids count up from 0")
+        """Add an id."""
+        if number in self:
+            return
         byte = number >> 3
         if byte >= len(self._bits):
             grown = np.zeros(max(byte + 1, 2 * len(self._bits)), dtype=np.uint8)

@@ -54,7 +54,8 @@ def _run(storage: Storage, query: str) -> pd.DataFrame:
 
 
 def _final(storage: Storage) -> pa.Table:
-    paths = [storage.path("final", name) for name in storage.parts("final")]
+    names = [name for name in storage.entries("final") if name.endswith(".parquet") and not name.startswith(".")]
+    paths = [storage.path("final", name) for name in names]
     tables = [ds.dataset(path, format="parquet", filesystem=storage.filesystem).to_table() for path in paths]
     if not tables:
         return pa.table({"trial_id": pa.array([], pa.int64())})

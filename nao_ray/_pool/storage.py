@@ -88,7 +88,11 @@ class Storage(ABC):
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
     def parts(self, folder: str) -> list[str]:
-        """Names of a folder's Parquet parts, in the order they were written."""
+        """Names of a folder's Parquet parts, in the order they were written.
+
+        Raises:
+            FileNotFoundError: a local folder is missing, e.g. for the moment of a compaction (see `patient`).
+        """
         return [name for name in self.entries(folder) if name.endswith(".parquet") and name[0] not in "._"]
 
     def exists(self, name: str) -> bool:
@@ -161,11 +165,16 @@ class LocalStorage(Storage):
         super().__init__(pafs.LocalFileSystem(), path, root)
 
     def entries(self, folder: str = "") -> list[str]:
-        # not pyarrow's listing, which leaves out names that vanish under it
-        try:
-            return sorted(os.listdir(self.path(folder) if folder else self.root))
-        except FileNotFoundError:
-            return []
+        with suppress(FileNotFoundError):
+            return self._listing(folder)
+        return []
+
+    def parts(self, folder: str) -> list[str]:
+        return [name for name in self._listing(folder) if name.endswith(".parquet") and name[0] not in "._"]
+
+    def _listing(self, folder: str) -> list[str]:
+        # not pyarrow's, which leaves out names that vanish under it
+        return sorted(os.listdir(self.path(folder) if folder else self.root))
 
     def make_folder(self, name: str = "") -> None:
         path = self.path(name) if name else self.root
@@ -181,7 +190,7 @@ class LocalStorage(Storage):
         try:
             with guard():
                 os.replace(hidden, path)
-            sync_folder(os.path.dirname(path))
+            self._sync_or_remove(path)
         except OSError as error:
             raise self.failed(name, error) from None
         finally:
@@ -201,6 +210,14 @@ class LocalStorage(Storage):
             with suppress(OSError):
                 os.unlink(hidden)
         return True
+
+    def _sync_or_remove(self, path: str) -> None:
+        """Make a new name durable; if that fails take it back, for its rows will be written again."""
+        try:
+            sync_folder(os.path.dirname(path))
+        except OSError:
+            os.unlink(path)
+            raise
 
     def _write_hidden(self, name: str, data: bytes | memoryview) -> str:
         folder, base = os.path.split(self.path(name))

@@ -29,8 +29,6 @@ def dataset(storage: Storage, folder: str) -> ds.Dataset:
     """The parts of `trials` or `events`, listed now; reading may raise FileNotFoundError (see `patient`)."""
     paths = [storage.path(folder, name) for name in storage.parts(folder)]
     if not paths:
-        if isinstance(storage, LocalStorage) and not storage.exists(folder):
-            raise FileNotFoundError(f"{storage.path(folder)}: No such file or directory")
         return ds.dataset(SCHEMAS[folder].empty_table())
     return ds.dataset(paths, schema=SCHEMAS[folder], format="parquet", filesystem=storage.filesystem)
 
@@ -63,9 +61,9 @@ def damage(storage: Storage, folder: str, name: str) -> str | None:
         return None  # merged meanwhile
     except (OSError, pa.ArrowException) as error:
         return f"truncated or damaged: {' '.join(str(error).split())}"
-    version = int((schema.metadata or {}).get(b"schema_version", b"0"))
-    if version > SCHEMA_VERSION:
-        return f"of schema version {version}, this nao_ray reads up to {SCHEMA_VERSION}"
+    version = (schema.metadata or {}).get(b"schema_version", b"none").decode("utf-8", "replace")
+    if version != str(SCHEMA_VERSION):
+        return f"of schema version {version}, this nao_ray has {SCHEMA_VERSION}"
     if folder in SCHEMAS and not schema.equals(SCHEMAS[folder]):
         wrong = set(schema) ^ set(SCHEMAS[folder])
         return f"not of the schema of {folder}/: {', '.join(sorted({field.name for field in wrong})) or 'column order'}"
@@ -74,7 +72,7 @@ def damage(storage: Storage, folder: str, name: str) -> str | None:
 
 def find_damaged(storage: Storage, folder: str) -> list[str]:
     """Names of the parts of a folder whose footers are unreadable, i.e. which are truncated."""
-    names = storage.parts(folder)
+    names = patient(lambda: storage.parts(folder))
     if isinstance(storage, LocalStorage):
         found = [damage(storage, folder, name) for name in names]
     else:
