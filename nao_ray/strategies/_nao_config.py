@@ -1,0 +1,132 @@
+"""Settings of the NAO strategy, and the published searches as presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from nao_ray.controllers.fit import FitConfig
+from nao_ray.controllers.sizes import SIZES, EpdConfig
+from nao_ray.strategies.base import StrategyConfig
+
+_ADAM = {"learning_rate": 1e-3, "schedule": "constant", "epochs": 1000, "trade_off": 0.8}
+_AS_PAPER = {"ranking": 0.0, "targets": "minmax", "unlabelled": 0, "members": 1}
+_ORDER = {"top_k": 100, "round_size": 300, "select": "order", "unit_steps": False, "neighbours": 0}
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "default": {},
+        # NAO without weight sharing, convolutional (sections 4.1 and 3.2, first column)
+        "paper_cnn": {
+            **_ORDER,
+            "seeds": 600,
+            "rounds": 2,
+            "step_sizes": (10.0, 20.0, 30.0),
+            "epd": "tf_nao_cnn",
+            "fit": {**_ADAM, **_AS_PAPER, "batch": 50, "weight_decay": 1e-4, "swap": False},
+        },
+        # NAO_pytorch V1's search (5.3): the pool stays at 600, the controller's weights live on
+        "nao_ws_v1": {
+            **_ORDER,
+            "seeds": 600,
+            "rounds": 4,
+            "step_sizes": 51,
+            "pool_size": 600,
+            "warm_start": True,
+            "epd": "v1",
+            "fit": {**_ADAM, **_AS_PAPER, "batch": 100, "weight_decay": 1e-4, "swap": True},
+        },
+        # NAO_pytorch V2's search (5.4): everything ever measured, ten twins each, a tenth held out
+        "v2": {
+            **_ORDER,
+            "seeds": 1000,
+            "rounds": 3,
+            "step_sizes": 51,
+            "warm_start": True,
+            "epd": "v2",
+            "fit": {**_ADAM, **_AS_PAPER, "batch": 100, "weight_decay": 0.0, "repeats": 10, "holdout": 0.1},
+        },
+    }
+)
+
+
+class NaoConfig(StrategyConfig):
+    """Settings of `Nao`; the preset gives what is not set."""
+
+    preset: Literal["default", "paper_cnn", "nao_ws_v1", "v2"] = "default"
+    mode: Literal["rounds", "steady"] = "rounds"
+    """`rounds` as the paper: the next round when the last is final; `steady`: a new fit every `refit_every` results."""
+    seeds: int = Field(default=24, ge=2)
+    """Random architectures before the first fit."""
+    seed_genotypes: tuple[str, ...] = ()
+    """Texts or published names to start from; random ones fill up to `seeds`."""
+    rounds: int | None = Field(default=None, ge=0)
+    """Controller rounds; None: until the budget ends."""
+    round_size: int = Field(default=18, ge=1)
+    """New architectures per fit."""
+    refit_every: int | None = Field(default=None, ge=1)
+    """Results between two fits when `steady`; None: `round_size`."""
+    top_k: int = Field(default=10, ge=1)
+    """Best trials a round starts from."""
+    step_sizes: tuple[float, ...] | int = Field(default=(0.25, 0.5, 1.0, 2.0, 4.0))
+    """Eta of the gradient steps, in the order tried; an integer n means 1, 2, ..., n."""
+    unit_steps: bool = True
+    """Eta counts in lengths of the encoder's outputs; false: in raw gradients, as published."""
+    select: Literal["predicted", "order"] = "predicted"
+    """`order`: the first new ones, as published; `predicted`: the best predicted of all new ones."""
+    spread_weight: float = 0.0
+    """Deviations of the ensemble added to the predicted score when selecting."""
+    neighbours: int = Field(default=0, ge=0)
+    """Mutants per source that compete with the decoded ones under `predicted`."""
+    random_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of each round that is random."""
+    pool_size: int | None = Field(default=None, ge=2)
+    """Fit on the newest round and the best of the others, so many in all; None: on everything."""
+    warm_start: bool = False
+    """Each fit continues the last one's weights; a replay then repeats the fits."""
+    epd: EpdConfig = EpdConfig(sigmoid=False)
+    """Size of the controller: a name of `controllers/sizes.py`, or its fields."""
+    fit: FitConfig = FitConfig()
+    device: str = "cpu"
+    """Where the controller is fitted, e.g. `cuda`; fits repeat bit for bit on the CPU alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:  # noqa: ANN401
+        if not isinstance(values, Mapping):
+            return values
+        preset = PRESETS.get(values.get("preset", "default"), {})
+        merged: dict[str, Any] = {**preset, **values}
+        for name in ("epd", "fit"):
+            if isinstance(values.get(name), Mapping):
+                merged[name] = {**_as_mapping(preset.get(name, {})), **values[name]}
+        return merged
+
+    @field_validator("epd", mode="before")
+    @classmethod
+    def _size_by_name(cls, value: Any) -> Any:  # noqa: ANN401
+        if not isinstance(value, str):
+            return value
+        if value not in SIZES:
+            raise ValueError(f"no size of this name; known: {', '.join(SIZES)}")
+        return SIZES[value]
+
+    @field_validator("step_sizes")
+    @classmethod
+    def _some_steps(cls, value: tuple[float, ...] | int) -> tuple[float, ...] | int:
+        if not value or (isinstance(value, int) and value < 1):
+            raise ValueError("expected at least one step size")
+        return value
+
+    @property
+    def schedule(self) -> tuple[float, ...]:
+        """The step sizes in the order tried."""
+        steps = self.step_sizes
+        return tuple(float(eta) for eta in range(1, steps + 1)) if isinstance(steps, int) else steps
+
+
+def _as_mapping(value: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    return SIZES[value].model_dump() if isinstance(value, str) else value

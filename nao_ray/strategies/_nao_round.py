@@ -1,0 +1,167 @@
+"""One controller round: from the fitted ensemble and the best trials to an ordered queue of new proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from nao_ray.controllers.ensemble import Ensemble
+from nao_ray.errors import GenotypeError
+from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
+from nao_ray.strategies._nao_config import NaoConfig
+from nao_ray.trial import Proposal
+
+_ETAS_AT_ONCE = 8  # step sizes decoded in one batch: a round that is full early decodes few in vain
+_TRIES = 200  # per proposal of a refill: mutants first, then random ones; then the space counts as used up
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What the strategy keeps of a finished trial."""
+
+    trial_id: int
+    genotype: Genotype
+    score: float | None
+    round: int
+    predicted_score: float | None
+    source_score: float | None
+    """Score of the trial it was derived from."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Rows decoded, and what became of them."""
+
+    decoded: int = 0
+    legal: int = 0
+    unique: int = 0
+    new: int = 0
+    refilled: int = 0
+
+    def row(self) -> dict[str, float | int | None]:
+        """Shares of the rows decoded: legal genotypes, distinct architectures, and new ones."""
+        of = self.decoded
+        shares = {"legal": self.legal, "unique": self.unique, "new": self.new}
+        return {f"share_{name}": count / of if of else None for name, count in shares.items()} | {
+            "num_decoded": of,
+            "num_refilled": self.refilled,
+        }
+
+
+@dataclass(slots=True)
+class Round:
+    """Candidates of one round, collected in order."""
+
+    space: SearchSpace[Any]
+    ensemble: Ensemble
+    config: NaoConfig
+    index: int
+    sources: Sequence[Observation]
+    """Best first."""
+    taken: set[str]
+    """Keys that are not proposed again; grows."""
+    generator: np.random.Generator
+    counts: Counts = field(default_factory=Counts)
+
+    def queue(self) -> list[Proposal]:
+        """`round_size` new proposals, best predicted first or in the order found; fewer in a space used up."""
+        config = self.config
+        random = round(config.random_share * config.round_size)
+        wanted = config.round_size - random
+        drafts = self._scored(self._candidates(wanted))
+        if config.select == "predicted":
+            drafts.sort(key=self._value, reverse=True)  # stable: ties stay in the order found
+        drafts = drafts[:wanted]
+        self.taken.update(draft.genotype.key for draft in drafts)
+        origins = [draft.genotype for draft in drafts[: config.top_k]] or [s.genotype for s in self.sources]
+        refill: list[Proposal] = []
+        for number in range(config.round_size - len(drafts)):
+            neighbour = number < wanted - len(drafts)
+            genotype = fresh(self.space, origins if neighbour else (), self.taken, self.generator)
+            if genotype is None:
+                break
+            self.counts.refilled += neighbour
+            self.taken.add(genotype.key)
+            refill.append(Proposal(genotype=genotype, round=self.index))
+        return drafts + self._scored(refill)
+
+    def _value(self, draft: Proposal) -> float:
+        assert draft.predicted_score is not None
+        assert draft.predicted_spread is not None
+        return draft.predicted_score + self.config.spread_weight * draft.predicted_spread
+
+    def _candidates(self, wanted: int) -> list[Proposal]:
+        found: dict[str, Proposal] = {}
+        for draft in self._decoded():
+            found.setdefault(draft.genotype.key, draft)
+            if self.config.select == "order" and len(found) >= wanted:
+                break
+        if self.config.select == "predicted":
+            for source in self.sources:
+                for _ in range(self.config.neighbours):
+                    genotype = self.space.mutate(source.genotype, self.generator)
+                    if genotype.key not in self.taken and genotype.key not in found:
+                        found[genotype.key] = Proposal(
+                            genotype=genotype, round=self.index, source_trial_id=source.trial_id
+                        )
+        return list(found.values())
+
+    def _decoded(self) -> Iterator[Proposal]:
+        """New architectures at the end of gradient steps, each once, in the order step size, source, member."""
+        etas = self.config.schedule
+        tokens = _tokens(self.space, [source.genotype for source in self.sources])
+        seen: set[str] = set()
+        for at in range(0, len(etas), _ETAS_AT_ONCE):
+            steps = self.ensemble.step(tokens, etas[at : at + _ETAS_AT_ONCE], self.config.unit_steps)
+            for row, decoded in enumerate(steps.tokens):
+                self.counts.decoded += 1
+                try:
+                    genotype = self.space.canonical(self.space.decode(decoded))
+                except GenotypeError:
+                    continue  # the masks forbid it; counted as not legal if a space's mask is too wide
+                self.counts.legal += 1
+                if genotype.key in seen:
+                    continue
+                seen.add(genotype.key)
+                self.counts.unique += 1
+                if genotype.key in self.taken:
+                    continue
+                self.counts.new += 1
+                yield Proposal(
+                    genotype=genotype,
+                    embedding=tuple(steps.points[row].tolist()),
+                    round=self.index,
+                    source_trial_id=self.sources[steps.sources[row]].trial_id,
+                    source_step_size=float(steps.step_sizes[row]),
+                )
+
+    def _scored(self, drafts: list[Proposal]) -> list[Proposal]:
+        if not drafts:
+            return []
+        mean, spread = self.ensemble.predict(_tokens(self.space, [draft.genotype for draft in drafts]))
+        return [
+            replace(draft, predicted_score=float(m), predicted_spread=float(s))
+            for draft, m, s in zip(drafts, mean, spread, strict=True)
+        ]
+
+
+def fresh(
+    space: SearchSpace[Any], origins: Sequence[Genotype], taken: set[str], generator: np.random.Generator
+) -> Genotype | None:
+    """An architecture that is not taken: a neighbour of an origin, else a random one, else None; always ends."""
+    for _ in range(_TRIES if origins else 0):
+        genotype = space.mutate(origins[int(generator.integers(len(origins)))], generator)
+        if genotype.key not in taken:
+            return genotype
+    for _ in range(_TRIES):
+        genotype = space.sample(generator)
+        if genotype.key not in taken:
+            return genotype
+    return None
+
+
+def _tokens(space: SearchSpace[Any], genotypes: Sequence[Genotype]) -> Tokens:
+    return np.stack([space.encode(genotype) for genotype in genotypes])

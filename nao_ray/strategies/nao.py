@@ -1,0 +1,242 @@
+"""Neural Architecture Optimization: gradient steps in the embedding space of an encoder-predictor-decoder.
+
+Luo, Tian, Qin, Chen, Liu, "Neural Architecture Optimization", NeurIPS 2018, arXiv 1808.07233. Random seeds; then per
+round: fit the controller to every score so far, step from the best architectures along the predictor's gradient,
+decode, and measure what is new.
+
+Fit j and its queue of proposals are a function of the config, the seed and the trials the fit was given, so nothing
+of them has to be stored. Proposal k is the first of the queue that was never asked.
+
+Differs from the paper: an architecture and its twins are one and never asked twice; a round that runs dry is filled
+with mutants of its own proposals; `default` decodes more than it needs and asks the best predicted ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nao_ray import rng as streams
+from nao_ray.controllers.ensemble import Ensemble, one_thread
+from nao_ray.controllers.fit import FitReport, fit
+from nao_ray.controllers.measures import rank_correlation
+from nao_ray.spaces.base import Genotype, SearchSpace
+from nao_ray.strategies._nao_config import NaoConfig
+from nao_ray.strategies._nao_round import Observation, Round, fresh
+from nao_ray.strategies.base import Strategy
+from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
+
+_MIN_COMPLETED = 2  # trials with a score a fit needs; a round with fewer is random
+
+
+class Nao(Strategy[NaoConfig]):
+    """Seeds, then rounds of the controller."""
+
+    Config = NaoConfig
+
+    def __init__(self, space: SearchSpace[Any], config: NaoConfig, seed: int, fidelity: Fidelity) -> None:
+        super().__init__(space, config, seed, fidelity)
+        given = (space.canonical(space.parse(text)) for text in config.seed_genotypes)
+        self._given: list[Genotype] = list(dict.fromkeys(given))
+        self._num_seeds = max(config.seeds, len(self._given))
+        self._told: list[Observation] = []
+        self._scores: dict[int, float] = {}
+        self._rounds: dict[int, int] = {}
+        self._fitted: tuple[int, Ensemble] | None = None
+        self._current: tuple[int, list[Proposal]] = (-1, [])
+        self._rows: list[Diagnostics] = []
+        self._used_up = False
+
+    # -- proposals ----------------------------------------------------------------------------------------
+
+    def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
+        if self.done:
+            return None
+        if k < self._num_seeds:
+            return self._seed(k, rng)
+        index = self._fit_index(k)
+        if index is None:
+            return None
+        if index == 0:  # steady, and too few results for a fit: keep the workers busy
+            return self._new(rng, (), 0)
+        for draft in self._queue(index):
+            if draft.genotype.key not in self.visited:
+                return draft
+        return self._new(rng, [draft.genotype for draft in self._queue(index)], index)
+
+    @property
+    def done(self) -> bool:
+        limit = self._limit
+        return self._used_up or (limit is not None and self.num_asked >= limit)
+
+    @property
+    def _limit(self) -> int | None:
+        rounds = self.config.rounds
+        return None if rounds is None else self._num_seeds + rounds * self.config.round_size
+
+    def _seed(self, k: int, rng: np.random.Generator) -> Proposal | None:
+        if k < len(self._given):
+            return Proposal(genotype=self._given[k], round=0)
+        return self._new(rng, (), 0)
+
+    def _new(self, rng: np.random.Generator, origins: Sequence[Genotype], index: int) -> Proposal | None:
+        genotype = fresh(self.space, origins, self.visited, rng)
+        self._used_up = genotype is None
+        return None if genotype is None else Proposal(genotype=genotype, round=index)
+
+    def _fit_index(self, k: int) -> int | None:
+        """Which fit proposal k comes from; None: wait for results; 0: random, there is no fit yet."""
+        if self.config.mode == "rounds":
+            index = 1 + (k - self._num_seeds) // self.config.round_size
+            return index if self.num_told >= self._fit_at(index) else None
+        return max(0, 1 + (self.num_told - self._fit_at(1)) // (self.config.refit_every or self.config.round_size))
+
+    def _fit_at(self, index: int) -> int:
+        """Number of results fit `index` (from 1) is given."""
+        if self.config.mode == "rounds":
+            return self._num_seeds + (index - 1) * self.config.round_size
+        first = max(2, 3 * self._num_seeds // 4)  # the slowest seeds do not hold up the first fit
+        return first + (index - 1) * (self.config.refit_every or self.config.round_size)
+
+    # -- fits ---------------------------------------------------------------------------------------------
+
+    def _queue(self, index: int) -> list[Proposal]:
+        if self._current[0] != index:
+            self._current = (index, self._make_queue(index))
+        return self._current[1]
+
+    def _make_queue(self, index: int) -> list[Proposal]:
+        known = self._known(index)
+        sources = sorted(_completed(known), key=lambda seen: (-(seen.score or 0.0), seen.trial_id))
+        row: dict[str, float | int | str | None] = {"round": index, "num_trials": len(sources)}
+        queue: list[Proposal] = []
+        if len(sources) >= _MIN_COMPLETED:
+            with one_thread():
+                ensemble, report = self._fit(index)
+                generation = Round(
+                    space=self.space,
+                    ensemble=ensemble,
+                    config=self.config,
+                    index=index,
+                    sources=sources[: self.config.top_k],
+                    taken={seen.genotype.key for seen in known},
+                    generator=streams.child(self.seed, "round", index),
+                )
+                queue = generation.queue()
+            row |= report.row() | generation.counts.row() | {"predicted_gain": self._predicted_gain(queue)}
+        self._rows.append(row | self._outcome(index - 1, known))
+        return queue
+
+    def _known(self, index: int) -> list[Observation]:
+        """The results fit `index` is given, by trial id."""
+        count = self._fit_at(index)
+        if self.config.mode == "rounds":
+            known = [seen for seen in self._told if seen.trial_id < count]
+        else:
+            known = self._told[:count]
+        return sorted(known, key=lambda seen: seen.trial_id)
+
+    def _fit(self, index: int) -> tuple[Ensemble, FitReport]:
+        """Fit `index`, with the fits before it where their weights live on."""
+        start, first = None, index
+        if self.config.warm_start:
+            first = 1
+            if self._fitted is not None and self._fitted[0] < index:
+                first, start = self._fitted[0] + 1, self._fitted[1]
+        for number in range(first, index + 1):
+            pool = self._pool(number)
+            if len(pool) < _MIN_COMPLETED:
+                continue
+            ensemble, report = fit(
+                self.space,
+                np.stack([self.space.encode(seen.genotype) for seen in pool]),
+                np.array([seen.score for seen in pool], dtype=np.float64),
+                epd=self.config.epd,
+                config=self.config.fit,
+                seed=self.seed,
+                index=number,
+                start=start,
+                device=self.config.device,
+            )
+            start = ensemble
+        self._fitted = (index, ensemble)
+        return ensemble, report
+
+    def _pool(self, index: int) -> list[Observation]:
+        """The completed trials a fit is trained on, by trial id."""
+        completed = _completed(self._known(index))
+        size = self.config.pool_size
+        if size is None or len(completed) <= size:
+            return completed
+        new = [seen for seen in completed if seen.round == index - 1][-size:]
+        old = [seen for seen in completed if seen.round != index - 1]
+        best = sorted(old, key=lambda seen: (-(seen.score or 0.0), seen.trial_id))[: size - len(new)]
+        return sorted(new + best, key=lambda seen: seen.trial_id)
+
+    # -- results ------------------------------------------------------------------------------------------
+
+    def note_asked(self, proposal: Proposal) -> None:
+        self._rounds[proposal.trial_id] = proposal.round or 0
+
+    def observe(self, trial: Trial) -> None:
+        if (score := trial.score) is not None:
+            self._scores[trial.trial_id] = score
+        proposal = trial.proposal
+        source = proposal.source_trial_id
+        self._told.append(
+            Observation(
+                trial_id=trial.trial_id,
+                genotype=proposal.genotype,
+                score=score,
+                round=proposal.round or 0,
+                predicted_score=proposal.predicted_score,
+                source_score=None if source is None else self._scores.get(source),
+            )
+        )
+        if self.num_told == self._limit:  # no fit will report on the last round
+            last = max(self._rounds.values())
+            row: dict[str, float | int | str | None] = {"round": last + 1, "num_trials": len(self._scores)}
+            self._rows.append(row | self._outcome(last, self._told))
+
+    def diagnostics(self) -> list[Diagnostics]:
+        """One row per fit, with what became of the round before it; a closing row after the last round.
+
+        Columns: those of `FitReport`; `share_legal`, `share_unique`, `share_new` of `num_decoded` rows;
+        `num_refilled`; `predicted_gain` over the source trials' scores; `previous_realised_gain`,
+        `previous_predicted_gain` and `previous_rank_correlation` (predicted against measured).
+        """
+        rows, self._rows = self._rows, []
+        return rows
+
+    def _predicted_gain(self, queue: Sequence[Proposal]) -> float | None:
+        gains = [
+            draft.predicted_score - self._scores[draft.source_trial_id]
+            for draft in queue
+            if draft.predicted_score is not None and draft.source_trial_id is not None
+        ]
+        return float(np.mean(gains)) if gains else None
+
+    @staticmethod
+    def _outcome(index: int, known: Sequence[Observation]) -> dict[str, float | int | str | None]:
+        finished = [
+            (seen.score, seen.predicted_score, seen.source_score)
+            for seen in known
+            if seen.round == index and seen.score is not None and seen.predicted_score is not None
+        ]
+        pairs = np.array([(score, predicted) for score, predicted, _ in finished], dtype=np.float64).reshape(-1, 2)
+        gains = np.array(
+            [(score - source, predicted - source) for score, predicted, source in finished if source is not None],
+            dtype=np.float64,
+        ).reshape(-1, 2)
+        correlation = rank_correlation(pairs[:, 0], pairs[:, 1])
+        return {
+            "previous_realised_gain": float(gains[:, 0].mean()) if len(gains) else None,
+            "previous_predicted_gain": float(gains[:, 1].mean()) if len(gains) else None,
+            "previous_rank_correlation": None if np.isnan(correlation) else correlation,
+        }
+
+
+def _completed(observations: Sequence[Observation]) -> list[Observation]:
+    return [seen for seen in observations if seen.score is not None]
