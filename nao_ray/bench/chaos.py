@@ -43,9 +43,8 @@ run(RunConfig.load(sys.argv[1]), sys.argv[2])
 """
 _PATIENCE = 120.0
 """Seconds without any progress after which the search counts as hung."""
-_MAY_DIFFER = frozenset(
-    "attempt node device wall_seconds device_seconds peak_memory_bytes asked_at started_at finished_at".split()
-)
+_TIMES = ("asked_at", "started_at", "finished_at", "wall_seconds", "device_seconds")
+_MAY_DIFFER = frozenset((*_TIMES, "attempt", "node", "device", "peak_memory_bytes"))
 """Columns that differ between two runs of one search."""
 
 
@@ -144,10 +143,9 @@ def search(config: RunConfig, pool: Path, faults: Sequence[tuple[str, int, float
 
 def num_finished(pool: Path) -> int:
     """Finished trials of a pool that is being written."""
-    try:
-        return len(pd.read_parquet(pool / "trials", columns=["trial_id"]))
-    except OSError:  # not there yet, or just being compacted
+    if not Pool.exists(pool):
         return 0
+    return len(Pool.open(pool).trials(["trial_id"]))
 
 
 def differences(config: RunConfig, pool: Path, unbroken: Path | None) -> list[str]:
