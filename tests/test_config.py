@@ -1,0 +1,129 @@
+"""Configs: read, refused, written back."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import yaml
+
+import nao_ray
+from nao_ray.config import RunConfig
+from nao_ray.errors import ConfigError
+
+TEXT = """
+name: small
+seed: 3
+space: nao_cnn_small
+task: synthetic
+evaluator: {name: closed_form, noise: 0.01}
+strategy: random_search
+budget: {trials: 5}
+"""
+PRESETS = sorted((Path(nao_ray.__file__).parent / "presets").glob("*.yaml"))
+
+
+def test_short_and_long_forms_are_one():
+    long = TEXT.replace("space: nao_cnn_small", "space: {name: nao_cnn_small}")
+    assert RunConfig.parse(TEXT) == RunConfig.parse(long)
+
+
+def test_canonical_yaml_reads_back():
+    config = RunConfig.parse(TEXT)
+    text = config.to_yaml()
+    again = RunConfig.parse(text)
+    assert again.to_yaml() == text
+    assert again.make_strategy().seed == 3
+    written = yaml.safe_load(text)
+    assert written["workers"]["max_attempts"] == 3, "defaults are written out"
+    assert written["evaluator"]["noise"] == 0.01
+    assert list(written) == ["name", "seed", "space", "task", "evaluator", "strategy", "budget", "workers"]
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_presets_are_valid_and_named_like_their_file(path):
+    config = RunConfig.load(path)
+    assert config.name == path.stem
+    assert config.make_strategy().space.name == config.space.name
+
+
+def test_there_are_presets():
+    assert {"digits", "smoke"} <= {path.stem for path in PRESETS}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("seed: 3", "sead: 3", "unknown key sead"),
+        ("noise: 0.01", "nois: 0.01", "unknown key evaluator.nois"),
+        ("budget: {trials: 5}", "budget: {trials: 5, hour: 1}", "unknown key budget.hour"),
+        ("seed: 3", "seed: three", "seed: .*got 'three'"),
+        ("seed: 3", "seed: -1", "seed: .*got -1"),
+        ("noise: 0.01", "noise: much", "evaluator.noise: .*got 'much'"),
+        ("budget: {trials: 5}", "budget: {trials: 0}", "budget.trials: .*got 0"),
+        ("budget: {trials: 5}", "budget: {}", "give trials, hours, or both"),
+        ("budget: {trials: 5}", "", "budget is missing"),
+        ("space: nao_cnn_small", "space: nao_cnn_smal", "did you mean nao_cnn_small"),
+        ("space: nao_cnn_small", "space: {name: nao_cnn_small, nodes: 7}", "unknown key space.nodes"),
+        ("name: small", "name: ../small", "name: "),
+        ("task: synthetic", "task: {}", "task.name is missing"),
+        ("task: synthetic", "task: [1, 2]", "task: "),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(old, new, told):
+    assert old in TEXT
+    with pytest.raises(ConfigError, match=told) as caught:
+        RunConfig.parse(TEXT.replace(old, new), where="my.yaml")
+    assert str(caught.value).startswith("my.yaml: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "just text", "- a\n- b", "a: [", "\x00"])
+def test_what_is_no_config_is_refused(text):
+    with pytest.raises(ConfigError, match=r"^my\.yaml: "):
+        RunConfig.parse(text, where="my.yaml")
+
+
+def test_yaml_cannot_make_objects():
+    with pytest.raises(ConfigError, match="not YAML"):
+        RunConfig.parse(TEXT + "extra: !!python/object/apply:os.getcwd []")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml"):
+        RunConfig.load(tmp_path / "none.yaml")
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"bytes\.yaml"):
+        RunConfig.load(tmp_path / "bytes.yaml")
+
+
+def test_overrides():
+    config = RunConfig.parse(
+        TEXT, ("budget.trials=9", "task.size=12", "workers.retry=[nan]", "strategy.name=random_search", "seed=4")
+    )
+    assert config.budget.trials == 9
+    assert config.task.settings == {"size": 12}
+    assert config.workers.retry == ("nan",)
+    assert config.seed == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("budget.trials", "expected section.key=value"),
+        ("=3", "expected section.key=value"),
+        ("budget..trials=3", "expected section.key=value"),
+        ("budget.trials=[", "is not YAML"),
+        ("budget.trails=3", "unknown key budget.trails"),
+        ("nonsense=3", "unknown key nonsense"),
+    ],
+)
+def test_bad_overrides_are_named(override, told):
+    with pytest.raises(ConfigError, match=told):
+        RunConfig.parse(TEXT, (override,))
+
+
+def test_configs_are_frozen_and_travel():
+    config = RunConfig.parse(TEXT)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 5
+    assert pickle.loads(pickle.dumps(config)) == config

@@ -1,0 +1,140 @@
+"""Imports go to lower floors only; torch and ray are imported where they belong."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nao_ray
+
+ROOT = Path(nao_ray.__file__).parent
+FLOORS = [
+    {"errors", "rng"},
+    {"spaces"},
+    {"trial", "networks", "tasks"},
+    {"pool", "_pool", "training"},
+    {"evaluators", "controllers", "report"},
+    {"strategies"},
+    {"search"},
+    {"registry"},
+    {"config"},
+    {"service"},
+    {"bench"},
+    {"cli", "progress"},
+]
+ALLIES = [{"pool", "_pool"}, {"cli", "progress"}]
+"""Modules of one floor that are parts of one thing."""
+WITHOUT_TORCH = [
+    "spaces.nao_cnn",
+    "spaces.nao_cnn_small",
+    "spaces.nao_cnn_middle",
+    "trial",
+    "pool",
+    "search.loop",
+    "search.simulated",
+    "report.render",
+    "strategies.base",
+    "evaluators.base",
+    "tasks.base",
+    "config",
+    "cli",
+]
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__main__.py")
+
+
+def _unit(module: str) -> str:
+    """`nao_ray.networks.ops` -> `networks`; the parts of the command line are one unit."""
+    parts = module.split(".")
+    unit = parts[1] if len(parts) > 1 else ""
+    return "cli" if unit.startswith("cli") else unit
+
+
+def _floor(unit: str) -> int:
+    for number, units in enumerate(FLOORS):
+        if unit in units:
+            return number
+    raise AssertionError(f"{unit} has no floor: add it to FLOORS")
+
+
+def _imports(path: Path) -> list[str]:
+    """Everything a file imports, wherever in it."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.append(node.module)
+            if node.module == "nao_ray":
+                found += [f"nao_ray.{alias.name}" for alias in node.names]
+    return found
+
+
+def _module(path: Path) -> str:
+    return ".".join(("nao_ray", *path.relative_to(ROOT).with_suffix("").parts))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_down(path):
+    unit = _unit(_module(path))
+    if unit == "__init__":  # the package itself: the public names, bound late
+        return
+    for name in _imports(path):
+        if not name.startswith("nao_ray."):
+            continue
+        target = _unit(name)
+        if target in (unit, "__version__") or any({unit, target} <= allies for allies in ALLIES):
+            continue
+        if target == "build_network":
+            target = "networks"
+        assert _floor(target) < _floor(unit), f"{unit} (floor {_floor(unit)}) imports {name} (floor {_floor(target)})"
+
+
+def test_the_reader_of_imports_sees_hidden_ones(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text(
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nao_ray.pool import Pool\n"
+        "def f():\n    import ray\n    from nao_ray import cli\n"
+    )
+    assert {"nao_ray.pool", "ray", "nao_ray.cli"} <= set(_imports(path))
+
+
+def test_only_the_service_imports_ray():
+    importers = {_unit(_module(path)) for path in MODULES if any(_is_ray(name) for name in _imports(path))}
+    assert "service" in importers
+    assert importers <= {"service", "bench"}
+
+
+def _is_ray(name: str) -> bool:
+    return name == "ray" or name.startswith("ray.")
+
+
+@pytest.mark.parametrize("folder", sorted(path.parent for path in ROOT.glob("*/__init__.py")), ids=lambda p: p.name)
+def test_a_subpackage_begins_with_a_docstring_alone(folder):
+    body = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
+    assert len(body) == 1
+    assert isinstance(body[0], ast.Expr)
+
+
+def test_light_modules_import_neither_torch_nor_ray():
+    program = "import sys\n"
+    for name in WITHOUT_TORCH:
+        program += f"import nao_ray.{name}\n"
+        program += f"assert 'torch' not in sys.modules, 'nao_ray.{name} imports torch'\n"
+        program += f"assert 'ray' not in sys.modules, 'nao_ray.{name} imports ray'\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_command_line_starts_without_heavy_libraries():
+    program = "import sys, nao_ray.cli\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & {"torch", "ray", "pandas", "pyarrow", "matplotlib", "duckdb", "sklearn"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
