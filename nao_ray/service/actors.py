@@ -7,6 +7,8 @@ Plain classes; the executor and the proposer turn them into actors that Ray neve
 from __future__ import annotations
 
 import gc
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,13 +110,13 @@ def cause(error: ray.exceptions.RayTaskError) -> BaseException:
 
 
 def one_line(error: ray.exceptions.RayTaskError) -> str:
-    """What was raised in the actor, on one line."""
-    return describe(cause(error))
+    """What was raised in the actor, and where, on one line."""
+    frames = re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+), in (\w+)', error.traceback_str)
+    where = " (in {2}, {0}:{1})".format(*frames[-1]) if frames else ""
+    return describe(cause(error)) + where
 
 
 def _place() -> Place:
-    import os
-
     return Place(ray.get_runtime_context().get_node_id(), os.getpid())
 
 

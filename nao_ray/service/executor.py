@@ -247,16 +247,17 @@ class RayExecutor:
     def _end_overdue(self) -> None:
         now, limit = self._clock.seconds(), self._plan.timeout_seconds
         for worker in [worker for worker in self._workers if worker.job is not None]:
+            self._hear(worker, now)
             if limit is not None and now - worker.since > limit:
                 self._fail(worker, FailureKind.TIMEOUT, f"took longer than workers.timeout_seconds {limit:g}")
             elif now - worker.heard > self._plan.silent_seconds:
                 self._fail(worker, FailureKind.LOST, f"no sign of life for {now - worker.heard:.0f} s")
             elif worker.ping is None and now - worker.heard > self._plan.ping_seconds:
                 worker.ping = worker.actor.ping.options(concurrency_group="control").remote()
-            elif worker.ping is not None:
-                self._hear(worker, now)
 
     def _hear(self, worker: _Worker, now: float) -> None:
+        if worker.ping is None:
+            return
         try:
             ray.get(worker.ping, timeout=0)
         except GetTimeoutError:

@@ -1,0 +1,79 @@
+"""Evaluators and strategies that do, on a worker, what must not end a search."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from nao_ray.errors import DataError
+from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
+from nao_ray.spaces.base import Genotype
+from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
+from nao_ray.strategies.base import Strategy, StrategyConfig
+from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
+from nao_ray.trial import Fidelity, Measurement, Proposal, Trial
+
+GENOTYPE = Genotype("nao_cnn_small", NaoCnnSmall.published["NAONet-B"])
+
+
+class Obedient(Evaluator[EvaluatorConfig]):
+    """Does what the proposal's number says, once: a file marks that it was done."""
+
+    def __init__(self, orders: dict[int, str], folder: str | Path) -> None:
+        super().__init__(NaoCnnSmall(), Synthetic(SyntheticConfig()), EvaluatorConfig())
+        self.orders, self.folder = orders, Path(folder)
+
+    @classmethod
+    def fidelity(cls, config: EvaluatorConfig) -> Fidelity:  # noqa: ARG003
+        return Fidelity()
+
+    def evaluate(self, proposal: Proposal) -> Measurement:
+        mark = self.folder / f"{proposal.trial_id}"
+        order = "" if mark.exists() else self.orders.get(proposal.trial_id, "")
+        mark.write_text(str(os.getpid()))
+        what, _, argument = order.partition(" ")
+        if what == "sleep":
+            time.sleep(float(argument))
+        elif what == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif what == "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif what == "raise":
+            raise RuntimeError(argument)
+        return Measurement(valid_accuracy=0.5)
+
+
+def obedient(orders: dict[int, str], folder: str | Path) -> Any:
+    return lambda: Obedient(orders, folder)
+
+
+def no_data() -> Evaluator[Any]:
+    raise DataError("no images in /data: give task.folder")
+
+
+def no_library() -> Evaluator[Any]:
+    raise ImportError("libnothing.so: cannot open")
+
+
+class Counting(Strategy[StrategyConfig]):
+    """Random search that may raise, die at the n-th request, or die at every one."""
+
+    def __init__(self, what: str = "", folder: str | Path = ".") -> None:
+        super().__init__(NaoCnnSmall(), StrategyConfig(), 0, Fidelity())
+        self.what, self.mark = what, Path(folder) / "died"
+
+    def propose(self, k: int, rng: Any) -> Proposal | None:
+        if self.what == "raise":
+            raise ZeroDivisionError("division by zero")
+        if self.what == "die always" or (self.what == "die once" and k == 3 and not self.mark.exists()):
+            self.mark.touch()
+            os._exit(1)
+        return Proposal(genotype=self.space.sample(rng))
+
+    def observe(self, trial: Trial) -> None:
+        pass
+
+
+def counting(what: str = "", folder: str | Path = ".") -> Any:
+    return lambda: Counting(what, folder)

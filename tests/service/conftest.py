@@ -1,0 +1,27 @@
+"""One local Ray per test module; node tests make their own cluster."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+sys.path.insert(0, str(Path(__file__).parent))
+import _misbehaving
+
+ray.cloudpickle.register_pickle_by_value(_misbehaving)  # workers cannot import the tests
+
+
+@pytest.fixture(scope="module")
+def ray_local():
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=80 * 2**20,
+        log_to_driver=False,
+        configure_logging=False,
+        namespace="test",
+    )
+    yield
+    ray.shutdown()
