@@ -130,7 +130,10 @@ class _interruptible:  # noqa: N801 - reads as a word of the language
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            typer.echo(f"nao-ray: interrupted; nao-ray resume {self.pool} goes on", err=True)
+            from nao_ray.pool import Pool
+
+            what = f"; nao-ray resume {self.pool} goes on" if Pool.exists(self.pool) else " before the search began"
+            typer.echo(f"nao-ray: interrupted{what}", err=True)
             raise typer.Exit(INTERRUPTED)
 
 

@@ -81,8 +81,6 @@ class Progress:
             self._bar = RichProgress(*columns, console=self._console, transient=True)
             self._task = self._bar.add_task(self._name, total=None, line="starting")
             self._bar.start()
-        else:
-            self._console.print(f"{self._name}: starting", markup=False)
         return self
 
     def __exit__(
