@@ -34,7 +34,7 @@ class GaussianProcess:
     def __init__(self, features: Tensor, targets: Tensor, unit: float) -> None:
         self.features = features.double()
         distances = _squared_distances(self.features, self.features)
-        best: tuple[float, float, Tensor, Tensor] | None = None
+        best: tuple[float, float, float, Tensor, Tensor] | None = None
         for length in LENGTHS:
             kernel = torch.exp(-distances / (2 * (length * unit) ** 2))
             for noise in NOISES:
@@ -42,18 +42,29 @@ class GaussianProcess:
                 weights = torch.cholesky_solve(targets.double()[:, None], factor)
                 likelihood = float(-0.5 * targets.double() @ weights[:, 0] - factor.diagonal().log().sum())
                 if best is None or likelihood > best[0]:
-                    best = (likelihood, length * unit, factor, weights)
+                    best = (likelihood, length * unit, noise, factor, weights)
         assert best is not None
         self.log_likelihood = best[0] - 0.5 * len(targets) * math.log(2 * math.pi)
         self.length = best[1]
-        self._factor, self._weights = best[2], best[3]
+        self.noise = best[2]
+        self._factor, self._weights = best[3], best[4]
 
     def posterior(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``[M]`` and standard deviation ``[M]`` of the noise-free function at ``[M, D]``; differentiable."""
-        cross = torch.exp(-_squared_distances(features.double(), self.features) / (2 * self.length**2))
-        mean = (cross @ self._weights)[:, 0]
-        explained = torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
+        mean, explained = self._condition(features)
         return mean, (1 - explained.square().sum(dim=0)).clamp_min(1e-9).sqrt()
+
+    def joint(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``[M]`` and covariance ``[M, M]`` of the noise-free function at ``[M, D]``."""
+        mean, explained = self._condition(features)
+        return mean, self._kernel(features.double(), features.double()) - explained.T @ explained
+
+    def _condition(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        cross = self._kernel(features.double(), self.features)
+        return (cross @ self._weights)[:, 0], torch.linalg.solve_triangular(self._factor, cross.T, upper=False)
+
+    def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.exp(-_squared_distances(a, b) / (2 * self.length**2))
 
 
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:

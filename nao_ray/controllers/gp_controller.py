@@ -1,0 +1,118 @@
+"""A controller whose predictor is a Gaussian process: encoder and decoder pretrained, a posterior in closed form.
+
+The process stands on the descriptors of the arch graph. For a genotype they are known; for a point of the embedding
+space the readout gives them, so the gradient of an upper confidence bound leads from the point to a better one
+(Srinivas, Krause, Kakade, Seeger, ICML 2010, arXiv 0912.3995), which is decoded as in NAO. What is asked but not yet
+measured counts as measured at its predicted value (Desautels, Krause, Burdick, JMLR 2014), so parallel workers are
+given different things.
+
+Legend: `N` scored genotypes, `M` others, `L` tokens per genotype, `A` step sizes, `H` hidden, `R` decoded rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nao_ray.controllers.ensemble import Floats, Steps
+from nao_ray.controllers.epd import additive_mask
+from nao_ray.controllers.gp import GaussianProcess, normal_scores
+from nao_ray.controllers.pretraining import Pretrained
+from nao_ray.spaces.base import SearchSpace, Tokens
+
+
+class GpController:
+    """Posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2; `beta` weighs the spread in the bound."""
+
+    def __init__(
+        self, space: SearchSpace[Any], pretrained: Pretrained, tokens: Tokens, scores: Floats, beta: float
+    ) -> None:
+        self.space = space
+        self.beta = beta
+        self._pretrained = pretrained
+        targets = normal_scores(scores)
+        features = pretrained.features(space, tokens)
+        self._gp = GaussianProcess(features, torch.from_numpy(targets), unit=1.0)
+        self._targets, first = np.unique(targets, return_index=True)
+        self._scores = scores[first]
+        self._mask = additive_mask(torch.from_numpy(space.token_mask))
+
+    @torch.no_grad()
+    def predict(self, tokens: Tokens) -> tuple[Floats, Floats]:
+        """Mean ``[M]`` and spread ``[M]`` of the predicted scores of ``[M, L]`` tokens, in units of the scores."""
+        mean, spread = self._gp.posterior(self._pretrained.features(self.space, tokens))
+        middle, high = self._to_scores(mean.numpy()), self._to_scores((mean + spread).numpy())
+        low = self._to_scores((mean - spread).numpy())
+        return middle, (high - low) / 2
+
+    @torch.no_grad()
+    def choose(self, tokens: Tokens, count: int, pending: Tokens) -> list[int]:
+        """Up to `count` rows of ``[M, L]`` tokens, by the bound, each as if those before it, and `pending`, were known.
+
+        Conditioning on a point at its own predicted value leaves every mean and shrinks the spread near it.
+        """
+        rows = np.concatenate([pending, tokens])
+        mean, covariance = self._gp.joint(self._pretrained.features(self.space, rows))
+        for row in range(len(pending)):
+            covariance = self._observed(covariance, row)
+        chosen: list[int] = []
+        open_rows = torch.arange(len(rows)) >= len(pending)
+        for _ in range(min(count, len(tokens))):
+            bound = mean + self.beta * covariance.diagonal().clamp_min(0).sqrt()
+            best = int(torch.where(open_rows, bound, -torch.inf).argmax())
+            open_rows[best] = False
+            covariance = self._observed(covariance, best)
+            chosen.append(best - len(pending))
+        return chosen
+
+    def _observed(self, covariance: Tensor, row: int) -> Tensor:
+        column = covariance[:, row]
+        return covariance - column[:, None] * column[None] / (covariance[row, row].clamp_min(0) + self._gp.noise)
+
+    @torch.no_grad()
+    def reconstruct(self, tokens: Tokens) -> Tokens:
+        """Greedy decode ``[M, L]`` of the encoded tokens."""
+        epd = self._pretrained.epd
+        return epd.decode(epd.encode(torch.from_numpy(tokens)), self._mask).numpy()
+
+    def step(self, tokens: Tokens, step_sizes: Sequence[float]) -> Steps:
+        """One step up the bound from each of ``[M, L]`` sources with each size, decoded; by step size, then source.
+
+        A size is in lengths of the encoder's (unit) outputs: gradients are scaled to a mean length of 1.
+        """
+        epd = self._pretrained.epd
+        sizes = torch.tensor(step_sizes).repeat_interleave(len(tokens))
+        sources = torch.arange(len(tokens)).repeat(len(step_sizes))
+        with torch.no_grad():
+            memory = epd.encode(torch.from_numpy(tokens))
+        gradient = self._gradient(memory)
+        length = gradient.norm(dim=-1).mean(dim=-1)[:, None, None].clamp_min(1e-12)
+        with torch.no_grad():
+            moved = F.normalize(memory[sources] + sizes[:, None, None] * (gradient / length)[sources], dim=-1)
+            points = epd.embed(moved)
+        return Steps(
+            tokens=epd.decode(moved, self._mask).numpy(),
+            points=points.double().numpy(),
+            sources=sources.numpy(),
+            step_sizes=sizes.double().numpy(),
+        )
+
+    def _gradient(self, memory: Tensor) -> Tensor:
+        with torch.enable_grad():
+            free = memory.detach().requires_grad_()
+            described = self._pretrained.readout(self._pretrained.epd.embed(free))
+            mean, spread = self._gp.posterior(described)
+            (gradient,) = torch.autograd.grad((mean + self.beta * spread).sum(), free)
+        return gradient
+
+    def _to_scores(self, targets: Floats) -> Floats:
+        """Targets back to scores: between the observed ones linearly, beyond them with the mean slope."""
+        slope = np.ptp(self._scores) / np.ptp(self._targets) if len(self._targets) > 1 else 0.0
+        inside = np.interp(targets, self._targets, self._scores)
+        beyond = targets - np.clip(targets, self._targets[0], self._targets[-1])
+        return inside + slope * beyond
