@@ -1,4 +1,4 @@
-"""One local Ray per test module; node tests make their own cluster."""
+"""One local Ray for all tests that need one; node tests make their own cluster."""
 
 import sys
 from pathlib import Path
@@ -12,16 +12,21 @@ import _misbehaving
 ray.cloudpickle.register_pickle_by_value(_misbehaving)  # workers cannot import the tests
 
 
-@pytest.fixture(scope="module")
-def ray_local():
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        object_store_memory=80 * 2**20,
-        log_to_driver=False,
-        configure_logging=False,
-        namespace="test",
-    )
+@pytest.fixture(scope="session", autouse=True)
+def _end_ray():
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def ray_local():
+    if not ray.is_initialized():
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            object_store_memory=80 * 2**20,
+            log_to_driver=False,
+            configure_logging=False,
+            namespace="test",
+        )
