@@ -6,6 +6,7 @@ search setting: N = 3, F = 32, 25 epochs. Imports without torch, so that a confi
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,6 +41,9 @@ class StandaloneConfig(EvaluatorConfig):
     data_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the training split that children see, classes in their proportions; validation is always whole."""
     recipe: Recipe = Field(default_factory=Recipe)
+    repeats: int = Field(default=1, ge=1)
+    """Networks trained per proposal, each from its own weights; the score is the mean of their accuracies. Several short
+    trainings rank small children better than one of the same cost, where all reach the same ceiling in the end."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """`auto`: the first CUDA device this process may use, else the CPU."""
 
@@ -67,29 +71,38 @@ class Standalone(Evaluator[StandaloneConfig]):
         )
 
     def evaluate(self, proposal: Proposal) -> Measurement:
+        seeds = [rng.child_seed(proposal.seed, "repeat", index) for index in range(self.config.repeats)]
+        measured: list[Measurement] = []
+        for seed in seeds:
+            measured.append(self._train(proposal, seed))
+            if not math.isfinite(measured[-1].score):
+                return _mean(measured)
+        return _mean(measured)
+
+    def _train(self, proposal: Proposal, seed: int) -> Measurement:
         import torch
 
         from nao_ray.networks.counting import count
         from nao_ray.training.fit import fit
 
         asked = proposal.fidelity
-        network = self._network(proposal)
+        network = self._network(proposal, seed)
         counts = count(network, self.task.image_shape)
         share = self.config.data_share if asked.data_share is None else asked.data_share
         epochs = self.config.epochs if asked.epochs is None else asked.epochs
         try:
-            measured = fit(network, self._data(share), self.config.recipe, epochs=epochs, seed=proposal.seed)
+            measured = fit(network, self._data(share), self.config.recipe, epochs=epochs, seed=seed)
         except torch.OutOfMemoryError:
             del network
             torch.cuda.empty_cache()  # the next child starts with the whole device
             raise
         return replace(measured, num_params=counts.num_params, macs=counts.macs)
 
-    def _network(self, proposal: Proposal) -> ImageStack:
+    def _network(self, proposal: Proposal, seed: int) -> ImageStack:
         from nao_ray.networks.derived import build
 
         asked, config, task = proposal.fidelity, self.config, self.task
-        with rng.torch_seeded(proposal.seed, "weights"):
+        with rng.torch_seeded(seed, "weights"):
             return build(
                 self.space.lower(proposal.genotype),
                 network=task.network,
@@ -121,3 +134,24 @@ class Standalone(Evaluator[StandaloneConfig]):
         if self.config.device != "auto":
             return torch.device(self.config.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _mean(parts: list[Measurement]) -> Measurement:
+    """Of the trainings of one proposal: mean scores, added times, the largest memory; NaN if one is."""
+
+    def mean(values: list[float]) -> float:
+        return math.fsum(values) / len(values)
+
+    def given(name: str) -> list[float]:
+        return [value for part in parts if (value := getattr(part, name)) is not None]
+
+    epochs = zip(*(part.curve or () for part in parts), strict=False)  # a training that failed has a shorter curve
+    return replace(
+        parts[-1],
+        valid_accuracy=mean(given("valid_accuracy")),
+        valid_loss=mean(given("valid_loss")),
+        curve=tuple(mean(list(values)) for values in epochs),
+        wall_seconds=math.fsum(given("wall_seconds")),
+        device_seconds=math.fsum(given("device_seconds")),
+        peak_memory_bytes=max((part.peak_memory_bytes for part in parts if part.peak_memory_bytes), default=None),
+    )

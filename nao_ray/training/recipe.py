@@ -2,8 +2,8 @@
 
 The defaults are the search recipe of NAO without weight sharing (Luo, Tian, Qin, Chen, Liu, "Neural Architecture
 Optimization", NeurIPS 2018, arXiv 1808.07233, and the child trainer of its TensorFlow code): SGD with momentum 0.9, a
-cosine from 0.024 whose period is 100 epochs although training stops at 25, weight decay 5e-4 on all weights, gradients clipped
-at norm 5, auxiliary head 0.4, drop path with keep 0.7, no cutout, score of the best epoch.
+cosine from 0.024 whose period is 100 epochs although training stops at 25, weight decay 5e-4 on all weights, gradients
+clipped at norm 5, auxiliary head 0.4, drop path with keep 0.7, no cutout, score of the best epoch.
 
 Differs from the paper: weight decay is added after the clipping, as torch's SGD does; the cosine falls with every step
 instead of every epoch; drop path's schedule ends with the epochs trained.
