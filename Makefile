@@ -6,7 +6,7 @@ CONFIG ?= digits
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test format lint type test-ray test-slow smoke bench check clean
+.PHONY: help install search test format lint type test-ray smoke bench check clean
 
 help:  ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,165 @@
+"""What the README says is done: its commands run, its configs load, its links lead somewhere."""
+
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from nao_ray import cli_bench
+from nao_ray.cli import PRESETS
+from nao_ray.config import RunConfig
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+CONSOLE = [
+    line.removeprefix("$ ") for kind, block in BLOCKS if kind == "console" for line in block.splitlines() if line
+]
+SHRUNKEN = shlex.split("--in-process --set budget.trials=2 --set evaluator.epochs=1 --set evaluator.channels=4")
+"""What a search of the README gets here, so that it ends in seconds."""
+
+
+def _commands(start: str) -> list[str]:
+    return [command for command in CONSOLE if command.startswith(start)]
+
+
+def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # other tests may run beside these
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_every_block_has_a_language_that_is_tested():
+    assert {kind for kind, _ in BLOCKS} == {"console", "python", "yaml"}
+    assert len(re.findall(r"^```", README, flags=re.MULTILINE)) == 2 * len(BLOCKS)
+    starts = ("make ", "nao-ray ", "ray start ", "ray job submit ")
+    assert [command for command in CONSOLE if not command.startswith(starts)] == []
+
+
+@pytest.mark.parametrize("command", _commands("make "))
+def test_make_targets_are_there(command):
+    done = _run([*shlex.split(command), "--dry-run"], ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_make_help_lists_every_chore():
+    done = _run(["make"], ROOT)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[1].split()
+    assert sorted(line.split()[1] for line in done.stdout.splitlines()) == sorted(targets)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where a reader stands: the embedded default has been searched, CIFAR-10 lies there as a table."""
+    folder = tmp_path_factory.mktemp("reader")
+    draw = np.random.default_rng(0)
+    rows = []
+    for label in range(10):
+        for _ in range(20):
+            buffer = io.BytesIO()
+            Image.fromarray(draw.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(buffer, format="PNG")
+            rows.append({"img": buffer.getvalue(), "label": label, "split": "train"})
+    pd.DataFrame(rows).to_parquet(folder / "cifar10.parquet")
+    done = _run([sys.executable, str(ROOT / "jobs" / "search.py"), *SHRUNKEN], folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run_in_order(folder):
+    for command in _commands("nao-ray "):
+        words = shlex.split(command)
+        if words[1] == "search":
+            words += SHRUNKEN
+        elif words[1] == "resume":
+            words = [*words[:3], "--set", "budget.trials=3", "--in-process"]
+        done = _run([sys.executable, "-m", "nao_ray", *words[1:]], folder)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        assert done.stdout, command
+    assert len(pd.read_parquet(folder / "pools/digits/trials")) == 3
+    assert (folder / "pools/digits/report.html").stat().st_size > 10_000
+    assert (folder / "naonet_a.svg").is_file()
+    assert len(pd.read_parquet(folder / "pools/cifar10_small/trials")) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
+def test_python_of_the_readme(block, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    with redirect_stdout(io.StringIO()) as out:
+        exec(block, names)
+    if "logits" in names:
+        assert tuple(names["logits"].shape) == (2, 10)
+    else:
+        assert "valid_accuracy" in out.getvalue()
+
+
+@pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "yaml"])
+def test_configs_of_the_readme(block):
+    config = RunConfig.parse(block, where="README.md")
+    assert config.make_strategy().space.name == "nao_cnn"
+
+
+@pytest.mark.ray
+def test_the_job_of_the_readme_runs_on_a_cluster(folder, tmp_path):
+    import ray
+
+    (submit,) = _commands("ray job submit ")
+    words = shlex.split(submit)
+    job = words[words.index("--") + 1 :]
+    assert job[:2] == ["python", "jobs/search.py"]
+    assert (ROOT / job[1]).is_file()
+    context = ray.init(address="local", num_cpus=2, include_dashboard=True, dashboard_port=0, log_to_driver=False)
+    try:
+        address = f"http://{context.dashboard_url}"
+        pool = tmp_path / "pool"
+        small = [sys.executable, *job[1:2], "smoke", "--pool", str(pool), "--set", "budget.trials=2"]
+        work = tmp_path / "work"
+        work.mkdir()
+        for name in ("jobs", "nao_ray"):
+            (work / name).symlink_to(ROOT / name)
+        program = Path(sys.executable).with_name("ray")
+        submitted = [str(program), "job", "submit", "--address", address, "--working-dir", str(work), "--", *small]
+        environment = {**os.environ, "RAY_ADDRESS": ""}
+        done = subprocess.run(
+            submitted, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(pd.read_parquet(pool / "trials")) == 2
+    finally:
+        ray.shutdown()
+
+
+def test_links_lead_to_files():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    local = [target for target in targets if "://" not in target]
+    assert "docs/cell.svg" in local
+    assert [target for target in local if not (ROOT / target).exists()] == []
+
+
+def test_named_presets_benches_and_components_exist():
+    from nao_ray import registry
+
+    named = re.search(r"name of a preset: (.*?), the settings", README, flags=re.DOTALL)[1]
+    presets = {path.stem for path in PRESETS.glob("*.yaml")}
+    assert set(re.findall(r"`(\w+)`", named)) == presets
+    assert set(re.findall(r"nao-ray bench (\w+)", README)) == set(cli_bench.names())
+    spaces = re.search(r"^space: .*$", README, flags=re.MULTILINE)[0]
+    assert set(re.findall(r"\bna[os]_\w+", spaces)) == set(registry.names("space"))
+
+
+def test_changelog_has_the_form():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE)[0] == "[Unreleased]"
+    headings = set(re.findall(r"^### (.*)$", text, flags=re.MULTILINE))
+    assert headings <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
