@@ -4,10 +4,10 @@ Rows are never seen twice, or not at all. The merged parts are written to a hidd
 two renames then put in its place. No name is ever used again, so a reader that listed the old folder and
 opens a part after the renames gets FileNotFoundError.
 
-One hole is left by readers that look each listed name up before they open any (pyarrow) and leave out those that
-are gone: listing, renames, look-up would give them an empty table. So every folder holds the hidden file
-`GATE`, and for `GRACE` seconds after the renames it is a link to itself: such a reader stumbles over it (OSError, "too
-many levels of symbolic links"), loudly.
+One hole is left by readers that look each listed name up before they open any (pyarrow's folders) and leave out those
+that are gone: listing, renames, look-up would give them an empty table. So every folder holds the hidden file
+`GATE`, and for `GRACE` seconds after the renames it is a link that cannot be followed: such a reader stumbles over it,
+loudly (OSError, "File name too long"; a link to nothing or to itself it would leave out as well).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from nao_ray._pool.tables import SCHEMAS, find_damaged
 from nao_ray.errors import PoolError, PoolWriteError
 
 GATE = ".compaction-gate"
+_NOWHERE = "being-compacted-read-again-" * 12  # longer than a name may be (255)
 GRACE = 0.1  # seconds; between a reader's listing and its look-up lie microseconds
 FOLDERS = ("trials", "events")
 _WRITTEN = (*FOLDERS, "fits", "final", "lease")
@@ -197,7 +198,8 @@ def _merge(storage: LocalStorage, folder: str, epoch: int, number: int, *, whole
                 used += 1
             else:
                 used += _write_merged(storage, folder, run, epoch, number + used)
-        os.symlink(GATE, storage.path(new, GATE))
+        with suppress(OSError):  # a file system without links: the hole of a few microseconds stays
+            os.symlink(_NOWHERE, storage.path(new, GATE))
         sync_folder(storage.path(new))
     except BaseException as error:
         with suppress(OSError):

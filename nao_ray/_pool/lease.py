@@ -111,6 +111,7 @@ class Lease:
     def __init__(self, storage: Storage, holder: Holder) -> None:
         self._storage = storage
         self._holder = holder
+        self._released = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="nao-ray-lease", daemon=True)
         self._thread.start()
@@ -123,7 +124,7 @@ class Lease:
     @property
     def released(self) -> bool:
         """Whether it was given back."""
-        return self._stop.is_set()
+        return self._released
 
     def check(self) -> None:
         """Check that the epoch is still ours.
@@ -148,8 +149,9 @@ class Lease:
 
     def release(self) -> None:
         """Give the pool free; harmless a second time or after a takeover."""
-        if self._stop.is_set():
+        if self._released:
             return
+        self._released = True
         self._stop.set()
         self._thread.join(timeout=10)
         with suppress(OSError, FencedError, PoolWriteError, PoolError):

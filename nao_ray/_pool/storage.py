@@ -151,7 +151,7 @@ def patient(read: Callable[[], T]) -> T:
         try:
             return read()
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ELOOP) and not isinstance(error, FileNotFoundError):
+            if error.errno != errno.ENOENT and not isinstance(error, FileNotFoundError):
                 raise
             time.sleep(_READ_PAUSE)
     return read()

@@ -19,9 +19,12 @@ _READERS = 16  # parts looked at at once, where each costs a round trip
 
 
 def to_bytes(data: pa.Table) -> memoryview:
-    """A table as a Parquet file, compressed by zstd, each page with its checksum."""
+    """A table as a small Parquet file: compressed by zstd, each page with its checksum."""
     sink = pa.BufferOutputStream()
-    pq.write_table(data, sink, compression="zstd", write_page_checksum=True)
+    # a dictionary and statistics of a row or two are half of the file
+    pq.write_table(
+        data, sink, compression="zstd", write_page_checksum=True, use_dictionary=False, write_statistics=False
+    )
     return memoryview(sink.getvalue())
 
 

@@ -1,0 +1,220 @@
+"""Full disks, truncated parts, and what is written in which order."""
+
+import contextlib
+import logging
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from _made_up_trials import MANIFEST, START, die, make_proposal, make_trial, record
+
+from nao_ray.errors import PoolError, PoolWriteError
+from nao_ray.pool import Pool
+
+WRITES = {
+    "asked": lambda pool: pool.record_asked([make_proposal(9)], START),
+    "attempts": lambda pool: pool.record_attempts([(9, 1, None, START)]),
+    "finished": lambda pool: pool.record_finished([make_trial(9)]),
+    "fits": lambda pool: pool.record_fits([{"round": 9}]),
+}
+
+
+@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("write", WRITES)
+def test_a_failed_write_leaves_nothing_and_may_be_tried_again(pool, lease, folder, monkeypatch, write, failing):
+    record(pool, 0, 2)
+    before = sorted(folder.rglob("*"))
+
+    def fail(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if failing == "write":
+            patch.setattr("builtins.open", _failing_open)
+        else:
+            patch.setattr(os, failing, fail)
+        for _ in range(2):
+            with pytest.raises(
+                PoolWriteError, match=r"cannot write .*No space left on device; .*then resume"
+            ) as caught:
+                WRITES[write](pool)
+            assert "\n" not in str(caught.value)
+        assert sorted(folder.rglob("*")) == before
+    assert pool.counts().asked == 2
+    WRITES[write](pool)
+    record(pool, 2, 7)
+    assert pool.trials()["trial_id"].is_unique
+    seqs = pd.read_parquet(folder / "events")["seq"]
+    assert sorted(seqs) == list(range(len(seqs)))
+
+
+_open = open
+
+
+def _failing_open(path, mode="r", *args, **kwargs):  # type: ignore[no-untyped-def]
+    file = _open(path, mode, *args, **kwargs)
+    if mode == "wb":
+        file.close()
+        raise OSError(28, "No space left on device")
+    return file
+
+
+def test_a_directory_that_cannot_be_synced_takes_the_part_back(pool, lease, folder, monkeypatch):
+    def fail_for_folders(handle: int) -> None:
+        if os.path.isdir(f"/proc/self/fd/{handle}"):
+            raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail_for_folders)
+        with pytest.raises(PoolWriteError, match="Input/output error"):
+            pool.record_finished([make_trial(0)])
+    assert pool.record_finished([make_trial(0)]) == [make_trial(0)]
+    assert pool.trials()["trial_id"].tolist() == [0]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 600 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("no right to mount a tmpfs here; a failing write is tested by other means above")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_loses_nothing_and_the_search_goes_on_when_there_is_space(small_disk):
+    made = Pool.create(small_disk / "p", MANIFEST)
+    with made.acquire() as lease:
+        record(made, 0, 3)
+        ballast = small_disk / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while file.write(b"x" * 4096):
+                pass
+        with pytest.raises(PoolWriteError, match="No space left"):
+            record(made, 3, 500)
+        pool_was = len(made.trials())
+        lease._write(released=False)  # the heartbeat goes on
+        assert set(made.trials()["trial_id"]) >= {0, 1, 2}
+        ballast.unlink()
+        record(made, pool_was, 3)
+        made.compact()
+    assert Pool.open(small_disk / "p").check() == []
+    assert Pool.open(small_disk / "p").trials()["trial_id"].tolist() == list(range(pool_was + 3))
+
+
+def test_a_part_is_synced_before_it_is_shown_and_its_folder_after(pool, lease, monkeypatch):
+    """The order that makes `os.replace` durable."""
+    steps = []
+    replace = os.replace
+
+    def name(handle: int) -> str:
+        return Path(os.readlink(f"/proc/self/fd/{handle}")).name
+
+    monkeypatch.setattr(os, "fsync", lambda handle: steps.append(("sync", name(handle))))
+    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append(("show", Path(b).name)), replace(a, b)))
+    pool.record_finished([make_trial(0)])
+    hidden, shown, folder = steps
+    assert hidden[1] == f".{shown[1]}.{os.getpid()}.tmp"
+    assert [kind for kind, _ in steps] == ["sync", "show", "sync"]
+    assert folder[1] == "trials"
+
+
+# -- what a crash or a bad copy leaves --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 3, 100, -1])
+def test_a_truncated_part_is_moved_out_with_a_warning(pool, folder, caplog, size):
+    with pool.acquire():
+        record(pool, 0, 3)
+    part = sorted((folder / "trials").glob("*.parquet"))[-1]
+    part.write_bytes(part.read_bytes()[:size])
+    with pytest.raises(PoolError, match=f"{part.name} is damaged"):
+        pool.trials()
+    assert any(part.name in problem for problem in pool.check())
+    with caplog.at_level(logging.WARNING):
+        again = Pool.open(folder)
+    assert f"{part.name} is truncated; moved to quarantine/" in caplog.text
+    assert pd.read_parquet(folder / "trials")["trial_id"].tolist() == [0, 1]
+    assert [trial.state for trial in again.log()] == ["COMPLETED", "COMPLETED", "RUNNING"]
+    with again.acquire():
+        assert again.record_finished([make_trial(2)]) == [make_trial(2)]
+    assert again.trials()["trial_id"].tolist() == [0, 1, 2]
+    assert again.check() == [f"1 damaged parts are in quarantine/: trials-{part.name}"]
+
+
+def test_a_second_truncated_part_of_the_same_name_keeps_the_first(pool, folder):
+    for text in (b"one", b"two"):
+        (folder / "trials" / "x.parquet").write_bytes(text)
+        Pool.open(folder)
+    found = [(folder / "quarantine" / name).read_bytes() for name in ("trials-x.parquet", "trials-1-x.parquet")]
+    assert found == [b"one", b"two"]
+
+
+def test_a_truncated_event_does_not_lose_finished_trials(pool, folder):
+    with pool.acquire():
+        record(pool, 0, 3)
+    log = pool.log()
+    for part in (folder / "events").glob("*.parquet"):
+        part.write_bytes(b"PAR1")
+    assert Pool.open(folder).log() == log
+
+
+def test_half_written_files_of_a_dead_driver_are_removed(pool, folder):
+    pool.acquire()
+    (folder / "trials" / ".e000001-00000007.parquet.1.tmp").write_bytes(b"half")
+    die(pool)
+    Pool.open(folder)
+    assert not list(folder.glob("trials/.*.tmp"))
+
+
+def test_a_pool_that_may_only_be_read_opens_as_it_is(pool, folder, monkeypatch, caplog):
+    with pool.acquire():
+        record(pool, 0, 3)
+
+    def forbidden(*args: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("open", "replace", "unlink", "makedirs"):
+        monkeypatch.setattr(os, name, forbidden)
+    with caplog.at_level(logging.WARNING):
+        assert len(Pool.open(folder).trials()) == 3
+    assert caplog.text == ""
+    (folder / "trials" / "x.parquet").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        Pool.open(folder)
+    assert "was opened as it is" in caplog.text
+
+
+def test_flipped_bits_are_found_by_check(pool, folder):
+    with pool.acquire():
+        record(pool, 0, 3)
+        pool.compact()
+    (part,) = (folder / "trials").glob("*.parquet")
+    data = bytearray(part.read_bytes())
+    data[40] ^= 0xFF
+    part.write_bytes(data)
+    (problem,) = Pool.open(folder).check()
+    assert problem.startswith(f"trials/{part.name}: damaged")
+
+
+def test_check_tells_what_is_doubled_missing_or_open(pool, folder):
+    with pool.acquire():
+        record(pool, 0, 3)
+        pool.record_asked([make_proposal(4), make_proposal(5)], START)
+    assert pool.check() == [
+        "1 trial ids are missing: 3",
+        "2 trials were asked and have no final row (resume to finish them): 4, 5",
+    ]
+    part = sorted((folder / "trials").glob("*.parquet"))[-1]
+    (folder / "trials" / "z.parquet").write_bytes(part.read_bytes())
+    assert pool.check()[:2] == [
+        "trials/: 1 values of trial_id occur twice: 2",
+        "trials/: 1 values of log_index occur twice: 2",
+    ]
+    pd.DataFrame({"trial_id": [1]}).to_parquet(folder / "trials" / "z.parquet")
+    (problem,) = pool.check()
+    assert problem.startswith("trials/z.parquet: of schema version none")

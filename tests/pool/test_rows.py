@@ -1,0 +1,150 @@
+"""Trials and proposals go through Parquet unchanged."""
+
+import math
+import struct
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from _made_up_trials import START, make_proposal, make_trial
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nao_ray._pool import rows
+from nao_ray.spaces.base import Genotype
+from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial, TrialState
+
+ints = st.integers(-(2**63), 2**63 - 1)
+floats = st.floats(allow_nan=True, allow_infinity=True)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+times = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
+
+
+def maybe(strategy):
+    return st.none() | strategy
+
+
+fidelities = st.builds(
+    Fidelity,
+    epochs=maybe(ints),
+    cells_per_stage=maybe(ints),
+    channels=maybe(ints),
+    data_share=maybe(floats),
+    weights_version=maybe(texts),
+)
+proposals = st.builds(
+    Proposal,
+    genotype=st.builds(Genotype, texts, texts),
+    embedding=maybe(st.lists(floats, max_size=5).map(tuple)),
+    predicted_score=maybe(floats),
+    predicted_spread=maybe(floats),
+    source_trial_id=maybe(ints),
+    source_step_size=maybe(floats),
+    round=maybe(ints),
+    trial_id=ints,
+    seed=ints,
+    fidelity=fidelities,
+    tokens=maybe(st.lists(ints, max_size=5).map(tuple)),
+    asked_after=ints,
+)
+measurements = st.builds(
+    Measurement,
+    valid_accuracy=floats,
+    valid_perplexity=maybe(floats),
+    valid_loss=maybe(floats),
+    curve=maybe(st.lists(floats, max_size=4).map(tuple)),
+    num_params=maybe(ints),
+    macs=maybe(ints),
+    wall_seconds=maybe(floats),
+    device_seconds=maybe(floats),
+    peak_memory_bytes=maybe(ints),
+    device=maybe(texts),
+)
+trials = st.builds(
+    Trial,
+    proposal=proposals,
+    state=st.sampled_from([TrialState.COMPLETED, TrialState.FAILED]),
+    attempt=ints,
+    measurement=maybe(measurements),
+    failure_kind=maybe(st.sampled_from(FailureKind)),
+    failure_message=maybe(texts),
+    log_index=ints,
+    node=maybe(texts),
+    asked_at=maybe(times),
+    started_at=maybe(times),
+    finished_at=maybe(times),
+)
+
+
+def bits(value):
+    """The value with each float as its bits, so that equal means bit for bit."""
+    if isinstance(value, float):
+        return struct.pack("<d", value)
+    if isinstance(value, tuple):
+        return tuple(bits(item) for item in value)
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: bits(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value
+
+
+def through_parquet(row, schema):
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows.table([row], schema), sink)
+    (back,) = rows.dicts(pq.read_table(pa.BufferReader(sink.getvalue())))
+    return back
+
+
+@settings(max_examples=60, deadline=None)
+@given(trials)
+def test_a_trial_comes_back_bit_for_bit(trial):
+    back = rows.trial_from(through_parquet(rows.trial_row(trial, "nao", "digits"), rows.TRIALS))
+    assert bits(back) == bits(trial)
+
+
+@settings(max_examples=60, deadline=None)
+@given(proposals, ints, times)
+def test_a_proposal_comes_back_bit_for_bit(proposal, seq, at):
+    row = through_parquet(rows.asked_row(seq, proposal, at), rows.EVENTS)
+    assert bits(rows.proposal_from(row)) == bits(proposal)
+    assert (row["seq"], row["kind"], row["trial_id"], row["at"]) == (seq, "asked", proposal.trial_id, at)
+
+
+def test_every_field_has_a_column():
+    """A field added to a proposal, fidelity or measurement needs a column, or the pool would lose it."""
+    for cls in (Fidelity, Measurement):
+        assert {*cls.__dataclass_fields__} <= {*rows.TRIALS.names}
+    for schema in (rows.TRIALS, rows.EVENTS):
+        assert {*Proposal.__dataclass_fields__} - {"genotype", "fidelity"} <= {*schema.names} - {"genotype"}
+    assert {*Trial.__dataclass_fields__} - {"proposal", "measurement"} <= {*rows.TRIALS.names}
+
+
+def test_nan_and_none_stay_apart():
+    failed = make_trial(0, accuracy=math.nan)
+    back = rows.trial_from(through_parquet(rows.trial_row(failed, None, None), rows.TRIALS))
+    assert back.failure_kind is FailureKind.NAN
+    assert math.isnan(back.measurement.valid_accuracy)
+    assert back.measurement.valid_perplexity is None
+
+
+def test_times_are_stored_in_utc_and_need_a_zone():
+    east = START.astimezone(timezone(timedelta(hours=5)))
+    row = rows.asked_row(0, make_proposal(0), east)
+    assert row["at"].utcoffset() == timedelta(0)
+    assert row["at"] == START
+    with pytest.raises(ValueError, match="no time zone"):
+        rows.asked_row(0, make_proposal(0), START.replace(tzinfo=None))
+
+
+def test_an_unfinished_trial_has_no_row():
+    with pytest.raises(ValueError, match="not finished"):
+        rows.trial_row(Trial(proposal=make_proposal(0)), None, None)
+    with pytest.raises(ValueError, match="log_index None"):
+        rows.trial_row(replace(make_trial(0), log_index=None), None, None)
+
+
+def test_text_that_is_no_unicode_does_not_lose_the_trial():
+    trial = replace(make_trial(4), failure_message="cannot open \udce9.png")
+    back = rows.trial_from(through_parquet(rows.trial_row(trial, None, None), rows.TRIALS))
+    assert back.failure_message == "cannot open ?.png"
