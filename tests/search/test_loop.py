@@ -1,5 +1,6 @@
 """The loop in virtual time, over a pool in memory: order, determinism, retries, a full disk, the end."""
 
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
@@ -376,3 +377,49 @@ def test_completion_fills_in_device_and_time():
         trial
     )
     assert (done.measurement.wall_seconds, done.measurement.device) == (3.0, "cuda:0")
+
+
+class Forgetful:
+    """A pool that keeps nothing, so that whatever grows is the loop's."""
+
+    def record_asked(self, proposals, asked_at):
+        pass
+
+    def record_attempts(self, rows):
+        pass
+
+    def record_finished(self, trials):
+        pass
+
+    def record_fits(self, rows):
+        pass
+
+
+class Stubborn(Greedy):
+    """The same proposal for ever: remembers nothing."""
+
+    def propose(self, k, rng) -> Proposal | None:
+        return Proposal(genotype=self.space.parse("NAONet-B"))
+
+    def observe(self, trial):
+        pass
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_memory_of_the_loop_does_not_grow_with_finished_trials(workers):
+    clock, bytes_at = VirtualClock(), {}
+    executor = SimulatedExecutor(closed_form(), clock, workers)
+
+    def listener(snapshot):
+        if snapshot.done % 500 < workers:
+            bytes_at.setdefault(snapshot.done // 500, tracemalloc.get_traced_memory()[0])
+
+    loop = SearchLoop(
+        Forgetful(), LocalProposer(Stubborn()), executor, Budget(trials=2600), clock=clock, listener=listener
+    )
+    tracemalloc.start()
+    try:
+        loop.run()
+    finally:
+        tracemalloc.stop()
+    assert bytes_at[5] - bytes_at[1] < 2000 * 20  # bytes: a trial that was kept would cost some 2,000
