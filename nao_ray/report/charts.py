@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,12 +17,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from nao_ray.report.tables import Floats, Metric
 
-_INK, _FAINT, _ACCENT, _SECOND = "#010203", "#010204", "#010205", "#010206"
-_VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--faint)", _ACCENT: "var(--accent)", _SECOND: "var(--second)"}
-_CURVES = ("#4c7fe0", "#d9622f", "#2f9e6e", "#a06ad8", "#c2982a", "#d04f86")  # readable on white and on near-black
+_INK, _FAINT, _ACCENT = "#010203", "#010204", "#010205"
+_VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--faint)", _ACCENT: "var(--accent)"}
+_DOT = "#8a97a8"  # as the curves below readable on white and on near-black: clouds of dots may become bitmaps
+_CURVES = ("#4c7fe0", "#d9622f", "#2f9e6e", "#a06ad8", "#c2982a", "#d04f86")
 _SCALE = LinearSegmentedColormap.from_list("score", ["#5873d6", "#b05fb4", "#e0604f", "#eeb03c"])
 _SETTINGS = {
     "svg.fonttype": "none",
@@ -42,6 +45,8 @@ _SETTINGS = {
 }
 SIZE = (5.6, 3.2)
 """Inches."""
+MOST_DOTS = 3000
+"""From so many dots on a cloud is a bitmap inside the SVG: the page stays small whatever the pool."""
 _TIME_UNITS = ((3600.0 * 2, 3600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
 
@@ -50,8 +55,9 @@ def best_over_trials(scores: Floats, metric: Metric) -> str:
 
     def draw(axes: Axes) -> None:
         number = np.arange(1, len(scores) + 1)
-        axes.scatter(number, scores, s=12, color=_SECOND, alpha=0.75, linewidths=0, label="trial")
-        axes.step(number, metric.best_so_far(scores), where="post", color=_ACCENT, linewidth=1.8, label="best so far")
+        _cloud(axes, number, scores, label="trial")
+        best, at = _changes(metric.best_so_far(scores))
+        axes.step(number[at], best, where="post", color=_ACCENT, linewidth=1.8, label="best so far")
         _frame(axes, scores, "completed trials", metric.label)
         axes.set_xlim(0.5, max(len(scores), 2) + 0.5)
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
@@ -64,9 +70,9 @@ def best_over_time(seconds: Floats, scores: Floats, metric: Metric) -> str:
     _, unit, name = next(row for row in _TIME_UNITS if seconds[-1] >= row[0])
 
     def draw(axes: Axes) -> None:
-        best = metric.best_so_far(scores)
-        axes.step(seconds / unit, best, where="post", color=_ACCENT, linewidth=1.8)
-        axes.scatter(seconds / unit, best, s=9, color=_ACCENT, linewidths=0)
+        best, at = _changes(metric.best_so_far(scores))
+        axes.step(seconds[at] / unit, best, where="post", color=_ACCENT, linewidth=1.8)
+        axes.scatter(seconds[at] / unit, best, s=9, color=_ACCENT, linewidths=0)
         _frame(axes, best, f"device time in {name}", f"best {metric.label}")
         axes.set_xlim(left=0)
 
@@ -77,10 +83,12 @@ def scores_by_round(rounds: Mapping[int, Floats], metric: Metric) -> str:
     """The scores of each round, and their medians."""
 
     def draw(axes: Axes) -> None:
+        places = []
         for place, values in enumerate(rounds.values()):
             spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.5  # golden ratio: even, and the same each time
-            axes.scatter(place + spread, values, s=13, color=_SECOND, alpha=0.75, linewidths=0)
+            places.append(place + spread)
             axes.hlines(float(np.median(values)), place - 0.32, place + 0.32, color=_ACCENT, linewidth=2)
+        _cloud(axes, np.concatenate(places), np.concatenate(list(rounds.values())))
         axes.set_xticks(range(len(rounds)), [f"{index}\nn = {len(values)}" for index, values in rounds.items()])
         axes.set_xlim(-0.6, len(rounds) - 0.4)
         _frame(axes, np.concatenate(list(rounds.values())), "round (0: seeds); bar: median", metric.label)
@@ -93,7 +101,9 @@ def map_of_embeddings(points: Floats, scores: Floats, metric: Metric) -> str:
 
     def draw(axes: Axes) -> None:
         order = np.argsort(scores if metric.higher_is_better else -scores, kind="stable")  # the best on top
-        dots = axes.scatter(points[order, 0], points[order, 1], s=22, c=scores[order], cmap=_SCALE, linewidths=0)
+        x, y = points[order].T
+        raster = len(points) > MOST_DOTS
+        dots = axes.scatter(x, y, s=22, c=scores[order], cmap=_SCALE, linewidths=0, rasterized=raster)
         axes.set_xlabel("first principal axis")
         axes.set_ylabel("second principal axis")
         axes.margins(0.08)
@@ -106,7 +116,7 @@ def predicted_and_measured(predicted: Floats, measured: Floats, metric: Metric) 
     """What the controller predicted against what training measured."""
 
     def draw(axes: Axes) -> None:
-        axes.scatter(predicted, measured, s=14, color=_SECOND, alpha=0.8, linewidths=0)
+        _cloud(axes, predicted, measured)
         both = np.concatenate([predicted, measured])
         low, high = _limits(both)
         axes.plot([low, high], [low, high], color=_ACCENT, linewidth=1, linestyle=(0, (4, 3)))
@@ -122,7 +132,7 @@ def size_and_score(params: Floats, scores: Floats, metric: Metric) -> str:
     """Score over the number of parameters."""
 
     def draw(axes: Axes) -> None:
-        axes.scatter(params / 1e3, scores, s=14, color=_SECOND, alpha=0.8, linewidths=0)
+        _cloud(axes, params / 1e3, scores)
         axes.set_xlim(*_limits(params / 1e3))
         _frame(axes, scores, "thousand parameters (without auxiliary head)", metric.label)
 
@@ -145,6 +155,18 @@ def fit_quality(curves: Mapping[str, tuple[Floats, Floats]]) -> str:
 
 
 # -- parts --------------------------------------------------------------------------------------------------
+
+
+def _cloud(axes: Axes, x: NDArray[np.floating[Any]] | NDArray[np.int64], y: Floats, label: str = "") -> None:
+    raster = len(y) > MOST_DOTS
+    axes.scatter(x, y, s=13, color=_DOT, alpha=0.8, linewidths=0, label=label, rasterized=raster)
+
+
+def _changes(best: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """The values of a best-so-far where it changes, and the last; and their places."""
+    at = np.flatnonzero(np.append(True, np.diff(best) != 0))
+    at = np.unique(np.append(at, len(best) - 1))
+    return best[at], at
 
 
 def _frame(axes: Axes, values: Floats, x_label: str, y_label: str) -> None:
@@ -192,7 +214,7 @@ def _svg(name: str, draw: Callable[[Axes], None], height: float = SIZE[1]) -> st
         axes.patch.set_visible(False)
         draw(axes)
         target = io.StringIO()
-        figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(target, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
     text = target.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -27,7 +27,7 @@ class _Page(HTMLParser):
         self.loads += [
             value
             for name, value in attributes
-            if name in ("src", "href", "xlink:href", "data", "action") and not (value or "").startswith("#")
+            if name in ("src", "href", "xlink:href", "data", "action") and not value.startswith(("#", "data:"))
         ]
 
     def handle_startendtag(self, tag, attributes):
@@ -88,3 +88,12 @@ def test_perplexities_are_ranked_downwards(make_trials, manifest, space):
 
 def test_same_tables_same_bytes(make_trials, fits, manifest, space):
     assert render(manifest, make_trials(30), fits, 0, space) == render(manifest, make_trials(30), fits, 0, space)
+
+
+def test_large_pools_make_small_pages(make_trials, fits, manifest, space):
+    few = make_trials(60)
+    many = pd.concat([few] * 100, ignore_index=True)
+    many["trial_id"] = many["log_index"] = range(len(many))
+    page = render(manifest, many, fits, 0, space)
+    assert _Page(page).loads == []
+    assert len(page) < 3 * len(render(manifest, few, fits, 0, space))

@@ -1,0 +1,79 @@
+"""Pictures and page in a real browser, with its fonts: no label leaves its box, nothing overlaps or is cut off."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+
+from nao_ray import registry, rng
+from nao_ray.report.figures import draw_cells
+from nao_ray.report.render import render
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH to draw with"),
+    pytest.mark.slow,
+]
+MEASURE = """<script>
+const faults = [];
+for (const svg of document.querySelectorAll("svg[aria-label^=cells]")) {
+  const edge = svg.getBoundingClientRect();
+  const labels = [...svg.querySelectorAll("text")].map(label => [label, label.getBoundingClientRect()]);
+  for (const [label, box] of labels) {
+    if (box.left < edge.left || box.right > edge.right || box.top < edge.top || box.bottom > edge.bottom)
+      faults.push("outside: " + label.textContent);
+    if (label.classList.contains("nr-op")) {
+      const pill = label.previousElementSibling.getBoundingClientRect();
+      if (box.left < pill.left + 1 || box.right > pill.right - 1)
+        faults.push("wider than its box: " + label.textContent);
+    }
+    for (const [other, there] of labels)
+      if (other !== label && box.left < there.right && there.left < box.right
+          && box.top + 2 < there.bottom && there.top + 2 < box.bottom)
+        faults.push("overlap: " + label.textContent + " / " + other.textContent);
+  }
+}
+const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+if (wide > 0) faults.push("the page is " + wide + " px too wide");
+document.body.innerHTML = "";
+document.body.dataset.faults = JSON.stringify({faults, labels: document.title});
+document.title = "measured";
+</script>"""
+
+
+def _faults(page: str, tmp_path, width: int) -> list[str]:
+    path = tmp_path / "page.html"
+    path.write_text(re.sub(r"<meta http-equiv[^>]*>", "", page).replace("</body>", f"{MEASURE}</body>"))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += [f"--window-size={width},900", "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    found = re.search(r'data-faults="(.*?)"', done.stdout)
+    assert found, "the script did not run"
+    return json.loads(found[1].replace("&quot;", '"').replace("&lt;", "<").replace("&amp;", "&"))["faults"]
+
+
+def test_labels_of_many_cells_do_not_overlap(tmp_path):
+    pictures = []
+    for name in registry.names("space"):
+        space = registry.load("space", name)()
+        genotypes = [space.parse(published) for published in space.published]
+        genotypes += [space.sample(rng.child(2, "browser", index)) for index in range(10)]
+        pictures += [draw_cells(space.lower(genotype), f"cells of {genotype.key}") for genotype in genotypes]
+    assert _faults(f"<html><body>{''.join(pictures)}</body></html>", tmp_path, 1600) == []
+
+
+def test_the_measure_sees_an_overlap(tmp_path):
+    space = registry.load("space", "nao_cnn")()
+    picture = draw_cells(space.lower(space.parse("NAONet-A")), "cells of NAONet-A")
+    broken = picture.replace("font-size:12px", "font-size:24px")
+    assert any("wider than its box" in fault for fault in _faults(f"<body>{broken}</body>", tmp_path, 1600))
+
+
+@pytest.mark.parametrize("width", [1280, 500])
+def test_the_page_fits_its_window(width, make_trials, fits, manifest, space, tmp_path):
+    page = render(manifest, make_trials(60, failed=5), fits, 2, space)
+    assert _faults(page, tmp_path, width) == []
+    assert _faults(render(manifest, make_trials(0), pd.DataFrame(), 0, space), tmp_path, width) == []
