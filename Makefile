@@ -20,6 +20,7 @@ $(BIN)/python:
 		{ echo "cannot make $(VENV): install the package python3-venv, or virtualenv" >&2; exit 2; }
 
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
+	@echo "installing requirements.txt into $(VENV): torch and ray are large, the first time takes minutes"
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@

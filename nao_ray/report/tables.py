@@ -143,7 +143,7 @@ def fit_curves(fits: pd.DataFrame) -> dict[str, tuple[Floats, Floats]]:
     wanted = ("reconstruction", "pairwise", "correlation", "spearman", "kendall")
     curves = {}
     for name in map(str, fits.columns):
-        if not any(word in name for word in wanted) or not pd.api.types.is_numeric_dtype(fits[name]):
+        if "loss" in name or not any(word in name for word in wanted) or not pd.api.types.is_numeric_dtype(fits[name]):
             continue
         known = fits[fits[name].notna()].sort_values("round")
         values = floats(known[name])

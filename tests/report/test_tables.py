@@ -67,8 +67,15 @@ def test_fit_curves_are_the_qualities(fits):
 
 def test_fit_table_leaves_out_empty_columns(fits):
     headings, rows = tables.fit_table(fits.head(1))
-    assert headings == ["round", "num trials", "reconstruction", "pairwise accuracy", "cpu seconds"]
-    assert rows == [["1", "24", "0.980", "0.710", "3.100"]]
+    assert headings == [
+        "round",
+        "num trials",
+        "reconstruction",
+        "pairwise accuracy",
+        "reconstruction loss",
+        "cpu seconds",
+    ]
+    assert rows == [["1", "24", "0.980", "0.710", "0.400", "3.100"]]
     assert tables.fit_table(pd.DataFrame()) == ([], [])
 
 
