@@ -111,7 +111,7 @@ def cause(error: ray.exceptions.RayTaskError) -> BaseException:
 
 def one_line(error: ray.exceptions.RayTaskError) -> str:
     """What was raised in the actor, and where, on one line."""
-    frames = re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+), in (\w+)', error.traceback_str)
+    frames = re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+), in (\w+)', str(error))
     where = " (in {2}, {0}:{1})".format(*frames[-1]) if frames else ""
     return describe(cause(error)) + where
 

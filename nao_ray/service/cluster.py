@@ -64,7 +64,8 @@ def _local_cpus(workers: Workers) -> int | None:
     """CPUs of the local Ray: those of the machine (None), or more where the config says how many workers."""
     if workers.count == "auto":
         return None
-    return max(len(os.sched_getaffinity(0)), math.ceil(workers.count * workers.cpus))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(cores, math.ceil(workers.count * workers.cpus))
 
 
 def _check_room(workers: Workers, is_local: bool) -> None:

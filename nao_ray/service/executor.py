@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 
 _FAILED_STARTS = 3  # workers that could not start, one after the other and none else there: it is not the node
 
+_WAITING_SECONDS = 60.0  # without any worker that has started, before we say so
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
@@ -76,9 +78,10 @@ class RayExecutor:
         self._queue: deque[Job] = deque()
         self._workers: list[_Worker] = []
         self._ended: list[Completion] = []
-        self._nodes: dict[str, str] = {}  # alive: id -> host name
+        self._nodes: dict[str, str] = {}  # ever seen: id -> host name
         self._capacity = 1
         self._watched = self._clock.seconds() - self._plan.watch_seconds
+        self._warned = self._clock.seconds()
         self._failed_starts = 0
         self._create_after = self._clock.seconds()
         self._watch()
@@ -109,7 +112,7 @@ class RayExecutor:
             if not handles:
                 self._clock.sleep(min(slice_seconds, 0.05))
             else:
-                ray.wait(handles, num_returns=1, timeout=slice_seconds, fetch_local=False)
+                ray.wait(handles, num_returns=1, timeout=slice_seconds)
         if calls:
             for call in ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]:
                 self._take(calls[call])
@@ -132,11 +135,12 @@ class RayExecutor:
         idle = [worker for worker in self._workers if worker.call is None]
         while self._queue and idle:
             self._give(idle.pop(0), self._queue.popleft())
-        for worker in idle:
-            if now - worker.since > self._plan.idle_seconds:
-                self._discard(worker)
         busy = sum(worker.job is not None for worker in self._workers)
         wanted = min(self._capacity, len(self._queue) + busy)
+        starting = [worker for worker in self._workers if worker.node_id is None]
+        for worker in [*idle, *starting][: max(0, len(self._workers) - wanted)]:
+            if now - worker.since > self._plan.idle_seconds:
+                self._discard(worker)
         if now >= self._create_after:
             for _ in range(wanted - len(self._workers)):
                 self._create()
@@ -272,13 +276,26 @@ class RayExecutor:
         if now - self._watched < self._plan.watch_seconds:
             return
         self._watched = now
-        nodes = ray.nodes()
+        try:
+            nodes = ray.nodes()
+        except (RayError, RuntimeError, OSError) as error:  # a head that is being restarted: its actors live on
+            _log.warning("the cluster does not say how it is: %s", _first_line(error))
+            return
         alive = [node for node in nodes if node["Alive"]]
-        self._nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in alive}
+        self._nodes.update({node["NodeID"]: node["NodeManagerHostname"] for node in alive})
         dead = {node["NodeID"] for node in nodes if not node["Alive"]}
         self._capacity = self._plan.count or max(1, sum(self._fits(node["Resources"]) for node in alive))
         for worker in [worker for worker in self._workers if worker.node_id in dead]:
             self._fail(worker, FailureKind.LOST, "the node died")
+        self._warn_of_waiting(now)
+
+    def _warn_of_waiting(self, now: float) -> None:
+        since = [worker.since for worker in self._workers if worker.node_id is None]
+        if len(since) < len(self._workers) or not since or now - max(min(since), self._warned) < _WAITING_SECONDS:
+            return
+        self._warned = now
+        wants = f"{self._plan.cpus:g} CPUs and {self._plan.gpus:g} GPUs"
+        _log.warning("no worker has started for %.0f s; each wants %s on one node", now - min(since), wants)
 
     def _fits(self, resources: dict[str, float]) -> int:
         """Workers that a node holds."""

@@ -49,7 +49,8 @@ def run(config: RunConfig, pool_url: str, listener: Listener | None = None, *, i
         config: what to search.
         pool_url: folder or URL of the pool.
         listener: is given a snapshot whenever something has happened.
-        in_process: evaluate and propose in this process, one trial at a time, without Ray.
+        in_process: evaluate and propose in this process, one trial at a time, without Ray; nothing then ends a
+            trial that takes longer than ``workers.timeout_seconds``.
 
     Raises:
         InputError: the config, the data or the pool is not what it should be; nothing was started.

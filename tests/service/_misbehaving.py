@@ -25,7 +25,7 @@ class Obedient(Evaluator[EvaluatorConfig]):
         self.orders, self.folder = orders, Path(folder)
 
     @classmethod
-    def fidelity(cls, config: EvaluatorConfig) -> Fidelity:  # noqa: ARG003
+    def fidelity(cls, config: EvaluatorConfig) -> Fidelity:
         return Fidelity()
 
     def evaluate(self, proposal: Proposal) -> Measurement:
