@@ -33,14 +33,15 @@ class GaussianProcess:
 
     def __init__(self, features: Tensor, targets: Tensor, unit: float) -> None:
         self.features = features.double()
+        self.targets = targets.double()
         distances = _squared_distances(self.features, self.features)
         best: tuple[float, float, float, Tensor, Tensor] | None = None
         for length in LENGTHS:
             kernel = torch.exp(-distances / (2 * (length * unit) ** 2))
             for noise in NOISES:
                 factor = torch.linalg.cholesky(kernel + noise * torch.eye(len(kernel), dtype=torch.float64))
-                weights = torch.cholesky_solve(targets.double()[:, None], factor)
-                likelihood = float(-0.5 * targets.double() @ weights[:, 0] - factor.diagonal().log().sum())
+                weights = torch.cholesky_solve(self.targets[:, None], factor)
+                likelihood = float(-0.5 * self.targets @ weights[:, 0] - factor.diagonal().log().sum())
                 if best is None or likelihood > best[0]:
                     best = (likelihood, length * unit, noise, factor, weights)
         assert best is not None
@@ -58,6 +59,11 @@ class GaussianProcess:
         """Mean ``[M]`` and covariance ``[M, M]`` of the noise-free function at ``[M, D]``."""
         mean, explained = self._condition(features)
         return mean, self._kernel(features.double(), features.double()) - explained.T @ explained
+
+    def left_out(self) -> Tensor:
+        """``[N]``: what each observation would be predicted as without it (Rasmussen, Williams, eq. 5.12)."""
+        precision = torch.cholesky_inverse(self._factor).diagonal()
+        return self.targets - self._weights[:, 0] / precision
 
     def _condition(self, features: Tensor) -> tuple[Tensor, Tensor]:
         cross = self._kernel(features.double(), self.features)

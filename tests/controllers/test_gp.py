@@ -29,6 +29,22 @@ def test_posterior_is_the_textbook_formula() -> None:
     assert np.allclose(deviation.numpy(), np.sqrt(variance))
 
 
+def test_left_out_predictions_are_those_of_a_process_without_the_observation() -> None:
+    generator = rng.child(2, "gp")
+    x = torch.from_numpy(generator.normal(size=(9, 2)))
+    y = torch.from_numpy(generator.normal(size=9))
+    gp = GaussianProcess(x, y, unit=1.0)
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return torch.exp(-(torch.cdist(a, b) ** 2) / (2 * gp.length**2))
+
+    for i in range(9):
+        others = [j for j in range(9) if j != i]
+        cov = kernel(x[others], x[others]) + gp.noise * torch.eye(8)
+        expected = kernel(x[i : i + 1], x[others]) @ torch.linalg.solve(cov, y[others])
+        assert torch.isclose(gp.left_out()[i], expected[0], rtol=1e-6)
+
+
 def test_spread_grows_away_from_the_observations_and_has_a_gradient() -> None:
     x = torch.linspace(0, 1, 8, dtype=torch.float64)[:, None]
     gp = GaussianProcess(x, torch.sin(6 * x[:, 0]), unit=0.5)
