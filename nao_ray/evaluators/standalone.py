@@ -42,8 +42,8 @@ class StandaloneConfig(EvaluatorConfig):
     """Share of the training split that children see, classes in their proportions; validation is always whole."""
     recipe: Recipe = Field(default_factory=Recipe)
     repeats: int = Field(default=1, ge=1)
-    """Networks trained per proposal, each from its own weights; the score is the mean of their accuracies. Several short
-    trainings rank small children better than one of the same cost, where all reach the same ceiling in the end."""
+    """Networks trained per proposal, each from its own weights; the score is the mean of their accuracies. Several
+    short trainings rank small children better than a long one of the same cost if all reach one ceiling in the end."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """`auto`: the first CUDA device this process may use, else the CPU."""
 
