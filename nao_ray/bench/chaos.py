@@ -160,9 +160,14 @@ def differences(config: RunConfig, pool: Path, unbroken: Path | None) -> list[st
     columns = [name for name in frame.columns if name not in _MAY_DIFFER]
     both = zip(frame[columns].to_dict("records"), other[columns].to_dict("records"), strict=False)
     for row, expected in both:
-        differing = [name for name in columns if repr(row[name]) != repr(expected[name])]
+        differing = [name for name in columns if _text(row[name]) != _text(expected[name])]
         wrong += [f"trial {row['trial_id']}: {', '.join(differing)} differ"] if differing else []
     return wrong
+
+
+def _text(value: object) -> str:
+    """Every digit of a cell; NaN equals NaN."""
+    return repr(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
 def _wrong_scores(config: RunConfig, pool: Path) -> list[str]:

@@ -140,6 +140,7 @@ class SearchLoop:
         self._next_index = 0  # of the log; not the number of trials where a pool has lost some
         self._best: tuple[float, int] | None = None  # score, minus trial id
         self._started = self._clock.seconds()
+        self._working_since: float | None = None  # when the first of this driver's finished trials was started
         self._spent_before = 0.0
         self._retry_write_at: float | None = None
         self._failing_since: float | None = None
@@ -293,6 +294,9 @@ class SearchLoop:
                 continue
             del self._running[completion.trial_id]
             ended = completion.apply(entry.trial)
+            if self._working_since is None and ended.started_at and ended.finished_at:
+                seconds = (ended.finished_at - ended.started_at).total_seconds()
+                self._working_since = self._clock.seconds() - seconds
             if self._is_tried_again(ended, entry, completion):
                 retried.append(entry)
             else:
@@ -355,10 +359,17 @@ class SearchLoop:
     def _seconds_in_all(self) -> float:
         return self._spent_before + self._clock.seconds() - self._started
 
+    def _rate(self) -> float | None:
+        """Trials a second since the first was started (not while workers were); those that run count half."""
+        if self._working_since is None or self._clock.seconds() <= self._working_since:
+            return None
+        done = self._finished_here + len(self._running) / 2
+        return done / (self._clock.seconds() - self._working_since)
+
     def snapshot(self) -> Snapshot:
         """How the search stands."""
         seconds, finished = self._clock.seconds() - self._started, self._done + self._failed
-        rate = self._finished_here / seconds if seconds else None
+        rate = self._rate()
         total = self._asked if self._strategy_done else self._budget.trials
         return Snapshot(
             done=self._done,
