@@ -33,8 +33,8 @@ class CifarConfig(ImageTaskConfig):
     """Folder of the binary version or of the Python version (or the folder above it, as torchvision downloads it), or a
     Parquet table: a file, a folder of files, or an s3:// or gs:// address."""
     image_size: Literal[8, 16, 32] = 32
-    """Side of the images in pixels: below 32 each pixel is the mean of a square, and a child costs a quarter or less (the
-    downsampled variants of Chrabaszcz, Loshchilov, Hutter, 2017, arXiv 1707.08819, by box filter)."""
+    """Side of the images, in pixels. Below 32 each pixel is the mean of a square and a child costs a quarter or less
+    (downsampled as in Chrabaszcz, Loshchilov, Hutter, 2017, arXiv 1707.08819, by box filter)."""
 
 
 class CifarTask(ImageTask[CifarConfig]):

@@ -1,0 +1,82 @@
+"""What every task promises, run over all that are registered."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nao_ray import registry
+from nao_ray.networks.derived import NETWORKS
+from nao_ray.tasks.base import Images
+from tests.tasks import _made_up_data as made
+
+
+def _table(folder):
+    made.table(folder / "t.parquet")
+    return {"path": str(folder)}
+
+
+SETTINGS = {
+    "cifar10": lambda folder: {"path": str(made.cifar_binary(folder))},
+    "cifar100": lambda folder: {"path": str(made.cifar_binary(folder, hundred=True))},
+    "fashion_mnist": lambda folder: {"folder": str(made.fashion(folder))},
+    "image_table": _table,
+}
+"""Data for the tasks that read files; a task without an entry has to work as it is."""
+
+
+@pytest.fixture(scope="module", params=registry.names("task"))
+def make(request, tmp_path_factory):
+    """Makes the task; settings on top of those that give it its data."""
+    cls = registry.load("task", request.param)
+    data = SETTINGS.get(request.param, lambda _: {})(tmp_path_factory.mktemp(request.param))
+    return lambda **settings: cls(cls.Config(**data, **settings))
+
+
+def check(split: Images, task) -> None:
+    assert split.images.dtype == np.uint8
+    assert split.labels.dtype == np.int64
+    assert split.images.shape == (len(split), *task.image_shape)
+    assert len(split) > 0
+    assert 0 <= split.labels.min() <= split.labels.max() < task.num_classes
+
+
+def test_splits_are_what_the_task_says(make):
+    task = make()
+    train, valid = task.load()
+    check(train, task)
+    check(valid, task)
+    assert task.network in NETWORKS
+
+
+def test_a_tenth_validates_and_no_image_does_both(make):
+    train, valid = make().load()
+    assert len(valid) == round((len(train) + len(valid)) / 10)
+    assert not {image.tobytes() for image in train.images} & {image.tobytes() for image in valid.images}
+
+
+def test_loading_again_gives_the_same(make):
+    for first, again in zip(make().load(), make().load(), strict=True):
+        np.testing.assert_array_equal(first.images, again.images)
+        np.testing.assert_array_equal(first.labels, again.labels)
+
+
+def test_the_hash_names_the_data(make):
+    digest = make().data_hash()
+    assert len(digest) == 64
+    assert digest == make().data_hash()
+    assert digest != make(split_seed=1).data_hash()
+    assert digest != make(limit=20).data_hash()
+
+
+def test_the_limit_counts_both_splits(make):
+    assert sum(map(len, make(limit=30).load())) == 30
+
+
+def test_a_task_needs_no_torch():
+    code = (
+        "import sys; from nao_ray import registry; [registry.load('task', n) for n in registry.names('task')];"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

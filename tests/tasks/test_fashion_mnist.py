@@ -1,0 +1,61 @@
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nao_ray.errors import DataError
+from nao_ray.tasks.fashion_mnist import FashionMnist, FashionMnistConfig
+from tests.tasks import _made_up_data as made
+
+DEBIAN = Path(FashionMnistConfig().folder)
+
+
+def task(folder, **settings):
+    return FashionMnist(FashionMnistConfig(folder=str(folder), **settings))
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="the package dataset-fashion-mnist is not installed")
+def test_the_whole_data_set():
+    train, valid = task(DEBIAN).load()
+    assert np.bincount(train.labels).tolist() == [5400] * 10
+    assert np.bincount(valid.labels).tolist() == [600] * 10
+    assert train.images.mean() / 255 == pytest.approx(0.286, abs=0.002)  # published mean of the training images
+    assert len(task(DEBIAN).load_test()) == 10_000
+
+
+def test_the_test_files_are_not_read_by_load(tmp_path):
+    small = task(made.fashion(tmp_path))
+    assert [len(split) for split in small.load()] == [54, 6]
+    with pytest.raises(DataError, match="t10k-images-idx3-ubyte"):
+        small.load_test()
+
+
+def test_files_need_not_be_compressed(tmp_path):
+    digest = task(made.fashion(tmp_path)).data_hash()
+    for path in list(tmp_path.glob("*.gz")):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert task(tmp_path).data_hash() == digest
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not gzip", "cannot be read"),
+        (gzip.compress(b"0" * 100)[:-20], "cannot be read"),
+        (gzip.compress(b"0" * 100), "not an IDX file"),
+        (gzip.compress(b""), "not an IDX file"),
+        (gzip.compress(b"\0\0\x08\x03" + b"\0\0\0\x3c\0\0\0\x1c\0\0\0\x1c" + b"\0" * 5), "has 5 bytes of data"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, content, message):
+    made.fashion(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        task(tmp_path).load()
+
+
+def test_an_empty_folder_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="install Debian's dataset-fashion-mnist, or set task.folder"):
+        task(tmp_path).load()
