@@ -21,7 +21,7 @@ INPUT_HEIGHT = 34.0
 WAYPOINT_HEIGHT = 12.0
 GAP = 20.0
 """Between two boxes of a layer."""
-SWEEPS = 24
+SWEEPS = 4
 RELAXATIONS = 60
 
 
