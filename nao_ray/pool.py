@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Thread
 from typing import Any
 
 import pandas as pd
@@ -62,6 +62,8 @@ class Pool:
         self._lease: Lease | None = None
         self._ledger = Ledger()
         self._unsure = False
+        self._recent = compaction.Recent()
+        self._sweeper: Thread | None = None
         self._next_part = 0
         self._compact_at = COMPACT_AT
         self._small_parts = dict.fromkeys(compaction.FOLDERS, 0)
@@ -162,6 +164,7 @@ class Pool:
                     compaction.recover(self._storage)
                 self._ledger = load_ledger(self._storage)
                 self._unsure = False
+                self._recent.clear()
                 self._next_part = 0
                 for folder in compaction.FOLDERS:
                     self._small_parts[folder] = len(self._storage.parts(folder))
@@ -259,7 +262,9 @@ class Pool:
         assert self._lease is not None
         name = compaction.part_name(self._lease.epoch, self._next_part)
         self._next_part += 1
-        self._storage.write(f"{folder}/{name}", tables.to_bytes(rows.table(new, tables.SCHEMAS[folder])), guard)
+        data = rows.table(new, tables.SCHEMAS[folder])
+        self._storage.write(f"{folder}/{name}", tables.to_bytes(data), guard)
+        self._recent.add(folder, name, data)
         self._small_parts[folder] += 1
 
     # -- reading ------------------------------------------------------------------------------------------
@@ -338,11 +343,21 @@ class Pool:
         with self._lock:
             guard = self._guard()
             assert self._lease is not None
+            if self._sweeper is not None:
+                self._sweeper.join()
             # numbers of parts are never used again, also when this fails
             number, self._next_part = self._next_part, self._next_part + _COMPACTION_PARTS
-            self._next_part = compaction.compact(self._storage, guard, self._lease.epoch, number, whole=whole)
+            self._next_part = compaction.compact(
+                self._storage, guard, self._recent, self._lease.epoch, number, whole=whole
+            )
+            self._recent.clear()
             for folder in compaction.FOLDERS:
                 self._small_parts[folder] = 0
+            if whole:
+                compaction.sweep(self._storage)
+            else:  # a search does not wait for it
+                self._sweeper = Thread(target=compaction.sweep, args=(self._storage,), daemon=True)
+                self._sweeper.start()
 
     def _compact_if_due(self) -> None:
         if max(self._small_parts.values()) < self._compact_at or not isinstance(self._storage, LocalStorage):

