@@ -6,46 +6,18 @@ Legend: `N` genotypes, `L` tokens per genotype, `M` members, `A` step sizes, `H`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from nao_ray.controllers.base import Floats, Steps
 from nao_ray.controllers.epd import Epd, additive_mask
 from nao_ray.controllers.targets import TargetScale
 from nao_ray.spaces.base import SearchSpace, Tokens
 
-Floats = NDArray[np.float64]
 _ROWS = 4096  # rows decoded at once: bounds memory, far above what fills the cores
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Within the block torch uses one thread, so that sums come out the same, bit for bit, in any process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-@dataclass(frozen=True, slots=True)
-class Steps:
-    """Decoded steps in embedding space, ``R`` rows."""
-
-    tokens: Tokens
-    """``[R, L]``."""
-    points: Floats
-    """``[R, H]``: the points e' the rows were decoded from."""
-    sources: NDArray[np.int64]
-    """``[R]``: row of the source."""
-    step_sizes: Floats
-    """``[R]``."""
 
 
 class Ensemble:
@@ -72,6 +44,12 @@ class Ensemble:
         """Mean ``[N]`` and deviation ``[N]`` over the members of the predicted scores."""
         each = self.predict_each(tokens)
         return each.mean(axis=0), each.std(axis=0)
+
+    def choose(self, tokens: Tokens, count: int, pending: Tokens, spread_weight: float) -> list[int]:
+        """The rows of the largest mean plus weighted spread; what is pending changes nothing."""
+        mean, spread = self.predict(tokens)
+        order = np.argsort(-(mean + spread_weight * spread), kind="stable")
+        return [int(row) for row in order[:count]]
 
     def reconstruct(self, tokens: Tokens) -> Tokens:
         """Greedy decode ``[N, L]`` of the encoded tokens, by the first member."""

@@ -25,7 +25,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nao_ray import rng
-from nao_ray.controllers.ensemble import Ensemble, one_thread
+from nao_ray.controllers.base import one_thread
+from nao_ray.controllers.ensemble import Ensemble
 from nao_ray.controllers.epd import Epd
 from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correlation
 from nao_ray.controllers.sizes import EpdConfig

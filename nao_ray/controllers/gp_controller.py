@@ -11,6 +11,8 @@ Legend: `N` scored genotypes, `M` others, `L` tokens per genotype, `A` step size
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,21 +21,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nao_ray.controllers.ensemble import Floats, Steps
+from nao_ray.controllers.base import Floats, Steps
 from nao_ray.controllers.epd import additive_mask
+from nao_ray.controllers.fit import FitReport
 from nao_ray.controllers.gp import GaussianProcess, normal_scores
+from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correlation
 from nao_ray.controllers.pretraining import Pretrained
 from nao_ray.spaces.base import SearchSpace, Tokens
 
 
 class GpController:
-    """Posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2; `beta` weighs the spread in the bound."""
+    """Posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2; `bound` is the weight of the spread in a step."""
 
     def __init__(
-        self, space: SearchSpace[Any], pretrained: Pretrained, tokens: Tokens, scores: Floats, beta: float
+        self, space: SearchSpace[Any], pretrained: Pretrained, tokens: Tokens, scores: Floats, bound: float
     ) -> None:
         self.space = space
-        self.beta = beta
+        self.bound = bound
         self._pretrained = pretrained
         targets = normal_scores(scores)
         features = pretrained.features(space, tokens)
@@ -51,7 +55,7 @@ class GpController:
         return middle, (high - low) / 2
 
     @torch.no_grad()
-    def choose(self, tokens: Tokens, count: int, pending: Tokens) -> list[int]:
+    def choose(self, tokens: Tokens, count: int, pending: Tokens, spread_weight: float) -> list[int]:
         """Up to `count` rows of ``[M, L]`` tokens, by the bound, each as if those before it, and `pending`, were known.
 
         Conditioning on a point at its own predicted value leaves every mean and shrinks the spread near it.
@@ -63,7 +67,7 @@ class GpController:
         chosen: list[int] = []
         open_rows = torch.arange(len(rows)) >= len(pending)
         for _ in range(min(count, len(tokens))):
-            bound = mean + self.beta * covariance.diagonal().clamp_min(0).sqrt()
+            bound = mean + spread_weight * covariance.diagonal().clamp_min(0).sqrt()
             best = int(torch.where(open_rows, bound, -torch.inf).argmax())
             open_rows[best] = False
             covariance = self._observed(covariance, best)
@@ -74,26 +78,28 @@ class GpController:
         column = covariance[:, row]
         return covariance - column[:, None] * column[None] / (covariance[row, row].clamp_min(0) + self._gp.noise)
 
+    def left_out(self) -> Floats:
+        """``[N]``: each scored genotype's target as predicted without it."""
+        return self._gp.left_out().numpy()
+
     @torch.no_grad()
     def reconstruct(self, tokens: Tokens) -> Tokens:
         """Greedy decode ``[M, L]`` of the encoded tokens."""
         epd = self._pretrained.epd
         return epd.decode(epd.encode(torch.from_numpy(tokens)), self._mask).numpy()
 
-    def step(self, tokens: Tokens, step_sizes: Sequence[float]) -> Steps:
-        """One step up the bound from each of ``[M, L]`` sources with each size, decoded; by step size, then source.
-
-        A size is in lengths of the encoder's (unit) outputs: gradients are scaled to a mean length of 1.
-        """
+    def step(self, tokens: Tokens, step_sizes: Sequence[float], unit: bool) -> Steps:
+        """One step up the bound from each of ``[M, L]`` sources with each size, decoded; by size, then source."""
         epd = self._pretrained.epd
         sizes = torch.tensor(step_sizes).repeat_interleave(len(tokens))
         sources = torch.arange(len(tokens)).repeat(len(step_sizes))
         with torch.no_grad():
             memory = epd.encode(torch.from_numpy(tokens))
         gradient = self._gradient(memory)
-        length = gradient.norm(dim=-1).mean(dim=-1)[:, None, None].clamp_min(1e-12)
+        if unit:
+            gradient = gradient / gradient.norm(dim=-1).mean(dim=-1)[:, None, None].clamp_min(1e-12)
         with torch.no_grad():
-            moved = F.normalize(memory[sources] + sizes[:, None, None] * (gradient / length)[sources], dim=-1)
+            moved = F.normalize(memory[sources] + sizes[:, None, None] * gradient[sources], dim=-1)
             points = epd.embed(moved)
         return Steps(
             tokens=epd.decode(moved, self._mask).numpy(),
@@ -107,7 +113,7 @@ class GpController:
             free = memory.detach().requires_grad_()
             described = self._pretrained.readout(self._pretrained.epd.embed(free))
             mean, spread = self._gp.posterior(described)
-            (gradient,) = torch.autograd.grad((mean + self.beta * spread).sum(), free)
+            (gradient,) = torch.autograd.grad((mean + self.bound * spread).sum(), free)
         return gradient
 
     def _to_scores(self, targets: Floats) -> Floats:
@@ -116,3 +122,23 @@ class GpController:
         inside = np.interp(targets, self._targets, self._scores)
         beyond = targets - np.clip(targets, self._targets[0], self._targets[-1])
         return inside + slope * beyond
+
+
+def fit_process(
+    space: SearchSpace[Any], pretrained: Pretrained, tokens: Tokens, scores: Floats, bound: float
+) -> tuple[GpController, FitReport]:
+    """The posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2, and how well it predicts what it left out."""
+    began = time.process_time()
+    controller = GpController(space, pretrained, tokens, scores, bound)
+    left_out = controller.left_out()
+    return controller, FitReport(
+        num_trials=len(scores),
+        num_steps=0,
+        prediction_loss=math.nan,
+        reconstruction_loss=math.nan,
+        reconstruction=hamming(tokens, controller.reconstruct(tokens)),
+        pairwise_accuracy=pairwise_accuracy(scores, controller.predict(tokens)[0]),
+        heldout_pairwise_accuracy=pairwise_accuracy(scores, left_out),
+        heldout_rank_correlation=rank_correlation(scores, left_out),
+        cpu_seconds=time.process_time() - began,
+    )

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nao_ray import rng
+from nao_ray.controllers.base import one_thread
 from nao_ray.controllers.descriptors import Descriptors
-from nao_ray.controllers.ensemble import one_thread
 from nao_ray.controllers.epd import Epd
 from nao_ray.controllers.gp import median_distance
 from nao_ray.controllers.sizes import EpdConfig

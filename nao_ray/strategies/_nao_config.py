@@ -9,12 +9,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from nao_ray.controllers.fit import FitConfig
+from nao_ray.controllers.pretraining import PretrainingConfig
 from nao_ray.controllers.sizes import SIZES, EpdConfig
 from nao_ray.strategies.base import StrategyConfig
 
 _ADAM = {"learning_rate": 1e-3, "schedule": "constant", "epochs": 1000, "trade_off": 0.8}
 _AS_PAPER = {"ranking": 0.0, "targets": "minmax", "unlabelled": 0, "members": 1}
-_ORDER = {"top_k": 100, "round_size": 300, "select": "order", "unit_steps": False, "neighbours": 0}
+_ORDER = {"mode": "rounds", "predictor": "mlp", "top_k": 100, "round_size": 300}
+_ORDER |= {"select": "order", "unit_steps": False, "neighbours": 0, "spread_weight": 0.0}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -57,9 +59,12 @@ class NaoConfig(StrategyConfig):
     """Settings of `Nao`; the preset gives what is not set."""
 
     preset: Literal["default", "paper_cnn", "nao_ws_v1", "v2"] = "default"
-    mode: Literal["rounds", "steady"] = "rounds"
+    predictor: Literal["gp", "mlp"] = "gp"
+    """`mlp`: as the paper, fitted with encoder and decoder in every round; `gp`: a Gaussian process, with an encoder
+    and a decoder that were pretrained without scores."""
+    mode: Literal["rounds", "steady"] = "steady"
     """`rounds` as the paper: the next round when the last is final; `steady`: a new fit every `refit_every` results."""
-    seeds: int = Field(default=24, ge=2)
+    seeds: int = Field(default=10, ge=2)
     """Random architectures before the first fit."""
     seed_genotypes: tuple[str, ...] = ()
     """Texts or published names to start from; random ones fill up to `seeds`."""
@@ -68,19 +73,21 @@ class NaoConfig(StrategyConfig):
     round_size: int = Field(default=18, ge=1)
     """New architectures per fit."""
     refit_every: int | None = Field(default=None, ge=1)
-    """Results between two fits when `steady`; None: `round_size`."""
+    """Results between two fits when `steady`; None: 1 with a `gp`, `round_size` with an `mlp`."""
     top_k: int = Field(default=10, ge=1)
     """Best trials a round starts from."""
-    step_sizes: tuple[float, ...] | int = Field(default=(0.25, 0.5, 1.0, 2.0, 4.0))
+    step_sizes: tuple[float, ...] | int = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
     """Eta of the gradient steps, in the order tried; an integer n means 1, 2, ..., n."""
     unit_steps: bool = True
     """Eta counts in lengths of the encoder's outputs; false: in raw gradients, as published."""
     select: Literal["predicted", "order"] = "predicted"
     """`order`: the first new ones, as published; `predicted`: the best predicted of all new ones."""
-    spread_weight: float = 0.0
-    """Deviations of the ensemble added to the predicted score when selecting."""
-    neighbours: int = Field(default=0, ge=0)
-    """Mutants per source that compete with the decoded ones under `predicted`."""
+    spread_weight: float = Field(default=2.0, ge=0)
+    """Standard deviations added to the predicted score when selecting: an upper confidence bound."""
+    neighbours: int = Field(default=16, ge=0)
+    """Mutants per source that compete with the decoded ones under `predicted`: half one change away, half two."""
+    candidates: int = Field(default=200, ge=1)
+    """Most genotypes scored for one fit's queue under `predicted`: decoded ones, then neighbours, then random ones."""
     random_share: float = Field(default=0.0, ge=0, le=1)
     """Share of each round that is random."""
     pool_size: int | None = Field(default=None, ge=2)
@@ -90,6 +97,9 @@ class NaoConfig(StrategyConfig):
     epd: EpdConfig = EpdConfig(sigmoid=False)
     """Size of the controller: a name of `controllers/sizes.py`, or its fields."""
     fit: FitConfig = FitConfig()
+    """Of the `mlp`."""
+    pretraining: PretrainingConfig = PretrainingConfig()
+    """For the `gp`."""
     device: str = "cpu"
     """Where the controller is fitted, e.g. `cuda`; fits repeat bit for bit on the CPU alone."""
 

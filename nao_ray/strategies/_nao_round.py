@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nao_ray.controllers.ensemble import Ensemble
+from nao_ray.controllers.base import Controller
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
 from nao_ray.strategies._nao_config import NaoConfig
@@ -40,6 +40,8 @@ class Counts:
     unique: int = 0
     new: int = 0
     refilled: int = 0
+    scored: int = 0
+    """Distinct genotypes the predictor chose from."""
 
     def row(self) -> dict[str, float | int | None]:
         """Shares of the rows decoded: legal genotypes, distinct architectures, and new ones."""
@@ -48,6 +50,7 @@ class Counts:
         return {f"share_{name}": count / of if of else None for name, count in shares.items()} | {
             "num_decoded": of,
             "num_refilled": self.refilled,
+            "num_scored": self.scored,
         }
 
 
@@ -56,11 +59,13 @@ class Round:
     """Candidates of one round, collected in order."""
 
     space: SearchSpace[Any]
-    ensemble: Ensemble
+    controller: Controller
     config: NaoConfig
     index: int
     sources: Sequence[Observation]
     """Best first."""
+    pending: Sequence[Genotype]
+    """Asked, and not yet measured."""
     taken: set[str]
     """Keys that are not proposed again; grows."""
     generator: np.random.Generator
@@ -71,10 +76,10 @@ class Round:
         config = self.config
         random = round(config.random_share * config.round_size)
         wanted = config.round_size - random
-        drafts = self._scored(self._candidates(wanted))
-        if config.select == "predicted":
-            drafts.sort(key=self._value, reverse=True)  # stable: ties stay in the order found
-        drafts = drafts[:wanted]
+        drafts = self._candidates(wanted)
+        if config.select == "predicted" and drafts:
+            drafts = [drafts[row] for row in self._choose(drafts, wanted)]
+        drafts = self._scored(drafts[:wanted])
         self.taken.update(draft.genotype.key for draft in drafts)
         origins = [draft.genotype for draft in drafts[: config.top_k]] or [s.genotype for s in self.sources]
         refill: list[Proposal] = []
@@ -88,26 +93,36 @@ class Round:
             refill.append(Proposal(genotype=genotype, round=self.index))
         return drafts + self._scored(refill)
 
-    def _value(self, draft: Proposal) -> float:
-        assert draft.predicted_score is not None
-        assert draft.predicted_spread is not None
-        return draft.predicted_score + self.config.spread_weight * draft.predicted_spread
+    def _choose(self, drafts: Sequence[Proposal], count: int) -> list[int]:
+        tokens = _tokens(self.space, [draft.genotype for draft in drafts])
+        self.counts.scored = len(tokens)
+        pending = _tokens(self.space, self.pending) if self.pending else tokens[:0]
+        return self.controller.choose(tokens, count, pending, self.config.spread_weight)
 
     def _candidates(self, wanted: int) -> list[Proposal]:
-        found: dict[str, Proposal] = {}
+        """New genotypes, each once: decoded ones, then, to choose from, neighbours of the sources and random ones."""
+        config, found = self.config, dict[str, Proposal]()
         for draft in self._decoded():
             found.setdefault(draft.genotype.key, draft)
-            if self.config.select == "order" and len(found) >= wanted:
-                break
-        if self.config.select == "predicted":
-            for source in self.sources:
-                for _ in range(self.config.neighbours):
-                    genotype = self.space.mutate(source.genotype, self.generator)
-                    if genotype.key not in self.taken and genotype.key not in found:
-                        found[genotype.key] = Proposal(
-                            genotype=genotype, round=self.index, source_trial_id=source.trial_id
-                        )
+            if len(found) >= (wanted if config.select == "order" else config.candidates):
+                return list(found.values())
+        if config.select == "predicted":
+            for draft in self._undecoded():
+                if draft.genotype.key not in self.taken:
+                    found.setdefault(draft.genotype.key, draft)
+                if len(found) >= config.candidates:
+                    break
         return list(found.values())
+
+    def _undecoded(self) -> Iterator[Proposal]:
+        for number in range(self.config.neighbours):
+            for source in self.sources:
+                genotype = self.space.mutate(source.genotype, self.generator)
+                if number % 2:
+                    genotype = self.space.mutate(genotype, self.generator)
+                yield Proposal(genotype=genotype, round=self.index, source_trial_id=source.trial_id)
+        for _ in range(self.config.neighbours):
+            yield Proposal(genotype=self.space.sample(self.generator), round=self.index)
 
     def _decoded(self) -> Iterator[Proposal]:
         """New architectures at the end of gradient steps, each once, in the order step size, source, member."""
@@ -115,7 +130,7 @@ class Round:
         tokens = _tokens(self.space, [source.genotype for source in self.sources])
         seen: set[str] = set()
         for at in range(0, len(etas), _ETAS_AT_ONCE):
-            steps = self.ensemble.step(tokens, etas[at : at + _ETAS_AT_ONCE], self.config.unit_steps)
+            steps = self.controller.step(tokens, etas[at : at + _ETAS_AT_ONCE], self.config.unit_steps)
             for row, decoded in enumerate(steps.tokens):
                 self.counts.decoded += 1
                 try:
@@ -141,7 +156,7 @@ class Round:
     def _scored(self, drafts: list[Proposal]) -> list[Proposal]:
         if not drafts:
             return []
-        mean, spread = self.ensemble.predict(_tokens(self.space, [draft.genotype for draft in drafts]))
+        mean, spread = self.controller.predict(_tokens(self.space, [draft.genotype for draft in drafts]))
         return [
             replace(draft, predicted_score=float(m), predicted_spread=float(s))
             for draft, m, s in zip(drafts, mean, spread, strict=True)

@@ -19,9 +19,12 @@ from typing import Any
 import numpy as np
 
 from nao_ray import rng as streams
-from nao_ray.controllers.ensemble import Ensemble, one_thread
+from nao_ray.controllers.base import Controller, one_thread
+from nao_ray.controllers.ensemble import Ensemble
 from nao_ray.controllers.fit import FitReport, fit
+from nao_ray.controllers.gp_controller import fit_process
 from nao_ray.controllers.measures import rank_correlation
+from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies._nao_config import NaoConfig
 from nao_ray.strategies._nao_round import Observation, Round, fresh
@@ -43,7 +46,9 @@ class Nao(Strategy[NaoConfig]):
         self._num_seeds = max(config.seeds, len(self._given))
         self._told: list[Observation] = []
         self._scores: dict[int, float] = {}
-        self._rounds: dict[int, int] = {}
+        self._asked: list[Genotype] = []
+        self._first_of_round: dict[int, int] = {}
+        self._pretrained: Pretrained | None = None
         self._fitted: tuple[int, Ensemble] | None = None
         self._current: tuple[int, list[Proposal]] = (-1, [])
         self._rows: list[Diagnostics] = []
@@ -91,14 +96,18 @@ class Nao(Strategy[NaoConfig]):
         if self.config.mode == "rounds":
             index = 1 + (k - self._num_seeds) // self.config.round_size
             return index if self.num_told >= self._fit_at(index) else None
-        return max(0, 1 + (self.num_told - self._fit_at(1)) // (self.config.refit_every or self.config.round_size))
+        return max(0, 1 + (self.num_told - self._fit_at(1)) // self._refit_every)
 
     def _fit_at(self, index: int) -> int:
         """Number of results fit `index` (from 1) is given."""
         if self.config.mode == "rounds":
             return self._num_seeds + (index - 1) * self.config.round_size
         first = max(2, 3 * self._num_seeds // 4)  # the slowest seeds do not hold up the first fit
-        return first + (index - 1) * (self.config.refit_every or self.config.round_size)
+        return first + (index - 1) * self._refit_every
+
+    @property
+    def _refit_every(self) -> int:
+        return self.config.refit_every or (1 if self.config.predictor == "gp" else self.config.round_size)
 
     # -- fits ---------------------------------------------------------------------------------------------
 
@@ -114,14 +123,16 @@ class Nao(Strategy[NaoConfig]):
         queue: list[Proposal] = []
         if len(sources) >= _MIN_COMPLETED:
             with one_thread():
-                ensemble, report = self._fit(index)
+                controller, report = self._fit_gp(index) if self.config.predictor == "gp" else self._fit(index)
+                pending = self._pending(index, known)
                 generation = Round(
                     space=self.space,
-                    ensemble=ensemble,
+                    controller=controller,
                     config=self.config,
                     index=index,
                     sources=sources[: self.config.top_k],
-                    taken={seen.genotype.key for seen in known},
+                    pending=pending,
+                    taken={seen.genotype.key for seen in known} | {genotype.key for genotype in pending},
                     generator=streams.child(self.seed, "round", index),
                 )
                 queue = generation.queue()
@@ -137,6 +148,21 @@ class Nao(Strategy[NaoConfig]):
         else:
             known = self._told[:count]
         return sorted(known, key=lambda seen: seen.trial_id)
+
+    def _pending(self, index: int, known: Sequence[Observation]) -> list[Genotype]:
+        """What was asked before the round of fit `index` began, and is not known to it."""
+        done = {seen.trial_id for seen in known}
+        first = self._first_of_round.get(index, self.num_asked)
+        return [genotype for trial_id, genotype in enumerate(self._asked[:first]) if trial_id not in done]
+
+    def _fit_gp(self, index: int) -> tuple[Controller, FitReport]:
+        config = self.config
+        if self._pretrained is None:
+            self._pretrained = pretrain(self.space, config.epd, config.pretraining, self.seed)
+        pool = self._pool(index)
+        tokens = np.stack([self.space.encode(seen.genotype) for seen in pool])
+        scores = np.array([seen.score for seen in pool], dtype=np.float64)
+        return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight)
 
     def _fit(self, index: int) -> tuple[Ensemble, FitReport]:
         """Fit `index`, with the fits before it where their weights live on."""
@@ -178,7 +204,8 @@ class Nao(Strategy[NaoConfig]):
     # -- results ------------------------------------------------------------------------------------------
 
     def note_asked(self, proposal: Proposal) -> None:
-        self._rounds[proposal.trial_id] = proposal.round or 0
+        self._asked.append(proposal.genotype)
+        self._first_of_round.setdefault(proposal.round or 0, proposal.trial_id)
 
     def observe(self, trial: Trial) -> None:
         if (score := trial.score) is not None:
@@ -196,7 +223,7 @@ class Nao(Strategy[NaoConfig]):
             )
         )
         if self.num_told == self._limit:  # no fit will report on the last round
-            last = max(self._rounds.values())
+            last = max(self._first_of_round)
             row: dict[str, float | int | str | None] = {"round": last + 1, "num_trials": len(self._scores)}
             self._rows.append(row | self._outcome(last, self._told))
 
