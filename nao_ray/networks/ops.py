@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray.errors import ConfigError
+from nao_ray.networks.fast import average_pool, depthwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class Operation(nn.Module):
 
     rectified_input: ClassVar[bool] = False
     """Called with relu(state) instead of the state."""
+    signature: str | None = None
+    """Says what an operation without parameters does: two of one signature on one state give one result."""
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False) -> Tensor:
@@ -101,17 +104,17 @@ class SepConv(Operation):
 
     def __init__(self, channels: int, stride: int, kernel: int) -> None:
         super().__init__()
-        depthwise = partial(nn.Conv2d, channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
-        self.depthwise1 = depthwise(stride=stride)
+        make = partial(nn.Conv2d, channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
+        self.depthwise1 = make(stride=stride)
         self.pointwise1 = _conv(channels, channels, (1, 1))
         self.norm1 = nn.BatchNorm2d(channels)
-        self.depthwise2 = depthwise(stride=1)
+        self.depthwise2 = make(stride=1)
         self.pointwise2 = _conv(channels, channels, (1, 1))
         self.norm2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = conv_norm(self.pointwise1, self.norm1, self.depthwise1(x), relu=True)
-        return conv_norm(self.pointwise2, self.norm2, self.depthwise2(x))
+        x = conv_norm(self.pointwise1, self.norm1, depthwise(self.depthwise1, x), relu=True)
+        return conv_norm(self.pointwise2, self.norm2, depthwise(self.depthwise2, x))
 
 
 class DilatedSepConv(Operation):
@@ -163,6 +166,8 @@ class RectifiedReduce(FactorizedReduce):
 class Identity(Operation):
     """The state itself; see `FactorizedReduce` for stride 2, which has no ReLU."""
 
+    signature = "identity"
+
     def forward(self, x: Tensor) -> Tensor:
         return x
 
@@ -173,6 +178,7 @@ class Zero(Operation):
     def __init__(self, stride: int) -> None:
         super().__init__()
         self.stride = stride
+        self.signature = f"zero/{stride}"
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
@@ -188,6 +194,7 @@ class Pool(Operation):
     def __init__(self, kind: str, kernel: int, stride: int, *, count_padding: bool) -> None:
         super().__init__()
         self.kind, self.kernel, self.stride, self.count_padding = kind, kernel, stride, count_padding
+        self.signature = f"{kind}/{kernel}/{stride}/{count_padding}"
 
     def forward(self, x: Tensor) -> Tensor:
         padding = self.kernel // 2
@@ -198,6 +205,8 @@ class Pool(Operation):
                 x = F.pad(x, (0, 1, 0, 1), mode="constant" if self.count_padding else "replicate")
         if self.kind == "max":
             return F.max_pool2d(x, self.kernel, self.stride, padding)
+        if self.stride == 1 and self.kernel % 2:
+            return average_pool(x, self.kernel, count_padding=self.count_padding)
         return F.avg_pool2d(x, self.kernel, self.stride, padding, count_include_pad=self.count_padding)
 
 

@@ -11,6 +11,7 @@ Activations are channels-last whatever the input's layout: convolution and batch
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -78,10 +79,9 @@ class State:
         shape = (count, self._value.shape[0], 1, 1, 1)
         return self._value.new_empty(shape).bernoulli_(keep).div_(keep).unbind()
 
-    def read(self, op: nn.Module) -> Tensor:
-        """What `op` wants of this state, through it."""
-        rectified = isinstance(op, Operation) and op.rectified_input
-        out: Tensor = op(self.rectified if rectified else self.value)
+    def read(self, op: Operation) -> Tensor:
+        """What `op` makes of this state."""
+        out: Tensor = op(self.rectified if op.rectified_input else self.value)
         return out
 
 
@@ -111,7 +111,7 @@ class Cell(nn.Module):
         self.graph = graph
         self.out_channels = channels * len(graph.output)
         self.overwrite_output = False  # set by the stack, which knows who reads the output
-        calibrators = [
+        calibrators: list[Operation] = [
             RectifiedReduce(inputs[0], channels) if shrink else _calibrator(inputs[0], channels),
             _calibrator(inputs[1], channels),
         ]
@@ -124,14 +124,11 @@ class Cell(nn.Module):
         self.nodes = nn.ModuleList(map(nn.ModuleList, nodes))
         unused = [state for state in graph.output if state < graph.inputs] if reduction else []
         self.reducers = nn.ModuleDict({str(state): build_op("identity", channels, 2, ops) for state in unused})
-        raw = {*graph.output}  # states that somebody reads as they are
-        raw |= {
-            e.source
-            for edges, node in zip(graph.nodes, nodes, strict=True)
-            for e, op in zip(edges, node, strict=True)
-            if not op.rectified_input
-        }
+        reads = [pair for edges, ops in zip(graph.nodes, nodes, strict=True) for pair in zip(edges, ops, strict=True)]
+        raw = {*graph.output, *(edge.source for edge, op in reads if not op.rectified_input)}  # read as they are
         self._overwrite = [state not in raw for state in range(graph.inputs + len(nodes))]
+        counts = Counter((edge.source, op.signature) for edge, op in reads)
+        self._repeated = {key for key, times in counts.items() if key[1] is not None and times > 1}
 
     def rectifies(self, which: int) -> bool:
         """Whether input `which` is read through its ReLU only."""
@@ -142,23 +139,43 @@ class Cell(nn.Module):
         """``[B, c, H, W]`` twice -> ``[B, out_channels, H', W']``; `keep`: probability of keeping an edge."""
         states = [self._calibrate(which, state) for which, state in enumerate(inputs)]
         masks = self._masks(inputs[1], keep, drop_identity=drop_identity)
+        results: dict[tuple[int, str | None], Tensor] = {}
         for edges, ops, kept in zip(self.graph.nodes, self._node_ops(), masks, strict=True):
-            terms = [(states[edge.source], op, mask) for edge, op, mask in zip(edges, ops, kept, strict=True)]
-            states.append(_sum(terms, self._overwrite[len(states)]))
-        outputs = [
-            states[i].read(self.reducers[str(i)]) if str(i) in self.reducers else states[i].value
-            for i in self.graph.output
-        ]
+            terms = [
+                (*self._edge(states, edge.source, op, results), mask)
+                for edge, op, mask in zip(edges, ops, kept, strict=True)
+                if not isinstance(op, Zero)
+            ]
+            if not terms:
+                terms = [(states[edges[0].source].read(ops[0]), True, None)]
+            total, fresh = _sum(terms)
+            states.append(State(total, overwrite=fresh and self._overwrite[len(states)]))
+        reducers = {int(state): op for state, op in self.reducers.items() if isinstance(op, Operation)}
+        outputs = [states[i].read(reducers[i]) if i in reducers else states[i].value for i in self.graph.output]
         return State(torch.cat(outputs, dim=1), overwrite=self.overwrite_output)
 
-    def _node_ops(self) -> list[list[nn.Module]]:
-        return [list(ops.children()) for ops in self.nodes]
+    def _node_ops(self) -> list[list[Operation]]:
+        return [[op for op in ops.children() if isinstance(op, Operation)] for ops in self.nodes]
 
     def _calibrate(self, which: int, state: State) -> State:
         calibrator = self.calibrators[which]
-        if isinstance(calibrator, Identity):
+        if isinstance(calibrator, Identity) or not isinstance(calibrator, Operation):
             return state
         return State(state.read(calibrator), overwrite=self._overwrite[which])
+
+    def _edge(
+        self, states: list[State], source: int, op: Operation, results: dict[tuple[int, str | None], Tensor]
+    ) -> tuple[Tensor, bool]:
+        """The output of an edge, and whether it is the caller's to write to.
+
+        It is unless somebody else has it: no operation keeps its own output for the backward pass.
+        """
+        key = (source, op.signature)
+        if key not in self._repeated:
+            return states[source].read(op), not isinstance(op, Identity)
+        if key not in results:
+            results[key] = states[source].read(op)
+        return results[key], False
 
     def _masks(self, like: State, keep: float, *, drop_identity: bool) -> list[list[Tensor | None]]:
         """Per node and edge, None or ``[B, 1, 1, 1]``: 1/keep for the samples that keep the edge, 0 for others."""
@@ -169,24 +186,18 @@ class Cell(nn.Module):
         return [[None if op == "identity" and not drop_identity else mask for op, mask in node] for node in drawn]
 
 
-def _sum(terms: list[tuple[State, nn.Module, Tensor | None]], overwrite: bool) -> State:
-    """The sum of a node's edges, each times its mask."""
-    terms = [term for term in terms if not isinstance(term[1], Zero)] or terms[:1]
-    terms.sort(key=lambda term: isinstance(term[1], Identity))
-    total: Tensor | None = None
-    fresh = False  # `total` is ours to write to: no operation keeps its own output for the backward pass
-    for state, op, mask in terms:
-        out = state.read(op)
-        if total is None:
-            total, fresh = (out, not isinstance(op, Identity)) if mask is None else (out * mask, True)
-            continue
+def _sum(terms: list[tuple[Tensor, bool, Tensor | None]]) -> tuple[Tensor, bool]:
+    """The sum of a node's (edge, may be written to, mask), and whether it may be written to."""
+    (total, fresh, mask), *rest = sorted(terms, key=lambda term: not term[1])
+    if mask is not None:
+        total, fresh = total * mask, True
+    for out, _, mask in rest:
         if mask is None:
             total = total.add_(out) if fresh else total + out
         else:
             total = total.addcmul_(out, mask) if fresh else total.addcmul(out, mask)
         fresh = True
-    assert total is not None, "a node has at least one edge"
-    return State(total, overwrite=overwrite and fresh)
+    return total, fresh
 
 
 def _calibrator(in_channels: int, channels: int) -> Operation:

@@ -1,0 +1,128 @@
+"""Depthwise convolution and average pooling for training on CPUs, with the same results and less time.
+
+Legend: `B` batch, `C` channels, `H` `W` pixels, `k` kernel, `s` stride.
+
+Measured with torch 2.14 (oneDNN), one thread, float32, channels-last, ``[64, 20, 32, 32]``: the weight gradient of a
+depthwise 5x5 convolution takes 6.4 ms, of a 5x3 one 1.1 ms (any height is fast, widths over 3 are not), so a wide
+kernel's gradient is put together from strips of three columns; average pooling 3x3 takes 2.5 ms forward and 2.0 ms
+backward, the same as a depthwise convolution 0.5 ms each. Other devices, other types and evaluation take torch's own
+operations.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+STRIP = 3
+"""Columns whose weight gradient oneDNN computes fast."""
+
+
+def applies(x: Tensor) -> bool:
+    """Whether `x` is trained through by oneDNN's float32 kernels."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled() and _mkldnn()
+
+
+def _mkldnn() -> bool:
+    return bool(torch._C._has_mkldnn and torch.backends.mkldnn.enabled)
+
+
+def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """``conv(x)`` for a depthwise convolution without bias."""
+    wide = conv.kernel_size[1] > STRIP and max(conv.dilation) == 1
+    if not wide or not applies(x):
+        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+    out: Tensor = _Depthwise.apply(x, conv.weight, conv.stride[0], conv.padding[0])
+    return out
+
+
+class _Context(FunctionCtx):
+    saved_tensors: tuple[Tensor, ...]
+    needs_input_grad: tuple[bool, ...]
+    stride: int
+    padding: int
+    kernel: int
+    inverse: Tensor
+
+
+class _Depthwise(Function):
+    @staticmethod
+    def forward(ctx: _Context, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv2d(x, weight, None, stride, padding, 1, weight.shape[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        grad_x = grad_weight = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _conv_backward(grad, x, weight, ctx.stride, (ctx.padding, ctx.padding), of_input=True)
+        if ctx.needs_input_grad[1]:
+            strips = [
+                _weight_strip(grad, x, weight[..., column : column + STRIP], ctx.stride, ctx.padding, column)
+                for column in range(0, weight.shape[-1], STRIP)
+            ]
+            grad_weight = torch.cat(strips, dim=-1)
+        return grad_x, grad_weight, None, None
+
+
+def _weight_strip(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, column: int) -> Tensor:
+    """Gradient ``[C, 1, k, 1..3]`` of the columns `weight`, which begin at `column`: a narrow kernel on x, moved."""
+    width = (grad.shape[-1] - 1) * stride + weight.shape[-1]  # columns that this strip reads, from column - padding on
+    left = padding - column
+    moved = F.pad(x, (left, width - left - x.shape[-1])).contiguous(memory_format=torch.channels_last)
+    return _conv_backward(grad, moved, weight, stride, (padding, 0), of_input=False)
+
+
+def _conv_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], *, of_input: bool
+) -> Tensor:
+    which = [of_input, not of_input, False]
+    out: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, [stride] * 2, padding, [1, 1], False, [0, 0], weight.shape[0], which
+    )
+    return out[0] if of_input else out[1]
+
+
+def average_pool(x: Tensor, kernel: int, *, count_padding: bool) -> Tensor:
+    """Average pooling kxk of stride 1, k odd, padded by k//2: ``[B, C, H, W]`` -> ``[B, C, H, W]``."""
+    if applies(x):
+        out: Tensor = _AveragePool.apply(x, kernel, _inverse_counts(kernel, *x.shape[-2:], count_padding))
+        return out
+    return F.avg_pool2d(x, kernel, 1, kernel // 2, count_include_pad=count_padding)
+
+
+@lru_cache(maxsize=256)
+def _inverse_counts(kernel: int, height: int, width: int, count_padding: bool) -> Tensor:
+    """``[1, 1, H, W]``: one over the pixels in each window."""
+    ones = torch.ones(1, 1, height, width)
+    shares = F.avg_pool2d(ones, kernel, 1, kernel // 2, count_include_pad=count_padding)
+    counts = F.avg_pool2d(ones, kernel, 1, kernel // 2, count_include_pad=True) * kernel**2
+    return shares / counts
+
+
+class _AveragePool(Function):
+    """A sum over windows, times a map; the backward pass is the same sum of the gradient times that map."""
+
+    @staticmethod
+    def forward(ctx: _Context, x: Tensor, kernel: int, inverse: Tensor) -> Tensor:
+        ctx.kernel, ctx.inverse = kernel, inverse
+        return _window_sum(x, kernel).mul_(inverse)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _window_sum((grad * ctx.inverse).contiguous(memory_format=torch.channels_last), ctx.kernel), None, None
+
+
+def _window_sum(x: Tensor, kernel: int) -> Tensor:
+    channels = x.shape[1]
+    return F.conv2d(x, x.new_ones(channels, 1, kernel, kernel), None, 1, kernel // 2, 1, channels)
