@@ -110,9 +110,9 @@ def test_bad_python_files_are_refused(tmp_path, content):
 
 
 def test_bad_places_are_refused(tmp_path):
-    with pytest.raises(DataError, match="give task.path"):
+    with pytest.raises(DataError, match=r"give task\.path"):
         Cifar10(CifarConfig()).load()
-    with pytest.raises(DataError, match="no cifar10 here; expected data_batch_1.bin"):
+    with pytest.raises(DataError, match=r"no cifar10 here; expected data_batch_1\.bin"):
         Cifar10(CifarConfig(path=str(tmp_path))).load()
     with pytest.raises(DataError, match="no such file"):
         Cifar10(CifarConfig(path=str(tmp_path / "nowhere"))).load()

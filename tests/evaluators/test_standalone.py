@@ -1,0 +1,129 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from nao_ray.errors import DataError
+from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.spaces.nao_cnn import NaoCnn
+from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
+from nao_ray.tasks.fashion_mnist import FashionMnist, FashionMnistConfig
+from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
+from nao_ray.trial import Fidelity, Proposal
+
+SMALL = {"cells_per_stage": 1, "channels": 4, "epochs": 2, "recipe": {"name": "short_digits", "batch": 24}}
+
+
+def evaluator(space=None, task=None, **settings):
+    space = space or NaoCnnSmall(NaoCnnSmall.Config())
+    task = task or Synthetic(SyntheticConfig(per_class=20, noise=0.2))
+    return Standalone(space, task, StandaloneConfig(**{**SMALL, **settings}))
+
+
+def proposal(space, k=0, **facts):
+    return Proposal(genotype=space.sample(np.random.default_rng(k)), seed=k, **facts)
+
+
+@pytest.mark.parametrize("space", [NaoCnn(NaoCnn.Config()), NaoCnnSmall(NaoCnnSmall.Config())], ids=lambda s: s.name)
+def test_a_measurement_is_complete_and_repeats_in_any_evaluator(space):
+    first = evaluator(space).evaluate(proposal(space))
+    assert 0 <= first.valid_accuracy <= 1
+    assert len(first.curve) == 2
+    assert min(first.num_params, first.macs, first.wall_seconds, first.peak_memory_bytes) > 0
+    other = evaluator(space)
+    other.evaluate(proposal(space, 1))  # whatever was evaluated before
+    again = other.evaluate(proposal(space))
+    for fact in ("valid_accuracy", "valid_loss", "curve", "num_params", "macs"):
+        assert getattr(again, fact) == getattr(first, fact)
+
+
+def test_the_seed_names_weights_and_order():
+    one = evaluator()
+    genotype = one.space.sample(np.random.default_rng(0))
+    losses = [one.evaluate(Proposal(genotype=genotype, seed=seed)).valid_loss for seed in (0, 1)]
+    assert losses[0] != losses[1]
+
+
+def test_the_proposals_fidelity_counts():
+    one = evaluator()
+    small = one.evaluate(proposal(one.space))
+    asked = Fidelity(epochs=1, channels=8, cells_per_stage=2, data_share=0.5)
+    large = one.evaluate(proposal(one.space, fidelity=asked))
+    assert len(large.curve) == 1
+    assert large.num_params > 2 * small.num_params
+    assert [len(data.train) for data in one._loaded.values()] == [36]
+    assert Standalone.fidelity(StandaloneConfig(**SMALL)) == Fidelity(
+        epochs=2, cells_per_stage=1, channels=4, data_share=1.0
+    )
+
+
+def test_repeats_are_averaged():
+    one, three = evaluator(epochs=1), evaluator(epochs=1, repeats=3)
+    asked = proposal(one.space, fidelity=Fidelity())
+    parts = [one._train(asked, seed) for seed in _seeds(three, asked)]
+    mean = three.evaluate(asked)
+    assert len({part.valid_loss for part in parts}) == len(parts) == 3
+    assert mean.valid_accuracy == pytest.approx(np.mean([part.valid_accuracy for part in parts]))
+    assert mean.valid_loss == pytest.approx(np.mean([part.valid_loss for part in parts]))
+    assert mean.curve == pytest.approx(np.mean([part.curve for part in parts], axis=0))
+
+
+def _seeds(evaluator, asked):
+    """The seeds of the trainings that a proposal gets."""
+    seen = []
+    train = evaluator._train
+    evaluator._train = lambda proposal, seed: (seen.append(seed), train(proposal, seed))[1]
+    evaluator.evaluate(asked)
+    evaluator._train = train
+    return seen
+
+
+def test_a_nan_ends_the_repeats_at_once():
+    one = evaluator(repeats=3, recipe={"name": "short", "lr": 1e30, "clip_norm": None, "warmup_epochs": 0})
+    measured = one.evaluate(proposal(one.space))
+    assert math.isnan(measured.score)
+    assert len(_seeds(one, proposal(one.space))) == 1
+
+
+def test_auxiliary_head_is_trained_and_not_counted():
+    plain, helped = evaluator(), evaluator(recipe={"name": "paper_search", "batch": 24})
+    assert plain.evaluate(proposal(plain.space)).num_params == helped.evaluate(proposal(helped.space)).num_params
+    assert helped._network(proposal(helped.space), 0).auxiliary is not None
+    assert plain._network(proposal(plain.space), 0).auxiliary is None
+
+
+def test_nothing_is_loaded_before_the_first_proposal(tmp_path):
+    one = evaluator(task=FashionMnist(FashionMnistConfig(folder=str(tmp_path))))
+    with pytest.raises(DataError, match="train-images-idx3-ubyte"):
+        one.evaluate(proposal(one.space))
+
+
+def test_memory_is_released_and_the_error_goes_up(monkeypatch):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    monkeypatch.setattr("nao_ray.training.fit.fit", _out_of_memory)
+    one = evaluator()
+    with pytest.raises(torch.OutOfMemoryError):
+        one.evaluate(proposal(one.space))
+    assert emptied == [True]
+
+
+def _out_of_memory(*args, **kwargs):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"channels": 3}, "multiple of 2"),
+        ({"device": "gpu"}, "pattern"),
+        ({"data_share": 0}, "greater than 0"),
+        ({"epoch": 3}, "epoch"),
+        ({"recipe": "none"}, "no recipe is named"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        StandaloneConfig(**settings)

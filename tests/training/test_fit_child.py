@@ -1,0 +1,157 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from nao_ray import rng
+from nao_ray.spaces.base import Genotype
+from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
+from nao_ray.training.augment import Normaliser
+from nao_ray.training.data import DeviceImages, TrainingData
+from nao_ray.training.fit import Scores, _Training, evaluate, fit
+from nao_ray.training.recipe import Recipe
+from nao_ray.trial import FailureKind, Proposal, Trial, TrialState
+
+RECIPE = Recipe(name="short", batch=16, crop_padding=1, flip=False, dropout=0.1)
+
+
+class TwoHeads(nn.Module):
+    """A small convolutional network with an auxiliary head, which remembers what it was told."""
+
+    def __init__(self, classes=4):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.drop = nn.Dropout(0.1)
+        self.head, self.auxiliary = nn.Linear(8 * 16, classes), nn.Linear(8, classes)
+        self.steps = []
+
+    def set_step(self, step, total):
+        self.steps.append((step, total))
+
+    def forward(self, x):
+        x = self.body(x)
+        logits = self.head(self.drop(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1)))
+        return (logits, self.auxiliary(x.mean((2, 3)))) if self.training else logits
+
+
+def network(seed=0):
+    with rng.torch_seeded(seed, "weights"):
+        return TwoHeads()
+
+
+@pytest.fixture(scope="module")
+def data():
+    task = Synthetic(SyntheticConfig(noise=0.2))
+    return TrainingData.to_device(*task.load(), torch.device("cpu"))
+
+
+def test_it_learns_and_says_what_it_cost(data):
+    measured = fit(network(), data, RECIPE, epochs=12, seed=0)
+    assert measured.valid_accuracy > 0.8
+    assert measured.valid_loss < 0.8
+    assert len(measured.curve) == 12
+    assert measured.curve[-1] == measured.valid_accuracy
+    assert 0 < measured.wall_seconds < 60
+    assert measured.device_seconds > 0
+    assert measured.peak_memory_bytes > 10**6
+    assert measured.device == "cpu"
+
+
+def test_the_same_seed_gives_the_same_score_and_weights(data):
+    runs = []
+    for seed in (0, 0, 1):
+        trained = network()
+        measured = fit(trained, data, RECIPE, epochs=2, seed=seed)
+        runs.append((measured.valid_loss, measured.curve, trained.head.weight.detach().clone()))
+        torch.rand(3)  # whatever the process draws in between
+    assert runs[0][:2] == runs[1][:2]
+    assert torch.equal(runs[0][2], runs[1][2])
+    assert not torch.equal(runs[0][2], runs[2][2])
+
+
+def test_the_global_generator_is_as_before(data):
+    state = torch.random.get_rng_state()
+    fit(network(), data, RECIPE, epochs=1, seed=0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_network_is_told_every_step(data):
+    trained = network()
+    fit(trained, data, RECIPE, epochs=2, seed=0)
+    assert trained.steps == [(step, 18) for step in range(18)]  # 144 images, 9 steps an epoch
+
+
+def test_a_last_batch_of_one_is_left_out():
+    rows = DeviceImages(torch.zeros(33, 1, 8, 8, dtype=torch.uint8), torch.zeros(33, dtype=torch.int64))
+    data = TrainingData(rows, rows, Normaliser.of(rows.images))
+    assert _Training(network(), data, RECIPE, 1, 0).steps == 2
+    assert _Training(network(), data, Recipe(name="short", batch=31), 1, 0).steps == 2
+
+
+def test_the_score_is_of_the_best_or_of_the_last_epoch(data):
+    unsteady = {"name": "short", "batch": 16, "lr": 1.0, "cosine_epochs": 100, "crop_padding": 1, "flip": False}
+    last = fit(network(), data, Recipe(**unsteady), epochs=6, seed=0)
+    best = fit(network(), data, Recipe(**unsteady, score="best"), epochs=6, seed=0)
+    assert last.curve == best.curve
+    assert max(last.curve) > last.curve[-1], "this training falls back, or the test shows nothing"
+    assert best.valid_accuracy == max(best.curve)
+    assert last.valid_accuracy == last.curve[-1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_as_nan(data):
+    recipe = Recipe(name="short", lr=1e30, clip_norm=None, warmup_epochs=0)
+    measured = fit(network(), data, recipe, epochs=20, seed=0)
+    assert math.isnan(measured.score)
+    assert len(measured.curve) < 20
+    trial = Trial(proposal=Proposal(genotype=Genotype("s", "k"))).complete(measured)
+    assert (trial.state, trial.failure_kind) == (TrialState.FAILED, FailureKind.NAN)
+
+
+def test_one_step_is_the_textbooks(data):
+    """Clipped gradient of both heads' losses, weight decay, momentum: by hand against the optimiser."""
+    recipe = Recipe(batch=16, lr=0.1, clip_norm=0.5, crop_padding=0, flip=False, weight_decay=0.01, cosine_epochs=None)
+    training = _Training(network().eval(), data, recipe, 10, 0)
+    images, labels = data.train.images[:16], data.train.labels[:16]
+    before = {name: value.detach().clone() for name, value in training.network.named_parameters()}
+    plain = network()
+    plain.load_state_dict(training.network.state_dict())
+    plain.drop.p = training.network.drop.p = 0.0
+    training.network.train()
+    training.step(0, images, labels)
+    plain.train()
+    main, auxiliary = plain(data.normaliser(images))
+    (nn.functional.cross_entropy(main, labels) + 0.4 * nn.functional.cross_entropy(auxiliary, labels)).backward()
+    norm = torch.sqrt(sum((value.grad**2).sum() for value in plain.parameters()))
+    assert norm > 0.5
+    rate = 0.05 * (1 + math.cos(math.pi * 0.5 / 9 / 10))
+    for (name, value), parameter in zip(training.network.named_parameters(), plain.parameters(), strict=True):
+        step = parameter.grad * 0.5 / norm + 0.01 * before[name]
+        torch.testing.assert_close(value.detach(), before[name] - rate * step, rtol=1e-4, atol=1e-6)
+
+
+def test_evaluation_is_of_every_image_without_dropout(data):
+    trained = network().eval()
+    scores = evaluate(trained, data.train, data.normaliser)
+    with torch.no_grad():
+        logits = trained(data.normaliser(data.train.images))
+    assert scores.accuracy == (logits.argmax(1) == data.train.labels).sum().item() / 144
+    assert scores.loss == pytest.approx(nn.functional.cross_entropy(logits, data.train.labels).item(), rel=1e-5)
+    assert isinstance(scores, Scores)
+
+
+def test_bfloat16_on_request(data):
+    measured = fit(network(), data, RECIPE.model_copy(update={"precision": "bfloat16"}), epochs=1, seed=0)
+    full = fit(network(), data, RECIPE, epochs=1, seed=0)
+    assert measured.valid_loss != full.valid_loss
+    assert measured.valid_loss == pytest.approx(full.valid_loss, rel=0.1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda():
+    task = Synthetic(SyntheticConfig(noise=0.2))
+    data = TrainingData.to_device(*task.load(), torch.device("cuda"))
+    measured = fit(network(), data, RECIPE, epochs=12, seed=0)
+    assert measured.valid_accuracy > 0.8
+    assert measured.peak_memory_bytes > 0
