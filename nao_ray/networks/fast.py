@@ -34,7 +34,7 @@ def _mkldnn() -> bool:
 
 def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """``conv(x)`` for a depthwise convolution without bias."""
-    wide = conv.kernel_size[1] > STRIP and max(conv.dilation) == 1
+    wide = STRIP < conv.kernel_size[1] < x.shape[-1] and max(conv.dilation) == 1
     if not wide or not applies(x):
         return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
     out: Tensor = _Depthwise.apply(x, conv.weight, conv.stride[0], conv.padding[0])
