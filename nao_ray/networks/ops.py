@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray.errors import ConfigError
-from nao_ray.networks.fast import average_pool, depthwise
+from nao_ray.networks.fast import average_pool, batch_norm, depthwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Operation(nn.Module):
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False) -> Tensor:
     """``norm(conv(x))``, rectified on request: in place, since batch norm keeps its input and not its output."""
-    x = norm(conv(x))
+    x = batch_norm(norm, conv(x))
     return F.relu(x, inplace=True) if relu else x
 
 
@@ -153,8 +153,7 @@ class FactorizedReduce(Operation):
         height, width = x.shape[-2:]
         moved = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
         halves = (self.conv_even(x[:, :, ::2, ::2]), self.conv_odd(moved[:, :, 1::2, 1::2]))
-        out: Tensor = self.norm(torch.cat(halves, dim=1))
-        return out
+        return batch_norm(self.norm, torch.cat(halves, dim=1))
 
 
 class RectifiedReduce(FactorizedReduce):
