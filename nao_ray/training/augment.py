@@ -60,22 +60,16 @@ def augment(
         cutout: side of the square, in pixels, that gets the mean colour; 0: none.
     """
     batch, _, height, width = images.shape
-    device = images.device
 
     def draw(high: int) -> Tensor:
-        return torch.randint(high, (batch, 1), generator=generator, device=device)
+        return torch.randint(high, (batch,), generator=generator, device=images.device)
 
-    if padding or flip:
-        rows = torch.arange(height, device=device).expand(batch, height)
-        columns = torch.arange(width, device=device).expand(batch, width)
-        if padding:
-            rows, columns = rows + draw(2 * padding + 1), columns + draw(2 * padding + 1)
-            images = F.pad(images, (padding, padding, padding, padding))
-        if flip:
-            mirrored = draw(2).bool()
-            columns = torch.where(mirrored, columns.flip(1), columns)
-        index = torch.arange(batch, device=device).view(-1, 1, 1)
-        images = images.permute(0, 2, 3, 1)[index, rows.unsqueeze(2), columns.unsqueeze(1)].permute(0, 3, 1, 2)
+    if padding:
+        windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # [B, C, tops, lefts, H, W]
+        tops, lefts = draw(2 * padding + 1), draw(2 * padding + 1)
+        images = windows[torch.arange(batch, device=images.device), :, tops, lefts]
+    if flip:
+        images = torch.where(draw(2).bool().view(-1, 1, 1, 1), images.flip(3), images)
     out = normaliser(images)
     if cutout:
         out.mul_(_holes(draw(height), draw(width), height, width, cutout).logical_not_())
@@ -83,10 +77,10 @@ def augment(
 
 
 def _holes(y: Tensor, x: Tensor, height: int, width: int, side: int) -> Tensor:
-    """``[B, 1, H, W]``, true within the square of `side` around ``(y, x)``, each ``[B, 1]``; clipped at the borders."""
+    """``[B, 1, H, W]``, true within the square of `side` around ``(y, x)``, each ``[B]``; clipped at the borders."""
 
     def inside(centre: Tensor, size: int) -> Tensor:
-        start = centre - side // 2
+        start = centre.unsqueeze(1) - side // 2
         pixels = torch.arange(size, device=centre.device)
         return (pixels >= start) & (pixels < start + side)
 
