@@ -89,7 +89,8 @@ class RunConfig(_Section):
     """Names the pool `pools/<name>`."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     space: Component
-    task: Component
+    task: Component | None = None
+    """What is trained on; an evaluator that trains nothing needs none."""
     evaluator: Component
     strategy: Component
     budget: Budget
@@ -97,13 +98,18 @@ class RunConfig(_Section):
 
     @model_validator(mode="after")
     def _check_components(self) -> Self:
-        for kind in ("space", "task", "evaluator", "strategy"):
-            component: Component = getattr(self, kind)
+        for kind, component in self._components().items():
             try:
                 registry.load(kind, component.name).Config(**component.settings)
             except ValidationError as error:
                 raise ConfigError(_one_line(error, prefix=(kind,))) from None
+        if self.task is None and registry.load("evaluator", self.evaluator.name).needs_task:
+            raise ConfigError(f"task is missing: the evaluator {self.evaluator.name} trains on one")
         return self
+
+    def _components(self) -> dict[str, Component]:
+        given = {kind: getattr(self, kind) for kind in ("space", "task", "evaluator", "strategy")}
+        return {kind: component for kind, component in given.items() if component is not None}
 
     # -- components ---------------------------------------------------------------------------------------
 
@@ -114,7 +120,13 @@ class RunConfig(_Section):
         return space
 
     def make_task(self) -> Task[Any]:
-        """The task; loads no data."""
+        """The task; loads no data.
+
+        Raises:
+            ConfigError: the config names none.
+        """
+        if self.task is None:
+            raise ConfigError(f"{self.name} has no task")
         cls = registry.load("task", self.task.name)
         task: Task[Any] = cls(cls.Config(**self.task.settings))
         return task
@@ -122,7 +134,8 @@ class RunConfig(_Section):
     def make_evaluator(self) -> Evaluator[Any]:
         """The evaluator, to be made where it runs."""
         cls = registry.load("evaluator", self.evaluator.name)
-        evaluator: Evaluator[Any] = cls(self.make_space(), self.make_task(), cls.Config(**self.evaluator.settings))
+        task = None if self.task is None else self.make_task()
+        evaluator: Evaluator[Any] = cls(self.make_space(), task, cls.Config(**self.evaluator.settings))
         return evaluator
 
     def make_strategy(self) -> Strategy[Any]:
@@ -173,8 +186,9 @@ class RunConfig(_Section):
     def to_yaml(self) -> str:
         """Canonical YAML: every section in order, defaults written out; `parse` gives the same config back."""
         data = self.model_dump(mode="json")
-        for kind in ("space", "task", "evaluator", "strategy"):
-            component: Component = getattr(self, kind)
+        if self.task is None:
+            del data["task"]
+        for kind, component in self._components().items():
             full = registry.load(kind, component.name).Config(**component.settings).model_dump(mode="json")
             data[kind] = {"name": component.name, **full}
         return yaml.safe_dump(data, sort_keys=False)

@@ -27,6 +27,17 @@ def test_short_and_long_forms_are_one():
     assert RunConfig.parse(TEXT) == RunConfig.parse(long)
 
 
+def test_an_evaluator_that_trains_nothing_needs_no_task():
+    config = RunConfig.parse(TEXT.replace("task: synthetic\n", ""))
+    assert RunConfig.parse(config.to_yaml()) == RunConfig.parse(RunConfig.parse(config.to_yaml()).to_yaml())
+    assert "task" not in yaml.safe_load(config.to_yaml())
+    assert len(config.make_evaluator().data_hash()) == 64
+    with pytest.raises(ConfigError, match="small has no task"):
+        config.make_task()
+    with pytest.raises(ConfigError, match="evaluator ClosedForm was given no task"):
+        _ = config.make_evaluator().task
+
+
 def test_canonical_yaml_reads_back():
     config = RunConfig.parse(TEXT)
     text = config.to_yaml()
@@ -66,6 +77,11 @@ def test_there_are_presets():
         ("space: nao_cnn_small", "space: {name: nao_cnn_small, nodes: 7}", "unknown key space.nodes"),
         ("name: small", "name: ../small", "name: "),
         ("task: synthetic", "task: {}", "task.name is missing"),
+        (
+            "task: synthetic\nevaluator: {name: closed_form, noise: 0.01}",
+            "evaluator: standalone",
+            "task is missing: the evaluator standalone trains on one",
+        ),
         ("task: synthetic", "task: [1, 2]", "task: "),
     ],
 )

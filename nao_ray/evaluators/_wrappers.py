@@ -18,7 +18,7 @@ from nao_ray.trial import Fidelity, Measurement, Proposal
 
 class _Wrapper(Evaluator[EvaluatorConfig]):
     def __init__(self, inner: Evaluator[Any]) -> None:
-        super().__init__(inner.space, inner.task, inner.config)
+        super().__init__(inner.space, inner._task, inner.config)
         self.inner = inner
 
     @classmethod

@@ -6,11 +6,13 @@ to fail, and knows neither strategies nor pool nor ray. Evaluating a proposal tw
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from nao_ray.errors import ConfigError
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
@@ -26,14 +28,35 @@ C = TypeVar("C", bound=EvaluatorConfig)
 
 
 class Evaluator(ABC, Generic[C]):
-    """Scores proposals of one space on one task."""
+    """Scores proposals of one space, most of them on one task."""
 
     Config: ClassVar[type[EvaluatorConfig]] = EvaluatorConfig
+    needs_task: ClassVar[bool] = True
+    """False: a config may leave `task` out."""
 
-    def __init__(self, space: SearchSpace[Any], task: Task[Any], config: C) -> None:
+    def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: C) -> None:
         self.space = space
-        self.task = task
         self.config = config
+        self._task = task
+
+    @property
+    def task(self) -> Task[Any]:
+        """What is trained on.
+
+        Raises:
+            ConfigError: none was given.
+        """
+        if self._task is None:
+            raise ConfigError(f"evaluator {type(self).__name__} was given no task")
+        return self._task
+
+    def data_hash(self) -> str:
+        """Hex digest that names the data behind the scores, for the manifest.
+
+        Raises:
+            DataError: the data is not what it should be; nothing was evaluated.
+        """
+        return hashlib.sha256().hexdigest() if self._task is None else self._task.data_hash()
 
     @classmethod
     @abstractmethod

@@ -68,6 +68,7 @@ class ClosedForm(Evaluator[ClosedFormConfig]):
     """The accuracy of a genotype by formula; sees no data."""
 
     Config: ClassVar[type[EvaluatorConfig]] = ClosedFormConfig
+    needs_task: ClassVar[bool] = False
 
     @classmethod
     def fidelity(cls, config: ClosedFormConfig) -> Fidelity:

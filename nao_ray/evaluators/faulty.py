@@ -35,8 +35,9 @@ class Faulty(Evaluator[FaultyConfig]):
     """The accuracy by formula, unless something goes wrong."""
 
     Config: ClassVar[type[EvaluatorConfig]] = FaultyConfig
+    needs_task: ClassVar[bool] = False
 
-    def __init__(self, space: SearchSpace[Any], task: Task[Any], config: FaultyConfig) -> None:
+    def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: FaultyConfig) -> None:
         super().__init__(space, task, config)
         flaky = FlakyEvaluator(
             ClosedForm(space, task, config),

@@ -6,14 +6,18 @@ one isomorphism class are one architecture: the class's first row stands for it,
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from nao_ray import rng
@@ -21,6 +25,8 @@ from nao_ray.errors import DataError, GenotypeError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Fidelity, Measurement, Proposal
+
+Column = NDArray[np.float64]
 
 
 class TabularConfig(EvaluatorConfig):
@@ -32,12 +38,16 @@ class TabularConfig(EvaluatorConfig):
     """Column of architecture texts."""
     dialect: str | None = None
     """Notation of that column, one of the space's dialects; the space's own by default."""
+    where: Mapping[str, str | int | float | bool] = {}
+    """Column -> value: rows with other values are left out, e.g. of other data sets or fidelities."""
     valid: str | None = None
     """Column of the validation accuracy, e.g. `cifar10_valid_acc_200`: what is searched by."""
     test: str | None = None
     """Column of the test accuracy: reported, never searched by."""
     runs: tuple[str, ...] = ()
     """Columns of single runs: a query returns one of them, drawn by the trial's seed, instead of `valid`."""
+    draw: Literal["one", "mean"] = "one"
+    """`mean`: a query returns the mean of `runs` instead."""
     cost: str | None = None
     """Column of the training time in seconds, by which a simulated search's clock advances."""
     num_params: str | None = None
@@ -53,15 +63,27 @@ class TabularConfig(EvaluatorConfig):
             raise ValueError("give the column of the validation accuracy (valid), or of single runs (runs)")
         return self
 
+    @property
+    def accuracies(self) -> tuple[str, ...]:
+        """Columns in `unit`."""
+        return tuple(name for name in (self.valid, self.test, *self.runs) if name is not None)
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """All columns of numbers, each once."""
+        others = (self.cost, self.num_params, self.macs)
+        return tuple(dict.fromkeys((*self.accuracies, *(name for name in others if name is not None))))
+
 
 class Tabular(Evaluator[TabularConfig]):
-    """Scores a proposal by its row.
+    """Scores a proposal by its row; the table is opened and checked at the first use.
 
     Raises:
-        DataError: the file cannot be read, or lacks a column of the config.
+        DataError: the file cannot be read, lacks a column of the config, or holds what it should not.
     """
 
     Config: ClassVar[type[EvaluatorConfig]] = TabularConfig
+    needs_task: ClassVar[bool] = False
 
     @classmethod
     def fidelity(cls, config: TabularConfig) -> Fidelity:
@@ -75,30 +97,61 @@ class Tabular(Evaluator[TabularConfig]):
         """
         row = self.row(proposal.genotype)
         config = self.config
-        if config.runs:
+        if config.runs and config.draw == "one":
             values = np.array([self._columns[name][row] for name in config.runs])
-            values = values[np.isfinite(values)]  # an architecture may have fewer runs than columns
-            accuracy = float(rng.child(proposal.seed, "run").choice(values)) if len(values) else float("nan")
+            accuracy = float(rng.child(proposal.seed, "run").choice(values[np.isfinite(values)]))
         else:
-            accuracy = float(self._columns[str(config.valid)][row])
+            accuracy = float(self._mean[row] if config.runs else self._truth[row])
+        seconds = float(self._columns[config.cost][row]) if config.cost else None
         return Measurement(
             valid_accuracy=self._fraction(accuracy),
             num_params=self._integer(config.num_params, row),
             macs=self._integer(config.macs, row),
-            wall_seconds=float(self._columns[config.cost][row]) if config.cost else None,
-            device_seconds=float(self._columns[config.cost][row]) if config.cost else None,
+            wall_seconds=seconds,
+            device_seconds=seconds,
             device="table",
         )
+
+    def data_hash(self) -> str:
+        len(self)  # opens and checks
+        return hashlib.sha256(Path(self.config.path).read_bytes()).hexdigest()
+
+    # -- for the study of a finished search ---------------------------------------------------------------
+
+    def valid_accuracy(self, genotype: Genotype) -> float:
+        """Validation accuracy without noise, in [0, 1]: of `valid`, or the mean of `runs`.
+
+        Raises:
+            GenotypeError: the architecture is not in the table.
+        """
+        return self._fraction(float(self._truth[self.row(genotype)]))
 
     def test_accuracy(self, genotype: Genotype) -> float:
         """Test accuracy in [0, 1], for the report of a finished search alone.
 
         Raises:
             DataError: the config names no test column.
+            GenotypeError: the architecture is not in the table.
         """
         if self.config.test is None:
             raise DataError("this table's config names no test column: give evaluator.test")
         return self._fraction(float(self._columns[self.config.test][self.row(genotype)]))
+
+    @cached_property
+    def best_valid(self) -> float:
+        """The best `valid_accuracy` over the table: what a finished study is judged against."""
+        return self._fraction(float(np.max(self._truth[list(self._rows.values())])))
+
+    @cached_property
+    def best_test(self) -> float:
+        """The best `test_accuracy` over the table.
+
+        Raises:
+            DataError: the config names no test column.
+        """
+        if self.config.test is None:
+            raise DataError("this table's config names no test column: give evaluator.test")
+        return self._fraction(float(np.nanmax(self._columns[self.config.test][list(self._rows.values())])))
 
     def row(self, genotype: Genotype) -> int:
         """Row of an architecture: its class's first.
@@ -115,11 +168,7 @@ class Tabular(Evaluator[TabularConfig]):
         """Number of distinct architectures in the table."""
         return len(self._rows)
 
-    @property
-    def best_valid(self) -> float:
-        """The best validation accuracy over the table, in [0, 1]: what a finished study is judged against."""
-        column = self._columns[self.config.valid or self.config.runs[0]]
-        return self._fraction(float(np.nanmax(column[list(self._rows.values())])))
+    # -- the table ----------------------------------------------------------------------------------------
 
     def _fraction(self, accuracy: float) -> float:
         return accuracy / 100 if self.config.unit == "percent" else accuracy
@@ -128,38 +177,92 @@ class Tabular(Evaluator[TabularConfig]):
         return int(self._columns[column][row]) if column else None
 
     @cached_property
-    def _rows(self) -> dict[str, int]:
-        rows: dict[str, int] = {}
-        for row, text in enumerate(self._table[self.config.genotype].to_pylist()):
-            rows.setdefault(self.space.canonical(self.space.parse(str(text), self.config.dialect)).key, row)
-        return rows
+    def _truth(self) -> Column:
+        return self._mean if self.config.valid is None else self._columns[self.config.valid]
 
     @cached_property
-    def _columns(self) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
-        return {
-            name: self._table[name].to_numpy().astype(np.float64)
-            for name in self._names
-            if name != self.config.genotype
-        }
+    def _mean(self) -> Column:
+        """Mean of the runs; an architecture may have fewer runs than there are columns."""
+        mean: Column = np.nanmean(np.stack([self._columns[name] for name in self.config.runs]), axis=0)
+        return mean
 
-    @property
-    def _names(self) -> list[str]:
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        """First row of each architecture, by its canonical key."""
+        self._check(self._columns)
+        rows: dict[str, int] = {}
+        exact: dict[str, int] = {}
+        for row, text in enumerate(self._table[self.config.genotype].to_pylist()):
+            try:
+                genotype = self.space.parse(str(text), self.config.dialect)
+            except GenotypeError as error:
+                raise self._fault(row, self.config.genotype, str(error)) from None
+            if (other := exact.setdefault(genotype.key, row)) != row:
+                what = f"the architecture of row {other} again: one row each is expected; evaluator.where selects rows"
+                raise self._fault(row, self.config.genotype, what)
+            rows.setdefault(self.space.canonical(genotype).key, row)
+        return rows
+
+    def _check(self, columns: Mapping[str, Column]) -> None:
         config = self.config
-        names = (config.genotype, config.valid, config.test, *config.runs, config.cost, config.num_params, config.macs)
-        return list(dict.fromkeys(name for name in names if name is not None))
+        if not self._table.num_rows:
+            raise DataError(f"the table {config.path} has no rows" + (" like evaluator.where" if config.where else ""))
+        top = 100.0 if config.unit == "percent" else 1.0
+        for name in config.accuracies:
+            values = columns[name]
+            odd = np.isinf(values) | (values < 0) | (values > top)
+            if name == config.valid:
+                odd |= np.isnan(values)
+            if odd.any():
+                row = int(np.argmax(odd))
+                expected = f"expected an accuracy in 0..{top:g}; evaluator.unit is {config.unit}"
+                raise self._fault(row, name, f"{values[row]:g}, {expected}")
+            if config.unit == "percent" and np.nanmax(values, initial=0.0) <= 1:
+                raise DataError(
+                    f"the table {config.path}, column {name}: no value is over 1, so its unit is not percent; "
+                    "set evaluator.unit to fraction"
+                )
+        if config.runs:
+            none = np.isnan(np.stack([columns[name] for name in config.runs])).all(axis=0)
+            if none.any():
+                raise self._fault(int(np.argmax(none)), ", ".join(config.runs), "no run has a value")
+        for name in [name for name in config.numbers if name not in config.accuracies]:
+            if (odd := ~(columns[name] >= 0) | np.isinf(columns[name])).any():
+                row = int(np.argmax(odd))
+                raise self._fault(row, name, f"{columns[name][row]:g}, expected a finite number >= 0")
+
+    def _fault(self, row: int, column: str, what: str) -> DataError:
+        return DataError(f"the table {self.config.path}, row {row}, column {column}: {what}")
+
+    @cached_property
+    def _columns(self) -> dict[str, Column]:
+        columns = {}
+        for name in self.config.numbers:
+            try:
+                columns[name] = self._table[name].cast(pa.float64()).to_numpy()
+            except pa.ArrowException as error:
+                raise DataError(f"the table {self.config.path}, column {name}: not numbers: {_line(error)}") from None
+        return columns
 
     @cached_property
     def _table(self) -> pa.Table:
-        path = Path(self.config.path)
+        path, config = Path(self.config.path), self.config
+        names = list(dict.fromkeys((config.genotype, *config.numbers, *config.where)))
         try:
             if path.suffix == ".csv":
                 table = csv.read_csv(path)
+                missing = [name for name in names if name not in table.column_names]
             else:
-                missing = sorted(set(self._names) - set(pq.read_schema(path).names))
-                table = pq.read_table(path, columns=[name for name in self._names if name not in missing])
+                missing = [name for name in names if name not in pq.read_schema(path).names]
+                table = pq.read_table(path, columns=[name for name in names if name not in missing])
+            if missing:
+                raise DataError(f"the table {path} has no column {', '.join(missing)}; say which in evaluator.*")
+            for name, value in config.where.items():
+                table = table.filter(pc.field(name) == value)
         except (OSError, pa.ArrowException) as error:
-            raise DataError(f"cannot read the table {path}: {' '.join(str(error).split())}") from None
-        missing = sorted(set(self._names) - set(table.column_names))
-        if missing:
-            raise DataError(f"the table {path} has no column {', '.join(missing)}; say which in evaluator.*")
+            raise DataError(f"cannot read the table {path}: {_line(error)}; give evaluator.path") from None
         return table
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -58,8 +58,7 @@ def run(config: RunConfig, pool_url: str, listener: Listener | None = None, *, i
         KeyboardInterrupt: SIGINT or SIGTERM; the pool is resumable.
     """
     config.make_strategy()  # what can be refused is refused before any work starts
-    config.make_evaluator()
-    data_hash = config.make_task().data_hash()
+    data_hash = config.make_evaluator().data_hash()
     manifest = make_manifest(config, data_hash)
     if Pool.exists(pool_url):
         pool = Pool.open(pool_url)
@@ -89,7 +88,7 @@ def _check_same_search(pool: Pool, config: dict[str, object], data_hash: str) ->
     refuse_changes(before, config, FREE_ON_RESUME)
     if pool.manifest.get("data_hash") != data_hash:
         raise PoolError(
-            f"{pool.url} was searched on other data: its hash is {pool.manifest.get('data_hash')}, the task's is now "
+            f"{pool.url} was searched on other data: its hash was {pool.manifest.get('data_hash')}, it is now "
             f"{data_hash}; give the same data, or another pool"
         )
 

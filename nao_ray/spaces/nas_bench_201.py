@@ -11,6 +11,7 @@ sums inside it, so a few equal cells stay apart; tables name their classes by it
 from __future__ import annotations
 
 import itertools
+import re
 from collections import defaultdict
 from functools import cached_property
 from typing import ClassVar
@@ -24,6 +25,8 @@ from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, Sp
 
 _SOURCES = (0, 0, 1, 0, 1, 2)  # of the six edges, in the order of the text
 _NODES = ((0,), (1, 2), (3, 4, 5))  # edges that end in node 1, 2, 3
+_TEXT = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
+_READ = re.compile(re.escape(_TEXT).replace(re.escape("{}"), "([^|~]+)"))
 _LOWERED = {
     "none": "zero",
     "skip_connect": "identity",
@@ -89,12 +92,12 @@ class NasBench201(SearchSpace[NasBench201Config]):
 
     def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
         origin = self._indices(genotype)
-        home = self._expression(origin)
+        home = self._class_of(origin)
         while True:  # ends: putting a convolution on an edge of a cell without effect, and so on, changes the class
             mutant = list(origin)
             edge = int(rng.integers(self.length))
             mutant[edge] = int(mutant[edge] + rng.integers(1, len(self.ops))) % len(self.ops)
-            if self._expression(tuple(mutant)) != home:
+            if self._class_of(tuple(mutant)) is not home:
                 return self.canonical(self._genotype(tuple(mutant)))
             origin = tuple(mutant)  # a step inside the class: go on from there
 
@@ -109,12 +112,12 @@ class NasBench201(SearchSpace[NasBench201Config]):
         return self._genotype(tuple((tokens - 1).tolist()))
 
     def canonical(self, genotype: Genotype) -> Genotype:
-        return self._genotype(self._classes[self._expression(self._indices(genotype))][0])
+        return self._genotype(self._class_of(self._indices(genotype))[0])
 
     def twins(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
         rows = []
         for row in tokens.tolist():
-            members = self._classes[self._expression(tuple(token - 1 for token in row))]
+            members = self._class_of(tuple(token - 1 for token in row))
             rows.append(members[int(rng.integers(len(members)))])
         return np.array(rows, dtype=np.int64).reshape(tokens.shape) + 1
 
@@ -129,20 +132,13 @@ class NasBench201(SearchSpace[NasBench201Config]):
                 return self.decode(np.array([int(word) for word in text.split()], dtype=np.int64))
             except ValueError as error:
                 raise GenotypeError(f"space {self.name}: tokens are {self.length} integers; {error}") from None
-        edges: list[str] = []
-        for node, part in enumerate(text.split("+")):
-            names = part.removeprefix("|").removesuffix("|").split("|")
-            if [name.rpartition("~")[2] for name in names] != [str(source) for source in range(node + 1)]:
-                raise GenotypeError(
-                    f"space {self.name}: node {node + 1} of {text!r}: expected one op~source per source"
-                )
-            edges += [name.rpartition("~")[0] for name in names]
-        if len(edges) != self.length:
-            raise GenotypeError(f"space {self.name}: expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {text!r}")
-        for op in edges:
+        found = _READ.fullmatch(text)
+        if found is None:
+            raise GenotypeError(f"space {self.name}: expected {_TEXT.replace('{}', 'op')}, got {text!r}")
+        for op in found.groups():
             if op not in self.ops:
                 raise GenotypeError(f"space {self.name}: no operation {op!r}, choose of {', '.join(self.ops)}")
-        return self._genotype(tuple(self.ops.index(op) for op in edges))
+        return Genotype(self.name, text)
 
     # -- isomorphism --------------------------------------------------------------------------------------
 
@@ -153,6 +149,13 @@ class NasBench201(SearchSpace[NasBench201Config]):
         for indices in itertools.product(range(len(self.ops)), repeat=self.length):
             classes[self._expression(indices)].append(indices)
         return dict(classes)
+
+    @cached_property
+    def _class_by_indices(self) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
+        return {member: members for members in self._classes.values() for member in members}
+
+    def _class_of(self, indices: tuple[int, ...]) -> list[tuple[int, ...]]:
+        return self._class_by_indices[indices]
 
     def _expression(self, indices: tuple[int, ...]) -> str:
         """The function a cell computes, as text: equal for equal cells."""
@@ -171,12 +174,12 @@ class NasBench201(SearchSpace[NasBench201Config]):
         return values[-1]
 
     def _genotype(self, indices: tuple[int, ...]) -> Genotype:
-        nodes = ("".join(f"{self.ops[indices[edge]]}~{_SOURCES[edge]}|" for edge in edges) for edges in _NODES)
-        return Genotype(self.name, "+".join(f"|{node}" for node in nodes))
+        return Genotype(self.name, _TEXT.format(*[self.ops[index] for index in indices]))
 
     def _indices(self, genotype: Genotype) -> tuple[int, ...]:
-        words = genotype.key.replace("+", "").strip("|").replace("||", "|").split("|")
-        return tuple(self.ops.index(word.rpartition("~")[0]) for word in words)
+        found = _READ.fullmatch(genotype.key)
+        assert found, genotype
+        return tuple([self.ops.index(op) for op in found.groups()])
 
 
 _NOTHING = "#"

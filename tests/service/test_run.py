@@ -1,5 +1,6 @@
 """From config to pool in this process: what is refused, what is resumed, who may write."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from nao_ray import rng
 from nao_ray.bench.chaos import differences
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, DataError, PoolError
@@ -217,3 +219,34 @@ def test_the_token_of_a_local_ray_is_for_its_owner_alone(tmp_path, monkeypatch):
     assert len(text) == 64
     cluster._make_token()
     assert token.read_text() == text
+
+
+def test_a_search_on_a_table_needs_no_task_and_pins_the_table(tmp_path):
+    table = tmp_path / "table.csv"
+    space = config("space=nas_bench_201").make_space()
+    cells = [space.sample(rng.child(0, "cells", k)).key for k in range(400)]
+    frame = pd.DataFrame({"arch_str": list(dict.fromkeys(cells))})
+    frame["accuracy"] = [50.0 + row / 10 for row in range(len(frame))]
+    frame.to_csv(table, index=False)
+    text = f"""
+name: table
+space: nas_bench_201
+evaluator: {{name: tabular, path: {table}, valid: accuracy}}
+strategy: random_search
+budget: {{trials: 5}}
+"""
+    pool = tmp_path / "p"
+    run(RunConfig.parse(text), str(pool), in_process=True)
+    rows = pd.read_parquet(pool / "trials")
+    assert set(rows["state"]) <= {"COMPLETED", "FAILED"}
+    assert rows["task"].isna().all()
+    manifest = yaml.safe_load((pool / "run.yaml").read_text())
+    assert manifest["data_hash"] == hashlib.sha256(table.read_bytes()).hexdigest()
+    resume(str(pool), ("budget.trials=6",), in_process=True)
+    assert len(Pool.open(pool).trials(["trial_id"])) == 6
+    table.write_text(table.read_text() + "\n")
+    with pytest.raises(PoolError, match="was searched on other data"):
+        resume(str(pool), in_process=True)
+    table.write_text("arch_str,score\n")
+    with pytest.raises(DataError, match="no column accuracy"):
+        resume(str(pool), in_process=True)
