@@ -71,32 +71,32 @@ class Standalone(Evaluator[StandaloneConfig]):
         )
 
     def evaluate(self, proposal: Proposal) -> Measurement:
-        seeds = [rng.child_seed(proposal.seed, "repeat", index) for index in range(self.config.repeats)]
+        from nao_ray.networks.counting import count
+
         measured: list[Measurement] = []
-        for seed in seeds:
-            measured.append(self._train(proposal, seed))
+        for index in range(self.config.repeats):
+            measured.append(self._train(proposal, rng.child_seed(proposal.seed, "repeat", index)))
             if not math.isfinite(measured[-1].score):
-                return _mean(measured)
-        return _mean(measured)
+                break
+        counts = count(self._network(proposal, proposal.seed), self.task.image_shape)
+        return replace(_mean(measured), num_params=counts.num_params, macs=counts.macs)
 
     def _train(self, proposal: Proposal, seed: int) -> Measurement:
         import torch
 
-        from nao_ray.networks.counting import count
         from nao_ray.training.fit import fit
 
         asked = proposal.fidelity
-        network = self._network(proposal, seed)
-        counts = count(network, self.task.image_shape)
         share = self.config.data_share if asked.data_share is None else asked.data_share
         epochs = self.config.epochs if asked.epochs is None else asked.epochs
+        data = self._data(share)
+        network = self._network(proposal, seed)
         try:
-            measured = fit(network, self._data(share), self.config.recipe, epochs=epochs, seed=seed)
+            return fit(network, data, self.config.recipe, epochs=epochs, seed=seed)
         except torch.OutOfMemoryError:
             del network
             torch.cuda.empty_cache()  # the next child starts with the whole device
             raise
-        return replace(measured, num_params=counts.num_params, macs=counts.macs)
 
     def _network(self, proposal: Proposal, seed: int) -> ImageStack:
         from nao_ray.networks.derived import build
