@@ -28,10 +28,12 @@ class Descriptors:
     def __init__(self, space: SearchSpace, sample: Iterable[Genotype]) -> None:  # type: ignore[type-arg]
         self.space = space
         keys = {key for genotype in sample for key in describe(space.lower(genotype))}
-        self._column = {key: column for column, key in enumerate(sorted(keys, key=str))}
+        self.keys: tuple[Key, ...] = tuple(sorted(keys, key=str))
+        """Names of the columns."""
+        self._column = {key: column for column, key in enumerate(self.keys)}
 
     def __len__(self) -> int:
-        return len(self._column)
+        return len(self.keys)
 
     def __call__(self, genotypes: Sequence[Genotype]) -> NDArray[np.float32]:
         """``[N, D]``: edges 0 or 1, counts and lengths >= 0."""

@@ -35,7 +35,7 @@ class PretrainingConfig(BaseModel):
 
     genotypes: int = Field(default=1000, ge=2)
     """Random genotypes; none of them is ever scored, nor proposed for being among them."""
-    steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=600, ge=1)
     batch: int = Field(default=128, ge=1)
     learning_rate: float = Field(default=5e-3, gt=0)
 

@@ -1,0 +1,105 @@
+"""The controller whose predictor is a Gaussian process: steps, choices, units."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nao_ray import registry, rng
+from nao_ray.controllers.gp_controller import GpController, fit_process
+from nao_ray.controllers.measures import rank_correlation
+from nao_ray.controllers.pretraining import Pretrained, PretrainingConfig, pretrain
+from nao_ray.controllers.sizes import EpdConfig
+
+SPACE = registry.load("space", "nao_cnn_small")()
+EPD = EpdConfig(sigmoid=False)
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> Pretrained:
+    return pretrain(SPACE, EPD, PretrainingConfig(), seed=0)
+
+
+def sample(count: int, purpose: str) -> np.ndarray:
+    return np.stack([SPACE.encode(SPACE.sample(rng.child(0, purpose, k))) for k in range(count)])
+
+
+def score(tokens: np.ndarray) -> np.ndarray:
+    """Sep convs are good, identities bad: accuracies between 0.5 and 0.9."""
+    return 0.7 + 0.01 * ((tokens[:, 1::2] == 7).sum(1) - (tokens[:, 1::2] == 11).sum(1))
+
+
+def test_pretraining_reconstructs_and_describes_genotypes_it_never_saw(pretrained: Pretrained) -> None:
+    tokens = sample(200, "unseen")
+    controller = GpController(SPACE, pretrained, tokens[:20], score(tokens[:20]), bound=1.0)
+    assert (controller.reconstruct(tokens) == tokens).mean() > 0.99
+    features = pretrained.features(SPACE, tokens)
+    with torch.no_grad():
+        read = pretrained.readout(pretrained.epd.embed(pretrained.epd.encode(torch.from_numpy(tokens))))
+    explained = 1 - (read - features).square().mean(dim=0) / features.var(dim=0)
+    counts = [column for column, key in enumerate(pretrained.descriptors.keys) if key[1] == "count"]
+    assert len(counts) == 10
+    assert explained[counts].mean() > 0.6, "how often an operation occurs can be read off the embedding"
+
+
+def test_pretraining_is_a_function_of_its_arguments(pretrained: Pretrained) -> None:
+    short = PretrainingConfig(steps=5, genotypes=20)
+    first, again, other = (pretrain(SPACE, EPD, short, seed).epd.state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_a_step_of_length_zero_is_the_reconstruction(pretrained: Pretrained) -> None:
+    tokens = sample(30, "zero")
+    controller = GpController(SPACE, pretrained, tokens, score(tokens), bound=2.0)
+    steps = controller.step(tokens[:7], [0.0], unit=True)
+    assert (steps.tokens == controller.reconstruct(tokens[:7])).all()
+    assert np.allclose(np.linalg.norm(steps.points, axis=1), 1)
+
+
+def test_steps_lead_to_better_architectures_that_are_legal(pretrained: Pretrained) -> None:
+    tokens = sample(60, "steps")
+    controller = GpController(SPACE, pretrained, tokens, score(tokens), bound=0.0)
+    steps = controller.step(tokens[:20], [0.5, 1.0, 2.0], unit=True)
+    assert steps.tokens.shape == (60, 40)
+    for row in steps.tokens:
+        SPACE.decode(row)
+    gain = score(steps.tokens) - score(tokens)[steps.sources]
+    assert gain.reshape(3, 20).mean(axis=1)[2] > 0.03
+    assert list(steps.step_sizes[:21]) == [0.5] * 20 + [1.0]
+
+
+def test_predictions_are_in_the_unit_of_the_scores_and_rank(pretrained: Pretrained) -> None:
+    tokens = sample(160, "rank")
+    scores = score(tokens)
+    controller, report = fit_process(SPACE, pretrained, tokens[:60], scores[:60], bound=2.0)
+    mean, spread = controller.predict(tokens[60:])
+    assert 0.5 < mean.min() < mean.max() < 0.95
+    assert (spread > 0).all()
+    assert rank_correlation(scores[60:], mean) > 0.7
+    assert report.heldout_rank_correlation > 0.6
+    assert report.num_trials == 60
+
+
+def test_what_is_pending_is_not_chosen_again(pretrained: Pretrained) -> None:
+    tokens = sample(90, "choose")
+    controller = GpController(SPACE, pretrained, tokens[:30], score(tokens[:30]), bound=2.0)
+    others = tokens[30:]
+    free = controller.choose(others, 6, others[:0], spread_weight=3.0)
+    assert len(set(free)) == 6
+    best = others[free[:1]]
+    twice = np.concatenate([best, others])  # the best one again, as a candidate, while it is pending
+    assert controller.choose(twice, 1, best, spread_weight=3.0)[0] not in (0, free[0] + 1)
+    by_mean = int(controller.predict(others)[0].argmax())
+    assert controller.choose(others, 1, best, spread_weight=0.0) == [by_mean], "without spread only the mean counts"
+    assert len(controller.choose(others[:3], 9, others[:0], spread_weight=1.0)) == 3
+
+
+def test_constant_scores_are_no_obstacle(pretrained: Pretrained) -> None:
+    tokens = sample(8, "constant")
+    controller = GpController(SPACE, pretrained, tokens, np.full(8, 0.9), bound=2.0)
+    mean, spread = controller.predict(tokens)
+    assert np.allclose(mean, 0.9)
+    assert np.isfinite(spread).all()
+    assert len(controller.choose(tokens, 2, tokens[:0], spread_weight=2.0)) == 2
