@@ -28,9 +28,13 @@ FOLD_WIDTH = 256
 """Channels and pixels of a folded row together, at least: a multiple of every vector width."""
 
 
+DTYPES = {torch.float32}
+"""Types that take these paths: those of oneDNN's kernels."""
+
+
 def applies(x: Tensor) -> bool:
-    """Whether `x` is trained through by oneDNN's float32 kernels."""
-    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.is_grad_enabled() and _mkldnn()
+    """Whether `x` is in a training step that these paths make faster."""
+    return x.device.type == "cpu" and x.dtype in DTYPES and torch.is_grad_enabled() and _mkldnn()
 
 
 def _mkldnn() -> bool:
@@ -101,15 +105,15 @@ def _conv_backward(
 def average_pool(x: Tensor, kernel: int, *, count_padding: bool) -> Tensor:
     """Average pooling kxk of stride 1, k odd, padded by k//2: ``[B, C, H, W]`` -> ``[B, C, H, W]``."""
     if applies(x):
-        out: Tensor = _AveragePool.apply(x, kernel, _inverse_counts(kernel, *x.shape[-2:], count_padding))
+        out: Tensor = _AveragePool.apply(x, kernel, _inverse_counts(kernel, *x.shape[-2:], count_padding, x.dtype))
         return out
     return F.avg_pool2d(x, kernel, 1, kernel // 2, count_include_pad=count_padding)
 
 
 @lru_cache(maxsize=256)
-def _inverse_counts(kernel: int, height: int, width: int, count_padding: bool) -> Tensor:
+def _inverse_counts(kernel: int, height: int, width: int, count_padding: bool, dtype: torch.dtype) -> Tensor:
     """``[1, 1, H, W]``: one over the pixels in each window."""
-    ones = torch.ones(1, 1, height, width)
+    ones = torch.ones(1, 1, height, width, dtype=dtype)
     shares = F.avg_pool2d(ones, kernel, 1, kernel // 2, count_include_pad=count_padding)
     counts = F.avg_pool2d(ones, kernel, 1, kernel // 2, count_include_pad=True) * kernel**2
     return shares / counts

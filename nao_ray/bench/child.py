@@ -1,0 +1,253 @@
+"""One training step of a child network against the same network in plain eager PyTorch.
+
+NAONet-B at the size of the reference's search (N = 3, F = 20, batch 64, 32x32 pixels, auxiliary head with weight 0.4):
+forward, both losses, backward, clip and SGD on tensors already prepared. Plain: `bench/_plain.py`, contiguous, a module
+per operation. The two take turns, each in an own process, so that no setting of one touches the other.
+
+Gradients are compared with equal weights on one batch. In float32 a ReLU or a max pool turns rounding into another
+gradient (a number of 1e-7 may end on either side of zero), so any two orders of summation differ over a whole network;
+how much is shown by moving the plain network's input by one part in ten million. The arithmetic itself is therefore
+compared in float64, and in float32 with smooth functions in the place of ReLU and max pool in both networks.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nao_ray import registry, rng
+from nao_ray.bench._plain import PlainNetwork, copy_parameters
+from nao_ray.bench._result import BenchResult, machine
+from nao_ray.networks import fast
+from nao_ray.networks.derived import build
+from nao_ray.networks.stacks import ImageStack
+
+AUXILIARY_WEIGHT = 0.4  # NAO reference recipe: weight of the auxiliary loss
+CLIP = 5.0  # global norm
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.024, 0.9, 5e-4
+VARIANTS = ("plain", "plain, channels-last", "nao_ray")
+
+
+def run(
+    repeats: int = 7, threads: int = 2, batch: int = 64, cells_per_stage: int = 3, channels: int = 20
+) -> BenchResult:
+    """Time the step of each variant `repeats` times, in turns, and compare gradients.
+
+    Args:
+        repeats: timed steps per variant, after two that are not timed.
+        threads: torch's threads.
+        batch: images per step.
+        cells_per_stage: N.
+        channels: F.
+    """
+    size = {"batch": batch, "cells_per_stage": cells_per_stage, "channels": channels}
+    workers = [_Worker(variant, threads, size) for variant in VARIANTS]
+    try:
+        seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+        for _ in range(repeats):
+            for worker in workers:
+                seconds[worker.variant].append(worker.ask("step"))
+        memory = {worker.variant: worker.ask("memory") for worker in workers}
+        augment = workers[-1].ask("augment")
+    finally:
+        for worker in workers:
+            worker.close()
+    medians = {variant: statistics.median(times) for variant, times in seconds.items()}
+    differences = gradient_differences(**size)
+    data = {"seconds": seconds, "peak_memory_bytes": memory, "gradients": differences, "augment_seconds": augment}
+    return BenchResult(
+        name="child",
+        columns=["training step", "median s", "min s", "times as fast", "peak memory, MB"],
+        rows=[
+            [v, medians[v], min(seconds[v]), medians["plain"] / medians[v], round(memory[v] / 1e6)] for v in VARIANTS
+        ],
+        notes=[
+            f"NAONet-B, N={cells_per_stage}, F={channels}, batch {batch}, 32x32, auxiliary head; n = {repeats} steps "
+            f"each in turns, {threads} threads; plain = contiguous eager PyTorch on the same tensors.",
+            f"Gradients, nao_ray against plain (norm of the difference / norm): float64 {differences['float64']:.1e}; "
+            f"float32 with smooth functions for ReLU and max pool, worst parameter "
+            f"{differences['float32_smooth']:.1e}; float32 as it is {differences['float32']:.1e}, "
+            f"where plain itself changes by {differences['float32_moved']:.1e} when its input moves by 1e-7.",
+            f"Augmentation of the batch (crop, flip, normalise), apart: {augment * 1e3:.2f} ms.",
+            machine(),
+        ],
+        data=data,
+    )
+
+
+# -- networks and the step ------------------------------------------------------------------------------------
+
+
+def networks(batch: int, cells_per_stage: int, channels: int) -> tuple[ImageStack, PlainNetwork, Tensor, Tensor]:
+    """Ours and the plain network with equal weights, and one batch: images ``[B, 3, 32, 32]``, labels ``[B]``."""
+    space = registry.load("space", "nao_cnn_small")()
+    graph = space.lower(space.parse("NAONet-B"))
+    with rng.torch_seeded(0, "bench child weights"):
+        ours = build(graph, cells_per_stage=cells_per_stage, channels=channels, auxiliary=True)
+        plain = PlainNetwork(graph, ours.config)
+    copy_parameters(ours, plain)
+    generator = rng.torch_generator(0, "bench child images")
+    images = torch.randn(batch, 3, 32, 32, generator=generator)
+    return ours, plain, images, torch.randint(0, 10, (batch,), generator=generator)
+
+
+def loss_of(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy plus the auxiliary head's."""
+    logits, auxiliary = network(images)
+    return F.cross_entropy(logits, labels) + AUXILIARY_WEIGHT * F.cross_entropy(auxiliary, labels)
+
+
+def stepper(variant: str, **size: int) -> Callable[[], None]:
+    """A function that makes one training step of a variant."""
+    ours, plain, images, labels = networks(**size)
+    network: nn.Module = ours if variant == "nao_ray" else plain
+    if variant == "plain, channels-last":
+        network, images = network.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    foreach = True if variant == "nao_ray" else None
+    optimiser = torch.optim.SGD(
+        network.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, foreach=foreach
+    )
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss_of(network, images, labels).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), CLIP, foreach=foreach)
+        optimiser.step()
+
+    return step
+
+
+# -- gradients ------------------------------------------------------------------------------------------------
+
+
+def gradient_differences(batch: int = 64, cells_per_stage: int = 3, channels: int = 20) -> dict[str, float]:
+    """Norm of the gradients' difference over their norm, ours against plain; see the module's text.
+
+    Returns:
+        `float64`, on our float32 paths in double precision; `float32_smooth`, the worst parameter; `float32`;
+        `float32_moved`, plain against plain with its input moved by 1e-7.
+    """
+    ours, plain, images, labels = networks(batch, cells_per_stage, channels)
+    reference = _gradients(plain, images, labels)
+    differences = {
+        "float32": relative(_gradients(ours, images, labels), reference),
+        "float32_moved": relative(_gradients(plain, images * (1 + 1e-7), labels), reference),
+    }
+    with _without_kinks():
+        pairs = zip(_gradients(ours, images, labels), _gradients(plain, images, labels), strict=True)
+        differences["float32_smooth"] = max(relative([mine], [theirs]) for mine, theirs in pairs)
+    with mock.patch.object(fast, "DTYPES", {torch.float64}):
+        mine, theirs = (_gradients(network.double(), images.double(), labels) for network in (ours, plain))
+    return {**differences, "float64": relative(mine, theirs)}
+
+
+@contextmanager
+def _without_kinks() -> Iterator[None]:
+    """ReLU and max pool give way to SiLU and average pool."""
+
+    def average(x: Tensor, kernel: int, stride: int, padding: int, *_: object, **_options: object) -> Tensor:
+        return F.avg_pool2d(x, kernel, stride, padding)
+
+    def smooth(x: Tensor, **_options: object) -> Tensor:
+        return F.silu(x)
+
+    with mock.patch.object(F, "relu", smooth), mock.patch.object(F, "max_pool2d", average):
+        yield
+
+
+def _gradients(network: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
+    network.zero_grad()
+    loss_of(network, images, labels).backward()  # type: ignore[no-untyped-call]
+    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+
+
+def relative(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """Norm of the difference over the norm of the reference."""
+    difference = sum(float((a.double() - b.double()).square().sum()) for a, b in zip(gradients, reference, strict=True))
+    return float((difference / sum(float(b.double().square().sum()) for b in reference)) ** 0.5)
+
+
+# -- one process per variant ----------------------------------------------------------------------------------
+
+
+class _Worker:
+    """A process that holds one variant and answers one question a line."""
+
+    def __init__(self, variant: str, threads: int, size: dict[str, int]) -> None:
+        self.variant = variant
+        command = [sys.executable, "-m", "nao_ray.bench.child", variant, str(threads), json.dumps(size)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.ask("step")
+        self.ask("step")
+
+    def ask(self, question: str) -> float:
+        """Seconds of a step or of the augmentation, or bytes of peak memory."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(question + "\n")
+        self._process.stdin.flush()
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def _timed(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _augmentation(batch: int) -> Callable[[], Any]:
+    from nao_ray.training.augment import Normaliser, augment
+
+    generator = rng.torch_generator(0, "bench child augment")
+    images = torch.randint(0, 256, (batch, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    normaliser = Normaliser.of(images)
+    return lambda: augment(images, generator, normaliser)
+
+
+def _peak_memory() -> float:
+    """Bytes of this process at its largest."""
+    try:  # `getrusage` begins with the size of the process that started this one
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError, ValueError):
+        return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
+    torch.set_num_threads(threads)
+    step, augmentation = stepper(variant, **size), _augmentation(size["batch"])
+    for line in sys.stdin:
+        match line.strip():
+            case "step":
+                answer = _timed(step)
+            case "augment":
+                answer = statistics.median(_timed(augmentation) for _ in range(20))
+            case _:
+                answer = _peak_memory()
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
