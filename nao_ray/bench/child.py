@@ -56,6 +56,8 @@ def run(
     size = {"batch": batch, "cells_per_stage": cells_per_stage, "channels": channels}
     workers = [_Worker(variant, threads, size) for variant in VARIANTS]
     try:
+        for worker in 2 * workers:
+            worker.ask("step")  # not timed
         seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         for _ in range(repeats):
             for worker in workers:
@@ -190,8 +192,6 @@ class _Worker:
         self.variant = variant
         command = [sys.executable, "-m", "nao_ray.bench.child", variant, str(threads), json.dumps(size)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.ask("step")
-        self.ask("step")
 
     def ask(self, question: str) -> float:
         """Seconds of a step or of the augmentation, or bytes of peak memory."""

@@ -34,7 +34,8 @@ DTYPES = {torch.float32}
 
 def applies(x: Tensor) -> bool:
     """Whether `x` is in a training step that these paths make faster."""
-    return x.device.type == "cpu" and x.dtype in DTYPES and torch.is_grad_enabled() and _mkldnn()
+    usual = x.device.type == "cpu" and x.dtype in DTYPES and not torch.is_autocast_enabled("cpu")
+    return usual and torch.is_grad_enabled() and _mkldnn()
 
 
 def _mkldnn() -> bool:

@@ -48,8 +48,9 @@ def _compare(text, space, network, cells_per_stage, channels):
     with torch.no_grad():
         logits = built(images)
     assert logits.shape == (2, classes)
-    assert expected.std() > 1e-4
+    assert expected.std() > 0
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
+    assert (logits - expected).norm() < 1e-9 * expected.norm()  # some architectures make small logits of this rule
 
 
 @pytest.mark.parametrize("network", NETWORKS)

@@ -1,0 +1,27 @@
+"""The measurement itself, on a tiny network: its table, its gradients, its processes."""
+
+import pytest
+
+from nao_ray.bench import child
+from nao_ray.bench._result import BenchResult, machine
+
+SIZE = {"batch": 8, "cells_per_stage": 1, "channels": 4}
+
+
+@pytest.mark.slow
+def test_table():
+    result = child.run(repeats=2, threads=1, **SIZE)
+    assert isinstance(result, BenchResult)
+    assert [row[0] for row in result.rows] == list(child.VARIANTS)
+    assert result.rows[0][3] == 1.0
+    assert machine() in result.table
+    assert result.table.count("\n| ") == 4
+    assert all(len(times) == 2 and min(times) > 0 for times in result.data["seconds"].values())
+    assert all(100e6 < size < 100e9 for size in result.data["peak_memory_bytes"].values())
+
+
+def test_gradients():
+    gradients = child.gradient_differences(**SIZE)
+    assert gradients["float64"] < 1e-12
+    assert gradients["float32_smooth"] < 1e-4
+    assert 0 < gradients["float32"] < 0.1

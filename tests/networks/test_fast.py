@@ -1,0 +1,133 @@
+"""The faster paths against torch's own operations, value and gradients, in float32 and exactly in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nao_ray import rng
+from nao_ray.networks import fast
+
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=str)
+def dtype(request, monkeypatch):
+    monkeypatch.setattr(fast, "DTYPES", {request.param})
+    return request.param
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Names of the faster functions that ran."""
+    names = []
+    for function in (fast._Depthwise, fast._AveragePool, fast._BatchNorm):
+
+        def apply(*args, _original=function.apply, _name=function.__name__):
+            names.append(_name)
+            return _original(*args)
+
+        monkeypatch.setattr(function, "apply", apply)
+    return names
+
+
+def _images(*shape, dtype, seed=0):
+    values = torch.from_numpy(rng.child(seed, "fast").standard_normal(shape)).to(dtype)
+    return values.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+
+def _gradients(function, x, *parameters):
+    out = function(x)
+    weights = torch.from_numpy(rng.child(1, "fast gradient").standard_normal(out.shape)).to(out.dtype)
+    return out.detach(), torch.autograd.grad((out * weights).sum(), (x, *parameters))
+
+
+def _assert_same(mine, exact, tolerance):
+    for a, b in zip([mine[0], *mine[1]], [exact[0], *exact[1]], strict=True):
+        assert a.shape == b.shape
+        assert ((a.double() - b).norm() / b.norm()).item() < tolerance
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 9), (11, 13)])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [5, 7])
+def test_depthwise(kernel, stride, size, dtype, taken):
+    conv = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False).to(dtype)
+    exact = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False).double()
+    exact.load_state_dict(conv.state_dict())
+    x = _images(3, 6, *size, dtype=dtype)
+    mine = _gradients(lambda images: fast.depthwise(conv, images), x, conv.weight)
+    assert taken == ["_Depthwise"]
+    _assert_same(mine, _gradients(exact, x.detach().double().requires_grad_(), exact.weight), TOLERANCE[dtype])
+
+
+def test_a_map_narrower_than_the_kernel(taken):
+    conv = nn.Conv2d(4, 4, 7, padding=3, groups=4, bias=False)
+    x = _images(2, 4, 2, 2, dtype=torch.float32)
+    assert torch.equal(fast.depthwise(conv, x), conv(x))
+    assert taken == []
+
+
+@pytest.mark.parametrize("count_padding", [True, False])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (9, 8)])
+def test_average_pool(kernel, size, count_padding, dtype, taken):
+    def reference(images):
+        return F.avg_pool2d(images, kernel, 1, kernel // 2, count_include_pad=count_padding)
+
+    x = _images(2, 5, *size, dtype=dtype)
+    mine = _gradients(lambda images: fast.average_pool(images, kernel, count_padding=count_padding), x)
+    assert taken == ["_AveragePool"]
+    _assert_same(mine, _gradients(reference, x.detach().double().requires_grad_()), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("shape", [(16, 20, 32, 32), (11, 7, 39, 41), (4, 300, 64, 64)])
+def test_batch_norm(shape, dtype, taken):
+    channels = shape[1]
+    norm, exact = nn.BatchNorm2d(channels).to(dtype), nn.BatchNorm2d(channels).double()
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 2, channels))
+        norm.bias.copy_(torch.linspace(-1, 1, channels))
+    exact.load_state_dict(norm.state_dict())
+    x = (_images(*shape, dtype=dtype).detach() * 3 + 1).requires_grad_()
+    mine = _gradients(lambda images: fast.batch_norm(norm, images), x, norm.weight, norm.bias)
+    assert taken == ["_BatchNorm"]
+    expected = _gradients(exact, x.detach().double().requires_grad_(), exact.weight, exact.bias)
+    _assert_same(mine, expected, TOLERANCE[dtype])
+    assert norm.num_batches_tracked == 1
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(getattr(norm, name).double(), getattr(exact, name), rtol=1e-5, atol=1e-6)
+
+
+def test_batch_norm_is_closer_to_the_exact_result_than_the_native_one():
+    norm, native, exact = nn.BatchNorm2d(20), nn.BatchNorm2d(20), nn.BatchNorm2d(20).double()
+    x = (_images(64, 20, 32, 32, dtype=torch.float32).detach() * 3 + 1).requires_grad_()
+    reference = exact(x.double())
+    errors = [(out.double() - reference).norm() / reference.norm() for out in (fast.batch_norm(norm, x), native(x))]
+    assert errors[0] < 5e-7
+    assert errors[0] < errors[1]
+
+
+def test_an_output_may_be_written_to():
+    norm = nn.BatchNorm2d(8)
+    x = _images(4, 8, 64, 64, dtype=torch.float32)
+    fast.batch_norm(norm, x).relu_().sum().backward()
+    gradient, x.grad = x.grad, None
+    F.relu(fast.batch_norm(norm, x)).sum().backward()
+    assert torch.equal(gradient, x.grad)
+
+
+@pytest.mark.parametrize("case", ["evaluation", "no gradients", "double"])
+def test_everything_else_takes_torchs_own(case, taken):
+    dtype = torch.float64 if case == "double" else torch.float32
+    norm, conv = nn.BatchNorm2d(6).to(dtype), nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False).to(dtype)
+    x = _images(8, 6, 64, 64, dtype=dtype)
+    if case == "evaluation":
+        norm.eval()
+        fast.batch_norm(norm, x)
+    else:
+        with torch.set_grad_enabled(case != "no gradients"):
+            fast.batch_norm(norm, x)
+            fast.depthwise(conv, x)
+            fast.average_pool(x, 3, count_padding=True)
+    assert taken == []
