@@ -32,11 +32,13 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
         hint = f"; did you mean {close[0]}?" if close else ";"
         raise ConfigError(f"no measurement is named {name!r}{hint} known: {', '.join(names())}")
     measure = importlib.import_module(f"nao_ray.bench.{name}").run
-    known = list(inspect.signature(measure).parameters)
+    parameters = inspect.signature(measure).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    open_ended = len(known) < len(parameters)  # it takes SECTION.key too, and says itself which
     settings = {}
     for option in options:
         key, separator, value = option.partition("=")
-        if not separator or key not in known:
+        if not separator or (key not in known and not (open_ended and "." in key)):
             raise ConfigError(f"bench {name} {option}: expected key=value with a key of {', '.join(known) or 'none'}")
         try:
             settings[key] = yaml.safe_load(value)

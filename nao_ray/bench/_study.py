@@ -1,0 +1,238 @@
+"""One search on a table: the real strategy and loop, simulated workers, virtual time, everything counted.
+
+A search is one row, written as a Parquet file of its own the moment it ends, so a study goes on where it stopped and
+``pd.read_parquet(FOLDER)`` reads all of it. Curves have one value per finished query, in the order of the results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from nao_ray.config import Budget as ConfigBudget
+from nao_ray.config import Component, RunConfig
+from nao_ray.errors import ConfigError, DataError
+from nao_ray.evaluators.tabular import Tabular
+from nao_ray.search.budget import Budget
+from nao_ray.search.clock import VirtualClock
+from nao_ray.search.loop import SearchLoop
+from nao_ray.search.proposer import LocalProposer
+from nao_ray.search.simulated import SimulatedExecutor
+from nao_ray.service.manifest import source_revision
+from nao_ray.trial import Diagnostics, Proposal, Trial
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What one row is about. The mappings are settings as in a config, with the component's `name`."""
+
+    label: str
+    """How the strategy and its settings are called in the study."""
+    space: Mapping[str, Any]
+    evaluator: Mapping[str, Any]
+    strategy: Mapping[str, Any]
+    seed: int
+    workers: int
+    max_queries: int
+    stop_at_optimum: bool
+
+    def config(self) -> RunConfig:
+        """The search as a config.
+
+        Raises:
+            ConfigError: a component or a setting does not exist.
+        """
+        return RunConfig(
+            name="table",
+            seed=self.seed,
+            space=Component(**self.space),
+            evaluator=Component(**self.evaluator),
+            strategy=Component(**self.strategy),
+            budget=ConfigBudget(trials=self.max_queries),
+        )
+
+    def file_name(self, table_hash: str) -> str:
+        """Names the row; another table, column or setting, another name."""
+        what = [table_hash, {**self.evaluator, "path": None}, self.space, self.strategy]
+        digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+        return f"{self.label}-{digest}-w{self.workers}-s{self.seed:05d}.parquet"
+
+
+class _Found(Exception):  # noqa: N818 - not an error
+    """The optimum is known: the search may end."""
+
+
+class _Notes:
+    """What the loop would write to a pool, reduced to curves."""
+
+    def __init__(self, table: Tabular, clock: VirtualClock, stop_at_optimum: bool) -> None:
+        self._table, self._clock, self._stop = table, clock, stop_at_optimum
+        self._best_score = float("-inf")
+        self._seen_test = float("-inf")
+        self.started = self.failed = 0
+        self.queries_to_optimum: int | None = None
+        self.started_at_optimum: int | None = None
+        self.hours_to_optimum: float | None = None
+        self.valid: list[float] = []
+        self.test: list[float] = []
+        self.oracle_test: list[float] = []
+        self.hours: list[float] = []
+        self.scored: list[int] = []
+        self.distinct_scored: int | None = None
+
+    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
+        pass
+
+    def record_attempts(self, rows: Sequence[tuple[int, int, str | None, datetime]]) -> None:
+        self.started += len(rows)
+
+    def record_finished(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            self._take(trial)
+            if self.queries_to_optimum is not None and self._stop:
+                raise _Found
+
+    def record_fits(self, rows: Sequence[Diagnostics]) -> None:
+        for row in rows:
+            if (count := row.get("num_scored")) is not None:
+                self.scored.append(int(count))
+            if (count := row.get("num_scored_distinct")) is not None:  # so far, over all fits
+                self.distinct_scored = int(count)
+
+    def _take(self, trial: Trial) -> None:
+        """Validation selects: the incumbent is the best by the score the strategy was told."""
+        valid = self.valid[-1] if self.valid else float("nan")
+        test = self.test[-1] if self.test else float("nan")
+        self.failed += trial.score is None
+        if trial.score is not None:
+            truth = self._table.valid_accuracy(trial.genotype)
+            mine = self._table.test_accuracy(trial.genotype) if self._table.config.test else float("nan")
+            self._seen_test = max(self._seen_test, mine) if mine == mine else self._seen_test
+            if trial.score > self._best_score:
+                self._best_score, valid, test = trial.score, truth, mine
+            if truth >= self._table.best_valid and self.queries_to_optimum is None:
+                self.queries_to_optimum = len(self.valid) + 1
+                self.started_at_optimum = self.started
+                self.hours_to_optimum = self._clock.seconds() / 3600
+        self.valid.append(valid)
+        self.test.append(test)
+        self.oracle_test.append(self._seen_test if self._seen_test > float("-inf") else float("nan"))
+        self.hours.append(self._clock.seconds() / 3600)
+
+
+@lru_cache(maxsize=4)
+def _open(text: str) -> tuple[Tabular, str]:
+    evaluator = RunConfig.parse(text).make_evaluator()
+    if not isinstance(evaluator, Tabular):
+        raise ConfigError(f"a study on a table needs the evaluator tabular, got {type(evaluator).__name__}")
+    return evaluator, evaluator.data_hash()
+
+
+def open_table(search: Search) -> tuple[Tabular, str]:
+    """The table of a search, and its hash; opened once per process.
+
+    Raises:
+        ConfigError: a component or a setting does not exist.
+        DataError: the table is not what it should be.
+    """
+    plain = {"strategy": Component(name="random_search"), "seed": 0, "budget": ConfigBudget(trials=1)}
+    return _open(search.config().model_copy(update=plain).to_yaml())
+
+
+def perform(search: Search) -> Row:
+    """Search, and say what came of it."""
+    table, table_hash = open_table(search)
+    config = search.config()
+    clock = VirtualClock()
+    notes = _Notes(table, clock, search.stop_at_optimum)
+    began = time.process_time()
+    loop = SearchLoop(
+        notes,
+        LocalProposer(config.make_strategy()),
+        SimulatedExecutor(table, clock, workers=search.workers),
+        Budget(trials=search.max_queries),
+        clock=clock,
+    )
+    with suppress(_Found):
+        loop.run()
+    cpu_seconds = time.process_time() - began
+    space_size = table.space.num_architectures
+    scored = notes.distinct_scored if notes.distinct_scored is not None else min(sum(notes.scored), space_size)
+    return {
+        **{name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in asdict(search).items()},
+        "table_hash": table_hash,
+        "queries": len(notes.valid),
+        "failed": notes.failed,
+        "queries_to_optimum": notes.queries_to_optimum,
+        "started_at_optimum": notes.started_at_optimum,
+        "hours_to_optimum": notes.hours_to_optimum,
+        "curve_valid": notes.valid,
+        "curve_test": notes.test,
+        "curve_oracle_test": notes.oracle_test,
+        "curve_hours": notes.hours,
+        "best_valid_of_table": table.best_valid,
+        "cpu_seconds": cpu_seconds,
+        "fits": len(notes.scored),
+        "scored": scored,
+        "scored_is_distinct": notes.distinct_scored is not None,
+        "scored_share_of_space": scored / space_size,
+        "scored_per_query_max": max(notes.scored, default=0),
+        "revision": source_revision() or "",
+    }
+
+
+# -- rows on disk ---------------------------------------------------------------------------------------------
+
+
+def read_row(path: Path, search: Search) -> Row | None:
+    """The row of an earlier study, cut to this search's limits; None where there is none that went far enough.
+
+    Raises:
+        DataError: the file is not a row.
+    """
+    if not path.is_file():
+        return None
+    try:
+        row: Row = {str(name): value for name, value in pd.read_parquet(path).to_dict("records")[0].items()}
+        found = row["queries_to_optimum"]
+        row["queries_to_optimum"] = None if found is None or found != found else int(found)
+        return _cut(row, search)
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is not a row of a study ({reason}): remove it, it is measured again") from None
+
+
+def _cut(row: Row, search: Search) -> Row | None:
+    found = row["queries_to_optimum"]
+    stopped = found is not None and row["queries"] == found
+    if row["queries"] < search.max_queries and not (stopped and search.stop_at_optimum):
+        return None
+    end = search.max_queries
+    if found is not None and found > end:
+        row |= {"queries_to_optimum": None, "started_at_optimum": None, "hours_to_optimum": None}
+    elif found is not None and search.stop_at_optimum:
+        end = min(end, found)
+    for name in [name for name in row if name.startswith("curve_")]:
+        row[name] = list(row[name])[:end]
+    return row | {"queries": min(row["queries"], end), "max_queries": search.max_queries}
+
+
+def write_row(path: Path, row: Row) -> None:
+    """Never half-written: under a name that readers skip, then moved."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    pd.DataFrame([row]).to_parquet(temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,223 @@
+"""The study on tables: counted right, repeatable, resumable."""
+
+import itertools
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nao_ray import cli
+from nao_ray.bench import _study, table
+from nao_ray.bench._study import Search, perform
+from nao_ray.errors import ConfigError, DataError, RunError
+from nao_ray.evaluators.closed_form import accuracy
+from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
+
+OPS = ("none", "nor_conv_1x1", "nor_conv_3x3")
+SPACE = NasBench201(NasBench201Config(ops=OPS))
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """Every cell of three operations; a training takes an hour, and longer by its accuracy."""
+    cells = [SPACE.decode(np.array(tokens) + 1) for tokens in itertools.product(range(len(OPS)), repeat=6)]
+    score = np.array([100 * accuracy(SPACE.lower(SPACE.canonical(cell))) for cell in cells])
+    frame = pd.DataFrame({"arch_str": [cell.key for cell in cells], "score": score, "final": score - 3})
+    frame["run_a"], frame["run_b"] = 0.7 * score, score
+    frame["seconds"] = 3600.0 + frame.index % 7
+    path = tmp_path_factory.mktemp("table") / "table.parquet"
+    frame.to_parquet(path)
+    return path
+
+
+def study(path, **settings):
+    settings = {"strategies": "random_search,local_search", "seeds": 3, "max_queries": 40, "processes": 1} | settings
+    return table.run(str(path), "score", "final", "seconds", **{"space.ops": list(OPS)}, **settings)
+
+
+def one(path, strategy="random_search", **changes):
+    evaluator = {"name": "tabular", "path": str(path), "valid": "score", "test": "final", "cost": "seconds"}
+    settings = {"label": "x", "seed": 0, "workers": 1, "max_queries": 60, "stop_at_optimum": False} | changes
+    space = {"name": "nas_bench_201", "ops": OPS}
+    return perform(
+        Search(
+            space=space, evaluator=evaluator | settings.pop("evaluator", {}), strategy={"name": strategy}, **settings
+        )
+    )
+
+
+def test_queries_time_and_the_best_so_far_are_those_of_the_search(path):
+    row = one(path, "regularized_evolution", max_queries=700)
+    frame = pd.read_parquet(path)
+    best = frame["score"].max() / 100
+    assert row["best_valid_of_table"] == pytest.approx(best)
+    curve = np.array(row["curve_valid"])
+    assert (np.diff(curve) >= 0).all()
+    first = int(np.argmax(curve >= best)) + 1
+    assert row["queries_to_optimum"] == row["started_at_optimum"] == first
+    np.testing.assert_allclose(row["curve_test"], curve - 0.03)
+    assert row["curve_hours"][9] == pytest.approx(10, abs=0.03)
+    assert row["hours_to_optimum"] == row["curve_hours"][first - 1]
+    assert row["queries"] == len(curve) <= SPACE.num_architectures
+
+
+def test_a_search_stops_at_the_optimum_and_is_otherwise_the_same(path):
+    whole = one(path, "regularized_evolution", max_queries=700)
+    stopped = one(path, "regularized_evolution", max_queries=700, stop_at_optimum=True)
+    assert stopped["queries"] == stopped["queries_to_optimum"] == whole["queries_to_optimum"] < whole["queries"]
+    assert stopped["curve_valid"] == whole["curve_valid"][: stopped["queries"]]
+    assert stopped["curve_hours"] == whole["curve_hours"][: stopped["queries"]]
+
+
+def test_workers_share_the_time_and_repeat_exactly(path):
+    many = one(path, "local_search", workers=8)
+    again = one(path, "local_search", workers=8)
+    assert {**many, "cpu_seconds": 0} == {**again, "cpu_seconds": 0}
+    assert many["curve_hours"][-1] == pytest.approx(60 / 8, abs=0.6)
+    assert one(path, "local_search", workers=8, seed=1)["curve_valid"] != many["curve_valid"]
+    stopped = one(path, "local_search", workers=8, max_queries=400, stop_at_optimum=True)
+    assert stopped["queries_to_optimum"] < stopped["started_at_optimum"] <= stopped["queries_to_optimum"] + 8
+
+
+def test_what_was_told_selects_and_the_truth_is_reported(path):
+    rows = [one(path, seed=seed, evaluator={"runs": ["run_a", "run_b"]}) for seed in range(5)]
+    assert any((np.diff(row["curve_valid"]) < 0).any() for row in rows), "a lucky run is preferred to a better cell"
+    for row in rows:
+        assert (np.diff(row["curve_oracle_test"]) >= 0).all()
+        assert (np.array(row["curve_test"]) <= row["curve_oracle_test"]).all()
+    assert rows[0]["curve_oracle_test"] == one(path)["curve_oracle_test"], "the same architectures were seen"
+
+
+def test_a_partial_table_gives_failed_trials_that_count(path, tmp_path):
+    part = tmp_path / "part.parquet"
+    frame = pd.read_parquet(path)
+    frame.iloc[::3].to_parquet(part)
+    row = one(part)
+    assert 0 < row["failed"] < row["queries"] == 60
+
+
+def test_the_summary_has_a_line_per_strategy(path):
+    result = study(path)
+    assert [line[:3] for line in result.rows] == [["random_search", 1, 3], ["local_search", 1, 3]]
+    searches = result.data["searches"]
+    assert len(searches) == 6
+    found = [search["queries_to_optimum"] or 40 for search in searches[:3]]
+    assert result.rows[0][4] == pytest.approx(np.mean(found))
+    assert json.loads(json.dumps(result.data)) == result.data
+    assert searches[0]["valid@10"] <= searches[0]["valid@30"]
+    assert "valid@50" in result.table
+
+
+def test_the_study_goes_on_where_it_stopped(path, tmp_path, monkeypatch):
+    first = study(path, results=str(tmp_path), seeds=2, max_queries=30)
+    assert len(pd.read_parquet(tmp_path)) == 4
+    done = []
+    real = _study.perform
+    monkeypatch.setattr(table, "perform", lambda search: done.append((search.label, search.seed)) or real(search))
+    again = study(path, results=str(tmp_path), seeds=2, max_queries=30)
+    assert done == []
+    assert again.rows == first.rows
+    shorter = study(path, results=str(tmp_path), seeds=2, max_queries=20)
+    assert done == []
+    assert shorter.data == study(path, seeds=2, max_queries=20).data | {"searches": shorter.data["searches"]}
+    done.clear()
+    study(path, results=str(tmp_path), seeds=3, max_queries=30)
+    assert sorted(done) == [("local_search", 2), ("random_search", 2)]
+    done.clear()
+    study(path, results=str(tmp_path), seeds=1, strategies="local_search", **{"local_search.move": "first"})
+    assert done == [("local_search", 0)], "other settings, another search"
+    next(tmp_path.glob("random_search*-s00001.parquet")).write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"s00001\.parquet is not a row of a study"):
+        study(path, results=str(tmp_path), max_queries=30)
+
+
+@pytest.mark.parametrize("stop_at_optimum", [True, False])
+def test_rows_that_went_further_are_cut(path, tmp_path, stop_at_optimum):
+    folder = str(tmp_path)
+    study(path, results=folder, strategies="regularized_evolution", max_queries=300, stop_at_optimum=False)
+    limits = {"strategies": "regularized_evolution", "max_queries": 120, "stop_at_optimum": stop_at_optimum}
+    cut, fresh = study(path, results=folder, **limits), study(path, **limits)
+    ignored = ("cpu_seconds", "stop_at_optimum", "evaluator")
+    for mine, its in zip(cut.data["searches"], fresh.data["searches"], strict=True):
+        assert {k: v for k, v in mine.items() if k not in ignored} == {k: v for k, v in its.items() if k not in ignored}
+
+
+@pytest.mark.slow
+def test_nao_is_counted(path):
+    result = study(path, strategies="nao", seeds=1, max_queries=14)
+    (search,) = result.data["searches"]
+    assert search["fits"] >= 1
+    assert 0 < search["scored_per_query_max"] <= 200
+    assert 0 < search["scored_share_of_space"] <= 1
+
+
+@pytest.mark.slow
+def test_processes_give_what_one_process_gives(path):
+    here, there = (study(path, seeds=2, max_queries=20, processes=processes) for processes in (1, 2))
+    for mine, its in zip(here.data["searches"], there.data["searches"], strict=True):
+        assert {**mine, "cpu_seconds": 0} == {**its, "cpu_seconds": 0}
+
+
+def test_one_strategy_early_beside_the_others_late(path):
+    rows = [one(path, name, label=name, seed=seed) for name in ("random_search", "local_search") for seed in range(4)]
+    result = table.compare(rows, "local_search", at=20, controls_at=60)
+    assert [line[:4] for line in result.rows] == [["random_search", 1, 60, 4], ["local_search", 1, 20, 4]]
+    assert result.rows[1][4] == pytest.approx(100 * np.mean([row["curve_valid"][19] for row in rows[4:]]))
+    assert result.rows[0][4] - result.rows[0][6] == pytest.approx(3)
+    with pytest.raises(ConfigError, match="no search of nao"):
+        table.compare(rows)
+    with pytest.raises(ConfigError, match="no value after 61"):
+        table.compare(rows, "local_search", controls_at=61)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"strategies": "nonsense"}, "no strategy is named 'nonsense'"),
+        ({"local_search.mov": "best"}, "unknown key strategy.mov"),
+        ({"nao.seeds": 3}, r"nao\.seeds: expected key or SECTION.key with a SECTION of random_search, local_search"),
+        ({"evaluator.vali": "x"}, "unknown key evaluator.vali"),
+    ],
+)
+def test_wrong_settings_are_named_before_anything_is_done(path, settings, told):
+    with pytest.raises(ConfigError, match=told):
+        study(path, **settings)
+
+
+def test_a_table_that_is_none_is_refused(tmp_path):
+    with pytest.raises(DataError, match="cannot read the table"):
+        study(tmp_path / "nothing.parquet")
+
+
+def test_a_search_that_fails_is_named(path, monkeypatch):
+    def fail(_):
+        raise RunError("no more")
+
+    monkeypatch.setattr(table, "perform", fail)
+    with pytest.raises(RunError, match="random_search, seed 0: no more"):
+        study(path)
+
+
+def test_the_command(path, capsys):
+    words = f"bench table path={path} valid=score space.ops=[none,nor_conv_1x1,nor_conv_3x3] seeds=2 max_queries=10"
+    with pytest.raises(SystemExit) as left:
+        cli.main([*words.split(), "strategies=climb:local_search", "climb.move=first", "processes=1", "--json"])
+    assert left.value.code == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["rows"][0]["strategy"] == "climb"
+    assert said["rows"][0]["n"] == 2
+    assert said["data"]["searches"][0]["test@10"] is None, "the table has no test column"
+    with pytest.raises(SystemExit) as left:
+        cli.main([*words.split(), "sedes=3"])
+    assert left.value.code == 2
+    assert "expected key=value" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("queries", [None, 12])
+def test_a_short_search_has_no_later_value(queries):
+    row = {"curve_valid": [0.1] * 12, "queries_to_optimum": queries}
+    assert math.isnan(table._after(row, "curve_valid", 13)) == (queries is None)
+    assert table._after(row, "curve_valid", 12) == 0.1
