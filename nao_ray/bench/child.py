@@ -33,7 +33,7 @@ from nao_ray.bench._plain import PlainNetwork, copy_parameters
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.networks import fast
 from nao_ray.networks.derived import build
-from nao_ray.networks.stacks import ImageStack
+from nao_ray.networks.stacks import Stack
 
 AUXILIARY_WEIGHT = 0.4  # NAO reference recipe: weight of the auxiliary loss
 CLIP = 5.0  # global norm
@@ -93,7 +93,7 @@ def run(
 # -- networks and the step ------------------------------------------------------------------------------------
 
 
-def networks(batch: int, cells_per_stage: int, channels: int) -> tuple[ImageStack, PlainNetwork, Tensor, Tensor]:
+def networks(batch: int, cells_per_stage: int, channels: int) -> tuple[Stack, PlainNetwork, Tensor, Tensor]:
     """Ours and the plain network with equal weights, and one batch: images ``[B, 3, 32, 32]``, labels ``[B]``."""
     space = registry.load("space", "nao_cnn_small")()
     graph = space.lower(space.parse("NAONet-B"))

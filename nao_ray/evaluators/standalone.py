@@ -24,7 +24,7 @@ from nao_ray.trial import Fidelity, Measurement, Proposal
 if TYPE_CHECKING:
     import torch
 
-    from nao_ray.networks.stacks import ImageStack
+    from nao_ray.networks.stacks import Stack
     from nao_ray.training.data import TrainingData
 
 _SHARE_SEED = 0  # which rows a share of the training split keeps: the same for every trial of every search
@@ -98,7 +98,7 @@ class Standalone(Evaluator[StandaloneConfig]):
             torch.cuda.empty_cache()  # the next child starts with the whole device
             raise
 
-    def _network(self, proposal: Proposal, seed: int) -> ImageStack:
+    def _network(self, proposal: Proposal, seed: int) -> Stack:
         from nao_ray.networks.derived import build
 
         asked, config, task = proposal.fidelity, self.config, self.task

@@ -6,11 +6,12 @@ N = 6, F = 36, ImageNet with N = 4, F = 42. `small` is ours, for 8x8 to 28x28 gr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nao_ray.errors import ConfigError
+from nao_ray.networks.cells_201 import CellStack
 from nao_ray.networks.ops import OpOptions
-from nao_ray.networks.stacks import ImageStack, StackConfig
+from nao_ray.networks.stacks import ImageStack, Stack, StackConfig
 from nao_ray.spaces.base import ArchGraph
 
 
@@ -32,6 +33,8 @@ NETWORKS = {
     "imagenet": NetworkDefaults("imagenet", 4, 42, 1000, 3, 224),
     "small": NetworkDefaults("cifar", 1, 16, 10, 1, 28),
 }
+_SIZES_201 = {"cifar10": (5, 16), "cifar100": (5, 16), "small": (1, 16)}
+"""N and F of NAS-Bench-201 (arXiv 2001.00326, section 2.1); `small` is ours."""
 
 
 def input_shape(network: str, in_channels: int | None = None, image_size: int | None = None) -> tuple[int, int, int]:
@@ -60,16 +63,17 @@ def build(
     count_padding: bool = True,
     relu_before_head: bool = False,
     drop_path_identity: bool = False,
-) -> ImageStack:
+) -> Stack:
     """A network with fresh weights, drawn from torch's global generator (`rng.torch_seeded`).
 
     Args:
-        graph: normal and reduction cell of two inputs each.
+        graph: normal and reduction cell of two inputs each, or the cell of NAS-Bench-201.
         network: `cifar10`, `cifar100`, `imagenet` or `small`; gives the stem and the defaults of the next three.
+            NAS-Bench-201 has one stem and no `imagenet`.
         cells_per_stage: N >= 1.
         channels: F >= 1, even where a cell halves it.
         num_classes: >= 1.
-        auxiliary: with the auxiliary head after the second reduction, active in training mode.
+        auxiliary: with the auxiliary head after the second reduction, active in training mode; NAS-Bench-201 has none.
         in_channels: of the images.
         image_size: smallest side of the images, in pixels; checked only, the network takes any.
         dropout: probability of dropping a pooled feature, in [0, 1).
@@ -82,6 +86,8 @@ def build(
         ConfigError: an unknown network or operation, or a value out of range.
     """
     defaults = _defaults(network)
+    if graph.skeleton == "nas_bench_201":
+        defaults = _defaults_201(defaults, network)
     config = StackConfig(
         stem=defaults.stem,
         cells_per_stage=defaults.cells_per_stage if cells_per_stage is None else cells_per_stage,
@@ -95,8 +101,22 @@ def build(
         relu_before_head=relu_before_head,
         ops=OpOptions(count_padding=count_padding),
     )
-    _check(config, graph, network, defaults.image_size if image_size is None else image_size)
+    _check(config, network, defaults.image_size if image_size is None else image_size)
+    if graph.skeleton == "nas_bench_201":
+        return CellStack(graph, config)
+    roles = dict(graph.cells)
+    if set(roles) != {"normal", "reduction"} or any(cell.inputs != 2 for cell in roles.values()):
+        raise ConfigError(
+            f"network {network} repeats a normal and a reduction cell of two inputs, got cells {', '.join(roles)}"
+        )
     return ImageStack(graph, config)
+
+
+def _defaults_201(defaults: NetworkDefaults, network: str) -> NetworkDefaults:
+    if network not in _SIZES_201:
+        raise ConfigError(f"a cell of NAS-Bench-201 has no network {network}; choose one of {', '.join(_SIZES_201)}")
+    cells_per_stage, channels = _SIZES_201[network]
+    return replace(defaults, cells_per_stage=cells_per_stage, channels=channels)
 
 
 def _defaults(network: str) -> NetworkDefaults:
@@ -105,7 +125,7 @@ def _defaults(network: str) -> NetworkDefaults:
     return NETWORKS[network]
 
 
-def _check(config: StackConfig, graph: ArchGraph, network: str, image_size: int) -> None:
+def _check(config: StackConfig, network: str, image_size: int) -> None:
     for name in ("cells_per_stage", "channels", "num_classes", "in_channels"):
         if getattr(config, name) < 1:
             raise ConfigError(f"network {network}: {name} must be at least 1, got {getattr(config, name)}")
@@ -114,8 +134,3 @@ def _check(config: StackConfig, graph: ArchGraph, network: str, image_size: int)
             raise ConfigError(f"network {network}: {name} must be in [0, 1), got {getattr(config, name)}")
     if image_size < 1:
         raise ConfigError(f"network {network}: image_size must be at least 1, got {image_size}")
-    roles = dict(graph.cells)
-    if set(roles) != {"normal", "reduction"} or any(cell.inputs != 2 for cell in roles.values()):
-        raise ConfigError(
-            f"network {network} repeats a normal and a reduction cell of two inputs, got cells {', '.join(roles)}"
-        )

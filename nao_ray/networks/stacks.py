@@ -267,12 +267,31 @@ class AuxiliaryHead(nn.Module):
         return out
 
 
-class ImageStack(nn.Module):
+class Stack(nn.Module):
     """A stand-alone network of one genotype; see `networks.derived.build`."""
 
-    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, num_cells: int) -> None:
         super().__init__()
         self.config = config
+        self.num_cells = num_cells
+        self._progress = 1.0
+
+    def set_step(self, step: int, total: int) -> None:
+        """Tell drop path that this is optimiser step `step` of 0..total-1; until told, it drops as at the end."""
+        if not 0 <= step < total:
+            raise ValueError(f"step {step} is not in 0..{total - 1}")
+        self._progress = (step + 1) / total
+
+    def keep_probability(self, cell: int) -> float:
+        """Probability that an edge of a cell is kept: 1 - (t+1)/T (l+1)/L drop_path, in (0, 1]."""
+        return 1.0 - self._progress * (cell + 1) / self.num_cells * self.config.drop_path
+
+
+class ImageStack(Stack):
+    """The published stack of normal and reduction cells."""
+
+    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
+        super().__init__(config, num_cells=3 * config.cells_per_stage + REDUCTIONS)
         stem = ImagenetStem if config.stem == "imagenet" else CifarStem
         self.stem = stem(config.in_channels, config.channels)
         cells = self._make_cells(graph)
@@ -280,7 +299,6 @@ class ImageStack(nn.Module):
         middle = cells[self._last_reduction].out_channels
         self.auxiliary = AuxiliaryHead(middle, config.num_classes) if config.auxiliary else None
         self.classifier = nn.Linear(cells[-1].out_channels, config.num_classes)
-        self._progress = 1.0
         for parameter in self.parameters():  # batch norm's start at 1 and 0 already
             if parameter.dim() >= 2:
                 nn.init.kaiming_normal_(parameter)  # fan in, gain sqrt 2
@@ -293,7 +311,7 @@ class ImageStack(nn.Module):
         n, channels = self.config.cells_per_stage, self.config.channels
         inputs, shrink = self.stem.out_channels, self.stem.shrinks
         cells: list[Cell] = []
-        for index in range(3 * n + REDUCTIONS):
+        for index in range(self.num_cells):
             reduction = index in (n, self._last_reduction)
             channels *= 2 if reduction else 1
             role = graph.cell("reduction" if reduction else "normal")
@@ -305,19 +323,9 @@ class ImageStack(nn.Module):
             cell.overwrite_output = index + 1 < len(cells) and all(readers)
         return cells
 
-    def set_step(self, step: int, total: int) -> None:
-        """Tell drop path that this is optimiser step `step` of 0..total-1; until told, it drops as at the end."""
-        if not 0 <= step < total:
-            raise ValueError(f"step {step} is not in 0..{total - 1}")
-        self._progress = (step + 1) / total
-
-    def keep_probability(self, cell: int) -> float:
-        """Probability that an edge of a cell is kept: 1 - (t+1)/T (l+1)/L drop_path, in (0, 1]."""
-        return 1.0 - self._progress * (cell + 1) / len(self.cells) * self.config.drop_path
-
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``; in training with an auxiliary head, a pair of logits."""
-        states: tuple[State, State] = self.stem(_channels_last(images))
+        states: tuple[State, State] = self.stem(channels_last(images))
         auxiliary: Tensor | None = None
         for index, cell in enumerate(self.cells):
             keep = self.keep_probability(index) if self.training else 1.0
@@ -330,7 +338,8 @@ class ImageStack(nn.Module):
         return logits if auxiliary is None else (logits, auxiliary)
 
 
-def _channels_last(x: Tensor) -> Tensor:
+def channels_last(x: Tensor) -> Tensor:
+    """The images in the layout that convolution and batch norm are fastest in."""
     x = x.contiguous(memory_format=torch.channels_last)
     if x.shape[1] == 1:  # both layouts at once: say which
         x = x.contiguous().as_strided(x.shape, (x.shape[2] * x.shape[3], 1, x.shape[3], 1))

@@ -9,6 +9,7 @@ from nao_ray.errors import DataError
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
 from nao_ray.spaces.nao_cnn import NaoCnn
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
+from nao_ray.spaces.nas_bench_201 import NasBench201
 from nao_ray.tasks.fashion_mnist import FashionMnist, FashionMnistConfig
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.trial import Fidelity, Proposal
@@ -127,3 +128,17 @@ def _out_of_memory(*args, **kwargs):
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
         StandaloneConfig(**settings)
+
+
+def test_a_cell_of_nas_bench_201_is_trained():
+    space = NasBench201()
+    genotype = space.parse("|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|")
+    config = StandaloneConfig(cells_per_stage=1, channels=4, epochs=2, device="cpu")  # the published recipe
+    task = Synthetic(SyntheticConfig(per_class=30))
+    fidelity = Fidelity(epochs=2, cells_per_stage=1, channels=4)
+    proposal = Proposal(genotype=genotype, seed=3, fidelity=fidelity)
+    first, again = (Standalone(space, task, config).evaluate(proposal) for _ in range(2))
+    assert 0 <= first.valid_accuracy <= 1
+    assert first.valid_accuracy == again.valid_accuracy
+    assert len(first.curve) == 2
+    assert first.num_params > 0

@@ -1,0 +1,104 @@
+"""The network of NAS-Bench-201: a stem, three stages of one cell, residual blocks of stride 2 between them, a head.
+
+Dong, Yang, "NAS-Bench-201", ICLR 2020, arXiv 2001.00326, section 2.1, and the network `infer.tiny` of its code: conv
+3x3 to C = 16 channels and BN; N = 5 cells; a basic residual block that halves the map and doubles the channels; and so
+on; BN, ReLU, global average pool, linear. A convolution on an edge or in a block is ReLU, conv, BN. Every operation is
+built and computed, also where nothing reads it, so that parameters agree with the table's.
+
+Differs from the paper: maps with an odd side are halved upwards, as the convolutions do it; drop path, which the
+benchmark has not, is there on request; an auxiliary head, which it has not either, is not.
+
+Legend: `B` batch, `C` channels of a stage, `c` channels of the stage before, `H` `W` pixels, `K` classes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nao_ray.networks.fast import batch_norm
+from nao_ray.networks.ops import Conv, Identity, Zero, build_op, conv_norm
+from nao_ray.networks.stacks import Stack, StackConfig, State, channels_last
+from nao_ray.spaces.base import ArchGraph
+from nao_ray.spaces.base import Cell as CellGraph
+
+STAGES = 3
+
+
+class SummingCell(nn.Module):
+    """One cell of one input; each node is the sum of its edges, the last one is the output: ``[B, C, H, W]``."""
+
+    def __init__(self, graph: CellGraph, config: StackConfig, channels: int) -> None:
+        super().__init__()
+        assert graph.inputs == len(graph.output) == 1, graph
+        self.graph = graph
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(build_op(edge.op, channels, 1, config.ops) for edge in edges) for edges in graph.nodes
+        )
+
+    def forward(self, x: Tensor, keep: float, *, drop_identity: bool = False) -> Tensor:
+        states = [State(x)]
+        for edges, ops in zip(self.graph.nodes, self.nodes.children(), strict=True):
+            total: Tensor | None = None
+            for edge, op in zip(edges, ops.children(), strict=True):
+                if isinstance(op, Zero):
+                    continue
+                out: Tensor = states[edge.source].read(op)  # type: ignore[arg-type]
+                if keep < 1.0 and (drop_identity or not isinstance(op, Identity)):
+                    out = out * states[0].draw(1, keep)[0]
+                total = out if total is None else total + out
+            states.append(State(torch.zeros_like(x) if total is None else total))
+        return states[self.graph.output[0]].value
+
+
+class ResidualBlock(nn.Module):
+    """``[B, c, H, W]`` -> ``[B, C, ceil(H/2), ceil(W/2)]``: two convolutions, and a pool with a convolution beside."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = Conv(channels, 1, 3)
+        self.shortcut = nn.Conv2d(in_channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        main = self.conv2(conv_norm(self.conv1, self.norm1, F.relu(x), relu=True))
+        beside: Tensor = self.shortcut(F.avg_pool2d(x, 2, ceil_mode=True))
+        out: Tensor = beside + main
+        return out
+
+
+class CellStack(Stack):
+    """A stand-alone network of one genotype; see `networks.derived.build`. Weights start as torch's layers do."""
+
+    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
+        super().__init__(config, num_cells=STAGES * config.cells_per_stage)
+        channels = config.channels
+        self.stem = nn.Conv2d(config.in_channels, channels, 3, padding=1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(channels)
+        self.stages, self.blocks = nn.ModuleList(), nn.ModuleList()
+        for stage in range(STAGES):
+            if stage:
+                self.blocks.append(ResidualBlock(channels, 2 * channels))
+                channels *= 2
+            cells = (SummingCell(graph.cell("normal"), config, channels) for _ in range(config.cells_per_stage))
+            self.stages.append(nn.ModuleList(cells))
+        self.norm = nn.BatchNorm2d(channels)
+        self.classifier = nn.Linear(channels, config.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, in_channels, H, W]`` -> logits ``[B, K]``."""
+        x = conv_norm(self.stem, self.stem_norm, channels_last(images))
+        index = 0
+        for stage, cells in enumerate(self.stages):
+            if stage:
+                x = self.blocks[stage - 1](x)
+            for cell in cells.children():
+                keep = self.keep_probability(index) if self.training else 1.0
+                x = cell(x, keep, drop_identity=self.config.drop_path_identity)
+                index += 1
+        x = F.relu(batch_norm(self.norm, x))
+        x = F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training)
+        logits: Tensor = self.classifier(x)
+        return logits
