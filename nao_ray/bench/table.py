@@ -34,6 +34,8 @@ CHECKPOINTS = (10, 20, 30, 50, 100, 150, 200)
 """Queries after which the best so far is reported."""
 WITHIN = 150
 """Queries within which a search should have found the optimum."""
+_LINES = 10
+"""Lines of progress where there is no terminal; fewer searches pass in silence."""
 _EXAMPLE = Path("nas_bench_201") / "nas_bench_201.parquet"
 _EXAMPLE_COLUMNS = {
     "valid": "cifar10_valid_acc_200",
@@ -152,10 +154,21 @@ def _gather(searches: Sequence[Search], table_hash: str, folder: Path | None, pr
     found = [read_row(path, search) if path else None for path, search in zip(paths, searches, strict=True)]
     rows: dict[int, Row] = {number: row for number, row in enumerate(found) if row is not None}
     todo = {number: (searches[number], paths[number]) for number in range(len(searches)) if number not in rows}
-    console = Console(stderr=True)
-    for number, row in track(_made(todo, processes), "searches", total=len(todo), console=console, transient=True):
+    for number, row in _shown(_made(todo, processes), len(todo)):
         rows[number] = row
     return [rows[number] for number in sorted(rows)]
+
+
+def _shown(made: Iterator[tuple[int, Row]], total: int) -> Iterator[tuple[int, Row]]:
+    """The same, with a bar on the terminal, or ten lines where there is none."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(made, "searches", total=total, console=console, transient=True)
+        return
+    for done, item in enumerate(made, start=1):
+        if total >= _LINES and done * _LINES // total > (done - 1) * _LINES // total:
+            console.print(f"bench table: {done}/{total} searches")
+        yield item
 
 
 def _made(todo: Mapping[int, tuple[Search, Path | None]], processes: int) -> Iterator[tuple[int, Row]]:
