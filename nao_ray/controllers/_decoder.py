@@ -48,7 +48,7 @@ class LuongDecoder(Decoder):
     def teach(self, memory: Tensor, point: Tensor, tokens: Tensor) -> Tensor:
         start = point.unsqueeze(0)
         outputs, _ = self.lstm(self.embedding(shifted(tokens)), (start, start))
-        return self._attend(outputs, memory)
+        return self.attend(outputs, memory)
 
     def greedy(self, memory: Tensor, point: Tensor, mask: Tensor) -> Tensor:
         state = (point.unsqueeze(0), point.unsqueeze(0))
@@ -56,11 +56,12 @@ class LuongDecoder(Decoder):
         chosen = []
         for legal in mask:
             outputs, state = self.lstm(self.embedding(token), state)
-            token = (self._attend(outputs, memory) + legal).argmax(dim=-1)
+            token = (self.attend(outputs, memory) + legal).argmax(dim=-1)
             chosen.append(token)
         return torch.cat(chosen, dim=1)
 
-    def _attend(self, outputs: Tensor, memory: Tensor) -> Tensor:
+    def attend(self, outputs: Tensor, memory: Tensor) -> Tensor:
+        """Vocabulary logits ``[B, S, V]`` of LSTM outputs ``[B, S, H]``."""
         weights = torch.softmax(self.query(outputs) @ memory.transpose(1, 2), dim=-1)
         logits: Tensor = self.out(torch.tanh(self.mix(torch.cat([weights @ memory, outputs], dim=-1))))
         return logits

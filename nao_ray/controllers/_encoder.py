@@ -49,25 +49,33 @@ class LstmEncoder(nn.Module):
 class StepEncoder(nn.Module):
     """Each step by itself: the sum of its tokens' embeddings and a position code, a residual layer, unit outputs.
 
-    The mean over steps is then a bag of edges. With few observations that is what can be learnt: an operation is worth
-    about the same wherever it stands. So tokens start large and positions small.
+    The mean over steps is then a bag of edges, and what the parts are scaled by says what is learnt first, which is
+    what matters with few observations: an operation (a step's last token) is worth about the same wherever it stands;
+    less depends on the region of the cells it stands in, a smooth code over the steps; less again on where its
+    input comes from. A free code per position, 0 at first, leaves the rest to the data.
     """
 
-    _POSITION_SCALE = 0.3
+    _SOURCE, _POSITION, _WAVES = 0.3, 0.6, 4  # measured on functions of random cells, 24 to 600 observations
 
     def __init__(self, config: EpdConfig, vocabulary: int, tokens_per_step: int, steps: int) -> None:
         super().__init__()
-        self.tokens_per_step = tokens_per_step
         self.embedding = nn.Embedding(tokens_per_step * vocabulary, config.hidden)
-        self.position = nn.Parameter(torch.randn(steps, config.hidden) * self._POSITION_SCALE)
+        self.region = nn.Parameter(torch.randn(self._WAVES, config.hidden))
+        self.position = nn.Parameter(torch.zeros(steps, config.hidden))
         self.inner = nn.Linear(config.hidden, config.hidden)
         self.dropout = nn.Dropout(config.encoder_dropout)
+        at = (torch.arange(steps)[:, None] + 0.5) / steps
+        waves = torch.cos(torch.pi * at * torch.arange(self._WAVES)) * self._WAVES**-0.5
+        scales = torch.tensor([self._SOURCE] * (tokens_per_step - 1) + [1.0])[:, None]
         offsets = torch.arange(tokens_per_step) * vocabulary  # the same id means another thing in another slot
+        self.register_buffer("waves", waves, persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
         self.register_buffer("offsets", offsets, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """``[B, L]`` -> ``[B, T, H]``, unit length per step."""
-        offsets = self.get_buffer("offsets")
-        slots = tokens.reshape(len(tokens), -1, self.tokens_per_step) + offsets
-        x = self.dropout(self.embedding(slots)).sum(dim=2) + self.position
+        waves, scales, offsets = (self.get_buffer(name) for name in ("waves", "scales", "offsets"))
+        slots = self.embedding(tokens.reshape(len(tokens), -1, len(offsets)) + offsets)
+        codes = self._POSITION * (waves @ self.region + self.position)
+        x = (self.dropout(slots) * scales).sum(dim=2) + codes
         return F.normalize(x + F.relu(self.inner(x)), dim=-1)

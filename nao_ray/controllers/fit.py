@@ -42,9 +42,9 @@ class FitConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int | None = Field(default=None, ge=1)
-    """Passes over the trials; None: `steps`."""
-    steps: int = Field(default=150, ge=1)
-    """Optimiser steps, where `epochs` is not given."""
+    """Passes over the trials; None: as many as `steps` says."""
+    steps: int = Field(default=250, ge=1)
+    """Optimiser steps, where `epochs` is not given; as many as trials, where those are more."""
     batch: int = Field(default=100, ge=1)
     learning_rate: float = Field(default=3e-3, gt=0)
     """Adam's; the highest of the schedule."""
@@ -53,7 +53,7 @@ class FitConfig(BaseModel):
     """L2 term in the gradient, as PyTorch's Adam has it."""
     clip: float = Field(default=5.0, gt=0)
     """Largest global norm of the gradient (section 3.1)."""
-    trade_off: float = Field(default=0.8, ge=0, le=1)
+    trade_off: float = Field(default=0.9, ge=0, le=1)
     """Weight of the prediction's loss; the rest is the reconstruction's (section 3.1)."""
     ranking: float = Field(default=0.0, ge=0)
     """Weight of the ranking loss beside the squared error."""
@@ -62,9 +62,13 @@ class FitConfig(BaseModel):
     """How often an epoch shows each trial (V2's expansion of its training set)."""
     swap: bool = True
     """Each fetch of a sample shows a random twin of it (section 3.3)."""
-    unlabelled: int = Field(default=32, ge=0)
-    """Random genotypes per step that teach encoder and decoder alone."""
-    members: int = Field(default=1, ge=1)
+    unlabelled: int = Field(default=24, ge=0)
+    """Random genotypes per step, without a score, that teach encoder and decoder alone."""
+    decoded: int | None = Field(default=32, ge=1)
+    """Rows per step the decoder is trained on, the unlabelled among them; None: all."""
+    point_noise: float = Field(default=5.0, ge=0)
+    """The predictor sees e with normal noise of this / sqrt(N) times e's deviation over the batch: a ridge penalty."""
+    members: int = Field(default=5, ge=1)
     """Size of the ensemble; from 2 on, member i leaves out fold i."""
     holdout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the trials held out from a single member."""
@@ -176,13 +180,14 @@ class _Trainer:
         self.config = config
         self.generator = generator
         self.num_steps = 0
+        self.num_trials = 0
 
     def train(self, tokens: Tokens, targets: Tensor) -> tuple[float, float]:
         """Trains on ``[N, L]`` tokens and ``[N]`` targets; squared error and NLL of the last step."""
-        config = self.config
+        config, self.num_trials = self.config, len(tokens)
         epoch = np.repeat(np.arange(len(tokens)), config.repeats)
         per_epoch = math.ceil(len(epoch) / config.batch)
-        total = config.steps if config.epochs is None else config.epochs * per_epoch
+        total = max(config.steps, len(tokens)) if config.epochs is None else config.epochs * per_epoch
         optimiser = torch.optim.Adam(
             self.epd.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
         )
@@ -212,12 +217,20 @@ class _Trainer:
         shown = torch.from_numpy(tokens).to(targets.device)
         memory = self.epd.encode(shown)
         point = self.epd.embed(memory)
-        predicted = self.epd.predict(point[: len(targets)])
-        logits = self.epd.decoder.teach(memory, point, shown)
+        predicted = self.epd.predict(self._noisy(point[: len(targets)]))
         prediction = F.mse_loss(predicted, targets)
         if self.config.ranking:
             prediction = prediction + self.config.ranking * _ranking_loss(predicted, targets)
-        return prediction, F.cross_entropy(logits.flatten(0, 1), shown.flatten())
+        rows = slice(-(self.config.decoded or len(shown)), None)
+        logits = self.epd.decoder.teach(memory[rows], point[rows], shown[rows])
+        return prediction, F.cross_entropy(logits.flatten(0, 1), shown[rows].flatten())
+
+    def _noisy(self, point: Tensor) -> Tensor:
+        if not self.config.point_noise or len(point) < 2:
+            return point
+        deviation = (point - point.mean(dim=0)).detach().square().mean().sqrt()
+        scale = self.config.point_noise / math.sqrt(self.num_trials) * deviation
+        return point + scale * torch.randn_like(point)
 
     def _random_tokens(self, count: int) -> Tokens:
         """``[count, L]`` uniform legal tokens."""

@@ -14,7 +14,7 @@ from nao_ray.controllers.sizes import SIZES, EpdConfig
 from nao_ray.strategies.base import StrategyConfig
 
 _ADAM = {"learning_rate": 1e-3, "schedule": "constant", "epochs": 1000, "trade_off": 0.8}
-_AS_PAPER = {"ranking": 0.0, "targets": "minmax", "unlabelled": 0, "members": 1}
+_AS_PAPER = {"targets": "minmax", "unlabelled": 0, "decoded": None, "point_noise": 0.0, "members": 1}
 _ORDER = {"mode": "rounds", "predictor": "mlp", "top_k": 100, "round_size": 300}
 _ORDER |= {"select": "order", "unit_steps": False, "neighbours": 0, "spread_weight": 0.0}
 
