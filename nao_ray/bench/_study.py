@@ -18,7 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
 
 from nao_ray.config import Budget as ConfigBudget
 from nao_ray.config import Component, RunConfig
@@ -33,6 +35,8 @@ from nao_ray.service.manifest import source_revision
 from nao_ray.trial import Diagnostics, Proposal, Trial
 
 Row = dict[str, Any]
+_NULLABLE = {"queries_to_optimum": pa.int64(), "started_at_optimum": pa.int64(), "hours_to_optimum": pa.float64()}
+"""Types of columns that may be null, so that all rows of a folder have one schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +69,9 @@ class Search:
         )
 
     def file_name(self, table_hash: str) -> str:
-        """Names the row; another table, column or setting, another name."""
-        what = [table_hash, {**self.evaluator, "path": None}, self.space, self.strategy]
+        """Names the row; another table, column, setting or default, another name."""
+        whole = yaml.safe_load(self.config().to_yaml())
+        what = [table_hash, {**whole["evaluator"], "path": None}, whole["space"], whole["strategy"]]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.label}-{digest}-w{self.workers}-s{self.seed:05d}.parquet"
 
@@ -206,9 +211,7 @@ def read_row(path: Path, search: Search) -> Row | None:
     if not path.is_file():
         return None
     try:
-        row: Row = {str(name): value for name, value in pd.read_parquet(path).to_dict("records")[0].items()}
-        found = row["queries_to_optimum"]
-        row["queries_to_optimum"] = None if found is None or found != found else int(found)
+        row: Row = pq.read_table(path).to_pylist()[0]
         return _cut(row, search)
     except (OSError, ValueError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split())
@@ -234,5 +237,6 @@ def write_row(path: Path, row: Row) -> None:
     """Never half-written: under a name that readers skip, then moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    pd.DataFrame([row]).to_parquet(temporary)
+    columns = {name: pa.array([value], _NULLABLE.get(name)) for name, value in row.items()}
+    pq.write_table(pa.table(columns), temporary)
     os.replace(temporary, path)

@@ -1,5 +1,6 @@
 """The study on tables: counted right, repeatable, resumable."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -14,6 +15,7 @@ from nao_ray.bench._study import Search, perform
 from nao_ray.errors import ConfigError, DataError, RunError
 from nao_ray.evaluators.closed_form import accuracy
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
+from nao_ray.strategies.reinforce import ReinforceConfig
 
 OPS = ("none", "nor_conv_1x1", "nor_conv_3x3")
 SPACE = NasBench201(NasBench201Config(ops=OPS))
@@ -112,7 +114,12 @@ def test_the_summary_has_a_line_per_strategy(path):
 
 def test_the_study_goes_on_where_it_stopped(path, tmp_path, monkeypatch):
     first = study(path, results=str(tmp_path), seeds=2, max_queries=30)
-    assert len(pd.read_parquet(tmp_path)) == 4
+    study(path, results=str(tmp_path), seeds=1, max_queries=300, strategies="found:regularized_evolution")
+    assert pd.read_parquet(tmp_path)["queries_to_optimum"].notna().any()
+    next(tmp_path.glob("found*")).unlink()
+    rows = pd.read_parquet(tmp_path)
+    assert len(rows) == 4
+    assert rows["queries_to_optimum"].isna().any(), "found and not found are read together"
     done = []
     real = _study.perform
     monkeypatch.setattr(table, "perform", lambda search: done.append((search.label, search.seed)) or real(search))
@@ -131,6 +138,26 @@ def test_the_study_goes_on_where_it_stopped(path, tmp_path, monkeypatch):
     next(tmp_path.glob("random_search*-s00001.parquet")).write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"s00001\.parquet is not a row of a study"):
         study(path, results=str(tmp_path), max_queries=30)
+
+
+def test_another_default_is_another_search(path):
+    search = Search(
+        label="x",
+        space={"name": "nas_bench_201"},
+        evaluator={"name": "tabular", "path": str(path), "valid": "score"},
+        strategy={"name": "reinforce"},
+        seed=0,
+        workers=1,
+        max_queries=9,
+        stop_at_optimum=True,
+    )
+    default = ReinforceConfig().learning_rate
+    explicit, other = ({"name": "reinforce", "learning_rate": rate} for rate in (default, 2 * default))
+    assert search.file_name("t") == dataclasses.replace(search, strategy=explicit).file_name("t")
+    assert search.file_name("t") != dataclasses.replace(search, strategy=other).file_name("t")
+    assert search.file_name("t") != search.file_name("u")
+    moved = {**search.evaluator, "path": "elsewhere.parquet"}
+    assert search.file_name("t") == dataclasses.replace(search, evaluator=moved).file_name("t")
 
 
 @pytest.mark.parametrize("stop_at_optimum", [True, False])
