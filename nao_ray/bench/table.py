@@ -245,7 +245,7 @@ def compare(rows: Sequence[Row], label: str = "nao", at: int = 50, controls_at: 
             values = np.array([_after(row, curve, queries) for row in group])
             if curve == "curve_valid" and np.isnan(values).any():
                 raise ConfigError(f"bench table: searches of {name} have no value after {queries} queries")
-            cells += [100 * float(np.mean(values)), 100 * _standard_error(values)]
+            cells += [f"{100 * value:.3f}" for value in (float(np.mean(values)), _standard_error(values))]
         table.append([name, workers, queries, len(group), *cells])
     columns = ["strategy", "workers", "queries", "n", "valid", "se", "test", "se of test"]
     notes = ["Accuracies in percent, of the best by validation after so many queries; mean over n seeds.", machine()]
