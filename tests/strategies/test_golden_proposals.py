@@ -1,0 +1,47 @@
+"""The first proposals of every strategy, as stored: a change here is a change of every search that is under way.
+
+``python -m tests.strategies.test_golden_proposals``, from the checkout, stores them anew; say why in the change.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nao_ray import registry
+from nao_ray.trial import Fidelity, Measurement, Trial
+
+FILE = Path(__file__).parents[1] / "golden" / "proposals.json"
+SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "random_search": ("random_search", {}),
+    "regularized_evolution": ("regularized_evolution", {"population": 4, "sample": 2}),
+    "nao, mlp": ("nao", {"predictor": "mlp", "mode": "rounds", "seeds": 5, "round_size": 4, "fit": {"steps": 30}}),
+    "nao, gp": ("nao", {"seeds": 5, "pretraining": {"steps": 60, "genotypes": 100}}),
+}
+
+
+def proposals(case: str, count: int = 10) -> list[str]:
+    """Genotypes, one worker, scored by their number of 5x5 separable convolutions."""
+    name, settings = SETTINGS[case]
+    cls = registry.load("strategy", name)
+    strategy = cls(registry.load("space", "nao_cnn_small")(), cls.Config(**settings), 1, Fidelity())
+    keys: list[str] = []
+    for index in range(count):
+        (proposal,) = strategy.ask(1)
+        keys.append(proposal.genotype.key)
+        score = 0.5 + 0.02 * proposal.genotype.key.split()[1::2].count("1")
+        done = Trial(proposal=proposal).complete(Measurement(valid_accuracy=score), log_index=index)
+        strategy.tell([done])
+    return keys
+
+
+@pytest.mark.parametrize("case", sorted(SETTINGS))
+def test_the_first_proposals_are_the_stored_ones(case: str) -> None:
+    assert proposals(case) == json.loads(FILE.read_text(encoding="utf-8"))[case]
+
+
+if __name__ == "__main__":
+    FILE.write_text(json.dumps({case: proposals(case) for case in SETTINGS}, indent=1) + "\n", encoding="utf-8")
