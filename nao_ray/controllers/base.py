@@ -40,6 +40,10 @@ class Controller(Protocol):
         """Mean ``[M]`` and spread ``[M]`` of the predicted scores of ``[M, L]`` tokens, in units of the scores."""
         ...
 
+    def embed(self, tokens: Tokens) -> Floats:
+        """``[M, H]``: the embedding e of ``[M, L]`` tokens."""
+        ...
+
     def step(self, tokens: Tokens, step_sizes: Sequence[float], unit: bool) -> Steps:
         """One gradient step from each of ``[M, L]`` sources with each size, decoded; by size, then source.
 

@@ -45,6 +45,13 @@ class Ensemble:
         each = self.predict_each(tokens)
         return each.mean(axis=0), each.std(axis=0)
 
+    @torch.no_grad()
+    def embed(self, tokens: Tokens) -> Floats:
+        """``[N, H]``: the embedding of ``[N, L]`` tokens, by the first member."""
+        first = self.members[0]
+        points = [first.embed(first.encode(chunk)) for chunk in self._chunks(tokens)]
+        return torch.cat(points).double().cpu().numpy()
+
     def choose(self, tokens: Tokens, count: int, pending: Tokens, spread_weight: float) -> list[int]:
         """The rows of the largest mean plus weighted spread; what is pending changes nothing."""
         mean, spread = self.predict(tokens)

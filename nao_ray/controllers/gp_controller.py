@@ -78,6 +78,12 @@ class GpController:
         column = covariance[:, row]
         return covariance - column[:, None] * column[None] / (covariance[row, row].clamp_min(0) + self._gp.noise)
 
+    @torch.no_grad()
+    def embed(self, tokens: Tokens) -> Floats:
+        """``[M, H]``: the embedding of ``[M, L]`` tokens."""
+        epd = self._pretrained.epd
+        return epd.embed(epd.encode(torch.from_numpy(tokens))).double().numpy()
+
     def left_out(self) -> Floats:
         """``[N]``: each scored genotype's target as predicted without it."""
         return self._gp.left_out().numpy()

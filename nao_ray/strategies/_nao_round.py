@@ -156,10 +156,17 @@ class Round:
     def _scored(self, drafts: list[Proposal]) -> list[Proposal]:
         if not drafts:
             return []
-        mean, spread = self.controller.predict(_tokens(self.space, [draft.genotype for draft in drafts]))
+        tokens = _tokens(self.space, [draft.genotype for draft in drafts])
+        mean, spread = self.controller.predict(tokens)
+        points = self.controller.embed(tokens)  # what was not decoded from a point is proposed at its own
         return [
-            replace(draft, predicted_score=float(m), predicted_spread=float(s))
-            for draft, m, s in zip(drafts, mean, spread, strict=True)
+            replace(
+                draft,
+                embedding=draft.embedding or tuple(point.tolist()),
+                predicted_score=float(m),
+                predicted_spread=float(s),
+            )
+            for draft, point, m, s in zip(drafts, points, mean, spread, strict=True)
         ]
 
 
