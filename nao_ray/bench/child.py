@@ -38,6 +38,8 @@ from nao_ray.networks.stacks import Stack
 AUXILIARY_WEIGHT = 0.4  # NAO reference recipe: weight of the auxiliary loss
 CLIP = 5.0  # global norm
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.024, 0.9, 5e-4
+GRADIENT_BATCH = 16
+"""Images on which gradients are compared: double precision is slow."""
 VARIANTS = ("plain", "plain, channels-last", "nao_ray")
 
 
@@ -68,7 +70,10 @@ def run(
         for worker in workers:
             worker.close()
     medians = {variant: statistics.median(times) for variant, times in seconds.items()}
-    differences = gradient_differences(**size)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    differences = gradient_differences(**{**size, "batch": min(batch, GRADIENT_BATCH)})
+    torch.set_num_threads(before)
     data = {"seconds": seconds, "peak_memory_bytes": memory, "gradients": differences, "augment_seconds": augment}
     return BenchResult(
         name="child",
@@ -79,8 +84,8 @@ def run(
         notes=[
             f"NAONet-B, N={cells_per_stage}, F={channels}, batch {batch}, 32x32, auxiliary head; n = {repeats} steps "
             f"each in turns, {threads} threads; plain = contiguous eager PyTorch on the same tensors.",
-            f"Gradients, nao_ray against plain (norm of the difference / norm): float64 {differences['float64']:.1e}; "
-            f"float32 with smooth functions for ReLU and max pool, worst parameter "
+            f"Gradients on {min(batch, GRADIENT_BATCH)} images, nao_ray against plain (norm of the difference / norm): "
+            f"float64 {differences['float64']:.1e}; float32 with smooth functions for ReLU and max pool, worst parameter "
             f"{differences['float32_smooth']:.1e}; float32 as it is {differences['float32']:.1e}, "
             f"where plain itself changes by {differences['float32_moved']:.1e} when its input moves by 1e-7.",
             f"Augmentation of the batch (crop, flip, normalise), apart: {augment * 1e3:.2f} ms.",
@@ -135,7 +140,7 @@ def stepper(variant: str, **size: int) -> Callable[[], None]:
 # -- gradients ------------------------------------------------------------------------------------------------
 
 
-def gradient_differences(batch: int = 64, cells_per_stage: int = 3, channels: int = 20) -> dict[str, float]:
+def gradient_differences(batch: int = GRADIENT_BATCH, cells_per_stage: int = 3, channels: int = 20) -> dict[str, float]:
     """Norm of the gradients' difference over their norm, ours against plain; see the module's text.
 
     Returns:
