@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from nao_ray import registry, rng
 from nao_ray.bench._plain import PlainNetwork, copy_parameters
 from nao_ray.bench._result import BenchResult, machine
+from nao_ray.errors import RunError
 from nao_ray.networks import fast
 from nao_ray.networks.derived import build
 from nao_ray.networks.stacks import Stack
@@ -84,14 +85,21 @@ def run(
         notes=[
             f"NAONet-B, N={cells_per_stage}, F={channels}, batch {batch}, 32x32, auxiliary head; n = {repeats} steps "
             f"each in turns, {threads} threads; plain = contiguous eager PyTorch on the same tensors.",
-            f"Gradients on {min(batch, GRADIENT_BATCH)} images, nao_ray against plain (norm of the difference / norm): "
-            f"float64 {differences['float64']:.1e}; float32 with smooth functions for ReLU and max pool, worst parameter "
-            f"{differences['float32_smooth']:.1e}; float32 as it is {differences['float32']:.1e}, "
-            f"where plain itself changes by {differences['float32_moved']:.1e} when its input moves by 1e-7.",
+            _gradient_note(differences),
             f"Augmentation of the batch (crop, flip, normalise), apart: {augment * 1e3:.2f} ms.",
             machine(),
         ],
         data=data,
+    )
+
+
+def _gradient_note(differences: dict[str, float]) -> str:
+    return (
+        "Gradients, nao_ray against plain (norm of the difference / norm): "
+        f"float64 {differences['float64']:.1e}; "
+        f"float32 with smooth functions for ReLU and max pool, worst parameter {differences['float32_smooth']:.1e}; "
+        f"float32 as it is {differences['float32']:.1e}, "
+        f"where plain itself changes by {differences['float32_moved']:.1e} when its input moves by 1e-7."
     )
 
 
@@ -199,18 +207,27 @@ class _Worker:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def ask(self, question: str) -> float:
-        """Seconds of a step or of the augmentation, or bytes of peak memory."""
+        """Seconds of a step or of the augmentation, or bytes of peak memory.
+
+        Raises:
+            RunError: the process is gone.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(question + "\n")
-        self._process.stdin.flush()
-        return float(self._process.stdout.readline())
+        with suppress(BrokenPipeError):  # its answer is missing then
+            self._process.stdin.write(question + "\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RunError(f"bench child: the process of {self.variant!r} ended early; its error stands above")
+        return float(answer)
 
     def close(self) -> None:
         """End the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 
