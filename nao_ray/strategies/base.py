@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from nao_ray import rng
-from nao_ray.spaces.base import SearchSpace
+from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial, TrialState
 
 
@@ -100,6 +100,16 @@ class Strategy(ABC, Generic[C]):
         self.num_asked = proposal.trial_id + 1
         self.visited.add(proposal.genotype.key)
         self.note_asked(proposal)
+
+    _TRIES = 1000  # samples before a space counts as used up
+
+    def unasked(self, rng: np.random.Generator) -> Genotype | None:
+        """A random architecture that was never asked; None where `_TRIES` samples found none."""
+        for _ in range(self._TRIES):
+            genotype = self.space.sample(rng)
+            if genotype.key not in self.visited:
+                return genotype
+        return None
 
     # -- what a strategy writes ---------------------------------------------------------------------------
 

@@ -47,7 +47,6 @@ class LocalSearch(Strategy[LocalSearchConfig]):
     """Climbs, one after the other; every architecture is asked once."""
 
     Config = LocalSearchConfig
-    _TRIES = 1000  # random architectures, for a new start: then the space counts as used up
 
     def __init__(self, space: SearchSpace[Any], config: LocalSearchConfig, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
@@ -65,12 +64,9 @@ class LocalSearch(Strategy[LocalSearchConfig]):
             ahead = self._best_neighbour()
             if ahead is not None and (draft := self._unasked(self._ordered_neighbours(ahead), ahead)):
                 return draft
-        for _ in range(self._TRIES):
-            genotype = self.space.sample(rng)
-            if genotype.key not in self.visited:
-                return Proposal(genotype=genotype)
-        self._used_up = True
-        return None
+        fresh = self.unasked(rng)
+        self._used_up = fresh is None
+        return None if fresh is None else Proposal(genotype=fresh)
 
     def note_asked(self, proposal: Proposal) -> None:
         if proposal.source_trial_id is None:

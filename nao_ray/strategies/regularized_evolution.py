@@ -53,12 +53,9 @@ class RegularizedEvolution(Strategy[EvolutionConfig]):
                 child = self.space.mutate(genotype, rng)
                 if child.key not in self.visited:
                     return Proposal(genotype=child, source_trial_id=parent)
-        for _ in range(self._TRIES):
-            genotype = self.space.sample(rng)
-            if genotype.key not in self.visited:
-                return Proposal(genotype=genotype)
-        self._used_up = True
-        return None
+        fresh = self.unasked(rng)
+        self._used_up = fresh is None
+        return None if fresh is None else Proposal(genotype=fresh)
 
     def observe(self, trial: Trial) -> None:
         if (score := trial.score) is not None:

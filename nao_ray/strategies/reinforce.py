@@ -49,7 +49,6 @@ class Reinforce(Strategy[ReinforceConfig]):
     """The policy is a fold over the finished trials, in the order told."""
 
     Config = ReinforceConfig
-    _TRIES = 1000  # random architectures after the redraws: then the space counts as used up
 
     def __init__(self, space: SearchSpace[Any], config: ReinforceConfig, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
@@ -66,12 +65,9 @@ class Reinforce(Strategy[ReinforceConfig]):
             genotype = self._draw(rng)
             if genotype.key not in self.visited:
                 return Proposal(genotype=genotype)
-        for _ in range(self._TRIES):
-            genotype = self.space.sample(rng)
-            if genotype.key not in self.visited:
-                return Proposal(genotype=genotype)
-        self._used_up = True
-        return None
+        fresh = self.unasked(rng)
+        self._used_up = fresh is None
+        return None if fresh is None else Proposal(genotype=fresh)
 
     def observe(self, trial: Trial) -> None:
         if (score := trial.score) is None:
