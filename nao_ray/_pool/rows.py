@@ -135,7 +135,7 @@ def dicts(data: pa.Table) -> Iterator[Row]:
 def _values(column: pa.Array[Any]) -> list[Any]:
     """As `to_pylist`, but lists of numbers, which are most of a row, ten times as fast."""
     if not isinstance(column, pa.ListArray):
-        return column.to_pylist()
+        return list(column.to_pylist())
     flat = column.flatten().to_numpy(zero_copy_only=False).tolist()
     found: list[Any] = []
     start = 0
