@@ -4,13 +4,15 @@ The pool is written before anything acts on what is written: a proposal is recor
 before the strategy is told. So the pool never knows less than anyone else, and a driver, a controller or a worker
 that dies loses nothing that finished. The loop keeps no finished trials.
 
-With one worker a proposal is asked when everything before it was told; with more, up to `capacity` proposals are
-asked ahead, so that workers go on while the controller fits.
+With one worker a proposal is asked when everything before it was told. With more, as many are asked ahead as trials
+end while the strategy thinks, measured as it goes: workers go on while a controller fits, and a proposal knows all it
+can. In virtual time thinking takes none, so nothing is asked ahead.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -134,6 +136,8 @@ class SearchLoop:
         self._untold: list[Trial] = []  # recorded, to be told
         self._answer: Answer | None = None  # to be recorded
         self._asking = 0  # proposals requested
+        self._asked_since = 0.0  # when
+        self._ask_seconds = 0.0  # how long the strategy takes to answer: the longest lately
         self._dry = False  # the strategy wants to be told more first
         self._strategy_done = False
         self._asked = self._done = self._failed = self._finished_here = 0
@@ -237,16 +241,21 @@ class SearchLoop:
     def _wanted(self) -> int:
         """How many proposals to ask for now."""
         capacity, in_hand = self._executor.capacity, len(self._running) + len(self._queue)
-        ahead = capacity if capacity > 1 else 0
         left = self._may_ask()
-        wanted = capacity + ahead - in_hand
+        wanted = capacity + self._ahead() - in_hand
         return max(0, wanted if left is None else min(wanted, left))
+
+    def _ahead(self) -> int:
+        """Twice the trials that end during an ask: those, and those that end before the next answer is there."""
+        capacity, rate = self._executor.capacity, self._rate()
+        return 0 if capacity == 1 or rate is None else min(capacity, math.ceil(2 * rate * self._ask_seconds))
 
     def _request(self) -> None:
         wanted = self._wanted()
         told_all = not self._ended and self._retry_write_at is None
         if self._asking or self._strategy_done or wanted == 0 or not told_all or (self._dry and not self._untold):
             return
+        self._asked_since = self._clock.seconds()
         self._proposer.request(wanted, self._untold)
         self._untold, self._asking = [], wanted
 
@@ -266,6 +275,7 @@ class SearchLoop:
         left = self._done + self._failed - answer.num_told  # a controller rebuilt from the pool knows more
         self._untold = self._untold[len(self._untold) - left :]
         self._answer, self._asking = None, 0
+        self._ask_seconds = max(self._clock.seconds() - self._asked_since, 0.9 * self._ask_seconds)
 
     # -- running ------------------------------------------------------------------------------------------
 

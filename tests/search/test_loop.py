@@ -73,14 +73,18 @@ def test_virtual_clock_repeats_a_search_with_any_number_of_workers(workers):
     assert len({trial.proposal.genotype.key for trial in pools[0].finished}) > 20
 
 
-def test_many_workers_look_ahead_by_their_number_and_never_beyond_the_budget():
+@pytest.mark.parametrize(("thinking", "ahead"), [(0.0, 0), (0.1, 1), (1000.0, 4)])
+def test_many_workers_look_ahead_by_what_ends_while_the_strategy_thinks(thinking, ahead):
     pool = MemoryPool()
     loop, run = simulate(pool, workers=4, trials=23)
+    local, clock = loop._proposer, loop._clock
+    request = local.request
+    local.request = lambda n, told: (clock.advance_to(clock.seconds() + thinking), request(n, told))
     in_hand = []
     loop._listener = lambda s: in_hand.append(s.asked - s.done - s.failed)
     run()
-    assert max(in_hand) == 8
-    assert len(pool.asked) == 23
+    assert max(in_hand) == 4 + ahead
+    assert len(pool.asked) == 23  # never beyond the budget
     assert sorted(trial.trial_id for trial in pool.finished) == list(range(23))
 
 
@@ -126,11 +130,11 @@ def test_asked_but_unfinished_trials_come_first_and_in_order_when_resumed():
     pool = MemoryPool()
     pool.broken = killed_after(2)  # asked and attempts of the first batch are written, no end
     with pytest.raises(Killed):
-        simulate(pool, workers=2)[1]()
+        simulate(pool, workers=4)[1]()
     assert len(pool.asked) == 4
     pool.broken = lambda _: False
-    simulate(pool, workers=2)[1]()
-    assert pool.attempts[:6] == [(0, 1), (1, 1), (0, 2), (1, 2), (2, 1), (3, 1)]
+    simulate(pool, workers=4)[1]()
+    assert pool.attempts[:6] == [(0, 1), (1, 1), (2, 1), (3, 1), (0, 2), (1, 2)]
 
 
 def lost_on(attempts: set[tuple[int, int]], kind: FailureKind = FailureKind.LOST):
