@@ -45,6 +45,8 @@ class Search:
 
     label: str
     """How the strategy and its settings are called in the study."""
+    table: str
+    """How the table and its columns are called in the study."""
     space: Mapping[str, Any]
     evaluator: Mapping[str, Any]
     strategy: Mapping[str, Any]
@@ -73,7 +75,7 @@ class Search:
         whole = yaml.safe_load(self.config().to_yaml())
         what = [table_hash, {**whole["evaluator"], "path": None}, whole["space"], whole["strategy"]]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-        return f"{self.label}-{digest}-w{self.workers}-s{self.seed:05d}.parquet"
+        return f"{self.table}-{self.label}-{digest}-w{self.workers}-s{self.seed:05d}.parquet"
 
 
 class _Found(Exception):  # noqa: N818 - not an error

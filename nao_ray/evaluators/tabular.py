@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,8 @@ from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Fidelity, Measurement, Proposal
 
 Column = NDArray[np.float64]
+_COLUMNS = frozenset({"valid", "test", "runs", "cost", "num_params", "macs"})
+"""Settings that name columns of numbers."""
 
 
 class TabularConfig(EvaluatorConfig):
@@ -38,6 +40,8 @@ class TabularConfig(EvaluatorConfig):
     """Column of architecture texts."""
     dialect: str | None = None
     """Notation of that column, one of the space's dialects; the space's own by default."""
+    dataset: str | None = None
+    """What ``{dataset}`` in the name of a column stands for: one config serves a table of several data sets."""
     where: Mapping[str, str | int | float | bool] = {}
     """Column -> value: rows with other values are left out, e.g. of other data sets or fidelities."""
     valid: str | None = None
@@ -55,7 +59,27 @@ class TabularConfig(EvaluatorConfig):
     unit: Literal["percent", "fraction"] = "percent"
     """Unit of the accuracies in the table; measurements are always in [0, 1]."""
     epochs: int | None = Field(default=None, ge=1)
-    """Epochs behind the numbers, for the record."""
+    """Epochs behind the numbers, for the record; ``{epochs}`` in the name of a column stands for it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:  # noqa: ANN401
+        """Columns named by a pattern."""
+        if not isinstance(values, Mapping):
+            return values
+        known = {name: values[name] for name in ("dataset", "epochs") if values.get(name) is not None}
+
+        def fill(text: Any) -> Any:  # noqa: ANN401
+            if not isinstance(text, str):
+                return [fill(each) for each in text] if isinstance(text, (list, tuple)) else text
+            for name in ("dataset", "epochs"):
+                if (mark := f"{{{name}}}") in text:
+                    if name not in known:
+                        raise ValueError(f"the column {text} is named by its {name}: give {name}")
+                    text = text.replace(mark, str(known[name]))
+            return text
+
+        return {key: fill(value) if key in _COLUMNS else value for key, value in values.items()}
 
     @model_validator(mode="after")
     def _some_metric(self) -> Self:

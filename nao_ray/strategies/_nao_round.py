@@ -40,8 +40,6 @@ class Counts:
     unique: int = 0
     new: int = 0
     refilled: int = 0
-    scored: int = 0
-    """Distinct genotypes the predictor chose from."""
 
     def row(self) -> dict[str, float | int | None]:
         """Shares of the rows decoded: legal genotypes, distinct architectures, and new ones."""
@@ -50,7 +48,6 @@ class Counts:
         return {f"share_{name}": count / of if of else None for name, count in shares.items()} | {
             "num_decoded": of,
             "num_refilled": self.refilled,
-            "num_scored": self.scored,
         }
 
 
@@ -70,6 +67,8 @@ class Round:
     """Keys that are not proposed again; grows."""
     generator: np.random.Generator
     counts: Counts = field(default_factory=Counts)
+    scored: set[str] = field(default_factory=set)
+    """Keys of the genotypes the predictor was asked about."""
 
     def queue(self) -> list[Proposal]:
         """`round_size` new proposals, best predicted first or in the order found; fewer in a space used up."""
@@ -95,7 +94,7 @@ class Round:
 
     def _choose(self, drafts: Sequence[Proposal], count: int) -> list[int]:
         tokens = _tokens(self.space, [draft.genotype for draft in drafts])
-        self.counts.scored = len(tokens)
+        self.scored.update(draft.genotype.key for draft in drafts)
         pending = _tokens(self.space, self.pending) if self.pending else tokens[:0]
         return self.controller.choose(tokens, count, pending, self.config.spread_weight)
 
@@ -157,6 +156,7 @@ class Round:
         if not drafts:
             return []
         tokens = _tokens(self.space, [draft.genotype for draft in drafts])
+        self.scored.update(draft.genotype.key for draft in drafts)
         mean, spread = self.controller.predict(tokens)
         points = self.controller.embed(tokens)  # what was not decoded from a point is proposed at its own
         return [

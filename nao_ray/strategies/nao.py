@@ -13,7 +13,7 @@ with mutants of its own proposals; `default` decodes more than it needs and asks
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ from nao_ray.strategies._nao_round import Observation, Round, fresh
 from nao_ray.strategies.base import Strategy
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
 
+_MOST_COUNTED = 100_000  # distinct genotypes scored, by their keys: a few megabytes
 _MIN_COMPLETED = 2  # trials with a score a fit needs; a round with fewer is random
 
 
@@ -53,6 +54,7 @@ class Nao(Strategy[NaoConfig]):
         self._current: tuple[int, list[Proposal]] = (-1, [])
         self._rows: list[Diagnostics] = []
         self._used_up = False
+        self._scored: set[str] = set()
 
     # -- proposals ----------------------------------------------------------------------------------------
 
@@ -136,6 +138,7 @@ class Nao(Strategy[NaoConfig]):
                     generator=streams.child(self.seed, "round", index),
                 )
                 queue = generation.queue()
+            row |= self._count_scored(generation.scored)
             row |= report.row() | generation.counts.row() | {"predicted_gain": self._predicted_gain(queue)}
         self._rows.append(row | self._outcome(index - 1, known))
         return queue
@@ -231,11 +234,21 @@ class Nao(Strategy[NaoConfig]):
         """One row per fit, with what became of the round before it; a closing row after the last round.
 
         Columns: those of `FitReport`; `share_legal`, `share_unique`, `share_new` of `num_decoded` rows;
-        `num_refilled`; `predicted_gain` over the source trials' scores; `previous_realised_gain`,
-        `previous_predicted_gain` and `previous_rank_correlation` (predicted against measured).
+        `num_refilled`; `num_scored` by the predictor, and `num_scored_distinct` over all fits of this process;
+        `predicted_gain` over the source trials' scores; `previous_realised_gain`, `previous_predicted_gain` and
+        `previous_rank_correlation` (predicted against measured).
         """
         rows, self._rows = self._rows, []
         return rows
+
+    def _count_scored(self, keys: Collection[str]) -> dict[str, int | None]:
+        """How many genotypes the predictor has scored in this process; None from where counting them would cost."""
+        if len(self._scored) < _MOST_COUNTED:
+            self._scored.update(keys)
+        return {
+            "num_scored": len(keys),
+            "num_scored_distinct": len(self._scored) if len(self._scored) < _MOST_COUNTED else None,
+        }
 
     def _predicted_gain(self, queue: Sequence[Proposal]) -> float | None:
         gains = [

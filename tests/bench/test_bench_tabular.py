@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from nao_ray import cli
-from nao_ray.bench import _study, table
+from nao_ray.bench import _gather, _study, _summary, tabular
 from nao_ray.bench._study import Search, perform
 from nao_ray.errors import ConfigError, DataError, RunError
 from nao_ray.evaluators.closed_form import accuracy
@@ -36,12 +36,15 @@ def path(tmp_path_factory):
 
 def study(path, **settings):
     settings = {"strategies": "random_search,local_search", "seeds": 3, "max_queries": 40, "processes": 1} | settings
-    return table.run(str(path), "score", "final", "seconds", **{"space.ops": list(OPS)}, **settings)
+    columns = {"valid": "score", "test": "final", "cost": "seconds"}
+    columns |= {name: settings.pop(name) for name in columns if name in settings}
+    return tabular.run(str(path), **columns, **{"space.ops": list(OPS)}, **settings)
 
 
 def one(path, strategy="random_search", **changes):
     evaluator = {"name": "tabular", "path": str(path), "valid": "score", "test": "final", "cost": "seconds"}
-    settings = {"label": "x", "seed": 0, "workers": 1, "max_queries": 60, "stop_at_optimum": False} | changes
+    settings = {"label": "x", "table": "t", "seed": 0, "workers": 1, "max_queries": 60, "stop_at_optimum": False}
+    settings |= changes
     space = {"name": "nas_bench_201", "ops": OPS}
     return perform(
         Search(
@@ -102,11 +105,11 @@ def test_a_partial_table_gives_failed_trials_that_count(path, tmp_path):
 
 def test_the_summary_has_a_line_per_strategy(path):
     result = study(path)
-    assert [line[:3] for line in result.rows] == [["random_search", 1, 3], ["local_search", 1, 3]]
+    assert [line[:4] for line in result.rows] == [["table", name, 1, 3] for name in ("random_search", "local_search")]
     searches = result.data["searches"]
     assert len(searches) == 6
     found = [search["queries_to_optimum"] or 40 for search in searches[:3]]
-    assert result.rows[0][4] == pytest.approx(np.mean(found))
+    assert result.rows[0][5].startswith(f"{np.mean(found):.1f} ± ")
     assert json.loads(json.dumps(result.data)) == result.data
     assert searches[0]["valid@10"] <= searches[0]["valid@30"]
     assert "valid@50" in result.table
@@ -116,13 +119,13 @@ def test_the_study_goes_on_where_it_stopped(path, tmp_path, monkeypatch):
     first = study(path, results=str(tmp_path), seeds=2, max_queries=30)
     study(path, results=str(tmp_path), seeds=1, max_queries=300, strategies="found:regularized_evolution")
     assert pd.read_parquet(tmp_path)["queries_to_optimum"].notna().any()
-    next(tmp_path.glob("found*")).unlink()
+    next(tmp_path.glob("table-found*")).unlink()
     rows = pd.read_parquet(tmp_path)
     assert len(rows) == 4
     assert rows["queries_to_optimum"].isna().any(), "found and not found are read together"
     done = []
     real = _study.perform
-    monkeypatch.setattr(table, "perform", lambda search: done.append((search.label, search.seed)) or real(search))
+    monkeypatch.setattr(_gather, "perform", lambda search: done.append((search.label, search.seed)) or real(search))
     again = study(path, results=str(tmp_path), seeds=2, max_queries=30)
     assert done == []
     assert again.rows == first.rows
@@ -135,7 +138,7 @@ def test_the_study_goes_on_where_it_stopped(path, tmp_path, monkeypatch):
     done.clear()
     study(path, results=str(tmp_path), seeds=1, strategies="local_search", **{"local_search.move": "first"})
     assert done == [("local_search", 0)], "other settings, another search"
-    next(tmp_path.glob("random_search*-s00001.parquet")).write_bytes(b"PAR1")
+    next(tmp_path.glob("table-random_search*-s00001.parquet")).write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"s00001\.parquet is not a row of a study"):
         study(path, results=str(tmp_path), max_queries=30)
 
@@ -143,6 +146,7 @@ def test_the_study_goes_on_where_it_stopped(path, tmp_path, monkeypatch):
 def test_another_default_is_another_search(path):
     search = Search(
         label="x",
+        table="t",
         space={"name": "nas_bench_201"},
         evaluator={"name": "tabular", "path": str(path), "valid": "score"},
         strategy={"name": "reinforce"},
@@ -187,23 +191,12 @@ def test_processes_give_what_one_process_gives(path):
         assert {**mine, "cpu_seconds": 0} == {**its, "cpu_seconds": 0}
 
 
-def test_one_strategy_early_beside_the_others_late(path):
-    rows = [one(path, name, label=name, seed=seed) for name in ("random_search", "local_search") for seed in range(4)]
-    result = table.compare(rows, "local_search", at=20, controls_at=60)
-    assert [line[:4] for line in result.rows] == [["random_search", 1, 60, 4], ["local_search", 1, 20, 4]]
-    mean = 100 * np.mean([row["curve_valid"][19] for row in rows[4:]])
-    assert float(result.rows[1][4]) == pytest.approx(mean, abs=6e-4)
-    assert float(result.rows[0][4]) - float(result.rows[0][6]) == pytest.approx(3)
-    with pytest.raises(ConfigError, match="no search of nao"):
-        table.compare(rows)
-    with pytest.raises(ConfigError, match="no value after 61"):
-        table.compare(rows, "local_search", controls_at=61)
-
-
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"seeds": 0}, "seeds must be a whole number from 1 on"),
+        ({"workers": "1,many"}, "workers must be a whole number from 1 on"),
+        ({"valid": "{dataset}_valid"}, "the column {dataset}_valid is named by its dataset: give dataset"),
         ({"strategies": "nonsense"}, "no strategy is named 'nonsense'"),
         ({"local_search.mov": "best"}, "unknown key strategy.mov"),
         ({"nao.seeds": 3}, r"nao\.seeds: expected key or SECTION.key with a SECTION of random_search, local_search"),
@@ -224,13 +217,13 @@ def test_a_search_that_fails_is_named(path, monkeypatch):
     def fail(_):
         raise RunError("no more")
 
-    monkeypatch.setattr(table, "perform", fail)
-    with pytest.raises(RunError, match="random_search, seed 0: no more"):
+    monkeypatch.setattr(_gather, "perform", fail)
+    with pytest.raises(RunError, match="random_search on table, seed 0: no more"):
         study(path)
 
 
 def test_the_command(path, capsys):
-    words = f"bench table path={path} valid=score space.ops=[none,nor_conv_1x1,nor_conv_3x3] seeds=2 max_queries=10"
+    words = f"bench tabular path={path} valid=score space.ops=[none,nor_conv_1x1,nor_conv_3x3] seeds=2 max_queries=10"
     with pytest.raises(SystemExit) as left:
         cli.main([*words.split(), "strategies=climb:local_search", "climb.move=first", "processes=1", "--json"])
     assert left.value.code == 0
@@ -247,5 +240,19 @@ def test_the_command(path, capsys):
 @pytest.mark.parametrize("queries", [None, 12])
 def test_a_short_search_has_no_later_value(queries):
     row = {"curve_valid": [0.1] * 12, "queries_to_optimum": queries}
-    assert math.isnan(table._after(row, "curve_valid", 13)) == (queries is None)
-    assert table._after(row, "curve_valid", 12) == 0.1
+    assert math.isnan(_summary.after(row, "curve_valid", 13)) == (queries is None)
+    assert _summary.after(row, "curve_valid", 12) == 0.1
+
+
+def test_datasets_and_workers_are_searched_each_on_its_own(path, tmp_path):
+    frame = pd.read_parquet(path).rename(columns={"score": "a_valid"}).assign(b_valid=lambda t: 95 - t["a_valid"] / 2)
+    both = tmp_path / "both.parquet"
+    frame.to_parquet(both)
+    figures = tmp_path / "figures"
+    columns = {"valid": "{dataset}_valid", "test": None, "cost": None}
+    result = study(both, datasets="a,b", workers="1,3", seeds=2, max_queries=15, figures=str(figures), **columns)
+    keys = [tuple(line[:3]) for line in result.rows]
+    assert keys == [(t, s, w) for t in "ab" for w in (1, 3) for s in ("random_search", "local_search")]
+    assert sorted(file.name for file in figures.iterdir()) == ["a-w1.svg", "a-w3.svg", "b-w1.svg", "b-w3.svg"]
+    best = {s["table"]: s["best_valid_of_table"] for s in result.data["searches"]}
+    assert best["b"] == pytest.approx(0.95 - frame["a_valid"].min() / 200)

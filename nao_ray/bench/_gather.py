@@ -1,0 +1,81 @@
+"""Many searches, over the processes of this machine; those whose rows are on disk are not done again."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from nao_ray.bench._study import Row, Search, open_table, perform, read_row, write_row
+from nao_ray.errors import NaoRayError, RunError
+
+_LINES = 10
+"""Lines of progress where there is no terminal; fewer searches pass in silence."""
+
+
+def gather(searches: Sequence[Search], folder: Path | None, processes: int) -> list[Row]:
+    """The rows of all searches, in their order; those in `folder` are read, the others are made and written there.
+
+    Raises:
+        ConfigError: a setting is not what it should be; said before any search starts.
+        DataError: a table or a row on disk is not what it should be.
+        RunError: a search failed.
+    """
+    for search in {(search.label, search.table): search for search in searches}.values():
+        search.config().make_strategy()
+    hashes = {search.table: open_table(search)[1] for search in searches}
+    paths = [None if folder is None else folder / search.file_name(hashes[search.table]) for search in searches]
+    found = [read_row(path, search) if path else None for path, search in zip(paths, searches, strict=True)]
+    rows: dict[int, Row] = {number: row for number, row in enumerate(found) if row is not None}
+    todo = {number: (searches[number], paths[number]) for number in range(len(searches)) if number not in rows}
+    for number, row in _shown(_made(todo, processes), len(todo)):
+        rows[number] = row
+    return [rows[number] for number in sorted(rows)]
+
+
+def _shown(made: Iterator[tuple[int, Row]], total: int) -> Iterator[tuple[int, Row]]:
+    """The same, with a bar on the terminal, or ten lines where there is none."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        yield from track(made, "searches", total=total, console=console, transient=True)
+        return
+    for done, item in enumerate(made, start=1):
+        if total >= _LINES and done * _LINES // total > (done - 1) * _LINES // total:
+            console.print(f"bench: {done}/{total} searches")
+        yield item
+
+
+def _made(todo: Mapping[int, tuple[Search, Path | None]], processes: int) -> Iterator[tuple[int, Row]]:
+    if processes == 1 or len(todo) < 2:
+        for number, (search, path) in todo.items():
+            yield number, _make(search, path)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(processes, len(todo)), context, initializer=_one_thread) as pool:
+        numbers = {pool.submit(_make, search, path): number for number, (search, path) in todo.items()}
+        try:
+            for future in as_completed(numbers):
+                yield numbers[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _make(search: Search, path: Path | None) -> Row:
+    try:
+        row = perform(search)
+    except NaoRayError as error:
+        raise RunError(f"{search.label} on {search.table}, seed {search.seed}: {error}") from error
+    if path is not None:
+        write_row(path, row)
+    return row
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)

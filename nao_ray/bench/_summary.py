@@ -1,0 +1,98 @@
+"""What a study found: queries to the optimum, the best after some queries, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nao_ray.bench._result import BenchResult, machine
+from nao_ray.bench._study import Row
+
+Floats = NDArray[np.float64]
+
+CHECKPOINTS = (10, 20, 30, 50, 100, 150, 200)
+"""Queries after which the best so far is reported."""
+EARLY = 50
+"""Queries after which searches are compared."""
+WITHIN = 150
+"""Queries within which a search should have found the optimum."""
+
+
+def summary(rows: Sequence[Row]) -> BenchResult:
+    """One line per table, strategy and number of workers."""
+    last = max((row["max_queries"] for row in rows), default=0)
+    columns = ["table", "strategy", "workers", "n", f"within {WITHIN}", "queries", "sd", f"valid@{EARLY}"]
+    columns += [f"test@{EARLY}", f"oracle@{EARLY}", f"valid@{last}", f"test@{last}", "CPU s", "scored", "of space"]
+    table = [[*key, *_line(group)] for key, group in groups(rows).items()]
+    most = max((row["scored_per_query_max"] for row in rows), default=0)
+    notes = [
+        f"queries: until the table's best validation accuracy, mean over n seeds ± standard error; one that did not "
+        f"find it counts as its {last} queries. With several workers a query counts when its result is in.",
+        f"valid@{EARLY}, test@{EARLY}: percent, of the best by validation after {EARLY} queries; oracle@{EARLY}: the "
+        f"best test seen by then. scored: distinct genotypes the predictor scored (at most {most} for one query).",
+        machine(),
+    ]
+    if len({row["revision"] for row in rows}) > 1:
+        notes.append("The searches were made by different revisions of the code.")
+    return BenchResult(
+        name="tabular", columns=columns, rows=table, notes=notes, data={"searches": list(map(_plain, rows))}
+    )
+
+
+def groups(rows: Sequence[Row]) -> dict[tuple[str, str, int], list[Row]]:
+    """The rows by table, label and workers, in the order they come."""
+    found: dict[tuple[str, str, int], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row["table"], row["label"], row["workers"]), []).append(row)
+    return found
+
+
+def _line(group: Sequence[Row]) -> list[object]:
+    queries = queries_to_optimum(group)
+    within = sum((row["queries_to_optimum"] or math.inf) <= WITHIN for row in group)
+    last = max(row["max_queries"] for row in group)
+    curves = [("valid", EARLY), ("test", EARLY), ("oracle_test", EARLY), ("valid", last), ("test", last)]
+    best = [np.array([100 * after(row, f"curve_{curve}", at) for row in group]) for curve, at in curves]
+    return [
+        len(group),
+        f"{within}/{len(group)}",
+        _mean(queries, 1),
+        float(queries.std(ddof=1)) if len(group) > 1 else math.nan,
+        *(_mean(values, 3) for values in best),
+        *(float(np.mean([row[name] for row in group])) for name in ("cpu_seconds", "scored", "scored_share_of_space")),
+    ]
+
+
+def _mean(values: Floats, digits: int) -> str:
+    return f"{values.mean():.{digits}f} ± {standard_error(values):.{digits}f}"
+
+
+def after(row: Row, curve: str, queries: int) -> float:
+    """The curve after so many queries; a search that stopped at the optimum keeps what it had. NaN: not that far."""
+    values = row[curve]
+    stopped = row["queries_to_optimum"] is not None and row["queries_to_optimum"] == len(values)
+    if not len(values) or (queries > len(values) and not stopped):
+        return math.nan
+    return float(values[min(queries, len(values)) - 1])
+
+
+def queries_to_optimum(group: Sequence[Row]) -> Floats:
+    """``[n]``: queries until the optimum; a search that did not find it counts as all its queries."""
+    return np.array([row["queries_to_optimum"] or row["max_queries"] for row in group], dtype=np.float64)
+
+
+def standard_error(values: Floats) -> float:
+    """Of the mean of ``[n]`` values; NaN for one."""
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
+def _plain(row: Row) -> dict[str, object]:
+    """The row for JSON: the curves at the checkpoints alone."""
+    plain = {name: value for name, value in row.items() if not name.startswith("curve_")}
+    for curve in ("curve_valid", "curve_test", "curve_oracle_test", "curve_hours"):
+        values = {f"{curve.removeprefix('curve_')}@{at}": after(row, curve, at) for at in CHECKPOINTS}
+        plain |= {name: None if math.isnan(value) else value for name, value in values.items()}
+    return plain

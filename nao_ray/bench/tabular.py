@@ -1,0 +1,152 @@
+"""Strategies on tables of trained architectures: queries to the optimum, and how good the best so far is.
+
+Each search runs the real strategy in the real loop, with one or several simulated workers in virtual time: a query
+takes as long as the table says its training took. Every query counts, from the first random one; the validation
+accuracy selects, and the test accuracy is that of the selected architecture.
+
+    nao-ray bench tabular seeds=100 results=study figures=pictures
+    nao-ray bench tabular path=FILE datasets=a,b valid={dataset}_valid test={dataset}_test cost={dataset}_seconds
+    nao-ray bench tabular strategies=nao,published:nao published.preset=paper seeds=20 workers=1,8
+
+Besides the arguments of `run`: ``LABEL.key=value`` sets a strategy's setting, ``evaluator.key=value`` one of the table
+(`runs`, `unit`, `genotype`, `where`, ...), ``space.key=value`` one of the space.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nao_ray.bench._curves import draw
+from nao_ray.bench._gather import gather
+from nao_ray.bench._result import BenchResult
+from nao_ray.bench._study import Search
+from nao_ray.bench._summary import summary
+from nao_ray.errors import ConfigError
+
+STRATEGIES = "nao,random_search,regularized_evolution,local_search,reinforce"
+_EXAMPLE = Path("nas_bench_201") / "nas_bench_201.parquet"
+_EXAMPLE_COLUMNS = {"valid": "{dataset}_valid_acc_200", "test": "{dataset}_test_acc_200"}
+_EXAMPLE_COSTS = {"cifar10": "cifar10_valid_train_time_200_s", "cifar100": "cifar100_train_time_200_s"}
+
+
+def run(
+    path: str | None = None,
+    datasets: str | None = None,
+    valid: str | None = None,
+    test: str | None = None,
+    cost: str | None = None,
+    strategies: str = STRATEGIES,
+    seeds: int = 100,
+    first_seed: int = 0,
+    workers: int | str = 1,
+    max_queries: int = 150,
+    processes: int = 2,
+    stop_at_optimum: bool = True,
+    results: str | None = None,
+    figures: str | None = None,
+    space: str = "nas_bench_201",
+    **settings: Any,  # noqa: ANN401
+) -> BenchResult:
+    """Search `seeds` times with each strategy on each table.
+
+    Args:
+        path: Parquet or CSV; default: NAS-Bench-201 in ``$NAO_RAY_DATA``, its CIFAR-10 and CIFAR-100.
+        datasets: names by commas, each a table of its own: what ``{dataset}`` in a column's name stands for.
+        valid: column of the validation accuracy.
+        test: column of the test accuracy.
+        cost: column of the training time in seconds; without it a query takes one second.
+        strategies: names, or ``LABEL:NAME`` to have one with several settings; by commas.
+        seeds: searches per strategy, with the seeds from `first_seed` on.
+        first_seed: see `seeds`.
+        workers: simulated workers; several numbers by commas.
+        max_queries: a search ends there.
+        processes: of this machine, one thread each.
+        stop_at_optimum: end a search that has found the best validation accuracy of the table.
+        results: folder of finished searches; those that are there are not done again.
+        figures: folder for anytime curves, an SVG per table and number of workers.
+        space: the table's search space.
+        **settings: ``LABEL.key``, ``evaluator.key`` or ``space.key``.
+
+    Raises:
+        ConfigError: an argument or a setting is not what it should be.
+        DataError: the table is not what it should be.
+        RunError: a search failed.
+    """
+    labels = dict(_labels(strategies))
+    sections = _sections(settings, [*labels, "evaluator", "space"])
+    columns = {"valid": valid, "test": test, "cost": cost}
+    searches = [
+        Search(
+            label=label,
+            table=table,
+            space={"name": space, **sections["space"]},
+            evaluator={**evaluator, **sections["evaluator"]},
+            strategy={"name": name, **sections[label]},
+            seed=seed,
+            workers=number,
+            max_queries=_positive("max_queries", max_queries),
+            stop_at_optimum=stop_at_optimum,
+        )
+        for table, evaluator in tables(path, datasets, columns).items()
+        for number in _numbers(workers)
+        for label, name in labels.items()
+        for seed in range(first_seed, first_seed + _positive("seeds", seeds))
+    ]
+    rows = gather(searches, None if results is None else Path(results), _positive("processes", processes))
+    if figures is not None:
+        draw(rows, Path(figures))
+    return summary(rows)
+
+
+def tables(
+    path: str | None, datasets: str | None, columns: Mapping[str, str | None]
+) -> dict[str, dict[str, str | None]]:
+    """By name, the settings of the evaluator for each table."""
+    names = [name.strip() for name in str(datasets).split(",")] if datasets else []
+    if path is None:
+        known = {name: value or _EXAMPLE_COLUMNS.get(name) for name, value in columns.items()}
+        example = str(Path(os.environ.get("NAO_RAY_DATA", Path(__file__).parents[3] / "shared" / "data")) / _EXAMPLE)
+        return {
+            name: _table(example, name, {**known, "cost": known["cost"] or _EXAMPLE_COSTS.get(name)})
+            for name in names or _EXAMPLE_COSTS
+        }
+    if not names:
+        return {Path(path).stem: _table(path, None, columns)}
+    return {name: _table(path, name, columns) for name in names}
+
+
+def _table(path: str, dataset: str | None, columns: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {"name": "tabular", "path": path, "dataset": dataset, **columns}
+
+
+def _positive(name: str, number: int) -> int:
+    if not isinstance(number, int) or number < 1:
+        raise ConfigError(f"bench tabular: {name} must be a whole number from 1 on, got {number}")
+    return number
+
+
+def _numbers(workers: int | str) -> list[int]:
+    words = str(workers).split(",")
+    return [_positive("workers", int(word) if word.strip().isdecimal() else 0) for word in words]
+
+
+def _labels(strategies: str) -> Iterator[tuple[str, str]]:
+    for word in strategies.split(","):
+        label, _, name = word.strip().partition(":")
+        yield label, name or label
+
+
+def _sections(settings: Mapping[str, Any], known: Sequence[str]) -> dict[str, dict[str, Any]]:
+    sections: dict[str, dict[str, Any]] = {name: {} for name in known}
+    for key, value in settings.items():
+        section, *path = key.split(".")
+        if section not in sections or not path or not all(path):
+            raise ConfigError(f"bench tabular {key}: expected key or SECTION.key with a SECTION of {', '.join(known)}")
+        target = sections[section]
+        for name in path[:-1]:
+            target = target.setdefault(name, {})
+        target[path[-1]] = value
+    return sections
