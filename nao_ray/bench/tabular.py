@@ -14,12 +14,12 @@ Besides the arguments of `run`: ``LABEL.key=value`` sets a strategy's setting, `
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nao_ray.bench._curves import draw
+from nao_ray.bench._data import data_folder
 from nao_ray.bench._gather import gather
 from nao_ray.bench._result import BenchResult
 from nao_ray.bench._study import Search
@@ -108,7 +108,7 @@ def tables(
     names = [name.strip() for name in str(datasets).split(",")] if datasets else []
     if path is None:
         known = {name: value or _EXAMPLE_COLUMNS.get(name) for name, value in columns.items()}
-        example = str(Path(os.environ.get("NAO_RAY_DATA", Path(__file__).parents[3] / "shared" / "data")) / _EXAMPLE)
+        example = str(data_folder() / _EXAMPLE)
         return {
             name: _table(example, name, {**known, "cost": known["cost"] or _EXAMPLE_COSTS.get(name)})
             for name in names or _EXAMPLE_COSTS

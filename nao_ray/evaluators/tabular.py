@@ -177,6 +177,10 @@ class Tabular(Evaluator[TabularConfig]):
             raise DataError("this table's config names no test column: give evaluator.test")
         return self._fraction(float(np.nanmax(self._columns[self.config.test][list(self._rows.values())])))
 
+    def genotypes(self) -> list[Genotype]:
+        """Every distinct architecture of the table, in the order of its rows; for measurements, not for a search."""
+        return [Genotype(self.space.name, key) for key in self._rows]
+
     def row(self, genotype: Genotype) -> int:
         """Row of an architecture: its class's first.
 

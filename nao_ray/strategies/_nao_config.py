@@ -22,7 +22,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "default": {},
         # NAO without weight sharing, convolutional (sections 4.1 and 3.2, first column)
-        "paper_cnn": {
+        "paper": {
             **_ORDER,
             "seeds": 600,
             "rounds": 2,
@@ -58,7 +58,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class NaoConfig(StrategyConfig):
     """Settings of `Nao`; the preset gives what is not set."""
 
-    preset: Literal["default", "paper_cnn", "nao_ws_v1", "v2"] = "default"
+    preset: Literal["default", "paper", "nao_ws_v1", "v2"] = "default"
     predictor: Literal["gp", "mlp"] = "gp"
     """`mlp`: as the paper, fitted with encoder and decoder in every round; `gp`: a Gaussian process, with an encoder
     and a decoder that were pretrained without scores."""

@@ -124,7 +124,7 @@ def test_presets_are_whole(preset: str) -> None:
 
 
 def test_published_schedules() -> None:
-    assert NaoConfig.model_validate({"preset": "paper_cnn"}).schedule == (10.0, 20.0, 30.0)
+    assert NaoConfig.model_validate({"preset": "paper"}).schedule == (10.0, 20.0, 30.0)
     assert NaoConfig.model_validate({"preset": "nao_ws_v1"}).schedule[:3] == (1.0, 2.0, 3.0)
     assert len(NaoConfig.model_validate({"preset": "v2"}).schedule) == 51
     with pytest.raises(ValueError, match="at least one step size"):
