@@ -179,7 +179,7 @@ class SearchSpace(ABC, Generic[C]):
             raise GenotypeError(
                 f"space {self.name} has no dialect {dialect!r}; choose one of {', '.join(self.dialects)}"
             )
-        if text[:1].isalpha():
+        if dialect is None and text[:1].isalpha():
             close = get_close_matches(text, self.published, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(self.published) or 'none'}"
             raise GenotypeError(f"space {self.name} has no published architecture {text!r}{hint}")
