@@ -38,7 +38,7 @@ def build_network(
     from nao_ray import registry
     from nao_ray.networks.derived import build
 
-    search_space = registry.load("space", space)()
+    search_space = registry.load("space", space).for_text(genotype)
     graph = search_space.lower(search_space.parse(genotype, dialect))
     return build(
         graph,

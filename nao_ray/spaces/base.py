@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Cell:
 
     inputs: int
     nodes: tuple[tuple[Edge, ...], ...]
-    """Node i is state `inputs + i`, the sum of its edges."""
+    """Node i is state `inputs + i`, the sum of its edges unless the skeleton joins them otherwise."""
     output: tuple[int, ...]
     """States that are concatenated, in this order, to the cell's output."""
 
@@ -91,6 +91,11 @@ class SearchSpace(ABC, Generic[C]):
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = config if config is not None else self.Config()  # type: ignore[assignment]
+
+    @classmethod
+    def for_text(cls, text: str) -> Self:  # noqa: ARG003
+        """The space of this kind that a text, or a published name, is of: settings a text can tell are read off it."""
+        return cls()
 
     # -- size and tokens ----------------------------------------------------------------------------------
 
