@@ -33,6 +33,7 @@ _TOKEN_SHIFT: Tokens = np.array([1, _OPS_AT], dtype=np.int64)
 _STATES = np.arange(_INPUTS, _INPUTS + _NODES)  # k of each node
 _ROLES = {"normal": "normal", "reduction": "reduce"}
 """Role -> its field in DARTS' genotypes."""
+_LAST = np.tile(_STATES - 1, len(_ROLES))  # the last state each of the 8 nodes may read
 _LOWERED = {  # in DARTS' order
     "max_pool_3x3": "max_pool_3x3",
     "avg_pool_3x3": "avg_pool_3x3",
@@ -107,7 +108,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         choices = np.empty((len(states), 2, 2), dtype=np.int64)
         choices[..., 0] = rng.integers(0, np.stack([states, states - 1], axis=1))
         choices[..., 1] = rng.integers(0, len(_OPS), size=(len(states), 2))
-        return self.canonical(self._genotype(_resolve(choices)))
+        return self.canonical(self._genotype(_as_sources(choices)))
 
     def mutate(self, genotype: Genotype, rng: np.random.Generator) -> Genotype:
         table = self._table(genotype)
@@ -123,21 +124,20 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         return self.canonical(self._genotype(table))
 
     def encode(self, genotype: Genotype) -> Tokens:
-        table = self._table(genotype)
-        last = np.tile(_STATES, len(_ROLES)) - 1
-        table[:, 1, 0] = np.where(table[:, 1, 0] == last, table[:, 0, 0], table[:, 1, 0])
-        return (table + _TOKEN_SHIFT).reshape(-1)
+        return (_as_choices(self._table(genotype)) + _TOKEN_SHIFT).reshape(-1)
 
     def decode(self, tokens: Tokens) -> Genotype:
         tokens = np.asarray(tokens, dtype=np.int64)
         if tokens.shape != (self.length,):
             raise GenotypeError(f"space {self.name}: expected {self.length} tokens, got shape {tokens.shape}")
-        for at, token in enumerate(tokens.tolist()):
+        legal = (tokens >= 0) & (tokens < self.vocabulary)
+        legal &= self.token_mask[np.arange(self.length), np.where(legal, tokens, 0)]
+        if not legal.all():
+            at = int(np.argmin(legal))
             allowed = np.flatnonzero(self.token_mask[at])
-            if token not in allowed:
-                expected = f"expected {allowed[0]}..{allowed[-1]}"
-                raise GenotypeError(f"space {self.name}: token {token} at position {at} is illegal, {expected}")
-        return self._genotype(_resolve(tokens.reshape(-1, 2, 2) - _TOKEN_SHIFT))
+            expected = f"expected {allowed[0]}..{allowed[-1]}"
+            raise GenotypeError(f"space {self.name}: token {tokens[at]} at position {at} is illegal, {expected}")
+        return self._genotype(_as_sources(tokens.reshape(-1, 2, 2) - _TOKEN_SHIFT))
 
     def canonical(self, genotype: Genotype) -> Genotype:
         table = self._table(genotype)
@@ -145,13 +145,10 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         return self._genotype(np.take_along_axis(table, order[..., None], axis=1))
 
     def twins(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
-        rows = []
-        for row in tokens:
-            table = self._table(self.decode(row))
-            swap = rng.integers(0, 2, size=len(table), dtype=bool)
-            table = np.where(swap[:, None, None], table[:, ::-1], table)
-            rows.append(self.encode(self._genotype(table)))
-        return np.array(rows, dtype=np.int64).reshape(tokens.shape)
+        tables = _as_sources(tokens.reshape(len(tokens), -1, 2, 2) - _TOKEN_SHIFT)
+        swap = rng.integers(0, 2, size=tables.shape[:2], dtype=bool)
+        tables = np.where(swap[..., None, None], tables[:, :, ::-1], tables)
+        return (_as_choices(tables) + _TOKEN_SHIFT).reshape(tokens.shape)
 
     def lower(self, genotype: Genotype) -> ArchGraph:
         table = self._table(genotype).reshape(len(_ROLES), _NODES, 2, 2).tolist()
@@ -242,12 +239,20 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         return np.array([(int(source), _OPS.index(op)) for op, source in edges], dtype=np.int64).reshape(-1, 2, 2)
 
 
-def _resolve(choices: Tokens) -> Tokens:
-    """``[8, 2, 2]``: the second edge's choice among the sources left, as the source itself."""
+def _as_sources(choices: Tokens) -> Tokens:
+    """``[..., 8, 2, 2]``: the second edge's choice among the states left becomes the state itself."""
     table = choices.copy()
-    last = np.tile(_STATES, len(_ROLES)) - 1
-    table[:, 1, 0] = np.where(choices[:, 1, 0] == choices[:, 0, 0], last, choices[:, 1, 0])
+    first, second = choices[..., 0, 0], choices[..., 1, 0]
+    table[..., 1, 0] = np.where(second == first, _LAST, second)
     return table
+
+
+def _as_choices(table: Tokens) -> Tokens:
+    """``[..., 8, 2, 2]``: the inverse of `_as_sources`."""
+    choices = table.copy()
+    first, second = table[..., 0, 0], table[..., 1, 0]
+    choices[..., 1, 0] = np.where(second == _LAST, first, second)
+    return choices
 
 
 def _literal(value: ast.expr) -> Any:  # noqa: ANN401
