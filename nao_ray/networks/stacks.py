@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,8 @@ class StackConfig:
     """Identity edges are dropped too (official code since 2020-03-16)."""
     relu_before_head: bool = False
     """Rectify before the global pool (the TensorFlow code does, the PyTorch code does not)."""
+    plain_separable: bool = False
+    """ENAS's macro network builds separable convolutions as ordinary ones (its code does)."""
     ops: OpOptions = field(default_factory=OpOptions)
 
 
@@ -111,11 +114,7 @@ class Cell(nn.Module):
         self.graph = graph
         self.out_channels = channels * len(graph.output)
         self.overwrite_output = False  # set by the stack, which knows who reads the output
-        calibrators: list[Operation] = [
-            RectifiedReduce(inputs[0], channels) if shrink else _calibrator(inputs[0], channels),
-            _calibrator(inputs[1], channels),
-        ]
-        self.calibrators = nn.ModuleList(calibrators)
+        self.calibrators = nn.ModuleList(self.make_calibrators(inputs, channels, shrink=shrink))
         stride = 2 if reduction else 1
         nodes = [
             [build_op(e.op, channels, stride if e.source < graph.inputs else 1, ops) for e in edges]
@@ -129,6 +128,12 @@ class Cell(nn.Module):
         self._overwrite = [state not in raw for state in range(graph.inputs + len(nodes))]
         counts = Counter((edge.source, op.signature) for edge, op in reads)
         self._repeated = {key for key, times in counts.items() if key[1] is not None and times > 1}
+
+    @staticmethod
+    def make_calibrators(inputs: tuple[int, int], channels: int, *, shrink: bool) -> list[Operation]:
+        """What brings both inputs to C channels and one size."""
+        first = RectifiedReduce(inputs[0], channels) if shrink else _calibrator(inputs[0], channels)
+        return [first, _calibrator(inputs[1], channels)]
 
     def rectifies(self, which: int) -> bool:
         """Whether input `which` is read through its ReLU only."""
@@ -258,13 +263,17 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        stride = {(8, 8): 3, (7, 7): 2}.get((height, width))
-        x = F.adaptive_avg_pool2d(x, 2) if stride is None else F.avg_pool2d(x, 5, stride)
-        x = conv_norm(self.conv1, self.norm1, x, relu=True)
+        x = conv_norm(self.conv1, self.norm1, self.pool(x), relu=True)
         x = conv_norm(self.conv2, self.norm2, x, relu=True)
         out: Tensor = self.classifier(x.flatten(1))
         return out
+
+    @staticmethod
+    def pool(x: Tensor) -> Tensor:
+        """``[B, c, H, W]`` -> ``[B, c, 2, 2]``."""
+        height, width = x.shape[-2:]
+        stride = {(8, 8): 3, (7, 7): 2}.get((height, width))
+        return F.adaptive_avg_pool2d(x, 2) if stride is None else F.avg_pool2d(x, 5, stride)
 
 
 class Stack(nn.Module):
@@ -286,9 +295,21 @@ class Stack(nn.Module):
         """Probability that an edge of a cell is kept: 1 - (t+1)/T (l+1)/L drop_path, in (0, 1]."""
         return 1.0 - self._progress * (cell + 1) / self.num_cells * self.config.drop_path
 
+    def draw_weights(self) -> None:
+        """Convolutions and linear layers: He normal by fan in, gain sqrt 2; batch norms start at 1 and 0 already."""
+        for parameter in self.parameters():
+            if parameter.dim() >= 2:
+                nn.init.kaiming_normal_(parameter)
+
 
 class ImageStack(Stack):
-    """The published stack of normal and reduction cells."""
+    """The published stack of normal and reduction cells; a stack of other habits says so in the class's variables."""
+
+    cell_type: ClassVar[type[Cell]] = Cell
+    auxiliary_type: ClassVar[type[AuxiliaryHead]] = AuxiliaryHead
+    auxiliary_delay: ClassVar[int] = 0
+    """Cells between the second reduction and the one that the auxiliary head reads."""
+    head_bias: ClassVar[bool] = True
 
     def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
         super().__init__(config, num_cells=3 * config.cells_per_stage + REDUCTIONS)
@@ -296,12 +317,11 @@ class ImageStack(Stack):
         self.stem = stem(config.in_channels, config.channels)
         cells = self._make_cells(graph)
         self.cells = nn.ModuleList(cells)
-        middle = cells[self._last_reduction].out_channels
-        self.auxiliary = AuxiliaryHead(middle, config.num_classes) if config.auxiliary else None
-        self.classifier = nn.Linear(cells[-1].out_channels, config.num_classes)
-        for parameter in self.parameters():  # batch norm's start at 1 and 0 already
-            if parameter.dim() >= 2:
-                nn.init.kaiming_normal_(parameter)  # fan in, gain sqrt 2
+        self._auxiliary_at = self._last_reduction + self.auxiliary_delay
+        middle = cells[self._auxiliary_at].out_channels
+        self.auxiliary = self.auxiliary_type(middle, config.num_classes) if config.auxiliary else None
+        self.classifier = nn.Linear(cells[-1].out_channels, config.num_classes, bias=self.head_bias)
+        self.draw_weights()
 
     @property
     def _last_reduction(self) -> int:
@@ -315,7 +335,7 @@ class ImageStack(Stack):
             reduction = index in (n, self._last_reduction)
             channels *= 2 if reduction else 1
             role = graph.cell("reduction" if reduction else "normal")
-            cell = Cell(role, inputs, channels, reduction=reduction, shrink=shrink, ops=self.config.ops)
+            cell = self.cell_type(role, inputs, channels, reduction=reduction, shrink=shrink, ops=self.config.ops)
             cells.append(cell)
             inputs, shrink = (inputs[1], cell.out_channels), reduction
         for index, cell in enumerate(cells):  # the last cell's output is read by the head, as it is
@@ -330,7 +350,7 @@ class ImageStack(Stack):
         for index, cell in enumerate(self.cells):
             keep = self.keep_probability(index) if self.training else 1.0
             states = (states[1], cell(states, keep, drop_identity=self.config.drop_path_identity))
-            if self.training and self.auxiliary is not None and index == self._last_reduction:
+            if self.training and self.auxiliary is not None and index == self._auxiliary_at:
                 auxiliary = self.auxiliary(states[1].rectified)
         x = states[1].rectified if self.config.relu_before_head else states[1].value
         x = F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training)
