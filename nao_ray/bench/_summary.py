@@ -59,14 +59,15 @@ def _line(group: Sequence[Row]) -> list[object]:
     return [
         len(group),
         f"{within}/{len(group)}",
-        _mean(queries, 1),
+        mean_and_error(queries, 1),
         float(queries.std(ddof=1)) if len(group) > 1 else math.nan,
-        *(_mean(values, 3) for values in best),
+        *(mean_and_error(values, 3) for values in best),
         *(float(np.mean([row[name] for row in group])) for name in ("cpu_seconds", "scored", "scored_share_of_space")),
     ]
 
 
-def _mean(values: Floats, digits: int) -> str:
+def mean_and_error(values: Floats, digits: int) -> str:
+    """Mean of ``[n]`` values ± its standard error, as text."""
     return f"{values.mean():.{digits}f} ± {standard_error(values):.{digits}f}"
 
 

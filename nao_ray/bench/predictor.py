@@ -186,7 +186,7 @@ def _fitted(
     space, tokens, scores = scored.space, scored.tokens[train], scored.scores[train]
     if config.predictor == "gp":
         pretrained = pretrain(space, config.epd, config.pretraining, seed)
-        process, _ = fit_process(space, pretrained, tokens, scores, config.spread_weight)
+        process, _ = fit_process(space, pretrained, tokens, scores, config.spread_weight, config.gp)
         return lambda asked: process.predict(asked)[0]
     ensemble, _ = fit(space, tokens, scores, epd=config.epd, config=config.fit, seed=seed)
     return lambda asked: ensemble.predict(asked)[0]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nao_ray.bench._curves import draw
@@ -77,60 +78,84 @@ def run(
     """
     labels = dict(_labels(strategies))
     sections = _sections(settings, [*labels, "evaluator", "space"])
-    columns = {"valid": valid, "test": test, "cost": cost}
-    searches = [
-        Search(
-            label=label,
-            table=table,
-            space={"name": space, **sections["space"]},
-            evaluator={**evaluator, **sections["evaluator"]},
-            strategy={"name": name, **sections[label]},
-            seed=seed,
-            workers=number,
-            max_queries=_positive("max_queries", max_queries),
-            stop_at_optimum=stop_at_optimum,
-        )
-        for table, evaluator in tables(path, datasets, columns).items()
-        for number in _numbers(workers)
-        for label, name in labels.items()
-        for seed in range(first_seed, first_seed + _positive("seeds", seeds))
-    ]
-    rows = gather(searches, None if results is None else Path(results), _positive("processes", processes))
+    searches = plan(
+        {label: {"name": name, **sections[label]} for label, name in labels.items()},
+        tables(path, datasets, {"valid": valid, "test": test, "cost": cost}, sections["evaluator"]),
+        {"name": space, **sections["space"]},
+        seeds=range(first_seed, first_seed + positive("seeds", seeds)),
+        workers=workers,
+        max_queries=max_queries,
+        stop_at_optimum=stop_at_optimum,
+    )
+    rows = gather(searches, None if results is None else Path(results), positive("processes", processes))
     if figures is not None:
         draw(rows, Path(figures))
     return summary(rows)
 
 
+def plan(
+    strategies: Mapping[str, Mapping[str, Any]],
+    evaluators: Mapping[str, Mapping[str, Any]],
+    space: Mapping[str, Any],
+    *,
+    seeds: Sequence[int],
+    workers: int | str,
+    max_queries: int,
+    stop_at_optimum: bool = True,
+) -> list[Search]:
+    """Every strategy, by its label, on every table, with every number of workers and every seed."""
+    return [
+        Search(
+            label=label,
+            table=table,
+            space=space,
+            evaluator=evaluator,
+            strategy=strategy,
+            seed=seed,
+            workers=number,
+            max_queries=positive("max_queries", max_queries),
+            stop_at_optimum=stop_at_optimum,
+        )
+        for table, evaluator in evaluators.items()
+        for number in _numbers(workers)
+        for label, strategy in strategies.items()
+        for seed in seeds
+    ]
+
+
 def tables(
-    path: str | None, datasets: str | None, columns: Mapping[str, str | None]
-) -> dict[str, dict[str, str | None]]:
-    """By name, the settings of the evaluator for each table."""
+    path: str | None,
+    datasets: str | None,
+    columns: Mapping[str, str | None],
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, dict[str, Any]]:
+    """By name, the settings of the evaluator for each table; `settings` of all of them win."""
     names = [name.strip() for name in str(datasets).split(",")] if datasets else []
-    if path is None:
-        known = {name: value or _EXAMPLE_COLUMNS.get(name) for name, value in columns.items()}
-        example = str(data_folder() / _EXAMPLE)
-        return {
-            name: _table(example, name, {**known, "cost": known["cost"] or _EXAMPLE_COSTS.get(name)})
-            for name in names or _EXAMPLE_COSTS
-        }
-    if not names:
-        return {Path(path).stem: _table(path, None, columns)}
-    return {name: _table(path, name, columns) for name in names}
+    if path is not None:
+        common = {"name": "tabular", "path": path, **columns, **settings}
+        return {name: {**common, "dataset": name} for name in names} or {Path(path).stem: common}
+    known = {name: value or _EXAMPLE_COLUMNS.get(name) for name, value in columns.items()}
+    common = {"name": "tabular", "path": str(data_folder() / _EXAMPLE), **known}
+    return {
+        name: {**common, "dataset": name, "cost": known["cost"] or _EXAMPLE_COSTS.get(name), **settings}
+        for name in names or _EXAMPLE_COSTS
+    }
 
 
-def _table(path: str, dataset: str | None, columns: Mapping[str, str | None]) -> dict[str, str | None]:
-    return {"name": "tabular", "path": path, "dataset": dataset, **columns}
+def positive(name: str, number: int) -> int:
+    """The number.
 
-
-def _positive(name: str, number: int) -> int:
+    Raises:
+        ConfigError: it is none of 1, 2, 3, ...
+    """
     if not isinstance(number, int) or number < 1:
-        raise ConfigError(f"bench tabular: {name} must be a whole number from 1 on, got {number}")
+        raise ConfigError(f"bench: {name} must be a whole number from 1 on, got {number}")
     return number
 
 
 def _numbers(workers: int | str) -> list[int]:
     words = str(workers).split(",")
-    return [_positive("workers", int(word) if word.strip().isdecimal() else 0) for word in words]
+    return [positive("workers", int(word) if word.strip().isdecimal() else 0) for word in words]
 
 
 def _labels(strategies: str) -> Iterator[tuple[str, str]]:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,29 +28,56 @@ from nao_ray.controllers.fit import FitReport
 from nao_ray.controllers.gp import GaussianProcess, normal_scores
 from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correlation
 from nao_ray.controllers.pretraining import Pretrained
+from nao_ray.controllers.targets import TargetScale
 from nao_ray.spaces.base import SearchSpace, Tokens
+
+
+class GpConfig(BaseModel):
+    """What the process stands on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    features: Literal["descriptors", "embedding"] = "descriptors"
+    """Of the arch graph, or the pretrained embedding itself."""
+    targets: Literal["ranks", "standard"] = "ranks"
+    """Normal scores of the ranks, or scores of mean 0 and deviation 1."""
 
 
 class GpController:
     """Posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2; `bound` is the weight of the spread in a step."""
 
     def __init__(
-        self, space: SearchSpace[Any], pretrained: Pretrained, tokens: Tokens, scores: Floats, bound: float
+        self,
+        space: SearchSpace[Any],
+        pretrained: Pretrained,
+        tokens: Tokens,
+        scores: Floats,
+        bound: float,
+        config: GpConfig | None = None,
     ) -> None:
         self.space = space
         self.bound = bound
+        self.config = config or GpConfig()
         self._pretrained = pretrained
-        targets = normal_scores(scores)
-        features = pretrained.features(space, tokens)
-        self._gp = GaussianProcess(features, torch.from_numpy(targets), unit=1.0)
+        ranks = self.config.targets == "ranks"
+        targets = normal_scores(scores) if ranks else TargetScale.fit(scores, "standard").to_targets(scores)
+        features = self._features(tokens)
+        unit = 1.0 if self.config.features == "descriptors" else pretrained.embedding_unit
+        self._gp = GaussianProcess(features, torch.from_numpy(targets), unit)
         self._targets, first = np.unique(targets, return_index=True)
         self._scores = scores[first]
         self._mask = additive_mask(torch.from_numpy(space.token_mask))
 
+    def _features(self, tokens: Tokens) -> Tensor:
+        """``[N, L]`` -> ``[N, D]`` or ``[N, H]``, by the config."""
+        if self.config.features == "embedding":
+            return torch.from_numpy(self.embed(tokens))
+        return self._pretrained.features(self.space, tokens)
+
     @torch.no_grad()
     def predict(self, tokens: Tokens) -> tuple[Floats, Floats]:
         """Mean ``[M]`` and spread ``[M]`` of the predicted scores of ``[M, L]`` tokens, in units of the scores."""
-        mean, spread = self._gp.posterior(self._pretrained.features(self.space, tokens))
+        mean, spread = self._gp.posterior(self._features(tokens))
         middle, high = self._to_scores(mean.numpy()), self._to_scores((mean + spread).numpy())
         low = self._to_scores((mean - spread).numpy())
         return middle, (high - low) / 2
@@ -61,7 +89,7 @@ class GpController:
         Conditioning on a point at its own predicted value leaves every mean and shrinks the spread near it.
         """
         rows = np.concatenate([pending, tokens])
-        mean, covariance = self._gp.joint(self._pretrained.features(self.space, rows))
+        mean, covariance = self._gp.joint(self._features(rows))
         for row in range(len(pending)):
             covariance = self._observed(covariance, row)
         chosen: list[int] = []
@@ -117,8 +145,9 @@ class GpController:
     def _gradient(self, memory: Tensor) -> Tensor:
         with torch.enable_grad():
             free = memory.detach().requires_grad_()
-            described = self._pretrained.readout(self._pretrained.epd.embed(free))
-            mean, spread = self._gp.posterior(described)
+            point = self._pretrained.epd.embed(free)
+            on_point = self.config.features == "embedding"
+            mean, spread = self._gp.posterior(point if on_point else self._pretrained.readout(point))
             (gradient,) = torch.autograd.grad((mean + self.bound * spread).sum(), free)
         return gradient
 
@@ -131,11 +160,16 @@ class GpController:
 
 
 def fit_process(
-    space: SearchSpace[Any], pretrained: Pretrained, tokens: Tokens, scores: Floats, bound: float
+    space: SearchSpace[Any],
+    pretrained: Pretrained,
+    tokens: Tokens,
+    scores: Floats,
+    bound: float,
+    config: GpConfig | None = None,
 ) -> tuple[GpController, FitReport]:
     """The posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2, and how well it predicts what it left out."""
     began = time.process_time()
-    controller = GpController(space, pretrained, tokens, scores, bound)
+    controller = GpController(space, pretrained, tokens, scores, bound, config)
     left_out = controller.left_out()
     return controller, FitReport(
         num_trials=len(scores),

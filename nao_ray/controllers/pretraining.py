@@ -51,6 +51,8 @@ class Pretrained:
     descriptors: Descriptors
     unit: float
     """Median distance between the descriptors of random genotypes."""
+    embedding_unit: float
+    """Median distance between their embeddings."""
 
     def features(self, space: SearchSpace[Any], tokens: Tokens) -> Tensor:
         """``[N, L]`` -> ``[N, D]``: the descriptors themselves, in units of `unit`."""
@@ -86,4 +88,7 @@ def pretrain(space: SearchSpace[Any], epd_config: EpdConfig, config: Pretraining
             (reconstruction + description).backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
-    return Pretrained(epd.eval(), readout.eval(), descriptors, unit)
+        epd.eval()
+        with torch.no_grad():
+            spread = median_distance(epd.embed(epd.encode(torch.from_numpy(tokens[:500]))))
+    return Pretrained(epd, readout.eval(), descriptors, unit, spread)

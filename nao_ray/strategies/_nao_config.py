@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from nao_ray.controllers.fit import FitConfig
+from nao_ray.controllers.gp_controller import GpConfig
 from nao_ray.controllers.pretraining import PretrainingConfig
 from nao_ray.controllers.sizes import SIZES, EpdConfig
 from nao_ray.strategies.base import StrategyConfig
@@ -98,6 +99,8 @@ class NaoConfig(StrategyConfig):
     """Size of the controller: a name of `controllers/sizes.py`, or its fields."""
     fit: FitConfig = FitConfig()
     """Of the `mlp`."""
+    gp: GpConfig = GpConfig()
+    """Of the `gp`."""
     pretraining: PretrainingConfig = PretrainingConfig()
     """For the `gp`."""
     device: str = "cpu"

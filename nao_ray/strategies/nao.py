@@ -165,7 +165,7 @@ class Nao(Strategy[NaoConfig]):
         pool = self._pool(index)
         tokens = np.stack([self.space.encode(seen.genotype) for seen in pool])
         scores = np.array([seen.score for seen in pool], dtype=np.float64)
-        return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight)
+        return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp)
 
     def _fit(self, index: int) -> tuple[Ensemble, FitReport]:
         """Fit `index`, with the fits before it where their weights live on."""
