@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from nao_ray.spaces.base import Genotype
 
@@ -44,10 +44,30 @@ class Fidelity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A stretch of the training of shared weights: what a proposal that trains asks for."""
+
+    version: str
+    """Names the weights that come of it."""
+    source: str | None
+    """Version it goes on from; None: fresh weights."""
+    first_epoch: int
+    last_epoch: int
+    """The first one that is not part of it."""
+    genotypes: tuple[str, ...]
+    """What its steps compute."""
+    sampling: Literal["uniform", "size", "given"] = "uniform"
+    """Each step draws one of the genotypes, evenly or in proportion to their parameters; `given`: the next in turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """What a strategy asks to have measured. A strategy gives the first block, its base class the second."""
 
     genotype: Genotype
+    """Of a proposal that trains shared weights: a stand-in that names their version, no architecture."""
+    phase: Phase | None = None
+    """Given: train shared weights; nothing is scored."""
     embedding: tuple[float, ...] | None = None
     """The proposed point ``[H]`` in the controller's embedding space, where there is one."""
     predicted_score: float | None = None
@@ -76,6 +96,8 @@ class Measurement:
     valid_accuracy: float | None = None
     valid_perplexity: float | None = None
     valid_loss: float | None = None
+    train_loss: float | None = None
+    """Mean over the last epoch; of shared weights."""
     curve: tuple[float, ...] | None = None
     """The validation metric after each epoch."""
     num_params: int | None = None
@@ -124,22 +146,26 @@ class Trial:
 
     @property
     def score(self) -> float | None:
-        """The score of a completed trial, higher is better; None otherwise."""
-        completed = self.state is TrialState.COMPLETED and self.measurement is not None
-        return self.measurement.score if completed and self.measurement else None
+        """The score of a completed trial, higher is better; None otherwise, and for training of shared weights."""
+        if self.state is not TrialState.COMPLETED or self.measurement is None or self.proposal.phase is not None:
+            return None
+        return self.measurement.score
 
     def complete(self, measurement: Measurement, **facts: Any) -> Trial:  # noqa: ANN401
         """This trial, finished with a measurement; FAILED as `nan` if its score is not finite.
 
+        Training shared weights has no score; it is FAILED if its loss is not finite.
+
         Raises:
             ValueError: the trial is already finished.
         """
-        if not math.isfinite(measurement.score):
+        what, value = ("score", measurement.score) if self.proposal.phase is None else ("loss", measurement.train_loss)
+        if value is None or not math.isfinite(value):
             return self._finish(
                 state=TrialState.FAILED,
                 measurement=measurement,
                 failure_kind=FailureKind.NAN,
-                failure_message=f"score is {measurement.score}",
+                failure_message=f"{what} is {value}",
                 **facts,
             )
         return self._finish(state=TrialState.COMPLETED, measurement=measurement, **facts)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
 
 from nao_ray.spaces.base import Genotype
-from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial, TrialState
+from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
 
 SCHEMA_VERSION = 1
 
@@ -41,12 +41,14 @@ _PROPOSAL = (
     ("source_trial_id", _INT),
     ("source_step_size", _FLOAT),
     ("round", _INT),
+    ("phase", _TEXT),
     *_FIDELITY,
 )
 _MEASUREMENT = (
     ("valid_accuracy", _FLOAT),
     ("valid_perplexity", _FLOAT),
     ("valid_loss", _FLOAT),
+    ("train_loss", _FLOAT),
     ("curve", _FLOATS),
     ("num_params", _INT),
     ("macs", _INT),
@@ -174,7 +176,8 @@ def proposal_row(proposal: Proposal) -> Row:
     """A proposal's columns."""
     row: Row = {name: getattr(proposal, name) for name in _OWN}
     row |= {name: getattr(proposal.fidelity, name) for name, _ in _FIDELITY}
-    return row | {"space": proposal.genotype.space, "genotype": proposal.genotype.key}
+    phase = None if proposal.phase is None else json.dumps(asdict(proposal.phase))
+    return row | {"space": proposal.genotype.space, "genotype": proposal.genotype.key, "phase": phase}
 
 
 def trial_row(trial: Trial, strategy: str | None, task: str | None) -> Row:
@@ -217,7 +220,7 @@ def attempt_row(seq: int, trial_id: int, attempt: int, node: str | None, at: dat
 
 # -- from rows --------------------------------------------------------------------------------------------
 
-_OWN = [item.name for item in fields(Proposal) if item.name not in ("genotype", "fidelity")]
+_OWN = [item.name for item in fields(Proposal) if item.name not in ("genotype", "fidelity", "phase")]
 _COPIED = [name for name in _OWN if name not in ("tokens", "embedding")]
 
 
@@ -228,8 +231,16 @@ def proposal_from(row: Mapping[str, Any]) -> Proposal:
         fidelity=Fidelity(**{name: row[name] for name, _ in _FIDELITY}),
         tokens=_tuple(row["tokens"]),
         embedding=_tuple(row["embedding"]),
+        phase=_phase(row["phase"]),
         **{name: row[name] for name in _COPIED},
     )
+
+
+def _phase(text: str | None) -> Phase | None:
+    if text is None:
+        return None
+    given = json.loads(text)
+    return Phase(**{**given, "genotypes": tuple(given["genotypes"])})
 
 
 def trial_from(row: Mapping[str, Any]) -> Trial:

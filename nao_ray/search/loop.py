@@ -358,10 +358,10 @@ class SearchLoop:
 
     def _count(self, trial: Trial) -> None:
         self._finished_here += 1
+        self._failed += trial.state is TrialState.FAILED
+        self._done += trial.state is TrialState.COMPLETED
         if trial.score is None:
-            self._failed += 1
             return
-        self._done += 1
         standing = (trial.score, -trial.trial_id)
         if self._best is None or standing > self._best:
             self._best = standing

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from nao_ray._pool import rows
 from nao_ray.spaces.base import Genotype
-from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial, TrialState
+from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
 
 ints = st.integers(-(2**63), 2**63 - 1)
 floats = st.floats(allow_nan=True, allow_infinity=True)
@@ -34,8 +34,18 @@ fidelities = st.builds(
     data_share=maybe(floats),
     weights_version=maybe(texts),
 )
+phases = st.builds(
+    Phase,
+    version=texts,
+    source=maybe(texts),
+    first_epoch=ints,
+    last_epoch=ints,
+    genotypes=st.lists(texts, max_size=3).map(tuple),
+    sampling=st.sampled_from(["uniform", "size", "given"]),
+)
 proposals = st.builds(
     Proposal,
+    phase=maybe(phases),
     genotype=st.builds(Genotype, texts, texts),
     embedding=maybe(st.lists(floats, max_size=5).map(tuple)),
     predicted_score=maybe(floats),
@@ -54,6 +64,7 @@ measurements = st.builds(
     valid_accuracy=floats,
     valid_perplexity=maybe(floats),
     valid_loss=maybe(floats),
+    train_loss=maybe(floats),
     curve=maybe(st.lists(floats, max_size=4).map(tuple)),
     num_params=maybe(ints),
     macs=maybe(ints),
