@@ -31,6 +31,7 @@ from nao_ray._pool.lease import Lease, acquire, is_alive
 from nao_ray._pool.ledger import Counts, Ledger, load_ledger
 from nao_ray._pool.manifest import refuse_changes
 from nao_ray._pool.storage import Guard, LocalStorage, Storage, open_storage
+from nao_ray._pool.weights import keep_weights, read_weights
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
 from nao_ray.trial import Diagnostics, Proposal, Trial
 
@@ -233,6 +234,24 @@ class Pool:
         """
         with self._lock:
             add_fits(self._storage, fits, self._guard())
+
+    def write_weights(self, version: str, weights: bytes) -> None:
+        """Keep a version of shared weights as `weights/VERSION.safetensors`; the last `KEPT_WEIGHTS` are kept.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was kept; may be tried again.
+        """
+        with self._lock:
+            keep_weights(self._storage, version, weights, self._guard())
+
+    def read_weights(self, version: str) -> bytes:
+        """A version of shared weights.
+
+        Raises:
+            PoolError: the pool does not have it, or not any more.
+        """
+        return read_weights(self._storage, version)
 
     @contextmanager
     def _recording(self) -> Iterator[None]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -16,6 +18,16 @@ from nao_ray.errors import ConfigError
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The workers that train shared weights together, and which of them this is."""
+
+    rank: int = 0
+    size: int = 1
+    address: str = ""
+    """``host:port`` of the first one, where they meet; unused by a worker on its own."""
 
 
 class EvaluatorConfig(BaseModel):
@@ -69,4 +81,48 @@ class Evaluator(ABC, Generic[C]):
 
         Raises:
             Exception: whatever went wrong; the caller turns it into a FAILED trial.
+        """
+
+
+class SharedEvaluator(Evaluator[C]):
+    """An evaluator with shared weights: some proposals train them, the others are scored with a version of them.
+
+    Weights travel as bytes, which whoever evaluates keeps: an evaluator neither knows nor chooses where.
+    """
+
+    @property
+    @abstractmethod
+    def scored_at_once(self) -> int:
+        """Proposals of one version that are better scored together than one by one; at least 1."""
+
+    @abstractmethod
+    def train(self, proposal: Proposal, source: bytes | None, group: Group) -> tuple[Measurement, bytes]:
+        """Carry out a proposal's phase, together with the others of the group, all called with the same arguments.
+
+        Args:
+            proposal: with a phase.
+            source: the version the phase goes on from; None: fresh weights.
+            group: who trains.
+
+        Returns:
+            The measurement, with `train_loss`, and the trained version; the same from every member.
+
+        Raises:
+            Exception: whatever went wrong; the caller turns it into a FAILED trial.
+        """
+
+    @abstractmethod
+    def use(self, version: str, weights: bytes) -> None:
+        """Score with this version from now on.
+
+        Raises:
+            DataError: the weights are of another supernet.
+        """
+
+    @abstractmethod
+    def evaluate_together(self, proposals: Sequence[Proposal]) -> list[Measurement]:
+        """As `evaluate` of each; all are of the version in use.
+
+        Raises:
+            Exception: whatever went wrong; the caller tries them one by one.
         """

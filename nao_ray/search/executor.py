@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from nao_ray.evaluators.base import Evaluator
+from nao_ray.errors import RunError
+from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
+
+T = TypeVar("T")
 
 _MESSAGE_LENGTH = 2000
 """Characters kept of a failure's message: enough for an exception and where it was raised."""
@@ -88,14 +91,74 @@ class Executor(Protocol):
         ...
 
 
+class WeightsStore(Protocol):
+    """Where versions of shared weights are kept: in a search, the pool."""
+
+    def read_weights(self, version: str) -> bytes:
+        """A version.
+
+        Raises:
+            PoolError: there is none of this name.
+        """
+        ...
+
+    def write_weights(self, version: str, weights: bytes) -> None:
+        """Keep a version, durably; it may be there already.
+
+        Raises:
+            PoolWriteError: it was not kept; may be tried again.
+        """
+        ...
+
+
 def measure(evaluator: Evaluator[Any], proposal: Proposal) -> Measurement | Failure:
-    """Evaluate; whatever goes wrong becomes a value. The one place where any exception is caught."""
+    """Evaluate; whatever goes wrong becomes a value."""
+    return attempt(lambda: evaluator.evaluate(proposal))
+
+
+def attempt(work: Callable[[], T]) -> T | Failure:
+    """What `work` returns; whatever goes wrong becomes a value. The one place where any exception is caught."""
     try:
-        return evaluator.evaluate(proposal)
+        return work()
     except Exception as error:
         from nao_ray.training.failures import classify
 
         return Failure(classify(error), describe(error))
+
+
+class Desk:
+    """Where an evaluator works in this process, the weights it needs at hand."""
+
+    def __init__(self, evaluator: Evaluator[Any], weights: WeightsStore | None = None) -> None:
+        self.evaluator = evaluator
+        self._store = weights
+        self._version: str | None = None
+
+    def work(self, proposal: Proposal) -> Measurement | Failure:
+        """Train or evaluate, once.
+
+        Raises:
+            PoolError: the weights that the proposal names are gone.
+            PoolWriteError: the trained weights could not be kept.
+        """
+        if proposal.phase is None and proposal.fidelity.weights_version is None:
+            return measure(self.evaluator, proposal)
+        evaluator, store = self.evaluator, self._store
+        if not isinstance(evaluator, SharedEvaluator) or store is None:
+            raise RunError(f"proposal {proposal.trial_id} needs shared weights, {type(evaluator).__name__} has none")
+        if proposal.phase is not None:
+            phase = proposal.phase
+            source = None if phase.source is None else store.read_weights(phase.source)
+            trained = attempt(lambda: evaluator.train(proposal, source, Group()))
+            if isinstance(trained, Failure):
+                return trained
+            store.write_weights(phase.version, trained[1])
+            return trained[0]
+        version = proposal.fidelity.weights_version
+        if version is not None and version != self._version:
+            evaluator.use(version, store.read_weights(version))
+            self._version = version
+        return measure(evaluator, proposal)
 
 
 def describe(error: BaseException) -> str:
@@ -116,8 +179,10 @@ class SerialExecutor:
 
     capacity = 1
 
-    def __init__(self, evaluator: Evaluator[Any], clock: Clock | None = None) -> None:
-        self._evaluator = evaluator
+    def __init__(
+        self, evaluator: Evaluator[Any], clock: Clock | None = None, weights: WeightsStore | None = None
+    ) -> None:
+        self._desk = Desk(evaluator, weights)
         self._clock = clock or WallClock()
         self._jobs: deque[Job] = deque()
         self._node = socket.gethostname()
@@ -130,7 +195,7 @@ class SerialExecutor:
             return []
         job = self._jobs.popleft()
         started_at = self._clock.now()
-        outcome = measure(self._evaluator, job.proposal)
+        outcome = self._desk.work(job.proposal)
         return [
             Completion(
                 trial_id=job.proposal.trial_id,

@@ -9,7 +9,7 @@ from typing import Any
 
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.clock import VirtualClock
-from nao_ray.search.executor import Completion, Failure, Job, measure
+from nao_ray.search.executor import Completion, Desk, Failure, Job, WeightsStore
 from nao_ray.trial import Measurement
 
 Outcome = Measurement | Failure
@@ -31,6 +31,7 @@ class SimulatedExecutor:
         workers: int = 1,
         duration: Callable[[Job, Outcome], float] = reported_seconds,
         fault: Callable[[Job], Failure | None] = lambda _: None,
+        weights: WeightsStore | None = None,
     ) -> None:
         """As described above.
 
@@ -40,11 +41,12 @@ class SimulatedExecutor:
             workers: jobs at a time, at least 1.
             duration: seconds a job takes, >= 0.
             fault: how the worker fails at a job, instead of a measurement; None where it does not.
+            weights: where versions of shared weights are kept.
         """
         if workers < 1:
             raise ValueError(f"a simulated executor has at least 1 worker, got {workers}")
         self.capacity = workers
-        self._evaluator, self._clock, self._duration, self._fault = evaluator, clock, duration, fault
+        self._desk, self._clock, self._duration, self._fault = Desk(evaluator, weights), clock, duration, fault
         self._queue: deque[Job] = deque()
         self._running: list[tuple[float, int, int, Completion]] = []  # end, number, worker
         self._idle = list(range(workers))  # a heap: the lowest number first
@@ -57,7 +59,7 @@ class SimulatedExecutor:
     def _start(self) -> None:
         while self._queue and self._idle:
             job, worker = self._queue.popleft(), heapq.heappop(self._idle)
-            outcome: Outcome = self._fault(job) or measure(self._evaluator, job.proposal)
+            outcome: Outcome = self._fault(job) or self._desk.work(job.proposal)
             started_at = self._clock.now()
             seconds = self._duration(job, outcome)
             end = self._clock.seconds() + seconds

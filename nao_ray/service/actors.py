@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from typing import Any, NamedTuple
 import ray
 
 from nao_ray.config import RunConfig
-from nao_ray.evaluators.base import Evaluator
-from nao_ray.search.executor import Failure, describe, measure
+from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
+from nao_ray.search.executor import Failure, attempt, describe, measure
 from nao_ray.search.proposer import Answer, answer
 from nao_ray.strategies.base import Strategy
 from nao_ray.trial import Measurement, Proposal, Trial
@@ -33,14 +34,25 @@ class Place(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What a worker says about one attempt."""
+    """What a worker says about one call."""
 
-    outcome: Measurement | Failure
+    outcomes: tuple[Measurement | Failure, ...]
+    """One for each proposal."""
     device: str | None
     started_at: datetime
     finished_at: datetime
     is_spent: bool
     """The worker cannot be used again: its CUDA context is broken."""
+    weights: bytes | None = None
+    """Of a phase, by the first of its group: the trained version."""
+
+
+class Weights(NamedTuple):
+    """A version of shared weights, in the object store."""
+
+    version: str
+    ref: tuple[Any, ...]
+    """The reference, alone in a tuple, so that Ray does not fetch it for a worker that has the version already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +85,58 @@ class EvaluatorActor:
             Exception: it cannot be made here, e.g. the data is missing on this node.
         """
         self._evaluator = make()
+        self._version: str | None = None
         return _place()
 
-    def evaluate(self, proposal: Proposal) -> Report:
-        """Evaluate once; a failure is a value."""
+    def evaluate(self, proposals: Sequence[Proposal], weights: Weights | None) -> Report:
+        """Evaluate once each; a failure is a value."""
         started_at = datetime.now(UTC)
-        outcome = measure(self._evaluator, proposal)
-        is_spent = False
+        ready = attempt(lambda: self._use(weights))
+        if isinstance(ready, Failure):
+            return self._report([ready] * len(proposals), started_at)
+        return self._report(self._outcomes(proposals), started_at)
+
+    def _outcomes(self, proposals: Sequence[Proposal]) -> Sequence[Measurement | Failure]:
+        evaluator = self._evaluator
+        if len(proposals) > 1 and isinstance(evaluator, SharedEvaluator):
+            together = attempt(lambda: evaluator.evaluate_together(proposals))
+            if not isinstance(together, Failure):
+                return together
+        return [measure(evaluator, proposal) for proposal in proposals]
+
+    def _use(self, weights: Weights | None) -> None:
+        if weights is None or weights.version == self._version:
+            return
+        assert isinstance(self._evaluator, SharedEvaluator)
+        self._version = None
+        self._evaluator.use(weights.version, ray.get(weights.ref[0]))
+        self._version = weights.version
+
+    def address(self) -> str:
+        """``host:port`` where the workers of a group can meet."""
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def train(self, proposal: Proposal, source: Weights | None, group: Group) -> Report:
+        """This worker's part of a phase; a failure is a value."""
+        started_at = datetime.now(UTC)
+        evaluator = self._evaluator
+        assert isinstance(evaluator, SharedEvaluator)
+        given = None if source is None else ray.get(source.ref[0])
+        outcome = attempt(lambda: evaluator.train(proposal, given, group))
         if isinstance(outcome, Failure):
-            is_spent = "CUDA error" in outcome.message
+            return self._report([outcome], started_at)
+        measurement, weights = outcome
+        report = self._report([measurement], started_at)
+        return report._replace(weights=weights) if group.rank == 0 else report
+
+    def _report(self, outcomes: Sequence[Measurement | Failure], started_at: datetime) -> Report:
+        failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+        is_spent = any("CUDA error" in failure.message for failure in failures)
+        if failures:
             _free_memory(is_spent)
-        return Report(outcome, _device(), started_at, datetime.now(UTC), is_spent)
+        return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent)
 
     def ping(self) -> None:
         """Answer, from a thread of its own, while an evaluation runs."""

@@ -8,6 +8,7 @@ longer answers or sits on a dead node is replaced, and its job reported at once.
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,13 +19,15 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
 
 from nao_ray.errors import NaoRayError, RunError
-from nao_ray.evaluators.base import Evaluator
+from nao_ray.evaluators.base import Evaluator, Group
 from nao_ray.search.clock import Clock, WallClock
-from nao_ray.search.executor import Completion, Failure, Job
-from nao_ray.service.actors import EvaluatorActor, cause, one_line
-from nao_ray.trial import FailureKind
+from nao_ray.search.executor import Completion, Failure, Job, WeightsStore
+from nao_ray.service.actors import EvaluatorActor, Report, Weights, cause, one_line
+from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
+
+Outcome = Measurement | Failure
 
 _FAILED_STARTS = 3  # workers that could not start, one after the other and none else there: it is not the node
 
@@ -42,7 +45,11 @@ class WorkerPlan:
     gpus: float = 0
     """GPUs per worker; a fraction puts several on one device."""
     timeout_seconds: float | None = None
-    """An evaluation that takes longer is ended as `timeout`."""
+    """An evaluation that takes longer is ended as `timeout`; training of shared weights may take any time."""
+    at_once: int = 1
+    """Proposals a worker scores in one call, where one version of shared weights scores them."""
+    gather_seconds: float = 30.0
+    """Shared weights are trained by all workers; after this time, by those that have started."""
     idle_seconds: float = 120.0
     """A worker without work is given back after this time, so that a cluster can shrink."""
     watch_seconds: float = 3.0
@@ -59,7 +66,8 @@ class _Worker:
     def __init__(self, actor: Any, call: Any, now: float) -> None:  # noqa: ANN401
         self.actor = actor
         self.call: Any = call  # of start or evaluate; None: idle
-        self.job: Job | None = None  # None: starting or idle
+        self.jobs: list[Job] = []  # none: starting or idle
+        self.in_group = False  # at a phase, with others
         self.node_id: str | None = None  # None: starting
         self.since = now  # of the call, or of being idle
         self.started_at: datetime | None = None
@@ -71,10 +79,16 @@ class RayExecutor:
     """Runs jobs on worker actors. `ray.init` comes before, `close` after."""
 
     def __init__(
-        self, make: Callable[[], Evaluator[Any]], plan: WorkerPlan | None = None, clock: Clock | None = None
+        self,
+        make: Callable[[], Evaluator[Any]],
+        plan: WorkerPlan | None = None,
+        clock: Clock | None = None,
+        weights: WeightsStore | None = None,
     ) -> None:
-        """As described above; `make` is called in each worker."""
+        """As described above; `make` is called in each worker, versions of shared weights are kept in `weights`."""
         self._make, self._plan, self._clock = make, plan or WorkerPlan(), clock or WallClock()
+        self._store, self._published = weights, dict[str, Weights]()
+        self._gathering_since: float | None = None
         self._queue: deque[Job] = deque()
         self._workers: list[_Worker] = []
         self._ended: list[Completion] = []
@@ -90,8 +104,8 @@ class RayExecutor:
 
     @property
     def capacity(self) -> int:
-        """Workers that the plan wants and the cluster holds, at least 1."""
-        return self._capacity
+        """Jobs for the workers that the plan wants and the cluster holds, at least 1."""
+        return self._capacity * self._plan.at_once
 
     def submit(self, job: Job) -> None:
         self._queue.append(job)
@@ -133,10 +147,15 @@ class RayExecutor:
         """Give jobs to idle workers; create workers for the rest, retire those without work."""
         now = self._clock.seconds()
         idle = [worker for worker in self._workers if worker.call is None]
-        while self._queue and idle:
-            self._give(idle.pop(0), self._queue.popleft())
-        busy = sum(worker.job is not None for worker in self._workers)
+        if self._queue and self._queue[0].proposal.phase is not None:
+            self._gather(idle, now)
+        while self._queue and idle and self._queue[0].proposal.phase is None:
+            self._give(idle[0], self._next_jobs(len(idle)))
+            idle.pop(0)
+        busy = sum(bool(worker.jobs) for worker in self._workers)
         wanted = min(self._capacity, len(self._queue) + busy)
+        if self._gathering_since is not None:
+            wanted = self._capacity
         starting = [worker for worker in self._workers if worker.node_id is None]
         for worker in [*idle, *starting][: max(0, len(self._workers) - wanted)]:
             if now - worker.since > self._plan.idle_seconds:
@@ -156,10 +175,59 @@ class RayExecutor:
         actor = cls.remote()
         self._workers.append(_Worker(actor, actor.start.remote(self._make), self._clock.seconds()))
 
-    def _give(self, worker: _Worker, job: Job) -> None:
-        worker.job, worker.since, worker.started_at = job, self._clock.seconds(), datetime.now(UTC)
-        worker.heard, worker.ping = worker.since, None
-        worker.call = worker.actor.evaluate.remote(job.proposal)
+    def _next_jobs(self, workers: int) -> list[Job]:
+        """The next one, or, of one version of shared weights, a fair share for each of so many workers."""
+        version = self._queue[0].proposal.fidelity.weights_version
+        count = 1 if version is None else min(self._plan.at_once, math.ceil(len(self._queue) / workers))
+        jobs = [self._queue.popleft()]
+        while self._queue and len(jobs) < count and self._queue[0].proposal.fidelity.weights_version == version:
+            jobs.append(self._queue.popleft())
+        return jobs
+
+    def _give(self, worker: _Worker, jobs: list[Job]) -> None:
+        version = jobs[0].proposal.fidelity.weights_version
+        weights = None if version is None else self._publish(version)
+        self._start_call(worker, jobs, worker.actor.evaluate.remote([job.proposal for job in jobs], weights))
+
+    def _start_call(self, worker: _Worker, jobs: list[Job], call: Any) -> None:  # noqa: ANN401
+        worker.jobs, worker.since, worker.started_at = jobs, self._clock.seconds(), datetime.now(UTC)
+        worker.heard, worker.ping, worker.call = worker.since, None, call
+
+    def _gather(self, idle: list[_Worker], now: float) -> None:
+        """Start the phase that is next once all workers, or after a while those there, can take part."""
+        if self._gathering_since is None:
+            self._gathering_since = now
+        is_late = now - self._gathering_since > self._plan.gather_seconds
+        others_busy = any(worker.jobs for worker in self._workers)
+        if not idle or others_busy or (len(idle) < self._capacity and not is_late):
+            return
+        self._gathering_since = None
+        job = self._queue.popleft()
+        assert job.proposal.phase is not None
+        members = idle[: self._capacity]
+        del idle[:]
+        try:
+            address = ray.get(members[0].actor.address.remote(), timeout=self._plan.gather_seconds)
+        except RayError as error:
+            members[0].jobs = [job]
+            self._lose(members[0], FailureKind.LOST, error)
+            return
+        phase = job.proposal.phase
+        source = None if phase.source is None else self._publish(phase.source)
+        for rank, worker in enumerate(members):
+            group = Group(rank, len(members), address)
+            self._start_call(worker, [job], worker.actor.train.remote(job.proposal, source, group))
+            worker.in_group = True
+
+    def _publish(self, version: str) -> Weights:
+        """The version in the object store, put there once."""
+        if version not in self._published:
+            if self._store is None:
+                raise RunError("a proposal needs shared weights, and there is no pool to keep them")
+            while len(self._published) > 1:
+                self._published.pop(next(iter(self._published)))
+            self._published[version] = Weights(version, (ray.put(self._store.read_weights(version)),))
+        return self._published[version]
 
     def _discard(self, worker: _Worker) -> None:
         self._kill(worker)
@@ -193,21 +261,44 @@ class RayExecutor:
         if worker.node_id is None:
             worker.node_id, self._failed_starts = result.node_id, 0
             return
-        job, worker.job = worker.job, None
-        assert job is not None
-        self._ended.append(
-            Completion(
+        jobs, worker.jobs = worker.jobs, []
+        if worker.in_group:
+            self._took_part(worker, jobs[0], result)
+        else:
+            self._end(jobs, result.outcomes, worker, result)
+        if result.is_spent and worker in self._workers:
+            self._discard(worker)
+
+    def _took_part(self, worker: _Worker, job: Job, report: Report) -> None:
+        """A member of a group has done its part; the first one brings the weights, a failure ends the phase for all."""
+        worker.in_group = False
+        if isinstance(report.outcomes[0], Failure):
+            self._break_up()
+        elif report.weights is None:
+            return
+        else:
+            assert job.proposal.phase is not None
+            assert self._store is not None
+            self._store.write_weights(job.proposal.phase.version, report.weights)
+        self._end([job], report.outcomes, worker, report)
+
+    def _break_up(self) -> None:
+        """End the others of a group: without one of them they would wait for ever."""
+        for other in [worker for worker in self._workers if worker.in_group]:
+            self._discard(other)
+
+    def _end(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], worker: _Worker, report: Report) -> None:
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            completion = Completion(
                 trial_id=job.proposal.trial_id,
                 attempt=job.attempt,
-                outcome=result.outcome,
-                node=self._nodes.get(worker.node_id, worker.node_id),
-                device=result.device,
-                started_at=result.started_at,
-                finished_at=result.finished_at,
+                outcome=outcome,
+                node=self._nodes.get(worker.node_id or "", worker.node_id),
+                device=report.device,
+                started_at=report.started_at,
+                finished_at=report.finished_at,
             )
-        )
-        if result.is_spent:
-            self._discard(worker)
+            self._ended.append(completion)
 
     def _lose(self, worker: _Worker, kind: FailureKind, error: Exception | str) -> None:
         """A worker is gone, or as good as gone."""
@@ -217,21 +308,13 @@ class RayExecutor:
             self._fail(worker, kind, _first_line(error))
 
     def _fail(self, worker: _Worker, kind: FailureKind, message: str) -> None:
-        """End a worker and its job."""
+        """End a worker and its jobs."""
         self._discard(worker)
-        job = worker.job
-        if job is None:
-            return
-        self._ended.append(
-            Completion(
-                trial_id=job.proposal.trial_id,
-                attempt=job.attempt,
-                outcome=Failure(kind, message),
-                node=self._nodes.get(worker.node_id or "", worker.node_id),
-                started_at=worker.started_at,
-                finished_at=datetime.now(UTC),
-            )
-        )
+        if worker.in_group:
+            self._break_up()
+        now = datetime.now(UTC)
+        report = Report((), None, worker.started_at or now, now, is_spent=True)
+        self._end(worker.jobs, [Failure(kind, message)] * len(worker.jobs), worker, report)
 
     def _start_failed(self, worker: _Worker, error: Exception | str) -> None:
         self._discard(worker)
@@ -250,9 +333,11 @@ class RayExecutor:
 
     def _end_overdue(self) -> None:
         now, limit = self._clock.seconds(), self._plan.timeout_seconds
-        for worker in [worker for worker in self._workers if worker.job is not None]:
+        for worker in [worker for worker in self._workers if worker.jobs]:
+            if worker not in self._workers:
+                continue  # ended with its group
             self._hear(worker, now)
-            if limit is not None and now - worker.since > limit:
+            if limit is not None and not worker.in_group and now - worker.since > limit:
                 self._fail(worker, FailureKind.TIMEOUT, f"took longer than workers.timeout_seconds {limit:g}")
             elif now - worker.heard > self._plan.silent_seconds:
                 self._fail(worker, FailureKind.LOST, f"no sign of life for {now - worker.heard:.0f} s")
@@ -286,7 +371,8 @@ class RayExecutor:
         dead = {node["NodeID"] for node in nodes if not node["Alive"]}
         self._capacity = self._plan.count or max(1, sum(self._fits(node["Resources"]) for node in alive))
         for worker in [worker for worker in self._workers if worker.node_id in dead]:
-            self._fail(worker, FailureKind.LOST, "the node died")
+            if worker in self._workers:  # not ended with its group
+                self._fail(worker, FailureKind.LOST, "the node died")
         self._warn_of_waiting(now)
 
     def _warn_of_waiting(self, now: float) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
+from nao_ray.evaluators.base import SharedEvaluator
 from nao_ray.pool import Pool, refuse_changes
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Executor, SerialExecutor
@@ -118,7 +119,7 @@ def _search(config: RunConfig, pool: Pool, listener: Listener, in_process: bool)
 
 def _in_process(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
     proposer = stack.enter_context(closing(LocalProposer(config.make_strategy(), pool.log())))
-    return proposer, stack.enter_context(closing(SerialExecutor(config.make_evaluator())))
+    return proposer, stack.enter_context(closing(SerialExecutor(config.make_evaluator(), weights=pool)))
 
 
 def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
@@ -127,16 +128,17 @@ def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, 
     from nao_ray.service.executor import RayExecutor, WorkerPlan
     from nao_ray.service.proposer import RayProposer
 
-    workers, text = config.workers, config.to_yaml()
+    workers, text, evaluator = config.workers, config.to_yaml(), config.make_evaluator()
     stack.enter_context(ray_session(workers))
     plan = WorkerPlan(
         count=None if workers.count == "auto" else workers.count,
         cpus=workers.cpus,
         gpus=workers.gpus,
         timeout_seconds=workers.timeout_seconds,
+        at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
     )
     proposer = stack.enter_context(closing(RayProposer(StrategyFactory(text), pool.log)))
-    return proposer, stack.enter_context(closing(RayExecutor(EvaluatorFactory(text), plan)))
+    return proposer, stack.enter_context(closing(RayExecutor(EvaluatorFactory(text), plan, weights=pool)))
 
 
 @contextmanager

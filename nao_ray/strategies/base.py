@@ -54,19 +54,20 @@ class Strategy(ABC, Generic[C]):
             draft = self.propose(k, rng.child(self.seed, "proposal", k))
             if draft is None:
                 break
-            genotype = self.space.canonical(draft.genotype)
             proposal = replace(
-                draft,
-                genotype=genotype,
-                tokens=tuple(self.space.encode(genotype).tolist()),
+                draft if draft.phase is not None else self._of_architecture(draft),
                 trial_id=k,
                 seed=rng.child_seed(self.seed, "trial", k),
-                fidelity=self.fidelity,
                 asked_after=self.num_told,
             )
             self._note_asked(proposal)
             proposals.append(proposal)
         return proposals
+
+    def _of_architecture(self, draft: Proposal) -> Proposal:
+        genotype = self.space.canonical(draft.genotype)
+        fidelity = self.fidelity if draft.fidelity == Fidelity() else draft.fidelity
+        return replace(draft, genotype=genotype, tokens=tuple(self.space.encode(genotype).tolist()), fidelity=fidelity)
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Finished trials, in the order of their `log_index`; failed ones too."""
@@ -98,7 +99,8 @@ class Strategy(ABC, Generic[C]):
 
     def _note_asked(self, proposal: Proposal) -> None:
         self.num_asked = proposal.trial_id + 1
-        self.visited.add(proposal.genotype.key)
+        if proposal.phase is None:
+            self.visited.add(proposal.genotype.key)
         self.note_asked(proposal)
 
     _TRIES = 1000  # samples before a space counts as used up

@@ -154,7 +154,7 @@ def test_workers_that_cannot_start_end_the_run_with_the_reason(start):
 def test_wait_returns_when_something_else_is_ready(start):
     executor = start({0: "sleep 3"}, count=1)
     submit(executor, 0)
-    while not any(worker.job for worker in executor._workers):
+    while not any(worker.jobs for worker in executor._workers):
         executor.wait(0.1)
     begin = time.monotonic()
     assert executor.wait(None, [ray.put(1)]) == []
