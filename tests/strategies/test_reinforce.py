@@ -6,7 +6,8 @@ import torch
 
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
-from nao_ray.strategies.reinforce import Reinforce, ReinforceConfig
+from nao_ray.strategies._reinforce_config import ReinforceConfig
+from nao_ray.strategies.reinforce import Reinforce
 from nao_ray.trial import Fidelity, Measurement, Proposal, Trial
 from tests.strategies._search import check_restored, search
 
@@ -17,7 +18,7 @@ def strategy(space=None, seed=0, **settings):
 
 def test_the_first_policy_is_uniform_over_legal_tokens():
     for space in (NasBench201(), NaoCnnSmall()):
-        policy = strategy(space).probabilities
+        policy = strategy(space).policy.probabilities
         legal = space.token_mask
         uniform = legal / legal.sum(axis=1, keepdims=True)
         np.testing.assert_allclose(policy, uniform, atol=3e-3)
@@ -27,7 +28,7 @@ def test_the_first_policy_is_uniform_over_legal_tokens():
 def test_updates_are_those_of_torchs_adam_on_the_policy_loss():
     space = NasBench201()
     mine = strategy(space, learning_rate=0.05, baseline_decay=0.8)
-    logits = torch.tensor(mine._logits[:, 1:], requires_grad=True)
+    logits = torch.tensor(mine.policy.logits[:, 1:], requires_grad=True)
     optimizer = torch.optim.Adam([logits], lr=0.05)
     draw, total, weight = np.random.default_rng(3), 0.0, 0.0
     for k in range(30):
@@ -39,27 +40,27 @@ def test_updates_are_those_of_torchs_adam_on_the_policy_loss():
         optimizer.zero_grad()
         (-log_prob * (score - total / weight)).sum().backward()
         optimizer.step()
-    np.testing.assert_allclose(mine.probabilities[:, 1:], torch.softmax(logits, 1).detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(mine.policy.probabilities[:, 1:], torch.softmax(logits, 1).detach().numpy(), rtol=1e-6)
 
 
 def test_it_learns_which_operation_is_good():
     space = NasBench201()
     mine = strategy(space, learning_rate=0.1)
     conv = space.ops.index("nor_conv_3x3") + 1
-    before = mine.probabilities[:, conv].mean()
+    before = mine.policy.probabilities[:, conv].mean()
     for _ in range(150):
         (proposal,) = mine.ask(1)
         share = float(np.mean(np.array(proposal.tokens) == conv))
         mine.tell([Trial(proposal=proposal).complete(Measurement(valid_accuracy=share))])
     assert before == pytest.approx(0.2, abs=0.01)
-    assert mine.probabilities[:, conv].mean() > 0.5
+    assert mine.policy.probabilities[:, conv].mean() > 0.5
 
 
 def test_failed_trials_teach_nothing():
     mine = strategy()
-    before = mine.probabilities
+    before = mine.policy.probabilities
     search(mine, 20, fails=lambda k: True)
-    np.testing.assert_array_equal(mine.probabilities, before)
+    np.testing.assert_array_equal(mine.policy.probabilities, before)
 
 
 @pytest.mark.parametrize("in_flight", [1, 4])
