@@ -50,7 +50,7 @@ class LstmConfig(BaseModel):
     """Sequences drawn for one update; the gradient is their mean."""
     entropy_weight: float = Field(default=1e-4, ge=0)
     """Of the entropy that is added to a score, in nats per sequence."""
-    baseline_decay: float = Field(default=0.99, ge=0, lt=1)
+    baseline_decay: float = Field(default=0.9, ge=0, lt=1)
     """Of the moving average of the rewards, per sequence."""
     baseline_start: Literal["zero", "first_reward"] = "first_reward"
     """`zero`, as published: until about 1 / (1 - decay) sequences were scored, everything drawn is encouraged."""
