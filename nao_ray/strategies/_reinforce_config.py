@@ -47,8 +47,8 @@ class ReinforceConfig(StrategyConfig):
     """Settings of `Reinforce`; the preset gives what is not set."""
 
     preset: Literal["default", "enas_macro", "enas_micro"] = "default"
-    """ENAS's: the values of the published scripts, meant for thousands of cheap evaluations with shared weights. Entropy
-    and skip penalty are exact; the published ones are macro's `lstm: {entropy: sampled, skip_penalty: sigmoid}`."""
+    """ENAS's: the values of the published scripts, meant for thousands of cheap evaluations with shared weights;
+    entropy and skip penalty are exact, macro's own are `lstm: {entropy: sampled, skip_penalty: sigmoid}`."""
     policy: Literal["independent", "lstm"] = "independent"
     """`independent`: one softmax per token position; `lstm`: each choice depends on those before it, as in ENAS."""
     learning_rate: float = Field(default=0.2, gt=0)
