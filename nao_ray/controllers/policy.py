@@ -154,7 +154,8 @@ class LstmPolicy(nn.Module, ABC):
         assert tokens.shape[1] == len(self.mask), tokens.shape
         assert self.mask[np.arange(len(self.mask)), tokens].all(), "a token is illegal at its position"
         given = torch.from_numpy(tokens)
-        return self._run(Decisions(self.mask, self.config, given, given))
+        with one_thread():
+            return self._run(Decisions(self.mask, self.config, given, given))
 
     def _run(self, decisions: Decisions) -> Draws:
         penalty = self.walk(decisions)
