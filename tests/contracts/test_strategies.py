@@ -22,6 +22,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"predictor": "mlp", "mode": "steady", "seeds": 6, "round_size": 5, "fit": {"steps": 5}, "warm_start": True},
     ],
     "regularized_evolution": [{"population": 8, "sample": 3}],
+    "reinforce": [{}, {"policy": "lstm", "lstm": {"num_aggregate": 5, "learning_rate": 0.1}}],
 }
 CASES = [(name, settings) for name in registry.names("strategy") for settings in SETTINGS.get(name, [{}])]
 IDS = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]

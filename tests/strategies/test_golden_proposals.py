@@ -18,6 +18,7 @@ FILE = Path(__file__).parents[1] / "golden" / "proposals.json"
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "random_search": ("random_search", {}),
     "regularized_evolution": ("regularized_evolution", {"population": 4, "sample": 2}),
+    "reinforce": ("reinforce", {}),
     "nao, mlp": ("nao", {"predictor": "mlp", "mode": "rounds", "seeds": 5, "round_size": 4, "fit": {"steps": 30}}),
     "nao, gp": ("nao", {"seeds": 5, "pretraining": {"steps": 60, "genotypes": 100}}),
 }
