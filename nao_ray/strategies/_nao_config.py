@@ -65,7 +65,7 @@ class NaoConfig(StrategyConfig):
     and a decoder that were pretrained without scores."""
     mode: Literal["rounds", "steady"] = "steady"
     """`rounds` as the paper: the next round when the last is final; `steady`: a new fit every `refit_every` results."""
-    seeds: int = Field(default=10, ge=2)
+    seeds: int = Field(default=3, ge=2)
     """Random architectures before the first fit."""
     seed_genotypes: tuple[str, ...] = ()
     """Texts or published names to start from; random ones fill up to `seeds`."""

@@ -4,45 +4,60 @@ import numpy as np
 import torch
 
 from nao_ray import rng
-from nao_ray.controllers.gp import GaussianProcess, median_distance, normal_scores
+from nao_ray.controllers.gp import LENGTHS, NOISES, GaussianProcess, median_distance, normal_scores
 
 
-def test_posterior_is_the_textbook_formula() -> None:
+def kernel(a: np.ndarray, b: np.ndarray, length: float) -> np.ndarray:
+    return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * length**2))
+
+
+def textbook(
+    x: np.ndarray, y: np.ndarray, z: np.ndarray, length: float, noise: float
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Log marginal likelihood, posterior mean and covariance at z."""
+    cov = kernel(x, x, length) + noise * np.eye(len(x))
+    likelihood = -0.5 * y @ np.linalg.solve(cov, y) - 0.5 * np.linalg.slogdet(cov)[1]
+    inverse = np.linalg.inv(cov)
+    cross = kernel(z, x, length)
+    return likelihood, cross @ inverse @ y, kernel(z, z, length) - cross @ inverse @ cross.T
+
+
+def mixed(x: np.ndarray, y: np.ndarray, z: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of the mixture over the grid, what is improbable left out."""
+    members = [textbook(x, y, z, length * unit, noise) for length in LENGTHS for noise in NOISES]
+    weights = np.exp(np.array([m[0] for m in members]) - max(m[0] for m in members))
+    weights = np.where(weights / weights.sum() < 0.02, 0, weights)
+    weights /= weights.sum()
+    mean = sum(w * m for w, (_, m, _) in zip(weights, members, strict=True))
+    spread = [w * (c + np.outer(m - mean, m - mean)) for w, (_, m, c) in zip(weights, members, strict=True)]
+    return mean, sum(spread)
+
+
+def test_posterior_is_the_textbook_formula_averaged_over_length_and_noise() -> None:
     generator = rng.child(0, "gp")
     x, z = generator.normal(size=(12, 3)), generator.normal(size=(5, 3))
     y = np.sin(x).sum(axis=1)
-    gp = GaussianProcess(torch.from_numpy(x), torch.from_numpy(y), unit=1.0)
+    gp = GaussianProcess(torch.from_numpy(x), torch.from_numpy(y), unit=1.3)
+    expected_mean, expected_covariance = mixed(x, y, z, 1.3)
     mean, deviation = gp.posterior(torch.from_numpy(z))
-
-    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / (2 * gp.length**2))
-
-    def likelihood(noise: float) -> float:
-        cov = kernel(x, x) + noise * np.eye(12)
-        return -0.5 * y @ np.linalg.solve(cov, y) - 0.5 * np.linalg.slogdet(cov)[1] - 6 * np.log(2 * np.pi)
-
-    noise = max((0.003, 0.03, 0.1, 0.3), key=likelihood)
-    assert np.isclose(gp.log_likelihood, likelihood(noise))
-    inverse = np.linalg.inv(kernel(x, x) + noise * np.eye(12))
-    assert np.allclose(mean.numpy(), kernel(z, x) @ inverse @ y)
-    variance = 1 - np.einsum("ij,jk,ik->i", kernel(z, x), inverse, kernel(z, x))
-    assert np.allclose(deviation.numpy(), np.sqrt(variance))
+    assert np.allclose(mean.numpy(), expected_mean)
+    assert np.allclose(deviation.numpy(), np.sqrt(np.diag(expected_covariance)))
+    mean, covariance = gp.joint(torch.from_numpy(z))
+    assert np.allclose(mean.numpy(), expected_mean)
+    assert np.allclose(covariance.numpy(), expected_covariance)
 
 
 def test_left_out_predictions_are_those_of_a_process_without_the_observation() -> None:
     generator = rng.child(2, "gp")
-    x = torch.from_numpy(generator.normal(size=(9, 2)))
-    y = torch.from_numpy(generator.normal(size=9))
-    gp = GaussianProcess(x, y, unit=1.0)
-
-    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return torch.exp(-(torch.cdist(a, b) ** 2) / (2 * gp.length**2))
-
+    x, y = generator.normal(size=(9, 2)), generator.normal(size=9)
+    gp = GaussianProcess(torch.from_numpy(x), torch.from_numpy(y), unit=1.0)
+    members = [(length, noise, textbook(x, y, x, length, noise)[0]) for length in LENGTHS for noise in NOISES]
+    weights = np.exp(np.array([likelihood for *_, likelihood in members]))
+    weights = np.where(weights / weights.sum() < 0.02, 0, weights)
     for i in range(9):
-        others = [j for j in range(9) if j != i]
-        cov = kernel(x[others], x[others]) + gp.noise * torch.eye(8)
-        expected = kernel(x[i : i + 1], x[others]) @ torch.linalg.solve(cov, y[others])
-        assert torch.isclose(gp.left_out()[i], expected[0], rtol=1e-6)
+        others = np.arange(9) != i
+        each = [textbook(x[others], y[others], x[i : i + 1], length, noise)[1][0] for length, noise, _ in members]
+        assert np.isclose(gp.left_out()[i], np.average(each, weights=weights), rtol=1e-6)
 
 
 def test_spread_grows_away_from_the_observations_and_has_a_gradient() -> None:
