@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from nao_ray.errors import ConfigError
 from nao_ray.networks.cells_201 import CellStack
 from nao_ray.networks.ops import OpOptions
-from nao_ray.networks.stacks import ImageStack, Stack, StackConfig
+from nao_ray.networks.stacks import LAYOUTS, ImageStack, Stack, StackConfig
 from nao_ray.spaces.base import ArchGraph
 
 
@@ -43,7 +43,7 @@ def input_shape(network: str, in_channels: int | None = None, image_size: int | 
     Raises:
         ConfigError: the network is unknown.
     """
-    defaults = _defaults(network)
+    defaults = network_defaults(network)
     size = defaults.image_size if image_size is None else image_size
     return defaults.in_channels if in_channels is None else in_channels, size, size
 
@@ -56,6 +56,7 @@ def build(
     channels: int | None = None,
     num_classes: int | None = None,
     auxiliary: bool = False,
+    layout: str = "final",
     in_channels: int | None = None,
     image_size: int | None = None,
     dropout: float = 0.0,
@@ -74,6 +75,8 @@ def build(
         channels: F >= 1, even where a cell halves it.
         num_classes: >= 1.
         auxiliary: with the auxiliary head after the second reduction, active in training mode; NAS-Bench-201 has none.
+        layout: `final`, or `supernet`: every cell ends in ReLU, conv 1x1, BN to its C channels, as in the shared
+            supernet (`networks/supernet.py`).
         in_channels: of the images.
         image_size: smallest side of the images, in pixels; checked only, the network takes any.
         dropout: probability of dropping a pooled feature, in [0, 1).
@@ -85,7 +88,7 @@ def build(
     Raises:
         ConfigError: an unknown network or operation, or a value out of range.
     """
-    defaults = _defaults(network)
+    defaults = network_defaults(network)
     if graph.skeleton == "nas_bench_201":
         defaults = _defaults_201(defaults, network)
     config = StackConfig(
@@ -98,11 +101,14 @@ def build(
         dropout=dropout,
         drop_path=drop_path,
         drop_path_identity=drop_path_identity,
+        layout=layout,
         relu_before_head=relu_before_head,
         ops=OpOptions(count_padding=count_padding),
     )
-    _check(config, network, defaults.image_size if image_size is None else image_size)
+    check(config, network, defaults.image_size if image_size is None else image_size)
     if graph.skeleton == "nas_bench_201":
+        if layout != "final":
+            raise ConfigError(f"a cell of NAS-Bench-201 has no layout {layout}; its network is always final")
         return CellStack(graph, config)
     roles = dict(graph.cells)
     if set(roles) != {"normal", "reduction"} or any(cell.inputs != 2 for cell in roles.values()):
@@ -119,13 +125,25 @@ def _defaults_201(defaults: NetworkDefaults, network: str) -> NetworkDefaults:
     return replace(defaults, cells_per_stage=cells_per_stage, channels=channels)
 
 
-def _defaults(network: str) -> NetworkDefaults:
+def network_defaults(network: str) -> NetworkDefaults:
+    """Those of a network's name.
+
+    Raises:
+        ConfigError: the network is unknown.
+    """
     if network not in NETWORKS:
         raise ConfigError(f"no network is named {network!r}; known: {', '.join(NETWORKS)}")
     return NETWORKS[network]
 
 
-def _check(config: StackConfig, network: str, image_size: int) -> None:
+def check(config: StackConfig, network: str, image_size: int) -> None:
+    """Refuse values that no network can have.
+
+    Raises:
+        ConfigError: a value is out of range, or `layout` is unknown.
+    """
+    if config.layout not in LAYOUTS:
+        raise ConfigError(f"network {network} has no layout {config.layout!r}; choose one of {', '.join(LAYOUTS)}")
     for name in ("cells_per_stage", "channels", "num_classes", "in_channels"):
         if getattr(config, name) < 1:
             raise ConfigError(f"network {network}: {name} must be at least 1, got {getattr(config, name)}")
