@@ -202,10 +202,10 @@ class BaseCell(nn.Module):
         states = wiring.compute(inputs, keep, drop_identity=drop_identity)
         reducers = {int(state): op for state, op in self.reducers.items() if isinstance(op, Operation)}
         loose = [states[i].read(reducers[i]) if i in reducers else states[i].value for i in wiring.graph.output]
-        return self._join(loose, wiring.graph.output)
+        return self.join(loose, wiring.graph.output)
 
     @abstractmethod
-    def _join(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:
+    def join(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:
         """The cell's output; `which`: ids of the states `loose`, ``[B, C, H, W]`` each."""
 
 
@@ -232,7 +232,7 @@ class Cell(BaseCell):
         self.out_channels = channels if project else width
         self.wiring = Wiring(graph, nodes)
 
-    def _join(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:
+    def join(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:
         if self.projection is None:
             return torch.cat(loose, dim=1)
         out: Tensor = self.projection(rectified_concat(loose))

@@ -182,9 +182,9 @@ class ImageSkeleton(Stack):
     def _cells(self) -> list[BaseCell]:
         return [cell for cell in self.cells if isinstance(cell, BaseCell)]
 
-    def _head(self, last: State) -> Tensor:
+    def head(self, x: Tensor) -> Tensor:
         """``[B, c, H, W]`` -> logits ``[B, K]``."""
-        x = last.rectified if self.config.relu_before_head else last.value
+        x = F.relu(x) if self.config.relu_before_head else x
         logits: Tensor = self.classifier(F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training))
         return logits
 
@@ -198,7 +198,7 @@ class ImageSkeleton(Stack):
             states = (states[1], cell(states, wiring, keep, drop_identity=dropped, overwrite=overwrite))
             if self.training and self.auxiliary is not None and index == self.last_reduction:
                 auxiliary = self.auxiliary(states[1].rectified)
-        logits = self._head(states[1])
+        logits = self.head(states[1].value)
         return logits if auxiliary is None else (logits, auxiliary)
 
 

@@ -84,7 +84,7 @@ class SharedCell(BaseCell):
         """``[C, n C, 1, 1]``: the blocks of n states."""
         return torch.cat([self.blocks[state] for state in which], dim=1)
 
-    def _join(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:
+    def join(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:
         out = nn.functional.conv2d(rectified_concat(loose), self.projection(which))
         return batch_norm(self.norm, out)
 
