@@ -148,8 +148,8 @@ def copy_shared_parameters(source: Supernet, target: PlainSupernet) -> None:
         for place, op in mine.nodes.named_modules():
             if isinstance(op, SharedSepConv | SharedIdentity):
                 node, slot, name = place.split(".")
-                held = (op.weights if isinstance(op, SharedSepConv) else op.reducers).children()
-                pairs += [(each, theirs.operation(int(node), int(slot), at, name)) for at, each in enumerate(held)]
+                sources = (op.weights if isinstance(op, SharedSepConv) else op.reducers).children()
+                pairs += [(each, theirs.operation(int(node), int(slot), at, name)) for at, each in enumerate(sources)]
     with torch.no_grad():
         for held, given in pairs:
             for value, new in zip(held.parameters(), given.parameters(), strict=True):

@@ -148,23 +148,27 @@ class SharedTrainer:
         with autocast, rng.torch_seeded(self.seed, self._purpose("dropout"), step):
             loss = training_loss(self.net(inputs, graph), labels, recipe)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._update(self.net.used_parameters(graph), (step - start + 0.5) / total)
+        warm = (step + 0.5) / (self.steps_per_epoch * recipe.warmup_epochs) if recipe.warmup_epochs else 1.0
+        self.update(self.net.used_parameters(graph), self._rate((step - start + 0.5) / total) * min(warm, 1.0))
         return loss.detach()
 
     def _purpose(self, name: str) -> str:
         return f"{name} of worker {self._shard.rank}"
 
-    def _update(self, used: Parameters, progress: float) -> None:
-        """Clip and move the parameters used, then forget their gradients."""
+    def _rate(self, progress: float) -> float:
+        """Learning rate at a share of a period."""
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.recipe.lr_end + (self.recipe.lr - self.recipe.lr_end) * cosine
+
+    def update(self, used: Parameters, rate: float) -> None:
+        """Put the workers' gradients together, clip and move the parameters used, then forget their gradients."""
         recipe = self.recipe
         if self._reduce is not None:
             used = self._reduce(used)
         moved = {name: parameter for name, parameter in used.items() if parameter.grad is not None}
-        parameters = list(moved.values())
+        parameters: list[Tensor] = list(moved.values())
         if recipe.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, recipe.clip_norm, foreach=True)
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
-        rate = recipe.lr_end + (recipe.lr - recipe.lr_end) * cosine
         for name, parameter in moved.items():
             if name not in self._momentum:
                 self._momentum[name] = torch.zeros_like(parameter)
@@ -177,7 +181,7 @@ class SharedTrainer:
             if recipe.nesterov:
                 torch._foreach_add_(gradients, momentum, alpha=recipe.momentum)
             torch._foreach_add_(parameters, gradients if recipe.nesterov else momentum, alpha=-rate)
-        for parameter in parameters:
+        for parameter in moved.values():
             parameter.grad = None
 
     # -- one-shot scores ------------------------------------------------------------------------------------------
@@ -192,7 +196,7 @@ class SharedTrainer:
         """
         valid, device = self.data.valid, self.data.device
         order = torch.randperm(len(valid), generator=rng.torch_generator(self.seed, "one-shot validation")).to(device)
-        chosen = [part for part in order.split(batch)[:batches] if len(part) > 1 or len(order) == 1]
+        chosen = [part for part in torch.split(order, batch)[:batches] if len(part) > 1 or len(order) == 1]
         correct = torch.zeros(len(graphs), dtype=torch.int64, device=device)
         loss = torch.zeros(len(graphs), device=device)
         with torch.autocast(device.type, torch.bfloat16) if self._bfloat16 else nullcontext():
