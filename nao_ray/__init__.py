@@ -25,11 +25,13 @@ def build_network(
     num_classes: int | None = None,
     auxiliary: bool = False,
     dialect: str | None = None,
+    plain_separable: bool = False,
 ) -> nn.Module:
     """A genotype as a stand-alone network.
 
     In evaluation mode a call on ``[B, C, H, W]`` returns logits ``[B, num_classes]``; in training mode, with
-    `auxiliary`, a pair of logits, the auxiliary head's second.
+    `auxiliary`, a pair of logits, the auxiliary head's second. `plain_separable`: ENAS's macro network has ordinary
+    convolutions for separable ones, as the released code builds it.
 
     Raises:
         GenotypeError: the genotype cannot be read in this space.
@@ -38,7 +40,7 @@ def build_network(
     from nao_ray import registry
     from nao_ray.networks.derived import build
 
-    search_space = registry.load("space", space)()
+    search_space = registry.load("space", space).for_text(genotype)
     graph = search_space.lower(search_space.parse(genotype, dialect))
     return build(
         graph,
@@ -47,4 +49,5 @@ def build_network(
         channels=channels,
         num_classes=num_classes,
         auxiliary=auxiliary,
+        plain_separable=plain_separable,
     )

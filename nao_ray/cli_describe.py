@@ -67,7 +67,7 @@ def find_space(name: str | None, genotype: str) -> SearchSpace[Any]:
         if home is None:
             raise ConfigError(f"--space is missing: one of {', '.join(registry.names('space'))}")
         name = home
-    space: SearchSpace[Any] = registry.load("space", name)()
+    space: SearchSpace[Any] = registry.load("space", name).for_text(genotype)
     if home is not None and genotype.strip() not in space.published:
         raise GenotypeError(f"{genotype.strip()} is not in space {name}: it belongs to {home}; use --space {home}")
     return space
@@ -85,7 +85,8 @@ def published_home(genotype: str) -> str | None:
 
 def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
     canonical = space.canonical(genotype)
-    return next((name for name in space.published if space.canonical(space.parse(name)) == canonical), None)
+    homes = {name: space.for_text(name) for name in space.published}
+    return next((name for name, home in homes.items() if home.canonical(home.parse(name)) == canonical), None)
 
 
 def _facts(

@@ -160,6 +160,8 @@ def test_a_preset_is_found_by_name_and_a_file_comes_first():
         (["describe", "NAONet-A", "--channels", "many"], "--channels"),
         (["describe", "NAONet-A", "--channels", "0"], "--channels"),
         (["describe", "NAONet-A", "--svg", "no/folder/x.svg"], "cannot write"),
+        (["describe", "ENAS-micro", "--network", "imagenet"], "enas_micro has no network imagenet"),
+        (["describe", "DARTS_V2"], "there is no network for darts cells yet"),
         (["describe"], "GENOTYPE"),
         (["search"], "CONFIG"),
         (["frobnicate"], "No such command"),
@@ -227,6 +229,18 @@ def test_describe_draws(call):
     assert "7,026,850" in done.out
     assert "sep conv 5\u00d75 of c(k-1)" in done.out
     assert ElementTree.fromstring(Path("v2.svg").read_text()).tag.endswith("svg")
+
+
+def test_describe_the_networks_of_enas(call):
+    micro = json.loads(call("describe", "ENAS-micro", "--svg", "micro.svg", "--json").out)
+    assert (micro["num_params"], micro["num_params_auxiliary"]) == (3_894_372, 494_848)
+    assert (micro["published"], micro["cells_per_stage"], micro["channels"]) == ("ENAS-micro", 5, 36)
+    assert Path("micro.svg").read_text().count(">concat<") == 2
+    macro = json.loads(call("describe", "ENAS-macro", "--json").out)
+    assert (macro["published"], macro["cells_per_stage"], macro["channels"]) == ("ENAS-macro", 8, 96)
+    assert macro["num_params"] < 42_559_392, "its separable convolutions are separable"
+    small = json.loads(call("describe", "0 1 0 2 0 1", "--space", "enas_macro", "--network", "small", "--json").out)
+    assert (small["published"], small["cells_per_stage"], small["loose_ends"]) == (None, 1, {"network": [3]})
 
 
 # -- pool and report ----------------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def test_named_presets_benches_and_components_exist():
     assert set(re.findall(r"`(\w+)`", named)) == presets
     assert set(re.findall(r"nao-ray bench (\w+)", README)) == set(cli_bench.names())
     spaces = re.search(r"^space: .*$", README, flags=re.MULTILINE)[0]
-    assert set(re.findall(r"\bna[os]_\w+", spaces)) == set(registry.names("space"))
+    assert set(re.findall(r"\b(?:na[os]|darts|enas)_\w+", spaces)) == set(registry.names("space"))
 
 
 def test_changelog_has_the_form():

@@ -156,12 +156,14 @@ class BaseCell(nn.Module):
     def __init__(self, place: Place) -> None:
         super().__init__()
         self.place = place
+        self.calibrators = nn.ModuleList(self.make_calibrators(place))
+
+    @staticmethod
+    def make_calibrators(place: Place) -> list[Operation]:
+        """What brings both inputs to C channels and one size."""
         before, last = place.inputs
-        calibrators: list[Operation] = [
-            RectifiedReduce(before, place.channels) if place.shrink else _calibrator(before, place.channels),
-            _calibrator(last, place.channels),
-        ]
-        self.calibrators = nn.ModuleList(calibrators)
+        first = RectifiedReduce(before, place.channels) if place.shrink else _calibrator(before, place.channels)
+        return [first, _calibrator(last, place.channels)]
 
     def forward(
         self,

@@ -1,7 +1,8 @@
 """An arch graph as a stand-alone network with weights of its own.
 
 Defaults are the published ones (Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233; NAO_pytorch V1): CIFAR with
-N = 6, F = 36, ImageNet with N = 4, F = 42. `small` is ours, for 8x8 to 28x28 grey images.
+N = 6, F = 36, ImageNet with N = 4, F = 42. `small` is ours, for 8x8 to 28x28 grey images. The skeleton of an arch graph
+says which stack repeats its cells; stacks other than NAO's have one stem and sizes of their own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from dataclasses import dataclass, replace
 
 from nao_ray.errors import ConfigError
 from nao_ray.networks.cells_201 import CellStack
+from nao_ray.networks.enas_macro import STAGES, MacroStack
+from nao_ray.networks.enas_micro import MicroStack
 from nao_ray.networks.ops import OpOptions
 from nao_ray.networks.stacks import LAYOUTS, ImageStack, Stack, StackConfig
 from nao_ray.spaces.base import ArchGraph
@@ -33,8 +36,17 @@ NETWORKS = {
     "imagenet": NetworkDefaults("imagenet", 4, 42, 1000, 3, 224),
     "small": NetworkDefaults("cifar", 1, 16, 10, 1, 28),
 }
-_SIZES_201 = {"cifar10": (5, 16), "cifar100": (5, 16), "small": (1, 16)}
-"""N and F of NAS-Bench-201 (arXiv 2001.00326, section 2.1); `small` is ours."""
+_STACKS: dict[str, type[ImageStack | CellStack | MacroStack]] = {
+    "nao": ImageStack,
+    "nas_bench_201": CellStack,
+    "enas_micro": MicroStack,
+    "enas_macro": MacroStack,
+}
+_SIZES = {  # N and F by skeleton and network; every `small` is ours
+    "nas_bench_201": {"cifar10": (5, 16), "cifar100": (5, 16), "small": (1, 16)},  # arXiv 2001.00326, section 2.1
+    "enas_micro": {"cifar10": (5, 36), "cifar100": (5, 36), "small": (1, 16)},  # the final script: 15 + 2 layers
+    "enas_macro": {"cifar10": (8, 96), "cifar100": (8, 96), "small": (4, 16)},  # F; N is the genotype's
+}
 
 
 def input_shape(network: str, in_channels: int | None = None, image_size: int | None = None) -> tuple[int, int, int]:
@@ -64,19 +76,21 @@ def build(
     count_padding: bool = True,
     relu_before_head: bool = False,
     drop_path_identity: bool = False,
+    plain_separable: bool = False,
 ) -> Stack:
     """A network with fresh weights, drawn from torch's global generator (`rng.torch_seeded`).
 
     Args:
-        graph: normal and reduction cell of two inputs each, or the cell of NAS-Bench-201.
+        graph: normal and reduction cell of two inputs each, the cell of NAS-Bench-201, or ENAS's macro network.
         network: `cifar10`, `cifar100`, `imagenet` or `small`; gives the stem and the defaults of the next three.
-            NAS-Bench-201 has one stem and no `imagenet`.
-        cells_per_stage: N >= 1.
+            Only NAO's stack has an `imagenet`.
+        cells_per_stage: N >= 1; ENAS's macro network has the layers of its genotype, whatever this says.
         channels: F >= 1, even where a cell halves it.
         num_classes: >= 1.
-        auxiliary: with the auxiliary head after the second reduction, active in training mode; NAS-Bench-201 has none.
-        layout: `final`, or `supernet`: every cell ends in ReLU, conv 1x1, BN to its C channels, as in the shared
-            supernet (`networks/supernet.py`).
+        auxiliary: with the auxiliary head after the second reduction, active in training mode; NAS-Bench-201 and ENAS's
+            macro network have none.
+        layout: `final`, or `supernet`: every cell of NAO's stack ends in ReLU, conv 1x1, BN to its C channels, as in
+            the shared supernet (`networks/supernet.py`).
         in_channels: of the images.
         image_size: smallest side of the images, in pixels; checked only, the network takes any.
         dropout: probability of dropping a pooled feature, in [0, 1).
@@ -84,13 +98,14 @@ def build(
         count_padding: ``*_padded`` and 2x2 pools see the zeros around the map, as the published networks do.
         relu_before_head: rectify before the global pool (the PyTorch code does not).
         drop_path_identity: drop identity edges too.
+        plain_separable: ENAS's macro network builds separable convolutions as ordinary ones, as its code does.
 
     Raises:
-        ConfigError: an unknown network or operation, or a value out of range.
+        ConfigError: an unknown network, skeleton or operation, or a value out of range.
     """
-    defaults = network_defaults(network)
-    if graph.skeleton == "nas_bench_201":
-        defaults = _defaults_201(defaults, network)
+    defaults = network_defaults(network, graph)
+    if graph.skeleton == "enas_macro":
+        cells_per_stage = len(graph.cell("network").nodes) // STAGES
     config = StackConfig(
         stem=defaults.stem,
         cells_per_stage=defaults.cells_per_stage if cells_per_stage is None else cells_per_stage,
@@ -103,37 +118,38 @@ def build(
         drop_path_identity=drop_path_identity,
         layout=layout,
         relu_before_head=relu_before_head,
+        plain_separable=plain_separable,
         ops=OpOptions(count_padding=count_padding),
     )
     check(config, network, defaults.image_size if image_size is None else image_size)
-    if graph.skeleton == "nas_bench_201":
-        if layout != "final":
-            raise ConfigError(f"a cell of NAS-Bench-201 has no layout {layout}; its network is always final")
-        return CellStack(graph, config)
-    roles = dict(graph.cells)
-    if set(roles) != {"normal", "reduction"} or any(cell.inputs != 2 for cell in roles.values()):
+    if layout != "final" and graph.skeleton != "nao":
+        raise ConfigError(f"{graph.skeleton} has no layout {layout}; its network is always final")
+    stack, roles = _STACKS[graph.skeleton], dict(graph.cells)
+    repeats_cells = issubclass(stack, ImageStack)
+    if repeats_cells and (set(roles) != {"normal", "reduction"} or any(cell.inputs != 2 for cell in roles.values())):
         raise ConfigError(
             f"network {network} repeats a normal and a reduction cell of two inputs, got cells {', '.join(roles)}"
         )
-    return ImageStack(graph, config)
+    return stack(graph, config)
 
 
-def _defaults_201(defaults: NetworkDefaults, network: str) -> NetworkDefaults:
-    if network not in _SIZES_201:
-        raise ConfigError(f"a cell of NAS-Bench-201 has no network {network}; choose one of {', '.join(_SIZES_201)}")
-    cells_per_stage, channels = _SIZES_201[network]
-    return replace(defaults, cells_per_stage=cells_per_stage, channels=channels)
-
-
-def network_defaults(network: str) -> NetworkDefaults:
-    """Those of a network's name.
+def network_defaults(network: str, graph: ArchGraph | None = None) -> NetworkDefaults:
+    """Those of a network's name, for the skeleton of `graph`; None: NAO's stack.
 
     Raises:
-        ConfigError: the network is unknown.
+        ConfigError: the network is unknown, or the skeleton has none of that name.
     """
     if network not in NETWORKS:
         raise ConfigError(f"no network is named {network!r}; known: {', '.join(NETWORKS)}")
-    return NETWORKS[network]
+    if graph is None or graph.skeleton == "nao":
+        return NETWORKS[network]
+    if graph.skeleton not in _STACKS:
+        raise ConfigError(f"there is no network for {graph.skeleton} cells yet; there is one for {', '.join(_STACKS)}")
+    sizes = _SIZES[graph.skeleton]
+    if network not in sizes:
+        raise ConfigError(f"{graph.skeleton} has no network {network}; choose one of {', '.join(sizes)}")
+    cells_per_stage, channels = sizes[network]
+    return replace(NETWORKS[network], cells_per_stage=cells_per_stage, channels=channels)
 
 
 def check(config: StackConfig, network: str, image_size: int) -> None:

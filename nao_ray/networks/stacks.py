@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,8 @@ class StackConfig:
     """Rectify before the global pool (the TensorFlow code does, the PyTorch code does not)."""
     layout: str = "final"
     """`final`: a cell's output is its loose ends; `supernet`: projected to C channels, as in the shared supernet."""
+    plain_separable: bool = False
+    """ENAS's macro network builds separable convolutions as ordinary ones (its code does)."""
     ops: OpOptions = field(default_factory=OpOptions)
 
 
@@ -107,13 +110,17 @@ class AuxiliaryHead(nn.Module):
         self.classifier = nn.Linear(768, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        stride = {(8, 8): 3, (7, 7): 2}.get((height, width))
-        x = F.adaptive_avg_pool2d(x, 2) if stride is None else F.avg_pool2d(x, 5, stride)
-        x = conv_norm(self.conv1, self.norm1, x, relu=True)
+        x = conv_norm(self.conv1, self.norm1, self.pool(x), relu=True)
         x = conv_norm(self.conv2, self.norm2, x, relu=True)
         out: Tensor = self.classifier(x.flatten(1))
         return out
+
+    @staticmethod
+    def pool(x: Tensor) -> Tensor:
+        """``[B, c, H, W]`` -> ``[B, c, 2, 2]``."""
+        height, width = x.shape[-2:]
+        stride = {(8, 8): 3, (7, 7): 2}.get((height, width))
+        return F.adaptive_avg_pool2d(x, 2) if stride is None else F.avg_pool2d(x, 5, stride)
 
 
 class Stack(nn.Module):
@@ -135,9 +142,20 @@ class Stack(nn.Module):
         """Probability that an edge of a cell is kept: 1 - (t+1)/T (l+1)/L drop_path, in (0, 1]."""
         return 1.0 - self._progress * (cell + 1) / self.num_cells * self.config.drop_path
 
+    def draw_weights(self) -> None:
+        """Convolutions and linear layers: He normal by fan in, gain sqrt 2; batch norms start at 1 and 0 already."""
+        for parameter in self.parameters():
+            if parameter.dim() >= 2:
+                nn.init.kaiming_normal_(parameter)
+
 
 class ImageSkeleton(Stack):
-    """Stem, cells, heads; `make` builds a cell for its place."""
+    """Stem, cells, heads; `make` builds a cell for its place; the class's variables are a stack's habits."""
+
+    auxiliary_type: ClassVar[type[AuxiliaryHead]] = AuxiliaryHead
+    auxiliary_delay: ClassVar[int] = 0
+    """Cells between the second reduction and the one that the auxiliary head reads."""
+    head_bias: ClassVar[bool] = True
 
     def __init__(self, config: StackConfig, make: Callable[[Place], BaseCell]) -> None:
         super().__init__(config, num_cells=3 * config.cells_per_stage + REDUCTIONS)
@@ -145,21 +163,19 @@ class ImageSkeleton(Stack):
         self.stem = stem(config.in_channels, config.channels)
         cells = self._make_cells(make)
         self.cells = nn.ModuleList(cells)
-        middle = cells[self.last_reduction].out_channels
-        self.auxiliary = AuxiliaryHead(middle, config.num_classes) if config.auxiliary else None
-        self.classifier = nn.Linear(cells[-1].out_channels, config.num_classes)
-        for parameter in self.parameters():  # batch norm's start at 1 and 0 already
-            if parameter.dim() >= 2:
-                nn.init.kaiming_normal_(parameter)  # fan in, gain sqrt 2
+        middle = cells[self.auxiliary_at].out_channels
+        self.auxiliary = self.auxiliary_type(middle, config.num_classes) if config.auxiliary else None
+        self.classifier = nn.Linear(cells[-1].out_channels, config.num_classes, bias=self.head_bias)
+        self.draw_weights()
 
     @property
-    def last_reduction(self) -> int:
+    def auxiliary_at(self) -> int:
         """Index of the cell whose output the auxiliary head reads."""
-        return 2 * self.config.cells_per_stage + 1
+        return 2 * self.config.cells_per_stage + 1 + self.auxiliary_delay
 
     def role(self, index: int) -> str:
         """`normal` or `reduction`, of cell `index`."""
-        return "reduction" if index in (self.config.cells_per_stage, self.last_reduction) else "normal"
+        return "reduction" if index in (self.config.cells_per_stage, 2 * self.config.cells_per_stage + 1) else "normal"
 
     def _make_cells(self, make: Callable[[Place], BaseCell]) -> list[BaseCell]:
         channels, inputs, shrink = self.config.channels, self.stem.out_channels, self.stem.shrinks
@@ -196,7 +212,7 @@ class ImageSkeleton(Stack):
             keep = self.keep_probability(index) if self.training else 1.0
             dropped = self.config.drop_path_identity
             states = (states[1], cell(states, wiring, keep, drop_identity=dropped, overwrite=overwrite))
-            if self.training and self.auxiliary is not None and index == self.last_reduction:
+            if self.training and self.auxiliary is not None and index == self.auxiliary_at:
                 auxiliary = self.auxiliary(states[1].rectified)
         logits = self.head(states[1].value)
         return logits if auxiliary is None else (logits, auxiliary)
@@ -205,9 +221,13 @@ class ImageSkeleton(Stack):
 class ImageStack(ImageSkeleton):
     """The published stack of normal and reduction cells, for one genotype."""
 
+    cell_type: ClassVar[type[Cell]] = Cell
+
     def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
         project = config.layout == "supernet"
-        super().__init__(config, lambda place: Cell(graph.cell(place.role), place, config.ops, project=project))
+        super().__init__(
+            config, lambda place: self.cell_type(graph.cell(place.role), place, config.ops, project=project)
+        )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``; in training with an auxiliary head, a pair of logits."""

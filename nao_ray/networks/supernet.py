@@ -113,7 +113,7 @@ class Supernet(ImageSkeleton):
     def used_parameters(self, graph: ArchGraph) -> dict[str, nn.Parameter]:
         """By name, those that get a gradient in a training step of `graph`: none that only a `zero` edge reads."""
         prefixes = ["classifier", *(["auxiliary"] if self.auxiliary is not None else [])]
-        wanted = {self.num_cells - 1, *([self.last_reduction] if self.auxiliary is not None else [])}
+        wanted = {self.num_cells - 1, *([self.auxiliary_at] if self.auxiliary is not None else [])}
         blocks: dict[str, nn.Parameter] = {}
         for index in reversed(range(self.num_cells)):
             if index not in wanted:

@@ -1,4 +1,4 @@
-"""Spaces of NAO's convolutional cells: a normal and a reduction cell of five nodes with two edges each.
+"""Spaces of NAO's and ENAS's convolutional cells: a normal and a reduction cell of five nodes with two edges each.
 
 Luo, Tian, Qin, Chen, Liu, "Neural Architecture Optimization", NeurIPS 2018, arXiv 1808.07233.
 
@@ -35,6 +35,7 @@ class CnnCellSpace(SearchSpace[SpaceConfig]):
     """Operation names, in token order (`networks/ops.py` builds them)."""
     id_offset: ClassVar[Mapping[str, int]]
     """Per integer dialect, the id of the first operation."""
+    skeleton: ClassVar[str] = "nao"
 
     # -- size and tokens ----------------------------------------------------------------------------------
 
@@ -134,7 +135,9 @@ class CnnCellSpace(SearchSpace[SpaceConfig]):
 
     def lower(self, genotype: Genotype) -> ArchGraph:
         table = self._table(genotype).reshape(len(ROLES), NODES, 2, 2)
-        return ArchGraph("nao", tuple((role, self._lower_cell(cell)) for role, cell in zip(ROLES, table, strict=True)))
+        return ArchGraph(
+            self.skeleton, tuple((role, self._lower_cell(cell)) for role, cell in zip(ROLES, table, strict=True))
+        )
 
     def _lower_cell(self, table: Tokens) -> Cell:
         nodes = tuple(tuple(Edge(int(source), self.ops[op]) for source, op in node) for node in table)

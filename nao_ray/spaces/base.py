@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Cell:
 
     inputs: int
     nodes: tuple[tuple[Edge, ...], ...]
-    """Node i is state `inputs + i`, the sum of its edges."""
+    """Node i is state `inputs + i`, the sum of its edges unless the skeleton joins them otherwise."""
     output: tuple[int, ...]
     """States that are concatenated, in this order, to the cell's output."""
 
@@ -91,6 +91,11 @@ class SearchSpace(ABC, Generic[C]):
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = config if config is not None else self.Config()  # type: ignore[assignment]
+
+    @classmethod
+    def for_text(cls, text: str) -> Self:  # noqa: ARG003
+        """The space of this kind that a text, or a published name, is of: settings a text can tell are read off it."""
+        return cls()
 
     # -- size and tokens ----------------------------------------------------------------------------------
 
@@ -179,7 +184,7 @@ class SearchSpace(ABC, Generic[C]):
             raise GenotypeError(
                 f"space {self.name} has no dialect {dialect!r}; choose one of {', '.join(self.dialects)}"
             )
-        if text[:1].isalpha():
+        if dialect is None and text[:1].isalpha():
             close = get_close_matches(text, self.published, n=1, cutoff=0.5)
             hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(self.published) or 'none'}"
             raise GenotypeError(f"space {self.name} has no published architecture {text!r}{hint}")

@@ -14,7 +14,7 @@ from nao_ray.controllers._decoder import LuongDecoder, shifted
 from nao_ray.controllers.epd import Epd, additive_mask
 from nao_ray.controllers.sizes import SIZES, EpdConfig
 
-SPACES = ("nao_cnn_small", "nao_cnn_middle", "nao_cnn", "nas_bench_201")
+SPACES = ("nao_cnn_small", "nao_cnn_middle", "nao_cnn", "nas_bench_201", "darts_cnn", "enas_macro")
 VARIANTS = ("v2", "tf_nao_ws_cnn", "nao_ws_rnn", "default")  # every encoder, every decoder
 
 # (size, vocabulary, length, tokens per step) -> parameters: nao.md 3.2 and nao_golden.json, executed or derived

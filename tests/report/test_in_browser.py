@@ -59,9 +59,11 @@ def test_labels_of_many_cells_do_not_overlap(tmp_path):
     pictures = []
     for name in registry.names("space"):
         space = registry.load("space", name)()
-        genotypes = [space.parse(published) for published in space.published]
-        genotypes += [space.sample(rng.child(2, "browser", index)) for index in range(10)]
-        pictures += [draw_cells(space.lower(genotype), f"cells of {genotype.key}") for genotype in genotypes]
+        made = [
+            (space.for_text(published), space.for_text(published).parse(published)) for published in space.published
+        ]
+        made += [(space, space.sample(rng.child(2, "browser", index))) for index in range(10)]
+        pictures += [draw_cells(home.lower(genotype), f"cells of {genotype.key}") for home, genotype in made]
     assert _faults(f"<html><body>{''.join(pictures)}</body></html>", tmp_path, 1600) == []
 
 
