@@ -192,7 +192,7 @@ def build(
     """A supernet with fresh weights, drawn from torch's global generator (`rng.torch_seeded`).
 
     Args:
-        space: `nao_cnn_small`, `nao_cnn_middle`, or another space of pairs of cells whose operations are known.
+        space: `nao_cnn_small`, `nao_cnn_middle`, or another space of NAO's pairs of cells.
         network: `cifar10`, `cifar100`, `imagenet` or `small`; gives the stem, the classes and the input channels.
         cells_per_stage: N >= 1.
         channels: F >= 2, even.
@@ -207,8 +207,8 @@ def build(
     Raises:
         ConfigError: the space has no supernet, an unknown network, or a value out of range.
     """
-    if not isinstance(space, CnnCellSpace):
-        raise ConfigError(f"space {space.name} has no shared supernet; only spaces of a normal and a reduction cell do")
+    if not isinstance(space, CnnCellSpace) or space.skeleton != "nao":
+        raise ConfigError(f"space {space.name} has no shared supernet; only spaces of NAO's pairs of cells do")
     defaults = network_defaults(network)
     config = StackConfig(
         stem=defaults.stem,

@@ -193,6 +193,7 @@ def test_bad_values_are_refused(options, message):
         supernet.build(_space("nao_cnn_small"), **options)
 
 
-def test_a_space_without_supernet():
-    with pytest.raises(ConfigError, match="space nas_bench_201 has no shared supernet"):
-        supernet.build(_space("nas_bench_201"))
+@pytest.mark.parametrize("name", ["nas_bench_201", "enas_micro"])
+def test_a_space_without_supernet(name):
+    with pytest.raises(ConfigError, match=f"space {name} has no shared supernet"):
+        supernet.build(_space(name))
