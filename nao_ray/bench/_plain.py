@@ -119,7 +119,7 @@ class PlainNetwork(nn.Module):
             inputs, shrink = (inputs[1], f * len(role.output)), reduction
             middle = inputs[1] if index == self.last_reduction else middle
         self.cells = nn.ModuleList(cells)
-        self.auxiliary = _auxiliary(middle, config.num_classes) if config.auxiliary else None
+        self.auxiliary = auxiliary_head(middle, config.num_classes) if config.auxiliary else None
         self.classifier = nn.Linear(inputs[1], config.num_classes)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -135,7 +135,8 @@ class PlainNetwork(nn.Module):
         return logits if auxiliary is None else (logits, auxiliary)
 
 
-def _auxiliary(channels: int, num_classes: int) -> nn.Sequential:
+def auxiliary_head(channels: int, num_classes: int) -> nn.Sequential:
+    """ReLU, pool, conv 1x1 to 128, BN, ReLU, conv 2x2 to 768, BN, ReLU, linear."""
     first = [nn.ReLU(), nn.AvgPool2d(5, 3), conv(channels, 128, 1), nn.BatchNorm2d(128)]
     second = [nn.ReLU(), nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768)]
     return nn.Sequential(*first, *second, nn.ReLU(), nn.Flatten(), nn.Linear(768, num_classes))

@@ -13,14 +13,11 @@ compared in float64, and in float32 with smooth functions in the place of ReLU a
 from __future__ import annotations
 
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -30,8 +27,8 @@ from torch import Tensor, nn
 
 from nao_ray import registry, rng
 from nao_ray.bench._plain import PlainNetwork, copy_parameters
+from nao_ray.bench._process import Worker, answer, peak_memory
 from nao_ray.bench._result import BenchResult, machine
-from nao_ray.errors import RunError
 from nao_ray.networks import fast
 from nao_ray.networks.derived import build
 from nao_ray.networks.stacks import Stack
@@ -57,7 +54,7 @@ def run(
         channels: F.
     """
     size = {"batch": batch, "cells_per_stage": cells_per_stage, "channels": channels}
-    workers = [_Worker(variant, threads, size) for variant in VARIANTS]
+    workers = [Worker("nao_ray.bench.child", variant, threads, size) for variant in VARIANTS]
     try:
         for worker in 2 * workers:
             worker.ask("step")  # not timed
@@ -198,40 +195,6 @@ def relative(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
 # -- one process per variant ----------------------------------------------------------------------------------
 
 
-class _Worker:
-    """A process that holds one variant and answers one question a line."""
-
-    def __init__(self, variant: str, threads: int, size: dict[str, int]) -> None:
-        self.variant = variant
-        command = [sys.executable, "-m", "nao_ray.bench.child", variant, str(threads), json.dumps(size)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def ask(self, question: str) -> float:
-        """Seconds of a step or of the augmentation, or bytes of peak memory.
-
-        Raises:
-            RunError: the process is gone.
-        """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):  # its answer is missing then
-            self._process.stdin.write(question + "\n")
-            self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RunError(f"bench child: the process of {self.variant!r} ended early; its error stands above")
-        return float(answer)
-
-    def close(self) -> None:
-        """End the process."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
-
-
 def _timed(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     function()
@@ -247,28 +210,19 @@ def _augmentation(batch: int) -> Callable[[], Any]:
     return lambda: augment(images, generator, normaliser)
 
 
-def _peak_memory() -> float:
-    """Bytes of this process at its largest."""
-    try:  # `getrusage` begins with the size of the process that started this one
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])
-    except (OSError, IndexError, ValueError):
-        return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
     torch.set_num_threads(threads)
     step, augmentation = stepper(variant, **size), _augmentation(size["batch"])
-    for line in sys.stdin:
-        match line.strip():
+
+    def reply(question: str) -> float:
+        match question:
             case "step":
-                answer = _timed(step)
+                return _timed(step)
             case "augment":
-                answer = statistics.median(_timed(augmentation) for _ in range(20))
-            case _:
-                answer = _peak_memory()
-        sys.stdout.write(f"{answer}\n")
-        sys.stdout.flush()
+                return statistics.median(_timed(augmentation) for _ in range(20))
+        return peak_memory()
+
+    answer(reply)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nao_ray.networks.cells import State
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import Conv, Identity, Zero, build_op, conv_norm
-from nao_ray.networks.stacks import Stack, StackConfig, State, channels_last
+from nao_ray.networks.stacks import Stack, StackConfig, channels_last
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 

@@ -14,7 +14,7 @@ from nao_ray.networks.cells_201 import CellStack
 from nao_ray.networks.enas_macro import STAGES, MacroStack
 from nao_ray.networks.enas_micro import MicroStack
 from nao_ray.networks.ops import OpOptions
-from nao_ray.networks.stacks import ImageStack, Stack, StackConfig
+from nao_ray.networks.stacks import LAYOUTS, ImageStack, Stack, StackConfig
 from nao_ray.spaces.base import ArchGraph
 
 
@@ -55,7 +55,7 @@ def input_shape(network: str, in_channels: int | None = None, image_size: int | 
     Raises:
         ConfigError: the network is unknown.
     """
-    defaults = _defaults(network)
+    defaults = network_defaults(network)
     size = defaults.image_size if image_size is None else image_size
     return defaults.in_channels if in_channels is None else in_channels, size, size
 
@@ -68,6 +68,7 @@ def build(
     channels: int | None = None,
     num_classes: int | None = None,
     auxiliary: bool = False,
+    layout: str = "final",
     in_channels: int | None = None,
     image_size: int | None = None,
     dropout: float = 0.0,
@@ -88,6 +89,8 @@ def build(
         num_classes: >= 1.
         auxiliary: with the auxiliary head after the second reduction, active in training mode; NAS-Bench-201 and ENAS's
             macro network have none.
+        layout: `final`, or `supernet`: every cell of NAO's stack ends in ReLU, conv 1x1, BN to its C channels, as in
+            the shared supernet (`networks/supernet.py`).
         in_channels: of the images.
         image_size: smallest side of the images, in pixels; checked only, the network takes any.
         dropout: probability of dropping a pooled feature, in [0, 1).
@@ -100,7 +103,7 @@ def build(
     Raises:
         ConfigError: an unknown network, skeleton or operation, or a value out of range.
     """
-    defaults = _defaults(network, graph)
+    defaults = network_defaults(network, graph)
     if graph.skeleton == "enas_macro":
         cells_per_stage = len(graph.cell("network").nodes) // STAGES
     config = StackConfig(
@@ -113,11 +116,14 @@ def build(
         dropout=dropout,
         drop_path=drop_path,
         drop_path_identity=drop_path_identity,
+        layout=layout,
         relu_before_head=relu_before_head,
         plain_separable=plain_separable,
         ops=OpOptions(count_padding=count_padding),
     )
-    _check(config, network, defaults.image_size if image_size is None else image_size)
+    check(config, network, defaults.image_size if image_size is None else image_size)
+    if layout != "final" and graph.skeleton != "nao":
+        raise ConfigError(f"{graph.skeleton} has no layout {layout}; its network is always final")
     stack, roles = _STACKS[graph.skeleton], dict(graph.cells)
     repeats_cells = issubclass(stack, ImageStack)
     if repeats_cells and (set(roles) != {"normal", "reduction"} or any(cell.inputs != 2 for cell in roles.values())):
@@ -127,7 +133,12 @@ def build(
     return stack(graph, config)
 
 
-def _defaults(network: str, graph: ArchGraph | None = None) -> NetworkDefaults:
+def network_defaults(network: str, graph: ArchGraph | None = None) -> NetworkDefaults:
+    """Those of a network's name, for the skeleton of `graph`; None: NAO's stack.
+
+    Raises:
+        ConfigError: the network is unknown, or the skeleton has none of that name.
+    """
     if network not in NETWORKS:
         raise ConfigError(f"no network is named {network!r}; known: {', '.join(NETWORKS)}")
     if graph is None or graph.skeleton == "nao":
@@ -141,7 +152,14 @@ def _defaults(network: str, graph: ArchGraph | None = None) -> NetworkDefaults:
     return replace(NETWORKS[network], cells_per_stage=cells_per_stage, channels=channels)
 
 
-def _check(config: StackConfig, network: str, image_size: int) -> None:
+def check(config: StackConfig, network: str, image_size: int) -> None:
+    """Refuse values that no network can have.
+
+    Raises:
+        ConfigError: a value is out of range, or `layout` is unknown.
+    """
+    if config.layout not in LAYOUTS:
+        raise ConfigError(f"network {network} has no layout {config.layout!r}; choose one of {', '.join(LAYOUTS)}")
     for name in ("cells_per_stage", "channels", "num_classes", "in_channels"):
         if getattr(config, name) < 1:
             raise ConfigError(f"network {network}: {name} must be at least 1, got {getattr(config, name)}")

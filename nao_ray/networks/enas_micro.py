@@ -19,8 +19,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nao_ray.networks.cells import Cell, Place
 from nao_ray.networks.ops import ConvNorm, Operation, conv_norm
-from nao_ray.networks.stacks import AuxiliaryHead, Cell, ImageStack, StackConfig
+from nao_ray.networks.stacks import AuxiliaryHead, ImageStack, StackConfig
 from nao_ray.spaces.base import ArchGraph
 
 
@@ -45,9 +46,9 @@ class MicroCell(Cell):
     """One layer of the micro network."""
 
     @staticmethod
-    def make_calibrators(inputs: tuple[int, int], channels: int, *, shrink: bool) -> list[Operation]:
-        first, _ = Cell.make_calibrators(inputs, channels, shrink=shrink)
-        return [first, LayerBase(inputs[1], channels)]
+    def make_calibrators(place: Place) -> list[Operation]:
+        first, _ = Cell.make_calibrators(place)
+        return [first, LayerBase(place.inputs[1], place.channels)]
 
 
 class MicroAuxiliaryHead(AuxiliaryHead):

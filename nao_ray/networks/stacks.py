@@ -4,14 +4,14 @@ Reference: the PyTorch backbone of Luo, Tian, Qin, Chen, Liu, "Neural Architectu
 arXiv 1808.07233. Cell 0.. are counted over all 3N + 2 cells; cells N and 2N + 1 reduce.
 
 Legend: `B` batch, `C` channels of a cell (F, 2F, 4F by stage), `c` channels of an input, `H` `W` pixels, `K` classes,
-`E` edges of a cell, `L` = 3N + 2 cells.
+`L` = 3N + 2 cells.
 
 Activations are channels-last whatever the input's layout: convolution and batch norm of CPUs and GPUs are fastest so.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,16 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray.errors import ConfigError
-from nao_ray.networks.ops import ConvNorm, Identity, Operation, OpOptions, RectifiedReduce, Zero, build_op, conv_norm
+from nao_ray.networks.cells import BaseCell, Cell, Place, State, Wiring
+from nao_ray.networks.ops import OpOptions, conv_norm
 from nao_ray.spaces.base import ArchGraph
-from nao_ray.spaces.base import Cell as CellGraph
 
 REDUCTIONS = 2
+LAYOUTS = ("final", "supernet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
-    """Size and habits of a stack; the defaults of the last four are the official network's."""
+    """Size and habits of a stack; the defaults of the last five are the official network's."""
 
     stem: str
     """`cifar` or `imagenet`."""
@@ -48,165 +49,11 @@ class StackConfig:
     """Identity edges are dropped too (official code since 2020-03-16)."""
     relu_before_head: bool = False
     """Rectify before the global pool (the TensorFlow code does, the PyTorch code does not)."""
+    layout: str = "final"
+    """`final`: a cell's output is its loose ends; `supernet`: projected to C channels, as in the shared supernet."""
     plain_separable: bool = False
     """ENAS's macro network builds separable convolutions as ordinary ones (its code does)."""
     ops: OpOptions = field(default_factory=OpOptions)
-
-
-class State:
-    """A tensor that several operations read, some of them rectified: rectified once, when first asked for."""
-
-    __slots__ = ("_overwrite", "_rectified", "_value")
-
-    def __init__(self, value: Tensor, *, overwrite: bool = False) -> None:
-        """`overwrite`: nobody will read `value` itself, so it is rectified in place."""
-        self._value = value
-        self._overwrite = overwrite
-        self._rectified: Tensor | None = None
-
-    @property
-    def value(self) -> Tensor:
-        """The tensor itself."""
-        assert not (self._overwrite and self._rectified is not None), "a state was read after it was rectified in place"
-        return self._value
-
-    @property
-    def rectified(self) -> Tensor:
-        """relu(value)."""
-        if self._rectified is None:
-            self._rectified = F.relu(self._value, inplace=self._overwrite)
-        return self._rectified
-
-    def draw(self, count: int, keep: float) -> tuple[Tensor, ...]:
-        """`count` masks ``[B, 1, 1, 1]``, 1/keep with probability `keep` or 0, on the tensor's device, in its dtype."""
-        shape = (count, self._value.shape[0], 1, 1, 1)
-        return self._value.new_empty(shape).bernoulli_(keep).div_(keep).unbind()
-
-    def read(self, op: Operation) -> Tensor:
-        """What `op` makes of this state."""
-        out: Tensor = op(self.rectified if op.rectified_input else self.value)
-        return out
-
-
-class Cell(nn.Module):
-    """One cell: calibrates its two inputs to C channels, computes the nodes, concatenates the outputs.
-
-    Args:
-        graph: the cell's edges.
-        inputs: channels c of the two inputs.
-        channels: C.
-        reduction: edges from the cell's inputs have stride 2.
-        shrink: input 0 is twice as large as input 1.
-        ops: deviations from the official operations.
-    """
-
-    def __init__(
-        self,
-        graph: CellGraph,
-        inputs: tuple[int, int],
-        channels: int,
-        *,
-        reduction: bool,
-        shrink: bool,
-        ops: OpOptions,
-    ) -> None:
-        super().__init__()
-        self.graph = graph
-        self.out_channels = channels * len(graph.output)
-        self.overwrite_output = False  # set by the stack, which knows who reads the output
-        self.calibrators = nn.ModuleList(self.make_calibrators(inputs, channels, shrink=shrink))
-        stride = 2 if reduction else 1
-        nodes = [
-            [build_op(e.op, channels, stride if e.source < graph.inputs else 1, ops) for e in edges]
-            for edges in graph.nodes
-        ]
-        self.nodes = nn.ModuleList(map(nn.ModuleList, nodes))
-        unused = [state for state in graph.output if state < graph.inputs] if reduction else []
-        self.reducers = nn.ModuleDict({str(state): build_op("identity", channels, 2, ops) for state in unused})
-        reads = [pair for edges, ops in zip(graph.nodes, nodes, strict=True) for pair in zip(edges, ops, strict=True)]
-        raw = {*graph.output, *(edge.source for edge, op in reads if not op.rectified_input)}  # read as they are
-        self._overwrite = [state not in raw for state in range(graph.inputs + len(nodes))]
-        counts = Counter((edge.source, op.signature) for edge, op in reads)
-        self._repeated = {key for key, times in counts.items() if key[1] is not None and times > 1}
-
-    @staticmethod
-    def make_calibrators(inputs: tuple[int, int], channels: int, *, shrink: bool) -> list[Operation]:
-        """What brings both inputs to C channels and one size."""
-        first = RectifiedReduce(inputs[0], channels) if shrink else _calibrator(inputs[0], channels)
-        return [first, _calibrator(inputs[1], channels)]
-
-    def rectifies(self, which: int) -> bool:
-        """Whether input `which` is read through its ReLU only."""
-        calibrator = self.calibrators[which]
-        return not isinstance(calibrator, Identity) or self._overwrite[which]
-
-    def forward(self, inputs: tuple[State, State], keep: float = 1.0, *, drop_identity: bool = False) -> State:
-        """``[B, c, H, W]`` twice -> ``[B, out_channels, H', W']``; `keep`: probability of keeping an edge."""
-        states = [self._calibrate(which, state) for which, state in enumerate(inputs)]
-        masks = self._masks(inputs[1], keep, drop_identity=drop_identity)
-        results: dict[tuple[int, str | None], Tensor] = {}
-        for edges, ops, kept in zip(self.graph.nodes, self._node_ops(), masks, strict=True):
-            terms = [
-                (*self._edge(states, edge.source, op, results), mask)
-                for edge, op, mask in zip(edges, ops, kept, strict=True)
-                if not isinstance(op, Zero)
-            ]
-            if not terms:
-                terms = [(states[edges[0].source].read(ops[0]), True, None)]
-            total, fresh = _sum(terms)
-            states.append(State(total, overwrite=fresh and self._overwrite[len(states)]))
-        reducers = {int(state): op for state, op in self.reducers.items() if isinstance(op, Operation)}
-        outputs = [states[i].read(reducers[i]) if i in reducers else states[i].value for i in self.graph.output]
-        return State(torch.cat(outputs, dim=1), overwrite=self.overwrite_output)
-
-    def _node_ops(self) -> list[list[Operation]]:
-        return [[op for op in ops.children() if isinstance(op, Operation)] for ops in self.nodes]
-
-    def _calibrate(self, which: int, state: State) -> State:
-        calibrator = self.calibrators[which]
-        if isinstance(calibrator, Identity) or not isinstance(calibrator, Operation):
-            return state
-        return State(state.read(calibrator), overwrite=self._overwrite[which])
-
-    def _edge(
-        self, states: list[State], source: int, op: Operation, results: dict[tuple[int, str | None], Tensor]
-    ) -> tuple[Tensor, bool]:
-        """The output of an edge, and whether it is the caller's to write to.
-
-        It is unless somebody else has it: no operation keeps its own output for the backward pass.
-        """
-        key = (source, op.signature)
-        if key not in self._repeated:
-            return states[source].read(op), not isinstance(op, Identity)
-        if key not in results:
-            results[key] = states[source].read(op)
-        return results[key], False
-
-    def _masks(self, like: State, keep: float, *, drop_identity: bool) -> list[list[Tensor | None]]:
-        """Per node and edge, None or ``[B, 1, 1, 1]``: 1/keep for the samples that keep the edge, 0 for others."""
-        if keep >= 1.0:
-            return [[None] * len(edges) for edges in self.graph.nodes]
-        masks = iter(like.draw(sum(map(len, self.graph.nodes)), keep))
-        drawn = [[(edge.op, next(masks)) for edge in edges] for edges in self.graph.nodes]
-        return [[None if op == "identity" and not drop_identity else mask for op, mask in node] for node in drawn]
-
-
-def _sum(terms: list[tuple[Tensor, bool, Tensor | None]]) -> tuple[Tensor, bool]:
-    """The sum of a node's (edge, may be written to, mask), and whether it may be written to."""
-    (total, fresh, mask), *rest = sorted(terms, key=lambda term: not term[1])
-    if mask is not None:
-        total, fresh = total * mask, True
-    for out, _, mask in rest:
-        if mask is None:
-            total = total.add_(out) if fresh else total + out
-        else:
-            total = total.addcmul_(out, mask) if fresh else total.addcmul(out, mask)
-        fresh = True
-    return total, fresh
-
-
-def _calibrator(in_channels: int, channels: int) -> Operation:
-    return Identity() if in_channels == channels else ConvNorm(in_channels, channels)
 
 
 class CifarStem(nn.Module):
@@ -302,60 +149,89 @@ class Stack(nn.Module):
                 nn.init.kaiming_normal_(parameter)
 
 
-class ImageStack(Stack):
-    """The published stack of normal and reduction cells; a stack of other habits says so in the class's variables."""
+class ImageSkeleton(Stack):
+    """Stem, cells, heads; `make` builds a cell for its place; the class's variables are a stack's habits."""
 
-    cell_type: ClassVar[type[Cell]] = Cell
     auxiliary_type: ClassVar[type[AuxiliaryHead]] = AuxiliaryHead
     auxiliary_delay: ClassVar[int] = 0
     """Cells between the second reduction and the one that the auxiliary head reads."""
     head_bias: ClassVar[bool] = True
 
-    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, make: Callable[[Place], BaseCell]) -> None:
         super().__init__(config, num_cells=3 * config.cells_per_stage + REDUCTIONS)
         stem = ImagenetStem if config.stem == "imagenet" else CifarStem
         self.stem = stem(config.in_channels, config.channels)
-        cells = self._make_cells(graph)
+        cells = self._make_cells(make)
         self.cells = nn.ModuleList(cells)
-        self._auxiliary_at = self._last_reduction + self.auxiliary_delay
-        middle = cells[self._auxiliary_at].out_channels
+        middle = cells[self.auxiliary_at].out_channels
         self.auxiliary = self.auxiliary_type(middle, config.num_classes) if config.auxiliary else None
         self.classifier = nn.Linear(cells[-1].out_channels, config.num_classes, bias=self.head_bias)
         self.draw_weights()
 
     @property
-    def _last_reduction(self) -> int:
-        return 2 * self.config.cells_per_stage + 1
+    def auxiliary_at(self) -> int:
+        """Index of the cell whose output the auxiliary head reads."""
+        return 2 * self.config.cells_per_stage + 1 + self.auxiliary_delay
 
-    def _make_cells(self, graph: ArchGraph) -> list[Cell]:
-        n, channels = self.config.cells_per_stage, self.config.channels
-        inputs, shrink = self.stem.out_channels, self.stem.shrinks
-        cells: list[Cell] = []
+    def role(self, index: int) -> str:
+        """`normal` or `reduction`, of cell `index`."""
+        return "reduction" if index in (self.config.cells_per_stage, 2 * self.config.cells_per_stage + 1) else "normal"
+
+    def _make_cells(self, make: Callable[[Place], BaseCell]) -> list[BaseCell]:
+        channels, inputs, shrink = self.config.channels, self.stem.out_channels, self.stem.shrinks
+        cells: list[BaseCell] = []
         for index in range(self.num_cells):
-            reduction = index in (n, self._last_reduction)
-            channels *= 2 if reduction else 1
-            role = graph.cell("reduction" if reduction else "normal")
-            cell = self.cell_type(role, inputs, channels, reduction=reduction, shrink=shrink, ops=self.config.ops)
-            cells.append(cell)
-            inputs, shrink = (inputs[1], cell.out_channels), reduction
-        for index, cell in enumerate(cells):  # the last cell's output is read by the head, as it is
-            readers = [c.rectifies(which) for c, which in zip(cells[index + 1 : index + 3], (1, 0), strict=False)]
-            cell.overwrite_output = index + 1 < len(cells) and all(readers)
+            place = Place(self.role(index), inputs, channels * 2 ** (self.role(index) == "reduction"), shrink)
+            cells.append(make(place))
+            channels = place.channels
+            inputs, shrink = (inputs[1], cells[-1].out_channels), place.reduction
         return cells
+
+    def overwrites(self, path: Sequence[Wiring]) -> list[bool]:
+        """Per cell, whether its output is read through its ReLU only; the head reads the last one's as it is."""
+        flags = []
+        for index in range(self.num_cells):
+            readers = zip(self._cells()[index + 1 : index + 3], path[index + 1 : index + 3], (1, 0), strict=False)
+            flags.append(index + 1 < self.num_cells and all(c.rectifies(which, wiring) for c, wiring, which in readers))
+        return flags
+
+    def _cells(self) -> list[BaseCell]:
+        return [cell for cell in self.cells if isinstance(cell, BaseCell)]
+
+    def head(self, x: Tensor) -> Tensor:
+        """``[B, c, H, W]`` -> logits ``[B, K]``."""
+        x = F.relu(x) if self.config.relu_before_head else x
+        logits: Tensor = self.classifier(F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training))
+        return logits
+
+    def _run(self, images: Tensor, path: Sequence[Wiring]) -> Tensor | tuple[Tensor, Tensor]:
+        """One wiring per cell -> logits; in training with an auxiliary head, a pair of logits."""
+        states: tuple[State, State] = self.stem(channels_last(images))
+        auxiliary: Tensor | None = None
+        for index, (cell, wiring, overwrite) in enumerate(zip(self._cells(), path, self.overwrites(path), strict=True)):
+            keep = self.keep_probability(index) if self.training else 1.0
+            dropped = self.config.drop_path_identity
+            states = (states[1], cell(states, wiring, keep, drop_identity=dropped, overwrite=overwrite))
+            if self.training and self.auxiliary is not None and index == self.auxiliary_at:
+                auxiliary = self.auxiliary(states[1].rectified)
+        logits = self.head(states[1].value)
+        return logits if auxiliary is None else (logits, auxiliary)
+
+
+class ImageStack(ImageSkeleton):
+    """The published stack of normal and reduction cells, for one genotype."""
+
+    cell_type: ClassVar[type[Cell]] = Cell
+
+    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
+        project = config.layout == "supernet"
+        super().__init__(
+            config, lambda place: self.cell_type(graph.cell(place.role), place, config.ops, project=project)
+        )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``; in training with an auxiliary head, a pair of logits."""
-        states: tuple[State, State] = self.stem(channels_last(images))
-        auxiliary: Tensor | None = None
-        for index, cell in enumerate(self.cells):
-            keep = self.keep_probability(index) if self.training else 1.0
-            states = (states[1], cell(states, keep, drop_identity=self.config.drop_path_identity))
-            if self.training and self.auxiliary is not None and index == self._auxiliary_at:
-                auxiliary = self.auxiliary(states[1].rectified)
-        x = states[1].rectified if self.config.relu_before_head else states[1].value
-        x = F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training)
-        logits: Tensor = self.classifier(x)
-        return logits if auxiliary is None else (logits, auxiliary)
+        return self._run(images, [cell.wiring for cell in self.cells if isinstance(cell, Cell)])
 
 
 def channels_last(x: Tensor) -> Tensor:

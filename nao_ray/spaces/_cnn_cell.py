@@ -23,6 +23,7 @@ from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
 
 NODES = 5
+EDGES = 2  # per node
 CELL_INPUTS = 2
 ROLES = ("normal", "reduction")
 

@@ -109,6 +109,22 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def uses_bfloat16(recipe: Recipe, device: torch.device) -> bool:
+    """Whether recipe and device want bfloat16 autocast."""
+    if recipe.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+    return recipe.precision == "bfloat16"
+
+
+def training_loss(outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, recipe: Recipe) -> Tensor:
+    """Cross-entropy of the logits ``[B, K]``, and of the auxiliary head's at its weight."""
+    smoothing = recipe.label_smoothing
+    if isinstance(outputs, Tensor):
+        return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
+    main, auxiliary = (F.cross_entropy(logits, labels, label_smoothing=smoothing) for logits in outputs)
+    return main + recipe.auxiliary_weight * auxiliary
+
+
 class _Training:
     """The state of one training."""
 
@@ -130,9 +146,7 @@ class _Training:
         # An image alone in its batch has no batch statistics on a 1x1 map: a last batch of one is left out.
         whole, rest = divmod(len(data.train), recipe.batch)
         self.steps = whole + (rest > 1)
-        self.bfloat16 = recipe.precision == "bfloat16" or (
-            recipe.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(False)
-        )
+        self.bfloat16 = uses_bfloat16(recipe, device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """bfloat16 where the recipe and the device want it."""
@@ -163,7 +177,7 @@ class _Training:
             cutout=recipe.cutout,
         )
         with self.autocast():
-            loss = self.loss(self.network(inputs), labels)
+            loss = training_loss(self.network(inputs), labels, recipe)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip_norm is not None:
@@ -172,11 +186,3 @@ class _Training:
             group["lr"] = learning_rate(recipe, (step + 0.5) / self.steps, self.epochs)
         self.optimiser.step()
         return loss.detach()
-
-    def loss(self, outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor) -> Tensor:
-        """Cross-entropy of the logits ``[B, K]``, and of the auxiliary head's at its weight."""
-        smoothing = self.recipe.label_smoothing
-        if isinstance(outputs, Tensor):
-            return F.cross_entropy(outputs, labels, label_smoothing=smoothing)
-        main, auxiliary = (F.cross_entropy(logits, labels, label_smoothing=smoothing) for logits in outputs)
-        return main + self.recipe.auxiliary_weight * auxiliary

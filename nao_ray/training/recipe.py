@@ -73,6 +73,17 @@ class Recipe(BaseModel):
 
 RECIPES: dict[str, dict[str, Any]] = {
     "paper_search": {},
+    # Shared weights of NAO_pytorch V1 (one cosine over the 150 epochs) and V2 (one per iteration of 50).
+    "paper_shared": {
+        "batch": 64,
+        "lr": 0.025,
+        "lr_end": 0.001,
+        "cosine_epochs": None,
+        "weight_decay": 3e-4,
+        "auxiliary_weight": 0.0,
+        "drop_path_keep": 0.9,
+        "score": "last",
+    },
     # Ours, for children of some seconds on a CPU core: a whole cosine within the epochs trained, a higher learning rate
     # (few steps), and none of the regularisers that only pay in longer trainings.
     "short": {

@@ -117,7 +117,7 @@ def test_an_output_may_be_written_to():
     assert torch.equal(gradient, x.grad)
 
 
-@pytest.mark.parametrize("case", ["evaluation", "no gradients", "double"])
+@pytest.mark.parametrize("case", ["evaluation", "double"])
 def test_everything_else_takes_torchs_own(case, taken):
     dtype = torch.float64 if case == "double" else torch.float32
     norm, conv = nn.BatchNorm2d(6).to(dtype), nn.Conv2d(6, 6, 5, padding=2, groups=6, bias=False).to(dtype)
@@ -126,8 +126,20 @@ def test_everything_else_takes_torchs_own(case, taken):
         norm.eval()
         fast.batch_norm(norm, x)
     else:
-        with torch.set_grad_enabled(case != "no gradients"):
-            fast.batch_norm(norm, x)
-            fast.depthwise(conv, x)
-            fast.average_pool(x, 3, count_padding=True)
+        fast.batch_norm(norm, x)
+        fast.depthwise(conv, x)
+        fast.average_pool(x, 3, count_padding=True)
     assert taken == []
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_batch_norm_without_running_statistics_leaves_them(gradients, taken):
+    norm, x = nn.BatchNorm2d(6), _images(8, 6, 64, 64, dtype=torch.float32)
+    expected = nn.BatchNorm2d(6)(x)
+    norm.track_running_stats = False
+    with torch.set_grad_enabled(gradients):
+        torch.testing.assert_close(fast.batch_norm(norm, x), expected, rtol=1e-5, atol=1e-5)
+    assert taken == ["_BatchNorm"]
+    assert (norm.running_mean == 0).all()
+    assert (norm.running_var == 1).all()
+    assert norm.num_batches_tracked == 0

@@ -115,7 +115,8 @@ def _cell_output(op, keep, *, drop_identity=False, batch=4000):
     with rng.torch_seeded(0, "drop path"), torch.no_grad():
         states = network.stem(images)
         cell = network.cells[0]
-        return cell(states, keep, drop_identity=drop_identity).value, cell(states, 1.0).value
+        dropped = cell(states, cell.wiring, keep, drop_identity=drop_identity)
+        return dropped.value, cell(states, cell.wiring, 1.0).value
 
 
 def test_drop_path_drops_samples_and_scales_the_kept():

@@ -55,7 +55,7 @@ def test_by_name_with_changes(name):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("fast", "no recipe is named 'fast'; known: paper_search, short"),
+        ("fast", "no recipe is named 'fast'; known: paper_search, paper_shared, short"),
         ({"learning_rate": 1}, "learning_rate"),
         ({"batch": 1}, "greater than or equal to 2"),
         ({"score": "mean"}, "'best' or 'last'"),

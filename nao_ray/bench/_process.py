@@ -1,0 +1,64 @@
+"""Variants of a measurement, each in a process of its own that answers one question a line."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from nao_ray.errors import RunError
+
+
+class Worker:
+    """A process that holds one variant: ``python -m MODULE VARIANT THREADS SIZE``, the size in JSON."""
+
+    def __init__(self, module: str, variant: str, threads: int, size: dict[str, int]) -> None:
+        self.variant = variant
+        self._bench = module.rpartition(".")[2]
+        command = [sys.executable, "-m", module, variant, str(threads), json.dumps(size)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(self, question: str) -> float:
+        """The process's answer: seconds, or bytes.
+
+        Raises:
+            RunError: the process is gone.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):  # its answer is missing then
+            self._process.stdin.write(question + "\n")
+            self._process.stdin.flush()
+        reply = self._process.stdout.readline()
+        if not reply:
+            raise RunError(f"bench {self._bench}: the process of {self.variant!r} ended early; its error stands above")
+        return float(reply)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+def answer(reply: Callable[[str], float]) -> None:
+    """Answer every question of the process that started this one, until it closes the line."""
+    for line in sys.stdin:
+        sys.stdout.write(f"{reply(line.strip())}\n")
+        sys.stdout.flush()
+
+
+def peak_memory() -> float:
+    """Bytes of this process at its largest."""
+    try:  # `getrusage` begins with the size of the process that started this one
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return 1024.0 * int(status.partition("VmHWM:")[2].split()[0])
+    except (OSError, IndexError, ValueError):
+        return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,0 +1,243 @@
+"""The shared supernet against plain eager PyTorch: a training step, the one-shot scores of a pool, memory.
+
+`nao_cnn_small` at the size of the reference (N = 3, F = 20, batch 64, 32x32 pixels, no auxiliary head). Step: forward,
+loss, backward, clip and SGD on tensors already prepared, one genotype per step, the same ones for both. Plain:
+`bench/_plain_supernet.py`, contiguous, one convolution per call, every genotype of the pool evaluated by itself. The
+two take turns, each in an own process; gradients and logits are compared in float64.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nao_ray import registry, rng
+from nao_ray.bench._plain_supernet import PlainSupernet, copy_shared_parameters
+from nao_ray.bench._process import Worker, answer, peak_memory
+from nao_ray.bench._result import BenchResult, machine
+from nao_ray.bench.child import relative
+from nao_ray.networks import fast
+from nao_ray.networks.one_shot import pool_logits
+from nao_ray.networks.supernet import Supernet, batch_statistics, build
+from nao_ray.spaces.base import ArchGraph
+from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
+from nao_ray.training.data import TrainingData
+from nao_ray.training.recipe import Recipe
+from nao_ray.training.shared import SharedTrainer
+
+CLIP, RATE, MOMENTUM, WEIGHT_DECAY = 5.0, 0.025, 0.9, 3e-4  # NAO_pytorch V1
+VARIANTS = ("plain", "nao_ray")
+MODULE = "nao_ray.bench.supernet"
+
+
+def run(
+    repeats: int = 9,
+    threads: int = 2,
+    batch: int = 64,
+    pool: int = 100,
+    pool_batch: int = 500,
+    cells_per_stage: int = 3,
+    channels: int = 20,
+) -> BenchResult:
+    """Time steps of both variants in turns, then the evaluation of a pool by each, and compare results.
+
+    Args:
+        repeats: timed steps per variant, after two that are not timed; each step has another genotype.
+        threads: torch's threads.
+        batch: images per step.
+        pool: genotypes that are evaluated.
+        pool_batch: images that each is evaluated on.
+        cells_per_stage: N.
+        channels: F.
+    """
+    size = {"batch": batch, "pool": pool, "pool_batch": pool_batch, "n": cells_per_stage, "f": channels}
+    batches = (batch, 2 * batch, 4 * batch)
+    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    workers = {variant: Worker(MODULE, variant, threads, size) for variant in VARIANTS}
+    try:
+        for index in range(-2, repeats):
+            for variant, worker in workers.items():
+                took = worker.ask(f"step {abs(index)}")
+                seconds[variant] += [took] if index >= 0 else []
+        evaluation = {variant: worker.ask("pool") for variant, worker in workers.items()}
+        alone = workers["nao_ray"].ask("alone")
+    finally:
+        for worker in workers.values():
+            worker.close()
+    memory = {variant: [_memory(variant, threads, {**size, "batch": b}) for b in batches] for variant in VARIANTS}
+    medians = {variant: statistics.median(times) for variant, times in seconds.items()}
+    ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
+    differences = float64_differences(cells_per_stage, channels)
+    return BenchResult(
+        name="supernet",
+        columns=["measurement", "plain", "nao_ray", "ratio"],
+        rows=[
+            ["step, median s", medians["plain"], medians["nao_ray"], medians["plain"] / medians["nao_ray"]],
+            [f"{pool} genotypes on {pool_batch} images, s", *evaluation.values(), _share(evaluation)],
+            *(
+                [f"memory of a step of {b}, MB", *(round(memory[v][i] / 1e6) for v in VARIANTS), _share(memory, i)]
+                for i, b in enumerate(batches)
+            ),
+        ],
+        notes=[
+            f"N={cells_per_stage}, F={channels}, batch {batch}, 32x32; n = {repeats} steps each in turns, every one "
+            f"another genotype, {threads} threads; ratio of a step: plain / nao_ray, over single steps "
+            f"{min(ratios):.2f} to {max(ratios):.2f}; other ratios: nao_ray / plain.",
+            f"The same pool with our supernet, one genotype after the other: {alone:.3g} s.",
+            "Memory: growth of the peak of a fresh process over its size before the first step, two steps.",
+            f"float64, norm of the difference / norm: gradients {differences['gradients']:.1e}, "
+            f"logits of a pool {differences['logits']:.1e}.",
+            machine(),
+        ],
+        data={
+            "seconds": seconds,
+            "pool_seconds": {**evaluation, "alone": alone},
+            "memory_bytes": memory,
+            **differences,
+        },
+    )
+
+
+def _share(figures: dict[str, Any], index: int | None = None) -> float:
+    plain, ours = (figures[variant] if index is None else figures[variant][index] for variant in VARIANTS)
+    return float(ours / plain)
+
+
+def _memory(variant: str, threads: int, size: dict[str, int]) -> float:
+    worker = Worker(MODULE, variant, threads, size)
+    try:
+        before = worker.ask("memory")
+        worker.ask("step 0")
+        worker.ask("step 1")
+        return worker.ask("memory") - before
+    finally:
+        worker.close()
+
+
+# -- networks -------------------------------------------------------------------------------------------------
+
+
+def networks(n: int, f: int) -> tuple[Supernet, PlainSupernet]:
+    """Ours and the plain supernet with equal weights."""
+    space = registry.load("space", "nao_cnn_small")()
+    with rng.torch_seeded(0, "bench supernet weights"):
+        ours = build(space, cells_per_stage=n, channels=f)
+    plain = PlainSupernet(space.ops, ours.config)
+    copy_shared_parameters(ours, plain)
+    return ours, plain
+
+
+def genotype(index: int) -> ArchGraph:
+    """A random genotype."""
+    space = registry.load("space", "nao_cnn_small")()
+    graph: ArchGraph = space.lower(space.sample(rng.child(0, "bench supernet", index)))
+    return graph
+
+
+def images(count: int) -> Tensor:
+    """``[B, 3, 32, 32]``."""
+    return torch.randn(count, 3, 32, 32, generator=rng.torch_generator(0, "bench supernet images"))
+
+
+def float64_differences(n: int, f: int, batch: int = 4) -> dict[str, float]:
+    """Norm of the difference over the norm, ours against plain, on our float32 paths in double precision."""
+    ours, plain = networks(n, f)
+    ours.double()
+    plain.double()
+    x, labels = images(batch).double(), torch.arange(batch) % 10
+    graph = genotype(0)
+    with mock.patch.object(fast, "DTYPES", {torch.float64}):
+        F.cross_entropy(ours(x, graph), labels).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(plain(x, graph), labels).backward()  # type: ignore[no-untyped-call]
+        first, second = ([*net.stem.parameters(), *net.classifier.parameters()] for net in (ours, plain))
+        graphs = [genotype(index) for index in range(8)]
+        together = pool_logits(ours, x, graphs)
+        with torch.inference_mode(), batch_statistics(plain):
+            alone = torch.stack([plain(x, graph) for graph in graphs])
+    gradients = ([value.grad for value in values if value.grad is not None] for values in (first, second))
+    return {"gradients": relative(*gradients), "logits": relative([together], [alone])}
+
+
+# -- one process per variant ----------------------------------------------------------------------------------
+
+
+def _stepper(variant: str, batch: int, n: int, f: int) -> Callable[[int], None]:
+    """A function that makes training step `index` of a variant; ours is the trainer's own, less the augmentation."""
+    ours, plain = networks(n, f)
+    x, labels = images(batch), torch.arange(batch) % 10
+    if variant == "nao_ray":
+        recipe = Recipe(name="paper_shared", batch=batch, drop_path_keep=1.0)
+        task = Synthetic(SyntheticConfig(size=32, channels=3, classes=10))  # for its normaliser alone
+        data = TrainingData.to_device(*task.load(), torch.device("cpu"))
+        trainer = SharedTrainer(ours, data, recipe, epochs=1000, seed=0)
+
+        def step(index: int) -> None:
+            ours.train()
+            graph = genotype(index)
+            F.cross_entropy(ours(x, graph), labels).backward()  # type: ignore[no-untyped-call]
+            trainer.update(ours.used_parameters(graph), RATE)
+
+        return step
+    optimiser = torch.optim.SGD(plain.parameters(), RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
+
+    def plain_step(index: int) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        F.cross_entropy(plain(x, genotype(index)), labels).backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(plain.parameters(), CLIP)
+        optimiser.step()
+
+    return plain_step
+
+
+def _pool(variant: str, pool: int, pool_batch: int, n: int, f: int) -> Callable[[], None]:
+    ours, plain = networks(n, f)
+    net = plain if variant == "plain" else ours
+    x, graphs = images(pool_batch), [genotype(index) for index in range(pool)]
+
+    def together() -> None:
+        pool_logits(ours, x, graphs)
+
+    def one_by_one() -> None:
+        with torch.inference_mode(), batch_statistics(net):
+            for graph in graphs:
+                net(x, graph)
+
+    return together if variant == "nao_ray" else one_by_one
+
+
+def _timed(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
+    torch.set_num_threads(threads)
+    shape = {"n": size["n"], "f": size["f"]}
+    step = _stepper(variant, size["batch"], **shape)
+
+    def reply(question: str) -> float:
+        match question.split():
+            case ["step", index]:
+                return _timed(lambda: step(int(index)))
+            case ["memory"]:
+                return peak_memory()
+            case [kind]:
+                which = "ours alone" if kind == "alone" else variant
+                return _timed(_pool(which, size["pool"], size["pool_batch"], **shape))
+        raise AssertionError(question)
+
+    answer(reply)
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))

@@ -1,0 +1,61 @@
+"""A pool on the same images: equal to one genotype at a time, and nothing computed twice."""
+
+import pytest
+import torch
+
+from nao_ray import registry, rng
+from nao_ray.networks import supernet
+from nao_ray.networks.one_shot import pool_logits
+from nao_ray.networks.ops import SepConv
+
+IMAGES = torch.from_numpy(rng.child(0, "one shot images").standard_normal((5, 1, 16, 16)))
+
+
+def _pool(name, count=24):
+    """Random genotypes, of which the last third share the normal cell of the first and some are there twice."""
+    space = registry.load("space", name)()
+    texts = [space.sample(rng.child(5, "one shot", index)).key for index in range(count)]
+    first = texts[0].split()
+    texts[-count // 3 :] = [" ".join(first[:20] + text.split()[20:]) for text in texts[-count // 3 :]]
+    return [space.lower(space.parse(text)) for text in [*texts, texts[0], texts[-1]]]
+
+
+def _net(name):
+    with rng.torch_seeded(0, "one shot weights"):
+        settings = {"network": "small", "cells_per_stage": 1, "channels": 4, "dropout": 0.5, "drop_path": 0.5}
+        return supernet.build(registry.load("space", name)(), **settings).double()
+
+
+@pytest.mark.parametrize("keep_bytes", [2**30, 50_000, 0])
+@pytest.mark.parametrize("name", ["nao_cnn_small", "nao_cnn_middle"])
+def test_each_genotype_as_if_alone(name, keep_bytes):
+    net, graphs = _net(name), _pool(name)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    together = pool_logits(net, IMAGES, graphs, keep_bytes=keep_bytes)
+    with supernet.batch_statistics(net), torch.inference_mode():
+        alone = torch.stack([net(IMAGES, graph) for graph in graphs])
+    assert together.shape == (len(graphs), 5, 10)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
+    assert net.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_what_genotypes_share_is_computed_once(monkeypatch):
+    net, graphs = _net("nao_cnn_small"), _pool("nao_cnn_small")
+    calls = []
+    forward = SepConv.forward
+    monkeypatch.setattr(SepConv, "forward", lambda self, x: calls.append(id(self)) or forward(self, x))
+    pool_logits(net, IMAGES, graphs[:1] * 3)
+    once = len(calls)
+    with supernet.batch_statistics(net), torch.no_grad():
+        calls.clear()
+        net(IMAGES, graphs[0])
+    assert once == len(calls)
+    calls.clear()
+    pool_logits(net, IMAGES, graphs)
+    together = len(calls)
+    calls.clear()
+    with supernet.batch_statistics(net), torch.no_grad():
+        for graph in graphs:
+            net(IMAGES, graph)
+    assert together < 0.85 * len(calls)

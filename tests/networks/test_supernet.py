@@ -1,0 +1,199 @@
+"""The shared supernet: published sizes, one path at a time, and the stand-alone network of the same layout."""
+
+import pytest
+import torch
+
+from nao_ray import registry, rng
+from nao_ray.errors import ConfigError
+from nao_ray.networks import supernet
+from nao_ray.networks.counting import count
+from nao_ray.networks.derived import build
+from nao_ray.networks.stacks import ImageStack
+from nao_ray.spaces.base import ArchGraph, Cell, Edge
+
+SPACES = ("nao_cnn_small", "nao_cnn_middle")
+COUNTS = {"nao_cnn_small": 7_387_350, "nao_cnn_middle": 18_152_950}
+
+
+def _space(name):
+    return registry.load("space", name)()
+
+
+def _graph(name, index):
+    """A random genotype; each second one leaves an input of the reduction cell unused, which few random ones do."""
+    space = _space(name)
+    words = space.sample(rng.child(3, "supernet", index)).key.split()
+    if index % 2:
+        unused, used = ("0", "1") if index % 4 == 1 else ("1", "0")
+        words[20::2] = [used if word == unused else word for word in words[20::2]]
+    return space.lower(space.parse(" ".join(words)))
+
+
+def _tiny(name, **options):
+    with rng.torch_seeded(0, "supernet weights"):
+        settings = {"network": "small", "cells_per_stage": 1, "channels": 4, "auxiliary": True, **options}
+        return _unsettle(supernet.build(_space(name), **settings).double())
+
+
+def _unsettle(net):
+    """Weights and statistics that no two modules share, so that a wrong one shows."""
+    with torch.no_grad():
+        for tensor in (*net.parameters(), *(b for b in net.buffers() if b.is_floating_point())):
+            tensor.add_(torch.rand_like(tensor), alpha=0.1)
+    return net
+
+
+def _images(count=4, size=16):
+    return torch.from_numpy(rng.child(0, "supernet images").standard_normal((count, 1, size, size)))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_published_counts(name):
+    with torch.device("meta"):
+        net = supernet.build(_space(name), auxiliary=True)
+    auxiliary = sum(p.numel() for p in net.auxiliary.parameters())
+    assert auxiliary == 412_938
+    assert sum(p.numel() for p in net.parameters()) - auxiliary == COUNTS[name]
+
+
+def test_no_parameter_is_dead():
+    net, seen = _tiny("nao_cnn_small"), set()
+    for node in range(5):
+        for x in range(2 + node):
+            for y in range(2 + node):
+                for op in ("sep_conv_3x3", "sep_conv_5x5", "identity"):
+                    edges = [(Edge(0, "identity"), Edge(1, "identity"))] * 5
+                    edges[node] = (Edge(x, op), Edge(y, op))
+                    read = {edge.source for pair in edges for edge in pair}
+                    cell = Cell(2, tuple(edges), tuple(state for state in range(7) if state not in read))
+                    seen |= net.used_parameters(ArchGraph("nao", (("normal", cell), ("reduction", cell)))).keys()
+    for unused in (0, 1):
+        edge = Edge(1 - unused, "identity")
+        cell = Cell(2, ((edge, edge),) * 5, (unused, 2, 3, 4, 5, 6))
+        seen |= net.used_parameters(ArchGraph("nao", (("normal", cell), ("reduction", cell)))).keys()
+    assert seen == {name for name, _ in net.named_parameters()}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_gradients_reach_the_sampled_path_alone(name):
+    net, images = _tiny(name), _images()
+    for index in range(12):
+        net.zero_grad()
+        graph = _graph(name, index)
+        logits, auxiliary = net(images, graph)
+        (logits.square().sum() + auxiliary.square().sum()).backward()
+        reached = {key for key, parameter in net.named_parameters() if parameter.grad is not None}
+        assert reached == net.used_parameters(graph).keys()
+    assert len(reached) < 0.2 * len(list(net.parameters()))
+
+
+def test_what_only_a_zero_edge_reads_is_not_used():
+    net = _tiny("nao_cnn_middle", auxiliary=False)
+    zero, conv = Edge(1, "zero"), Edge(0, "sep_conv_3x3")
+    dead = Cell(2, ((conv, conv), (Edge(2, "zero"), zero), (zero, zero), (zero, zero), (zero, zero)), (3, 4, 5, 6))
+    graph = ArchGraph("nao", (("normal", dead), ("reduction", dead)))
+    net(_images(), graph).square().sum().backward()
+    used = net.used_parameters(graph)
+    assert {key for key, parameter in net.named_parameters() if parameter.grad is not None} == used.keys()
+    assert not any(".nodes." in key for key in used)
+
+
+@pytest.mark.parametrize("mode", ["running statistics", "batch statistics", "training"])
+@pytest.mark.parametrize("name", SPACES)
+def test_a_derived_network_of_the_same_layout_is_the_same_function(name, mode):
+    net, images = _tiny(name), _images()
+    for index in range(12):
+        graph = _graph(name, index)
+        derived = net.derive(graph)
+        assert isinstance(derived, ImageStack)
+        if mode == "training":
+            outputs = [torch.cat(net.train()(images, graph)), torch.cat(derived.train()(images))]
+        elif mode == "running statistics":
+            outputs = [net.eval()(images, graph), derived.eval()(images)]
+        else:
+            with supernet.batch_statistics(net), supernet.batch_statistics(derived):
+                outputs = [net(images, graph), derived(images)]
+        torch.testing.assert_close(*outputs, rtol=0, atol=1e-10)
+        assert outputs[0].std() > 1e-3
+
+
+@pytest.mark.parametrize(("network", "shape"), [("cifar10", (3, 32, 32)), ("imagenet", (3, 64, 64))])
+def test_other_stems(network, shape):
+    net = supernet.build(_space("nao_cnn_small"), network=network, cells_per_stage=2, channels=6, auxiliary=True)
+    graph, images = _graph("nao_cnn_small", 3), torch.randn(2, *shape, dtype=torch.float64)
+    net = _unsettle(net.double()).eval()
+    torch.testing.assert_close(net(images, graph), net.derive(graph)(images), rtol=0, atol=1e-10)
+
+
+def test_copies_are_copies():
+    net, graph = _tiny("nao_cnn_small"), _graph("nao_cnn_small", 0)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    derived = net.derive(graph)
+    with torch.no_grad():
+        for tensor in (*derived.parameters(), *derived.buffers()):
+            tensor.add_(1)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_the_layout_by_name():
+    graph = _graph("nao_cnn_small", 1)
+    with torch.device("meta"):
+        final, shared = (build(graph, cells_per_stage=3, channels=20, layout=name) for name in ("final", "supernet"))
+    assert count(shared, (3, 32, 32)).macs > 0
+    assert [cell.out_channels for cell in shared.cells] == [20] * 3 + [40] * 4 + [80] * 4
+    assert final.cells[0].out_channels == 20 * len(graph.cell("normal").output)
+    with pytest.raises(ConfigError, match="has no layout 'tall'; choose one of final, supernet"):
+        build(graph, layout="tall")
+
+
+# -- modes ----------------------------------------------------------------------------------------------------
+
+
+def test_batch_statistics_leave_the_running_ones():
+    net, graph, images = _tiny("nao_cnn_small", dropout=0.5, drop_path=0.5), _graph("nao_cnn_small", 2), _images()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with supernet.batch_statistics(net):
+        first, again = net(images, graph), net(images, graph)
+        for buffer in net.buffers():
+            buffer.mul_(3)  # nor are they read
+        assert torch.equal(first, net(images, graph))
+        assert torch.equal(first, again), "neither dropout nor drop path"
+    for buffer in net.buffers():
+        buffer.div_(3, rounding_mode=None if buffer.is_floating_point() else "floor")
+    assert net.training
+    assert all(torch.allclose(value, before[key]) for key, value in net.state_dict().items())
+    assert net(images, graph)[0].shape == (4, 10)
+    moved = [key for key, value in net.state_dict().items() if not torch.allclose(value, before[key])]
+    assert moved
+    assert all("running" in key or "tracked" in key for key in moved)
+
+
+def test_drop_path_is_off_in_evaluation_and_drops_identity_in_training():
+    graph = ArchGraph("nao", tuple((role, Cell(2, ((Edge(1, "identity"),) * 2,) * 5, (0, 2, 3, 4, 5, 6)))
+                                   for role in ("normal", "reduction")))  # fmt: skip
+    net, images = _tiny("nao_cnn_small", drop_path=0.5), _images()
+    assert not torch.equal(net(images, graph)[0], net(images, graph)[0])
+    kept = _tiny("nao_cnn_small", drop_path=0.5, drop_path_identity=False)
+    for cell in kept.cells:
+        assert isinstance(cell, supernet.SharedCell)
+    net.eval()
+    assert torch.equal(net(images, graph), net(images, graph))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": 5}, "channels must be even"),
+        ({"network": "cifar11"}, "no network is named 'cifar11'"),
+        ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\)"),
+    ],
+)
+def test_bad_values_are_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        supernet.build(_space("nao_cnn_small"), **options)
+
+
+@pytest.mark.parametrize("name", ["nas_bench_201", "enas_micro"])
+def test_a_space_without_supernet(name):
+    with pytest.raises(ConfigError, match=f"space {name} has no shared supernet"):
+        supernet.build(_space(name))
