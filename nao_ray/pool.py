@@ -320,6 +320,8 @@ class Pool:
     def best(self, n: int = 10) -> pd.DataFrame:
         """The `n` best completed trials: highest accuracy or lowest perplexity first, ties by id.
 
+        Scores with shared weights come after those of networks with weights of their own.
+
         Raises:
             PoolError: a part is damaged.
         """

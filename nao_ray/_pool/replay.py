@@ -35,12 +35,13 @@ def read_log(storage: Storage) -> list[Trial]:
 
 def read_best(storage: Storage, n: int) -> pa.Table:
     """The rows of the best completed trials, best first: see `Pool.best`."""
-    completed = pc.field("state") == TrialState.COMPLETED.value
-    ranking = read(storage, "trials", ["trial_id", "valid_accuracy", "valid_perplexity"], completed)
+    completed = (pc.field("state") == TrialState.COMPLETED.value) & pc.field("phase").is_null()
+    names = ["trial_id", "valid_accuracy", "valid_perplexity", "weights_version"]
+    ranking = read(storage, "trials", names, completed)
     ranking = ranking.append_column("score", pa.array(scores(ranking), pa.float64()))
-    top = (
-        ranking.sort_by([("score", "descending"), ("trial_id", "ascending")]).slice(0, n).select(["trial_id", "score"])
-    )
+    ranking = ranking.append_column("shared", pc.is_valid(ranking["weights_version"]))
+    order = [("shared", "ascending"), ("score", "descending"), ("trial_id", "ascending")]
+    top = ranking.sort_by(order).slice(0, n).select(["trial_id", "score"])
     found = read(storage, "trials", None, pc.field("trial_id").isin(top["trial_id"]))
     # a join cannot carry lists: put the few rows in order by hand
     place = pc.index_in(found["trial_id"], value_set=top["trial_id"].combine_chunks())

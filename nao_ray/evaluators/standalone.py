@@ -124,11 +124,12 @@ class Standalone(Evaluator[StandaloneConfig]):
             self._loaded.clear()  # one at a time
             train, valid = self.task.load()
             train = _splits.subset(train, share, _SHARE_SEED)
-            self._loaded[share] = TrainingData.to_device(train, valid, self._device)
+            self._loaded[share] = TrainingData.to_device(train, valid, self.device)
         return self._loaded[share]
 
     @cached_property
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
+        """What `auto` is here."""
         import torch
 
         if self.config.device != "auto":

@@ -138,8 +138,9 @@ class EvaluatorActor:
             _free_memory(is_spent)
         return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent)
 
-    def ping(self) -> None:
-        """Answer, from a thread of its own, while an evaluation runs."""
+    def ping(self) -> int:
+        """The process's id: an answer, from a thread of its own, while an evaluation runs."""
+        return os.getpid()
 
 
 class StrategyActor:

@@ -17,18 +17,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray import rng
+from nao_ray.errors import DataError
 from nao_ray.networks.one_shot import pool_logits
 from nao_ray.networks.supernet import Supernet
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.training.augment import augment
-from nao_ray.training.checkpoint import check_shapes, load_tensors, save_tensors
+from nao_ray.training.checkpoint import check_shapes, pack, unpack
 from nao_ray.training.data import TrainingData
 from nao_ray.training.fit import Scores, training_loss, uses_bfloat16
 from nao_ray.training.recipe import Recipe
@@ -135,7 +135,8 @@ class SharedTrainer:
         now = period(step // self.steps_per_epoch, self._first_period, self._factor)
         start, total = now.start * self.steps_per_epoch, now.length * self.steps_per_epoch
         self.net.set_step(step - start, total)
-        graph = sampler.draw(rng.child(self.seed, self._purpose("sampled genotype"), step))
+        turn = step * self._shard.count + self._shard.rank
+        graph = sampler.draw(rng.child(self.seed, self._purpose("sampled genotype"), step), turn)
         inputs = augment(
             images,
             rng.torch_generator(self.seed, self._purpose("augmentation"), step, device=str(device)),
@@ -211,25 +212,27 @@ class SharedTrainer:
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
-    def save(self, path: Path) -> None:
-        """Weights, statistics of batch norm, momentum and the epochs done, in one safetensors file."""
-        save_tensors(path, dict(self._tensors()), {"epochs_done": str(self.epochs_done)})
+    def pack(self) -> bytes:
+        """Weights, statistics of batch norm, momentum and the epochs done, as a safetensors file."""
+        return pack(dict(self._tensors()) | {"epochs_done": torch.tensor(self.epochs_done)})
 
-    def load(self, path: Path) -> None:
-        """Continue where `save` was called.
+    def unpack(self, data: bytes) -> None:
+        """Continue where `pack` was called.
 
         Raises:
-            DataError: the file is missing, malformed, or of another network.
+            DataError: the bytes are malformed, or of another network.
         """
-        tensors, metadata = load_tensors(path, ["epochs_done"])
+        tensors = unpack(data)
+        if "epochs_done" not in tensors:
+            raise DataError("weights: no epochs_done among them; they were not written by a training of shared weights")
+        self.epochs_done = int(tensors.pop("epochs_done"))
         weights = {name.removeprefix("net."): value for name, value in tensors.items() if name.startswith("net.")}
-        check_shapes(path, weights, self.net.state_dict())
+        check_shapes(weights, self.net.state_dict())
         self.net.load_state_dict(weights)
         named = dict(self.net.named_parameters())
         moments = {name.removeprefix("momentum."): v for name, v in tensors.items() if name.startswith("momentum.")}
-        check_shapes(path, moments, {name: named[name] for name in moments if name in named})
+        check_shapes(moments, {name: named[name] for name in moments if name in named})
         self._momentum = {name: torch.zeros_like(named[name]).copy_(value) for name, value in moments.items()}
-        self.epochs_done = int(metadata["epochs_done"])
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"net.{name}", value) for name, value in self.net.state_dict().items())

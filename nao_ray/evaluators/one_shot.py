@@ -1,0 +1,192 @@
+"""Scores with shared weights: a supernet is trained in phases, and genotypes are scored with a version of it.
+
+NAO with weight sharing (Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233), ENAS (Pham, Guan, Zoph, Le, Dean,
+ICML 2018, arXiv 1802.03268). A score is the accuracy on the same validation images for all, with the statistics of
+each batch. A proposal that names no version is trained on its own: so are finalists ranked again, and so is a sample
+audited whose shared scores are to be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from nao_ray import rng
+from nao_ray.errors import ConfigError
+from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
+from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.spaces.base import SearchSpace
+from nao_ray.tasks.base import Task
+from nao_ray.training.recipe import Recipe
+from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
+
+if TYPE_CHECKING:
+    from nao_ray.training.data import TrainingData
+    from nao_ray.training.sampling import PathSampler
+    from nao_ray.training.shared import SharedTrainer
+
+
+class OneShotConfig(EvaluatorConfig):
+    """Size of the supernet, how it is trained, and what a score is taken on."""
+
+    cells_per_stage: int = Field(default=3, ge=1)
+    """N of the supernet."""
+    channels: int = Field(default=20, ge=2, multiple_of=2)
+    """F of the supernet."""
+    recipe: Recipe = Field(default_factory=lambda: Recipe(name="paper_shared"))
+    period: int = Field(default=150, ge=1)
+    """Epochs of the first cosine of the learning rate."""
+    restart_factor: int = Field(default=1, ge=1)
+    """Each cosine is that many times as long as the last."""
+    batch: int = Field(default=500, ge=2)
+    """Validation images per batch of a score: batch norm takes its statistics from it."""
+    batches: int = Field(default=1, ge=1)
+    """Of these batches; always the same images."""
+    at_once: int = Field(default=50, ge=1)
+    """Genotypes scored together, which share what their paths have in common."""
+    alone: StandaloneConfig = Field(default_factory=lambda: StandaloneConfig(cells_per_stage=3, channels=20, epochs=10))
+    """Of proposals that name no version."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+
+
+class OneShot(SharedEvaluator[OneShotConfig]):
+    """Trains and scores; keeps the task and the supernet on the device.
+
+    Raises:
+        ConfigError: the space has no supernet.
+        DataError: the task cannot be loaded.
+    """
+
+    Config: ClassVar[type[EvaluatorConfig]] = OneShotConfig
+
+    def __init__(self, space: SearchSpace[Any], task: Task[Any], config: OneShotConfig) -> None:
+        super().__init__(space, task, config)
+        self._scorer: SharedTrainer | None = None
+        self._alone = Standalone(space, task, config.alone.model_copy(update={"device": config.device}))
+
+    @classmethod
+    def fidelity(cls, config: OneShotConfig) -> Fidelity:
+        return Fidelity(cells_per_stage=config.cells_per_stage, channels=config.channels)
+
+    @property
+    def scored_at_once(self) -> int:
+        return self.config.at_once
+
+    # -- training -----------------------------------------------------------------------------------------
+
+    def train(self, proposal: Proposal, source: bytes | None, group: Group) -> tuple[Measurement, bytes]:
+        from nao_ray.training.group import meeting
+        from nao_ray.training.resources import watch
+        from nao_ray.training.shared import Shard
+
+        phase = proposal.phase
+        assert phase is not None
+        with meeting(group.rank, group.size, group.address, self._data.device) as averager:
+            trainer = self._trainer(proposal.seed, shard=Shard(group.rank, group.size), reduce_gradients=averager)
+            if averager is not None:
+                averager.watch(trainer.net)
+            if source is not None:
+                trainer.unpack(source)
+            if trainer.epochs_done != phase.first_epoch:
+                raise ConfigError(
+                    f"weights {phase.source} have had {trainer.epochs_done} epochs, this phase begins at "
+                    f"{phase.first_epoch}"
+                )
+            with watch(self._data.device) as usage:
+                losses = trainer.train(phase.last_epoch - phase.first_epoch, self._sampler(phase))
+        measurement = Measurement(
+            train_loss=losses[-1],
+            curve=tuple(losses),
+            wall_seconds=usage.wall_seconds,
+            device_seconds=usage.device_seconds,
+            peak_memory_bytes=usage.peak_memory_bytes,
+        )
+        return measurement, trainer.pack()
+
+    def _trainer(self, seed: int, **options: Any) -> SharedTrainer:  # noqa: ANN401
+        from nao_ray.networks.supernet import build
+        from nao_ray.training.shared import SharedTrainer
+
+        config, recipe, task = self.config, self.config.recipe, self.task
+        with rng.torch_seeded(seed, "shared weights"):
+            net = build(
+                self.space,
+                network=task.network,
+                cells_per_stage=config.cells_per_stage,
+                channels=config.channels,
+                num_classes=task.num_classes,
+                auxiliary=recipe.auxiliary_weight > 0,
+                in_channels=task.image_shape[0],
+                image_size=min(task.image_shape[1:]),
+                dropout=recipe.dropout,
+                drop_path=1 - recipe.drop_path_keep,
+            )
+        return SharedTrainer(
+            net,
+            self._data,
+            recipe,
+            epochs=config.period,
+            seed=seed,
+            restart_factor=config.restart_factor,
+            **options,
+        )
+
+    def _sampler(self, phase: Phase) -> PathSampler:
+        from nao_ray.training.sampling import PathSampler, standalone_params
+
+        graphs = [self.space.lower(self.space.parse(text)) for text in phase.genotypes]
+        weights = None
+        if phase.sampling == "size":
+            config = self.config
+            weights = [
+                float(
+                    standalone_params(
+                        graph,
+                        network=self.task.network,
+                        cells_per_stage=config.cells_per_stage,
+                        channels=config.channels,
+                    )
+                )
+                for graph in graphs
+            ]
+        return PathSampler(graphs, weights, in_turn=phase.sampling == "given")
+
+    # -- scores -------------------------------------------------------------------------------------------
+
+    def use(self, version: str, weights: bytes) -> None:
+        if self._scorer is None:
+            self._scorer = self._trainer(0)
+        self._scorer.unpack(weights)
+
+    def evaluate(self, proposal: Proposal) -> Measurement:
+        if proposal.fidelity.weights_version is None:
+            return self._alone.evaluate(proposal)
+        return self.evaluate_together([proposal])[0]
+
+    def evaluate_together(self, proposals: Sequence[Proposal]) -> list[Measurement]:
+        from nao_ray.training.resources import watch
+
+        assert self._scorer is not None, "weights come before scores"
+        graphs = [self.space.lower(proposal.genotype) for proposal in proposals]
+        with watch(self._data.device) as usage:
+            scores = self._scorer.evaluate(graphs, batch=self.config.batch, batches=self.config.batches)
+        share = 1 / len(proposals)
+        return [
+            Measurement(
+                valid_accuracy=score.accuracy,
+                valid_loss=score.loss,
+                wall_seconds=usage.wall_seconds * share,
+                device_seconds=usage.device_seconds * share,
+                peak_memory_bytes=usage.peak_memory_bytes,
+            )
+            for score in scores
+        ]
+
+    @cached_property
+    def _data(self) -> TrainingData:
+        from nao_ray.training.data import TrainingData
+
+        return TrainingData.to_device(*self.task.load(), self._alone.device)

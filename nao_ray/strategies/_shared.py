@@ -1,0 +1,208 @@
+"""Searches with shared weights: train a version of them, score genotypes with it, learn, and so on.
+
+A search is a script: a generator that yields what is to be done next, all of which may be done side by side, and is
+sent the finished trials. So the state of a strategy is the place in its script, which a replay of the log finds again.
+At the end some finalists are trained alone and ranked anew, and so is a random sample of what was scored last:
+Kendall's tau between their shared and their own scores says how far the shared ones can be believed.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import Field
+from scipy.stats import kendalltau
+
+from nao_ray import rng as streams
+from nao_ray.spaces.base import Genotype, SearchSpace
+from nao_ray.strategies.base import Strategy, StrategyConfig
+from nao_ray.trial import Diagnostics, Fidelity, Phase, Proposal, Trial, TrialState
+
+Script = Generator[list[Proposal], list[Trial], None]
+Sampling = Literal["uniform", "size", "given"]
+Scored = Mapping[str, tuple[Genotype, float]]
+"""Genotypes with their scores, by key."""
+
+_RESAMPLES = 1000
+
+
+class TrainingFailedError(Exception):
+    """A phase has failed; ends the script."""
+
+
+class SharedConfig(StrategyConfig):
+    """What every search with shared weights has."""
+
+    rounds: int = Field(default=5, ge=1)
+    """Trainings of the shared weights, scores after each."""
+    epochs: int = Field(default=30, ge=1)
+    """Of training per round."""
+    epochs_per_version: int | None = Field(default=None, ge=1)
+    """A version of the weights is kept after so many: what a lost worker costs; None: one per round."""
+    finalists: int = Field(default=5, ge=0)
+    """Best of the last round that are trained alone and ranked anew."""
+    audited: int = Field(default=8, ge=0)
+    """Random ones of the last round that are trained alone as well, to compare the ranks; none below 3."""
+
+
+C = TypeVar("C", bound=SharedConfig)
+
+
+class SharedSearch(Strategy[C]):
+    """A script that is carried out; a concrete strategy writes `script`."""
+
+    def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
+        super().__init__(space, config, seed, fidelity)
+        self._rows: list[Diagnostics] = []
+        self._version: str | None = None
+        self._epochs_done = 0
+        self._asked_here = 0
+        self._told_here: dict[int, Trial] = {}
+        self._ended = False
+        self._script = self._whole()
+        self._agenda: list[Proposal] = []
+        self._turn_to(lambda: next(self._script))
+
+    @abstractmethod
+    def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
+        """What is to be done, up to the scores of the last round, which it returns."""
+
+    # -- parts of a script ----------------------------------------------------------------------------------
+
+    def train(self, genotypes: Iterable[Genotype], sampling: Sampling = "uniform") -> Script:
+        """A round's training, version by version.
+
+        Raises:
+            TrainingFailedError: nothing further makes sense.
+        """
+        texts = tuple(genotype.key for genotype in genotypes)
+        end = self._epochs_done + self.config.epochs
+        while self._epochs_done < end:
+            last = min(end, self._epochs_done + (self.config.epochs_per_version or self.config.epochs))
+            phase = Phase(
+                version=f"e{last:05d}",
+                source=self._version,
+                first_epoch=self._epochs_done,
+                last_epoch=last,
+                genotypes=texts,
+                sampling=sampling,
+            )
+            stand_in = Genotype(self.space.name, f"shared weights {phase.version}")
+            (trial,) = yield [Proposal(genotype=stand_in, phase=phase)]
+            if trial.state is not TrialState.COMPLETED:
+                raise TrainingFailedError
+            self._version, self._epochs_done = phase.version, last
+
+    def score(
+        self, genotypes: Iterable[Genotype], round_: int, drafts: Mapping[str, Proposal] | None = None
+    ) -> Generator[list[Proposal], list[Trial], Scored]:
+        """Scores with the newest version of those that could be scored; `drafts` say where some come from."""
+        fidelity = Fidelity(weights_version=self._version)
+        distinct = {genotype.key: genotype for genotype in genotypes}
+        known = drafts or {}
+        trials = yield [
+            _with(known.get(key, Proposal(genotype=genotype)), fidelity, round_) for key, genotype in distinct.items()
+        ]
+        return {trial.genotype.key: (trial.genotype, trial.score) for trial in trials if trial.score is not None}
+
+    def note(self, round_: int, **facts: float | int | str | None) -> None:
+        """A row of diagnostics."""
+        self._rows.append({"round": round_, "weights_version": self._version, **facts})
+
+    def ranked(self, scored: Scored) -> list[Genotype]:
+        """Best first."""
+        return [genotype for genotype, _ in sorted(scored.values(), key=lambda pair: (-pair[1], pair[0].key))]
+
+    # -- the whole script -----------------------------------------------------------------------------------
+
+    def _whole(self) -> Script:
+        try:
+            scored = yield from self.script()
+        except TrainingFailedError:
+            return
+        finalists = self.ranked(scored)[: self.config.finalists]
+        sample = self._sample(scored)
+        both = list({genotype.key: genotype for genotype in [*finalists, *sample]}.values())
+        trials = yield [Proposal(genotype=genotype, round=self.config.rounds) for genotype in both]
+        alone = {trial.genotype.key: trial.score for trial in trials if trial.score is not None}
+        audited = [key for key in (genotype.key for genotype in sample) if key in alone]
+        shared_scores = np.array([scored[key][1] for key in audited])
+        self.note(self.config.rounds, **audit(shared_scores, np.array([alone[key] for key in audited]), self.seed))
+
+    def _sample(self, scored: Scored) -> list[Genotype]:
+        if self.config.audited < _FEWEST:
+            return []
+        keys = sorted(scored)
+        chosen = streams.child(self.seed, "audit").permutation(len(keys))[: self.config.audited]
+        return [scored[keys[index]][0] for index in chosen]
+
+    # -- the seam -------------------------------------------------------------------------------------------
+
+    @property
+    def done(self) -> bool:
+        return self._ended
+
+    def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
+        return self._agenda[self._asked_here] if self._asked_here < len(self._agenda) else None
+
+    def note_asked(self, proposal: Proposal) -> None:
+        self._asked_here += 1
+
+    def observe(self, trial: Trial) -> None:
+        self._told_here[trial.trial_id] = trial
+        if len(self._told_here) == len(self._agenda):
+            told = [self._told_here[trial_id] for trial_id in sorted(self._told_here)]
+            self._turn_to(lambda: self._script.send(told))
+
+    def _turn_to(self, page: Callable[[], list[Proposal]]) -> None:
+        self._asked_here, self._told_here = 0, {}
+        try:
+            self._agenda = page()
+            while not self._agenda:  # nothing to do for this part
+                self._agenda = self._script.send([])
+        except StopIteration:
+            self._agenda, self._ended = [], True
+
+    def diagnostics(self) -> list[Diagnostics]:
+        """One row per round, and the audit's after the last."""
+        rows, self._rows = self._rows, []
+        return rows
+
+
+_FEWEST = 3  # architectures a rank correlation makes sense for
+
+
+def audit(shared: np.ndarray[Any, Any], alone: np.ndarray[Any, Any], seed: int) -> dict[str, float | int | None]:
+    """Kendall's tau of ``[n]`` shared scores and the same genotypes' own, with its 95 % bootstrap interval."""
+    if len(shared) < _FEWEST:
+        return {"audited": len(shared), "audit_tau": None, "audit_tau_low": None, "audit_tau_high": None}
+    picks = streams.child(seed, "audit bootstrap").integers(0, len(shared), size=(_RESAMPLES, len(shared)))
+    taus = np.array([_tau(shared[pick], alone[pick]) for pick in picks])
+    low, high = np.nanpercentile(taus, (2.5, 97.5)) if np.isfinite(taus).any() else (np.nan, np.nan)
+    values = {"audit_tau": _tau(shared, alone), "audit_tau_low": float(low), "audit_tau_high": float(high)}
+    return {"audited": len(shared)} | {name: None if np.isnan(value) else value for name, value in values.items()}
+
+
+def _tau(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(kendalltau(a, b).statistic)
+
+
+def _with(draft: Proposal, fidelity: Fidelity, round_: int) -> Proposal:
+    return replace(draft, fidelity=fidelity, round=round_)
+
+
+def random_genotypes(space: SearchSpace[Any], count: int, generator: np.random.Generator) -> list[Genotype]:
+    """Distinct ones; fewer where the space has not so many."""
+    found: dict[str, Genotype] = {}
+    for _ in range(20 * count):
+        if len(found) == count:
+            break
+        genotype = space.sample(generator)
+        found.setdefault(genotype.key, genotype)
+    return list(found.values())

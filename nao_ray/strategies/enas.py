@@ -1,0 +1,93 @@
+"""ENAS: an LSTM policy and shared weights, trained in turns.
+
+Pham, Guan, Zoph, Le, Dean, "Efficient Neural Architecture Search via Parameter Sharing", ICML 2018, arXiv 1802.03268.
+A round is an epoch of the weights, each step on a genotype that the policy draws, then REINFORCE updates of the policy
+on scores of what it draws; at the end the policy draws once more, all are scored, and the best are trained alone.
+
+Differs from the paper: a score is taken on the same validation images for all, and a genotype drawn twice with one
+version of the weights is scored once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from nao_ray import rng as streams
+from nao_ray.controllers.lstm import make_policy
+from nao_ray.controllers.policy import LstmConfig
+from nao_ray.controllers.policy_gradient import PolicyGradient
+from nao_ray.spaces.base import Genotype, SearchSpace
+from nao_ray.strategies._reinforce_config import PRESETS
+from nao_ray.strategies._shared import Scored, SharedConfig, SharedSearch
+from nao_ray.trial import Fidelity, Proposal, Trial
+
+
+class EnasConfig(SharedConfig):
+    """Settings of `Enas`; the preset gives what is not set: the published scripts' search."""
+
+    preset: Literal["enas_micro", "enas_macro"] = "enas_micro"
+    rounds: int = Field(default=150, ge=1)
+    epochs: int = Field(default=1, ge=1)
+    paths: int = Field(default=1000, ge=1)
+    """Genotypes drawn for a round's steps; they come in turn, again from the first where there are more steps."""
+    updates: int = Field(default=30, ge=1)
+    """Of the policy per round, each from `lstm.num_aggregate` draws."""
+    candidates: int = Field(default=100, ge=1)
+    """Drawn and scored at the end."""
+    lstm: LstmConfig = LstmConfig()
+    """Policy and update."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:  # noqa: ANN401
+        if not isinstance(values, Mapping):
+            return values
+        name = values.get("preset", "enas_micro")
+        rounds = {"enas_micro": {"rounds": 150, "updates": 30}, "enas_macro": {"rounds": 310, "updates": 50}}
+        lstm = PRESETS[name]["lstm"] if name in PRESETS else {}
+        given = values.get("lstm", {})
+        return {**rounds.get(name, {}), **values, "lstm": {**lstm, **given} if isinstance(given, Mapping) else given}
+
+
+class Enas(SharedSearch[EnasConfig]):
+    """The policy is a fold over the scores, in the order drawn."""
+
+    Config = EnasConfig
+
+    def __init__(self, space: SearchSpace[Any], config: EnasConfig, seed: int, fidelity: Fidelity) -> None:
+        self._policy = make_policy(space.name, space.token_mask, config.lstm, streams.torch_generator(seed, "policy"))
+        self._gradient = PolicyGradient(self._policy, config.lstm)
+        super().__init__(space, config, seed, fidelity)
+
+    def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
+        config = self.config
+        for index in range(config.rounds):
+            genotypes, _ = self._draw(config.paths, "paths", index)
+            yield from self.train(genotypes, "given")
+            scored: dict[str, tuple[Genotype, float]] = {}
+            for update in range(config.updates):
+                yield from self._update(index, update, scored)
+        genotypes, _ = self._draw(config.candidates, "candidates", 0)
+        return (yield from self.score(genotypes, config.rounds - 1))
+
+    def _update(
+        self, index: int, update: int, scored: dict[str, tuple[Genotype, float]]
+    ) -> Generator[list[Proposal], list[Trial], None]:
+        drawn, tokens = self._draw(self.config.lstm.num_aggregate, f"round {index}", update)
+        new = [genotype for genotype in drawn if genotype.key not in scored]
+        scored |= yield from self.score(new, index)
+        known = [row for row, genotype in enumerate(drawn) if genotype.key in scored]
+        if not known:
+            return
+        scores = np.array([scored[drawn[row].key][1] for row in known])
+        report = self._gradient.update(tokens[known], scores)
+        if update == self.config.updates - 1:
+            self.note(index, **report.row())
+
+    def _draw(self, count: int, purpose: str, index: int) -> tuple[Sequence[Genotype], Any]:
+        tokens = self._policy.sample(count, streams.child(self.seed, purpose, index)).tokens
+        return [self.space.canonical(self.space.decode(row)) for row in tokens], tokens

@@ -1,0 +1,161 @@
+"""NAO with shared weights: rounds of training a supernet, scoring a pool with it, and proposing new genotypes.
+
+Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233, in the settings of the authors' PyTorch code: `nao_ws` (V1)
+trains and scores a pool of 600, of which each round replaces the worst by new ones; `nao_v2` (Luo, Qin, Chen, arXiv
+1909.10815) trains only what is new, drawn in proportion to its parameters, and scores everything again with every
+version. The controller of a round learns from the scores of one version alone.
+
+Differs from the published code: all are scored on the same validation images; a genotype and its twins are one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from nao_ray import rng as streams
+from nao_ray.controllers.base import Controller, one_thread
+from nao_ray.controllers.ensemble import Ensemble
+from nao_ray.controllers.fit import FitReport, fit
+from nao_ray.controllers.gp_controller import fit_process
+from nao_ray.controllers.pretraining import Pretrained, pretrain
+from nao_ray.spaces.base import Genotype, SearchSpace
+from nao_ray.strategies._nao_config import NaoConfig
+from nao_ray.strategies._nao_round import Observation, Round
+from nao_ray.strategies._shared import Scored, SharedConfig, SharedSearch, random_genotypes
+from nao_ray.trial import Fidelity, Proposal, Trial
+
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "nao_ws": {"rounds": 5, "epochs": 30, "pool": 600, "controller": {"preset": "nao_ws_v1"}},
+        "nao_v2": {
+            "rounds": 4,
+            "epochs": 50,
+            "pool": 1000,
+            "trained": "new",
+            "sampling": "size",
+            "controller": {"preset": "v2"},
+        },
+    }
+)
+
+
+class NaoSharedConfig(SharedConfig):
+    """Settings of `NaoShared`; the preset gives what is not set."""
+
+    preset: Literal["nao_ws", "nao_v2"] = "nao_ws"
+    pool: int = Field(default=600, ge=2)
+    """Random genotypes of the first round; with `trained: pool` the size of the pool ever after."""
+    trained: Literal["pool", "new"] = "pool"
+    """`pool`: the best of the last round and the new ones are trained and scored; `new`: only new ones are trained,
+    everything ever proposed is scored again."""
+    sampling: Literal["uniform", "size"] = "uniform"
+    """How a step draws its genotype; `size`: in proportion to the parameters."""
+    controller: NaoConfig = NaoConfig(preset="nao_ws_v1")
+    """As of the strategy `nao`: fit, steps and how many are proposed; its modes, seeds and budgets have no meaning."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, values: Any) -> Any:  # noqa: ANN401
+        if not isinstance(values, Mapping):
+            return values
+        preset = PRESETS.get(values.get("preset", "nao_ws"), {})
+        merged = {**preset, **values}
+        if isinstance(values.get("controller"), Mapping):
+            merged["controller"] = {**preset.get("controller", {}), **values["controller"]}
+        return merged
+
+
+class NaoShared(SharedSearch[NaoSharedConfig]):
+    """The pool is what the next training and the next scores are about."""
+
+    Config = NaoSharedConfig
+
+    def __init__(self, space: SearchSpace[Any], config: NaoSharedConfig, seed: int, fidelity: Fidelity) -> None:
+        self._ensemble: Ensemble | None = None
+        self._pretrained: Pretrained | None = None
+        super().__init__(space, config, seed, fidelity)
+
+    def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
+        config = self.config
+        pool = random_genotypes(self.space, config.pool, streams.child(self.seed, "first pool"))
+        trained, drafts, scored = pool, dict[str, Proposal](), dict[str, tuple[Genotype, float]]()
+        for index in range(config.rounds):
+            yield from self.train(trained, config.sampling)
+            scored = dict((yield from self.score(pool, index, drafts)))
+            if index == config.rounds - 1 or len(scored) < 2:
+                break
+            queue = self._propose(index, scored)
+            new = [draft.genotype for draft in queue]
+            drafts |= {draft.genotype.key: draft for draft in queue}
+            if config.trained == "new":
+                pool, trained = [*pool, *new], new or pool
+            else:
+                pool = trained = [*self.ranked(scored)[: max(0, config.pool - len(new))], *new]
+        return scored
+
+    def _propose(self, index: int, scored: Scored) -> list[Proposal]:
+        ranked = self.ranked(scored)
+        tokens = np.stack([self.space.encode(genotype) for genotype in ranked])
+        scores = np.array([scored[genotype.key][1] for genotype in ranked])
+        with one_thread():
+            controller, report = self._fit(index, tokens, scores)
+            generation = Round(
+                space=self.space,
+                controller=controller,
+                config=self.config.controller,
+                index=index + 1,
+                sources=[
+                    Observation(
+                        trial_id=-1,
+                        genotype=genotype,
+                        score=scored[genotype.key][1],
+                        round=index,
+                        predicted_score=None,
+                        source_score=None,
+                    )
+                    for genotype in ranked[: self.config.controller.top_k]
+                ],
+                pending=[],
+                taken=set(self.visited),
+                generator=streams.child(self.seed, "round", index + 1),
+            )
+            queue = [_without_source(draft) for draft in generation.queue()]
+        self.note(
+            index,
+            num_scored=len(scores),
+            mean_score=float(scores.mean()),
+            best_score=float(scores.max()),
+            **report.row(),
+            **generation.counts.row(),
+        )
+        return queue
+
+    def _fit(self, index: int, tokens: Any, scores: Any) -> tuple[Controller, FitReport]:  # noqa: ANN401
+        config = self.config.controller
+        if config.predictor == "gp":
+            if self._pretrained is None:
+                self._pretrained = pretrain(self.space, config.epd, config.pretraining, self.seed)
+            return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp)
+        self._ensemble, report = fit(
+            self.space,
+            tokens,
+            scores,
+            epd=config.epd,
+            config=config.fit,
+            seed=self.seed,
+            index=index,
+            start=self._ensemble if config.warm_start else None,
+            device=config.device,
+        )
+        return self._ensemble, report
+
+
+def _without_source(draft: Proposal) -> Proposal:
+    """A source was scored in many trials, with one version each; none of them is the one it came from."""
+    return replace(draft, source_trial_id=None)

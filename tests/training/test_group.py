@@ -1,0 +1,54 @@
+"""Two processes that train shared weights together, against the mean of their gradients computed here."""
+
+import socket
+
+import pytest
+import torch
+from torch import multiprocessing, nn
+
+from nao_ray.training.group import meeting
+
+
+class Net(nn.Module):
+    """Paths a and b, and a common part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.common, self.idle = (nn.Parameter(torch.full((3,), float(i))) for i in range(4))
+
+
+GRADIENTS = ({"a": 1.0, "common": 2.0}, {"b": 10.0, "common": 4.0})
+
+
+def _work(rank: int, address: str, queue: multiprocessing.Queue) -> None:
+    torch.set_num_threads(1)
+    net = Net()
+    with meeting(rank, 2, address, torch.device("cpu")) as averager:
+        assert averager is not None
+        averager.watch(net)
+        named = dict(net.named_parameters())
+        for name, value in GRADIENTS[rank].items():
+            named[name].grad = torch.full((3,), value)
+        used = averager({name: named[name] for name in [*GRADIENTS[rank], "idle"]})  # `idle` has no gradient
+        queue.put({name: parameter.grad.tolist() for name, parameter in used.items()})
+
+
+@pytest.mark.slow
+def test_a_step_of_two_workers_is_the_mean_of_their_gradients():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    workers = [context.Process(target=_work, args=(rank, address, queue)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    expected = {"a": [0.5] * 3, "b": [5.0] * 3, "common": [3.0] * 3}
+    assert [queue.get(timeout=120) for _ in workers] == [expected, expected]
+    for worker in workers:
+        worker.join(60)
+
+
+def test_a_worker_on_its_own_needs_nobody():
+    with meeting(0, 1, "", torch.device("cpu")) as averager:
+        assert averager is None
