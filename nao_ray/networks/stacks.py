@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
-    """Size and habits of a stack; the defaults of the last five are the official network's."""
+    """Size and habits of a stack; the defaults of the last six are those of NAO's official network."""
 
     stem: str
     """`cifar` or `imagenet`."""

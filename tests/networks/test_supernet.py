@@ -164,7 +164,9 @@ def test_a_network_of_the_layout_is_a_derived_one(name):
     graph = _graph(name, 1)
     with torch.device("meta"):
         alike = build(graph, network="small", cells_per_stage=1, channels=4, auxiliary=True, layout="supernet")
-    shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (alike, _tiny(name).derive(graph))]
+    shapes = [
+        {key: value.shape for key, value in net.state_dict().items()} for net in (alike, _tiny(name).derive(graph))
+    ]
     assert shapes[0] == shapes[1]
 
 
