@@ -4,8 +4,8 @@ Pham, Guan, Zoph, Le, Dean, "Efficient Neural Architecture Search via Parameter 
 the fixed network of its code: conv 3x3, BN; n layers; after layers n//3 - 1 and 2(n//3) - 1 every entry (the stem and
 the layers so far) is halved by a factorised reduction of its own to twice the channels; global pool, linear without
 bias. A layer is [ReLU] conv 1x1, BN, ReLU, operation; from the second layer on, the entries it skips from and that
-result are concatenated, and [ReLU] conv 1x1, BN brings them back to C channels. `MacroSkeleton` is what the search network
-(`networks/macro_supernet.py`) has in common with it.
+result are concatenated, and [ReLU] conv 1x1, BN brings them back to C channels. `MacroSkeleton` is what the search
+network (`networks/macro_supernet.py`) has in common with it.
 
 Differs from the code: separable convolutions are separable (the code builds ordinary ones, see `plain_separable`); the
 pools, which crash there, come without batch norm, as in the search network; reductions whose result no layer reads are
