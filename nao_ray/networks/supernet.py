@@ -23,6 +23,8 @@ from nao_ray.spaces.base import SearchSpace
 from nao_ray.spaces.enas_macro import EnasMacro
 
 Supernet = CellSupernet | MacroSupernet
+"""Shared weights of all genotypes of a space."""
+
 _SIZES = {"nao": (3, 20), "enas_micro": (2, 20), "enas_macro": (4, 36)}  # N and F by skeleton; N is the macro space's
 
 
