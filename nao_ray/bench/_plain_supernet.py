@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray.bench._plain import Reduce, auxiliary_head, calibrator, conv
+from nao_ray.networks.cell_supernet import CellSupernet
 from nao_ray.networks.stacks import StackConfig
-from nao_ray.networks.supernet import Supernet
 from nao_ray.spaces._cnn_cell import CELL_INPUTS, EDGES, NODES
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
@@ -136,7 +136,7 @@ class PlainSupernet(nn.Module):
         return logits if auxiliary is None else (logits, auxiliary)
 
 
-def copy_shared_parameters(source: Supernet, target: PlainSupernet) -> None:
+def copy_shared_parameters(source: CellSupernet, target: PlainSupernet) -> None:
     """Give `target` the weights of `source`."""
     pairs: list[tuple[nn.Module, nn.Module]] = [(target.stem, source.stem), (target.classifier, source.classifier)]
     if target.auxiliary is not None and source.auxiliary is not None:

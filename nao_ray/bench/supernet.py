@@ -26,8 +26,9 @@ from nao_ray.bench._process import Worker, answer, peak_memory
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench.child import relative
 from nao_ray.networks import fast
+from nao_ray.networks.cell_supernet import CellSupernet
 from nao_ray.networks.one_shot import pool_logits
-from nao_ray.networks.supernet import Supernet, batch_statistics, build
+from nao_ray.networks.supernet import batch_statistics, build
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.data import TrainingData
@@ -126,11 +127,12 @@ def _memory(variant: str, threads: int, size: dict[str, int]) -> float:
 # -- networks -------------------------------------------------------------------------------------------------
 
 
-def networks(n: int, f: int) -> tuple[Supernet, PlainSupernet]:
+def networks(n: int, f: int) -> tuple[CellSupernet, PlainSupernet]:
     """Ours and the plain supernet with equal weights."""
     space = registry.load("space", "nao_cnn_small")()
     with rng.torch_seeded(0, "bench supernet weights"):
         ours = build(space, cells_per_stage=n, channels=f)
+    assert isinstance(ours, CellSupernet)
     plain = PlainSupernet(space.ops, ours.config)
     copy_shared_parameters(ours, plain)
     return ours, plain

@@ -68,11 +68,13 @@ class Place:
     """C."""
     shrink: bool
     """Input 0 is twice as large as input 1."""
+    strided: bool = True
+    """A reduction cell's own edges reduce; False: its inputs have been reduced before."""
 
     @property
     def reduction(self) -> bool:
         """Whether edges from the cell's inputs have stride 2."""
-        return self.role == "reduction"
+        return self.role == "reduction" and self.strided
 
     def stride(self, source: int) -> int:
         """Of an edge from state `source`."""

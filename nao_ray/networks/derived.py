@@ -7,12 +7,14 @@ says which stack repeats its cells; stacks other than NAO's have one stem and si
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nao_ray.errors import ConfigError
 from nao_ray.networks.cells_201 import CellStack
 from nao_ray.networks.enas_macro import STAGES, MacroStack
-from nao_ray.networks.enas_micro import MicroStack
+from nao_ray.networks.enas_micro import MicroSearchStack, MicroStack
+from nao_ray.networks.macro_supernet import MacroSearchStack
 from nao_ray.networks.ops import OpOptions
 from nao_ray.networks.stacks import LAYOUTS, ImageStack, Stack, StackConfig
 from nao_ray.spaces.base import ArchGraph
@@ -36,11 +38,16 @@ NETWORKS = {
     "imagenet": NetworkDefaults("imagenet", 4, 42, 1000, 3, 224),
     "small": NetworkDefaults("cifar", 1, 16, 10, 1, 28),
 }
-_STACKS: dict[str, type[ImageStack | CellStack | MacroStack]] = {
+_FINAL: dict[str, type[ImageStack | CellStack | MacroStack]] = {
     "nao": ImageStack,
     "nas_bench_201": CellStack,
     "enas_micro": MicroStack,
     "enas_macro": MacroStack,
+}
+_SUPERNET: dict[str, type[ImageStack | MacroSearchStack]] = {
+    "nao": ImageStack,
+    "enas_micro": MicroSearchStack,
+    "enas_macro": MacroSearchStack,
 }
 _SIZES = {  # N and F by skeleton and network; every `small` is ours
     "nas_bench_201": {"cifar10": (5, 16), "cifar100": (5, 16), "small": (1, 16)},  # arXiv 2001.00326, section 2.1
@@ -89,8 +96,8 @@ def build(
         num_classes: >= 1.
         auxiliary: with the auxiliary head after the second reduction, active in training mode; NAS-Bench-201 and ENAS's
             macro network have none.
-        layout: `final`, or `supernet`: every cell of NAO's stack ends in ReLU, conv 1x1, BN to its C channels, as in
-            the shared supernet (`networks/supernet.py`).
+        layout: `final`, or `supernet`: as one genotype stands in the shared supernet (`networks/supernet.py`), where a
+            cell ends in ReLU, conv 1x1, BN to its C channels and a macro layer adds what it skips from.
         in_channels: of the images.
         image_size: smallest side of the images, in pixels; checked only, the network takes any.
         dropout: probability of dropping a pooled feature, in [0, 1).
@@ -103,7 +110,7 @@ def build(
     Raises:
         ConfigError: an unknown network, skeleton or operation, or a value out of range.
     """
-    defaults = network_defaults(network, graph)
+    defaults = network_defaults(network, graph.skeleton)
     if graph.skeleton == "enas_macro":
         cells_per_stage = len(graph.cell("network").nodes) // STAGES
     config = StackConfig(
@@ -122,9 +129,11 @@ def build(
         ops=OpOptions(count_padding=count_padding),
     )
     check(config, network, defaults.image_size if image_size is None else image_size)
-    if layout != "final" and graph.skeleton != "nao":
+    stacks: Mapping[str, type[ImageStack | CellStack | MacroStack | MacroSearchStack]]
+    stacks = _FINAL if layout == "final" else _SUPERNET
+    if graph.skeleton not in stacks:
         raise ConfigError(f"{graph.skeleton} has no layout {layout}; its network is always final")
-    stack, roles = _STACKS[graph.skeleton], dict(graph.cells)
+    stack, roles = stacks[graph.skeleton], dict(graph.cells)
     repeats_cells = issubclass(stack, ImageStack)
     if repeats_cells and (set(roles) != {"normal", "reduction"} or any(cell.inputs != 2 for cell in roles.values())):
         raise ConfigError(
@@ -133,21 +142,21 @@ def build(
     return stack(graph, config)
 
 
-def network_defaults(network: str, graph: ArchGraph | None = None) -> NetworkDefaults:
-    """Those of a network's name, for the skeleton of `graph`; None: NAO's stack.
+def network_defaults(network: str, skeleton: str = "nao") -> NetworkDefaults:
+    """Those of a network's name, for the stack of a skeleton.
 
     Raises:
         ConfigError: the network is unknown, or the skeleton has none of that name.
     """
     if network not in NETWORKS:
         raise ConfigError(f"no network is named {network!r}; known: {', '.join(NETWORKS)}")
-    if graph is None or graph.skeleton == "nao":
+    if skeleton == "nao":
         return NETWORKS[network]
-    if graph.skeleton not in _STACKS:
-        raise ConfigError(f"there is no network for {graph.skeleton} cells yet; there is one for {', '.join(_STACKS)}")
-    sizes = _SIZES[graph.skeleton]
+    if skeleton not in _FINAL:
+        raise ConfigError(f"there is no network for {skeleton} cells yet; there is one for {', '.join(_FINAL)}")
+    sizes = _SIZES[skeleton]
     if network not in sizes:
-        raise ConfigError(f"{graph.skeleton} has no network {network}; choose one of {', '.join(sizes)}")
+        raise ConfigError(f"{skeleton} has no network {network}; choose one of {', '.join(sizes)}")
     cells_per_stage, channels = sizes[network]
     return replace(NETWORKS[network], cells_per_stage=cells_per_stage, channels=channels)
 

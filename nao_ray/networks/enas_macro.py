@@ -4,7 +4,8 @@ Pham, Guan, Zoph, Le, Dean, "Efficient Neural Architecture Search via Parameter 
 the fixed network of its code: conv 3x3, BN; n layers; after layers n//3 - 1 and 2(n//3) - 1 every entry (the stem and
 the layers so far) is halved by a factorised reduction of its own to twice the channels; global pool, linear without
 bias. A layer is [ReLU] conv 1x1, BN, ReLU, operation; from the second layer on, the entries it skips from and that
-result are concatenated, and [ReLU] conv 1x1, BN brings them back to C channels.
+result are concatenated, and [ReLU] conv 1x1, BN brings them back to C channels. `MacroSkeleton` is what the search
+network (`networks/macro_supernet.py`) has in common with it.
 
 Differs from the code: separable convolutions are separable (the code builds ordinary ones, see `plain_separable`); the
 pools, which crash there, come without batch norm, as in the search network; reductions whose result no layer reads are
@@ -16,7 +17,7 @@ Legend: `B` batch, `C` channels of a stage, `H` `W` pixels, `K` classes, `n` lay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ class Separable(Operation):
         return conv_norm(self.pointwise, self.norm, depthwise(self.depthwise, x))
 
 
-def _operation(name: str, channels: int, *, plain_separable: bool) -> Operation:
+def operation(name: str, channels: int, *, plain_separable: bool) -> Operation:
     """The operation of a layer, read after a ReLU whatever it is."""
     kind, size = name.rsplit("_", 1)
     kernel = int(size[0])
@@ -62,61 +63,88 @@ class Layer(nn.Module):
 
     def __init__(self, edges: Sequence[Edge], channels: int, *, joins: bool, plain_separable: bool) -> None:
         super().__init__()
-        operation, *skips = edges
-        self.source = operation.source
-        self.skips = [edge.source for edge in skips]
         self.entry = ConvNorm(channels, channels)
-        self.operation = _operation(operation.op, channels, plain_separable=plain_separable)
+        self.operation = operation(edges[0].op, channels, plain_separable=plain_separable)
         self.join = ConvNorm(channels * len(edges), channels) if joins else None
 
-    def forward(self, entries: dict[int, State], keep: float = 1.0) -> State:
+    def forward(self, entries: dict[int, State], edges: Sequence[Edge], keep: float) -> State:
         """Entries ``[B, C, H, W]`` by number -> ``[B, C, H, W]``; `keep`: probability of keeping the operation."""
-        source = entries[self.source]
+        source, *skips = [entries[edge.source] for edge in edges]
         x: Tensor = self.operation(conv_norm(self.entry.conv, self.entry.norm, source.rectified, relu=True))
         if self.join is None:
             return State(x)
-        if self.skips and keep < 1.0:
+        if skips and keep < 1.0:
             x = x * source.draw(1, keep)[0]
-        parts = [*(entries[skip].rectified for skip in self.skips), F.relu(x, inplace=True)]
+        parts = [*(skip.rectified for skip in skips), F.relu(x, inplace=True)]
         return State(self.join(torch.cat(parts, dim=1)))
 
 
-class MacroStack(Stack):
-    """A stand-alone network of one genotype; see `networks.derived.build`."""
+class MacroSkeleton(Stack):
+    """Stem, layers, reductions, head; `make` builds the layer of a number for its channels C.
 
-    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
-        nodes = graph.cell("network").nodes
-        super().__init__(config, num_cells=len(nodes))
+    Args:
+        config: N and F.
+        num_layers: n.
+        growth: of the channels at a reduction.
+        make: called with 0..n-1 and C.
+    """
+
+    def __init__(
+        self, config: StackConfig, num_layers: int, growth: int, make: Callable[[int, int], nn.Module]
+    ) -> None:
+        super().__init__(config, num_cells=num_layers)
         channels = config.channels
         self.stem = nn.Conv2d(config.in_channels, channels, 3, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(channels)
-        layers: list[Layer] = []
         self.reductions = nn.ModuleDict()
-        self._read_later: dict[int, list[int]] = {}
-        for index, edges in enumerate(nodes):
-            layers.append(Layer(edges, channels, joins=index > 0, plain_separable=config.plain_separable))
+        layers: list[nn.Module] = []
+        for index in range(num_layers):
+            layers.append(make(index, channels))
             if index + 1 in (config.cells_per_stage, 2 * config.cells_per_stage):
-                entries = range(index + 2)
-                halves = (FactorizedReduce(channels, 2 * channels) for _ in entries)
+                halves = (FactorizedReduce(channels, growth * channels) for _ in range(index + 2))
                 self.reductions[str(index)] = nn.ModuleList(halves)
-                later = {edge.source for node in nodes[index + 1 :] for edge in node}
-                self._read_later[index] = sorted(later.intersection(entries))
-                channels *= 2
+                channels *= growth
         self.layers = nn.ModuleList(layers)
         self.classifier = nn.Linear(channels, config.num_classes, bias=False)
         self.draw_weights()
 
-    def forward(self, images: Tensor) -> Tensor:
+    def reduced(self, graph: ArchGraph) -> dict[int, list[int]]:
+        """By the layer that a reduction follows, the entries so far that a later layer of `graph` reads."""
+        nodes = graph.cell("network").nodes
+        return {
+            index: sorted({edge.source for node in nodes[index + 1 :] for edge in node}.intersection(range(index + 2)))
+            for index in map(int, self.reductions)
+        }
+
+    def _run(self, images: Tensor, graph: ArchGraph) -> Tensor:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``."""
+        reduced = self.reduced(graph)
         entries = {0: State(conv_norm(self.stem, self.stem_norm, channels_last(images)))}
-        for index, layer in enumerate(self.layers):
+        for index, (layer, edges) in enumerate(zip(self.layers, graph.cell("network").nodes, strict=True)):
             keep = self.keep_probability(index) if self.training else 1.0
-            entries[index + 1] = layer(entries, keep)
-            if index in self._read_later:
+            entries[index + 1] = layer(entries, edges, keep)
+            if index in reduced:
                 halves = list(self.reductions[str(index)].children())
-                entries = {at: State(halves[at](entries[at].value)) for at in self._read_later[index]}
+                entries = {at: State(halves[at](entries[at].value)) for at in reduced[index]}
         last = entries[self.num_cells]
         x = last.rectified if self.config.relu_before_head else last.value
         x = F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training)
         logits: Tensor = self.classifier(x)
         return logits
+
+
+class MacroStack(MacroSkeleton):
+    """A stand-alone network of one genotype; see `networks.derived.build`."""
+
+    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
+        nodes = graph.cell("network").nodes
+
+        def layer(index: int, channels: int) -> Layer:
+            return Layer(nodes[index], channels, joins=index > 0, plain_separable=config.plain_separable)
+
+        super().__init__(config, len(nodes), growth=2, make=layer)
+        self.graph = graph
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, in_channels, H, W]`` -> logits ``[B, K]``."""
+        return self._run(images, self.graph)

@@ -75,3 +75,15 @@ class MicroStack(ImageStack):
 
     def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
         super().__init__(graph, replace(config, relu_before_head=True))
+
+
+class MicroSearchStack(ImageStack):
+    """A stand-alone network of one genotype in the layout of the shared supernet, see `networks/cell_supernet.py`."""
+
+    auxiliary_type: ClassVar[type[AuxiliaryHead]] = MicroAuxiliaryHead
+    auxiliary_delay: ClassVar[int] = 1
+    head_bias: ClassVar[bool] = False
+    strided: ClassVar[bool] = False
+
+    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
+        super().__init__(graph, replace(config, layout="supernet", relu_before_head=True))

@@ -5,6 +5,8 @@ and the terms it reads; equal names are one term. In a pool of random cells the 
 projections, and the first cells' edges on them; in a pool that a search has narrowed down whole cells and stages.
 A term's tensor is kept until the last term that reads it is computed, and the last reader writes into it where it can.
 
+Networks of ENAS's macro space are computed one by one: from the first layer in which two of them differ, all else does.
+
 Legend: `G` genotypes, `B` batch, `K` classes.
 """
 
@@ -16,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nao_ray.networks.cell_supernet import CellSupernet, SharedCell
 from nao_ray.networks.ops import Identity, Zero
 from nao_ray.networks.stacks import channels_last
-from nao_ray.networks.supernet import SharedCell, Supernet, batch_statistics
+from nao_ray.networks.supernet import Supernet, batch_statistics
 from nao_ray.spaces.base import ArchGraph
 
 KEEP_BYTES = 2**30
@@ -37,6 +40,8 @@ def pool_logits(net: Supernet, images: Tensor, graphs: Sequence[ArchGraph], *, k
             left are given up, and computed again when needed.
     """
     with torch.inference_mode(), batch_statistics(net):
+        if not isinstance(net, CellSupernet):
+            return torch.stack([net(images, graph) for graph in graphs])
         pool = _Pool(net, channels_last(images))
         roots = [pool.network(graph) for graph in graphs]
         logits: list[Tensor | None] = [None] * len(graphs)
@@ -65,7 +70,7 @@ class _Term:
 class _Pool:
     """The terms of a pool."""
 
-    def __init__(self, net: Supernet, images: Tensor) -> None:
+    def __init__(self, net: CellSupernet, images: Tensor) -> None:
         self._net = net
         self._terms: dict[Hashable, _Term] = {}
         self._held: set[_Term] = set()
@@ -90,12 +95,16 @@ class _Pool:
 
     def network(self, graph: ArchGraph) -> list[_Term]:
         """The output of every cell of a genotype, and its logits."""
-        outputs = [self._before, self._last]
+        outputs, before = [self._last], self._before
         for index, cell in enumerate(self._net.shared_cells()):
-            outputs.append(self._cell(index, cell, graph, *outputs[-2:]))
+            inputs, before = self._net.feed(index, (before, outputs[-1]), self._halve)
+            outputs.append(self._cell(index, cell, graph, *inputs))
         outputs.append(self._term("head", lambda values, _free: self._net.head(values[0]), outputs[-1]))
         outputs[-1].readers += 1  # the caller
         return outputs
+
+    def _halve(self, index: int, state: _Term) -> _Term:
+        return self._apply(f"{index} halving", self._net.halvings[str(index)], state)
 
     def _cell(self, index: int, cell: SharedCell, graph: ArchGraph, before: _Term, last: _Term) -> _Term:
         part = graph.cell(cell.place.role)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,16 +21,18 @@ from torch import Tensor, nn
 
 from nao_ray.errors import ConfigError
 from nao_ray.networks.cells import BaseCell, Cell, Place, State, Wiring
-from nao_ray.networks.ops import OpOptions, conv_norm
+from nao_ray.networks.ops import FactorizedReduce, OpOptions, conv_norm
 from nao_ray.spaces.base import ArchGraph
 
 REDUCTIONS = 2
 LAYOUTS = ("final", "supernet")
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
-    """Size and habits of a stack; the defaults of the last five are the official network's."""
+    """Size and habits of a stack; the defaults of the last six are those of NAO's official network."""
 
     stem: str
     """`cifar` or `imagenet`."""
@@ -53,6 +55,8 @@ class StackConfig:
     """`final`: a cell's output is its loose ends; `supernet`: projected to C channels, as in the shared supernet."""
     plain_separable: bool = False
     """ENAS's macro network builds separable convolutions as ordinary ones (its code does)."""
+    reduce_last: bool = False
+    """A reduction cell of ENAS's micro supernet reads the layer before it twice (its code does)."""
     ops: OpOptions = field(default_factory=OpOptions)
 
 
@@ -156,6 +160,8 @@ class ImageSkeleton(Stack):
     auxiliary_delay: ClassVar[int] = 0
     """Cells between the second reduction and the one that the auxiliary head reads."""
     head_bias: ClassVar[bool] = True
+    strided: ClassVar[bool] = True
+    """Reduction cells reduce by their own edges; False: a factorized reduction before the cell, see `feed`."""
 
     def __init__(self, config: StackConfig, make: Callable[[Place], BaseCell]) -> None:
         super().__init__(config, num_cells=3 * config.cells_per_stage + REDUCTIONS)
@@ -178,21 +184,44 @@ class ImageSkeleton(Stack):
         return "reduction" if index in (self.config.cells_per_stage, 2 * self.config.cells_per_stage + 1) else "normal"
 
     def _make_cells(self, make: Callable[[Place], BaseCell]) -> list[BaseCell]:
-        channels, inputs, shrink = self.config.channels, self.stem.out_channels, self.stem.shrinks
+        channels, (before, last), shrink = self.config.channels, self.stem.out_channels, self.stem.shrinks
+        self.halvings = nn.ModuleDict()
         cells: list[BaseCell] = []
         for index in range(self.num_cells):
-            place = Place(self.role(index), inputs, channels * 2 ** (self.role(index) == "reduction"), shrink)
-            cells.append(make(place))
-            channels = place.channels
-            inputs, shrink = (inputs[1], cells[-1].out_channels), place.reduction
+            role = self.role(index)
+            reduction = role == "reduction"
+            channels *= 2 if reduction else 1
+            if reduction and not self.strided:
+                self.halvings[str(index)] = FactorizedReduce(last, channels)
+                first = last if self.config.reduce_last else before
+                cells.append(make(Place(role, (first, channels), channels, shrink=True, strided=False)))
+                (before, last), shrink = (channels, cells[-1].out_channels), False
+            else:
+                cells.append(make(Place(role, (before, last), channels, shrink)))
+                (before, last), shrink = (last, cells[-1].out_channels), reduction
         return cells
 
+    def feed(self, index: int, latest: tuple[T, T], halve: Callable[[int, T], T]) -> tuple[tuple[T, T], T]:
+        """The two inputs of cell `index`, and input 0 of the cell after it.
+
+        Args:
+            index: of the cell.
+            latest: what the cell would read in NAO's stack.
+            halve: what halving `index` makes of input 1; both this cell and the next one read that instead.
+        """
+        before, last = latest
+        if str(index) not in self.halvings:
+            return latest, last
+        halved = halve(index, last)
+        return (last if self.config.reduce_last else before, halved), halved
+
     def overwrites(self, path: Sequence[Wiring]) -> list[bool]:
-        """Per cell, whether its output is read through its ReLU only; the head reads the last one's as it is."""
+        """Per cell, whether its output is read through its ReLU only; the head and a halving read it as it is."""
         flags = []
         for index in range(self.num_cells):
             readers = zip(self._cells()[index + 1 : index + 3], path[index + 1 : index + 3], (1, 0), strict=False)
-            flags.append(index + 1 < self.num_cells and all(c.rectifies(which, wiring) for c, wiring, which in readers))
+            raw = index + 1 == self.num_cells or str(index + 1) in self.halvings
+            flags.append(not raw and all(c.rectifies(which, wiring) for c, wiring, which in readers))
         return flags
 
     def _cells(self) -> list[BaseCell]:
@@ -211,11 +240,15 @@ class ImageSkeleton(Stack):
         for index, (cell, wiring, overwrite) in enumerate(zip(self._cells(), path, self.overwrites(path), strict=True)):
             keep = self.keep_probability(index) if self.training else 1.0
             dropped = self.config.drop_path_identity
-            states = (states[1], cell(states, wiring, keep, drop_identity=dropped, overwrite=overwrite))
+            inputs, before = self.feed(index, states, self._halve)
+            states = (before, cell(inputs, wiring, keep, drop_identity=dropped, overwrite=overwrite))
             if self.training and self.auxiliary is not None and index == self.auxiliary_at:
                 auxiliary = self.auxiliary(states[1].rectified)
         logits = self.head(states[1].value)
         return logits if auxiliary is None else (logits, auxiliary)
+
+    def _halve(self, index: int, state: State) -> State:
+        return State(self.halvings[str(index)](state.value))
 
 
 class ImageStack(ImageSkeleton):

@@ -24,7 +24,6 @@ from pydantic import Field
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
 
-_OPS = ("conv_3x3", "sep_conv_3x3", "conv_5x5", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3")
 _LEAST = 3
 """Layers: a network has three stages."""
 
@@ -41,6 +40,15 @@ class EnasMacro(SearchSpace[EnasMacroConfig]):
 
     name: ClassVar[str] = "enas_macro"
     Config: ClassVar[type[SpaceConfig]] = EnasMacroConfig
+    ops: ClassVar[tuple[str, ...]] = (
+        "conv_3x3",
+        "sep_conv_3x3",
+        "conv_5x5",
+        "sep_conv_5x5",
+        "avg_pool_3x3",
+        "max_pool_3x3",
+    )
+    """Operation names, in the order of their ids."""
     dialects: ClassVar[tuple[str, ...]] = ("enas", "tokens")
     published: ClassVar[Mapping[str, str]] = {  # 24 layers
         "ENAS-macro": (
@@ -71,7 +79,7 @@ class EnasMacro(SearchSpace[EnasMacroConfig]):
 
     @property
     def vocabulary(self) -> int:
-        return 1 + len(_OPS) + 2
+        return 1 + len(self.ops) + 2
 
     @property
     def tokens_per_step(self) -> int:
@@ -80,8 +88,8 @@ class EnasMacro(SearchSpace[EnasMacroConfig]):
     @cached_property
     def token_mask(self) -> NDArray[np.bool_]:
         mask = np.zeros((self.length, self.vocabulary), dtype=bool)
-        mask[self._is_op, 1 : 1 + len(_OPS)] = True
-        mask[~self._is_op, 1 + len(_OPS) :] = True
+        mask[self._is_op, 1 : 1 + len(self.ops)] = True
+        mask[~self._is_op, 1 + len(self.ops) :] = True
         return mask
 
     @cached_property
@@ -91,11 +99,11 @@ class EnasMacro(SearchSpace[EnasMacroConfig]):
 
     @property
     def _token_shift(self) -> Tokens:
-        return np.where(self._is_op, 1, 1 + len(_OPS))
+        return np.where(self._is_op, 1, 1 + len(self.ops))
 
     @property
     def num_genotypes(self) -> int:
-        return int(len(_OPS) ** self.config.layers * 2 ** (self.length - self.config.layers))
+        return int(len(self.ops) ** self.config.layers * 2 ** (self.length - self.config.layers))
 
     @property
     def num_architectures(self) -> int:
@@ -116,7 +124,7 @@ class EnasMacro(SearchSpace[EnasMacroConfig]):
     @property
     def _choices(self) -> Tokens:
         """``[L]``: how many numbers may stand at a position."""
-        return np.where(self._is_op, len(_OPS), 2)
+        return np.where(self._is_op, len(self.ops), 2)
 
     def encode(self, genotype: Genotype) -> Tokens:
         return self._numbers(genotype) + self._token_shift
@@ -137,7 +145,7 @@ class EnasMacro(SearchSpace[EnasMacroConfig]):
         numbers = iter(self._numbers(genotype).tolist())
         nodes = []
         for layer in range(self.config.layers):
-            operation = Edge(layer, _OPS[next(numbers)])
+            operation = Edge(layer, self.ops[next(numbers)])
             skips = [Edge(entry, "identity") for entry in range(layer) if next(numbers)]
             nodes.append((operation, *skips))
         return ArchGraph("enas_macro", (("network", Cell(1, tuple(nodes), output=(self.config.layers,))),))

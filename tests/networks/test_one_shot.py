@@ -20,16 +20,25 @@ def _pool(name, count=24):
     return [space.lower(space.parse(text)) for text in [*texts, texts[0], texts[-1]]]
 
 
-def _net(name):
+def _net(name, **options):
     with rng.torch_seeded(0, "one shot weights"):
         settings = {"network": "small", "cells_per_stage": 1, "channels": 4, "dropout": 0.5, "drop_path": 0.5}
-        return supernet.build(registry.load("space", name)(), **settings).double()
+        return supernet.build(registry.load("space", name)(), **settings, **options).double()
 
 
 @pytest.mark.parametrize("keep_bytes", [2**30, 50_000, 0])
-@pytest.mark.parametrize("name", ["nao_cnn_small", "nao_cnn_middle"])
-def test_each_genotype_as_if_alone(name, keep_bytes):
-    net, graphs = _net(name), _pool(name)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("nao_cnn_small", {}),
+        ("nao_cnn_middle", {}),
+        ("enas_micro", {}),
+        ("enas_micro", {"reduce_last": True}),
+        ("enas_macro", {}),
+    ],
+)
+def test_each_genotype_as_if_alone(name, options, keep_bytes):
+    net, graphs = _net(name, **options), _pool(name)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     together = pool_logits(net, IMAGES, graphs, keep_bytes=keep_bytes)
     with supernet.batch_statistics(net), torch.inference_mode():

@@ -8,22 +8,30 @@ from nao_ray.errors import ConfigError
 from nao_ray.networks import supernet
 from nao_ray.networks.counting import count
 from nao_ray.networks.derived import build
+from nao_ray.networks.macro_supernet import MacroSearchStack
 from nao_ray.networks.stacks import ImageStack
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 
-SPACES = ("nao_cnn_small", "nao_cnn_middle")
-COUNTS = {"nao_cnn_small": 7_387_350, "nao_cnn_middle": 18_152_950}
+SPACES = ("nao_cnn_small", "nao_cnn_middle", "enas_micro", "enas_macro")
+NETWORKS = [*((name, {}) for name in SPACES), ("enas_micro", {"reduce_last": True})]
+COUNTS = {  # without the auxiliary head, and of that
+    "nao_cnn_small": (7_387_350, 412_938),
+    "nao_cnn_middle": (18_152_950, 412_938),
+    "enas_micro": (5_373_140, 412_928),
+    "enas_macro": (697_860, 0),
+}
 
 
 def _space(name):
-    return registry.load("space", name)()
+    space = registry.load("space", name)
+    return space(space.Config(layers=7)) if name == "enas_macro" else space()
 
 
 def _graph(name, index):
     """A random genotype; each second one leaves an input of the reduction cell unused, which few random ones do."""
     space = _space(name)
     words = space.sample(rng.child(3, "supernet", index)).key.split()
-    if index % 2:
+    if index % 2 and name != "enas_macro":
         unused, used = ("0", "1") if index % 4 == 1 else ("1", "0")
         words[20::2] = [used if word == unused else word for word in words[20::2]]
     return space.lower(space.parse(" ".join(words)))
@@ -47,13 +55,13 @@ def _images(count=4, size=16):
     return torch.from_numpy(rng.child(0, "supernet images").standard_normal((count, 1, size, size)))
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_published_counts(name):
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_published_counts(name, options):
     with torch.device("meta"):
-        net = supernet.build(_space(name), auxiliary=True)
-    auxiliary = sum(p.numel() for p in net.auxiliary.parameters())
-    assert auxiliary == 412_938
-    assert sum(p.numel() for p in net.parameters()) - auxiliary == COUNTS[name]
+        net = supernet.build(registry.load("space", name)(), auxiliary=True, **options)
+    counts = {key: parameter.numel() for key, parameter in net.named_parameters()}
+    auxiliary = sum(size for key, size in counts.items() if key.startswith("auxiliary."))
+    assert (sum(counts.values()) - auxiliary, auxiliary) == COUNTS[name]
 
 
 def test_no_parameter_is_dead():
@@ -74,17 +82,17 @@ def test_no_parameter_is_dead():
     assert seen == {name for name, _ in net.named_parameters()}
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_gradients_reach_the_sampled_path_alone(name):
-    net, images = _tiny(name), _images()
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_gradients_reach_the_sampled_path_alone(name, options):
+    net, images = _tiny(name, **options), _images()
     for index in range(12):
         net.zero_grad()
         graph = _graph(name, index)
-        logits, auxiliary = net(images, graph)
-        (logits.square().sum() + auxiliary.square().sum()).backward()
+        outputs = net(images, graph)
+        sum(out.square().sum() for out in ([outputs] if name == "enas_macro" else outputs)).backward()
         reached = {key for key, parameter in net.named_parameters() if parameter.grad is not None}
         assert reached == net.used_parameters(graph).keys()
-    assert len(reached) < 0.2 * len(list(net.parameters()))
+    assert len(reached) < (0.4 if name == "enas_macro" else 0.2) * len(list(net.parameters()))
 
 
 def test_what_only_a_zero_edge_reads_is_not_used():
@@ -99,15 +107,16 @@ def test_what_only_a_zero_edge_reads_is_not_used():
 
 
 @pytest.mark.parametrize("mode", ["running statistics", "batch statistics", "training"])
-@pytest.mark.parametrize("name", SPACES)
-def test_a_derived_network_of_the_same_layout_is_the_same_function(name, mode):
-    net, images = _tiny(name), _images()
+@pytest.mark.parametrize(("name", "options"), NETWORKS)
+def test_a_derived_network_of_the_same_layout_is_the_same_function(name, options, mode):
+    net, images = _tiny(name, **options), _images()
     for index in range(12):
         graph = _graph(name, index)
         derived = net.derive(graph)
-        assert isinstance(derived, ImageStack)
+        assert isinstance(derived, MacroSearchStack if name == "enas_macro" else ImageStack)
         if mode == "training":
-            outputs = [torch.cat(net.train()(images, graph)), torch.cat(derived.train()(images))]
+            outputs = [net.train()(images, graph), derived.train()(images)]
+            outputs = [out if name == "enas_macro" else torch.cat(out) for out in outputs]
         elif mode == "running statistics":
             outputs = [net.eval()(images, graph), derived.eval()(images)]
         else:
@@ -125,8 +134,9 @@ def test_other_stems(network, shape):
     torch.testing.assert_close(net(images, graph), net.derive(graph)(images), rtol=0, atol=1e-10)
 
 
-def test_copies_are_copies():
-    net, graph = _tiny("nao_cnn_small"), _graph("nao_cnn_small", 0)
+@pytest.mark.parametrize("name", SPACES)
+def test_copies_are_copies(name):
+    net, graph = _tiny(name), _graph(name, 0)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     derived = net.derive(graph)
     with torch.no_grad():
@@ -144,13 +154,28 @@ def test_the_layout_by_name():
     assert final.cells[0].out_channels == 20 * len(graph.cell("normal").output)
     with pytest.raises(ConfigError, match="has no layout 'tall'; choose one of final, supernet"):
         build(graph, layout="tall")
+    space = _space("nas_bench_201")
+    with pytest.raises(ConfigError, match="nas_bench_201 has no layout supernet"):
+        build(space.lower(space.sample(rng.child(0, "layout"))), layout="supernet")
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_network_of_the_layout_is_a_derived_one(name):
+    graph = _graph(name, 1)
+    with torch.device("meta"):
+        alike = build(graph, network="small", cells_per_stage=1, channels=4, auxiliary=True, layout="supernet")
+    shapes = [
+        {key: value.shape for key, value in net.state_dict().items()} for net in (alike, _tiny(name).derive(graph))
+    ]
+    assert shapes[0] == shapes[1]
 
 
 # -- modes ----------------------------------------------------------------------------------------------------
 
 
-def test_batch_statistics_leave_the_running_ones():
-    net, graph, images = _tiny("nao_cnn_small", dropout=0.5, drop_path=0.5), _graph("nao_cnn_small", 2), _images()
+@pytest.mark.parametrize("name", SPACES)
+def test_batch_statistics_leave_the_running_ones(name):
+    net, graph, images = _tiny(name, dropout=0.5, drop_path=0.5), _graph(name, 2), _images()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     with supernet.batch_statistics(net):
         first, again = net(images, graph), net(images, graph)
@@ -162,7 +187,7 @@ def test_batch_statistics_leave_the_running_ones():
         buffer.div_(3, rounding_mode=None if buffer.is_floating_point() else "floor")
     assert net.training
     assert all(torch.allclose(value, before[key]) for key, value in net.state_dict().items())
-    assert net(images, graph)[0].shape == (4, 10)
+    net(images, graph)
     moved = [key for key, value in net.state_dict().items() if not torch.allclose(value, before[key])]
     assert moved
     assert all("running" in key or "tracked" in key for key in moved)
@@ -174,8 +199,7 @@ def test_drop_path_is_off_in_evaluation_and_drops_identity_in_training():
     net, images = _tiny("nao_cnn_small", drop_path=0.5), _images()
     assert not torch.equal(net(images, graph)[0], net(images, graph)[0])
     kept = _tiny("nao_cnn_small", drop_path=0.5, drop_path_identity=False)
-    for cell in kept.cells:
-        assert isinstance(cell, supernet.SharedCell)
+    assert torch.equal(kept(images, graph)[0], kept(images, graph)[0])
     net.eval()
     assert torch.equal(net(images, graph), net(images, graph))
 
@@ -186,6 +210,7 @@ def test_drop_path_is_off_in_evaluation_and_drops_identity_in_training():
         ({"channels": 5}, "channels must be even"),
         ({"network": "cifar11"}, "no network is named 'cifar11'"),
         ({"drop_path": 1.0}, r"drop_path must be in \[0, 1\)"),
+        ({"cells_per_stage": 0}, "cells_per_stage must be at least 1"),
     ],
 )
 def test_bad_values_are_refused(options, message):
@@ -193,7 +218,13 @@ def test_bad_values_are_refused(options, message):
         supernet.build(_space("nao_cnn_small"), **options)
 
 
-@pytest.mark.parametrize("name", ["nas_bench_201", "enas_micro"])
+@pytest.mark.parametrize("name", ["nas_bench_201", "darts_cnn"])
 def test_a_space_without_supernet(name):
     with pytest.raises(ConfigError, match=f"space {name} has no shared supernet"):
         supernet.build(_space(name))
+
+
+@pytest.mark.parametrize("name", ["enas_micro", "enas_macro"])
+def test_enas_has_no_imagenet(name):
+    with pytest.raises(ConfigError, match=f"{name} has no network imagenet"):
+        supernet.build(_space(name), network="imagenet")

@@ -64,6 +64,27 @@ def test_a_resumed_training_is_the_unbroken_one(data):
     assert other.train(1, sampler) != losses[:1]
 
 
+@pytest.mark.parametrize("name", ["nao_cnn_small", "nao_cnn_middle", "enas_micro", "enas_macro"])
+def test_every_supernet_is_trained(data, name):
+    space = registry.load("space", name)()
+    graphs = [space.lower(space.sample(rng.child(0, "shared pool", index))) for index in range(6)]
+    with rng.torch_seeded(0, "shared weights"):
+        settings = {"network": "small", "cells_per_stage": 1, "channels": 4, "num_classes": 4}
+        net = supernet.build(space, **settings, auxiliary=True, drop_path=0.1)
+    trainer = SharedTrainer(net, data, RECIPE, epochs=1, seed=3)
+    before, sampler, used = _state(trainer), PathSampler(graphs), set()
+    draw = sampler.draw
+    sampler.draw = lambda generator: used.update(net.used_parameters(graph := draw(generator))) or graph
+    losses = trainer.train(1, sampler)
+    assert all(math.isfinite(loss) for loss in losses)
+    assert {key for key, value in net.named_parameters() if not torch.equal(value, before[f"net.{key}"])} == used
+    assert all(value.grad is None for value in net.parameters())
+    after = _state(trainer)
+    scores = trainer.evaluate(graphs)
+    assert _equal(after, _state(trainer))
+    assert len({score.loss for score in scores}) == len(graphs)
+
+
 def test_it_learns_and_ranks(data):
     recipe = RECIPE.model_copy(update={"batch": 12, "auxiliary_weight": 0.0})
     trainer = _trainer(data, recipe, epochs=20)

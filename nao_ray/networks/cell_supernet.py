@@ -1,0 +1,215 @@
+"""Shared supernets of pairs of cells: one weight set per possible edge, of which a step computes one genotype's alone.
+
+`CellSupernet`, NAO with weight sharing: Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233, and Luo, Qin, Chen,
+arXiv 1909.10815, in the layout of their PyTorch code (NAO_pytorch V1 and V2): N = 3, F = 20, so 11 cells. In every cell
+
+* each (node, edge, source) has its own operations, batch norm included; an identity of stride 2 is a
+  factorized reduction, and an input that a reduction cell does not read has one of its own;
+* the output is relu of the loose ends side by side, a 1x1 convolution, BN, always C channels; the convolution is put
+  together of one block ``[C, C]`` per state.
+
+Parameters at N = 3, F = 20 for CIFAR-10: 7,387,350 for `nao_cnn_small`, 18,152,950 for `nao_cnn_middle`, the auxiliary
+head 412,938 more. The same numbers as the official code, in which 82,400 are dead: there both edges of a node share the
+first edge's reductions, and the second edge's 20 (10 per reduction cell) are never read. Here each edge reads its own,
+so no parameter is dead.
+
+Differs from the official code: running statistics belong to each operation instead of being shared by all sources of
+an edge (one-shot scores do not use them, see `batch_statistics`), and weights outside the sampled path have no gradient
+instead of a zero one, so that momentum and weight decay leave them alone.
+
+`MicroSupernet`, ENAS's micro space: Pham, Guan, Zoph, Le, Dean, ICML 2018, arXiv 1802.03268, with N = 2, F = 20, so 8
+layers. The same cells, except that pools and identity have no weights anywhere: before a reduction cell a factorized
+reduction x_red halves the last layer, that cell reads the layer before the last (halved by its calibration) and x_red,
+the next one x_red and its output. Parameters for CIFAR-10: 5,373,140, the auxiliary head 412,928 more; the same in the
+published code, whose reduction cells read the last layer twice, the second time as x_red (`reduce_last`). Differs from
+that code: the head's dropout is off in evaluation, the auxiliary head is trained.
+
+Legend: `B` batch, `C` channels of a cell, `H` `W` pixels, `K` classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nao_ray.networks.cells import BaseCell, Place, Wiring, rectified_concat
+from nao_ray.networks.enas_micro import MicroAuxiliaryHead, MicroSearchStack
+from nao_ray.networks.fast import batch_norm
+from nao_ray.networks.ops import Operation, OpOptions, build_op
+from nao_ray.networks.stacks import AuxiliaryHead, ImageSkeleton, ImageStack, StackConfig
+from nao_ray.spaces._cnn_cell import CELL_INPUTS, EDGES, NODES
+from nao_ray.spaces.base import ArchGraph
+from nao_ray.spaces.base import Cell as CellGraph
+
+
+class SharedCell(BaseCell):
+    """All operations of all edges: ``nodes[node][edge][source][op]``.
+
+    Args:
+        place: where it stands.
+        names: operations that an edge may have.
+        ops: deviations from the official operations.
+    """
+
+    def __init__(self, place: Place, names: tuple[str, ...], ops: OpOptions) -> None:
+        super().__init__(place)
+        channels = self.out_channels = place.channels
+
+        def edge(node: int) -> nn.ModuleList:
+            strides = [place.stride(source) for source in range(CELL_INPUTS + node)]
+            return nn.ModuleList(
+                nn.ModuleDict({name: build_op(name, channels, stride, ops) for name in names}) for stride in strides
+            )
+
+        self.nodes = nn.ModuleList(nn.ModuleList(edge(node) for _ in range(EDGES)) for node in range(NODES))
+        shrunk = range(CELL_INPUTS) if place.reduction else ()
+        self.reducers = nn.ModuleDict({str(state): build_op("identity", channels, 2, ops) for state in shrunk})
+        self.blocks = nn.ParameterList(torch.empty(channels, channels, 1, 1) for _ in range(CELL_INPUTS + NODES))
+        self.norm = nn.BatchNorm2d(channels)
+
+    def operation(self, node: int, edge: int, source: int, name: str) -> Operation:
+        """The one of an edge that reads state `source`."""
+        op = self.get_submodule(f"nodes.{node}.{edge}.{source}.{name}")
+        assert isinstance(op, Operation)
+        return op
+
+    def wire(self, graph: CellGraph) -> Wiring:
+        """A genotype's cell with the shared operations."""
+        nodes = [
+            [self.operation(node, index, edge.source, edge.op) for index, edge in enumerate(edges)]
+            for node, edges in enumerate(graph.nodes)
+        ]
+        return Wiring(graph, nodes)
+
+    def projection(self, which: tuple[int, ...]) -> Tensor:
+        """``[C, n C, 1, 1]``: the blocks of n states."""
+        return torch.cat([self.blocks[state] for state in which], dim=1)
+
+    def join(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:
+        out = nn.functional.conv2d(rectified_concat(loose), self.projection(which))
+        return batch_norm(self.norm, out)
+
+
+class CellSupernet(ImageSkeleton):
+    """Shared weights of all genotypes of a space; see `networks.supernet.build`."""
+
+    derived_type: ClassVar[type[ImageStack]] = ImageStack
+
+    def __init__(self, names: tuple[str, ...], config: StackConfig) -> None:
+        super().__init__(config, lambda place: SharedCell(place, names, config.ops))
+
+    def shared_cells(self) -> list[SharedCell]:
+        """From the images to the head."""
+        return [cell for cell in self.cells if isinstance(cell, SharedCell)]
+
+    def path(self, graph: ArchGraph) -> list[Wiring]:
+        """The wiring of each cell."""
+        return [cell.wire(graph.cell(cell.place.role)) for cell in self.shared_cells()]
+
+    def forward(self, images: Tensor, graph: ArchGraph) -> Tensor | tuple[Tensor, Tensor]:
+        """``[B, in_channels, H, W]`` -> logits ``[B, K]``; in training with an auxiliary head, a pair of logits.
+
+        Only the operations of `graph` are computed, and only their parameters get a gradient.
+        """
+        return self._run(images, self.path(graph))
+
+    def used_parameters(self, graph: ArchGraph) -> dict[str, nn.Parameter]:
+        """By name, those that get a gradient in a training step of `graph`: none that only a `zero` edge reads."""
+        prefixes = ["classifier", *(["auxiliary"] if self.auxiliary is not None else [])]
+        heads = {self.num_cells - 1, *([self.auxiliary_at] if self.auxiliary is not None else [])}
+        wanted = {f"cells.{index}" for index in heads}
+        reads = self._reads()
+        blocks: dict[str, nn.Parameter] = {}
+        for index in reversed(range(self.num_cells)):
+            cell, where, halving = self.shared_cells()[index], f"cells.{index}", f"halvings.{index}"
+            if where in wanted:
+                graph_cell = graph.cell(cell.place.role)
+                live = _live_states(graph_cell)
+                wanted |= {reads[where][state] for state in live if state < CELL_INPUTS}
+                prefixes += [
+                    f"{where}.norm",
+                    *(f"{where}.calibrators.{state}" for state in live if state < CELL_INPUTS),
+                ]
+                prefixes += [f"{where}.reducers.{state}" for state in graph_cell.output if str(state) in cell.reducers]
+                prefixes += [f"{where}.{name}" for name in _edge_names(graph_cell) if _node_of(name) in live]
+                blocks |= {f"{where}.blocks.{state}": cell.blocks[state] for state in graph_cell.output}
+            if halving in wanted:
+                wanted |= set(reads[halving])
+                prefixes.append(halving)
+        prefixes += ["stem"] if "stem" in wanted else []
+        modules = {prefix: self.get_submodule(prefix) for prefix in sorted(prefixes)}
+        named = {f"{at}.{name}": value for at, module in modules.items() for name, value in module.named_parameters()}
+        return named | blocks
+
+    def _reads(self) -> dict[str, tuple[str, ...]]:
+        """By the name of a cell or halving, those of what it reads: of the stem, a cell or a halving."""
+        reads: dict[str, tuple[str, ...]] = {}
+
+        def halve(index: int, source: str) -> str:
+            reads[f"halvings.{index}"] = (source,)
+            return f"halvings.{index}"
+
+        latest = ("stem", "stem")
+        for index in range(self.num_cells):
+            reads[f"cells.{index}"], before = self.feed(index, latest, halve)
+            latest = (before, f"cells.{index}")
+        return reads
+
+    def derive(self, graph: ArchGraph) -> ImageStack:
+        """A stand-alone network of the supernet's layout with copies of a genotype's weights and statistics."""
+        like = self.classifier.weight
+        derived = self.derived_type(graph, replace(self.config, layout="supernet")).to(like.device, like.dtype)
+        shared = self.state_dict()
+        state: dict[str, Tensor] = {}
+        names = {name: name for name in derived.state_dict()}
+        for index, cell in enumerate(self.shared_cells()):
+            where, graph_cell = f"cells.{index}", graph.cell(cell.place.role)
+            for name, source in zip(_edge_places(graph_cell), _edge_names(graph_cell), strict=True):
+                prefix = f"{where}.{name}."
+                names |= {n: f"{where}.{source}.{n.removeprefix(prefix)}" for n in names if n.startswith(prefix)}
+            prefix = f"{where}.projection.norm."
+            names |= {n: f"{where}.norm.{n.removeprefix(prefix)}" for n in names if n.startswith(prefix)}
+            state[f"{where}.projection.conv.weight"] = cell.projection(graph_cell.output).detach()
+        derived.load_state_dict({n: state[n] if n in state else shared[source] for n, source in names.items()})
+        return derived.train(self.training)
+
+
+class MicroSupernet(CellSupernet):
+    """Shared weights of ENAS's micro space."""
+
+    derived_type: ClassVar[type[ImageStack]] = MicroSearchStack
+    auxiliary_type: ClassVar[type[AuxiliaryHead]] = MicroAuxiliaryHead
+    auxiliary_delay: ClassVar[int] = 1
+    head_bias: ClassVar[bool] = False
+    strided: ClassVar[bool] = False
+
+    def __init__(self, names: tuple[str, ...], config: StackConfig) -> None:
+        super().__init__(names, replace(config, relu_before_head=True))
+
+
+def _edge_places(graph: CellGraph) -> list[str]:
+    """Of each edge, its module in a derived cell."""
+    return [f"nodes.{node}.{index}" for node, edges in enumerate(graph.nodes) for index in range(len(edges))]
+
+
+def _edge_names(graph: CellGraph) -> list[str]:
+    """Of each edge, its module in a shared cell."""
+    edges = [edge for node in graph.nodes for edge in node]
+    return [f"{place}.{edge.source}.{edge.op}" for place, edge in zip(_edge_places(graph), edges, strict=True)]
+
+
+def _node_of(name: str) -> int:
+    """The state that an edge's module adds to."""
+    return CELL_INPUTS + int(name.split(".")[1])
+
+
+def _live_states(graph: CellGraph) -> set[int]:
+    """States that reach the cell's output."""
+    live = set(graph.output)
+    for node in reversed(range(len(graph.nodes))):
+        if graph.inputs + node in live:
+            live |= {edge.source for edge in graph.nodes[node] if edge.op != "zero"}
+    return live
