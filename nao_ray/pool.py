@@ -93,7 +93,7 @@ class Pool:
         if cls.exists(url):
             raise PoolError(f"{url} is a pool already; resume it, or choose another folder")
         storage = open_storage(url)
-        _refuse_other_files(storage)
+        manifests.refuse_other_files(storage, _FOLDERS, _EMPTY)
         storage.make_folder()
         for folder in _FOLDERS:
             storage.make_folder(folder)
@@ -393,18 +393,3 @@ class Pool:
     def check(self) -> list[str]:
         """What is wrong, one line each: damaged parts, doubled or missing ids, trials without a final row."""
         return health.check(self._storage)
-
-
-def _refuse_other_files(storage: Storage) -> None:
-    """Raise PoolError unless the place is missing, empty, or a creation that was interrupted."""
-    try:
-        found = [
-            name for name in storage.entries() if name not in _FOLDERS and not name.startswith(f".{manifests.NAME}.")
-        ]
-        for folder in _FOLDERS:
-            names = [name for name in storage.entries(folder) if name != _EMPTY and not name.startswith(".")]
-            found += [f"{folder}/{name}" for name in names]
-    except OSError as error:
-        raise PoolError(f"{storage.url} cannot be a pool: {' '.join(str(error).split())}") from None
-    if found:
-        raise PoolError(f"{storage.url} holds other files ({found[0]}); give a new or an empty folder")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import Any
 
 import yaml
 
 from nao_ray._pool.rows import SCHEMA_VERSION
+from nao_ray._pool.storage import Storage
 from nao_ray.errors import PoolError
 
 NAME = "run.yaml"
@@ -89,3 +90,20 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, name + ".")
         else:
             yield name, list(value) if isinstance(value, tuple) else value
+
+
+def refuse_other_files(storage: Storage, folders: Collection[str], marker: str) -> None:
+    """Refuse a place that is neither missing nor empty nor a pool whose creation was interrupted.
+
+    Raises:
+        PoolError: it holds other files than `folders` with nothing but the `marker` in them.
+    """
+    try:
+        found = [name for name in storage.entries() if name not in folders and not name.startswith(f".{NAME}.")]
+        for folder in folders:
+            names = [name for name in storage.entries(folder) if name != marker and not name.startswith(".")]
+            found += [f"{folder}/{name}" for name in names]
+    except OSError as error:
+        raise PoolError(f"{storage.url} cannot be a pool: {' '.join(str(error).split())}") from None
+    if found:
+        raise PoolError(f"{storage.url} holds other files ({found[0]}); give a new or an empty folder")
