@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -68,8 +70,12 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     for (table, label, workers), group in groups(rows).items():
         pictures.setdefault(folder / f"{table}-w{workers}.svg", {})[label] = group
     for path, by_label in pictures.items():
+        workers = next(iter(by_label.values()))[0]["workers"]
+        title = f"{path.stem.rpartition('-w')[0]}, {workers} simulated worker{'s' if workers > 1 else ''}"
+        drawn = io.StringIO()
         with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.name, "font.size": 9.0}):
-            _figure(by_label, path.stem).savefig(path, metadata={"Date": None})
+            _figure(by_label, title).savefig(drawn, format="svg", metadata={"Date": None})
+        path.write_text(re.sub(r"(\d\.\d)\d+", r"\1", drawn.getvalue()), encoding="utf-8")  # a tenth of a point will do
     return list(pictures)
 
 
