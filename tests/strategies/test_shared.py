@@ -1,0 +1,105 @@
+"""Searches with shared weights: what is trained and scored when, and what is learnt from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nao_ray import registry
+from nao_ray.strategies._shared import SharedSearch, audit
+from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial
+
+SPACE = registry.load("space", "nao_cnn_small")()
+TINY = {"preset": "default", "predictor": "gp", "round_size": 4, "pretraining": {"steps": 20, "genotypes": 50}}
+
+
+def make(name: str, **settings: Any) -> SharedSearch[Any]:
+    cls = registry.load("strategy", name)
+    strategy: SharedSearch[Any] = cls(SPACE, cls.Config(**settings), 3, Fidelity(epochs=7))
+    return strategy
+
+
+def score(proposal: Proposal) -> float:
+    """Shared scores depend on the version; a network on its own has another."""
+    ops = [int(word) for word in proposal.genotype.key.split()[1::2]]
+    version = int((proposal.fidelity.weights_version or "e99")[1:])
+    return 0.3 + 0.02 * ops.count(1) + 0.0001 * version
+
+
+def run(strategy: SharedSearch[Any]) -> tuple[list[Proposal], list[dict[str, Any]]]:
+    """The whole search, everything that may be done at once asked at once."""
+    asked: list[Proposal] = []
+    while not strategy.done:
+        proposals = strategy.ask(10_000)
+        assert proposals, "stuck"
+        asked += proposals
+        for proposal in reversed(proposals):  # the order of the results does not matter
+            scored = Measurement(train_loss=1.0) if proposal.phase else Measurement(valid_accuracy=score(proposal))
+            strategy.tell([Trial(proposal=proposal, attempt=1).complete(scored, log_index=strategy.num_told)])
+    return asked, [dict(row) for row in strategy.diagnostics()]
+
+
+def phases(asked: list[Proposal]) -> list[Any]:
+    return [proposal.phase for proposal in asked if proposal.phase]
+
+
+def test_nao_trains_its_pool_in_versions_and_replaces_the_worst() -> None:
+    settings = {"rounds": 3, "epochs": 5, "epochs_per_version": 2, "pool": 10, "finalists": 2, "audited": 4}
+    asked, rows = run(make("nao_shared", **settings, controller=TINY))
+    assert [(p.first_epoch, p.last_epoch) for p in phases(asked)] == [
+        (0, 2), (2, 4), (4, 5), (5, 7), (7, 9), (9, 10), (10, 12), (12, 14), (14, 15)
+    ]  # fmt: skip
+    assert [p.source for p in phases(asked)] == [None, *[p.version for p in phases(asked)[:-1]]]
+    scored = {version: [p for p in asked if p.fidelity.weights_version == version] for version in ("e00005", "e00010")}
+    first, second = ({p.genotype.key: score(p) for p in each} for each in scored.values())
+    assert len(first) == len(second) == 10
+    kept = first.keys() & second.keys()
+    assert len(kept) == 6
+    assert min(first[key] for key in kept) >= max(first[key] for key in first.keys() - kept)
+    assert set(phases(asked)[3].genotypes) == second.keys(), "what is scored is what was trained"
+    alone = [p for p in asked if p.phase is None and p.fidelity.weights_version is None]
+    assert all(p.fidelity == Fidelity(epochs=7) for p in alone)
+    assert 4 <= len(alone) <= 6
+    assert [row["round"] for row in rows] == [0, 1, 3]
+    assert rows[-1]["audited"] == 4
+    assert rows[-1]["audit_tau_low"] <= rows[-1]["audit_tau"] <= rows[-1]["audit_tau_high"]
+
+
+def test_v2_trains_what_is_new_by_size_and_scores_everything_again() -> None:
+    asked, _ = run(make("nao_shared", preset="nao_v2", rounds=3, epochs=1, pool=10, controller=TINY))
+    assert [len(p.genotypes) for p in phases(asked)] == [10, 4, 4]
+    assert {p.sampling for p in phases(asked)} == {"size"}
+    sizes = [sum(p.fidelity.weights_version == f"e{epoch:05d}" for p in asked) for epoch in (1, 2, 3)]
+    assert sizes == [10, 14, 18]
+
+
+def test_enas_trains_what_its_policy_draws_and_updates_it_batch_by_batch() -> None:
+    settings = {"rounds": 3, "paths": 7, "updates": 2, "candidates": 5, "audited": 0, "finalists": 1}
+    asked, rows = run(make("enas", **settings, lstm={"num_aggregate": 4}))
+    assert [len(p.genotypes) for p in phases(asked)] == [7, 7, 7]
+    assert {p.sampling for p in phases(asked)} == {"given"}
+    per_version = [sum(p.fidelity.weights_version == p2.version for p in asked) for p2 in phases(asked)]
+    assert per_version[:2] == [8, 8], "two updates of four draws"
+    assert [row["round"] for row in rows] == [0, 1, 2, 3]
+    assert rows[0]["num_sequences"] == 4
+
+
+def test_a_failed_training_ends_the_search() -> None:
+    strategy = make("shared_random_search", rounds=2, epochs=1, paths=3, scored=3)
+    (proposal,) = strategy.ask(5)
+    strategy.tell([Trial(proposal=proposal, attempt=1).fail(FailureKind.NAN, "nan", log_index=0)])
+    assert strategy.done
+    assert strategy.ask(1) == []
+
+
+def test_the_audit_tells_agreement_from_noise() -> None:
+    values = np.arange(30.0)
+    same, against = audit(values, values**3, 0), audit(values, -values, 0)
+    assert same["audit_tau"] == pytest.approx(1)
+    assert against["audit_tau_high"] == pytest.approx(-1)
+    noise = audit(values, np.random.default_rng(0).normal(size=30), 0)
+    assert noise["audit_tau_low"] < 0 < noise["audit_tau_high"]
+    assert audit(values[:2], values[:2], 0)["audit_tau"] is None
+    assert audit(values, np.zeros(30), 0)["audit_tau"] is None
