@@ -25,7 +25,7 @@ def score(proposal: Proposal) -> float:
     """Shared scores depend on the version; a network on its own has another."""
     ops = [int(word) for word in proposal.genotype.key.split()[1::2]]
     version = int((proposal.fidelity.weights_version or "e99")[1:])
-    return 0.3 + 0.02 * ops.count(1) + 0.0001 * version
+    return 0.3 + 0.0005 * sum(place * op for place, op in enumerate(ops)) + 0.0001 * version
 
 
 def run(strategy: SharedSearch[Any]) -> tuple[list[Proposal], list[dict[str, Any]]]:
