@@ -43,7 +43,9 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
         try:
             settings[key] = yaml.safe_load(value)
         except yaml.YAMLError:
-            raise ConfigError(f"bench {name} {option}: {value!r} is not a YAML value") from None
+            if value.startswith(("[", "'", '"')):
+                raise ConfigError(f"bench {name} {option}: {value!r} is not a YAML value") from None
+            settings[key] = value  # text such as {dataset}_valid
     result = measure(**settings)
     if as_json:
         rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]

@@ -37,7 +37,7 @@ def over_queries(group: Sequence[Row], curve: str) -> tuple[Floats, Floats]:
 
 
 def over_hours(group: Sequence[Row], curve: str) -> tuple[Floats, Floats]:
-    """Hours ``[T]``, and the curve of each search at that time, ``[n, T]``; NaN before its first result.
+    """Device hours ``[T]``, of all workers together, and each search's curve then, ``[n, T]``; NaN before any result.
 
     Until the first search ends without the optimum; those that found it keep what they had.
     """
@@ -49,7 +49,7 @@ def over_hours(group: Sequence[Row], curve: str) -> tuple[Floats, Floats]:
     for line, row in zip(values, group, strict=True):
         done = np.searchsorted(row["curve_hours"], hours, side="right")
         line[done > 0] = np.asarray(row[curve], dtype=np.float64)[done[done > 0] - 1]
-    return hours, values
+    return hours * group[0]["workers"], values
 
 
 def band(values: Floats, seed: int = 0) -> tuple[Floats, Floats, Floats]:
