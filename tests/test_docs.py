@@ -97,7 +97,8 @@ def test_the_commands_of_the_readme_run_in_order(folder):
     for command in _commands("nao-ray "):
         words = shlex.split(command)
         if words[1] == "search":
-            words += SHRUNKEN[:3] if "evaluator.path" in command else SHRUNKEN  # a table is not trained
+            # a table is not trained, and shared weights are trained by the strategy
+            words += SHRUNKEN[:3] if "evaluator.path" in command or "_ws_" in command else SHRUNKEN
         elif words[1] == "resume":
             words = [*words[:3], "--set", "budget.trials=3", "--in-process"]
         done = _run([sys.executable, "-m", "nao_ray", *words[1:]], folder)
@@ -108,6 +109,7 @@ def test_the_commands_of_the_readme_run_in_order(folder):
     assert (folder / "naonet_a.svg").is_file()
     assert len(pd.read_parquet(folder / "pools/cifar10_small/trials")) == 2
     assert len(pd.read_parquet(folder / "pools/nas_bench_201/trials")) == 2
+    assert pd.read_parquet(folder / "pools/nao_ws_small/trials")["phase"].notna().tolist() == [True, False]
 
 
 @pytest.mark.slow
