@@ -74,7 +74,7 @@ def test_every_supernet_is_trained(data, name):
     trainer = SharedTrainer(net, data, RECIPE, epochs=1, seed=3)
     before, sampler, used = _state(trainer), PathSampler(graphs), set()
     draw = sampler.draw
-    sampler.draw = lambda generator: used.update(net.used_parameters(graph := draw(generator))) or graph
+    sampler.draw = lambda *place: used.update(net.used_parameters(graph := draw(*place))) or graph
     losses = trainer.train(1, sampler)
     assert all(math.isfinite(loss) for loss in losses)
     assert {key for key, value in net.named_parameters() if not torch.equal(value, before[f"net.{key}"])} == used
