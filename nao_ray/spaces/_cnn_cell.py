@@ -111,17 +111,7 @@ class CnnCellSpace(SearchSpace[SpaceConfig]):
         return (self._table(genotype) + self._token_shift).reshape(-1)
 
     def decode(self, tokens: Tokens) -> Genotype:
-        tokens = np.asarray(tokens, dtype=np.int64)
-        if tokens.shape != (self.length,):
-            raise GenotypeError(f"space {self.name}: expected {self.length} tokens, got shape {tokens.shape}")
-        legal = (tokens >= 0) & (tokens < self.vocabulary)
-        legal &= self.token_mask[np.arange(self.length), np.where(legal, tokens, 0)]
-        if not legal.all():
-            at = int(np.argmin(legal))
-            allowed = np.flatnonzero(self.token_mask[at])
-            expected = f"expected {allowed[0]}..{allowed[-1]}"
-            raise GenotypeError(f"space {self.name}: token {tokens[at]} at position {at} is illegal, {expected}")
-        return self._genotype(tokens.reshape(-1, 2, 2) - self._token_shift)
+        return self._genotype(self.legal(tokens).reshape(-1, 2, 2) - self._token_shift)
 
     def canonical(self, genotype: Genotype) -> Genotype:
         table = self._table(genotype)

@@ -151,6 +151,24 @@ class SearchSpace(ABC, Generic[C]):
             GenotypeError: a token is illegal at its position.
         """
 
+    def legal(self, tokens: Tokens) -> Tokens:
+        """The ``[L]`` token ids as an array, each legal at its position.
+
+        Raises:
+            GenotypeError: one is not, or there are not L of them.
+        """
+        tokens = np.asarray(tokens, dtype=np.int64)
+        if tokens.shape != (self.length,):
+            raise GenotypeError(f"space {self.name}: expected {self.length} tokens, got shape {tokens.shape}")
+        legal = (tokens >= 0) & (tokens < self.vocabulary)
+        legal &= self.token_mask[np.arange(self.length), np.where(legal, tokens, 0)]
+        if not legal.all():
+            at = int(np.argmin(legal))
+            allowed = np.flatnonzero(self.token_mask[at])
+            expected = f"expected {allowed[0]}..{allowed[-1]}"
+            raise GenotypeError(f"space {self.name}: token {tokens[at]} at position {at} is illegal, {expected}")
+        return tokens
+
     @abstractmethod
     def canonical(self, genotype: Genotype) -> Genotype:
         """The one genotype that stands for all twins of `genotype`; idempotent."""

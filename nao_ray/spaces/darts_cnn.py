@@ -127,17 +127,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         return (_as_choices(self._table(genotype)) + _TOKEN_SHIFT).reshape(-1)
 
     def decode(self, tokens: Tokens) -> Genotype:
-        tokens = np.asarray(tokens, dtype=np.int64)
-        if tokens.shape != (self.length,):
-            raise GenotypeError(f"space {self.name}: expected {self.length} tokens, got shape {tokens.shape}")
-        legal = (tokens >= 0) & (tokens < self.vocabulary)
-        legal &= self.token_mask[np.arange(self.length), np.where(legal, tokens, 0)]
-        if not legal.all():
-            at = int(np.argmin(legal))
-            allowed = np.flatnonzero(self.token_mask[at])
-            expected = f"expected {allowed[0]}..{allowed[-1]}"
-            raise GenotypeError(f"space {self.name}: token {tokens[at]} at position {at} is illegal, {expected}")
-        return self._genotype(_as_sources(tokens.reshape(-1, 2, 2) - _TOKEN_SHIFT))
+        return self._genotype(_as_sources(self.legal(tokens).reshape(-1, 2, 2) - _TOKEN_SHIFT))
 
     def canonical(self, genotype: Genotype) -> Genotype:
         table = self._table(genotype)
