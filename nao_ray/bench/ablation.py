@@ -27,6 +27,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_spread": {"spread_weight": 0.0},
     "no_descriptors": {"gp": {"features": "embedding"}},
     "no_ranks": {"gp": {"targets": "standard"}},
+    "no_large_start": {"largest_of": 1},
     "fit_every_10": {"refit_every": 10},
     "mlp": {"predictor": "mlp"},
 }

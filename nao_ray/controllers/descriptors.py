@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nao_ray.networks.ops import op_params
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace
 
 Key = tuple[str | int, ...]
@@ -48,6 +49,11 @@ class Descriptors:
 def describe(graph: ArchGraph) -> dict[Key, float]:
     """The non-zero descriptors of an arch graph, by name ``(role, what, ...)``."""
     return {(role, *key): value for role, cell in graph.cells for key, value in _describe_cell(cell).items()}
+
+
+def num_live_params(graph: ArchGraph) -> int:
+    """Parameters of the operations on live edges, each cell once and at the same width: a size to compare by."""
+    return sum(op_params(edge.op) for _, cell in graph.cells for _, edge in live_edges(cell))
 
 
 def _describe_cell(cell: Cell) -> dict[Key, float]:

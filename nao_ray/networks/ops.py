@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import ClassVar
 
 import torch
@@ -262,3 +262,12 @@ def build_op(name: str, channels: int, stride: int, options: OpOptions | None = 
     if name not in _BUILDERS:
         raise ConfigError(f"no operation is named {name!r}; known: {', '.join(NAMES)}")
     return _BUILDERS[name](channels, stride, options or OpOptions())
+
+
+@cache
+def op_params(name: str, channels: int = 16) -> int:
+    """Parameters of the operation of a name at stride 1; 0 for one that has none, or is not among `NAMES`."""
+    if name not in _BUILDERS:
+        return 0
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_op(name, channels, 1).parameters())

@@ -67,6 +67,9 @@ class NaoConfig(StrategyConfig):
     """`rounds` as the paper: the next round when the last is final; `steady`: a new fit every `refit_every` results."""
     seeds: int = Field(default=3, ge=2)
     """Random architectures before the first fit."""
+    largest_of: int = Field(default=32, ge=1)
+    """When workers want more than `seeds` before the first fit: the one with the most parameters of so many random
+    ones. Larger is better more often than not, and it costs no result to know."""
     seed_genotypes: tuple[str, ...] = ()
     """Texts or published names to start from; random ones fill up to `seeds`."""
     rounds: int | None = Field(default=None, ge=0)

@@ -20,6 +20,7 @@ import numpy as np
 
 from nao_ray import rng as streams
 from nao_ray.controllers.base import Controller, one_thread
+from nao_ray.controllers.descriptors import num_live_params
 from nao_ray.controllers.ensemble import Ensemble
 from nao_ray.controllers.fit import FitReport, fit
 from nao_ray.controllers.gp_controller import fit_process
@@ -67,7 +68,7 @@ class Nao(Strategy[NaoConfig]):
         if index is None:
             return None
         if index == 0:  # steady, and too few results for a fit: keep the workers busy
-            return self._new(rng, (), 0)
+            return self._large(rng)
         for draft in self._queue(index):
             if draft.genotype.key not in self.visited:
                 return draft
@@ -92,6 +93,11 @@ class Nao(Strategy[NaoConfig]):
         genotype = fresh(self.space, origins, self.visited, rng)
         self._used_up = genotype is None
         return None if genotype is None else Proposal(genotype=genotype, round=index)
+
+    def _large(self, rng: np.random.Generator) -> Proposal | None:
+        drafts = [self._new(rng, (), 0) for _ in range(self.config.largest_of)]
+        found = [draft for draft in drafts if draft is not None]
+        return max(found, key=lambda draft: num_live_params(self.space.lower(draft.genotype)), default=None)
 
     def _fit_index(self, k: int) -> int | None:
         """Which fit proposal k comes from; None: wait for results; 0: random, there is no fit yet."""

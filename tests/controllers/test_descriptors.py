@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nao_ray import registry, rng
-from nao_ray.controllers.descriptors import Descriptors, describe, live_edges
+from nao_ray.controllers.descriptors import Descriptors, describe, live_edges, num_live_params
 from nao_ray.spaces.nas_bench_201 import NasBench201
 
 
@@ -54,3 +54,12 @@ def test_twins_have_equal_descriptors_and_others_differ(name: str) -> None:
         assert (descriptors(twins) == features).all()
     distinct = {genotype.key for genotype in genotypes}
     assert len(np.unique(features, axis=0)) >= 0.9 * len(distinct)
+
+
+def test_size_counts_live_operations_alone() -> None:
+    space = NasBench201()
+    text = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|"
+    conv, norm = 16 * 16, 2 * 16
+    assert num_live_params(space.lower(space.parse(text))) == 9 * conv + norm + conv + norm
+    dead_end = "|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|none~2|"
+    assert num_live_params(space.lower(space.parse(dead_end))) == 0

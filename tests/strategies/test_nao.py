@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nao_ray import registry
+from nao_ray.controllers.descriptors import num_live_params
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
 from nao_ray.strategies._nao_config import PRESETS, NaoConfig
@@ -53,6 +54,18 @@ def test_a_round_waits_for_every_trial_of_the_last(predictor: str) -> None:
     strategy.tell([finish(proposal, 6 + k) for k, proposal in enumerate(first)])
     assert [p.round for p in strategy.ask(100)] == [2] * 4
     assert strategy.done
+
+
+def test_beyond_the_seeds_large_ones_go_first() -> None:
+    space = NasBench201()
+
+    def sizes(largest_of: int) -> list[int]:
+        asked = make(space, seeds=20, largest_of=largest_of).ask(60)
+        return [num_live_params(space.lower(proposal.genotype)) for proposal in asked]
+
+    plain, large = sizes(1), sizes(32)
+    assert large[:20] == plain[:20], "seeds are random ones"
+    assert np.mean(large[20:]) > 1.5 * np.mean(plain[20:])
 
 
 @pytest.mark.parametrize("predictor", ["gp", "mlp"])
