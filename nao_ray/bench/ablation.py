@@ -28,7 +28,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_descriptors": {"gp": {"features": "embedding"}},
     "no_ranks": {"gp": {"targets": "standard"}},
     "fit_every_10": {"refit_every": 10},
-    "mlp": {"predictor": "mlp"},
 }
 """Settings of `nao` that differ from its defaults."""
 
