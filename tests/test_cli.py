@@ -27,12 +27,10 @@ seed: 1
 space: nao_cnn_small
 task: synthetic
 evaluator: {name: closed_form, noise: 0.01}
-strategy: {name: nao, seeds: 8, round_size: 4, rounds: 1, fit: {epochs: 5, members: 1}}
+strategy: {name: nao, seeds: 8, round_size: 4, rounds: 1, pretraining: {steps: 20}}
 budget: {trials: 12}
 """
-RANDOM = CONFIG.replace(
-    "{name: nao, seeds: 8, round_size: 4, rounds: 1, fit: {epochs: 5, members: 1}}", "random_search"
-)
+RANDOM = CONFIG.replace("{name: nao, seeds: 8, round_size: 4, rounds: 1, pretraining: {steps: 20}}", "random_search")
 FAILING = RANDOM.replace("closed_form, noise: 0.01", "faulty, error_share: 1.0").replace("trials: 12", "trials: 3")
 
 

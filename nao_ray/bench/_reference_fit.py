@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from nao_ray import rng
 from nao_ray.controllers._decoder import LuongDecoder
 from nao_ray.controllers.base import one_thread
-from nao_ray.controllers.ensemble import Ensemble
 from nao_ray.controllers.epd import Epd
+from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.sizes import SIZES
 from nao_ray.controllers.targets import TargetScale
 from nao_ray.spaces.base import SearchSpace, Tokens
@@ -27,7 +27,7 @@ from nao_ray.spaces.base import SearchSpace, Tokens
 _BATCH, _RATE, _L2, _TRADE_OFF, _CLIP = 100, 1e-3, 1e-4, 0.8, 5.0
 
 
-def fit(space: SearchSpace[Any], tokens: Tokens, scores: NDArray[np.float64], epochs: int, seed: int) -> Ensemble:
+def fit(space: SearchSpace[Any], tokens: Tokens, scores: NDArray[np.float64], epochs: int, seed: int) -> MlpController:
     """Fit V1's controller to ``[N, L]`` tokens and ``[N]`` scores, as V1 does, on one thread."""
     scale = TargetScale.fit(scores, "minmax")
     targets = torch.from_numpy(scale.to_targets(scores)).float()
@@ -46,7 +46,7 @@ def fit(space: SearchSpace[Any], tokens: Tokens, scores: NDArray[np.float64], ep
                 loss.backward()  # type: ignore[no-untyped-call]
                 nn.utils.clip_grad_norm_(epd.parameters(), _CLIP)
                 optimiser.step()
-    return Ensemble([epd], scale, space)
+    return MlpController(epd, scale, space)
 
 
 def _loss(epd: Epd, tokens: Tensor, targets: Tensor) -> Tensor:

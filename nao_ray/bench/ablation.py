@@ -29,7 +29,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_ranks": {"gp": {"targets": "standard"}},
     "no_large_start": {"largest_of": 1},
     "fit_every_10": {"refit_every": 10},
-    "mlp": {"predictor": "mlp"},
 }
 """Settings of `nao` that differ from its defaults."""
 

@@ -5,7 +5,7 @@ function and another sample. Every method gets the same trials and is judged on 
 never seen. CPU time of this process, one thread; the fits only.
 
     nao-ray bench controller
-    nao-ray bench controller seeds=1 epochs=100 methods=reference,gp
+    nao-ray bench controller seeds=1 epochs=100 methods=gp
     nao-ray bench controller results=controller.jsonl      resumable: what is in the file is not measured again
 """
 
@@ -25,12 +25,11 @@ from nao_ray import rng
 from nao_ray.bench import _reference_fit
 from nao_ray.bench._landscape import Landscape
 from nao_ray.bench._result import BenchResult, machine
-from nao_ray.controllers.ensemble import Ensemble
-from nao_ray.controllers.fit import FitConfig, fit
 from nao_ray.controllers.gp_controller import GpController, fit_process
 from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correlation
+from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import PretrainingConfig, pretrain
-from nao_ray.controllers.sizes import SIZES, EpdConfig
+from nao_ray.controllers.sizes import EpdConfig
 from nao_ray.errors import ConfigError
 from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
@@ -50,12 +49,8 @@ MEASURES = {
 }
 METHODS = {
     "reference": "reference: V1 size, token by token",
-    "ours_v1_size": "ours, V1 size",
-    "mlp": "ours, ensemble of MLPs",
     "gp": "ours, default: pretrained, Gaussian process",
 }
-# The published size, decoded in one call: an LSTM needs many steps to learn where to look, so no ensemble of them
-_V1_SIZE = FitConfig(members=1, steps=1000, trade_off=0.8, decoded=None, unlabelled=50)
 
 
 def run(
@@ -63,7 +58,7 @@ def run(
     epochs: int = 1000,
     trials: int = 600,
     heldout: int = 200,
-    methods: str = "reference,mlp,gp",
+    methods: str = "reference,gp",
     results: str = "",
 ) -> BenchResult:
     """Fit every method to the same trials and compare what it costs and how good it is.
@@ -112,10 +107,8 @@ def sample(space: SearchSpace[Any], seed: int, count: int) -> tuple[Tokens, Floa
 def _measure(method: str, seed: int, trials: int, heldout: int, epochs: int) -> Record:
     space = NaoCnnSmall()
     tokens, scores, truth = sample(space, seed, trials + heldout)
-    fits: dict[str, Callable[[Tokens, Floats], Ensemble | GpController]] = {
+    fits: dict[str, Callable[[Tokens, Floats], MlpController | GpController]] = {
         "reference": lambda x, y: _reference_fit.fit(space, x, y, epochs, seed),
-        "ours_v1_size": lambda x, y: _ours(space, x, y, seed, SIZES["v1"].model_copy(update={"sigmoid": False})),
-        "mlp": lambda x, y: fit(space, x, y, epd=EpdConfig(sigmoid=False), config=FitConfig(), seed=seed)[0],
         "gp": lambda x, y: _process(space, x, y, seed),
     }
     began = time.process_time()
@@ -133,12 +126,8 @@ def _measure(method: str, seed: int, trials: int, heldout: int, epochs: int) -> 
     }
 
 
-def _ours(space: SearchSpace[Any], tokens: Tokens, scores: Floats, seed: int, epd: EpdConfig) -> Ensemble:
-    return fit(space, tokens, scores, epd=epd, config=_V1_SIZE, seed=seed)[0]
-
-
 def _process(space: SearchSpace[Any], tokens: Tokens, scores: Floats, seed: int) -> GpController:
-    pretrained = pretrain(space, EpdConfig(sigmoid=False), PretrainingConfig(), seed)
+    pretrained = pretrain(space, EpdConfig(), PretrainingConfig(), seed)
     return fit_process(space, pretrained, tokens, scores, bound=2.0)[0]
 
 

@@ -37,7 +37,10 @@ class Controller(Protocol):
     """Predicts scores, and steps from good architectures to better ones."""
 
     def predict(self, tokens: Tokens) -> tuple[Floats, Floats]:
-        """Mean ``[M]`` and spread ``[M]`` of the predicted scores of ``[M, L]`` tokens, in units of the scores."""
+        """Mean ``[M]`` and spread ``[M]`` of the predicted scores of ``[M, L]`` tokens, in units of the scores.
+
+        The spread is 0 where the predictor knows none.
+        """
         ...
 
     def embed(self, tokens: Tokens) -> Floats:

@@ -63,9 +63,9 @@ class Epd(nn.Module):
         return F.normalize(memory.mean(dim=1), dim=-1)
 
     def predict(self, point: Tensor) -> Tensor:
-        """``[B, H]`` -> ``[B]`` predicted targets, in (0, 1) under `sigmoid`."""
+        """``[B, H]`` -> ``[B]`` predicted targets, in (0, 1)."""
         values: Tensor = self.predictor(point).squeeze(-1)
-        return torch.sigmoid(values) if self.config.sigmoid else values
+        return values
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted targets ``[B]`` and teacher-forced vocabulary logits ``[B, L, V]`` of ``[B, L]`` tokens."""
@@ -104,7 +104,7 @@ def _mlp(config: EpdConfig) -> nn.Sequential:
     for _ in range(config.mlp_layers):
         layers += [nn.Linear(width, config.mlp_width), nn.ReLU(), nn.Dropout(config.mlp_dropout)]
         width = config.mlp_width
-    return nn.Sequential(*layers, nn.Linear(width, 1))
+    return nn.Sequential(*layers, nn.Linear(width, 1), nn.Sigmoid())
 
 
 def additive_mask(legal: Tensor) -> Tensor:

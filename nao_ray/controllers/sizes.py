@@ -34,8 +34,6 @@ class EpdConfig(BaseModel):
     mlp_dropout: float = Field(default=0.0, ge=0, lt=1)
     attention_bias: bool = False
     """Bias of the projection behind the attention (NAO-WS recurrent only)."""
-    sigmoid: bool = True
-    """The predictor's output is squashed to (0, 1), for min-max targets."""
     init_range: float | None = Field(default=None, gt=0)
     """Uniform initialisation in +-range, orthogonal for the decoder's LSTM (TensorFlow); None: torch's own."""
     mlp_init_range: float | None = Field(default=None, gt=0)

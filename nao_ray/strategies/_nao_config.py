@@ -14,8 +14,7 @@ from nao_ray.controllers.pretraining import PretrainingConfig
 from nao_ray.controllers.sizes import SIZES, EpdConfig
 from nao_ray.strategies.base import StrategyConfig
 
-_ADAM = {"learning_rate": 1e-3, "schedule": "constant", "epochs": 1000, "trade_off": 0.8}
-_AS_PAPER = {"targets": "minmax", "unlabelled": 0, "decoded": None, "point_noise": 0.0, "members": 1}
+_PAPER_SIZE = "tf_nao_cnn"
 _ORDER = {"mode": "rounds", "predictor": "mlp", "top_k": 100, "round_size": 300}
 _ORDER |= {"select": "order", "unit_steps": False, "neighbours": 0, "spread_weight": 0.0}
 
@@ -28,8 +27,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "seeds": 600,
             "rounds": 2,
             "step_sizes": (10.0, 20.0, 30.0),
-            "epd": "tf_nao_cnn",
-            "fit": {**_ADAM, **_AS_PAPER, "batch": 50, "weight_decay": 1e-4, "swap": False},
+            "epd": _PAPER_SIZE,
         },
         # NAO_pytorch V1's search (5.3): the pool stays at 600, the controller's weights live on
         "nao_ws_v1": {
@@ -40,7 +38,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "pool_size": 600,
             "warm_start": True,
             "epd": "v1",
-            "fit": {**_ADAM, **_AS_PAPER, "batch": 100, "weight_decay": 1e-4, "swap": True},
+            "fit": {"batch": 100, "swap": True},
         },
         # NAO_pytorch V2's search (5.4): everything ever measured, ten twins each, a tenth held out
         "v2": {
@@ -50,7 +48,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "step_sizes": 51,
             "warm_start": True,
             "epd": "v2",
-            "fit": {**_ADAM, **_AS_PAPER, "batch": 100, "weight_decay": 0.0, "repeats": 10, "holdout": 0.1},
+            "fit": {"batch": 100, "swap": True, "weight_decay": 0.0, "repeats": 10, "holdout": 0.1},
         },
     }
 )
@@ -61,7 +59,7 @@ class NaoConfig(StrategyConfig):
 
     preset: Literal["default", "paper", "nao_ws_v1", "v2"] = "default"
     predictor: Literal["gp", "mlp"] = "gp"
-    """`mlp`: as the paper, fitted with encoder and decoder in every round; `gp`: a Gaussian process, with an encoder
+    """`mlp`: as published, fitted with encoder and decoder in every round; `gp`: a Gaussian process, with an encoder
     and a decoder that were pretrained without scores."""
     mode: Literal["rounds", "steady"] = "steady"
     """`rounds` as the paper: the next round when the last is final; `steady`: a new fit every `refit_every` results."""
@@ -87,21 +85,19 @@ class NaoConfig(StrategyConfig):
     select: Literal["predicted", "order"] = "predicted"
     """`order`: the first new ones, as published; `predicted`: the best predicted of all new ones."""
     spread_weight: float = Field(default=2.0, ge=0)
-    """Standard deviations added to the predicted score when selecting: an upper confidence bound."""
+    """Standard deviations added to the predicted score when selecting: an upper confidence bound (`gp` alone)."""
     neighbours: int = Field(default=16, ge=0)
     """Mutants per source that compete with the decoded ones under `predicted`: half one change away, half two."""
     candidates: int = Field(default=200, ge=1)
     """Most genotypes scored for one fit's queue under `predicted`: decoded ones, then neighbours, then random ones."""
-    random_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of each round that is random."""
     pool_size: int | None = Field(default=None, ge=2)
     """Fit on the newest round and the best of the others, so many in all; None: on everything."""
     warm_start: bool = False
     """Each fit continues the last one's weights; a replay then repeats the fits."""
-    epd: EpdConfig = EpdConfig(sigmoid=False)
-    """Size of the controller: a name of `controllers/sizes.py`, or its fields."""
+    epd: EpdConfig = EpdConfig()
+    """Size of the controller: a name of `controllers/sizes.py`, or its fields; the paper's with an `mlp`."""
     fit: FitConfig = FitConfig()
-    """Of the `mlp`."""
+    """Of the `mlp`; the defaults are the paper's."""
     gp: GpConfig = GpConfig()
     """Of the `gp`."""
     pretraining: PretrainingConfig = PretrainingConfig()
@@ -115,6 +111,8 @@ class NaoConfig(StrategyConfig):
         if not isinstance(values, Mapping):
             return values
         preset = PRESETS.get(values.get("preset", "default"), {})
+        if values.get("predictor") == "mlp":
+            preset = {"epd": _PAPER_SIZE, **preset}
         merged: dict[str, Any] = {**preset, **values}
         for name in ("epd", "fit"):
             if isinstance(values.get(name), Mapping):

@@ -1,4 +1,4 @@
-"""One controller round: from the fitted ensemble and the best trials to an ordered queue of new proposals."""
+"""One controller round: from the fitted controller and the best trials to an ordered queue of new proposals."""
 
 from __future__ import annotations
 
@@ -73,8 +73,7 @@ class Round:
     def queue(self) -> list[Proposal]:
         """`round_size` new proposals, best predicted first or in the order found; fewer in a space used up."""
         config = self.config
-        random = round(config.random_share * config.round_size)
-        wanted = config.round_size - random
+        wanted = config.round_size
         drafts = self._candidates(wanted)
         if config.select == "predicted" and drafts:
             drafts = [drafts[row] for row in self._choose(drafts, wanted)]
@@ -82,12 +81,11 @@ class Round:
         self.taken.update(draft.genotype.key for draft in drafts)
         origins = [draft.genotype for draft in drafts[: config.top_k]] or [s.genotype for s in self.sources]
         refill: list[Proposal] = []
-        for number in range(config.round_size - len(drafts)):
-            neighbour = number < wanted - len(drafts)
-            genotype = fresh(self.space, origins if neighbour else (), self.taken, self.generator)
+        for _ in range(wanted - len(drafts)):
+            genotype = fresh(self.space, origins, self.taken, self.generator)
             if genotype is None:
                 break
-            self.counts.refilled += neighbour
+            self.counts.refilled += 1
             self.taken.add(genotype.key)
             refill.append(Proposal(genotype=genotype, round=self.index))
         return drafts + self._scored(refill)
@@ -124,7 +122,7 @@ class Round:
             yield Proposal(genotype=self.space.sample(self.generator), round=self.index)
 
     def _decoded(self) -> Iterator[Proposal]:
-        """New architectures at the end of gradient steps, each once, in the order step size, source, member."""
+        """New architectures at the end of gradient steps, each once, in the order step size, source."""
         etas = self.config.schedule
         tokens = _tokens(self.space, [source.genotype for source in self.sources])
         seen: set[str] = set()

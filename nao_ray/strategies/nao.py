@@ -21,10 +21,10 @@ import numpy as np
 from nao_ray import rng as streams
 from nao_ray.controllers.base import Controller, one_thread
 from nao_ray.controllers.descriptors import num_live_params
-from nao_ray.controllers.ensemble import Ensemble
 from nao_ray.controllers.fit import FitReport, fit
 from nao_ray.controllers.gp_controller import fit_process
 from nao_ray.controllers.measures import rank_correlation
+from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies._nao_config import NaoConfig
@@ -51,7 +51,7 @@ class Nao(Strategy[NaoConfig]):
         self._asked: list[Genotype] = []
         self._first_of_round: dict[int, int] = {}
         self._pretrained: Pretrained | None = None
-        self._fitted: tuple[int, Ensemble] | None = None
+        self._fitted: tuple[int, MlpController] | None = None
         self._current: tuple[int, list[Proposal]] = (-1, [])
         self._rows: list[Diagnostics] = []
         self._used_up = False
@@ -173,7 +173,7 @@ class Nao(Strategy[NaoConfig]):
         scores = np.array([seen.score for seen in pool], dtype=np.float64)
         return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp)
 
-    def _fit(self, index: int) -> tuple[Ensemble, FitReport]:
+    def _fit(self, index: int) -> tuple[MlpController, FitReport]:
         """Fit `index`, with the fits before it where their weights live on."""
         start, first = None, index
         if self.config.warm_start:
@@ -184,7 +184,7 @@ class Nao(Strategy[NaoConfig]):
             pool = self._pool(number)
             if len(pool) < _MIN_COMPLETED:
                 continue
-            ensemble, report = fit(
+            controller, report = fit(
                 self.space,
                 np.stack([self.space.encode(seen.genotype) for seen in pool]),
                 np.array([seen.score for seen in pool], dtype=np.float64),
@@ -195,9 +195,9 @@ class Nao(Strategy[NaoConfig]):
                 start=start,
                 device=self.config.device,
             )
-            start = ensemble
-        self._fitted = (index, ensemble)
-        return ensemble, report
+            start = controller
+        self._fitted = (index, controller)
+        return controller, report
 
     def _pool(self, index: int) -> list[Observation]:
         """The completed trials a fit is trained on, by trial id."""

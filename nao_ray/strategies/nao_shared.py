@@ -20,9 +20,9 @@ from pydantic import Field, model_validator
 
 from nao_ray import rng as streams
 from nao_ray.controllers.base import Controller, one_thread
-from nao_ray.controllers.ensemble import Ensemble
 from nao_ray.controllers.fit import FitReport, fit
 from nao_ray.controllers.gp_controller import fit_process
+from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies._nao_config import NaoConfig
@@ -77,7 +77,7 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
     Config = NaoSharedConfig
 
     def __init__(self, space: SearchSpace[Any], config: NaoSharedConfig, seed: int, fidelity: Fidelity) -> None:
-        self._ensemble: Ensemble | None = None
+        self._fitted: MlpController | None = None
         self._pretrained: Pretrained | None = None
         super().__init__(space, config, seed, fidelity)
 
@@ -142,7 +142,7 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
             if self._pretrained is None:
                 self._pretrained = pretrain(self.space, config.epd, config.pretraining, self.seed)
             return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp)
-        self._ensemble, report = fit(
+        self._fitted, report = fit(
             self.space,
             tokens,
             scores,
@@ -150,10 +150,10 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
             config=config.fit,
             seed=self.seed,
             index=index,
-            start=self._ensemble if config.warm_start else None,
+            start=self._fitted if config.warm_start else None,
             device=config.device,
         )
-        return self._ensemble, report
+        return self._fitted, report
 
 
 def _without_source(draft: Proposal) -> Proposal:

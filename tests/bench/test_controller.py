@@ -12,7 +12,7 @@ from nao_ray import rng
 from nao_ray.bench import _reference_fit, controller
 from nao_ray.bench._landscape import CENTRE, UNIT, Landscape
 from nao_ray.controllers.epd import Epd
-from nao_ray.controllers.fit import FitConfig
+from nao_ray.controllers.pretraining import PretrainingConfig
 from nao_ray.controllers.sizes import SIZES
 from nao_ray.errors import ConfigError
 from nao_ray.spaces.nao_cnn import NaoCnn
@@ -62,13 +62,13 @@ def test_the_reference_swaps_one_node_of_each_cell() -> None:
 
 def test_every_method_is_measured_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "results.jsonl"
-    monkeypatch.setattr(controller, "FitConfig", lambda: FitConfig(steps=20, members=2))
-    first = controller.run(**SMALL, results=str(file), methods="reference,mlp")
-    assert [row[0] for row in first.rows] == [controller.METHODS[name] for name in ("reference", "mlp")]
+    monkeypatch.setattr(controller, "PretrainingConfig", lambda: PretrainingConfig(steps=20, genotypes=60))
+    first = controller.run(**SMALL, results=str(file), methods="reference,gp")
+    assert [row[0] for row in first.rows] == [controller.METHODS[name] for name in ("reference", "gp")]
     assert "1/1.0" in first.table
     assert "30 random genotypes" in first.table
     monkeypatch.setattr(controller, "_measure", lambda *_: pytest.fail("measured again"))
-    assert controller.run(**SMALL, results=str(file), methods="reference,mlp") == first
+    assert controller.run(**SMALL, results=str(file), methods="reference,gp") == first
     file.write_text("no JSON\n")
     with pytest.raises(ConfigError, match="not a file of this measurement"):
         controller.run(**SMALL, results=str(file))

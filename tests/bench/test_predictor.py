@@ -18,7 +18,7 @@ def test_the_rank_of_the_best_of_the_chosen():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"predictors": "gp,nonsense"}, "no predictor 'nonsense'; there are gp, mlp, paper"),
+        ({"predictors": "gp,nonsense"}, "no predictor 'nonsense'; there are gp, mlp"),
         ({"sizes": "50,x"}, "sizes >= 2 by commas"),
         ({"sizes": 1}, "sizes >= 2 by commas"),
         ({"repeats": 0}, "repeats >= 1"),

@@ -20,8 +20,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "nao": [
         {"seeds": 6, "pretraining": {"steps": 20, "genotypes": 50}},
         {"seeds": 8, "mode": "rounds", "round_size": 6, "pretraining": {"steps": 20, "genotypes": 50}},
-        {"predictor": "mlp", "mode": "rounds", "seeds": 8, "round_size": 6, "fit": {"steps": 10}},
-        {"predictor": "mlp", "mode": "steady", "seeds": 6, "round_size": 5, "fit": {"steps": 5}, "warm_start": True},
+        {"predictor": "mlp", "mode": "rounds", "seeds": 8, "round_size": 6, "fit": {"epochs": 3}},
+        {"predictor": "mlp", "mode": "steady", "seeds": 6, "round_size": 5, "fit": {"epochs": 2}, "warm_start": True},
     ],
     "regularized_evolution": [{"population": 8, "sample": 3}],
     "nao_shared": [

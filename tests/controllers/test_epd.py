@@ -141,7 +141,7 @@ class Linear(nn.Module):
 
 
 def on_a_hill(direction: Tensor) -> Epd:
-    epd = Epd(EpdConfig(sigmoid=False, hidden=len(direction)), 12, 40, 2).double()
+    epd = Epd(EpdConfig(hidden=len(direction)), 12, 40, 2).double()
     epd.predictor = Linear(direction)  # type: ignore[assignment]
     return epd
 

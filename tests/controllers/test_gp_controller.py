@@ -13,7 +13,7 @@ from nao_ray.controllers.pretraining import Pretrained, PretrainingConfig, pretr
 from nao_ray.controllers.sizes import EpdConfig
 
 SPACE = registry.load("space", "nao_cnn_small")()
-EPD = EpdConfig(sigmoid=False)
+EPD = EpdConfig()
 
 
 @pytest.fixture(scope="module")

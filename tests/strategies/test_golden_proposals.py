@@ -15,11 +15,14 @@ from nao_ray import registry
 from nao_ray.trial import Fidelity, Measurement, Trial
 
 FILE = Path(__file__).parents[1] / "golden" / "proposals.json"
+PUBLISHED: dict[str, Any] = {"seeds": 5, "round_size": 3, "top_k": 3, "fit": {"epochs": 20}}
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "random_search": ("random_search", {}),
     "regularized_evolution": ("regularized_evolution", {"population": 4, "sample": 2}),
     "reinforce": ("reinforce", {}),
-    "nao, mlp": ("nao", {"predictor": "mlp", "mode": "rounds", "seeds": 5, "round_size": 4, "fit": {"steps": 30}}),
+    "nao, paper": ("nao", {"preset": "paper", **PUBLISHED}),
+    "nao, nao_ws_v1": ("nao", {"preset": "nao_ws_v1", "pool_size": 7, **PUBLISHED}),
+    "nao, v2": ("nao", {"preset": "v2", **PUBLISHED}),
     "nao, gp": ("nao", {"seeds": 5, "pretraining": {"steps": 60, "genotypes": 100}}),
 }
 

@@ -15,7 +15,7 @@ from nao_ray.strategies._nao_config import PRESETS, NaoConfig
 from nao_ray.strategies.nao import Nao
 from nao_ray.trial import Diagnostics, Fidelity, Measurement, Proposal, Trial
 
-QUICK: dict[str, Any] = {"pretraining": {"steps": 20, "genotypes": 60}, "fit": {"steps": 10}}
+QUICK: dict[str, Any] = {"pretraining": {"steps": 20, "genotypes": 60}, "fit": {"epochs": 5}}
 
 
 def make(space: SearchSpace[Any] | None = None, **settings: Any) -> Nao:
