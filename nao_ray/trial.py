@@ -153,6 +153,12 @@ class Trial:
 
     def complete(self, measurement: Measurement, **facts: Any) -> Trial:  # noqa: ANN401
         """This trial, finished with a measurement; FAILED as `nan` if its score is not finite.
+    @property
+    def standing(self) -> Standing | None:
+        """Its place among the others; None without a score."""
+        score = self.score
+        return None if score is None else Standing(score, self.trial_id, self.proposal.fidelity.weights_version)
+
 
         Training shared weights has no score; it is FAILED if its loss is not finite.
 
@@ -186,3 +192,26 @@ class Trial:
 
 Diagnostics = Mapping[str, float | int | str | None]
 """One row a strategy writes about its own state, e.g. one controller fit."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A scored trial among the others, where the best is looked for.
+
+    Scores with shared weights only count until a network with weights of its own has one, and of those only scores of
+    one version are compared: of the newest.
+    """
+
+    score: float
+    trial_id: int
+    weights_version: str | None = None
+
+    def beats(self, other: Standing | None) -> bool:
+        """Whether this one is the best of the two."""
+        if other is None:
+            return True
+        if self.weights_version == other.weights_version:
+            return (self.score, -self.trial_id) > (other.score, -other.trial_id)
+        if self.weights_version is None or other.weights_version is None:
+            return self.weights_version is None
+        return self.trial_id > other.trial_id
+
+

@@ -101,7 +101,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
             train_loss=losses[-1],
             curve=tuple(losses),
             wall_seconds=usage.wall_seconds,
-            device_seconds=usage.device_seconds,
+            device_seconds=usage.device_seconds * group.size,  # of all members, who work in step
             peak_memory_bytes=usage.peak_memory_bytes,
         )
         return measurement, trainer.pack()

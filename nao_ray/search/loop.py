@@ -16,33 +16,17 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Protocol
+from functools import partial
 
 from nao_ray.errors import PoolWriteError, StuckSearchError
 from nao_ray.search.budget import Budget, seconds_spent
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Executor, Job
 from nao_ray.search.proposer import Answer, Proposer
-from nao_ray.trial import Diagnostics, FailureKind, Proposal, Trial, TrialState
+from nao_ray.search.records import Records
+from nao_ray.trial import FailureKind, Standing, Trial, TrialState
 
 _log = logging.getLogger(__name__)
-
-
-class Records(Protocol):
-    """What the loop writes of a pool; each call is durable when it returns, and may be repeated."""
-
-    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
-        """Proposals, in the order asked."""
-
-    def record_attempts(self, rows: Sequence[tuple[int, int, str | None, datetime]]) -> None:
-        """Attempts about to start: trial id, attempt, node if known, time."""
-
-    def record_finished(self, trials: Sequence[Trial]) -> object:
-        """Trials COMPLETED or FAILED, in the order of their `log_index`."""
-
-    def record_fits(self, rows: Sequence[Diagnostics]) -> None:
-        """Rows about the strategy's own state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +126,7 @@ class SearchLoop:
         self._strategy_done = False
         self._asked = self._done = self._failed = self._finished_here = 0
         self._next_index = 0  # of the log; not the number of trials where a pool has lost some
-        self._best: tuple[float, int] | None = None  # score, minus trial id
+        self._best: Standing | None = None
         self._started = self._clock.seconds()
         self._working_since: float | None = None  # when the first of this driver's finished trials was started
         self._spent_before = 0.0
@@ -360,10 +344,8 @@ class SearchLoop:
         self._finished_here += 1
         self._failed += trial.state is TrialState.FAILED
         self._done += trial.state is TrialState.COMPLETED
-        if trial.score is None:
-            return
-        standing = (trial.score, -trial.trial_id)
-        if self._best is None or standing > self._best:
+        standing = trial.standing
+        if standing is not None and standing.beats(self._best):
             self._best = standing
 
     def _seconds_in_all(self) -> float:
@@ -389,8 +371,8 @@ class SearchLoop:
             total=total,
             capacity=self._executor.capacity,
             proposing=self._asking > 0,
-            best_score=None if self._best is None else self._best[0],
-            best_trial_id=None if self._best is None else -self._best[1],
+            best_score=None if self._best is None else self._best.score,
+            best_trial_id=None if self._best is None else self._best.trial_id,
             seconds=seconds,
             eta_seconds=self._budget.seconds_left(self._asked, finished, self._spent_before + seconds, rate),
             write_error=self._write_error,

@@ -128,10 +128,11 @@ class SharedSearch(Strategy[C]):
         sample = self._sample(scored)
         both = list({genotype.key: genotype for genotype in [*finalists, *sample]}.values())
         trials = yield [Proposal(genotype=genotype, round=self.config.rounds) for genotype in both]
-        alone = {trial.genotype.key: trial.score for trial in trials if trial.score is not None}
-        audited = [key for key in (genotype.key for genotype in sample) if key in alone]
-        shared_scores = np.array([scored[key][1] for key in audited])
-        self.note(self.config.rounds, **audit(shared_scores, np.array([alone[key] for key in audited]), self.seed))
+        alone = {trial.genotype.key: trial for trial in trials if trial.score is not None}
+        audited = [alone[genotype.key] for genotype in sample if genotype.key in alone]
+        shared_scores = np.array([scored[trial.genotype.key][1] for trial in audited])
+        found = audit(shared_scores, np.array([trial.score for trial in audited]), self.seed)
+        self.note(self.config.rounds, **found, audit_trials=" ".join(str(trial.trial_id) for trial in audited))
 
     def _sample(self, scored: Scored) -> list[Genotype]:
         if self.config.audited < _FEWEST:
