@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from nao_ray.report.shared import Audit
@@ -147,7 +148,7 @@ def mean_and_best(rounds: Mapping[int, tuple[float, float]], metric: Metric) -> 
         number, values = np.array(list(rounds)), np.array(list(rounds.values()))
         for column, (label, colour) in enumerate((("mean", _DOT), ("best", _ACCENT))):
             axes.plot(number, values[:, column], marker="o", markersize=4, color=colour, label=label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlim(number.min() - 0.4, number.max() + 0.4)
         _frame(axes, values.ravel(), "round", f"{metric.label}, shared weights")
         axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)

@@ -5,7 +5,6 @@ Legend: `n` architectures.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,7 +84,7 @@ def audit(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> Audit | Non
     rows = fits[fits["audited"].notna()] if "audited" in fits else fits.head(0)
     if rows.empty:
         return None
-    row: Mapping[str, Any] = rows.iloc[-1].to_dict()
+    row = rows.iloc[-1]
     alone = trained_alone(done).drop_duplicates("genotype")
     last = scores_of_versions(done).sort_values("trial_id").drop_duplicates("genotype", keep="last")
     both = alone.merge(last[["genotype", metric.column]], on="genotype", suffixes=("", "_shared"))
