@@ -59,7 +59,7 @@ class Snapshot:
     running: int
     asked: int
     total: int | None
-    """Trials the budget allows, or what a strategy that is done has asked; None: no limit."""
+    """Trials the strategy plans and the budget allows, or what a strategy that is done has asked; None: no limit."""
     capacity: int
     """Workers."""
     proposing: bool
@@ -125,6 +125,7 @@ class SearchLoop:
         self._dry = False  # the strategy wants to be told more first
         self._strategy_done = False
         self._asked = self._done = self._failed = self._finished_here = 0
+        self._planned: int | None = None
         self._next_index = 0  # of the log; not the number of trials where a pool has lost some
         self._best: Standing | None = None
         self._started = self._clock.seconds()
@@ -255,7 +256,7 @@ class SearchLoop:
         self._queue.extend(_Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals)
         self._asked += len(answer.proposals)
         self._dry = len(answer.proposals) < self._asking
-        self._strategy_done = answer.done
+        self._strategy_done, self._planned = answer.done, answer.planned
         left = self._done + self._failed - answer.num_told  # a controller rebuilt from the pool knows more
         self._untold = self._untold[len(self._untold) - left :]
         self._answer, self._asking = None, 0
@@ -362,7 +363,8 @@ class SearchLoop:
         """How the search stands."""
         seconds, finished = self._clock.seconds() - self._started, self._done + self._failed
         rate = self._rate()
-        total = self._asked if self._strategy_done else self._budget.trials
+        total = self._asked if self._strategy_done else self._budget.total(self._planned)
+        expected = None if total is None else max(total, self._asked)
         return Snapshot(
             done=self._done,
             failed=self._failed,
@@ -374,6 +376,6 @@ class SearchLoop:
             best_score=None if self._best is None else self._best.score,
             best_trial_id=None if self._best is None else self._best.trial_id,
             seconds=seconds,
-            eta_seconds=self._budget.seconds_left(self._asked, finished, self._spent_before + seconds, rate),
+            eta_seconds=self._budget.seconds_left(expected, finished, self._spent_before + seconds, rate),
             write_error=self._write_error,
         )

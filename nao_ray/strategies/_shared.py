@@ -58,6 +58,7 @@ class SharedSearch(Strategy[C]):
     def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
         self._rows: list[Diagnostics] = []
+        self._planned = self._from_round(0)
         self._version: str | None = None
         self._epochs_done = 0
         self._asked_here = 0
@@ -71,6 +72,21 @@ class SharedSearch(Strategy[C]):
     def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
         """What is to be done, up to the scores of the last round, which it returns."""
 
+    @abstractmethod
+    def scored_in(self, round_: int) -> int:
+        """Genotypes that a round scores, at most; after the last, those scored before the finalists are chosen too."""
+
+    @property
+    def planned(self) -> int:
+        return self.num_asked if self._ended else self._planned
+
+    def _from_round(self, first: int) -> int:
+        """Trials from the training of a round to the end, at most."""
+        config = self.config
+        versions = -(-config.epochs // (config.epochs_per_version or config.epochs))
+        rounds = sum(versions + self.scored_in(index) for index in range(first, config.rounds))
+        return rounds + config.finalists + (config.audited if config.audited >= _FEWEST else 0)
+
     # -- parts of a script ----------------------------------------------------------------------------------
 
     def train(self, genotypes: Iterable[Genotype], sampling: Sampling = "uniform") -> Script:
@@ -80,6 +96,7 @@ class SharedSearch(Strategy[C]):
             TrainingFailedError: nothing further makes sense.
         """
         texts = tuple(genotype.key for genotype in genotypes)
+        self._planned = self.num_asked + self._from_round(self._epochs_done // self.config.epochs)
         end = self._epochs_done + self.config.epochs
         while self._epochs_done < end:
             last = min(end, self._epochs_done + (self.config.epochs_per_version or self.config.epochs))
@@ -132,6 +149,7 @@ class SharedSearch(Strategy[C]):
         audited = [alone[genotype.key] for genotype in sample if genotype.key in alone]
         shared_scores = np.array([scored[trial.genotype.key][1] for trial in audited])
         found = audit(shared_scores, np.array([trial.score for trial in audited]), self.seed)
+        self._planned = self.num_asked + len(both)
         self.note(self.config.rounds, **found, audit_trials=" ".join(str(trial.trial_id) for trial in audited))
 
     def _sample(self, scored: Scored) -> list[Genotype]:

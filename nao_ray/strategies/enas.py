@@ -63,6 +63,10 @@ class Enas(SharedSearch[EnasConfig]):
         self._gradient = PolicyGradient(self._policy, config.lstm)
         super().__init__(space, config, seed, fidelity)
 
+    def scored_in(self, round_: int) -> int:
+        config = self.config
+        return config.updates * config.lstm.num_aggregate + (config.candidates if round_ == config.rounds - 1 else 0)
+
     def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
         config = self.config
         for index in range(config.rounds):
