@@ -41,6 +41,8 @@ class Fidelity:
     """Share of the training split, in (0, 1]."""
     weights_version: str | None = None
     """The shared weights a score belongs to; scores of two versions are never mixed."""
+    valid_share: float | None = None
+    """Share of the validation split that a score is taken on, in (0, 1]; None: what the evaluator's config says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,14 +153,14 @@ class Trial:
             return None
         return self.measurement.score
 
-    def complete(self, measurement: Measurement, **facts: Any) -> Trial:  # noqa: ANN401
-        """This trial, finished with a measurement; FAILED as `nan` if its score is not finite.
     @property
     def standing(self) -> Standing | None:
         """Its place among the others; None without a score."""
         score = self.score
         return None if score is None else Standing(score, self.trial_id, self.proposal.fidelity.weights_version)
 
+    def complete(self, measurement: Measurement, **facts: Any) -> Trial:  # noqa: ANN401
+        """This trial, finished with a measurement; FAILED as `nan` if its score is not finite.
 
         Training shared weights has no score; it is FAILED if its loss is not finite.
 
@@ -190,8 +192,6 @@ class Trial:
         return replace(self, **changes)
 
 
-Diagnostics = Mapping[str, float | int | str | None]
-"""One row a strategy writes about its own state, e.g. one controller fit."""
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A scored trial among the others, where the best is looked for.
@@ -215,3 +215,5 @@ class Standing:
         return self.trial_id > other.trial_id
 
 
+Diagnostics = Mapping[str, float | int | str | None]
+"""One row a strategy writes about its own state, e.g. one controller fit."""

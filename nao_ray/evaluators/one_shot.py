@@ -44,7 +44,7 @@ class OneShotConfig(EvaluatorConfig):
     batch: int = Field(default=500, ge=2)
     """Validation images per batch of a score: batch norm takes its statistics from it."""
     batches: int = Field(default=1, ge=1)
-    """Of these batches; always the same images."""
+    """Of these batches; always the same images. A proposal may ask for a share of the split instead (`valid_share`)."""
     at_once: int = Field(default=50, ge=1)
     """Genotypes scored together, which share what their paths have in common."""
     alone: StandaloneConfig = Field(default_factory=lambda: StandaloneConfig(cells_per_stage=3, channels=20, epochs=10))
@@ -172,7 +172,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         assert self._scorer is not None, "weights come before scores"
         graphs = [self.space.lower(proposal.genotype) for proposal in proposals]
         with watch(self._data.device) as usage:
-            scores = self._scorer.evaluate(graphs, batch=self.config.batch, batches=self.config.batches)
+            scores = self._scorer.evaluate(graphs, batch=self.config.batch, images=images)
         share = 1 / len(proposals)
         return [
             Measurement(
@@ -189,4 +189,12 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     def _data(self) -> TrainingData:
         from nao_ray.training.data import TrainingData
 
+        images = self._images(proposals[0].fidelity)
         return TrainingData.to_device(*self.task.load(), self._alone.device)
+    def _images(self, fidelity: Fidelity) -> int:
+        """How many validation images a score is taken on."""
+        count = len(self._data.valid)
+        if fidelity.valid_share is None:
+            return min(self.config.batch * self.config.batches, count)
+        return max(1, round(fidelity.valid_share * count))
+

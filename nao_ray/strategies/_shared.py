@@ -115,10 +115,15 @@ class SharedSearch(Strategy[C]):
             self._version, self._epochs_done = phase.version, last
 
     def score(
-        self, genotypes: Iterable[Genotype], round_: int, drafts: Mapping[str, Proposal] | None = None
+        self,
+        genotypes: Iterable[Genotype],
+        round_: int,
+        drafts: Mapping[str, Proposal] | None = None,
+        *,
+        on_all_images: bool = False,
     ) -> Generator[list[Proposal], list[Trial], Scored]:
         """Scores with the newest version of those that could be scored; `drafts` say where some come from."""
-        fidelity = Fidelity(weights_version=self._version)
+        fidelity = Fidelity(weights_version=self._version, valid_share=1.0 if on_all_images else None)
         distinct = {genotype.key: genotype for genotype in genotypes}
         known = drafts or {}
         trials = yield [
@@ -144,12 +149,12 @@ class SharedSearch(Strategy[C]):
         finalists = self.ranked(scored)[: self.config.finalists]
         sample = self._sample(scored)
         both = list({genotype.key: genotype for genotype in [*finalists, *sample]}.values())
+        self._planned = self.num_asked + len(both)
         trials = yield [Proposal(genotype=genotype, round=self.config.rounds) for genotype in both]
         alone = {trial.genotype.key: trial for trial in trials if trial.score is not None}
         audited = [alone[genotype.key] for genotype in sample if genotype.key in alone]
         shared_scores = np.array([scored[trial.genotype.key][1] for trial in audited])
         found = audit(shared_scores, np.array([trial.score for trial in audited]), self.seed)
-        self._planned = self.num_asked + len(both)
         self.note(self.config.rounds, **found, audit_trials=" ".join(str(trial.trial_id) for trial in audited))
 
     def _sample(self, scored: Scored) -> list[Genotype]:

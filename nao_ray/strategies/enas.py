@@ -37,7 +37,7 @@ class EnasConfig(SharedConfig):
     updates: int = Field(default=30, ge=1)
     """Of the policy per round, each from `lstm.num_aggregate` draws."""
     candidates: int = Field(default=100, ge=1)
-    """Drawn and scored at the end."""
+    """Drawn and scored at the end, on all validation images; rewards are taken on the evaluator's batches."""
     lstm: LstmConfig = LstmConfig()
     """Policy and update."""
 
@@ -76,7 +76,7 @@ class Enas(SharedSearch[EnasConfig]):
             for update in range(config.updates):
                 yield from self._update(index, update, scored)
         genotypes, _ = self._draw(config.candidates, "candidates", 0)
-        return (yield from self.score(genotypes, config.rounds - 1))
+        return (yield from self.score(genotypes, config.rounds, on_all_images=True))
 
     def _update(
         self, index: int, update: int, scored: dict[str, tuple[Genotype, float]]
