@@ -117,6 +117,7 @@ class SearchLoop:
         self._queue: deque[_Entry] = deque()  # asked, recorded, to be submitted in this order
         self._running: dict[int, _Entry] = {}
         self._ended: list[Trial] = []  # to be recorded
+        self._trained: deque[tuple[str, bytes]] = deque()  # versions of shared weights, to be written before
         self._untold: list[Trial] = []  # recorded, to be told
         self._answer: Answer | None = None  # to be recorded
         self._asking = 0  # proposals requested
@@ -124,8 +125,8 @@ class SearchLoop:
         self._ask_seconds = 0.0  # how long the strategy takes to answer: the longest lately
         self._dry = False  # the strategy wants to be told more first
         self._strategy_done = False
-        self._asked = self._done = self._failed = self._finished_here = 0
         self._planned: int | None = None
+        self._asked = self._done = self._failed = self._finished_here = 0
         self._next_index = 0  # of the log; not the number of trials where a pool has lost some
         self._best: Standing | None = None
         self._started = self._clock.seconds()
@@ -296,6 +297,8 @@ class SearchLoop:
                 retried.append(entry)
             else:
                 self._ended.append(ended)
+                if completion.weights is not None and ended.proposal.phase is not None:
+                    self._trained.append((ended.proposal.phase.version, completion.weights))
         self._queue.extendleft(reversed(retried))
 
     def _is_tried_again(self, ended: Trial, entry: _Entry, completion: Completion) -> bool:
@@ -306,6 +309,10 @@ class SearchLoop:
         return True
 
     def _record_ended(self) -> None:
+        while self._trained:
+            if not self._write(partial(self._pool.write_weights, *self._trained[0])):
+                return
+            self._trained.popleft()
         ended = [replace(trial, log_index=i) for i, trial in enumerate(self._ended, start=self._next_index)]
         if not ended or not self._write(lambda: self._pool.record_finished(ended)):
             return
