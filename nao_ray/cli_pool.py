@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from nao_ray.spaces.base import SearchSpace
 
 ACTIONS = ("best", "show", "check", "compact", "sql")
-_BEST_COLUMNS = ("trial_id", "valid_accuracy", "valid_perplexity", "num_params", "round", "predicted_score", "genotype")
+_BEST_COLUMNS = (
+    "trial_id",
+    "valid_accuracy",
+    "valid_perplexity",
+    "weights_version",
+    "num_params",
+    "round",
+    "predicted_score",
+    "genotype",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -149,14 +158,31 @@ def _show(pool: Pool, text: str, form: str) -> None:
     if form != "text":
         _print_frame(row, form)
         return
-    for name, value in row.iloc[0].items():
+    facts = row.iloc[0]
+    is_phase = not _missing(facts["phase"])
+    if is_phase:
+        facts = facts.drop(["phase", "genotype"])
+    for name, value in facts.items():
         if not _missing(value):
             typer.echo(f"{name:<18}  {_text(value)}")
+    if is_phase:
+        typer.echo(f"\n{_phase(json.loads(row.iloc[0]['phase']))}")
+        return
     from nao_ray.report.figures import cell_text
 
     space = make_space(pool)
     for role, cell in space.lower(space.parse(str(row.iloc[0]["genotype"]))).cells:
         typer.echo(f"\n{role} cell\n{cell_text(cell)}")
+
+
+def _phase(phase: dict[str, Any]) -> str:
+    """Training of shared weights in a line; what it trained may be a thousand genotypes."""
+    start = "fresh weights" if phase["source"] is None else f"weights {phase['source']}"
+    epochs = f"epochs {phase['first_epoch'] + 1} to {phase['last_epoch']}"
+    return (
+        f"trained shared weights {phase['version']} from {start}: {epochs}, {len(phase['genotypes'])} genotypes, "
+        f"sampling {phase['sampling']}"
+    )
 
 
 def _check(pool: Pool, form: str) -> None:

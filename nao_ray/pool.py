@@ -220,7 +220,7 @@ class Pool:
                     new.setdefault(trial.trial_id, trial)
             self._append("trials", [rows.trial_row(trial, self._strategy, self._task) for trial in new.values()])
             for trial in new.values():
-                self._ledger.note_finished(trial.trial_id, trial.state.value, trial.score)
+                self._ledger.note_finished(trial.trial_id, trial.state.value, trial.standing)
             self._compact_if_due()
             return list(new.values())
 
@@ -320,7 +320,8 @@ class Pool:
     def best(self, n: int = 10) -> pd.DataFrame:
         """The `n` best completed trials: highest accuracy or lowest perplexity first, ties by id.
 
-        Scores with shared weights come after those of networks with weights of their own.
+        Scores with shared weights are no match for those of networks with weights of their own: where there is one of
+        these, they alone are ranked; before, the scores of the newest version.
 
         Raises:
             PoolError: a part is damaged.

@@ -41,6 +41,8 @@ class Fidelity:
     """Share of the training split, in (0, 1]."""
     weights_version: str | None = None
     """The shared weights a score belongs to; scores of two versions are never mixed."""
+    valid_share: float | None = None
+    """Share of the validation split that a score is taken on, in (0, 1]; None: what the evaluator's config says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,12 @@ class Trial:
             return None
         return self.measurement.score
 
+    @property
+    def standing(self) -> Standing | None:
+        """Its place among the others; None without a score."""
+        score = self.score
+        return None if score is None else Standing(score, self.trial_id, self.proposal.fidelity.weights_version)
+
     def complete(self, measurement: Measurement, **facts: Any) -> Trial:  # noqa: ANN401
         """This trial, finished with a measurement; FAILED as `nan` if its score is not finite.
 
@@ -182,6 +190,29 @@ class Trial:
         if self.state is not TrialState.RUNNING:
             raise ValueError(f"trial {self.trial_id} is already {self.state}")
         return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A scored trial among the others, where the best is looked for.
+
+    Scores with shared weights only count until a network with weights of its own has one, and of those only scores of
+    one version are compared: of the newest.
+    """
+
+    score: float
+    trial_id: int
+    weights_version: str | None = None
+
+    def beats(self, other: Standing | None) -> bool:
+        """Whether this one is the best of the two."""
+        if other is None:
+            return True
+        if self.weights_version == other.weights_version:
+            return (self.score, -self.trial_id) > (other.score, -other.trial_id)
+        if self.weights_version is None or other.weights_version is None:
+            return self.weights_version is None
+        return self.trial_id > other.trial_id
 
 
 Diagnostics = Mapping[str, float | int | str | None]

@@ -16,6 +16,19 @@ settings.load_profile("nao_ray")
 DATA = Path(os.environ.get("NAO_RAY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 
+class Shelf(dict[str, bytes]):
+    """Versions of shared weights, in memory."""
+
+    def read_weights(self, version: str) -> bytes:
+        return self[version]
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    """Where an executor reads versions of shared weights; the test puts them there, as the loop does."""
+    return Shelf()
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """The folder of measured tables and image subsets; tests that need it skip where it is missing."""

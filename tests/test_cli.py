@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
@@ -20,6 +21,8 @@ import pytest
 from nao_ray import cli, cli_bench, progress
 from nao_ray.cli import main
 from nao_ray.pool import Pool
+from nao_ray.spaces.base import Genotype
+from nao_ray.trial import Measurement, Phase, Trial
 
 CONFIG = """
 name: tiny
@@ -272,6 +275,23 @@ def test_pool_show(call, pool):
     assert json.loads(call("pool", pool, "show", "5", "--json").out)[0]["trial_id"] == 5
     assert call("pool", pool, "show", "99").code == 2
     assert call("pool", pool, "show", "first").code == 2
+
+
+def test_pool_shows_training_of_shared_weights(call, pool):
+    opened = Pool.open(str(pool))
+    first = opened.log()[0]
+    phase = Phase(version="e2", source=None, first_epoch=0, last_epoch=2, genotypes=(first.genotype.key,) * 7)
+    proposal = replace(
+        first.proposal, phase=phase, genotype=Genotype("nao_cnn_small", "shared weights e2"), trial_id=12
+    )
+    trained = Trial(proposal=proposal, asked_at=first.asked_at).complete(Measurement(train_loss=1.5), log_index=12)
+    with opened.acquire():
+        opened.record_finished([trained])
+    done = call("pool", pool, "show", "12")
+    assert done.code == 0
+    said = "trained shared weights e2 from fresh weights: epochs 1 to 2, 7 genotypes, sampling uniform"
+    assert done.out.splitlines()[-1] == said
+    assert first.genotype.key not in done.out
 
 
 def test_pool_sql(call, pool):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import ids, read
-from nao_ray.trial import TrialState
+from nao_ray.trial import Standing, TrialState
 
 _MAX_ID = 2**31
 
@@ -49,7 +49,7 @@ class Counts:
     completed: int = 0
     failed: int = 0
     best_score: float | None = None
-    """Accuracy, or minus the perplexity, of the best completed trial."""
+    """Accuracy, or minus the perplexity, of the best completed trial (`Standing`)."""
     best_trial_id: int | None = None
 
     @property
@@ -72,7 +72,7 @@ class Ledger:
         self.next_seq = 0
         self.num_asked = 0
         self._states = {TrialState.COMPLETED.value: 0, TrialState.FAILED.value: 0}
-        self._best: tuple[float, int] | None = None
+        self._best: Standing | None = None
 
     def note_asked(self, trial_id: int) -> None:
         """A proposal was recorded."""
@@ -80,14 +80,14 @@ class Ledger:
             self.asked.add(trial_id)
             self.num_asked += 1
 
-    def note_finished(self, trial_id: int, state: str, score: float | None) -> None:
-        """A final row was recorded."""
+    def note_finished(self, trial_id: int, state: str, standing: Standing | None) -> None:
+        """A final row was recorded; one that has a score has a standing."""
         self.finished.add(trial_id)
         self.note_asked(trial_id)  # a pool made of a table has no events
         self._states[state] += 1
-        if score is not None and math.isfinite(score) and state == TrialState.COMPLETED:
-            entry = (-score, trial_id)
-            self._best = min(self._best, entry) if self._best else entry
+        is_scored = standing is not None and math.isfinite(standing.score) and state == TrialState.COMPLETED
+        if standing is not None and is_scored and standing.beats(self._best):
+            self._best = standing
 
     def counts(self) -> Counts:
         """The counters now."""
@@ -95,8 +95,8 @@ class Ledger:
             asked=self.num_asked,
             completed=self._states[TrialState.COMPLETED.value],
             failed=self._states[TrialState.FAILED.value],
-            best_score=-self._best[0] if self._best else None,
-            best_trial_id=self._best[1] if self._best else None,
+            best_score=self._best.score if self._best else None,
+            best_trial_id=self._best.trial_id if self._best else None,
         )
 
 
@@ -107,11 +107,17 @@ def load_ledger(storage: Storage) -> Ledger:
     ledger.next_seq = max(ids(events, "seq"), default=-1) + 1
     for trial_id in ids(events.filter(pc.field("kind") == "asked"), "trial_id"):
         ledger.note_asked(trial_id)
-    trials = read(storage, "trials", ["trial_id", "state", "valid_accuracy", "valid_perplexity"])
-    columns = (ids(trials, "trial_id"), trials["state"].to_pylist(), scores(trials))
-    for trial_id, state, score in zip(*columns, strict=True):
+    names = ["trial_id", "state", "valid_accuracy", "valid_perplexity", "weights_version"]
+    trials = read(storage, "trials", names)
+    columns = (
+        ids(trials, "trial_id"),
+        trials["state"].to_pylist(),
+        scores(trials),
+        trials["weights_version"].to_pylist(),
+    )
+    for trial_id, state, score, version in zip(*columns, strict=True):
         if trial_id not in ledger.finished:
-            ledger.note_finished(trial_id, str(state), score)
+            ledger.note_finished(trial_id, str(state), None if score is None else Standing(score, trial_id, version))
     return ledger
 
 

@@ -39,10 +39,22 @@ def read_best(storage: Storage, n: int) -> pa.Table:
     names = ["trial_id", "valid_accuracy", "valid_perplexity", "weights_version"]
     ranking = read(storage, "trials", names, completed)
     ranking = ranking.append_column("score", pa.array(scores(ranking), pa.float64()))
-    ranking = ranking.append_column("shared", pc.is_valid(ranking["weights_version"]))
-    order = [("shared", "ascending"), ("score", "descending"), ("trial_id", "ascending")]
+    ranking = _comparable(ranking)
+    order = [("score", "descending"), ("trial_id", "ascending")]
     top = ranking.sort_by(order).slice(0, n).select(["trial_id", "score"])
     found = read(storage, "trials", None, pc.field("trial_id").isin(top["trial_id"]))
     # a join cannot carry lists: put the few rows in order by hand
     place = pc.index_in(found["trial_id"], value_set=top["trial_id"].combine_chunks())
     return found.take(pc.sort_indices(place))
+
+
+def _comparable(ranking: pa.Table) -> pa.Table:
+    """The rows that stand on one footing, as `Standing` has it."""
+    versions = ranking["weights_version"]
+    if versions.null_count == len(ranking):
+        return ranking
+    alone = ranking.filter(pc.is_null(versions))
+    if len(alone):
+        return alone
+    newest = versions[pc.index(ranking["trial_id"], pc.max(ranking["trial_id"])).as_py()]
+    return ranking.filter(pc.equal(versions, newest))

@@ -30,6 +30,7 @@ _FIDELITY = (
     ("channels", _INT),
     ("data_share", _FLOAT),
     ("weights_version", _TEXT),
+    ("valid_share", _FLOAT),
 )
 _PROPOSAL = (
     ("space", _TEXT),

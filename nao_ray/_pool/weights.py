@@ -35,7 +35,10 @@ def read_weights(storage: Storage, version: str) -> bytes:
         return storage.read(_file(version))
     except (OSError, PoolError):
         there = ", ".join(versions(storage)) or "none"
-        raise PoolError(f"{storage.url} has no weights of version {version}; it has {there}") from None
+        raise PoolError(
+            f"{storage.url} has no weights of version {version}, it has {there}: put {_file(version)} back and resume, "
+            "or begin another pool"
+        ) from None
 
 
 def versions(storage: Storage) -> list[str]:

@@ -1,4 +1,4 @@
-"""The shared supernet against plain eager PyTorch: a training step, the one-shot scores of a pool, memory.
+"""The shared supernet against plain eager PyTorch: a training step, the one-shot scores of a pool, memory; epochs.
 
 `nao_cnn_small` at the size of the reference (N = 3, F = 20, batch 64, 32x32 pixels, no auxiliary head). Step: forward,
 loss, backward, clip and SGD on tensors already prepared, one genotype per step, the same ones for both. Plain:
@@ -12,15 +12,17 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray import registry, rng
+from nao_ray.bench._epoch import seconds_of_epochs
 from nao_ray.bench._plain_supernet import PlainSupernet, copy_shared_parameters
 from nao_ray.bench._process import Worker, answer, peak_memory
 from nao_ray.bench._result import BenchResult, machine
@@ -48,8 +50,13 @@ def run(
     pool_batch: int = 500,
     cells_per_stage: int = 3,
     channels: int = 20,
+    memory_batches: Sequence[int] = (16, 32, 64, 128),
+    epoch_images: int = 1280,
+    epochs: int = 2,
 ) -> BenchResult:
     """Time steps of both variants in turns, then the evaluation of a pool by each, and compare results.
+
+    At last, epochs of our own on Ray: two workers together, one, and one with both CPUs.
 
     Args:
         repeats: timed steps per variant, after two that are not timed; each step has another genotype.
@@ -59,9 +66,11 @@ def run(
         pool_batch: images that each is evaluated on.
         cells_per_stage: N.
         channels: F.
+        memory_batches: images of the steps whose memory is measured, at least two sizes.
+        epoch_images: training images of an epoch.
+        epochs: timed epochs per number of workers, after one that is not timed; 0: none, and no Ray.
     """
     size = {"batch": batch, "pool": pool, "pool_batch": pool_batch, "n": cells_per_stage, "f": channels}
-    batches = (batch, 2 * batch, 4 * batch)
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     workers = {variant: Worker(MODULE, variant, threads, size) for variant in VARIANTS}
     try:
@@ -74,7 +83,11 @@ def run(
     finally:
         for worker in workers.values():
             worker.close()
-    memory = {variant: [_memory(variant, threads, {**size, "batch": b}) for b in batches] for variant in VARIANTS}
+    memory = {
+        variant: [_memory(variant, threads, {**size, "batch": b}) for b in memory_batches] for variant in VARIANTS
+    }
+    per_image = {variant: _slope(memory_batches, used) for variant, used in memory.items()}
+    waits = seconds_of_epochs(epoch_images, epochs, batch, cells_per_stage, channels) if epochs else {}
     medians = {variant: statistics.median(times) for variant, times in seconds.items()}
     ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
     differences = float64_differences(cells_per_stage, channels)
@@ -86,15 +99,19 @@ def run(
             [f"{pool} genotypes on {pool_batch} images, s", *evaluation.values(), _share(evaluation)],
             *(
                 [f"memory of a step of {b}, MB", *(round(memory[v][i] / 1e6) for v in VARIANTS), _share(memory, i)]
-                for i, b in enumerate(batches)
+                for i, b in enumerate(memory_batches)
             ),
+            ["memory of a step per image, MB", *(used / 1e6 for used in per_image.values()), _share(per_image)],
+            *_epoch_rows(waits, epoch_images),
         ],
         notes=[
             f"N={cells_per_stage}, F={channels}, batch {batch}, 32x32; n = {repeats} steps each in turns, every one "
             f"another genotype, {threads} threads; ratio of a step: plain / nao_ray, over single steps "
-            f"{min(ratios):.2f} to {max(ratios):.2f}; other ratios: nao_ray / plain.",
+            f"{min(ratios):.2f} to {max(ratios):.2f}, and so of an epoch; other ratios: nao_ray / plain.",
             f"The same pool with our supernet, one genotype after the other: {alone:.3g} s.",
-            "Memory: growth of the peak of a fresh process over its size before the first step, two steps.",
+            "Memory: growth of the peak of a fresh process over its size before the first step, two steps; per image: "
+            "the slope of the line through the sizes.",
+            *([f"Epochs: n = {epochs}, wall time with the weights' way to the workers and back."] if epochs else []),
             f"float64, norm of the difference / norm: gradients {differences['gradients']:.1e}, "
             f"logits of a pool {differences['logits']:.1e}.",
             machine(),
@@ -103,9 +120,27 @@ def run(
             "seconds": seconds,
             "pool_seconds": {**evaluation, "alone": alone},
             "memory_bytes": memory,
+            "epoch_seconds": {f"{workers} x {cpus} CPUs": times for (workers, cpus), times in waits.items()},
             **differences,
         },
     )
+
+
+def _slope(sizes: Sequence[int], values: Sequence[float]) -> float:
+    """Of the line of least squares."""
+    return float(np.polyfit(np.asarray(sizes, dtype=np.float64), np.asarray(values), 1)[0])
+
+
+def _epoch_rows(waits: Mapping[tuple[int, int], Sequence[float]], images: int) -> list[list[object]]:
+    """Two workers against one: in the column of what is compared with, the time of the one."""
+    if not waits:
+        return []
+    median = {plan: statistics.median(times) for plan, times in waits.items()}
+    ours = median[2, 1]
+    return [
+        [f"epoch of {images:,}, s: 2 workers against 1 of {cpus} CPU", median[1, cpus], ours, median[1, cpus] / ours]
+        for cpus in (1, 2)
+    ]
 
 
 def _share(figures: dict[str, Any], index: int | None = None) -> float:

@@ -108,7 +108,8 @@ class SharedEvaluator(Evaluator[C]):
             The measurement, with `train_loss`, and the trained version; the same from every member.
 
         Raises:
-            Exception: whatever went wrong; the caller turns it into a FAILED trial.
+            PoolError: the source's weights are of another supernet, or trained for longer or shorter.
+            Exception: whatever else went wrong; the caller turns it into a FAILED trial.
         """
 
     @abstractmethod
@@ -116,12 +117,12 @@ class SharedEvaluator(Evaluator[C]):
         """Score with this version from now on.
 
         Raises:
-            DataError: the weights are of another supernet.
+            PoolError: the weights are of another supernet.
         """
 
     @abstractmethod
     def evaluate_together(self, proposals: Sequence[Proposal]) -> list[Measurement]:
-        """As `evaluate` of each; all are of the version in use.
+        """As `evaluate` of each; all are of one fidelity, and of the version in use.
 
         Raises:
             Exception: whatever went wrong; the caller tries them one by one.

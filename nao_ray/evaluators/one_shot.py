@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from nao_ray import rng
-from nao_ray.errors import ConfigError
+from nao_ray.errors import DataError, GenotypeError, PoolError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
 from nao_ray.spaces.base import SearchSpace
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from nao_ray.training.data import TrainingData
     from nao_ray.training.sampling import PathSampler
     from nao_ray.training.shared import SharedTrainer
+
+
+_CURE = "put the right file back and resume, or begin another pool"
 
 
 class OneShotConfig(EvaluatorConfig):
@@ -44,7 +47,7 @@ class OneShotConfig(EvaluatorConfig):
     batch: int = Field(default=500, ge=2)
     """Validation images per batch of a score: batch norm takes its statistics from it."""
     batches: int = Field(default=1, ge=1)
-    """Of these batches; always the same images."""
+    """Of these batches; always the same images. A proposal may ask for a share of the split instead (`valid_share`)."""
     at_once: int = Field(default=50, ge=1)
     """Genotypes scored together, which share what their paths have in common."""
     alone: StandaloneConfig = Field(default_factory=lambda: StandaloneConfig(cells_per_stage=3, channels=20, epochs=10))
@@ -84,24 +87,30 @@ class OneShot(SharedEvaluator[OneShotConfig]):
 
         phase = proposal.phase
         assert phase is not None
+        if proposal.genotype.space != self.space.name:
+            raise GenotypeError(
+                f"phase {phase.version}: genotypes of space {proposal.genotype.space} given to the supernet of "
+                f"{self.space.name}"
+            )
+        sampler = self._sampler(phase)
         with meeting(group.rank, group.size, group.address, self._data.device) as averager:
             trainer = self._trainer(proposal.seed, shard=Shard(group.rank, group.size), reduce_gradients=averager)
             if averager is not None:
                 averager.watch(trainer.net)
             if source is not None:
-                trainer.unpack(source)
+                self._load(trainer, source, str(phase.source))
             if trainer.epochs_done != phase.first_epoch:
-                raise ConfigError(
-                    f"weights {phase.source} have had {trainer.epochs_done} epochs, this phase begins at "
-                    f"{phase.first_epoch}"
+                raise PoolError(
+                    f"weights {phase.source} have had {trainer.epochs_done} epochs, expected {phase.first_epoch}; "
+                    f"{_CURE}"
                 )
             with watch(self._data.device) as usage:
-                losses = trainer.train(phase.last_epoch - phase.first_epoch, self._sampler(phase))
+                losses = trainer.train(phase.last_epoch - phase.first_epoch, sampler)
         measurement = Measurement(
             train_loss=losses[-1],
             curve=tuple(losses),
             wall_seconds=usage.wall_seconds,
-            device_seconds=usage.device_seconds,
+            device_seconds=usage.device_seconds * group.size,  # of all members, who work in step
             peak_memory_bytes=usage.peak_memory_bytes,
         )
         return measurement, trainer.pack()
@@ -159,7 +168,14 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     def use(self, version: str, weights: bytes) -> None:
         if self._scorer is None:
             self._scorer = self._trainer(0)
-        self._scorer.unpack(weights)
+        self._load(self._scorer, weights, version)
+
+    def _load(self, trainer: SharedTrainer, weights: bytes, version: str) -> None:
+        try:
+            trainer.unpack(weights)
+        except DataError as error:
+            size = f"{self.space.name}, N={self.config.cells_per_stage}, F={self.config.channels}"
+            raise PoolError(f"weights {version} are not of this supernet ({size}): {error}; {_CURE}") from None
 
     def evaluate(self, proposal: Proposal) -> Measurement:
         if proposal.fidelity.weights_version is None:
@@ -170,9 +186,12 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         from nao_ray.training.resources import watch
 
         assert self._scorer is not None, "weights come before scores"
+        for proposal in proposals:
+            self.space.validate(proposal.genotype)
         graphs = [self.space.lower(proposal.genotype) for proposal in proposals]
+        images = self._images(proposals[0].fidelity)
         with watch(self._data.device) as usage:
-            scores = self._scorer.evaluate(graphs, batch=self.config.batch, batches=self.config.batches)
+            scores = self._scorer.evaluate(graphs, batch=self.config.batch, images=images)
         share = 1 / len(proposals)
         return [
             Measurement(
@@ -184,6 +203,13 @@ class OneShot(SharedEvaluator[OneShotConfig]):
             )
             for score in scores
         ]
+
+    def _images(self, fidelity: Fidelity) -> int:
+        """How many validation images a score is taken on."""
+        count = len(self._data.valid)
+        if fidelity.valid_share is None:
+            return min(self.config.batch * self.config.batches, count)
+        return max(1, round(fidelity.valid_share * count))
 
     @cached_property
     def _data(self) -> TrainingData:

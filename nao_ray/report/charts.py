@@ -17,8 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from nao_ray.report.shared import Audit
 from nao_ray.report.tables import Floats, Metric
 
 _INK, _FAINT, _ACCENT = "#010203", "#010204", "#010205"
@@ -137,6 +139,35 @@ def size_and_score(params: Floats, scores: Floats, metric: Metric) -> str:
         _frame(axes, scores, "thousand parameters (without auxiliary head)", metric.label)
 
     return _svg("size-and-score", draw)
+
+
+def mean_and_best(rounds: Mapping[int, tuple[float, float]], metric: Metric) -> str:
+    """Mean and best score of each round."""
+
+    def draw(axes: Axes) -> None:
+        number, values = np.array(list(rounds)), np.array(list(rounds.values()))
+        for column, (label, colour) in enumerate((("mean", _DOT), ("best", _ACCENT))):
+            axes.plot(number, values[:, column], marker="o", markersize=4, color=colour, label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(number.min() - 0.4, number.max() + 0.4)
+        _frame(axes, values.ravel(), "round", f"{metric.label}, shared weights")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
+
+    return _svg("mean-and-best", draw)
+
+
+def shared_and_alone(audit: Audit, metric: Metric) -> str:
+    """The shared score of each architecture against the one it has with weights of its own."""
+
+    def draw(axes: Axes) -> None:
+        for chosen, label, face in ((~audit.is_audited, "finalist", "none"), (audit.is_audited, "audited", _ACCENT)):
+            x, y = audit.shared[chosen], audit.alone[chosen]
+            axes.scatter(x, y, s=30, facecolors=face, edgecolors=_ACCENT, linewidths=1.2, label=label)
+        axes.set_xlim(*_limits(audit.shared))
+        _frame(axes, audit.alone, f"{metric.label} with shared weights", f"{metric.label}, trained alone")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
+
+    return _svg("shared-and-alone", draw)
 
 
 def fit_quality(curves: Mapping[str, tuple[Floats, Floats]]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from nao_ray.report import charts, tables
+from nao_ray.report import charts, shared, tables
 from nao_ray.report.figures import draw_cells
 from nao_ray.report.tables import Metric
 from nao_ray.spaces.base import SearchSpace
@@ -51,7 +51,11 @@ def render(
     manifest = _plain(manifest)
     metric = tables.metric_of(trials)
     done = tables.completed(trials, metric)
-    best = tables.ranked(done, metric)
+    is_shared = shared.is_shared(trials)
+    alone = shared.trained_alone(done) if is_shared else done
+    best = tables.ranked(alone, metric)
+    audit = shared.audit(done, fits, metric)
+    fits = shared.other_fits(fits)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -63,8 +67,11 @@ def render(
     return environment.get_template("page.html").render(
         name=_name(manifest),
         metric=metric,
-        tiles=tables.overview(trials, done, metric, running),
-        charts=_charts(done, fits, metric),
+        tiles=tables.overview(trials, alone, metric, running),
+        is_shared=is_shared,
+        audit=audit,
+        audit_chart=_audit_chart(audit, metric),
+        charts=(_shared_charts if is_shared else _charts)(done, fits, metric),
         best=[_entry(row, metric) for _, row in best.head(ROWS).iterrows()],
         cells=[_picture(row, metric, space) for _, row in best.head(PICTURES).iterrows()],
         failures=tables.failures(trials),
@@ -85,6 +92,22 @@ def _name(manifest: Mapping[str, Any]) -> str:
     return str(config.get("name", "search")) if isinstance(config, Mapping) else "search"
 
 
+def _audit_chart(audit: shared.Audit | None, metric: Metric) -> str:
+    return "" if audit is None or not len(audit.alone) else charts.shared_and_alone(audit, metric)
+
+
+def _shared_charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Chart]:
+    """The charts of a search with shared weights: scores of several versions are never one series."""
+    found = []
+    rounds = shared.by_round(done, metric)
+    if rounds:
+        note = "Every round scores with a version of its own: weights trained for longer raise all scores."
+        found.append(Chart("Scores with shared weights", charts.mean_and_best(rounds, metric), note))
+    first = shared.scores_of_versions(done).drop_duplicates("genotype")  # the one that was predicted
+    note = "Predicted for the weights learnt from, measured with those of the next round: the order counts."
+    return [*found, *_predictions(first, metric, note), *_sizes(shared.trained_alone(done), metric), *_fits(fits)]
+
+
 def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Chart]:
     """The charts that the pool has figures for."""
     if done.empty:
@@ -98,22 +121,33 @@ def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Char
     rounds = tables.by_round(done, metric)
     if rounds:
         found.append(Chart("Score per round", charts.scores_by_round(rounds, metric)))
-    predicted = tables.floats(done["predicted_score"])
-    if np.isfinite(predicted).sum() >= 2:
-        known = np.isfinite(predicted)
-        svg = charts.predicted_and_measured(predicted[known], scores[known], metric)
-        found.append(Chart("Predicted and measured", svg, "On the dashed line the controller's prediction was exact."))
+    found += _predictions(done, metric, "On the dashed line the controller's prediction was exact.")
     embedded = tables.embedding_map(done, metric)
     if embedded is not None:
         note = "The embeddings the controller proposed, on their two principal axes."
         found.append(Chart("Map of the embeddings", charts.map_of_embeddings(*embedded, metric), note))
+    return [*found, *_sizes(done, metric), *_fits(fits)]
+
+
+def _predictions(done: pd.DataFrame, metric: Metric, note: str) -> list[Chart]:
+    predicted, scores = tables.floats(done["predicted_score"]), tables.floats(done[metric.column])
+    known = np.isfinite(predicted)
+    if known.sum() < 2:
+        return []
+    svg = charts.predicted_and_measured(predicted[known], scores[known], metric)
+    return [Chart("Predicted and measured", svg, note)]
+
+
+def _sizes(done: pd.DataFrame, metric: Metric) -> list[Chart]:
     params = tables.floats(done["num_params"])
-    if np.isfinite(params).all():
-        found.append(Chart("Size and score", charts.size_and_score(params, scores, metric)))
+    if not len(params) or not np.isfinite(params).all():
+        return []
+    return [Chart("Size and score", charts.size_and_score(params, tables.floats(done[metric.column]), metric))]
+
+
+def _fits(fits: pd.DataFrame) -> list[Chart]:
     curves = tables.fit_curves(fits)
-    if curves:
-        found.append(Chart("Controller fits", charts.fit_quality(curves)))
-    return found
+    return [Chart("Controller fits", charts.fit_quality(curves))] if curves else []
 
 
 def _entry(row: pd.Series[Any], metric: Metric) -> dict[str, str]:

@@ -64,7 +64,10 @@ def floats(values: pd.Series[Any]) -> Floats:
 
 
 def device_seconds(done: pd.DataFrame) -> Floats:
-    """``[n]``: device time spent up to the end of each trial; wall time where no device time was measured."""
+    """``[n]``: device time spent up to the end of each trial; wall time where no device time was measured.
+
+    Training of shared weights counts like any other trial.
+    """
     spent = floats(done["device_seconds"])
     wall = floats(done["wall_seconds"])
     return np.asarray(np.cumsum(np.nan_to_num(np.where(np.isnan(spent), wall, spent))), dtype=np.float64)
@@ -102,16 +105,25 @@ def embedding_map(done: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats] |
     return flat * np.where(signs == 0, 1, signs), floats(with_point[metric.column])
 
 
+def spenders(trials: pd.DataFrame) -> pd.DataFrame:
+    """The completed trials, those that trained shared weights too, in the order the strategy was told them."""
+    return trials[trials["state"] == "COMPLETED"].sort_values("log_index").reset_index(drop=True)
+
+
 def overview(trials: pd.DataFrame, done: pd.DataFrame, metric: Metric, running: int) -> list[tuple[str, str]]:
-    """The headline figures: label and value."""
+    """The headline figures, label and value, of the trials that are ranked."""
     scores = floats(done[metric.column])
-    tiles = [("completed", f"{len(done):,}"), ("failed", f"{int((trials['state'] == 'FAILED').sum()):,}")]
+    spent = spenders(trials)
+    tiles = [("completed", f"{len(spent):,}"), ("failed", f"{int((trials['state'] == 'FAILED').sum()):,}")]
     if running:
         tiles.append(("unfinished", f"{running:,}"))
+    if len(done) and len(done) < len(spent):
+        tiles.append(("trained alone", f"{len(done):,}"))
     if len(done):
         best = scores.max() if metric.higher_is_better else scores.min()
         tiles += [(f"best {metric.label}", metric.text(best)), ("median", metric.text(float(np.median(scores))))]
-        tiles.append(("device time", duration(float(device_seconds(done)[-1]))))
+    if len(spent):
+        tiles.append(("device time", duration(float(device_seconds(spent)[-1]))))
     if len(trials) and trials["finished_at"].notna().any():
         span = trials["finished_at"].max() - trials["asked_at"].min()
         tiles.append(("from first to last", duration(span.total_seconds())))

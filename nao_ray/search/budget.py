@@ -31,12 +31,16 @@ class Budget:
         """Whether the wall time is used up."""
         return self.seconds is not None and seconds >= self.seconds
 
-    def seconds_left(self, asked: int, finished: int, seconds: float, rate: float | None) -> float | None:
-        """Estimated seconds to the end, at `rate` trials a second; None where nothing can be said yet."""
+    def total(self, planned: int | None) -> int | None:
+        """How many trials a strategy that plans so many will ask; None: no limit."""
+        return min((limit for limit in (self.trials, planned) if limit is not None), default=None)
+
+    def seconds_left(self, total: int | None, finished: int, seconds: float, rate: float | None) -> float | None:
+        """Estimated seconds to the end of `total` trials, at `rate` a second; None where nothing can be said yet."""
         by_time = None if self.seconds is None else max(0.0, self.seconds - seconds)
         by_trials = None
-        if self.trials is not None and rate:
-            by_trials = (max(self.trials, asked) - finished) / rate
+        if total is not None and rate:
+            by_trials = max(0, total - finished) / rate
         known = [limit for limit in (by_time, by_trials) if limit is not None]
         return min(known, default=None)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from nao_ray.errors import RunError
+from nao_ray.errors import PoolError, RunError
 from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
@@ -43,6 +43,8 @@ class Completion:
     trial_id: int
     attempt: int
     outcome: Measurement | Failure
+    weights: bytes | None = None
+    """Of a phase that was carried out: the trained version, for whoever keeps the versions."""
     node: str | None = None
     device: str | None = None
     started_at: datetime | None = None
@@ -92,21 +94,13 @@ class Executor(Protocol):
 
 
 class WeightsStore(Protocol):
-    """Where versions of shared weights are kept: in a search, the pool."""
+    """Where versions of shared weights are found: in a search, the pool, which the loop writes."""
 
     def read_weights(self, version: str) -> bytes:
         """A version.
 
         Raises:
             PoolError: there is none of this name.
-        """
-        ...
-
-    def write_weights(self, version: str, weights: bytes) -> None:
-        """Keep a version, durably; it may be there already.
-
-        Raises:
-            PoolWriteError: it was not kept; may be tried again.
         """
         ...
 
@@ -117,9 +111,15 @@ def measure(evaluator: Evaluator[Any], proposal: Proposal) -> Measurement | Fail
 
 
 def attempt(work: Callable[[], T]) -> T | Failure:
-    """What `work` returns; whatever goes wrong becomes a value. The one place where any exception is caught."""
+    """What `work` returns; whatever goes wrong becomes a value. The one place where any exception is caught.
+
+    Raises:
+        PoolError: weights are gone, or of another supernet; no architecture's fault, and none is FAILED for it.
+    """
     try:
         return work()
+    except PoolError:
+        raise
     except Exception as error:
         from nao_ray.training.failures import classify
 
@@ -134,15 +134,14 @@ class Desk:
         self._store = weights
         self._version: str | None = None
 
-    def work(self, proposal: Proposal) -> Measurement | Failure:
-        """Train or evaluate, once.
+    def work(self, proposal: Proposal) -> tuple[Measurement | Failure, bytes | None]:
+        """Train or evaluate, once; with a phase, the trained version too.
 
         Raises:
-            PoolError: the weights that the proposal names are gone.
-            PoolWriteError: the trained weights could not be kept.
+            PoolError: the weights that the proposal names are gone, or of another supernet.
         """
         if proposal.phase is None and proposal.fidelity.weights_version is None:
-            return measure(self.evaluator, proposal)
+            return measure(self.evaluator, proposal), None
         evaluator, store = self.evaluator, self._store
         if not isinstance(evaluator, SharedEvaluator) or store is None:
             raise RunError(f"proposal {proposal.trial_id} needs shared weights, {type(evaluator).__name__} has none")
@@ -150,15 +149,13 @@ class Desk:
             phase = proposal.phase
             source = None if phase.source is None else store.read_weights(phase.source)
             trained = attempt(lambda: evaluator.train(proposal, source, Group()))
-            if isinstance(trained, Failure):
-                return trained
-            store.write_weights(phase.version, trained[1])
-            return trained[0]
+            return (trained, None) if isinstance(trained, Failure) else trained
         version = proposal.fidelity.weights_version
         if version is not None and version != self._version:
+            self._version = None
             evaluator.use(version, store.read_weights(version))
             self._version = version
-        return measure(evaluator, proposal)
+        return measure(evaluator, proposal), None
 
 
 def describe(error: BaseException) -> str:
@@ -195,12 +192,13 @@ class SerialExecutor:
             return []
         job = self._jobs.popleft()
         started_at = self._clock.now()
-        outcome = self._desk.work(job.proposal)
+        outcome, weights = self._desk.work(job.proposal)
         return [
             Completion(
                 trial_id=job.proposal.trial_id,
                 attempt=job.attempt,
                 outcome=outcome,
+                weights=weights,
                 node=self._node,
                 started_at=started_at,
                 finished_at=self._clock.now(),

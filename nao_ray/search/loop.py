@@ -16,33 +16,17 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Protocol
+from functools import partial
 
 from nao_ray.errors import PoolWriteError, StuckSearchError
 from nao_ray.search.budget import Budget, seconds_spent
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Executor, Job
 from nao_ray.search.proposer import Answer, Proposer
-from nao_ray.trial import Diagnostics, FailureKind, Proposal, Trial, TrialState
+from nao_ray.search.records import Records
+from nao_ray.trial import FailureKind, Standing, Trial, TrialState
 
 _log = logging.getLogger(__name__)
-
-
-class Records(Protocol):
-    """What the loop writes of a pool; each call is durable when it returns, and may be repeated."""
-
-    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
-        """Proposals, in the order asked."""
-
-    def record_attempts(self, rows: Sequence[tuple[int, int, str | None, datetime]]) -> None:
-        """Attempts about to start: trial id, attempt, node if known, time."""
-
-    def record_finished(self, trials: Sequence[Trial]) -> object:
-        """Trials COMPLETED or FAILED, in the order of their `log_index`."""
-
-    def record_fits(self, rows: Sequence[Diagnostics]) -> None:
-        """Rows about the strategy's own state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +59,7 @@ class Snapshot:
     running: int
     asked: int
     total: int | None
-    """Trials the budget allows, or what a strategy that is done has asked; None: no limit."""
+    """Trials the strategy plans and the budget allows, or what a strategy that is done has asked; None: no limit."""
     capacity: int
     """Workers."""
     proposing: bool
@@ -133,6 +117,7 @@ class SearchLoop:
         self._queue: deque[_Entry] = deque()  # asked, recorded, to be submitted in this order
         self._running: dict[int, _Entry] = {}
         self._ended: list[Trial] = []  # to be recorded
+        self._trained: deque[tuple[str, bytes]] = deque()  # versions of shared weights, to be written before
         self._untold: list[Trial] = []  # recorded, to be told
         self._answer: Answer | None = None  # to be recorded
         self._asking = 0  # proposals requested
@@ -140,9 +125,10 @@ class SearchLoop:
         self._ask_seconds = 0.0  # how long the strategy takes to answer: the longest lately
         self._dry = False  # the strategy wants to be told more first
         self._strategy_done = False
+        self._planned: int | None = None
         self._asked = self._done = self._failed = self._finished_here = 0
         self._next_index = 0  # of the log; not the number of trials where a pool has lost some
-        self._best: tuple[float, int] | None = None  # score, minus trial id
+        self._best: Standing | None = None
         self._started = self._clock.seconds()
         self._working_since: float | None = None  # when the first of this driver's finished trials was started
         self._spent_before = 0.0
@@ -271,7 +257,7 @@ class SearchLoop:
         self._queue.extend(_Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals)
         self._asked += len(answer.proposals)
         self._dry = len(answer.proposals) < self._asking
-        self._strategy_done = answer.done
+        self._strategy_done, self._planned = answer.done, answer.planned
         left = self._done + self._failed - answer.num_told  # a controller rebuilt from the pool knows more
         self._untold = self._untold[len(self._untold) - left :]
         self._answer, self._asking = None, 0
@@ -311,6 +297,8 @@ class SearchLoop:
                 retried.append(entry)
             else:
                 self._ended.append(ended)
+                if completion.weights is not None and ended.proposal.phase is not None:
+                    self._trained.append((ended.proposal.phase.version, completion.weights))
         self._queue.extendleft(reversed(retried))
 
     def _is_tried_again(self, ended: Trial, entry: _Entry, completion: Completion) -> bool:
@@ -321,6 +309,10 @@ class SearchLoop:
         return True
 
     def _record_ended(self) -> None:
+        while self._trained:
+            if not self._write(partial(self._pool.write_weights, *self._trained[0])):
+                return
+            self._trained.popleft()
         ended = [replace(trial, log_index=i) for i, trial in enumerate(self._ended, start=self._next_index)]
         if not ended or not self._write(lambda: self._pool.record_finished(ended)):
             return
@@ -360,10 +352,8 @@ class SearchLoop:
         self._finished_here += 1
         self._failed += trial.state is TrialState.FAILED
         self._done += trial.state is TrialState.COMPLETED
-        if trial.score is None:
-            return
-        standing = (trial.score, -trial.trial_id)
-        if self._best is None or standing > self._best:
+        standing = trial.standing
+        if standing is not None and standing.beats(self._best):
             self._best = standing
 
     def _seconds_in_all(self) -> float:
@@ -380,7 +370,8 @@ class SearchLoop:
         """How the search stands."""
         seconds, finished = self._clock.seconds() - self._started, self._done + self._failed
         rate = self._rate()
-        total = self._asked if self._strategy_done else self._budget.trials
+        total = self._asked if self._strategy_done else self._budget.total(self._planned)
+        expected = None if total is None else max(total, self._asked)
         return Snapshot(
             done=self._done,
             failed=self._failed,
@@ -389,9 +380,9 @@ class SearchLoop:
             total=total,
             capacity=self._executor.capacity,
             proposing=self._asking > 0,
-            best_score=None if self._best is None else self._best[0],
-            best_trial_id=None if self._best is None else -self._best[1],
+            best_score=None if self._best is None else self._best.score,
+            best_trial_id=None if self._best is None else self._best.trial_id,
             seconds=seconds,
-            eta_seconds=self._budget.seconds_left(self._asked, finished, self._spent_before + seconds, rate),
+            eta_seconds=self._budget.seconds_left(expected, finished, self._spent_before + seconds, rate),
             write_error=self._write_error,
         )

@@ -20,6 +20,8 @@ class Answer:
     """Rows about the strategy's own state since the last answer."""
     done: bool
     """Nothing further will come."""
+    planned: int | None
+    """Trials the strategy will have asked when it is done; None: as many as it is let."""
     num_told: int
     """Finished trials the strategy has been told in all: those with a lower `log_index`."""
 
@@ -57,6 +59,7 @@ def answer(strategy: Strategy[Any], n: int, told: Sequence[Trial]) -> Answer:
         proposals=tuple(proposals),
         diagnostics=tuple(strategy.diagnostics()),
         done=strategy.done,
+        planned=strategy.planned,
         num_told=strategy.num_told,
     )
 

@@ -59,7 +59,8 @@ class SimulatedExecutor:
     def _start(self) -> None:
         while self._queue and self._idle:
             job, worker = self._queue.popleft(), heapq.heappop(self._idle)
-            outcome: Outcome = self._fault(job) or self._desk.work(job.proposal)
+            fault = self._fault(job)
+            outcome, weights = (fault, None) if fault else self._desk.work(job.proposal)
             started_at = self._clock.now()
             seconds = self._duration(job, outcome)
             end = self._clock.seconds() + seconds
@@ -67,6 +68,7 @@ class SimulatedExecutor:
                 trial_id=job.proposal.trial_id,
                 attempt=job.attempt,
                 outcome=outcome,
+                weights=weights,
                 node=f"worker-{worker}",
                 started_at=started_at,
                 finished_at=self._clock.at(end),

@@ -18,11 +18,13 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
 
-from nao_ray.errors import NaoRayError, RunError
-from nao_ray.evaluators.base import Evaluator, Group
+from nao_ray.errors import NaoRayError, PoolError, RunError
+from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Failure, Job, WeightsStore
 from nao_ray.service.actors import EvaluatorActor, Report, Weights, cause, one_line
+from nao_ray.service.gang import Gang
+from nao_ray.service.worker import Worker
 from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
@@ -60,21 +62,6 @@ class WorkerPlan:
     """A worker that gives none for this long is lost. Ray itself only notices processes that end."""
 
 
-class _Worker:
-    """An actor, and the one call to it that is under way."""
-
-    def __init__(self, actor: Any, call: Any, now: float) -> None:  # noqa: ANN401
-        self.actor = actor
-        self.call: Any = call  # of start or evaluate; None: idle
-        self.jobs: list[Job] = []  # none: starting or idle
-        self.in_group = False  # at a phase, with others
-        self.node_id: str | None = None  # None: starting
-        self.since = now  # of the call, or of being idle
-        self.started_at: datetime | None = None
-        self.ping: Any = None
-        self.heard = now
-
-
 class RayExecutor:
     """Runs jobs on worker actors. `ray.init` comes before, `close` after."""
 
@@ -85,12 +72,12 @@ class RayExecutor:
         clock: Clock | None = None,
         weights: WeightsStore | None = None,
     ) -> None:
-        """As described above; `make` is called in each worker, versions of shared weights are kept in `weights`."""
+        """As described above; `make` is called in each worker, versions of shared weights are read from `weights`."""
         self._make, self._plan, self._clock = make, plan or WorkerPlan(), clock or WallClock()
         self._store, self._published = weights, dict[str, Weights]()
-        self._gathering_since: float | None = None
+        self._gang = Gang(self._plan.gather_seconds)
         self._queue: deque[Job] = deque()
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._ended: list[Completion] = []
         self._nodes: dict[str, str] = {}  # ever seen: id -> host name
         self._capacity = 1
@@ -115,6 +102,7 @@ class RayExecutor:
         """As the protocol; returns within a second.
 
         Raises:
+            PoolError: a version of shared weights is gone, or of another supernet.
             RunError: no worker can start.
         """
         slice_seconds = min(1.0, timeout if timeout is not None else 1.0)
@@ -137,7 +125,7 @@ class RayExecutor:
 
     def close(self) -> None:
         for worker in self._workers:
-            self._kill(worker)
+            worker.kill()
         self._workers.clear()
         self._queue.clear()
 
@@ -146,15 +134,17 @@ class RayExecutor:
     def _adjust(self) -> None:
         """Give jobs to idle workers; create workers for the rest, retire those without work."""
         now = self._clock.seconds()
-        idle = [worker for worker in self._workers if worker.call is None]
         if self._queue and self._queue[0].proposal.phase is not None:
-            self._gather(idle, now)
+            members = self._gang.members(self._workers, self._capacity, now)
+            if members:
+                self._train(members, now)
+        idle = [worker for worker in self._workers if worker.call is None]
         while self._queue and idle and self._queue[0].proposal.phase is None:
             self._give(idle[0], self._next_jobs(len(idle)))
             idle.pop(0)
         busy = sum(bool(worker.jobs) for worker in self._workers)
         wanted = min(self._capacity, len(self._queue) + busy)
-        if self._gathering_since is not None:
+        if self._gang.is_waiting:
             wanted = self._capacity
         starting = [worker for worker in self._workers if worker.node_id is None]
         for worker in [*idle, *starting][: max(0, len(self._workers) - wanted)]:
@@ -173,51 +163,34 @@ class RayExecutor:
             concurrency_groups={"control": 1},
         )(EvaluatorActor)
         actor = cls.remote()
-        self._workers.append(_Worker(actor, actor.start.remote(self._make), self._clock.seconds()))
+        self._workers.append(Worker(actor, actor.start.remote(self._make), self._clock.seconds()))
 
     def _next_jobs(self, workers: int) -> list[Job]:
-        """The next one, or, of one version of shared weights, a fair share for each of so many workers."""
-        version = self._queue[0].proposal.fidelity.weights_version
-        count = 1 if version is None else min(self._plan.at_once, math.ceil(len(self._queue) / workers))
+        """The next one, or, of those scored alike with shared weights, a fair share for each of so many workers."""
+        fidelity = self._queue[0].proposal.fidelity
+        alone = fidelity.weights_version is None
+        count = 1 if alone else min(self._plan.at_once, math.ceil(len(self._queue) / workers))
         jobs = [self._queue.popleft()]
-        while self._queue and len(jobs) < count and self._queue[0].proposal.fidelity.weights_version == version:
+        while self._queue and len(jobs) < count and self._queue[0].proposal.fidelity == fidelity:
             jobs.append(self._queue.popleft())
         return jobs
 
-    def _give(self, worker: _Worker, jobs: list[Job]) -> None:
+    def _give(self, worker: Worker, jobs: list[Job]) -> None:
         version = jobs[0].proposal.fidelity.weights_version
         weights = None if version is None else self._publish(version)
-        self._start_call(worker, jobs, worker.actor.evaluate.remote([job.proposal for job in jobs], weights))
+        call = worker.actor.evaluate.remote([job.proposal for job in jobs], weights)
+        worker.begin(jobs, call, self._clock.seconds())
 
-    def _start_call(self, worker: _Worker, jobs: list[Job], call: Any) -> None:  # noqa: ANN401
-        worker.jobs, worker.since, worker.started_at = jobs, self._clock.seconds(), datetime.now(UTC)
-        worker.heard, worker.ping, worker.call = worker.since, None, call
-
-    def _gather(self, idle: list[_Worker], now: float) -> None:
-        """Start the phase that is next once all workers, or after a while those there, can take part."""
-        if self._gathering_since is None:
-            self._gathering_since = now
-        is_late = now - self._gathering_since > self._plan.gather_seconds
-        others_busy = any(worker.jobs for worker in self._workers)
-        if not idle or others_busy or (len(idle) < self._capacity and not is_late):
-            return
-        self._gathering_since = None
+    def _train(self, members: list[Worker], now: float) -> None:
+        """Start the phase that is next."""
         job = self._queue.popleft()
         assert job.proposal.phase is not None
-        members = idle[: self._capacity]
-        del idle[:]
+        source = job.proposal.phase.source
         try:
-            address = ray.get(members[0].actor.address.remote(), timeout=self._plan.gather_seconds)
+            self._gang.start(job, members, None if source is None else self._publish(source), now)
         except RayError as error:
             members[0].jobs = [job]
             self._lose(members[0], FailureKind.LOST, error)
-            return
-        phase = job.proposal.phase
-        source = None if phase.source is None else self._publish(phase.source)
-        for rank, worker in enumerate(members):
-            group = Group(rank, len(members), address)
-            self._start_call(worker, [job], worker.actor.train.remote(job.proposal, source, group))
-            worker.in_group = True
 
     def _publish(self, version: str) -> Weights:
         """The version in the object store, put there once."""
@@ -229,25 +202,21 @@ class RayExecutor:
             self._published[version] = Weights(version, (ray.put(self._store.read_weights(version)),))
         return self._published[version]
 
-    def _discard(self, worker: _Worker) -> None:
-        self._kill(worker)
+    def _discard(self, worker: Worker) -> None:
+        worker.kill()
         self._workers.remove(worker)
-
-    def _kill(self, worker: _Worker) -> None:
-        try:
-            ray.kill(worker.actor, no_restart=True)
-        except (RayError, ValueError):
-            _log.debug("worker was gone already", exc_info=True)
 
     # -- calls end ----------------------------------------------------------------------------------------
 
-    def _take(self, worker: _Worker) -> None:
+    def _take(self, worker: Worker) -> None:
         """A call of a worker has ended."""
         try:
             result = ray.get(worker.call)
         except RayTaskError as error:
             if worker.node_id is None:
                 self._start_failed(worker, error)
+            elif isinstance(cause(error), PoolError):  # no architecture's fault
+                raise cause(error) from None
             else:
                 self._fail(worker, FailureKind.ERROR, one_line(error))
             return
@@ -269,17 +238,13 @@ class RayExecutor:
         if result.is_spent and worker in self._workers:
             self._discard(worker)
 
-    def _took_part(self, worker: _Worker, job: Job, report: Report) -> None:
+    def _took_part(self, worker: Worker, job: Job, report: Report) -> None:
         """A member of a group has done its part; the first one brings the weights, a failure ends the phase for all."""
         worker.in_group = False
         if isinstance(report.outcomes[0], Failure):
             self._break_up()
         elif report.weights is None:
             return
-        else:
-            assert job.proposal.phase is not None
-            assert self._store is not None
-            self._store.write_weights(job.proposal.phase.version, report.weights)
         self._end([job], report.outcomes, worker, report)
 
     def _break_up(self) -> None:
@@ -287,12 +252,13 @@ class RayExecutor:
         for other in [worker for worker in self._workers if worker.in_group]:
             self._discard(other)
 
-    def _end(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], worker: _Worker, report: Report) -> None:
+    def _end(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], worker: Worker, report: Report) -> None:
         for job, outcome in zip(jobs, outcomes, strict=True):
             completion = Completion(
                 trial_id=job.proposal.trial_id,
                 attempt=job.attempt,
                 outcome=outcome,
+                weights=report.weights,
                 node=self._nodes.get(worker.node_id or "", worker.node_id),
                 device=report.device,
                 started_at=report.started_at,
@@ -300,14 +266,14 @@ class RayExecutor:
             )
             self._ended.append(completion)
 
-    def _lose(self, worker: _Worker, kind: FailureKind, error: Exception | str) -> None:
+    def _lose(self, worker: Worker, kind: FailureKind, error: Exception | str) -> None:
         """A worker is gone, or as good as gone."""
         if worker.node_id is None:
             self._start_failed(worker, error)
         else:
             self._fail(worker, kind, _first_line(error))
 
-    def _fail(self, worker: _Worker, kind: FailureKind, message: str) -> None:
+    def _fail(self, worker: Worker, kind: FailureKind, message: str) -> None:
         """End a worker and its jobs."""
         self._discard(worker)
         if worker.in_group:
@@ -316,7 +282,7 @@ class RayExecutor:
         report = Report((), None, worker.started_at or now, now, is_spent=True)
         self._end(worker.jobs, [Failure(kind, message)] * len(worker.jobs), worker, report)
 
-    def _start_failed(self, worker: _Worker, error: Exception | str) -> None:
+    def _start_failed(self, worker: Worker, error: Exception | str) -> None:
         self._discard(worker)
         self._failed_starts += 1
         self._create_after = self._clock.seconds() + min(2.0 ** (self._failed_starts - 2), 60.0)
@@ -344,7 +310,7 @@ class RayExecutor:
             elif worker.ping is None and now - worker.heard > self._plan.ping_seconds:
                 worker.ping = worker.actor.ping.options(concurrency_group="control").remote()
 
-    def _hear(self, worker: _Worker, now: float) -> None:
+    def _hear(self, worker: Worker, now: float) -> None:
         if worker.ping is None:
             return
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Listener = Callable[[Snapshot], None]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,9 @@ def run(config: RunConfig, pool_url: str, listener: Listener | None = None, *, i
         RunError: the run failed; the pool is resumable.
         KeyboardInterrupt: SIGINT or SIGTERM; the pool is resumable.
     """
-    config.make_strategy()  # what can be refused is refused before any work starts
+    planned = config.make_strategy().planned  # what can be refused is refused before any work starts
+    if planned is not None and config.budget.trials is not None and config.budget.trials < planned:
+        _log.warning("budget.trials %d ends this search early: it plans %d", config.budget.trials, planned)
     data_hash = config.make_evaluator().data_hash()
     manifest = make_manifest(config, data_hash)
     if Pool.exists(pool_url):

@@ -58,6 +58,7 @@ class SharedSearch(Strategy[C]):
     def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
         self._rows: list[Diagnostics] = []
+        self._planned = self._from_round(0)
         self._version: str | None = None
         self._epochs_done = 0
         self._asked_here = 0
@@ -71,6 +72,21 @@ class SharedSearch(Strategy[C]):
     def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
         """What is to be done, up to the scores of the last round, which it returns."""
 
+    @abstractmethod
+    def scored_in(self, round_: int) -> int:
+        """Genotypes that a round scores, at most; after the last, those scored before the finalists are chosen too."""
+
+    @property
+    def planned(self) -> int:
+        return self.num_asked if self._ended else self._planned
+
+    def _from_round(self, first: int) -> int:
+        """Trials from the training of a round to the end, at most."""
+        config = self.config
+        versions = -(-config.epochs // (config.epochs_per_version or config.epochs))
+        rounds = sum(versions + self.scored_in(index) for index in range(first, config.rounds))
+        return rounds + config.finalists + (config.audited if config.audited >= _FEWEST else 0)
+
     # -- parts of a script ----------------------------------------------------------------------------------
 
     def train(self, genotypes: Iterable[Genotype], sampling: Sampling = "uniform") -> Script:
@@ -80,6 +96,7 @@ class SharedSearch(Strategy[C]):
             TrainingFailedError: nothing further makes sense.
         """
         texts = tuple(genotype.key for genotype in genotypes)
+        self._planned = self.num_asked + self._from_round(self._epochs_done // self.config.epochs)
         end = self._epochs_done + self.config.epochs
         while self._epochs_done < end:
             last = min(end, self._epochs_done + (self.config.epochs_per_version or self.config.epochs))
@@ -98,10 +115,15 @@ class SharedSearch(Strategy[C]):
             self._version, self._epochs_done = phase.version, last
 
     def score(
-        self, genotypes: Iterable[Genotype], round_: int, drafts: Mapping[str, Proposal] | None = None
+        self,
+        genotypes: Iterable[Genotype],
+        round_: int,
+        drafts: Mapping[str, Proposal] | None = None,
+        *,
+        on_all_images: bool = False,
     ) -> Generator[list[Proposal], list[Trial], Scored]:
         """Scores with the newest version of those that could be scored; `drafts` say where some come from."""
-        fidelity = Fidelity(weights_version=self._version)
+        fidelity = Fidelity(weights_version=self._version, valid_share=1.0 if on_all_images else None)
         distinct = {genotype.key: genotype for genotype in genotypes}
         known = drafts or {}
         trials = yield [
@@ -127,11 +149,13 @@ class SharedSearch(Strategy[C]):
         finalists = self.ranked(scored)[: self.config.finalists]
         sample = self._sample(scored)
         both = list({genotype.key: genotype for genotype in [*finalists, *sample]}.values())
+        self._planned = self.num_asked + len(both)
         trials = yield [Proposal(genotype=genotype, round=self.config.rounds) for genotype in both]
-        alone = {trial.genotype.key: trial.score for trial in trials if trial.score is not None}
-        audited = [key for key in (genotype.key for genotype in sample) if key in alone]
-        shared_scores = np.array([scored[key][1] for key in audited])
-        self.note(self.config.rounds, **audit(shared_scores, np.array([alone[key] for key in audited]), self.seed))
+        alone = {trial.genotype.key: trial for trial in trials if trial.score is not None}
+        audited = [alone[genotype.key] for genotype in sample if genotype.key in alone]
+        shared_scores = np.array([scored[trial.genotype.key][1] for trial in audited])
+        found = audit(shared_scores, np.array([trial.score for trial in audited]), self.seed)
+        self.note(self.config.rounds, **found, audit_trials=" ".join(str(trial.trial_id) for trial in audited))
 
     def _sample(self, scored: Scored) -> list[Genotype]:
         if self.config.audited < _FEWEST:

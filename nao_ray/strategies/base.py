@@ -93,6 +93,11 @@ class Strategy(ABC, Generic[C]):
         """Nothing further will come, whatever is told."""
         return False
 
+    @property
+    def planned(self) -> int | None:
+        """Trials it will have asked when it is done, as far as it can tell; None: as many as it is let."""
+        return None
+
     def diagnostics(self) -> list[Diagnostics]:
         """Rows about the strategy's own state since the last call, e.g. one per controller fit; keyed by `round`."""
         return []

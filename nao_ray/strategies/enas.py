@@ -37,7 +37,7 @@ class EnasConfig(SharedConfig):
     updates: int = Field(default=30, ge=1)
     """Of the policy per round, each from `lstm.num_aggregate` draws."""
     candidates: int = Field(default=100, ge=1)
-    """Drawn and scored at the end."""
+    """Drawn and scored at the end, on all validation images; rewards are taken on the evaluator's batches."""
     lstm: LstmConfig = LstmConfig()
     """Policy and update."""
 
@@ -63,6 +63,10 @@ class Enas(SharedSearch[EnasConfig]):
         self._gradient = PolicyGradient(self._policy, config.lstm)
         super().__init__(space, config, seed, fidelity)
 
+    def scored_in(self, round_: int) -> int:
+        config = self.config
+        return config.updates * config.lstm.num_aggregate + (config.candidates if round_ == config.rounds - 1 else 0)
+
     def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
         config = self.config
         for index in range(config.rounds):
@@ -72,7 +76,7 @@ class Enas(SharedSearch[EnasConfig]):
             for update in range(config.updates):
                 yield from self._update(index, update, scored)
         genotypes, _ = self._draw(config.candidates, "candidates", 0)
-        return (yield from self.score(genotypes, config.rounds - 1))
+        return (yield from self.score(genotypes, config.rounds, on_all_images=True))
 
     def _update(
         self, index: int, update: int, scored: dict[str, tuple[Genotype, float]]

@@ -81,6 +81,10 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
         self._pretrained: Pretrained | None = None
         super().__init__(space, config, seed, fidelity)
 
+    def scored_in(self, round_: int) -> int:
+        config = self.config
+        return config.pool + (round_ * config.controller.round_size if config.trained == "new" else 0)
+
     def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
         config = self.config
         pool = random_genotypes(self.space, config.pool, streams.child(self.seed, "first pool"))

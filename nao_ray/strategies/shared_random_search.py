@@ -29,6 +29,9 @@ class SharedRandomSearch(SharedSearch[SharedRandomSearchConfig]):
 
     Config = SharedRandomSearchConfig
 
+    def scored_in(self, round_: int) -> int:
+        return self.config.scored
+
     def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
         scored: Scored = {}
         for index in range(self.config.rounds):

@@ -187,17 +187,18 @@ class SharedTrainer:
 
     # -- one-shot scores ------------------------------------------------------------------------------------------
 
-    def evaluate(self, graphs: Sequence[ArchGraph], *, batch: int = 500, batches: int = 1) -> list[Scores]:
+    def evaluate(self, graphs: Sequence[ArchGraph], *, batch: int = 500, images: int = 500) -> list[Scores]:
         """Of each genotype on the same validation images, with the statistics of each batch.
 
         Args:
             graphs: genotypes of the supernet's space.
             batch: images per batch, at most.
-            batches: how many; always the same images, whatever the weights.
+            images: how many, at least 1; always the same ones, whatever the weights.
         """
         valid, device = self.data.valid, self.data.device
-        order = torch.randperm(len(valid), generator=rng.torch_generator(self.seed, "one-shot validation")).to(device)
-        chosen = [part for part in torch.split(order, batch)[:batches] if len(part) > 1 or len(order) == 1]
+        order = torch.randperm(len(valid), generator=rng.torch_generator(self.seed, "one-shot validation"))
+        wanted = order[:images].to(device)
+        chosen = [part for part in torch.split(wanted, batch) if len(part) > 1 or len(wanted) == 1]
         correct = torch.zeros(len(graphs), dtype=torch.int64, device=device)
         loss = torch.zeros(len(graphs), device=device)
         with torch.autocast(device.type, torch.bfloat16) if self._bfloat16 else nullcontext():

@@ -4,16 +4,32 @@ import pytest
 import torch
 
 from nao_ray.bench import supernet
+from nao_ray.bench._epoch import seconds_of_epochs
 from nao_ray.bench._result import machine
 
 
 @pytest.mark.slow
 def test_table():
     size = {"batch": 8, "pool": 3, "pool_batch": 8, "cells_per_stage": 1, "channels": 4}
-    result = supernet.run(repeats=2, threads=1, **size)
-    assert [row[0][:4] for row in result.rows] == ["step", "3 ge", "memo", "memo", "memo"]
+    result = supernet.run(repeats=2, threads=1, **size, memory_batches=[8, 16, 24], epochs=0)
+    assert [row[0][:4] for row in result.rows] == ["step", "3 ge", "memo", "memo", "memo", "memo"]
+    assert result.rows[-1][0] == "memory of a step per image, MB"
     assert machine() in result.table
     assert all(len(times) == 2 and min(times) > 0 for times in result.data["seconds"].values())
+
+
+def test_memory_per_image_is_a_slope():
+    assert supernet._slope([16, 32, 64], [105.0, 185.0, 345.0]) == pytest.approx(5.0)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_epochs_of_one_and_two_workers():
+    waits = seconds_of_epochs(images=64, epochs=1, batch=16, n=1, f=4)
+    assert set(waits) == {(1, 1), (1, 2), (2, 1)}
+    assert all(len(times) == 1 and times[0] > 0 for times in waits.values())
+    rows = supernet._epoch_rows({(1, 1): [4.0, 6.0, 9.0], (1, 2): [3.0], (2, 1): [2.0]}, 64)
+    assert [row[1:] for row in rows] == [[6.0, 2.0, 3.0], [3.0, 2.0, 1.5]]
 
 
 def test_equal_results():

@@ -1,11 +1,13 @@
 """Shared weights behind the lower seam: phases, versions, scores, and networks on their own."""
 
+import numpy as np
 import pytest
 
 from nao_ray.config import RunConfig
-from nao_ray.errors import ConfigError, DataError
+from nao_ray.errors import ConfigError, PoolError
 from nao_ray.evaluators.base import Group
-from nao_ray.search.executor import Desk, Failure
+from nao_ray.search.executor import Desk
+from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Fidelity, Phase, Proposal
 
 CONFIG = """
@@ -22,14 +24,6 @@ evaluator:
 strategy: {name: shared_random_search}
 budget: {trials: 10}
 """
-
-
-class Shelf(dict):
-    def read_weights(self, version):
-        return self[version]
-
-    def write_weights(self, version, weights):
-        self[version] = weights
 
 
 @pytest.fixture(scope="module")
@@ -55,30 +49,57 @@ def scored(genotype, version):
     return Proposal(genotype=genotype, fidelity=Fidelity(weights_version=version))
 
 
-def test_phases_one_after_the_other_are_one_training(config, genotypes):
-    desks = [Desk(config.make_evaluator(), Shelf()) for _ in range(2)]
-    desks[0].work(phase(genotypes, 0, 1))
-    desks[0].work(phase(genotypes, 1, 3, source="v1"))
-    whole = desks[1].work(phase(genotypes, 0, 3))
+def work(desk, proposal):
+    """The outcome; a version goes to the shelf, as the loop writes it to the pool."""
+    outcome, weights = desk.work(proposal)
+    if weights is not None:
+        desk._store[proposal.phase.version] = weights
+    return outcome
+
+
+def test_phases_one_after_the_other_are_one_training(config, genotypes, shelf):
+    desks = [Desk(config.make_evaluator(), type(shelf)()) for _ in range(2)]
+    work(desks[0], phase(genotypes, 0, 1))
+    work(desks[0], phase(genotypes, 1, 3, source="v1"))
+    whole = work(desks[1], phase(genotypes, 0, 3))
     assert whole.train_loss > 0
     assert len(whole.curve) == 3
     assert desks[0]._store["v3"] == desks[1]._store["v3"]
-    scores = [[desk.work(scored(genotype, "v3")) for genotype in genotypes] for desk in desks]
+    scores = [[work(desk, scored(genotype, "v3")) for genotype in genotypes] for desk in desks]
     facts = [[(score.valid_accuracy, score.valid_loss) for score in each] for each in scores]
     assert facts[0] == facts[1]
     assert len({loss for _, loss in facts[0]}) == len(genotypes)
 
 
-def test_together_is_one_by_one_and_a_version_is_told_from_another(config, genotypes):
-    evaluator, shelf = config.make_evaluator(), Shelf()
+def test_together_is_one_by_one_and_a_version_is_told_from_another(config, genotypes, shelf):
+    evaluator = config.make_evaluator()
     desk = Desk(evaluator, shelf)
-    desk.work(phase(genotypes, 0, 1))
-    desk.work(phase(genotypes, 1, 2, source="v1"))
-    first = [desk.work(scored(genotype, "v1")).valid_loss for genotype in genotypes]
-    second = [desk.work(scored(genotype, "v2")).valid_loss for genotype in genotypes]
+    work(desk, phase(genotypes, 0, 1))
+    work(desk, phase(genotypes, 1, 2, source="v1"))
+    first = [work(desk, scored(genotype, "v1")).valid_loss for genotype in genotypes]
+    second = [work(desk, scored(genotype, "v2")).valid_loss for genotype in genotypes]
     assert first != second
     together = evaluator.evaluate_together([scored(genotype, "v2") for genotype in genotypes])
     assert [score.valid_loss for score in together] == pytest.approx(second, rel=1e-5)
+
+
+def test_a_score_is_taken_on_the_batches_of_the_config_or_on_the_share_the_proposal_names(genotypes, shelf):
+    evaluator = RunConfig.parse(CONFIG.replace("period: 4", "period: 4\n  batch: 4")).make_evaluator()
+    desk = Desk(evaluator, shelf)
+    work(desk, phase(genotypes, 0, 1))
+    whole = len(evaluator.task.load()[1])
+    assert whole == 16
+
+    def accuracy(share):
+        fidelity = Fidelity(weights_version="v1", valid_share=share)
+        found = [work(desk, Proposal(genotype=each, fidelity=fidelity)) for each in genotypes]
+        return [each.valid_accuracy for each in found], [each.valid_loss for each in found]
+
+    assert all(value * 4 == round(value * 4) for value in accuracy(None)[0]), "four images"
+    assert accuracy(None) == accuracy(0.25)
+    assert accuracy(1.0)[1] != accuracy(None)[1]
+    everything = evaluator._scorer.evaluate([evaluator.space.lower(each) for each in genotypes], batch=4, images=whole)
+    assert accuracy(1.0)[0] == [score.accuracy for score in everything]
 
 
 def test_without_a_version_a_network_is_trained_on_its_own(config, genotypes):
@@ -87,16 +108,50 @@ def test_without_a_version_a_network_is_trained_on_its_own(config, genotypes):
     assert measurement.valid_accuracy is not None
 
 
-def test_what_does_not_fit_is_refused(config, genotypes):
-    evaluator, shelf = config.make_evaluator(), Shelf()
-    desk = Desk(evaluator, shelf)
-    desk.work(phase(genotypes, 0, 1))
-    failed = desk.work(phase(genotypes, 2, 3, source="v1"))
-    assert isinstance(failed, Failure)
-    assert "weights v1 have had 1 epochs, this phase begins at 2" in failed.message
-    wider = RunConfig.parse(CONFIG.replace("channels: 4\n", "channels: 6\n", 1)).make_evaluator()
-    with pytest.raises(DataError, match="of another network"):
-        wider.use("v1", shelf["v1"])
+def test_genotypes_of_another_space_are_failures(config, genotypes, shelf):
+    desk = Desk(config.make_evaluator(), shelf)
+    work(desk, phase(genotypes, 0, 1))
+    stranger = Genotype("nao_cnn", genotypes[0].key)
+    failed = work(desk, phase([stranger], 1, 2, source="v1"))
+    assert failed.message.startswith(
+        "GenotypeError: phase v2: genotypes of space nao_cnn given to the supernet of nao_cnn_small"
+    )
+    failed = work(desk, scored(stranger, "v1"))
+    assert failed.message.startswith("GenotypeError: genotype of space nao_cnn given to space nao_cnn_small")
+    failed = work(desk, phase([Genotype("nao_cnn_small", "1 2 3")], 1, 2, source="v1"))
+    assert failed.message.startswith("GenotypeError: ")
+    assert "v2" not in shelf
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "size"),
+    [
+        ("channels: 4\n", "channels: 6\n", "nao_cnn_small, N=1, F=6"),
+        ("cells_per_stage: 1\n", "cells_per_stage: 2\n", "nao_cnn_small, N=2, F=4"),
+        ("space: nao_cnn_small", "space: nao_cnn_middle", "nao_cnn_middle, N=1, F=4"),
+    ],
+)
+def test_weights_of_another_supernet_end_the_search_and_fail_no_trial(config, genotypes, shelf, old, new, size):
+    work(Desk(config.make_evaluator(), shelf), phase(genotypes, 0, 1))
+    other = RunConfig.parse(CONFIG.replace(old, new, 1))
+    mine = [other.make_space().sample(np.random.default_rng(0))]
+    for proposal in (scored(mine[0], "v1"), phase(mine, 1, 2, source="v1")):
+        with pytest.raises(PoolError, match=rf"weights v1 are not of this supernet \({size}\): .* put the right file"):
+            Desk(other.make_evaluator(), shelf).work(proposal)
+
+
+def test_weights_that_were_trained_for_longer_or_not_at_all_are_refused(config, genotypes, shelf):
+    desk = Desk(config.make_evaluator(), shelf)
+    work(desk, phase(genotypes, 0, 1))
+    with pytest.raises(PoolError, match="weights v1 have had 1 epochs, expected 2; put the right file back"):
+        desk.work(phase(genotypes, 2, 3, source="v1"))
+    shelf["v1"] = shelf["v1"][:-8]
+    with pytest.raises(PoolError, match="not a whole safetensors file"):
+        desk.work(phase(genotypes, 1, 2, source="v1"))
+
+
+def test_a_space_without_a_supernet_is_refused(genotypes):
     other = RunConfig.parse(CONFIG.replace("nao_cnn_small", "nas_bench_201")).make_evaluator()
+    cell = other.space.sample(np.random.default_rng(0))
     with pytest.raises(ConfigError, match="no shared supernet"):
-        other.train(phase(genotypes), None, Group())
+        other.train(phase([cell]), None, Group())

@@ -24,9 +24,9 @@ from nao_ray.trial import Measurement, Trial, TrialState
 
 COLUMNS_TEXT = """
 trial_id attempt strategy space genotype tokens embedding predicted_score predicted_spread
-source_trial_id source_step_size round phase epochs cells_per_stage channels data_share weights_version task state
-failure_kind failure_message valid_accuracy valid_perplexity valid_loss train_loss curve num_params macs wall_seconds
-device_seconds
+source_trial_id source_step_size round phase epochs cells_per_stage channels data_share weights_version valid_share task
+state failure_kind failure_message valid_accuracy valid_perplexity valid_loss train_loss curve num_params macs
+wall_seconds device_seconds
 peak_memory_bytes device node seed asked_at started_at finished_at asked_after log_index
 """
 DESIGN_COLUMNS = COLUMNS_TEXT.split()
@@ -262,6 +262,22 @@ def test_the_lowest_perplexity_is_best(pool, lease):
         pool.record_finished([trial.complete(Measurement(valid_perplexity=perplexity))])
     assert pool.best()["trial_id"].tolist() == [1, 2, 0]
     assert (pool.counts().best_trial_id, pool.counts().best_score) == (1, -60.0)
+
+
+def test_scores_with_shared_weights_are_best_until_a_network_has_its_own(pool, lease):
+    def finish(k, accuracy, version):
+        fidelity = replace(make_proposal(k).fidelity, weights_version=version)
+        trial = replace(make_trial(k, accuracy=accuracy), proposal=replace(make_proposal(k), fidelity=fidelity))
+        pool.record_finished([trial])
+        assert Pool.open(pool.url).counts() == pool.counts()
+        return pool.best()["trial_id"].tolist(), pool.counts().best_trial_id
+
+    assert finish(0, 0.9, "e1") == ([0], 0)
+    assert finish(1, 0.6, "e1") == ([0, 1], 0)
+    assert finish(3, 0.2, "e2") == ([3], 3), "of the newest version alone"
+    assert finish(2, 0.3, "e2") == ([2, 3], 2)
+    assert finish(4, 0.1, None) == ([4], 4), "with weights of its own"
+    assert finish(5, 0.15, None) == ([5, 4], 5)
 
 
 def test_columns_can_be_chosen(pool, lease):

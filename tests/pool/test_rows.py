@@ -33,6 +33,7 @@ fidelities = st.builds(
     channels=maybe(ints),
     data_share=maybe(floats),
     weights_version=maybe(texts),
+    valid_share=maybe(floats),
 )
 phases = st.builds(
     Phase,

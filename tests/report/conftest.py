@@ -36,6 +36,8 @@ def _row(space, k: int, failed: bool) -> dict[str, object]:
         "genotype": genotype.key,
         "embedding": draw.normal(size=12) if controlled else None,
         "predicted_score": score + 0.02 * draw.normal() if controlled else None,
+        "phase": None,
+        "weights_version": None,
         "round": (k - 24) // 18 + 1 if controlled else 0,
         "failure_kind": ("timeout" if k % 3 else "nan") if failed else None,
         "failure_message": f"trial {k} <went> wrong" if failed else None,
@@ -64,6 +66,37 @@ def fits() -> pd.DataFrame:
             "note": [None, "refilled 2"],
         }
     )
+
+
+@pytest.fixture
+def shared_trials(make_trials) -> pd.DataFrame:
+    """Of a search with shared weights: two rounds of a training and 24 scores, then 10 of the last trained alone."""
+    trials = make_trials(60)
+    trials[["phase", "weights_version"]] = trials[["phase", "weights_version"]].astype(object)
+    trials["predicted_score"] = trials["embedding"] = None
+    trials.loc[25:49, "genotype"] = trials.loc[0:24, "genotype"].tolist()
+    trials.loc[50:59, "genotype"] = trials.loc[30:39, "genotype"].tolist()
+    trials.loc[:49, "round"] = [0] * 25 + [1] * 25
+    trials.loc[50:, "round"] = 2
+    trials.loc[:24, "weights_version"], trials.loc[25:49, "weights_version"] = "e00002", "e00004"
+    trials.loc[:49, "num_params"] = pd.NA
+    trials.loc[25:49, "valid_accuracy"] += 0.1  # above those trained alone
+    for k, version in ((0, "e00002"), (25, "e00004")):
+        trials.loc[k, ["phase", "genotype"]] = ['{"version": "x"}', f"shared weights {version}"]
+        trials.loc[k, ["weights_version", "valid_accuracy"]] = [None, None]
+        trials.loc[k, ["device_seconds", "wall_seconds"]] = [1000.0, 600.0]
+    return trials
+
+
+@pytest.fixture
+def shared_fits() -> pd.DataFrame:
+    """One fit, and the audit."""
+    audit = {"audited": 8, "audit_tau": 0.36, "audit_tau_low": -0.5, "audit_tau_high": 1.0}
+    rows = [
+        {"round": 0, "weights_version": "e00002", "pairwise_accuracy": 0.8},
+        {"round": 2, "weights_version": "e00004", **audit, "audit_trials": "50 51 52 53 54 55 56 57"},
+    ]
+    return pd.DataFrame(rows)
 
 
 @pytest.fixture

@@ -1,13 +1,14 @@
 """A pool in memory with the loop's part of the interface, and a search over the closed form."""
 
 import errno
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from nao_ray.errors import PoolWriteError
-from nao_ray.evaluators.base import Evaluator
+from nao_ray.evaluators.base import Evaluator, EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.closed_form import ClosedForm, ClosedFormConfig
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
@@ -16,8 +17,9 @@ from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.strategies.base import Strategy, StrategyConfig
+from nao_ray.strategies.shared_random_search import SharedRandomSearch, SharedRandomSearchConfig
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
-from nao_ray.trial import Fidelity, Proposal, Trial, TrialState
+from nao_ray.trial import Fidelity, Measurement, Proposal, Trial, TrialState
 
 
 class MemoryPool:
@@ -28,6 +30,7 @@ class MemoryPool:
         self.attempts: list[tuple[int, int]] = []
         self.finished: list[Trial] = []
         self.fits: list[Any] = []
+        self.weights: dict[str, bytes] = {}
         self.calls: list[str] = []
         self.broken: Callable[[str], bool] = lambda _: False
 
@@ -62,6 +65,13 @@ class MemoryPool:
         self._call("fits")
         self.fits.extend(rows)
 
+    def write_weights(self, version: str, weights: bytes) -> None:
+        self._call("weights")
+        self.weights[version] = weights
+
+    def read_weights(self, version: str) -> bytes:
+        return self.weights[version]
+
     def log(self) -> list[Trial]:
         finished = {trial.trial_id: trial for trial in self.finished}
         attempts: dict[int, int] = {}
@@ -94,6 +104,46 @@ def closed_form(**settings: Any) -> ClosedForm:
     return ClosedForm(NaoCnnSmall(), Synthetic(SyntheticConfig()), ClosedFormConfig(**settings))
 
 
+class SharedForm(SharedEvaluator[EvaluatorConfig]):
+    """Shared weights that are the names of their versions; scores depend on them."""
+
+    scored_at_once = 1
+
+    def __init__(self) -> None:
+        super().__init__(NaoCnnSmall(), None, EvaluatorConfig())
+        self.weights = b""
+
+    @classmethod
+    def fidelity(cls, config: EvaluatorConfig) -> Fidelity:
+        return Fidelity()
+
+    def train(self, proposal: Proposal, source: bytes | None, group: Group) -> tuple[Measurement, bytes]:
+        phase = proposal.phase
+        assert phase is not None
+        assert (source or b"fresh").decode().endswith(phase.source or "fresh")
+        measurement = Measurement(train_loss=1.0, wall_seconds=5.0)
+        return measurement, (source or b"") + f" {proposal.seed} {phase.version}".encode()
+
+    def use(self, version: str, weights: bytes) -> None:
+        assert weights.decode().endswith(version)
+        self.weights = weights
+
+    def evaluate_together(self, proposals: Sequence[Proposal]) -> list[Measurement]:
+        return [self.evaluate(proposal) for proposal in proposals]
+
+    def evaluate(self, proposal: Proposal) -> Measurement:
+        version = proposal.fidelity.weights_version
+        assert version is None or self.weights.decode().endswith(version)
+        text = proposal.genotype.key + ("" if version is None else self.weights.decode())
+        return Measurement(valid_accuracy=zlib.crc32(text.encode()) / 2**32, wall_seconds=1.0)
+
+
+def shared_search(**settings: Any) -> Strategy[Any]:
+    """Two versions and four scores in each of two rounds, then two to five networks of their own."""
+    given = {"rounds": 2, "epochs": 2, "epochs_per_version": 1, "paths": 3, "scored": 4, "finalists": 2, "audited": 3}
+    return SharedRandomSearch(NaoCnnSmall(), SharedRandomSearchConfig(**{**given, **settings}), 3, Fidelity())
+
+
 def simulate(
     pool: MemoryPool,
     *,
@@ -108,7 +158,7 @@ def simulate(
     """A loop in virtual time over what the pool holds, and what runs it."""
     log = pool.log()
     clock = VirtualClock(max((t.finished_at for t in log if t.finished_at), default=VirtualClock.START))
-    executor = SimulatedExecutor(evaluator or closed_form(noise=0.05), clock, workers, fault=fault)
+    executor = SimulatedExecutor(evaluator or closed_form(noise=0.05), clock, workers, fault=fault, weights=pool)
     proposer = LocalProposer(strategy or Greedy(), log)
     budget = Budget(trials=trials, seconds=seconds)
     loop = SearchLoop(pool, proposer, executor, budget, clock=clock, **options)

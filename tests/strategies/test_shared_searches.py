@@ -78,12 +78,32 @@ def test_v2_trains_what_is_new_by_size_and_scores_everything_again() -> None:
 def test_enas_trains_what_its_policy_draws_and_updates_it_batch_by_batch() -> None:
     settings = {"rounds": 3, "paths": 7, "updates": 2, "candidates": 5, "audited": 0, "finalists": 1}
     asked, rows = run(make("enas", **settings, lstm={"num_aggregate": 4}))
+    assert {p.fidelity.valid_share for p in asked if p.round == 0} == {None}, "rewards are taken on batches"
+    last = [p for p in asked if p.round == 3 and p.fidelity.weights_version]
+    assert {p.fidelity for p in last} == {Fidelity(weights_version="e00003", valid_share=1.0)}
+    assert len(last) == 5
     assert [len(p.genotypes) for p in phases(asked)] == [7, 7, 7]
     assert {p.sampling for p in phases(asked)} == {"given"}
     per_version = [sum(p.fidelity.weights_version == p2.version for p in asked) for p2 in phases(asked)]
     assert per_version[:2] == [8, 8], "two updates of four draws"
     assert [row["round"] for row in rows] == [0, 1, 2, 3]
     assert rows[0]["num_sequences"] == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "scores"),
+    [
+        ("nao_shared", {"pool": 10, "controller": TINY}, 3 * 10),
+        ("nao_shared", {"preset": "nao_v2", "pool": 10, "controller": TINY}, 10 + 14 + 18),
+        ("enas", {"paths": 7, "updates": 2, "candidates": 5, "lstm": {"num_aggregate": 4}}, 3 * 8 + 5),
+        ("shared_random_search", {"paths": 3, "scored": 9}, 3 * 9),
+    ],
+)
+def test_a_search_knows_how_much_it_will_ask(name: str, settings: dict[str, Any], scores: int) -> None:
+    strategy = make(name, rounds=3, epochs=3, epochs_per_version=2, finalists=2, audited=4, **settings)
+    assert strategy.planned == 3 * 2 + scores + 2 + 4
+    asked, _ = run(strategy)
+    assert strategy.planned == len(asked) >= 3 * 2 + scores + 4
 
 
 def test_a_failed_training_ends_the_search() -> None:

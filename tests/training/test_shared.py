@@ -168,7 +168,7 @@ def test_scores_are_of_fixed_images_and_leave_everything(data):
         logits = trainer.net(data.normaliser(split.images), GRAPHS[2])
     assert scores[2].accuracy == (logits.argmax(1) == split.labels).sum().item() / 16
     assert scores[2].loss == pytest.approx(nn.functional.cross_entropy(logits, split.labels).item(), rel=1e-4)
-    assert len(trainer.evaluate(GRAPHS, batch=5, batches=2)) == 6
+    assert len(trainer.evaluate(GRAPHS, batch=5, images=10)) == 6
 
 
 def test_two_workers_with_their_gradients_averaged(data):

@@ -1,0 +1,28 @@
+"""What the loop needs of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from nao_ray.trial import Diagnostics, Proposal, Trial
+
+
+class Records(Protocol):
+    """What the loop writes of a pool; each call is durable when it returns, and may be repeated."""
+
+    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
+        """Proposals, in the order asked."""
+
+    def record_attempts(self, rows: Sequence[tuple[int, int, str | None, datetime]]) -> None:
+        """Attempts about to start: trial id, attempt, node if known, time."""
+
+    def record_finished(self, trials: Sequence[Trial]) -> object:
+        """Trials COMPLETED or FAILED, in the order of their `log_index`."""
+
+    def record_fits(self, rows: Sequence[Diagnostics]) -> None:
+        """Rows about the strategy's own state."""
+
+    def write_weights(self, version: str, weights: bytes) -> None:
+        """A version of shared weights; before the trial that trained it is recorded as finished."""
