@@ -1,0 +1,394 @@
+"""Jobs on a Ray cluster, through the HTTP address of its dashboard: hand in, follow, look up, stop.
+
+Jobs of one config and pool share a name (`packing.job_name`); each has an id of its own, the name and a number. The
+pool is the only state: whatever ends a job, the next one of the same name goes on. So nothing here is decided by the
+status that Ray gives a job, which stays RUNNING where a head was lost; the pool's lease refuses a second driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nao_ray.errors import ClusterError, RunError
+from nao_ray.service.packing import next_job_id
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+STOP_SECONDS = 30
+"""What a driver gets to write down what has ended, instead of Ray's 3 s."""
+
+_MARK = "nao_ray"  # in the metadata of our jobs
+_PATIENCE_SECONDS = 60.0  # with a job server that does not answer, or has no agent yet
+_POLL_SECONDS = 1.0
+_CODES = (0, 1, 2, 130)
+_ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray would prefer them to the address it is given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job as the cluster knows it."""
+
+    job_id: str
+    name: str
+    """Shared by all jobs of one config and pool."""
+    status: str
+    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED; DETACHED: only its detached search runs."""
+    exit_code: int | None
+    pool: str | None
+    is_detached: bool
+    """Handed in with ``--detach``."""
+    is_searching: bool
+    """Its detached search is there."""
+    started_at: datetime | None
+    ended_at: datetime | None
+    message: str
+    entrypoint: str
+    working_dir: str | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it runs."""
+        return self.status in ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+class Jobs:
+    """The jobs of one cluster."""
+
+    def __init__(
+        self,
+        client: Any,  # noqa: ANN401
+        address: str,
+        searching: Callable[[], frozenset[str]] = frozenset,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Made by `connect`; in tests with a stand-in for Ray's client.
+
+        Args:
+            client: a `ray.job_submission.JobSubmissionClient`.
+            address: of the cluster, for messages.
+            searching: names of the detached searches that are there.
+            sleep: pauses for some seconds.
+            clock: seconds.
+        """
+        self._client, self.address, self._searching = client, address, searching
+        self._sleep, self._clock = sleep, clock
+
+    # -- looking up ---------------------------------------------------------------------------------------
+
+    def all(self) -> list[JobView]:
+        """Our jobs, oldest first."""
+        searching = self._searching()
+        found = [
+            job for job in self._ask(self._client.list_jobs) if job.submission_id and _MARK in (job.metadata or {})
+        ]
+        found.sort(key=lambda job: (job.start_time or 0, len(job.submission_id), job.submission_id))
+        last = {_name(job): job.submission_id for job in found}
+        return [_view(job, _name(job) in searching and last[_name(job)] == job.submission_id) for job in found]
+
+    def find(self, job: str | None) -> JobView:
+        """A job by its id, or the last one of a name; None: the last one of all.
+
+        Raises:
+            ClusterError: there is none.
+        """
+        known = self.all()
+        found = [view for view in known if job in (None, view.job_id)] or [view for view in known if view.name == job]
+        if found:
+            return found[-1]
+        names = ", ".join(dict.fromkeys(view.name for view in known)) or "none"
+        raise ClusterError(f"{self.address} has no job {job or 'of nao-ray'}; known: {names}")
+
+    def _view_of(self, job_id: str) -> JobView:
+        return _view(self._ask(lambda: self._client.get_job_info(job_id)), is_searching=False)
+
+    # -- handing in ---------------------------------------------------------------------------------------
+
+    def submit(self, name: str, entrypoint: str, working_dir: str | Path, metadata: Mapping[str, str]) -> str:
+        """Hand in a job under the next id of its name, and return that.
+
+        Raises:
+            ClusterError: the cluster does not take it.
+        """
+        give_up = self._clock() + _PATIENCE_SECONDS
+        taken: set[str] = set()
+        while True:
+            taken |= {job.submission_id for job in self._ask(self._client.list_jobs) if job.submission_id}
+            job_id = next_job_id(name, taken)
+            try:
+                self._ask(partial(self._submit, job_id, entrypoint, working_dir, {_MARK: name, **metadata}))
+            except ClusterError as error:
+                if "already exists" in str(error):  # someone was quicker, or Ray remembers a deleted job
+                    taken.add(job_id)
+                elif "No available agent" not in str(error) or self._clock() > give_up:
+                    raise
+                self._sleep(_POLL_SECONDS)  # the agent of a new head starts after its job server
+            else:
+                return job_id
+
+    def _submit(self, job_id: str, entrypoint: str, working_dir: str | Path, metadata: Mapping[str, str]) -> None:
+        self._client.submit_job(
+            entrypoint=entrypoint,
+            submission_id=job_id,
+            runtime_env={
+                "working_dir": str(working_dir),
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
+            },
+            metadata=dict(metadata),
+        )
+
+    # -- following ----------------------------------------------------------------------------------------
+
+    def log(self, job_id: str) -> str:
+        """What a job has said so far."""
+        text: str = self._ask(lambda: self._client.get_job_logs(job_id))
+        return text
+
+    def follow(self, job_id: str, write: Callable[[str], object]) -> JobView:
+        """Write a job's log as it grows, until the job is over.
+
+        Raises:
+            ClusterError: the cluster knows the job no more.
+            RunError: the job server does not answer any more; the job may go on.
+        """
+        written = 0
+        answered = self._clock()
+
+        async def tail() -> None:
+            nonlocal written
+            position = 0  # a new connection tells the log from its beginning
+            async for text in self._client.tail_job_logs(job_id):
+                if (end := position + len(text)) > written:
+                    write(text[max(written - position, 0) :])
+                    written = end
+                position = end
+
+        while True:
+            try:
+                self._ask(lambda: asyncio.run(tail()))
+                view = self._view_of(job_id)
+                answered = self._clock()
+                if view.is_over:
+                    return view
+            except _UnreachableError as error:
+                if self._clock() - answered > _PATIENCE_SECONDS:
+                    raise RunError(f"{error}; the job may go on: nao-ray logs {job_id} --follow") from None
+            self._sleep(_POLL_SECONDS)
+
+    # -- stopping -----------------------------------------------------------------------------------------
+
+    def stop(self, job: str | None) -> JobView:
+        """End a job, its detached search too; the pool stays, resumable.
+
+        Raises:
+            ClusterError: there is no such job, or several run and none is named.
+            RunError: it does not end.
+        """
+        running = [view for view in self.all() if not view.is_over]
+        if job is None and len(running) != 1:
+            names = ", ".join(view.job_id for view in running)
+            raise ClusterError(
+                f"{len(running)} jobs run at {self.address}; name the one to stop: {names or 'none runs'}"
+            )
+        view = running[0] if job is None else self.find(job)
+        if view.is_searching:
+            self._end_search(view)
+        if view.status in ("PENDING", "RUNNING"):
+            self._ask(lambda: self._client.stop_job(view.job_id))
+        give_up = self._clock() + STOP_SECONDS + _PATIENCE_SECONDS
+        while not (now := self._view_of(view.job_id)).is_over:
+            if self._clock() > give_up:
+                raise RunError(f"{view.job_id} does not end; ray job stop, or the end of its cluster, remain")
+            self._sleep(_POLL_SECONDS)
+        return now
+
+    def _end_search(self, view: JobView) -> None:
+        """From within the cluster, by a small job: the actor cannot be reached through the dashboard."""
+        python = shlex.split(view.entrypoint)[0]
+        command = shlex.join([python, "-m", "nao_ray", "end-detached", view.name])
+        job_id = self.submit(f"stop-{view.name}", command, view.working_dir or ".", {})
+        said: list[str] = []
+        ended = self.follow(job_id, said.append)
+        if exit_code(ended) != 0 and view.name in self._searching():
+            raise RunError(f"cannot end the detached search {view.name}: {''.join(said).strip()[-300:]}")
+
+    def _ask(self, question: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Ask the cluster; its errors as ours.
+
+        Raises:
+            ClusterError: it cannot be reached, refuses the token or what it was asked.
+        """
+        import aiohttp
+        import requests
+        from ray.exceptions import AuthenticationError
+
+        try:
+            return question()
+        except AuthenticationError:
+            raise ClusterError(_token_advice(self.address)) from None
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status in (401, 403):
+                raise ClusterError(_token_advice(self.address)) from None
+            if error.status == 404:
+                raise ClusterError(f"{self.address} knows the job no more: its head was restarted") from None
+            raise _UnreachableError(f"{self.address} does not answer: {error.status} {error.message}") from None
+        except (aiohttp.ClientError, requests.RequestException, ConnectionError, TimeoutError) as error:
+            raise _UnreachableError(f"{self.address} does not answer ({type(error).__name__})") from None
+        except RuntimeError as error:
+            text = " ".join(str(error).split())
+            if "code 404" in text:
+                raise ClusterError(f"{self.address} knows the job no more: its head was restarted") from None
+            if "WebSocket" in text:
+                raise _UnreachableError(f"{self.address} does not answer: {text[:200]}") from None
+            raise ClusterError(f"{self.address} refuses: {_reason(text)}") from None
+
+
+class _UnreachableError(ClusterError):
+    """The job server does not answer, for now."""
+
+
+def connect(address: str | None = None) -> Jobs:
+    """The jobs of the cluster whose dashboard has this address; None: what Ray's variables say, or this machine's.
+
+    Ray's own variables give the token: `RAY_AUTH_MODE`, and `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or the file
+    ``~/.ray/auth_token``. Where one of the first two gives a token, the mode is `token` unless said otherwise.
+
+    Raises:
+        ClusterError: there is no job server, or it refuses the token.
+    """
+    where = _http(address or os.environ.get("RAY_API_SERVER_ADDRESS") or _from_ray_address() or DEFAULT_ADDRESS)
+    if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported, which reads it once
+    from ray.job_submission import JobSubmissionClient
+    from ray.util.state import list_actors
+
+    for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+    def searching() -> frozenset[str]:
+        wanted = [("class_name", "=", "SearchActor"), ("state", "!=", "DEAD")]
+        with _nothing_but(where):
+            return frozenset(actor.name for actor in list_actors(address=where, filters=wanted) if actor.name)
+
+    bare = Jobs(None, where)
+    with _nothing_but(where):
+        try:
+            client = bare._ask(lambda: JobSubmissionClient(where))
+        except _UnreachableError:
+            raise ClusterError(
+                f"no Ray job server at {where}: start Ray on that machine (ray start --head), open a tunnel to its "
+                "dashboard, or give another --address"
+            ) from None
+    return Jobs(client, where, searching)
+
+
+def exit_code(view: JobView) -> int:
+    """A finished job's exit code: 0, 1, 2 or 130, as the command line's."""
+    if view.status == "SUCCEEDED":
+        return 0
+    if view.status == "STOPPED":
+        return 130
+    return view.exit_code if view.exit_code in _CODES else 1
+
+
+def ending(view: JobView) -> str:
+    """A finished job in a few words."""
+    words = {"SUCCEEDED": "done", "STOPPED": "stopped; the same command goes on"}
+    if view.status in words:
+        return words[view.status]
+    if view.exit_code == 127:
+        return f"the cluster has no program {shlex.split(view.entrypoint)[0]}: give --python"
+    if view.exit_code is None:
+        return f"failed: {_reason(view.message)}; the same command goes on"
+    if view.exit_code < 0 or view.exit_code > 130:
+        number = -view.exit_code if view.exit_code < 0 else view.exit_code - 128
+        return f"killed by signal {number}; the same command goes on"
+    return f"ended with exit code {view.exit_code}"
+
+
+def _name(job: Any) -> str:  # noqa: ANN401
+    return str(job.metadata[_MARK])
+
+
+def _view(job: Any, is_searching: bool) -> JobView:  # noqa: ANN401
+    metadata = job.metadata or {}
+    status = str(getattr(job.status, "value", job.status))
+    over = status in ("SUCCEEDED", "FAILED", "STOPPED")
+    return JobView(
+        job_id=job.submission_id,
+        name=metadata.get(_MARK, job.submission_id),
+        status="DETACHED" if over and is_searching else status,
+        exit_code=job.driver_exit_code,
+        pool=metadata.get("pool"),
+        is_detached=metadata.get("detached") == "yes",
+        is_searching=is_searching,
+        started_at=_time(job.start_time),
+        ended_at=_time(job.end_time),
+        message=job.message or "",
+        entrypoint=job.entrypoint,
+        working_dir=(job.runtime_env or {}).get("working_dir"),
+    )
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if not milliseconds else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _reason(text: str) -> str:
+    """The last sentence of what may be a trace."""
+    lines = [line.strip() for line in re.split(r"\n|\\n", text) if line.strip()]
+    return lines[-1].rstrip(".")[:300] if lines else "no reason given"
+
+
+def _token_advice(address: str) -> str:
+    mode, given = os.environ.get("RAY_AUTH_MODE", ""), os.environ.get("RAY_AUTH_TOKEN")
+    source = "RAY_AUTH_TOKEN" if given else os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
+    if mode.lower() != "token":
+        return (
+            f"{address} asks for a token: set RAY_AUTH_MODE=token, and the cluster's token as RAY_AUTH_TOKEN, in the "
+            "file of RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token"
+        )
+    return f"{address} refuses the token of {source}: it is missing, or not the one the cluster was started with"
+
+
+def _http(address: str) -> str:
+    """The dashboard's address with its scheme; ``host:port`` is taken for one.
+
+    Raises:
+        ClusterError: it is the address of something else.
+    """
+    scheme = address.partition("://")[0] if "://" in address else "http"
+    if scheme not in ("http", "https"):
+        raise ClusterError(f"{address} is no address of a job server: give that of the dashboard, http://HOST:8265")
+    return (address if "://" in address else f"http://{address}").rstrip("/")
+
+
+def _from_ray_address() -> str | None:
+    """`RAY_ADDRESS` where it is the address of a dashboard; it may also name the port of the cluster itself."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    return address if address.startswith(("http://", "https://")) else None
+
+
+@contextmanager
+def _nothing_but(address: str) -> Iterator[None]:
+    """Ray's client goes to the address it is given, not to the one in its variables."""
+    before = {name: os.environ.pop(name, None) for name in _ADDRESS_VARIABLES}
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
