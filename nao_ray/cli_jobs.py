@@ -61,7 +61,7 @@ def submit(
     from nao_ray.cli import find_config
     from nao_ray.config import RunConfig
     from nao_ray.service import packing
-    from nao_ray.service.jobs import connect
+    from nao_ray.service.jobs import connect, describe
 
     path, overrides = find_config(config), tuple(settings or ())
     run_config = RunConfig.load(path, overrides)
@@ -74,7 +74,11 @@ def submit(
         archive = Path(folder) / "job.zip"
         size = packing.pack(archive, path, file, package=not installed)
         command = packing.entrypoint(python, file, url, overrides, detach=detach)
-        job_id = jobs.submit(name, command, archive, {"pool": url} | ({"detached": "yes"} if detach else {}))
+        try:
+            job_id = jobs.submit(name, command, archive, describe(name, url, detach=detach))
+        except KeyboardInterrupt:
+            typer.echo(f"nao-ray: interrupted; nao-ray status {name} tells whether the job was handed in", err=True)
+            raise typer.Exit(INTERRUPTED) from None
     what = file if installed else f"nao_ray {__version__} and {file}"
     typer.echo(f"job     {job_id} at {jobs.address}\npool    {url}\ncarries {what}, {max(1, round(size / 1000))} kB")
     if follow:

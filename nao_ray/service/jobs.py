@@ -8,13 +8,9 @@ status that Ray gives a job, which stays RUNNING where a head was lost; the pool
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from nao_ray.errors import ClusterError, RunError
+from nao_ray.service import job_server
+from nao_ray.service.job_server import UnknownJobError, UnreachableError, ask, reason
 from nao_ray.service.packing import next_job_id
 
-DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 STOP_SECONDS = 30
 """What a driver gets to write down what has ended, instead of Ray's 3 s."""
 
@@ -32,7 +29,6 @@ _MARK = "nao_ray"  # in the metadata of our jobs
 _PATIENCE_SECONDS = 60.0  # with a job server that does not answer, or has no agent yet
 _POLL_SECONDS = 1.0
 _CODES = (0, 1, 2, 130)
-_ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")  # Ray would prefer them to the address it is given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +85,7 @@ class Jobs:
 
     def all(self) -> list[JobView]:
         """Our jobs, oldest first."""
-        searching = self._searching()
+        searching = self._ask(self._searching)
         found = [
             job for job in self._ask(self._client.list_jobs) if job.submission_id and _MARK in (job.metadata or {})
         ]
@@ -116,7 +112,7 @@ class Jobs:
     # -- handing in ---------------------------------------------------------------------------------------
 
     def submit(self, name: str, entrypoint: str, working_dir: str | Path, metadata: Mapping[str, str]) -> str:
-        """Hand in a job under the next id of its name, and return that.
+        """Hand in a job under the next id of its name, and return that. `describe` makes the metadata of a search.
 
         Raises:
             ClusterError: the cluster does not take it.
@@ -127,7 +123,7 @@ class Jobs:
             taken |= {job.submission_id for job in self._ask(self._client.list_jobs) if job.submission_id}
             job_id = next_job_id(name, taken)
             try:
-                self._ask(partial(self._submit, job_id, entrypoint, working_dir, {_MARK: name, **metadata}))
+                self._ask(partial(self._submit, job_id, entrypoint, working_dir, metadata))
             except ClusterError as error:
                 if "already exists" in str(error):  # someone was quicker, or Ray remembers a deleted job
                     taken.add(job_id)
@@ -159,8 +155,7 @@ class Jobs:
         """Write a job's log as it grows, until the job is over.
 
         Raises:
-            ClusterError: the cluster knows the job no more.
-            RunError: the job server does not answer any more; the job may go on.
+            RunError: the job is lost, or the job server does not answer any more and the job may go on.
         """
         written = 0
         answered = self._clock()
@@ -181,9 +176,11 @@ class Jobs:
                 answered = self._clock()
                 if view.is_over:
                     return view
-            except _UnreachableError as error:
+            except UnreachableError as error:
                 if self._clock() - answered > _PATIENCE_SECONDS:
                     raise RunError(f"{error}; the job may go on: nao-ray logs {job_id} --follow") from None
+            except UnknownJobError as error:
+                raise RunError(f"{error}; the same command goes on") from None
             self._sleep(_POLL_SECONDS)
 
     # -- stopping -----------------------------------------------------------------------------------------
@@ -198,9 +195,8 @@ class Jobs:
         running = [view for view in self.all() if not view.is_over]
         if job is None and len(running) != 1:
             names = ", ".join(view.job_id for view in running)
-            raise ClusterError(
-                f"{len(running)} jobs run at {self.address}; name the one to stop: {names or 'none runs'}"
-            )
+            what = f"{len(running)} jobs run, name the one to stop: {names}" if running else "no job of nao-ray runs"
+            raise ClusterError(f"{self.address}: {what}")
         view = running[0] if job is None else self.find(job)
         if view.is_searching:
             self._end_search(view)
@@ -220,77 +216,25 @@ class Jobs:
         job_id = self.submit(f"stop-{view.name}", command, view.working_dir or ".", {})
         said: list[str] = []
         ended = self.follow(job_id, said.append)
-        if exit_code(ended) != 0 and view.name in self._searching():
+        if exit_code(ended) != 0 and view.name in self._ask(self._searching):
             raise RunError(f"cannot end the detached search {view.name}: {''.join(said).strip()[-300:]}")
 
     def _ask(self, question: Callable[[], Any]) -> Any:  # noqa: ANN401
-        """Ask the cluster; its errors as ours.
-
-        Raises:
-            ClusterError: it cannot be reached, refuses the token or what it was asked.
-        """
-        import aiohttp
-        import requests
-        from ray.exceptions import AuthenticationError
-
-        try:
-            return question()
-        except AuthenticationError:
-            raise ClusterError(_token_advice(self.address)) from None
-        except aiohttp.WSServerHandshakeError as error:
-            if error.status in (401, 403):
-                raise ClusterError(_token_advice(self.address)) from None
-            if error.status == 404:
-                raise ClusterError(f"{self.address} knows the job no more: its head was restarted") from None
-            raise _UnreachableError(f"{self.address} does not answer: {error.status} {error.message}") from None
-        except (aiohttp.ClientError, requests.RequestException, ConnectionError, TimeoutError) as error:
-            raise _UnreachableError(f"{self.address} does not answer ({type(error).__name__})") from None
-        except RuntimeError as error:
-            text = " ".join(str(error).split())
-            if "code 404" in text:
-                raise ClusterError(f"{self.address} knows the job no more: its head was restarted") from None
-            if "WebSocket" in text:
-                raise _UnreachableError(f"{self.address} does not answer: {text[:200]}") from None
-            raise ClusterError(f"{self.address} refuses: {_reason(text)}") from None
-
-
-class _UnreachableError(ClusterError):
-    """The job server does not answer, for now."""
+        return ask(question, self.address)
 
 
 def connect(address: str | None = None) -> Jobs:
     """The jobs of the cluster whose dashboard has this address; None: what Ray's variables say, or this machine's.
 
-    Ray's own variables give the token: `RAY_AUTH_MODE`, and `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or the file
-    ``~/.ray/auth_token``. Where one of the first two gives a token, the mode is `token` unless said otherwise.
-
     Raises:
         ClusterError: there is no job server, or it refuses the token.
     """
-    where = _http(address or os.environ.get("RAY_API_SERVER_ADDRESS") or _from_ray_address() or DEFAULT_ADDRESS)
-    if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported, which reads it once
-    from ray.job_submission import JobSubmissionClient
-    from ray.util.state import list_actors
+    return Jobs(*job_server.connect(address))
 
-    for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
-    def searching() -> frozenset[str]:
-        wanted = [("class_name", "=", "SearchActor"), ("state", "!=", "DEAD")]
-        with _nothing_but(where):
-            return frozenset(actor.name for actor in list_actors(address=where, filters=wanted) if actor.name)
-
-    bare = Jobs(None, where)
-    with _nothing_but(where):
-        try:
-            client = bare._ask(lambda: JobSubmissionClient(where))
-        except _UnreachableError:
-            raise ClusterError(
-                f"no Ray job server at {where}: start Ray on that machine (ray start --head), open a tunnel to its "
-                "dashboard, or give another --address"
-            ) from None
-    return Jobs(client, where, searching)
+def describe(name: str, pool_url: str, *, detach: bool) -> dict[str, str]:
+    """The metadata by which the job of a search is known again; a job without them is not listed."""
+    return {_MARK: name, "pool": pool_url} | ({"detached": "yes"} if detach else {})
 
 
 def exit_code(view: JobView) -> int:
@@ -307,10 +251,12 @@ def ending(view: JobView) -> str:
     words = {"SUCCEEDED": "done", "STOPPED": "stopped; the same command goes on"}
     if view.status in words:
         return words[view.status]
+    if view.exit_code == 130:
+        return words["STOPPED"]
     if view.exit_code == 127:
         return f"the cluster has no program {shlex.split(view.entrypoint)[0]}: give --python"
     if view.exit_code is None:
-        return f"failed: {_reason(view.message)}; the same command goes on"
+        return f"failed: {reason(view.message)}; the same command goes on"
     if view.exit_code < 0 or view.exit_code > 130:
         number = -view.exit_code if view.exit_code < 0 else view.exit_code - 128
         return f"killed by signal {number}; the same command goes on"
@@ -343,52 +289,3 @@ def _view(job: Any, is_searching: bool) -> JobView:  # noqa: ANN401
 
 def _time(milliseconds: int | None) -> datetime | None:
     return None if not milliseconds else datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _reason(text: str) -> str:
-    """The last sentence of what may be a trace."""
-    lines = [line.strip() for line in re.split(r"\n|\\n", text) if line.strip()]
-    return lines[-1].rstrip(".")[:300] if lines else "no reason given"
-
-
-def _token_advice(address: str) -> str:
-    mode, given = os.environ.get("RAY_AUTH_MODE", ""), os.environ.get("RAY_AUTH_TOKEN")
-    source = "RAY_AUTH_TOKEN" if given else os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token"
-    if mode.lower() != "token":
-        return (
-            f"{address} asks for a token: set RAY_AUTH_MODE=token, and the cluster's token as RAY_AUTH_TOKEN, in the "
-            "file of RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token"
-        )
-    return f"{address} refuses the token of {source}: it is missing, or not the one the cluster was started with"
-
-
-def _http(address: str) -> str:
-    """The dashboard's address with its scheme; ``host:port`` is taken for one.
-
-    Raises:
-        ClusterError: it is the address of something else.
-    """
-    scheme = address.partition("://")[0] if "://" in address else "http"
-    if scheme not in ("http", "https"):
-        raise ClusterError(f"{address} is no address of a job server: give that of the dashboard, http://HOST:8265")
-    return (address if "://" in address else f"http://{address}").rstrip("/")
-
-
-def _from_ray_address() -> str | None:
-    """`RAY_ADDRESS` where it is the address of a dashboard; it may also name the port of the cluster itself."""
-    address = os.environ.get("RAY_ADDRESS", "")
-    return address if address.startswith(("http://", "https://")) else None
-
-
-@contextmanager
-def _nothing_but(address: str) -> Iterator[None]:
-    """Ray's client goes to the address it is given, not to the one in its variables."""
-    before = {name: os.environ.pop(name, None) for name in _ADDRESS_VARIABLES}
-    os.environ["RAY_API_SERVER_ADDRESS"] = address
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
