@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 NAMESPACE = "nao_ray"
 
-_KEPT_SECONDS = 3600.0  # an end that no watcher has asked for is told this long
+_KEPT_SECONDS = 120.0  # the actor stays so long after the end, for its watcher to see it; the pool says the rest
 _START_SECONDS = 300.0  # until an actor must have answered
 _ANSWER_SECONDS = 30.0
 _END_SECONDS = 60.0  # for a search to end when it is told to

@@ -11,7 +11,7 @@ import asyncio
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -207,7 +207,7 @@ class Jobs:
             if self._clock() > give_up:
                 raise RunError(f"{view.job_id} does not end; ray job stop, or the end of its cluster, remain")
             self._sleep(_POLL_SECONDS)
-        return now
+        return now if view.is_over or now.status == "SUCCEEDED" else replace(now, status="STOPPED")
 
     def _end_search(self, view: JobView) -> None:
         """From within the cluster, by a small job: the actor cannot be reached through the dashboard."""

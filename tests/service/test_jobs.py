@@ -215,6 +215,8 @@ def test_stop_takes_the_only_one_that_runs():
     client = Client(job("a-1", "SUCCEEDED"), job("b-1", "RUNNING"))
     assert over(client).stop(None).status == "STOPPED"
     assert client.stopped == ["b-1"]
+    assert over(client).stop("a").status == "SUCCEEDED"
+    assert client.stopped == ["b-1"]
     with pytest.raises(ClusterError, match="no job of nao-ray runs"):
         over(client).stop(None)
     with pytest.raises(ClusterError, match="2 jobs run, name the one to stop: a-1, b-1"):
@@ -232,7 +234,8 @@ def test_stop_ends_a_detached_search_from_within_its_cluster():
             yield chunk
 
     client.tail_job_logs = ended
-    assert over(client, searching=lambda: frozenset(there)).stop("a").job_id == "a-1"
+    ended_view = over(client, searching=lambda: frozenset(there)).stop("a")
+    assert (ended_view.job_id, ended_view.status) == ("a-1", "STOPPED")
     (asked,) = client.submitted
     assert asked["entrypoint"] == "/opt/py -m nao_ray end-detached a"
     assert asked["runtime_env"]["working_dir"] == "gcs://x"
