@@ -86,6 +86,7 @@ def cluster():
         for process in started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+        head.wait(timeout=30)
         psutil.wait_procs(started, timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
 
