@@ -158,12 +158,13 @@ class Jobs:
             RunError: the job is lost, or the job server does not answer any more and the job may go on.
         """
         written = 0
-        answered = self._clock()
+        silent_since: float | None = None
 
         async def tail() -> None:
-            nonlocal written
+            nonlocal written, silent_since
             position = 0  # a new connection tells the log from its beginning
             async for text in self._client.tail_job_logs(job_id):
+                silent_since = None
                 if (end := position + len(text)) > written:
                     write(text[max(written - position, 0) :])
                     written = end
@@ -173,11 +174,12 @@ class Jobs:
             try:
                 self._ask(lambda: asyncio.run(tail()))
                 view = self._view_of(job_id)
-                answered = self._clock()
+                silent_since = None
                 if view.is_over:
                     return view
             except UnreachableError as error:
-                if self._clock() - answered > _PATIENCE_SECONDS:
+                silent_since = self._clock() if silent_since is None else silent_since
+                if self._clock() - silent_since > _PATIENCE_SECONDS:
                     raise RunError(f"{error}; the job may go on: nao-ray logs {job_id} --follow") from None
             except UnknownJobError as error:
                 raise RunError(f"{error}; the same command goes on") from None

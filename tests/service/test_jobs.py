@@ -80,6 +80,10 @@ def over(client, **more):
     return Jobs(client, ADDRESS, sleep=lambda s: now.__setitem__(0, now[0] + s), clock=lambda: now[0], **more)
 
 
+def _raise(error):
+    raise error
+
+
 # -- handing in ---------------------------------------------------------------------------------------------
 
 
@@ -145,9 +149,17 @@ def test_a_log_is_written_once_although_the_connection_breaks():
     assert "".join(said) == "one\ntwo\nthree\n"
 
 
+def test_patience_begins_when_the_server_falls_silent_however_long_the_log_was_followed():
+    client, now, said = Client(job("a-1", "RUNNING")), [0.0], []
+    client.errors = [None, requests.ConnectionError("gone"), requests.ConnectionError("still")]
+    jobs = Jobs(client, ADDRESS, sleep=lambda s: None, clock=lambda: now[0])
+    assert jobs.follow("a-1", lambda text: (said.append(text), now.__setitem__(0, now[0] + 3600))).status == "SUCCEEDED"
+    assert said == ["one\n", "two\n"]
+
+
 def test_a_server_that_stays_away_ends_the_following_not_the_job():
     client = Client(job("a-1", "RUNNING"))
-    client.errors = [requests.ConnectionError("gone")] * 1000
+    client.get_job_info = client.tail_job_logs = lambda _: _raise(requests.ConnectionError("gone"))
     with pytest.raises(RunError, match="the job may go on: nao-ray logs a-1"):
         over(client).follow("a-1", str)
 
