@@ -11,14 +11,17 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nao_ray import __version__, cli_describe, cli_pool, cli_table
+from nao_ray import __version__, cli_describe, cli_jobs, cli_pool, cli_table
+from nao_ray.cli_jobs import INTERRUPTED
 from nao_ray.errors import ConfigError, InputError, NaoRayError, RunError
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from nao_ray.config import RunConfig
+
 PRESETS = Path(__file__).parent / "presets"
 
 app = typer.Typer(
@@ -31,6 +34,7 @@ app = typer.Typer(
 cli_describe.register(app)
 cli_pool.register(app)
 cli_table.register(app)
+cli_jobs.register(app)
 
 Pool = Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")]
 Settings = Annotated[
@@ -67,16 +71,28 @@ def search(
     ] = None,
     settings: Settings = None,
     in_process: InProcess = False,
+    wait: Annotated[
+        float,
+        typer.Option(help="Wait this long for another driver of the pool to end or to fall silent.", metavar="SECONDS"),
+    ] = 0.0,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="On a cluster: the search outlives this driver, which only watches.")
+    ] = False,
 ) -> None:
     """Start a search; on a pool that exists already, go on with it."""
     from nao_ray.config import RunConfig
     from nao_ray.progress import Progress
     from nao_ray.service.run import run
 
+    if detach and in_process:
+        raise ConfigError("choose one of --detach and --in-process")
     run_config = RunConfig.load(find_config(config), tuple(settings or ()))
     url = pool or f"pools/{run_config.name}"
-    with _interruptible(url), Progress(run_config.name) as progress:
-        run(run_config, url, listener=progress, in_process=in_process)
+    if detach:
+        _watch(run_config, url, wait)
+    else:
+        with _interruptible(url), Progress(run_config.name) as progress:
+            run(run_config, url, listener=progress, in_process=in_process, wait=wait)
     _conclude(url)
 
 
@@ -118,6 +134,22 @@ def find_config(name: str) -> Path:
     if name in presets:
         return presets[name]
     raise ConfigError(f"no config file {name}, and no preset of that name; presets: {', '.join(presets)}")
+
+
+def _watch(config: RunConfig, pool: str, wait: float) -> None:
+    """Watch a detached search to its end."""
+    from nao_ray.progress import Progress
+    from nao_ray.service.detached import watch
+
+    try:
+        with Progress(config.name) as progress:
+            is_done = watch(config, pool, progress, wait=wait)
+    except KeyboardInterrupt:
+        typer.echo(f"nao-ray: no longer watching; the search of {pool} goes on in the cluster", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if not is_done:
+        typer.echo(f"nao-ray: stopped; nao-ray resume {pool} goes on", err=True)
+        raise typer.Exit(INTERRUPTED)
 
 
 class _interruptible:  # noqa: N801 - reads as a word of the language

@@ -209,10 +209,11 @@ def _print_frame(frame: pd.DataFrame, form: str, columns: tuple[str, ...] | None
     else:
         names = [str(name) for name in frame.columns] if columns is None else [n for n in columns if n in frame.columns]
         filled = [name for name in names if columns is None or not all(map(_missing, frame[name]))]
-        _print_table(filled or names, [[_text(value) for value in row] for row in frame[filled or names].to_numpy()])
+        print_table(filled or names, [[_text(value) for value in row] for row in frame[filled or names].to_numpy()])
 
 
-def _print_table(names: list[str], rows: list[list[str]]) -> None:
+def print_table(names: list[str], rows: list[list[str]]) -> None:
+    """Columns as wide as their widest cell."""
     widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
     for row in (names, ["-" * width for width in widths], *rows):
         typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -5,7 +5,8 @@
     |   |-- ConfigError       a configuration file, or a ``--set`` of one
     |   |-- GenotypeError     a genotype, its text or its tokens
     |   |-- DataError         a data folder or table
-    |   `-- PoolError         a pool that is not what the command expects
+    |   |-- PoolError         a pool that is not what the command expects
+    |   `-- ClusterError      an address, a token or a job that a cluster does not know
     `-- RunError              the run failed (exit code 1)
         |-- StuckSearchError  the strategy proposes nothing, and nothing is running
         |-- PoolWriteError    the pool could not be written: a full or read-only disk
@@ -37,6 +38,10 @@ class DataError(InputError):
 
 class PoolError(InputError):
     """A pool is missing, malformed, or belongs to another search."""
+
+
+class ClusterError(InputError):
+    """A cluster is not where it was said to be, refuses the token, or does not know the job."""
 
 
 class RunError(NaoRayError):

@@ -49,9 +49,15 @@ def config_of(manifest: Mapping[str, Any], where: str, overrides: tuple[str, ...
     return RunConfig.parse(text, overrides, where=f"{where}/run.yaml")
 
 
+REVISION = "REVISION"
+"""File of the package where it is the copy that a job carries: the commit it was taken from."""
+
+
 def source_revision() -> str | None:
-    """The commit this package is run from, with `-dirty` if files differ; None outside a checkout of it."""
+    """The commit this package is of, with `-dirty` if files differ; None outside a checkout, or a copy, of it."""
     folder = Path(__file__).parents[1]
+    if (folder / REVISION).is_file():
+        return (folder / REVISION).read_text(encoding="utf-8").strip() or None
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
     return _git(folder, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")

@@ -46,7 +46,15 @@ class RunSummary:
     """The best trials, best first, as `Pool.best`."""
 
 
-def run(config: RunConfig, pool_url: str, listener: Listener | None = None, *, in_process: bool = False) -> RunSummary:
+def run(
+    config: RunConfig,
+    pool_url: str,
+    listener: Listener | None = None,
+    *,
+    in_process: bool = False,
+    wait: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> RunSummary:
     """Search; on a pool that exists already, go on with it.
 
     Args:
@@ -55,11 +63,13 @@ def run(config: RunConfig, pool_url: str, listener: Listener | None = None, *, i
         listener: is given a snapshot whenever something has happened.
         in_process: evaluate and propose in this process, one trial at a time, without Ray; nothing then ends a
             trial that takes longer than ``workers.timeout_seconds``.
+        wait: seconds to wait for another driver of the pool to end or to fall silent.
+        stop: asked at every turn of the search; once true, it ends as if interrupted.
 
     Raises:
         InputError: the config, the data or the pool is not what it should be; nothing was started.
         RunError: the run failed; the pool is resumable.
-        KeyboardInterrupt: SIGINT or SIGTERM; the pool is resumable.
+        KeyboardInterrupt: SIGINT, SIGTERM or `stop`; the pool is resumable.
     """
     planned = config.make_strategy().planned  # what can be refused is refused before any work starts
     if planned is not None and config.budget.trials is not None and config.budget.trials < planned:
@@ -71,8 +81,8 @@ def run(config: RunConfig, pool_url: str, listener: Listener | None = None, *, i
         _check_same_search(pool, manifest["config"], data_hash)
     else:
         pool = Pool.create(pool_url, manifest)
-    with pool.acquire():
-        return _search(config, pool, listener or (lambda _: None), in_process)
+    with pool.acquire(wait=wait):
+        return _search(config, pool, listener or (lambda _: None), in_process, stop)
 
 
 def resume(
@@ -99,10 +109,12 @@ def _check_same_search(pool: Pool, config: dict[str, object], data_hash: str) ->
         )
 
 
-def _search(config: RunConfig, pool: Pool, listener: Listener, in_process: bool) -> RunSummary:
+def _search(
+    config: RunConfig, pool: Pool, listener: Listener, in_process: bool, stop: Callable[[], bool]
+) -> RunSummary:
     with ExitStack() as stack:
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
-        stop = stack.enter_context(_stop_on_signal(at_once=in_process))
+        signalled = stack.enter_context(stop_on_signal(at_once=in_process))
         hours = config.budget.hours
         loop = SearchLoop(
             pool,
@@ -114,7 +126,7 @@ def _search(config: RunConfig, pool: Pool, listener: Listener, in_process: bool)
                 kinds=frozenset({FailureKind.LOST, *map(FailureKind, config.workers.retry)}),
             ),
             listener=listener,
-            stop=stop,
+            stop=lambda: signalled() or stop(),
         )
         snapshot = loop.run(pool.log())
     return RunSummary(
@@ -147,7 +159,7 @@ def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, 
 
 
 @contextmanager
-def _stop_on_signal(at_once: bool) -> Iterator[Callable[[], bool]]:
+def stop_on_signal(at_once: bool = False) -> Iterator[Callable[[], bool]]:
     """SIGINT and SIGTERM end the search at its next turn (`at_once`: wherever it is); a second SIGINT at once.
 
     To be entered after ``ray.init``, which installs a handler of its own.
