@@ -6,10 +6,10 @@ CONFIG ?= digits
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test format lint type test-ray smoke bench check clean
+.PHONY: help install search test format lint type test-ray smoke bench cluster-up cluster-down check clean
 
 help:  ## list the chores
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # -- set-up: a stamp per list of packages, so nothing is installed twice ---------------------------------
 
@@ -41,6 +41,12 @@ smoke: $(VENV)/.installed  ## a whole search on made-up images, in seconds
 
 bench: $(VENV)/.installed  ## the measurements that the README quotes (long; on an idle machine)
 	$(BIN)/python jobs/bench.py
+
+cluster-up: $(VENV)/.installed  ## a Ray on this machine that stays up, for jobs
+	PATH="$(abspath $(BIN)):$$PATH" bash cluster/machine.sh up
+
+cluster-down:  ## end it
+	bash cluster/machine.sh down
 
 # -- development -------------------------------------------------------------------------------------------
 

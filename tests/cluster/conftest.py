@@ -43,7 +43,7 @@ class Site:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.ports + 1}"
 
-    def run(self, *words: str, home: str = ".", timeout: float = 120, **variables: str) -> subprocess.CompletedProcess:
+    def run(self, *words: str, home: str = ".", timeout: float = 300, **variables: str) -> subprocess.CompletedProcess:
         """A command with nothing but the site's environment, `home` being that of a host."""
         environment = {**self.environment, "HOME": str(self.home / home), **variables}
         return subprocess.run(
@@ -52,6 +52,14 @@ class Site:
 
     def script(self, name: str, *words: str, **variables: str) -> subprocess.CompletedProcess:
         return self.run("bash", str(ROOT / "cluster" / name), *words, **variables)
+
+    def up(self, name: str, **variables: str) -> subprocess.CompletedProcess:
+        """The script's `up`; once more if it fails, for Ray ends a node whose agents take 15 s to start."""
+        for _ in range(3):
+            done = self.script(name, "up", **variables)
+            if "Ray did not start" not in done.stderr:
+                break
+        return done
 
     def submit(self, *words: str, home: str = ".", **variables: str) -> subprocess.CompletedProcess:
         """`ray job submit`, in token mode unless a variable says otherwise."""
@@ -100,7 +108,6 @@ def site(tmp_path):
         "NUM_GPUS": "0",
         "WORKER_PORTS": f"{ports + 20}-{ports + 90}",
         "OMP_NUM_THREADS": "1",
-        "RAY_raylet_start_wait_time_s": "120",  # others may use this machine
         "RAY_worker_niceness": "0",  # Ray's own agents start as quickly as what else runs here
     }
     try:

@@ -47,7 +47,7 @@ def _listening(site) -> dict[int, set[str]]:
 
 
 def test_one_machine(site):
-    done = site.script("machine.sh", "up")
+    done = site.up("machine.sh")
     assert done.returncode == 0, done.stdout + done.stderr
     assert site.address in done.stdout
     token = site.home / ".ray" / "auth_token"
@@ -80,14 +80,14 @@ def test_fixed_hosts(site):
     (site.home / WORKER / ".ray").mkdir()
     other = site.home / WORKER / ".ray" / "auth_token"
     other.write_text("another cluster's")
-    refused = site.script("hosts.sh", "up", **variables)
+    refused = site.up("hosts.sh", **variables)
     assert refused.returncode == 1
     assert "another token" in refused.stderr
     assert f"not up: {WORKER}" in refused.stderr
     assert other.read_text() == "another cluster's"
 
     other.unlink()
-    done = site.script("hosts.sh", "up", **variables)
+    done = site.up("hosts.sh", **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "already" in done.stdout.splitlines()[0]
     assert done.stdout.splitlines()[-1].startswith(f"{WORKER}: Ray is up")
