@@ -79,7 +79,8 @@ ray_start() {
 }
 
 is_up() {
-    [[ -s $STATE_DIR/pid ]] && kill -0 "$(<"$STATE_DIR/pid")" 2>/dev/null
+    # by its words too, for after a restart of the machine the number may be another process's
+    [[ -s $STATE_DIR/pid ]] && ps -o args= -p "$(<"$STATE_DIR/pid")" | grep -q "ray start --block"
 }
 
 up() {

@@ -11,6 +11,7 @@
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
 #SBATCH --exclusive
+#SBATCH --cpus-per-task=32
 #SBATCH --gpus-per-node=4
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:TERM@180
@@ -28,7 +29,7 @@ set -euo pipefail
 machine=$SLURM_SUBMIT_DIR/cluster/machine.sh
 export PATH=$VENV/bin:$PATH RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
 export TEMP_DIR=${TEMP_DIR:-/tmp/ray-$SLURM_JOB_ID} GCS_PORT=${GCS_PORT:-6379}
-export STATE_DIR=$HOME/.ray/nao_ray-$SLURM_JOB_ID
+export NUM_CPUS=${NUM_CPUS:-$SLURM_CPUS_PER_TASK} STATE_DIR=$HOME/.ray/nao_ray-$SLURM_JOB_ID
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 # shellcheck disable=SC2317  # called by the trap
@@ -44,8 +45,8 @@ trap finish EXIT
 
 bash "$machine" up
 if ((SLURM_JOB_NUM_NODES > 1)); then
-    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks-per-node=1 --exclude="$head" \
-        bash "$machine" run "$head:$GCS_PORT" &
+    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_PER_TASK" \
+        --exclude="$head" bash "$machine" run "$head:$GCS_PORT" &
     nodes=$!
 fi
 
@@ -59,6 +60,6 @@ wait "$driver" || code=$?
 if [[ -n $asked ]]; then  # `wait` ended for the signal, the search has yet to
     code=0
     wait "$driver" || code=$?
-    ((code == 0)) || scontrol requeue "$SLURM_JOB_ID"
+    ((code != 130 && code != 143)) || scontrol requeue "$SLURM_JOB_ID"  # interrupted, not finished or failed
 fi
 exit "$code"

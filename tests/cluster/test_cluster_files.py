@@ -126,6 +126,24 @@ def test_machine_sh_refuses_another_ray(tmp_path):
     assert not (tmp_path / ".ray" / "auth_token").exists()
 
 
+def test_machine_sh_leaves_a_process_alone_that_has_the_number_of_its_own(tmp_path):
+    with subprocess.Popen(["sleep", "60"]) as other:
+        try:
+            (tmp_path / "pid").write_text(f"{other.pid}\n")
+            environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "STATE_DIR": str(tmp_path)}
+            done = subprocess.run(
+                ["bash", str(FOLDER / "machine.sh"), "down"],
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (done.returncode, done.stdout) == (0, "Ray is not up\n")
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
 # -- ray up -------------------------------------------------------------------------------------------------
 
 
