@@ -6,10 +6,10 @@ CONFIG ?= digits
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test format lint type test-ray smoke bench check clean
+.PHONY: help install search test format lint type test-ray smoke bench cluster-up cluster-down audit check clean
 
 help:  ## list the chores
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # -- set-up: a stamp per list of packages, so nothing is installed twice ---------------------------------
 
@@ -42,6 +42,12 @@ smoke: $(VENV)/.installed  ## a whole search on made-up images, in seconds
 bench: $(VENV)/.installed  ## the measurements that the README quotes (long; on an idle machine)
 	$(BIN)/python jobs/bench.py
 
+cluster-up: $(VENV)/.installed  ## a Ray on this machine that stays up, for jobs
+	PATH="$(abspath $(BIN)):$$PATH" bash cluster/machine.sh up
+
+cluster-down:  ## end it
+	bash cluster/machine.sh down
+
 # -- development -------------------------------------------------------------------------------------------
 
 test: $(VENV)/.installed-dev  ## all tests but the slow and the Ray ones
@@ -60,6 +66,12 @@ lint: $(VENV)/.installed-dev  ## ruff
 
 type: $(VENV)/.installed-dev  ## mypy, strict
 	$(BIN)/mypy
+
+# Not part of `check`: it asks PyPI's JSON API, which mirrors lack. --strict, for else a package that it cannot look up
+# counts as sound.
+audit: $(VENV)/.installed  ## known vulnerabilities of the pinned packages; needs the Internet
+	$(BIN)/python -m pip install --quiet pip-audit==2.10.1
+	$(BIN)/pip-audit --strict --no-deps --disable-pip -r requirements.txt
 
 check:  ## what CI runs: lint, type, test, test-ray, and how long each took
 	@set -e; for step in lint type test test-ray; do \

@@ -14,6 +14,7 @@ Unknown keys are refused by name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from nao_ray import registry
+from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.spaces.base import SearchSpace
@@ -99,6 +101,7 @@ class RunConfig(_Section):
     @model_validator(mode="after")
     def _check_components(self) -> Self:
         for kind, component in self._components().items():
+            _refuse_credentials(component.settings, kind)
             try:
                 registry.load(kind, component.name).Config(**component.settings)
             except ValidationError as error:
@@ -192,6 +195,18 @@ class RunConfig(_Section):
             full = registry.load(kind, component.name).Config(**component.settings).model_dump(mode="json")
             data[kind] = {"name": component.name, **full}
         return yaml.safe_dump(data, sort_keys=False)
+
+
+def _refuse_credentials(value: Any, key: str) -> None:  # noqa: ANN401
+    """Raise ConfigError where a setting, however deep, is an address with credentials: the pool would record them."""
+    if isinstance(value, str) and has_credentials(value):
+        raise ConfigError(f"{key}: the address {masked(value)} holds credentials: {REMEDY}")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_credentials(inner, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_credentials(inner, key)
 
 
 def _override(data: dict[str, Any], override: str) -> None:

@@ -27,6 +27,8 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.DOTALL | re.MULTIL
 CONSOLE = [
     line.removeprefix("$ ") for kind, block in BLOCKS if kind == "console" for line in block.splitlines() if line
 ]
+ON_A_CLUSTER = ("bash ", "HEAD=", "docker ", "kubectl ", "ray up ", "ray down ", "ray dashboard ", "sbatch ")
+"""Commands that need machines, of which the files are checked here and run by tests/cluster where that can be."""
 SHRUNKEN = shlex.split("--in-process --set budget.trials=2 --set evaluator.epochs=1 --set evaluator.channels=4")
 """What a search of the README gets here, so that it ends in seconds."""
 
@@ -44,7 +46,7 @@ def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
 def test_every_block_has_a_language_that_is_tested():
     assert {kind for kind, _ in BLOCKS} == {"console", "python", "yaml"}
     assert len(re.findall(r"^```", README, flags=re.MULTILINE)) == 2 * len(BLOCKS)
-    starts = ("make ", "nao-ray ", "ray start ", "ray job submit ")
+    starts = ("make ", "nao-ray ", "ray job submit ", *ON_A_CLUSTER)
     assert [command for command in CONSOLE if not command.startswith(starts)] == []
 
 
@@ -59,6 +61,13 @@ def test_make_help_lists_every_chore():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = re.search(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[1].split()
     assert sorted(line.split()[1] for line in done.stdout.splitlines()) == sorted(targets)
+
+
+@pytest.mark.parametrize("command", [command for start in ON_A_CLUSTER for command in _commands(start)])
+def test_files_of_cluster_commands_are_there(command):
+    files = [word for word in shlex.split(command) if word.startswith("cluster/")]
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    assert files or command.startswith("kubectl port-forward ")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import nao_ray
 
 ROOT = Path(nao_ray.__file__).parent
 FLOORS = [
-    {"errors", "rng"},
+    {"addresses", "errors", "rng"},
     {"spaces"},
     {"trial", "networks", "tasks"},
     {"pool", "_pool", "training"},

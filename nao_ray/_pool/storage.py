@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.errors import PoolError, PoolWriteError
 
 T = TypeVar("T")
@@ -37,9 +38,11 @@ def open_storage(url: str | Path) -> Storage:
     """The storage of a folder or URL; nothing is read or made.
 
     Raises:
-        PoolError: no such kind of URL, or its library is missing.
+        PoolError: no such kind of URL, its library is missing, or it holds credentials.
     """
     text = os.fspath(url)
+    if has_credentials(text):
+        raise PoolError(f"the address {masked(text)} holds credentials: {REMEDY}")
     if not text or "\0" in text:
         raise PoolError(f"{text!r} is no place for a pool; give a folder or a URL such as s3://bucket/name")
     if text.startswith("file://"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from nao_ray._pool.storage import Guard, Storage
 from nao_ray.errors import PoolError
@@ -11,6 +12,7 @@ FOLDER = "weights"
 KEPT_WEIGHTS = 3
 """The newest ones: what scores are made with, what a phase in progress goes on from, and one more."""
 _ORDER = f"{FOLDER}/versions.json"
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 def keep_weights(storage: Storage, version: str, weights: bytes, guard: Guard) -> None:
@@ -50,4 +52,6 @@ def versions(storage: Storage) -> list[str]:
 
 
 def _file(version: str) -> str:
+    if not _NAME.fullmatch(version):  # it comes from the pool's rows, and must not lead out of its folder
+        raise PoolError(f"{version!r} is no name of a version of weights")
     return f"{FOLDER}/{version}.safetensors"
