@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from nao_ray import __version__, cli_describe, cli_pool, cli_table
+from nao_ray import __version__, cli_describe, cli_pool, cli_table, cli_watch
 from nao_ray.errors import ConfigError, InputError, NaoRayError, RunError
 
 INTERRUPTED = 130
@@ -31,6 +31,7 @@ app = typer.Typer(
 cli_describe.register(app)
 cli_pool.register(app)
 cli_table.register(app)
+cli_watch.register(app)
 
 Pool = Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")]
 Settings = Annotated[
