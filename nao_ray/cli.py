@@ -83,7 +83,7 @@ def search(
 
 @app.command()
 def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False) -> None:
-    """Go on with the search of a pool; only budget and workers may be set anew."""
+    """Go on with the search of a pool; only budget, workers and loggers may be set anew."""
     from nao_ray.progress import Progress
     from nao_ray.service.run import resume as resume_run
 

@@ -8,6 +8,7 @@
     |   `-- PoolError         a pool that is not what the command expects
     `-- RunError              the run failed (exit code 1)
         |-- StuckSearchError  the strategy proposes nothing, and nothing is running
+        |-- LoggerError       a logger of the search cannot log
         |-- PoolWriteError    the pool could not be written: a full or read-only disk
         `-- FencedError       another driver has taken over the pool
 
@@ -45,6 +46,10 @@ class RunError(NaoRayError):
 
 class StuckSearchError(RunError):
     """The strategy proposes nothing although nothing is running and it is not done."""
+
+
+class LoggerError(RunError):
+    """A logger of the search cannot be reached or written."""
 
 
 class PoolWriteError(RunError):
