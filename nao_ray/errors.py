@@ -9,6 +9,7 @@
     |   `-- ClusterError      an address, a token or a job that a cluster does not know
     `-- RunError              the run failed (exit code 1)
         |-- StuckSearchError  the strategy proposes nothing, and nothing is running
+        |-- LoggerError       a logger of the search cannot log
         |-- PoolWriteError    the pool could not be written: a full or read-only disk
         `-- FencedError       another driver has taken over the pool
 
@@ -50,6 +51,10 @@ class RunError(NaoRayError):
 
 class StuckSearchError(RunError):
     """The strategy proposes nothing although nothing is running and it is not done."""
+
+
+class LoggerError(RunError):
+    """A logger of the search cannot be reached or written."""
 
 
 class PoolWriteError(RunError):

@@ -112,14 +112,7 @@ class Pool:
             PoolError: it is missing, is no pool, or of a newer nao_ray.
         """
         storage = open_storage(url)
-        where = storage.path(manifests.NAME)
-        try:
-            text = storage.read(manifests.NAME).decode()
-        except (FileNotFoundError, NotADirectoryError):
-            raise PoolError(f"there is no pool at {storage.url}: {where} is missing") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise PoolError(f"cannot read {where}: {' '.join(str(error).split())}") from None
-        pool = cls(storage, manifests.from_text(text, where))
+        pool = cls(storage, manifests.read_manifest(storage))
         pool._recover()
         return pool
 

@@ -128,10 +128,12 @@ def format_score(score: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """``45s``, ``1m20s``, ``3h05m``."""
+    """``45s``, ``1m20s``, ``3h05m``, ``5d03h``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    if whole < 48 * 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

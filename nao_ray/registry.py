@@ -15,11 +15,12 @@ _KINDS = {
     "task": ("nao_ray.tasks", "Task"),
     "evaluator": ("nao_ray.evaluators", "Evaluator"),
     "strategy": ("nao_ray.strategies", "Strategy"),
+    "logger": ("nao_ray.loggers", "Logger"),
 }
 
 
 def names(kind: str) -> list[str]:
-    """Names of the components of a kind (`space`, `task`, `evaluator`, `strategy`), sorted."""
+    """Names of the components of a kind (`space`, `task`, `evaluator`, `strategy`, `logger`), sorted."""
     package = importlib.import_module(_KINDS[kind][0])
     modules = (module.name for module in pkgutil.iter_modules(package.__path__))
     return sorted(name for name in modules if name != "base" and not name.startswith("_"))

@@ -15,7 +15,7 @@ FLOORS = [
     {"spaces"},
     {"trial", "networks", "tasks"},
     {"pool", "_pool", "training"},
-    {"evaluators", "controllers", "report"},
+    {"evaluators", "controllers", "report", "loggers"},
     {"strategies"},
     {"search"},
     {"registry"},
@@ -41,6 +41,8 @@ WITHOUT_TORCH = [
     "strategies.base",
     "evaluators.base",
     "tasks.base",
+    "loggers.tensorboard",
+    "loggers.mlflow",
     "config",
     "cli",
 ]

@@ -7,7 +7,7 @@ import pytest
 from nao_ray import registry
 from nao_ray.errors import ConfigError
 
-KINDS = ("space", "task", "evaluator", "strategy")
+KINDS = ("space", "task", "evaluator", "strategy", "logger")
 
 
 def test_what_the_first_release_has():

@@ -52,6 +52,22 @@ def from_text(text: str, where: str) -> dict[str, Any]:
     return dict(data)
 
 
+def read_manifest(storage: Storage) -> dict[str, Any]:
+    """The manifest of a pool.
+
+    Raises:
+        PoolError: there is no pool, it cannot be read, or it is of a newer nao_ray.
+    """
+    where = storage.path(NAME)
+    try:
+        text = storage.read(NAME).decode()
+    except (FileNotFoundError, NotADirectoryError):
+        raise PoolError(f"there is no pool at {storage.url}: {where} is missing") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PoolError(f"cannot read {where}: {' '.join(str(error).split())}") from None
+    return from_text(text, where)
+
+
 def component(manifest: Mapping[str, Any], kind: str) -> str | None:
     """Name of the `strategy` or `task` in the manifest's `config` (a mapping or YAML text), or at its top."""
     config = manifest.get("config", manifest)

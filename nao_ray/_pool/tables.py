@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
@@ -28,9 +29,9 @@ def to_bytes(data: pa.Table) -> memoryview:
     return memoryview(sink.getvalue())
 
 
-def dataset(storage: Storage, folder: str) -> ds.Dataset:
-    """The parts of `trials` or `events`, listed now; reading may raise FileNotFoundError (see `patient`)."""
-    paths = [storage.path(folder, name) for name in storage.parts(folder)]
+def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -> ds.Dataset:
+    """Parts of `trials` or `events`, by default all there are; reading may raise FileNotFoundError (see `patient`)."""
+    paths = [storage.path(folder, name) for name in (storage.parts(folder) if names is None else names)]
     if not paths:
         return ds.dataset(SCHEMAS[folder].empty_table())
     return ds.dataset(paths, schema=SCHEMAS[folder], format="parquet", filesystem=storage.filesystem)
@@ -48,10 +49,15 @@ def read(
     try:
         data = patient(lambda: dataset(storage, folder).to_table(columns=columns, filter=where))
     except (OSError, pa.ArrowException) as error:
-        damaged = find_damaged(storage, folder)
-        what = f"{storage.path(folder, damaged[0])} is damaged" if damaged else " ".join(str(error).split())
-        raise PoolError(f"cannot read pool {storage.url}: {what}; `pool check` lists what is wrong") from None
+        raise unreadable(storage, folder, error) from None
     return data.replace_schema_metadata(schema.metadata)
+
+
+def unreadable(storage: Storage, folder: str, error: Exception) -> PoolError:
+    """The error of a folder whose parts cannot be read: names the first that is damaged."""
+    damaged = find_damaged(storage, folder)
+    what = f"{storage.path(folder, damaged[0])} is damaged" if damaged else " ".join(str(error).split())
+    return PoolError(f"cannot read pool {storage.url}: {what}; `pool check` lists what is wrong")
 
 
 def damage(storage: Storage, folder: str, name: str) -> str | None:

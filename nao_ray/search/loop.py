@@ -24,6 +24,7 @@ from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Executor, Job
 from nao_ray.search.proposer import Answer, Proposer
 from nao_ray.search.records import Records
+from nao_ray.search.snapshot import Snapshot
 from nao_ray.trial import FailureKind, Standing, Trial, TrialState
 
 _log = logging.getLogger(__name__)
@@ -46,32 +47,6 @@ class Patience:
     """It goes on trying this long while running trials finish, then stops with the error."""
     pause: float = 5.0
     """Seconds between two tries."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """How the search stands."""
-
-    done: int
-    """Trials COMPLETED, over all drivers of the pool."""
-    failed: int
-    """Trials FAILED, likewise."""
-    running: int
-    asked: int
-    total: int | None
-    """Trials the strategy plans and the budget allows, or what a strategy that is done has asked; None: no limit."""
-    capacity: int
-    """Workers."""
-    proposing: bool
-    """The strategy is at work on further proposals."""
-    best_score: float | None
-    best_trial_id: int | None
-    seconds: float
-    """Wall time of this driver."""
-    eta_seconds: float | None
-    """Estimated seconds to the end; None where nothing can be said yet."""
-    write_error: str | None
-    """Why the pool cannot be written at the moment."""
 
 
 @dataclass(slots=True)
@@ -123,6 +98,7 @@ class SearchLoop:
         self._asking = 0  # proposals requested
         self._asked_since = 0.0  # when
         self._ask_seconds = 0.0  # how long the strategy takes to answer: the longest lately
+        self._fit_seconds: float | None = None  # of the last fit
         self._dry = False  # the strategy wants to be told more first
         self._strategy_done = False
         self._planned: int | None = None
@@ -254,6 +230,9 @@ class SearchLoop:
         asked_at = self._clock.now()
         if answer.proposals and not self._write(lambda: self._pool.record_asked(answer.proposals, asked_at)):
             return
+        for row in answer.diagnostics:
+            seconds = row.get("cpu_seconds")
+            self._fit_seconds = float(seconds) if isinstance(seconds, int | float) else self._fit_seconds
         self._queue.extend(_Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals)
         self._asked += len(answer.proposals)
         self._dry = len(answer.proposals) < self._asking
@@ -376,10 +355,14 @@ class SearchLoop:
             done=self._done,
             failed=self._failed,
             running=len(self._running),
+            queued=len(self._queue),
             asked=self._asked,
             total=total,
             capacity=self._executor.capacity,
             proposing=self._asking > 0,
+            ahead=self._ahead(),
+            ask_seconds=self._ask_seconds,
+            fit_seconds=self._fit_seconds,
             best_score=None if self._best is None else self._best.score,
             best_trial_id=None if self._best is None else self._best.trial_id,
             seconds=seconds,

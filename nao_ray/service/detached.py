@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ClusterError, ConfigError, InputError, NaoRayError, PoolError, RunError
-from nao_ray.search.loop import Snapshot
+from nao_ray.search.snapshot import Snapshot
 from nao_ray.service.cluster import ray_session
 from nao_ray.service.packing import job_name, shared_pool
 from nao_ray.service.run import Listener, run, stop_on_signal

@@ -19,7 +19,7 @@ from nao_ray.errors import PoolError
 _PACKAGES = ("torch", "ray", "numpy", "pandas", "pyarrow", "pydantic", "scikit-learn")
 """Packages whose version can change a result or a file."""
 
-FREE_ON_RESUME = frozenset({"budget", "workers"})
+FREE_ON_RESUME = frozenset({"budget", "workers", "loggers"})
 """Sections of the config that may differ when a search goes on."""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shlex
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import nao_ray
+from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.errors import ConfigError
 from nao_ray.service.manifest import REVISION, source_revision
 
@@ -20,9 +20,6 @@ UPLOAD_LIMIT = 100 * 2**20
 LEASE_WAIT_SECONDS = 60
 """How long a job waits for the pool: twice as long as a dead driver on another machine holds it."""
 
-_SECRET = re.compile(
-    r"://[^/\s@'\"]+:[^/\s@'\"]+@|[?&;][\w.-]*(?:secret|token|passw|signature|access_key)[\w.-]*=", re.IGNORECASE
-)
 _SINCE = (1980, 1, 1, 0, 0, 0)  # equal files make an equal archive, which the cluster then has already
 
 
@@ -38,23 +35,14 @@ def next_job_id(name: str, taken: Iterable[str]) -> str:
 
 
 def shared_pool(url: str) -> str:
-    """The address of a pool that does not depend on the folder one stands in."""
-    return url.rstrip("/") if "://" in url else os.path.abspath(url)
-
-
-def refuse_secrets(texts: Iterable[str]) -> None:
-    """Refuse credentials in what a job shows to everyone: its command, its metadata, its log, the manifest.
+    """The address of a pool that does not depend on the folder one stands in.
 
     Raises:
-        ConfigError: an address carries a user and password, or a key or token as a parameter.
+        ConfigError: it holds credentials, which everyone who sees the job could read.
     """
-    for text in texts:
-        if found := _SECRET.search(text):
-            kind = "a password" if found[0].startswith("://") else f"the parameter {found[0][1:-1]}"
-            raise ConfigError(
-                f"an address holds {kind}, which everyone who sees the job could read: take it out, and give "
-                "credentials on the machines of the cluster (a role, or their environment)"
-            )
+    if has_credentials(url):
+        raise ConfigError(f"the pool's address {masked(url)} holds credentials: {REMEDY}")
+    return url.rstrip("/") if "://" in url else os.path.abspath(url)
 
 
 def entrypoint(python: str, config: str, pool_url: str, settings: Sequence[str], *, detach: bool) -> str:

@@ -5,22 +5,25 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
 from nao_ray.evaluators.base import SharedEvaluator
+from nao_ray.loggers.base import Search
 from nao_ray.pool import Pool, refuse_changes
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Executor, SerialExecutor
-from nao_ray.search.loop import Retry, SearchLoop, Snapshot
+from nao_ray.search.loop import Retry, SearchLoop
 from nao_ray.search.proposer import LocalProposer, Proposer
+from nao_ray.search.snapshot import Snapshot
+from nao_ray.service.follower import Follower
 from nao_ray.service.manifest import FREE_ON_RESUME, config_of, make_manifest
 from nao_ray.trial import FailureKind
 
@@ -76,6 +79,7 @@ def run(
         _log.warning("budget.trials %d ends this search early: it plans %d", config.budget.trials, planned)
     data_hash = config.make_evaluator().data_hash()
     manifest = make_manifest(config, data_hash)
+    config.make_loggers(_search_of(config, manifest, pool_url))
     if Pool.exists(pool_url):
         pool = Pool.open(pool_url)
         _check_same_search(pool, manifest["config"], data_hash)
@@ -88,7 +92,7 @@ def run(
 def resume(
     pool_url: str, overrides: tuple[str, ...] = (), listener: Listener | None = None, *, in_process: bool = False
 ) -> RunSummary:
-    """Go on with the search of a pool; `overrides` may set ``budget`` and ``workers`` anew.
+    """Go on with the search of a pool; `overrides` may set ``budget``, ``workers`` and ``loggers`` anew.
 
     Raises:
         InputError: there is no such pool, or an override is refused; nothing was started.
@@ -113,7 +117,10 @@ def _search(
     config: RunConfig, pool: Pool, listener: Listener, in_process: bool, stop: Callable[[], bool]
 ) -> RunSummary:
     with ExitStack() as stack:
+        for logger in config.make_loggers(_search_of(config, pool.manifest, pool.url)):
+            stack.enter_context(closing(Follower(pool.url, logger)))
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
+        listeners = [listener] if in_process else [listener, _metrics(config, stack)]
         signalled = stack.enter_context(stop_on_signal(at_once=in_process))
         hours = config.budget.hours
         loop = SearchLoop(
@@ -125,13 +132,32 @@ def _search(
                 max_attempts=config.workers.max_attempts,
                 kinds=frozenset({FailureKind.LOST, *map(FailureKind, config.workers.retry)}),
             ),
-            listener=listener,
+            listener=_to_all(listeners),
             stop=lambda: signalled() or stop(),
         )
         snapshot = loop.run(pool.log())
     return RunSummary(
         pool_url=pool.url, done=snapshot.done, failed=snapshot.failed, seconds=snapshot.seconds, best=pool.best(10)
     )
+
+
+def _search_of(config: RunConfig, manifest: Mapping[str, Any], pool_url: str) -> Search:
+    search_id = f"{config.name} {manifest.get('created_at')} seed {config.seed}"
+    return Search(name=config.name, id=search_id, pool_url=pool_url, config=yaml.safe_load(config.to_yaml()))
+
+
+def _metrics(config: RunConfig, stack: ExitStack) -> Listener:
+    from nao_ray.service.metrics import RayMetrics
+
+    return stack.enter_context(closing(RayMetrics(config.name)))
+
+
+def _to_all(listeners: Sequence[Listener]) -> Listener:
+    def tell(snapshot: Snapshot) -> None:
+        for listener in listeners:
+            listener(snapshot)
+
+    return tell
 
 
 def _in_process(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:

@@ -327,7 +327,7 @@ def test_submit_says_what_it_does_and_leaves_with_the_exit_code(call, tmp_path):
     [
         (["submit", "nonsense"], "presets: .*digits"),
         (["submit", "smoke", "--set", "budget.trails=3"], "unknown key budget.trails"),
-        (["submit", "smoke", "--pool", "s3://KEY:SECRET@bucket/x"], "an address holds a password"),
+        (["submit", "smoke", "--pool", "s3://KEY:SECRET@bucket/x"], "holds credentials"),
         (["submit"], "CONFIG"),
         (["search", "smoke", "--detach"], "--detach needs a cluster that stays"),
         (["search", "smoke", "--detach", "--in-process"], "choose one of --detach and --in-process"),

@@ -1,0 +1,340 @@
+"""How a search stands, from its pool alone: nothing is written, no lease is taken, nothing is read twice.
+
+Everything is a fold over the parts in the order they appear. What is kept of a finished trial is one bit, its score,
+and its times while it is one of the last `_RECENT`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from numpy.typing import NDArray
+
+from nao_ray._pool import manifest as manifests
+from nao_ray._pool.lease import Holder, is_dead, read_holder
+from nao_ray._pool.ledger import scores
+from nao_ray._pool.pace import Pace, Spans
+from nao_ray._pool.storage import open_storage
+from nao_ray._pool.tail import Tail
+from nao_ray.errors import PoolError
+from nao_ray.trial import TrialState
+
+_TRIALS = (
+    "trial_id", "state", "failure_kind", "failure_message", "valid_accuracy", "valid_perplexity", "weights_version",
+    "phase", "genotype", "num_params", "round", "node", "wall_seconds", "started_at", "finished_at",
+)  # fmt: skip
+_EVENTS = ("kind", "trial_id", "at", "phase")
+
+_LAST = 8
+"""Finished trials that are shown."""
+_TREND = 40
+"""Points of the trend."""
+_START_TOLERANCE = 2.0
+"""Seconds by which the system's note of when a process started may be late."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A finished trial, as it is shown."""
+
+    trial_id: int
+    state: str
+    score: float | None
+    """Accuracy, or minus the perplexity; None for one that failed or only trained shared weights."""
+    genotype: str
+    round: int | None
+    num_params: int | None
+    weights_version: str | None
+    """The shared weights that the score was taken with."""
+    wall_seconds: float | None
+    node: str | None
+    failure_kind: str | None
+    failure_message: str | None
+    finished_at: float | None
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """Who holds the lease."""
+
+    state: Literal["alive", "stale", "none"]
+    """`stale`: it neither gave the pool back nor says that it is alive; `none`: nobody holds it."""
+    host: str | None = None
+    pid: int | None = None
+    epoch: int = 0
+    silent_seconds: float | None = None
+    """Since its last heartbeat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A search at a moment."""
+
+    pool: str
+    name: str | None
+    strategy: str | None
+    space: str | None
+    task: str | None
+    budget_trials: int | None
+    """As the search was started; a resumed one may have another."""
+    completed: int
+    failed: int
+    running: int
+    waiting: int
+    """Asked and not at work: in the queue, or left by a driver that is gone."""
+    failures: dict[str, int]
+    """Failed trials by kind."""
+    best: Finished | None
+    """As `Pool.best` ranks them: scores of networks with weights of their own before those with shared ones."""
+    last: tuple[Finished, ...]
+    """The last ones to finish, newest first."""
+    trend: tuple[float, ...]
+    """Mean score of each of up to 40 equal stretches of the log, in order."""
+    trials_per_hour: float | None
+    """Lately; see `nao_ray._pool.pace`."""
+    busy_share: float | None
+    """Estimated share of the workers' time that went into trials lately, in [0, 1]."""
+    workers: int | None
+    """As configured, or as many as were seen at work at once."""
+    eta_seconds: float | None
+    """To the end of the budget at the present rate; None without a driver or a rate."""
+    driver: Driver
+
+    @property
+    def finished(self) -> int:
+        """Completed or failed."""
+        return self.completed + self.failed
+
+
+class Watch:
+    """Looks at a pool again and again."""
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+        """Reads the manifest.
+
+        Args:
+            url: folder or URL of the pool.
+            clock: seconds since 1970.
+
+        Raises:
+            PoolError: there is no pool, or it is of a newer nao_ray.
+        """
+        self._storage, self._clock = open_storage(url), clock
+        self._manifest = manifests.read_manifest(self._storage)
+        self._config = _config(self._manifest)
+        self._trials = Tail(self._storage, "trials", _TRIALS)
+        self._events = Tail(self._storage, "events", _EVENTS)
+        self._asked, self._finished = _Ids(), _Ids()
+        self._open: dict[int, tuple[float | None, bool]] = {}  # unfinished: last attempt's start, trains shared weights
+        self._states: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._scores: NDArray[np.float64] = np.empty(0)
+        self._spans = Spans()
+        self._best: Finished | None = None
+        self._last: tuple[Finished, ...] = ()
+        self._beat: tuple[str, float] | None = None
+        self._heard: float | None = None  # when a heartbeat was seen to change
+
+    def look(self) -> View:
+        """How the search stands now.
+
+        Raises:
+            PoolError: the pool is gone, or a part is damaged.
+        """
+        # events first: what finishes between the two reads is then seen as finished, not as missing
+        events = self._events.read()
+        self._fold_trials(self._trials.read())
+        self._fold_events(events)
+        try:
+            driver, holder = self._driver()
+        except OSError as error:
+            raise PoolError(f"cannot read pool {self._storage.url}: {' '.join(str(error).split())}") from None
+        return self._view(driver, holder)
+
+    # -- folding ------------------------------------------------------------------------------------------
+
+    def _fold_trials(self, data: pa.Table) -> None:
+        ids = data["trial_id"].to_numpy()
+        data = data.filter(pa.array(self._finished.add(ids)))
+        self._asked.add(ids)  # a pool made of a table has no events
+        if not data.num_rows:
+            return
+        self._states.update(_counts(data["state"]))
+        self._failures.update(_counts(data["failure_kind"]))
+        scored = pc.and_(pc.equal(data["state"], TrialState.COMPLETED.value), pc.is_null(data["phase"]))
+        data = data.append_column("score", pc.if_else(scored, pa.array(scores(data), pa.float64()), None))
+        values = pc.fill_null(data["score"], np.nan).to_numpy()
+        self._scores = np.concatenate([self._scores, values[np.isfinite(values)]])
+        self._spans.add(_seconds(data["started_at"]), _seconds(data["finished_at"]), _given(data["phase"]))
+        self._fold_best(data, values)
+        newest = data.slice(max(0, data.num_rows - _LAST)).to_pylist()[::-1]
+        self._last = (*map(_finished, newest), *self._last)[:_LAST]
+
+    def _fold_best(self, data: pa.Table, values: NDArray[np.float64]) -> None:
+        shared = _given(data["weights_version"])
+        order = np.lexsort((data["trial_id"].to_numpy(), -values, shared))
+        order = order[np.isfinite(values[order])]
+        if len(order):
+            found = _finished(data.slice(int(order[0]), 1).to_pylist()[0])
+            self._best = found if self._best is None else min(self._best, found, key=_rank)
+
+    def _fold_events(self, data: pa.Table) -> None:
+        ids = data["trial_id"].to_numpy()
+        self._asked.add(ids[pc.equal(data["kind"], "asked").to_numpy()])
+        for row in data.filter(pa.array(~self._finished.have(ids))).to_pylist():
+            began, phase = self._open.get(row["trial_id"], (None, False))
+            if row["kind"] == "asked":
+                phase = row["phase"] is not None
+            else:
+                began = row["at"].timestamp()
+            self._open[row["trial_id"]] = (began, phase)
+        finished = self._finished.have(np.fromiter(self._open, np.int64, len(self._open))).tolist()
+        self._open = {key: self._open[key] for key, over in zip(list(self._open), finished, strict=True) if not over}
+
+    # -- the view -----------------------------------------------------------------------------------------
+
+    def _driver(self) -> tuple[Driver, Holder | None]:
+        holder = read_holder(self._storage)
+        if holder is None:
+            return Driver(state="none"), None
+        if self._beat is not None and self._beat != (holder.token, holder.beat):
+            self._heard = time.monotonic()
+        self._beat = (holder.token, holder.beat)
+        silent = max(0.0, self._clock() - holder.beat)
+        if self._heard is not None:  # its clock may not be ours: what was seen to change counts
+            silent = min(silent, time.monotonic() - self._heard)
+        state: Literal["alive", "stale", "none"] = "alive"
+        if holder.released:
+            state = "none"
+        elif is_dead(holder) or silent >= holder.expiry:
+            state = "stale"
+        driver = Driver(state=state, host=holder.host, pid=holder.pid, epoch=holder.epoch, silent_seconds=silent)
+        return driver, holder
+
+    def _view(self, driver: Driver, holder: Holder | None) -> View:
+        now = self._clock()
+        running: list[tuple[float, bool]] = []
+        if driver.state == "alive" and holder is not None:
+            since = holder.started - _START_TOLERANCE
+            running = [(began, phase) for began, phase in self._open.values() if began is not None and began >= since]
+        pace = self._spans.pace(now if driver.state == "alive" else None, running, self._workers())
+        completed, failed = self._states[TrialState.COMPLETED.value], self._states[TrialState.FAILED.value]
+        return View(
+            pool=self._storage.url,
+            name=_text(self._config.get("name")),
+            strategy=manifests.component(self._manifest, "strategy"),
+            space=manifests.component(self._manifest, "space"),
+            task=manifests.component(self._manifest, "task"),
+            budget_trials=self._budget(),
+            completed=completed,
+            failed=failed,
+            running=len(running),
+            waiting=self._asked.count - completed - failed - len(running),
+            failures=dict(self._failures.most_common()),
+            best=self._best,
+            last=self._last,
+            trend=_trend(self._scores),
+            trials_per_hour=pace.per_hour,
+            busy_share=pace.busy_share,
+            workers=pace.workers,
+            eta_seconds=self._eta(pace, completed + failed) if driver.state == "alive" else None,
+            driver=driver,
+        )
+
+    def _budget(self) -> int | None:
+        budget = self._config.get("budget")
+        trials = budget.get("trials") if isinstance(budget, Mapping) else None
+        # a resumed search may have more, of which its pool says nothing
+        return trials if isinstance(trials, int) and self._asked.count <= trials else None
+
+    def _workers(self) -> int | None:
+        workers = self._config.get("workers")
+        count = workers.get("count") if isinstance(workers, Mapping) else None
+        return count if isinstance(count, int) else None
+
+    def _eta(self, pace: Pace, finished: int) -> float | None:
+        budget = self._budget()
+        return None if budget is None or not pace.per_hour else max(0, budget - finished) * 3600 / pace.per_hour
+
+
+class _Ids:
+    """A set of trial ids that takes and answers whole columns."""
+
+    def __init__(self) -> None:
+        self._has: NDArray[np.bool_] = np.zeros(1024, dtype=np.bool_)
+        self.count = 0
+
+    def add(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Add a column; returns which rows are the first of their id."""
+        new = ~self.have(ids)
+        first = np.zeros(len(ids), dtype=np.bool_)
+        first[np.unique(ids, return_index=True)[1]] = True
+        new &= first
+        self._has[ids[new]] = True
+        self.count += int(new.sum())
+        return new
+
+    def have(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of a column are in the set."""
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < 2**31:
+            raise PoolError(f"trial ids {ids.min()} to {ids.max()} are not in [0, 2**31): no pool of a search")
+        top = int(ids.max(initial=0)) + 1
+        if top > len(self._has):
+            self._has = np.concatenate([self._has, np.zeros(max(top, len(self._has)), dtype=np.bool_)])
+        found: NDArray[np.bool_] = self._has[ids]
+        return found
+
+
+def _finished(row: Mapping[str, Any]) -> Finished:
+    moment = row["finished_at"]
+    facts = {name: row[name] for name in Finished.__dataclass_fields__ if name != "finished_at"}
+    return Finished(**facts, finished_at=None if moment is None else moment.timestamp())
+
+
+def _rank(trial: Finished) -> tuple[bool, float, int]:
+    assert trial.score is not None
+    return trial.weights_version is not None, -trial.score, trial.trial_id
+
+
+def _config(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    config = manifest.get("config", {})
+    try:
+        config = yaml.safe_load(config) if isinstance(config, str) else config
+    except yaml.YAMLError:
+        return {}
+    return config if isinstance(config, Mapping) else {}
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _counts(column: Any) -> dict[str, int]:  # noqa: ANN401 - a column of pyarrow
+    return {str(item["values"]): item["counts"] for item in pc.value_counts(column.drop_null()).to_pylist()}
+
+
+def _given(column: Any) -> NDArray[np.bool_]:  # noqa: ANN401
+    found: NDArray[np.bool_] = pc.is_valid(column).to_numpy()
+    return found
+
+
+def _seconds(column: Any) -> NDArray[np.float64]:  # noqa: ANN401
+    """A column of times as seconds since 1970, NaN where there is none."""
+    found: NDArray[np.float64] = pc.fill_null(
+        pc.divide(pc.cast(pc.cast(column, pa.int64()), pa.float64()), 1e6), np.nan
+    ).to_numpy()
+    return found
+
+
+def _trend(values: NDArray[np.float64]) -> tuple[float, ...]:
+    stretches = np.array_split(values, min(_TREND, len(values))) if len(values) else []
+    return tuple(float(stretch.mean()) for stretch in stretches)

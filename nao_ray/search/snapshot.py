@@ -1,0 +1,39 @@
+"""What a search says of itself at every turn: to a progress line, to metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """How the search stands."""
+
+    done: int
+    """Trials COMPLETED, over all drivers of the pool."""
+    failed: int
+    """Trials FAILED, likewise."""
+    running: int
+    queued: int
+    """Asked, and waiting for a worker."""
+    asked: int
+    total: int | None
+    """Trials the strategy plans and the budget allows, or what a strategy that is done has asked; None: no limit."""
+    capacity: int
+    """Workers."""
+    proposing: bool
+    """The strategy is at work on further proposals."""
+    ahead: int
+    """Proposals that are asked for before a worker wants them, for the time the strategy takes to answer."""
+    ask_seconds: float
+    """How long the strategy takes to answer: the longest lately."""
+    fit_seconds: float | None
+    """CPU seconds of the controller's last fit; None where nothing has been fitted by this driver."""
+    best_score: float | None
+    best_trial_id: int | None
+    seconds: float
+    """Wall time of this driver."""
+    eta_seconds: float | None
+    """Estimated seconds to the end; None where nothing can be said yet."""
+    write_error: str | None
+    """Why the pool cannot be written at the moment."""

@@ -1,0 +1,102 @@
+"""Loggers follow the pool, beside the search: a slow or dead one holds up nobody, and what it missed comes later."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from nao_ray._pool.fits import read_fits
+from nao_ray._pool.storage import open_storage
+from nao_ray._pool.tail import Tail
+from nao_ray.errors import LoggerError, PoolError
+from nao_ray.loggers.base import COLUMNS, Logger, Row
+from nao_ray.trial import TrialState
+
+_log = logging.getLogger(__name__)
+
+_EVERY = 2.0  # seconds
+_PAUSE = 60.0  # seconds after a failure
+_LAST_WORDS = 30.0  # seconds for what is left at the end
+_BATCH = 500
+_TRIALS = ("trial_id", "log_index", "genotype", "state", "phase", "finished_at", *COLUMNS)
+
+
+class Follower:
+    """Tells a logger what the pool has and the log has not, in a thread of its own."""
+
+    def __init__(self, pool_url: str, logger: Logger[Any]) -> None:
+        """Opens the logger.
+
+        Raises:
+            LoggerError: it cannot be reached or written.
+        """
+        self._storage, self._logger = open_storage(pool_url), logger
+        self._restart()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name=f"nao-ray-{logger.package}", daemon=True)
+        self._thread.start()
+
+    def _restart(self) -> None:
+        """From what the log has; the pool is read from its beginning, for the best so far."""
+        self._position = self._logger.open()
+        self._next_index, self._next_round = self._position.log_index + 1, self._position.round + 1
+        self._tail = Tail(self._storage, "trials", _TRIALS)
+        self._best = -math.inf
+
+    def _keep(self) -> None:
+        failed_at: float | None = None
+        while True:
+            over = self._stop.wait(_EVERY)
+            if failed_at is not None and not over and time.monotonic() - failed_at < _PAUSE:
+                continue
+            try:
+                if failed_at is not None:
+                    self._restart()
+                self._step()
+                failed_at = None
+                if over:
+                    self._logger.close()
+            except (LoggerError, PoolError) as error:
+                if failed_at is None:
+                    _log.warning("%s; the search goes on, what is missing will be logged later", error)
+                failed_at = time.monotonic()
+            if over:
+                return
+
+    def _step(self) -> None:
+        rows = [row for row in self._new_rows() if row["log_index"] >= self._next_index]
+        for first in range(0, len(rows), _BATCH):
+            batch = rows[first : first + _BATCH]
+            self._logger.log_trials(batch)
+            self._next_index = batch[-1]["log_index"] + 1
+        fits = [row for row in read_fits(self._storage).to_pylist() if row["round"] >= self._next_round]
+        if fits:
+            self._logger.log_fits(fits)
+            self._next_round = fits[-1]["round"] + 1
+
+    def _new_rows(self) -> Iterator[Row]:
+        last = -1
+        for row in self._tail.read().sort_by("log_index").to_pylist():
+            if row["log_index"] == last:
+                continue
+            last = row["log_index"]
+            score = None
+            if row["state"] == TrialState.COMPLETED and row["phase"] is None:
+                minus = row["valid_perplexity"]
+                score = (
+                    row["valid_accuracy"] if row["valid_accuracy"] is not None else None if minus is None else -minus
+                )
+                self._best = max(self._best, -math.inf if score is None else score)
+            best = self._best if math.isfinite(self._best) else None
+            yield row | {"score": score, "best_score": best, "failed": int(row["state"] == TrialState.FAILED)}
+
+    def close(self) -> None:
+        """Log what is left, for up to half a minute."""
+        self._stop.set()
+        self._thread.join(timeout=_LAST_WORDS)
+        if self._thread.is_alive():
+            _log.warning("%s is slow: what is missing will be logged on resume", self._logger.package)

@@ -1,0 +1,247 @@
+"""What a watcher sees, what it reads, and that it writes nothing."""
+
+import shutil
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _made_up_trials import MANIFEST, START, die, edit_holder, make_proposal, make_trial, record
+
+from nao_ray._pool import storage as storages
+from nao_ray._pool import tail
+from nao_ray._pool.pace import Spans
+from nao_ray._pool.storage import open_storage
+from nao_ray._pool.watch import Watch
+from nao_ray.errors import PoolError
+from nao_ray.pool import Pool
+from nao_ray.trial import FailureKind
+
+
+def files(folder):
+    return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in Path(folder).rglob("*")}
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(storages, "_READ_TRIES", 2)
+
+
+@pytest.fixture
+def parts_read(monkeypatch):
+    """Names of the parts that are opened."""
+    seen = []
+    real = tail.dataset
+
+    def spy(storage, folder, names=None):
+        seen.extend(f"{folder}/{name}" for name in names)
+        return real(storage, folder, names)
+
+    monkeypatch.setattr(tail, "dataset", spy)
+    return seen
+
+
+@pytest.mark.usefixtures("lease")
+def test_a_view_agrees_with_the_pool(pool, folder):
+    record(pool, 0, 23)
+    pool.record_asked([make_proposal(23), make_proposal(24)], START)
+    pool.record_attempts([(23, 1, "node-1", datetime.now(UTC))])
+    view = Watch(pool.url).look()
+    counts = pool.counts()
+    assert (view.completed, view.failed, view.finished) == (counts.completed, counts.failed, counts.finished)
+    assert (view.running, view.waiting) == (1, 1)
+    assert view.failures == {"error": counts.failed}
+    assert view.best.trial_id == pool.best(1)["trial_id"].iloc[0]
+    assert view.best.score == counts.best_score
+    assert [trial.trial_id for trial in view.last] == list(range(22, 14, -1))
+    assert view.last[-1].finished_at == (START + timedelta(seconds=16)).timestamp()
+    assert (view.name, view.strategy, view.space, view.task) == ("t", "nao", None, "digits")
+    scores = pool.trials()["valid_accuracy"].dropna()
+    assert view.trend == pytest.approx(scores.tolist())
+
+
+@pytest.mark.usefixtures("lease")
+def test_only_new_parts_are_read(pool, parts_read):
+    record(pool, 0, 10)
+    watch = Watch(pool.url)
+    watch.look()
+    assert len(parts_read) == len(set(parts_read)) == 31  # the empty one among them
+    parts_read.clear()
+    watch.look()
+    assert parts_read == []
+    record(pool, 10, 1)
+    assert watch.look().finished == 11
+    assert len(parts_read) == 3
+
+
+@pytest.mark.usefixtures("lease")
+def test_a_compaction_counts_nothing_twice(pool):
+    record(pool, 0, 10)
+    watch = Watch(pool.url)
+    before = watch.look()
+    pool.compact()
+    record(pool, 10, 2)
+    after = watch.look()
+    assert (before.finished, after.finished) == (10, 12)
+    assert after.failed == pool.counts().failed
+    assert len(after.trend) == after.completed
+    assert after == replace(Watch(pool.url).look(), driver=after.driver)
+
+
+@pytest.mark.usefixtures("lease")
+def test_retries_shared_scores_and_training_are_told_apart(pool):
+    shared = make_trial(0, accuracy=0.99)
+    fidelity = replace(shared.proposal.fidelity, weights_version="v1")
+    shared = replace(shared, proposal=replace(shared.proposal, fidelity=fidelity))
+    lost = replace(make_trial(2, accuracy=0.5), state=make_trial(4).state, measurement=None)
+    lost = replace(lost, failure_kind=FailureKind.LOST, failure_message="node gone")
+    pool.record_finished([shared, make_trial(1, accuracy=0.6), lost])
+    view = Watch(pool.url).look()
+    assert (view.best.trial_id, view.best.weights_version) == (1, None)
+    assert view.failures == {"lost": 1}
+    assert [trial.score for trial in view.last] == [None, 0.6, 0.99]
+
+
+def test_nothing_is_written_and_nothing_put_right(pool, folder):
+    with pool.acquire():
+        record(pool, 0, 6)
+    (folder / "trials" / ".half.parquet.1.tmp").write_bytes(b"half")
+    before = files(folder)
+    watch = Watch(pool.url)
+    watch.look()
+    watch.look()
+    assert files(folder) == before
+
+
+# -- the driver ---------------------------------------------------------------------------------------------
+
+
+def test_the_driver_is_none_alive_none(pool):
+    watch = Watch(pool.url)
+    assert watch.look().driver.state == "none"
+    assert watch.look().driver.pid is None
+    with pool.acquire():
+        seen = watch.look().driver
+        assert (seen.state, seen.epoch) == ("alive", 1)
+        assert seen.silent_seconds < 5
+    assert watch.look().driver.state == "none"
+
+
+def test_a_dead_driver_is_stale_and_its_trials_wait(pool):
+    pool.acquire()
+    record(pool, 0, 2)
+    pool.record_asked([make_proposal(2)], START)
+    pool.record_attempts([(2, 1, "node-1", datetime.now(UTC))])
+    watch = Watch(pool.url)
+    assert watch.look().running == 1
+    die(pool)
+    view = watch.look()
+    assert view.driver.state == "stale"
+    assert (view.running, view.waiting, view.eta_seconds) == (0, 1, None)
+
+
+def test_a_silent_driver_elsewhere_is_stale_but_not_one_whose_beat_changes(pool):
+    pool.acquire()
+    watch = Watch(pool.url)
+    edit_holder(pool, place="elsewhere", beat=time.time() - 1000)
+    assert watch.look().driver.state == "stale"
+    edit_holder(pool, beat=time.time() - 999)  # its clock is late, and it lives
+    assert watch.look().driver.state == "alive"
+    edit_holder(pool, beat=time.time() + 500)  # or early
+    assert Watch(pool.url).look().driver.silent_seconds == 0
+
+
+# -- pools that are not ---------------------------------------------------------------------------------------
+
+
+def test_a_pool_that_is_missing_broken_or_gone_is_one_line(pool, folder, tmp_path):
+    with pytest.raises(PoolError, match=r"there is no pool at .*/nowhere"):
+        Watch(str(tmp_path / "nowhere"))
+    watch = Watch(pool.url)
+    watch.look()
+    with pool.acquire():
+        record(pool, 0, 1)
+    part = max((folder / "trials").glob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(PoolError, match=rf"{part.name} is damaged; `pool check`"):
+        watch.look()
+    shutil.rmtree(folder)
+    with pytest.raises(PoolError, match=r"the pool .* is gone"):
+        watch.look()
+
+
+@pytest.mark.usefixtures("lease")
+def test_ids_of_no_search_are_refused(pool, folder):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    record(pool, 0, 1)
+    part = max((folder / "trials").glob("*.parquet"))
+    data = pq.read_table(part)
+    pq.write_table(data.set_column(0, data.schema.field(0), pa.array([-1])), part)
+    with pytest.raises(PoolError, match=r"trial ids -1 to -1 are not in"):
+        Watch(pool.url).look()
+
+
+def test_a_pool_at_a_url(tmp_path):
+    import fsspec
+
+    fsspec.filesystem("memory")
+    pool = Pool.create("memory://watched/pool", MANIFEST)
+    with pool.acquire():
+        record(pool, 0, 3)
+    assert Watch("memory://watched/pool").look().finished == 3
+    assert open_storage("memory://watched/pool").exists("run.yaml")
+
+
+# -- pace ---------------------------------------------------------------------------------------------------
+
+
+def spans(*times):
+    made = Spans()
+    starts, ends = np.array(times, dtype=float).T
+    made.add(starts, ends, np.zeros(len(times), dtype=bool))
+    return made
+
+
+def test_two_workers_that_wait_half_of_the_time_are_half_busy():
+    found = spans(*((10 * i, 10 * i + 5) for i in range(10)), *((10 * i, 10 * i + 5) for i in range(10))).pace(
+        100.0, [], None
+    )
+    assert found.workers == 2
+    assert found.busy_share == pytest.approx(0.5)
+    assert found.per_hour == pytest.approx(20 * 36)
+
+
+def test_what_runs_counts_and_so_do_workers_that_do_nothing():
+    found = spans((0, 10)).pace(20.0, [(10.0, False)], None)
+    assert (found.workers, found.busy_share) == (1, 1.0)
+    found = spans((0, 10)).pace(20.0, [(10.0, False)], 4)
+    assert (found.workers, found.busy_share) == (4, 0.25)
+
+
+def test_only_what_is_recent_counts():
+    old = [(10 * i, 10 * i + 10) for i in range(100)]
+    new = [(5000 + 100 * i, 5000 + 100 * i + 100) for i in range(40)]
+    found = spans(*old, *new).pace(9000.0, [], None)
+    assert found.per_hour == pytest.approx(36)
+    assert found.busy_share == pytest.approx(1.0)
+
+
+def test_a_pause_between_two_drivers_is_no_search():
+    found = spans((0, 10), (10, 20), (5000, 5010)).pace(5010.0, [], None)
+    assert found.per_hour == pytest.approx(3 * 3600 / 30)
+    assert found.busy_share == pytest.approx(1.0)
+
+
+def test_training_together_takes_all_workers():
+    made = spans((0, 10), (0, 10))
+    made.add(np.array([10.0]), np.array([20.0]), np.array([True]))
+    assert made.pace(20.0, [], None).busy_share == pytest.approx(1.0)
+
+
+def test_nothing_finished_has_no_pace():
+    found = Spans().pace(5.0, [(1.0, False)], 2)
+    assert (found.per_hour, found.busy_share, found.workers) == (None, None, 2)
