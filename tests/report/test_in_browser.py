@@ -76,6 +76,11 @@ def test_the_measure_sees_an_overlap(tmp_path):
 
 
 @pytest.mark.parametrize("width", [1280, 500])
+def test_the_page_with_an_audit_fits_its_window(width, shared_trials, shared_fits, manifest, space, tmp_path):
+    assert _faults(render(manifest, shared_trials, shared_fits, 0, space), tmp_path, width) == []
+
+
+@pytest.mark.parametrize("width", [1280, 500])
 def test_the_page_fits_its_window(width, make_trials, fits, manifest, space, tmp_path):
     page = render(manifest, make_trials(60, failed=5), fits, 2, space)
     assert _faults(page, tmp_path, width) == []

@@ -9,6 +9,7 @@ import ray
 
 from nao_ray import rng
 from nao_ray.config import RunConfig
+from nao_ray.errors import PoolError
 from nao_ray.search.executor import Failure, Job
 from nao_ray.service.actors import EvaluatorFactory
 from nao_ray.service.executor import RayExecutor, WorkerPlan
@@ -78,5 +79,14 @@ def test_a_worker_is_killed_in_a_phase_and_training_goes_on_from_the_last_versio
             ended += finish(executor)
         assert {each.trial_id for each in ended} == set(range(len(GENOTYPES)))
         assert all(each.outcome.valid_accuracy is not None for each in ended)
+        for broken in (
+            Proposal(genotype=GENOTYPES[0], trial_id=90, fidelity=Fidelity(weights_version="v3")),
+            phase(3, 4, "v3"),
+        ):
+            shelf["v3"] = b"of something else"
+            executor.submit(Job(proposal=broken, attempt=1))
+            with pytest.raises(PoolError, match="weights v3 are not of this supernet"):
+                finish(executor)
+            executor.close()
     finally:
         executor.close()
