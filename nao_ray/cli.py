@@ -10,7 +10,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,11 +17,11 @@ import typer
 from nao_ray import __version__, cli_describe, cli_jobs, cli_pool, cli_table, cli_watch
 from nao_ray.cli_jobs import INTERRUPTED
 from nao_ray.errors import ConfigError, InputError, NaoRayError, RunError
+from nao_ray.preset_files import find_config
 
 if TYPE_CHECKING:
     from nao_ray.config import RunConfig
 
-PRESETS = Path(__file__).parent / "presets"
 
 app = typer.Typer(
     name="nao-ray",
@@ -120,21 +119,6 @@ def bench(
     from nao_ray import cli_bench
 
     cli_bench.run(name, options or [], as_json)
-
-
-def find_config(name: str) -> Path:
-    """The file of a config: a path, or the name of a preset.
-
-    Raises:
-        ConfigError: there is neither.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    presets = {preset.stem: preset for preset in sorted(PRESETS.glob("*.yaml"))}
-    if name in presets:
-        return presets[name]
-    raise ConfigError(f"no config file {name}, and no preset of that name; presets: {', '.join(presets)}")
 
 
 def _watch(config: RunConfig, pool: str, wait: float) -> None:

@@ -58,8 +58,8 @@ def submit(
     python: Annotated[str, typer.Option(help="The Python of the cluster's machines.", metavar="PATH")] = "python",
 ) -> None:
     """Start a search as a job of a Ray cluster, or go on with one. It is `search`, over there."""
-    from nao_ray.cli import find_config
     from nao_ray.config import RunConfig
+    from nao_ray.preset_files import find_config
     from nao_ray.service import packing
     from nao_ray.service.jobs import connect, describe
 

@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from nao_ray import cli, cli_bench, progress
+from nao_ray import cli, cli_bench, preset_files, progress
 from nao_ray.cli import main
 from nao_ray.pool import Pool
 from nao_ray.spaces.base import Genotype
@@ -133,7 +133,7 @@ def test_a_search_in_which_every_trial_fails_fails(call):
 
 
 def test_a_preset_is_found_by_name_and_a_file_comes_first():
-    assert cli.find_config("digits") == cli.PRESETS / "digits.yaml"
+    assert cli.find_config("digits") == preset_files.PRESETS / "digits.yaml"
     Path("digits").write_text(RANDOM)
     assert cli.find_config("digits") == Path("digits")
 

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from nao_ray import cli_bench
-from nao_ray.cli import PRESETS
 from nao_ray.config import RunConfig
+from nao_ray.preset_files import PRESETS
 from nao_ray.spaces.nas_bench_201 import NasBench201
 
 ROOT = Path(__file__).parents[1]

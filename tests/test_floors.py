@@ -12,7 +12,7 @@ import nao_ray
 ROOT = Path(nao_ray.__file__).parent
 FLOORS = [
     {"addresses", "errors", "rng"},
-    {"spaces"},
+    {"spaces", "preset_files"},
     {"trial", "networks", "tasks"},
     {"pool", "_pool", "training"},
     {"evaluators", "controllers", "report", "loggers"},

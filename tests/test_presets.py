@@ -1,10 +1,10 @@
 import pytest
 
-from nao_ray import cli
 from nao_ray.config import RunConfig
+from nao_ray.preset_files import PRESETS
 
 
-@pytest.mark.parametrize("path", sorted(cli.PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_preset_is_a_config_named_like_its_file(path):
     config = RunConfig.load(path)
     assert config.name == path.stem
@@ -14,7 +14,7 @@ def test_every_preset_is_a_config_named_like_its_file(path):
 
 
 def test_the_published_search_is_the_papers():
-    config = RunConfig.load(cli.PRESETS / "nao_cnn.yaml")
+    config = RunConfig.load(PRESETS / "nao_cnn.yaml")
     evaluator = config.make_evaluator()
     fidelity = evaluator.fidelity(evaluator.config)
     assert (fidelity.cells_per_stage, fidelity.channels, fidelity.epochs) == (3, 32, 25)
@@ -23,6 +23,6 @@ def test_the_published_search_is_the_papers():
 
 
 def test_the_main_job_has_seeds_and_two_rounds():
-    config = RunConfig.load(cli.PRESETS / "digits.yaml")
+    config = RunConfig.load(PRESETS / "digits.yaml")
     strategy = config.make_strategy()
     assert strategy.config.seeds + 2 * strategy.config.round_size == config.budget.trials >= 60

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import track
 
 from nao_ray.bench._study import Row, Search, open_table, perform, read_row, write_row
 from nao_ray.errors import NaoRayError, RunError
+
+T = TypeVar("T")
 
 _LINES = 10
 """Lines of progress where there is no terminal; fewer searches pass in silence."""
@@ -32,9 +35,13 @@ def gather(searches: Sequence[Search], folder: Path | None, processes: int) -> l
     found = [read_row(path, search) if path else None for path, search in zip(paths, searches, strict=True)]
     rows: dict[int, Row] = {number: row for number, row in enumerate(found) if row is not None}
     todo = {number: (searches[number], paths[number]) for number in range(len(searches)) if number not in rows}
-    for number, row in _shown(_made(todo, processes), len(todo)):
-        rows[number] = row
+    rows |= made(_make, todo, processes)
     return [rows[number] for number in sorted(rows)]
+
+
+def made(work: Callable[[T], Row], todo: Mapping[int, T], processes: int) -> dict[int, Row]:
+    """What `work`, a function of a module, makes of each, over so many processes of one thread each; shows progress."""
+    return dict(_shown(_made(work, todo, processes), len(todo)))
 
 
 def _shown(made: Iterator[tuple[int, Row]], total: int) -> Iterator[tuple[int, Row]]:
@@ -49,14 +56,14 @@ def _shown(made: Iterator[tuple[int, Row]], total: int) -> Iterator[tuple[int, R
         yield item
 
 
-def _made(todo: Mapping[int, tuple[Search, Path | None]], processes: int) -> Iterator[tuple[int, Row]]:
+def _made(work: Callable[[T], Row], todo: Mapping[int, T], processes: int) -> Iterator[tuple[int, Row]]:
     if processes == 1 or len(todo) < 2:
-        for number, (search, path) in todo.items():
-            yield number, _make(search, path)
+        for number, item in todo.items():
+            yield number, work(item)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(processes, len(todo)), context, initializer=_one_thread) as pool:
-        numbers = {pool.submit(_make, search, path): number for number, (search, path) in todo.items()}
+        numbers = {pool.submit(work, item): number for number, item in todo.items()}
         try:
             for future in as_completed(numbers):
                 yield numbers[future], future.result()
@@ -65,7 +72,8 @@ def _made(todo: Mapping[int, tuple[Search, Path | None]], processes: int) -> Ite
             raise
 
 
-def _make(search: Search, path: Path | None) -> Row:
+def _make(search_and_path: tuple[Search, Path | None]) -> Row:
+    search, path = search_and_path
     try:
         row = perform(search)
     except NaoRayError as error:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -213,11 +213,20 @@ def read_row(path: Path, search: Search) -> Row | None:
     Raises:
         DataError: the file is not a row.
     """
+    return stored_row(path, lambda row: _cut(row, search))
+
+
+def stored_row(path: Path, fit: Callable[[Row], Row | None] = lambda row: row) -> Row | None:
+    """The row of a file, made to `fit`; None where there is no such file.
+
+    Raises:
+        DataError: the file is not a row.
+    """
     if not path.is_file():
         return None
     try:
         row: Row = pq.read_table(path).to_pylist()[0]
-        return _cut(row, search)
+        return fit(row)
     except (OSError, ValueError, KeyError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is not a row of a study ({reason}): remove it, it is measured again") from None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _parquet
+from nao_ray.tasks import _parquet, _splits
 from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.base import Images
 
@@ -56,17 +56,10 @@ class CifarTask(ImageTask[CifarConfig]):
         self.image_shape = (3, config.image_size, config.image_size)
 
     def _training_rows(self) -> Images:
-        return self._shrunk(self._read(test=False))
+        return _splits.shrink(self._read(test=False), self.config.image_size)
 
     def _test_rows(self) -> Images:
-        return self._shrunk(self._read(test=True))
-
-    def _shrunk(self, rows: Images) -> Images:
-        size = self.config.image_size
-        if size == _STORED[1]:
-            return rows
-        squares = rows.images.reshape(-1, 3, size, _STORED[1] // size, size, _STORED[2] // size)
-        return Images(np.round(squares.mean(axis=(3, 5), dtype=np.float32)).astype(np.uint8), rows.labels)
+        return _splits.shrink(self._read(test=True), self.config.image_size)
 
     def _read(self, *, test: bool) -> Images:
         path = self.config.path

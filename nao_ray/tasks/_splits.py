@@ -65,6 +65,15 @@ def subset(rows: Images, share: float, seed: int) -> Images:
     return take(rows, stratified(rows.labels, max(1, round(len(rows) * share)), seed, "data share"))
 
 
+def shrink(rows: Images, size: int) -> Images:
+    """Square images of `size` pixels a side, which divides theirs: each pixel is the mean of a square."""
+    n, channels, side, _ = rows.images.shape
+    if size == side:
+        return rows
+    squares = rows.images.reshape(n, channels, size, side // size, size, side // size)
+    return Images(np.round(squares.mean(axis=(3, 5), dtype=np.float32)).astype(np.uint8), rows.labels)
+
+
 def check_labels(labels: NDArray[np.int64], num_classes: int, where: str) -> None:
     """Labels have to be 0..num_classes-1.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nao_ray.cli import PRESETS
 from nao_ray.errors import ConfigError
+from nao_ray.preset_files import PRESETS
 from nao_ray.service import manifest, packing
 from nao_ray.service.packing import (
     UPLOAD_LIMIT,

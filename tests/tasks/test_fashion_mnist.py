@@ -31,6 +31,16 @@ def test_the_test_files_are_not_read_by_load(tmp_path):
         small.load_test()
 
 
+def test_images_may_be_shrunk(tmp_path):
+    folder = made.fashion(tmp_path)
+    whole, small = task(folder), task(folder, image_size=14)
+    assert small.image_shape == (1, 14, 14)
+    for before, after in zip(whole.load(), small.load(), strict=True):
+        squares = before.images.reshape(-1, 1, 14, 2, 14, 2).astype(float).mean(axis=(3, 5))
+        np.testing.assert_allclose(after.images, squares, atol=0.5)
+    assert small.data_hash() != whole.data_hash()
+
+
 def test_files_need_not_be_compressed(tmp_path):
     digest = task(made.fashion(tmp_path)).data_hash()
     for path in list(tmp_path.glob("*.gz")):
