@@ -216,9 +216,8 @@ def _row(job: _Job, pool: Pool) -> Row:
     sample = [log[int(word)] for word in str(audit["audit_trials"]).split()]
     phases = [trial for trial in log if trial.proposal.phase is not None]
     shared = [trial for trial in log if trial.proposal.fidelity.weights_version is not None]
-    version = max(trial.proposal.fidelity.weights_version or "" for trial in shared)
-    newest = [t for t in shared if t.proposal.fidelity.weights_version == version]
-    last = {trial.genotype.key: trial.score for trial in newest if trial.score is not None}
+    chosen_by = shared[-1].proposal.fidelity
+    last = {t.genotype.key: t.score for t in shared if t.proposal.fidelity == chosen_by and t.score is not None}
     times = [(trial.asked_at, trial.finished_at) for trial in log if trial.asked_at and trial.finished_at]
     return {
         "label": job.label,
