@@ -12,12 +12,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.networks.ops import op_params
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace
+
+_KEPT = 4096  # genotypes whose descriptors are kept: what is known and pending is asked about in every fit
 
 Key = tuple[str | int, ...]
 Weight = Callable[[Edge], float]
@@ -32,18 +35,24 @@ class Descriptors:
         self.keys: tuple[Key, ...] = tuple(sorted(keys, key=str))
         """Names of the columns."""
         self._column = {key: column for column, key in enumerate(self.keys)}
+        self._row = lru_cache(maxsize=_KEPT)(self._describe)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __call__(self, genotypes: Sequence[Genotype]) -> NDArray[np.float32]:
         """``[N, D]``: edges 0 or 1, counts and lengths >= 0."""
-        out = np.zeros((len(genotypes), len(self)), dtype=np.float32)
-        for row, genotype in enumerate(genotypes):
-            for key, value in describe(self.space.lower(genotype)).items():
-                if (column := self._column.get(key)) is not None:
-                    out[row, column] = value
-        return out
+        return np.stack([self._row(genotype) for genotype in genotypes]) if genotypes else self._nothing(0)
+
+    def _describe(self, genotype: Genotype) -> NDArray[np.float32]:
+        row = self._nothing()
+        for key, value in describe(self.space.lower(genotype)).items():
+            if (column := self._column.get(key)) is not None:
+                row[column] = value
+        return row
+
+    def _nothing(self, *shape: int) -> NDArray[np.float32]:
+        return np.zeros((*shape, len(self)), dtype=np.float32)
 
 
 def describe(graph: ArchGraph) -> dict[Key, float]:

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,6 +42,9 @@ class GpConfig(BaseModel):
     """Of the arch graph, or the pretrained embedding itself."""
     targets: Literal["ranks", "standard"] = "ranks"
     """Normal scores of the ranks, or scores of mean 0 and deviation 1."""
+    most: int = Field(default=1000, ge=2)
+    """Results a fit is made from: of more, the best half of so many, and the others evenly over the ranks. A fit's time
+    grows with their cube."""
 
 
 class GpController:
@@ -61,7 +65,9 @@ class GpController:
         self._pretrained = pretrained
         ranks = self.config.targets == "ranks"
         targets = normal_scores(scores) if ranks else TargetScale.fit(scores, "standard").to_targets(scores)
-        features = self._features(tokens)
+        self.rows = representatives(scores, self.config.most)
+        """``[n]``: those the process is conditioned on."""
+        features, targets, scores = self._features(tokens[self.rows]), targets[self.rows], scores[self.rows]
         unit = 1.0 if self.config.features == "descriptors" else pretrained.embedding_unit
         self._gp = GaussianProcess(features, torch.from_numpy(targets), unit)
         self._targets, first = np.unique(targets, return_index=True)
@@ -90,21 +96,24 @@ class GpController:
         """
         rows = np.concatenate([pending, tokens])
         mean, covariance = self._gp.joint(self._features(rows))
-        for row in range(len(pending)):
-            covariance = self._observed(covariance, row)
+        mean, covariance = mean[len(pending) :], self._observed(covariance, len(pending))
         chosen: list[int] = []
-        open_rows = torch.arange(len(rows)) >= len(pending)
+        is_open = torch.ones(len(tokens), dtype=torch.bool)
         for _ in range(min(count, len(tokens))):
             bound = mean + spread_weight * covariance.diagonal().clamp_min(0).sqrt()
-            best = int(torch.where(open_rows, bound, -torch.inf).argmax())
-            open_rows[best] = False
-            covariance = self._observed(covariance, best)
-            chosen.append(best - len(pending))
+            best = int(torch.where(is_open, bound, -torch.inf).argmax())
+            is_open[best] = False
+            column = covariance[:, best]
+            covariance = covariance - torch.outer(column, column) / (column[best].clamp_min(0) + self._gp.noise)
+            chosen.append(best)
         return chosen
 
-    def _observed(self, covariance: Tensor, row: int) -> Tensor:
-        column = covariance[:, row]
-        return covariance - column[:, None] * column[None] / (covariance[row, row].clamp_min(0) + self._gp.noise)
+    def _observed(self, covariance: Tensor, count: int) -> Tensor:
+        """Covariance ``[M, M]`` of the other rows once the first `count` of ``[count + M, count + M]`` are observed."""
+        known = covariance[:count, :count] + self._gp.noise * torch.eye(count, dtype=covariance.dtype)
+        explained = torch.linalg.solve_triangular(torch.linalg.cholesky(known), covariance[:count, count:], upper=False)
+        left: Tensor = covariance[count:, count:] - explained.T @ explained
+        return left
 
     @torch.no_grad()
     def embed(self, tokens: Tokens) -> Floats:
@@ -113,7 +122,7 @@ class GpController:
         return epd.embed(epd.encode(torch.from_numpy(tokens))).double().numpy()
 
     def left_out(self) -> Floats:
-        """``[N]``: each scored genotype's target as predicted without it."""
+        """``[n]``: the target of each of `rows` as predicted without it."""
         return self._gp.left_out().numpy()
 
     @torch.no_grad()
@@ -159,6 +168,16 @@ class GpController:
         return inside + slope * beyond
 
 
+def representatives(scores: Floats, most: int) -> NDArray[np.int64]:
+    """At most so many rows of ``[N]`` scores, ascending: half of them the best, the others evenly over the ranks."""
+    if len(scores) <= most:
+        return np.arange(len(scores))
+    order = np.argsort(-scores, kind="stable")
+    best, others = order[: most // 2], order[most // 2 :]
+    evenly = np.linspace(0, len(others) - 1, most - len(best)).round().astype(np.int64)
+    return np.sort(np.concatenate([best, others[evenly]]))
+
+
 def fit_process(
     space: SearchSpace[Any],
     pretrained: Pretrained,
@@ -170,9 +189,10 @@ def fit_process(
     """The posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2, and how well it predicts what it left out."""
     began = time.process_time()
     controller = GpController(space, pretrained, tokens, scores, bound, config)
-    left_out = controller.left_out()
+    left_out, count = controller.left_out(), len(scores)
+    tokens, scores = tokens[controller.rows], scores[controller.rows]
     return controller, FitReport(
-        num_trials=len(scores),
+        num_trials=count,
         num_steps=0,
         prediction_loss=math.nan,
         reconstruction_loss=math.nan,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nao_ray import registry, rng
-from nao_ray.controllers.gp_controller import GpController, fit_process
+from nao_ray.controllers.gp_controller import GpConfig, GpController, fit_process, representatives
 from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.pretraining import Pretrained, PretrainingConfig, pretrain
 from nao_ray.controllers.sizes import EpdConfig
@@ -103,3 +103,35 @@ def test_constant_scores_are_no_obstacle(pretrained: Pretrained) -> None:
     assert np.allclose(mean, 0.9)
     assert np.isfinite(spread).all()
     assert len(controller.choose(tokens, 2, tokens[:0], spread_weight=2.0)) == 2
+
+
+def test_of_many_results_the_best_and_some_of_every_rank_are_kept() -> None:
+    scores = rng.child(0, "scores").permutation(100).astype(np.float64)
+    assert representatives(scores, 100).tolist() == list(range(100))
+    rows = representatives(scores, 20)
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    kept = sorted(scores[rows])
+    assert kept[10:] == list(range(90, 100)), "the best"
+    np.testing.assert_allclose(np.diff(kept[:10]), 89 / 9, atol=1)
+    assert kept[0] == 0
+
+
+def test_a_process_of_some_results_still_ranks_by_all(pretrained: Pretrained) -> None:
+    tokens = sample(400, "many")
+    scores = score(tokens)
+    controller, report = fit_process(SPACE, pretrained, tokens[:300], scores[:300], 1.0, GpConfig(most=60))
+    assert (report.num_trials, len(controller.rows), len(controller.left_out())) == (300, 60, 60)
+    assert rank_correlation(scores[300:], controller.predict(tokens[300:])[0]) > 0.5
+
+
+def test_pending_ones_count_as_observed_one_by_one(pretrained: Pretrained) -> None:
+    tokens = sample(60, "pending")
+    controller = GpController(SPACE, pretrained, tokens[:20], score(tokens[:20]), bound=2.0)
+    mean, joint = controller._gp.joint(pretrained.features(SPACE, tokens[20:]))
+    covariance = joint
+    for row in range(10):
+        column = covariance[:, row]
+        covariance = covariance - torch.outer(column, column) / (covariance[row, row] + controller._gp.noise)
+    torch.testing.assert_close(controller._observed(joint, 10), covariance[10:, 10:])
+    expected = int((mean + 2 * covariance.diagonal().sqrt())[10:].argmax())
+    assert controller.choose(tokens[30:], 1, tokens[20:30], spread_weight=2.0) == [expected]
