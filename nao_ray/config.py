@@ -109,7 +109,19 @@ class RunConfig(_Section):
                 registry.load(kind, component.name).Config(**component.settings)
             except ValidationError as error:
                 raise ConfigError(_one_line(error, prefix=(kind,))) from None
-        if self.task is None and registry.load("evaluator", self.evaluator.name).needs_task:
+        evaluator, strategy = (registry.load(kind, getattr(self, kind).name) for kind in ("evaluator", "strategy"))
+        if evaluator.shares_weights and not strategy.shares_weights:
+            raise ConfigError(
+                f"the evaluator {self.evaluator.name} scores with shared weights, and the strategy "
+                f"{self.strategy.name} trains none: take nao_shared, enas or shared_random_search, or the evaluator "
+                "standalone"
+            )
+        if strategy.shares_weights and not evaluator.shares_weights:
+            raise ConfigError(
+                f"the strategy {self.strategy.name} trains shared weights, and the evaluator {self.evaluator.name} has "
+                "none: take the evaluator one_shot"
+            )
+        if self.task is None and evaluator.needs_task:
             raise ConfigError(f"task is missing: the evaluator {self.evaluator.name} trains on one")
         return self
 

@@ -112,6 +112,13 @@ def test_a_missing_file_is_named(tmp_path):
         RunConfig.load(tmp_path / "bytes.yaml")
 
 
+def test_shared_weights_want_both_sides():
+    with pytest.raises(ConfigError, match="the evaluator one_shot scores with shared weights, and the strategy"):
+        RunConfig.parse(TEXT, ("evaluator={name: one_shot}", "strategy={name: random_search}"))
+    with pytest.raises(ConfigError, match="the strategy enas trains shared weights, and the evaluator"):
+        RunConfig.parse(TEXT, ("evaluator={name: standalone}", "strategy={name: enas}"))
+
+
 def test_overrides():
     config = RunConfig.parse(
         TEXT, ("budget.trials=9", "task.size=12", "workers.retry=[nan]", "strategy.name=random_search", "seed=4")

@@ -202,9 +202,6 @@ def _row(job: _Job, pool: Pool) -> Row:
         RunError: the search has not come to its finalists.
     """
     log = pool.log()
-    broken = next((trial for trial in log if trial.proposal.phase is not None and trial.failure_kind), None)
-    if broken is not None:
-        raise RunError(f"training of the shared weights failed: {broken.failure_message}")
     alone = [t for t in log if t.proposal.phase is None and t.proposal.fidelity.weights_version is None]
     # the finalists are asked first, then the others of the sample
     asked_first = alone[: job.config.make_strategy().config.finalists]

@@ -28,6 +28,8 @@ class Group:
     size: int = 1
     address: str = ""
     """``host:port`` of the first one, where they meet; unused by a worker on its own."""
+    owns_device: bool = True
+    """Each has a GPU to itself, if it has one."""
 
 
 class EvaluatorConfig(BaseModel):
@@ -44,6 +46,8 @@ class Evaluator(ABC, Generic[C]):
 
     Config: ClassVar[type[EvaluatorConfig]] = EvaluatorConfig
     needs_task: ClassVar[bool] = True
+    shares_weights: ClassVar[bool] = False
+    """It takes proposals that train shared weights, and those scored with them."""
     """False: a config may leave `task` out."""
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: C) -> None:
@@ -90,10 +94,17 @@ class SharedEvaluator(Evaluator[C]):
     Weights travel as bytes, which whoever evaluates keeps: an evaluator neither knows nor chooses where.
     """
 
+    shares_weights: ClassVar[bool] = True
+
     @property
     @abstractmethod
     def scored_at_once(self) -> int:
         """Proposals of one version that are better scored together than one by one; at least 1."""
+
+    @property
+    @abstractmethod
+    def trained_by(self) -> int:
+        """Workers that may train together at most: more would have too few images of a batch each; at least 1."""
 
     @abstractmethod
     def train(self, proposal: Proposal, source: bytes | None, group: Group) -> tuple[Measurement, bytes]:
@@ -105,7 +116,7 @@ class SharedEvaluator(Evaluator[C]):
             group: who trains.
 
         Returns:
-            The measurement, with `train_loss`, and the trained version; the same from every member.
+            The measurement, with `train_loss`, and the trained version: from the first member alone, b"" from others.
 
         Raises:
             PoolError: the source's weights are of another supernet, or trained for longer or shorter.

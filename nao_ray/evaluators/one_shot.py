@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _CURE = "put the right file back and resume, or begin another pool"
 
 
+_FEWEST_IMAGES = 8  # of a worker's share of a batch: batch norm takes its statistics from them
+
+
 class OneShotConfig(EvaluatorConfig):
     """Size of the supernet, how it is trained, and what a score is taken on."""
 
@@ -66,17 +69,25 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     Config: ClassVar[type[EvaluatorConfig]] = OneShotConfig
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any], config: OneShotConfig) -> None:
+        from nao_ray.networks.supernet import skeleton_of
+
         super().__init__(space, task, config)
+        skeleton_of(space)
         self._scorer: SharedTrainer | None = None
         self._alone = Standalone(space, task, config.alone.model_copy(update={"device": config.device}))
 
     @classmethod
     def fidelity(cls, config: OneShotConfig) -> Fidelity:
-        return Fidelity(cells_per_stage=config.cells_per_stage, channels=config.channels)
+        """Of a proposal that names no version."""
+        return Standalone.fidelity(config.alone)
 
     @property
     def scored_at_once(self) -> int:
         return self.config.at_once
+
+    @property
+    def trained_by(self) -> int:
+        return max(1, self.config.recipe.batch // _FEWEST_IMAGES)
 
     # -- training -----------------------------------------------------------------------------------------
 
@@ -93,8 +104,14 @@ class OneShot(SharedEvaluator[OneShotConfig]):
                 f"{self.space.name}"
             )
         sampler = self._sampler(phase)
-        with meeting(group.rank, group.size, group.address, self._data.device) as averager:
-            trainer = self._trainer(proposal.seed, shard=Shard(group.rank, group.size), reduce_gradients=averager)
+        data, device = self._data, self._data.device  # loaded before the others wait
+        with meeting(group.rank, group.size, group.address, device, owns_device=group.owns_device) as averager:
+            trainer = self._trainer(
+                proposal.seed,
+                shard=Shard(group.rank, group.size),
+                reduce_gradients=averager,
+                average_loss=None if averager is None else averager.mean,
+            )
             if averager is not None:
                 averager.watch(trainer.net)
             if source is not None:
@@ -104,7 +121,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
                     f"weights {phase.source} have had {trainer.epochs_done} epochs, expected {phase.first_epoch}; "
                     f"{_CURE}"
                 )
-            with watch(self._data.device) as usage:
+            with watch(data.device) as usage:
                 losses = trainer.train(phase.last_epoch - phase.first_epoch, sampler)
         measurement = Measurement(
             train_loss=losses[-1],
@@ -113,7 +130,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
             device_seconds=usage.device_seconds * group.size,  # of all members, who work in step
             peak_memory_bytes=usage.peak_memory_bytes,
         )
-        return measurement, trainer.pack()
+        return measurement, trainer.pack() if group.rank == 0 else b""
 
     def _trainer(self, seed: int, **options: Any) -> SharedTrainer:  # noqa: ANN401
         from nao_ray.networks.supernet import build

@@ -66,7 +66,7 @@ def build(
     Raises:
         ConfigError: the space has no supernet, an unknown network, or a value out of range.
     """
-    skeleton = _skeleton(space)
+    skeleton = skeleton_of(space)
     defaults = network_defaults(network, skeleton)
     default_cells, default_channels = _SIZES[skeleton]
     if isinstance(space, EnasMacro):
@@ -93,8 +93,12 @@ def build(
     return (MicroSupernet if skeleton == "enas_micro" else CellSupernet)(space.ops, config)
 
 
-def _skeleton(space: SearchSpace[Any]) -> str:
-    """Name of the stack that the space's networks are."""
+def skeleton_of(space: SearchSpace[Any]) -> str:
+    """Name of the stack that the space's networks are.
+
+    Raises:
+        ConfigError: the space has no supernet.
+    """
     if isinstance(space, EnasMacro):
         return "enas_macro"
     if isinstance(space, CnnCellSpace) and space.skeleton in _SIZES:

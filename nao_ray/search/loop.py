@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from nao_ray.errors import PoolWriteError, StuckSearchError
+from nao_ray.errors import PoolWriteError, RunError, StuckSearchError
 from nao_ray.search.budget import Budget, seconds_spent
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Executor, Job
@@ -121,6 +121,7 @@ class SearchLoop:
             StuckSearchError: the strategy proposes nothing although it was told everything and is not done.
             PoolWriteError: the pool could not be written for longer than patience lasts.
             FencedError: another driver has taken over the pool.
+            RunError: a phase of shared weights failed for good, without which nothing goes on; its trial stays open.
             KeyboardInterrupt: `stop` said so; the pool is resumable.
         """
         self._take_up(log)
@@ -274,6 +275,11 @@ class SearchLoop:
                 self._working_since = self._clock.seconds() - seconds
             if self._is_tried_again(ended, entry, completion):
                 retried.append(entry)
+            elif ended.proposal.phase is not None and ended.state is TrialState.FAILED:
+                raise RunError(
+                    f"the training of shared weights {ended.proposal.phase.version} failed ({ended.failure_kind}): "
+                    f"{ended.failure_message}; nao-ray resume tries it again"
+                )
             else:
                 self._ended.append(ended)
                 if completion.weights is not None and ended.proposal.phase is not None:

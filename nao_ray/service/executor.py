@@ -50,6 +50,8 @@ class WorkerPlan:
     """An evaluation that takes longer is ended as `timeout`; training of shared weights may take any time."""
     at_once: int = 1
     """Proposals a worker scores in one call, where one version of shared weights scores them."""
+    trained_by: int | None = None
+    """Workers that train shared weights together at most; None: all."""
     gather_seconds: float = 30.0
     """Shared weights are trained by all workers; after this time, by those that have started."""
     idle_seconds: float = 120.0
@@ -75,7 +77,7 @@ class RayExecutor:
         """As described above; `make` is called in each worker, versions of shared weights are read from `weights`."""
         self._make, self._plan, self._clock = make, plan or WorkerPlan(), clock or WallClock()
         self._store, self._published = weights, dict[str, Weights]()
-        self._gang = Gang(self._plan.gather_seconds)
+        self._gang = Gang(self._plan.gather_seconds, owns_device=self._plan.gpus >= 1)
         self._queue: deque[Job] = deque()
         self._workers: list[Worker] = []
         self._ended: list[Completion] = []
@@ -117,7 +119,8 @@ class RayExecutor:
                 ray.wait(handles, num_returns=1, timeout=slice_seconds)
         if calls:
             for call in ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]:
-                self._take(calls[call])
+                if calls[call] in self._workers:  # not ended with its group
+                    self._take(calls[call])
         self._end_overdue()
         self._adjust()
         ended, self._ended = self._ended, []
@@ -135,7 +138,7 @@ class RayExecutor:
         """Give jobs to idle workers; create workers for the rest, retire those without work."""
         now = self._clock.seconds()
         if self._queue and self._queue[0].proposal.phase is not None:
-            members = self._gang.members(self._workers, self._capacity, now)
+            members = self._gang.members(self._workers, self._gang_size, now)
             if members:
                 self._train(members, now)
         idle = [worker for worker in self._workers if worker.call is None]
@@ -145,7 +148,7 @@ class RayExecutor:
         busy = sum(bool(worker.jobs) for worker in self._workers)
         wanted = min(self._capacity, len(self._queue) + busy)
         if self._gang.is_waiting:
-            wanted = self._capacity
+            wanted = max(busy, self._gang_size)
         starting = [worker for worker in self._workers if worker.node_id is None]
         for worker in [*idle, *starting][: max(0, len(self._workers) - wanted)]:
             if now - worker.since > self._plan.idle_seconds:
@@ -153,6 +156,10 @@ class RayExecutor:
         if now >= self._create_after:
             for _ in range(wanted - len(self._workers)):
                 self._create()
+
+    @property
+    def _gang_size(self) -> int:
+        return min(self._capacity, self._plan.trained_by or self._capacity)
 
     def _create(self) -> None:
         cls = ray.remote(

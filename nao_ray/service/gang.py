@@ -17,10 +17,11 @@ class Gang:
 
     Args:
         patience: seconds that a phase waits for workers that have not started; then those there do it.
+        owns_device: each worker has a GPU to itself, if it has one.
     """
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, patience: float, *, owns_device: bool = True) -> None:
+        self._patience, self._owns_device = patience, owns_device
         self._waiting_since: float | None = None
 
     @property
@@ -47,6 +48,6 @@ class Gang:
         """
         address = ray.get(members[0].actor.address.remote(), timeout=self._patience)
         for rank, worker in enumerate(members):
-            group = Group(rank, len(members), address)
+            group = Group(rank, len(members), address, self._owns_device)
             worker.begin([job], worker.actor.train.remote(job.proposal, source, group), now)
             worker.in_group = True

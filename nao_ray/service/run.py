@@ -179,6 +179,7 @@ def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, 
         gpus=workers.gpus,
         timeout_seconds=workers.timeout_seconds,
         at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
+        trained_by=evaluator.trained_by if isinstance(evaluator, SharedEvaluator) else None,
     )
     proposer = stack.enter_context(closing(RayProposer(StrategyFactory(text), pool.log)))
     return proposer, stack.enter_context(closing(RayExecutor(EvaluatorFactory(text), plan, weights=pool)))

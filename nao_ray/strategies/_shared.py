@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -28,10 +28,6 @@ Scored = Mapping[str, tuple[Genotype, float]]
 """Genotypes with their scores, by key."""
 
 _RESAMPLES = 1000
-
-
-class TrainingFailedError(Exception):
-    """A phase has failed; ends the script."""
 
 
 class SharedConfig(StrategyConfig):
@@ -54,6 +50,8 @@ C = TypeVar("C", bound=SharedConfig)
 
 class SharedSearch(Strategy[C]):
     """A script that is carried out; a concrete strategy writes `script`."""
+
+    shares_weights: ClassVar[bool] = True
 
     def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
@@ -90,11 +88,7 @@ class SharedSearch(Strategy[C]):
     # -- parts of a script ----------------------------------------------------------------------------------
 
     def train(self, genotypes: Iterable[Genotype], sampling: Sampling = "uniform") -> Script:
-        """A round's training, version by version.
-
-        Raises:
-            TrainingFailedError: nothing further makes sense.
-        """
+        """A round's training, version by version."""
         texts = tuple(genotype.key for genotype in genotypes)
         self._planned = self.num_asked + self._from_round(self._epochs_done // self.config.epochs)
         end = self._epochs_done + self.config.epochs
@@ -110,8 +104,7 @@ class SharedSearch(Strategy[C]):
             )
             stand_in = Genotype(self.space.name, f"shared weights {phase.version}")
             (trial,) = yield [Proposal(genotype=stand_in, phase=phase)]
-            if trial.state is not TrialState.COMPLETED:
-                raise TrainingFailedError
+            assert trial.state is TrialState.COMPLETED, "a search ends with a phase that fails"
             self._version, self._epochs_done = phase.version, last
 
     def score(
@@ -142,10 +135,7 @@ class SharedSearch(Strategy[C]):
     # -- the whole script -----------------------------------------------------------------------------------
 
     def _whole(self) -> Script:
-        try:
-            scored = yield from self.script()
-        except TrainingFailedError:
-            return
+        scored = yield from self.script()
         finalists = self.ranked(scored)[: self.config.finalists]
         sample = self._sample(scored)
         both = list({genotype.key: genotype for genotype in [*finalists, *sample]}.values())

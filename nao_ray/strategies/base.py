@@ -33,6 +33,8 @@ class Strategy(ABC, Generic[C]):
     """Ask, tell, restore. A concrete strategy writes `propose` and `observe`, and a nested `Config`."""
 
     Config: ClassVar[type[StrategyConfig]] = StrategyConfig
+    shares_weights: ClassVar[bool] = False
+    """It trains shared weights and asks for scores with them."""
 
     def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
         self.space = space

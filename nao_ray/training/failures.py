@@ -15,11 +15,15 @@ _OUT_OF_MEMORY = (
 )
 
 
+class PeerLostError(ConnectionError):
+    """A worker that others train with is gone, or cannot be reached; none of their faults."""
+
+
 def classify(error: BaseException) -> FailureKind:
     """The failure kind of an exception, or of the one that it was raised from.
 
     MemoryError and what torch raises when a device or the host has no memory left are `out_of_memory`,
-    FloatingPointError is `nan`, TimeoutError is `timeout`, everything else is `error`.
+    FloatingPointError is `nan`, TimeoutError is `timeout`, PeerLostError is `lost`, everything else is `error`.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -35,6 +39,8 @@ def classify(error: BaseException) -> FailureKind:
 def _kind(error: BaseException) -> FailureKind:
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
         return FailureKind.OUT_OF_MEMORY
+    if isinstance(error, PeerLostError):
+        return FailureKind.LOST
     if isinstance(error, FloatingPointError):
         return FailureKind.NAN
     if isinstance(error, TimeoutError):

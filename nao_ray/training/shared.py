@@ -90,12 +90,13 @@ class SharedTrainer:
         restart_factor: int = 1,
         shard: Shard | None = None,
         reduce_gradients: ReduceGradients | None = None,
+        average_loss: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.net = net.to(device=data.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.data, self.recipe, self.seed = data, recipe, seed
         self.epochs_done = 0
         self._first_period, self._factor = recipe.cosine_epochs or epochs, restart_factor
-        self._shard, self._reduce = shard or Shard(), reduce_gradients
+        self._shard, self._reduce, self._average = shard or Shard(), reduce_gradients, average_loss
         self._momentum: dict[str, Tensor] = {}
         self._bfloat16 = uses_bfloat16(recipe, data.device)
         # An image alone in its batch has no batch statistics: a last batch that leaves a worker with one is left out.
@@ -126,6 +127,8 @@ class SharedTrainer:
             chosen = order[index * batch : (index + 1) * batch][self._shard.rank :: self._shard.count]
             step = epoch * self.steps_per_epoch + index
             total += self.step(step, train.images[chosen], train.labels[chosen], sampler)
+        if self._average is not None:  # one for all, so that all go on or none
+            total = self._average(total)
         mean = total.item() / max(self.steps_per_epoch, 1)
         return mean if math.isfinite(mean) else math.nan
 

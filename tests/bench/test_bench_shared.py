@@ -51,7 +51,6 @@ STRATEGIES = {
         "audited": 3,
         "lstm": {"num_aggregate": 3},
     },
-    "alone": {"name": "random_search"},
 }
 STRATEGIES["faster"] = STRATEGIES["drawn"] | {  # it scores as many
     "updates": 2,
@@ -145,7 +144,7 @@ class _Finished:
     """Evaluates nothing: everything is in the pool."""
 
     def data_hash(self):
-        return RunConfig.parse(SEARCH.format(name="x", strategy="random_search")).make_task().data_hash()
+        return RunConfig.parse(SEARCH.format(name="x", strategy="shared_random_search")).make_task().data_hash()
 
 
 @pytest.mark.slow
@@ -160,7 +159,7 @@ def test_processes_give_what_one_process_gives(presets):
 @pytest.mark.parametrize(
     ("names", "settings", "told"),
     [
-        ("alone.yaml", {}, "alone: the strategy random_search shares no weights; there is no control"),
+        ("digits", {}, "digits: the strategy nao shares no weights; there is no control"),
         ("nowhere", {}, "no config file nowhere, and no preset of that name"),
         ("ws.yaml", {"seeds": 0}, "seeds must be a whole number from 1 on"),
         ("ws.yaml", {"strategy.pol": 3}, "unknown key strategy.pol"),
@@ -183,7 +182,7 @@ def test_a_row_that_is_none_is_named(presets):
 
 
 def test_a_training_that_fails_is_named(presets):
-    with pytest.raises(RunError, match="ws, seed 0: training of the shared weights failed: "):
+    with pytest.raises(RunError, match="ws, seed 0: the training of shared weights e00001 failed"):
         study(**{"evaluator.recipe.lr": 1e30, "evaluator.recipe.clip_norm": None})
 
 

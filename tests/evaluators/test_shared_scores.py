@@ -5,7 +5,6 @@ import pytest
 
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
-from nao_ray.evaluators.base import Group
 from nao_ray.search.executor import Desk
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Fidelity, Phase, Proposal
@@ -150,8 +149,6 @@ def test_weights_that_were_trained_for_longer_or_not_at_all_are_refused(config, 
         desk.work(phase(genotypes, 1, 2, source="v1"))
 
 
-def test_a_space_without_a_supernet_is_refused(genotypes):
-    other = RunConfig.parse(CONFIG.replace("nao_cnn_small", "nas_bench_201")).make_evaluator()
-    cell = other.space.sample(np.random.default_rng(0))
+def test_a_space_without_a_supernet_is_refused():
     with pytest.raises(ConfigError, match="no shared supernet"):
-        other.train(phase([cell]), None, Group())
+        RunConfig.parse(CONFIG.replace("nao_cnn_small", "nas_bench_201")).make_evaluator()

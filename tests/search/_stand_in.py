@@ -108,6 +108,7 @@ class SharedForm(SharedEvaluator[EvaluatorConfig]):
     """Shared weights that are the names of their versions; scores depend on them."""
 
     scored_at_once = 1
+    trained_by = 8
 
     def __init__(self) -> None:
         super().__init__(NaoCnnSmall(), None, EvaluatorConfig())

@@ -3,7 +3,7 @@
 import pytest
 from _stand_in import MemoryPool, SharedForm, shared_search, simulate
 
-from nao_ray.errors import PoolError, PoolWriteError
+from nao_ray.errors import PoolError, PoolWriteError, RunError
 from nao_ray.pool import Pool
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import SerialExecutor
@@ -148,3 +148,19 @@ def test_progress_counts_what_the_strategy_plans_not_what_the_budget_allows(work
     seen.clear()
     run(MemoryPool(), workers=workers, listener=seen.append, trials=5)
     assert seen[-1].total == 5
+
+
+def test_a_phase_that_fails_stops_the_run_and_is_done_again_on_resume(unbroken):
+    class Unlucky(SharedForm):
+        def train(self, proposal, source, group):
+            if proposal.phase.first_epoch == 2:
+                raise FloatingPointError("the loss is not finite")
+            return super().train(proposal, source, group)
+
+    pool = MemoryPool()
+    with pytest.raises(RunError, match=r"shared weights e00003 failed \(nan\): .*not finite.*; nao-ray resume"):
+        run(pool, evaluator=Unlucky())
+    assert not [trial for trial in pool.finished if trial.state is TrialState.FAILED]
+    assert list(pool.weights) == list(unbroken.weights)[:2]
+    run(pool)
+    assert facts(pool) == facts(unbroken)

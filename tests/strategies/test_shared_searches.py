@@ -9,7 +9,7 @@ import pytest
 
 from nao_ray import registry
 from nao_ray.strategies._shared import SharedSearch, audit
-from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial
+from nao_ray.trial import Fidelity, Measurement, Proposal, Trial
 
 SPACE = registry.load("space", "nao_cnn_small")()
 TINY = {"preset": "default", "predictor": "gp", "round_size": 4, "pretraining": {"steps": 20, "genotypes": 50}}
@@ -104,14 +104,6 @@ def test_a_search_knows_how_much_it_will_ask(name: str, settings: dict[str, Any]
     assert strategy.planned == 3 * 2 + scores + 2 + 4
     asked, _ = run(strategy)
     assert strategy.planned == len(asked) >= 3 * 2 + scores + 4
-
-
-def test_a_failed_training_ends_the_search() -> None:
-    strategy = make("shared_random_search", rounds=2, epochs=1, paths=3, scored=3)
-    (proposal,) = strategy.ask(5)
-    strategy.tell([Trial(proposal=proposal, attempt=1).fail(FailureKind.NAN, "nan", log_index=0)])
-    assert strategy.done
-    assert strategy.ask(1) == []
 
 
 def test_the_audit_tells_agreement_from_noise() -> None:

@@ -1,12 +1,16 @@
 """Two processes that train shared weights together, against the mean of their gradients computed here."""
 
+import math
+import os
 import socket
 
 import pytest
 import torch
 from torch import multiprocessing, nn
 
+from nao_ray.training.failures import PeerLostError, classify
 from nao_ray.training.group import meeting
+from nao_ray.trial import FailureKind
 
 
 class Net(nn.Module):
@@ -33,20 +37,50 @@ def _work(rank: int, address: str, queue: multiprocessing.Queue) -> None:
         queue.put({name: parameter.grad.tolist() for name, parameter in used.items()})
 
 
-@pytest.mark.slow
-def test_a_step_of_two_workers_is_the_mean_of_their_gradients():
+def _together(work, results):
+    """What two processes put into the queue, and their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    workers = [context.Process(target=_work, args=(rank, address, queue)) for rank in range(2)]
+    workers = [context.Process(target=work, args=(rank, address, queue)) for rank in range(2)]
     for worker in workers:
         worker.start()
-    expected = {"a": [0.5] * 3, "b": [5.0] * 3, "common": [3.0] * 3}
-    assert [queue.get(timeout=120) for _ in workers] == [expected, expected]
+    told = [queue.get(timeout=120) for _ in range(results)]
     for worker in workers:
         worker.join(60)
+    return (told if results > 1 else told[0]), [worker.exitcode for worker in workers]
+
+
+@pytest.mark.slow
+def test_a_step_of_two_workers_is_the_mean_of_their_gradients():
+    expected = {"a": [0.5] * 3, "b": [5.0] * 3, "common": [3.0] * 3}
+    assert _together(_work, results=2) == ([expected, expected], [0, 0])
+
+
+def _leave(rank: int, address: str, queue: multiprocessing.Queue) -> None:
+    """The second worker dies in its second step."""
+    torch.set_num_threads(1)
+    net = Net()
+    named = dict(net.named_parameters())
+    try:
+        with meeting(rank, 2, address, torch.device("cpu")) as averager:
+            averager.watch(net)
+            assert math.isnan(averager.mean(torch.tensor(math.nan if rank else 1.0)))
+            if rank:
+                os._exit(9)
+            named["a"].grad = torch.ones(3)
+            averager({"a": named["a"]})
+    except PeerLostError as error:
+        queue.put((classify(error), str(error)))
+
+
+@pytest.mark.slow
+def test_the_end_of_a_peer_is_no_fault_of_the_others():
+    (kind, told), _ = _together(_leave, results=1)
+    assert kind is FailureKind.LOST
+    assert "the group of workers broke" in told
 
 
 def test_a_worker_on_its_own_needs_nobody():
