@@ -23,7 +23,7 @@ name: logged
 space: nao_cnn_small
 task: synthetic
 evaluator: {name: faulty, noise: 0.02, error_share: 0.2}
-strategy: {name: nao, seeds: 8, round_size: 4, rounds: 2, fit: {epochs: 3, members: 1}}
+strategy: {name: nao, seeds: 8, round_size: 4, rounds: 2, pretraining: {genotypes: 50, steps: 5}}
 budget: {trials: 12}
 """
 
