@@ -61,12 +61,20 @@ up() {
     ((${#missing[@]} == 0)) || { echo "hosts.sh: not up: ${missing[*]}; the others are" >&2; exit 1; }
 }
 
+# tell HOST SETTINGS WORD: the same settings as for `up`, for STATE_DIR may be one of them
+tell() {
+    local said code=0
+    said=$(on "$@" 2>&1) || code=1
+    echo "$1: $said"
+    return "$code"
+}
+
 each() {
-    local said failed=0
-    for host in "${workers[@]}" "$HEAD"; do
-        said=$(on "$host" "" "$1" 2>&1) || failed=1
-        echo "$host: $said"
+    local failed=0
+    for host in "${workers[@]}"; do
+        tell "$host" "$WORKER_SETTINGS" "$1" || failed=1
     done
+    tell "$HEAD" "$HEAD_SETTINGS" "$1" || failed=1
     return "$failed"
 }
 

@@ -19,7 +19,7 @@ DASHBOARD_PORT=${DASHBOARD_PORT:-8265}      # takes jobs, on loopback alone; fro
 NODE_PORTS=${NODE_PORTS:-6380}              # this and the next six: managers, agents, metrics (+ 4), clients
 WORKER_PORTS=${WORKER_PORTS:-10002-10999}   # one for each worker process
 TEMP_DIR=${TEMP_DIR:-/tmp/ray}              # logs and sockets; on a local disk, at most 40 characters
-STATE_DIR=${STATE_DIR:-$HOME/.ray/nao_ray}  # process id and output of `up`
+STATE_DIR=${STATE_DIR:-$HOME/.ray/nao_ray-$(uname -n)}  # process id and output of `up`; home may be shared
 # -----------------------------------------------------------------------------------------------------------------
 #
 # Token: $RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, made here if it is missing, readable by its owner alone. Whoever
@@ -32,7 +32,7 @@ STATE_DIR=${STATE_DIR:-$HOME/.ray/nao_ray}  # process id and output of `up`
 set -euo pipefail
 
 RAY_VERSION=2.60.0  # as in requirements.txt: all machines of a cluster need the same
-PYTHON_VERSION=3.11
+PYTHON_VERSION=3.11  # or later; a node whose Python is not the head's is refused by Ray itself
 
 fail() {
     echo "machine.sh: $*" >&2
@@ -44,8 +44,8 @@ check_versions() {
     local found
     found=$(python3 -c 'import ray, sys; print(ray.__version__, "%d.%d" % sys.version_info[:2])') ||
         fail "python3 has no ray, though there is a command ray: activate the environment of requirements.txt"
-    [[ $found == "$RAY_VERSION $PYTHON_VERSION" ]] ||
-        fail "Ray $RAY_VERSION on Python $PYTHON_VERSION is expected here, as on the other machines; found: $found"
+    { [[ ${found% *} == "$RAY_VERSION" ]] && printf '%s\n' "$PYTHON_VERSION" "${found#* }" | sort -VC; } ||
+        fail "Ray $RAY_VERSION on Python $PYTHON_VERSION or later is expected here; found: $found"
 }
 
 prepare_token() {
@@ -80,7 +80,8 @@ ray_start() {
 
 is_up() {
     # by its words too, for after a restart of the machine the number may be another process's
-    [[ -s $STATE_DIR/pid ]] && ps -o args= -p "$(<"$STATE_DIR/pid")" | grep -q "ray start --block"
+    [[ -s $STATE_DIR/pid ]] &&
+        { tr '\0' ' ' <"/proc/$(<"$STATE_DIR/pid")/cmdline" | grep -q "ray start --block"; } 2>/dev/null
 }
 
 up() {
@@ -89,15 +90,17 @@ up() {
     prepare_token "$1"
     ray_start "$1"
     mkdir -p "$STATE_DIR"
-    nohup setsid "${start[@]}" >"$STATE_DIR/output" 2>&1 </dev/null &
-    echo $! >"$STATE_DIR/pid"
+    : >"$STATE_DIR/output"  # here, for what an earlier node said must not be read below
+    nohup setsid "${start[@]}" >>"$STATE_DIR/output" 2>&1 </dev/null &
+    local pid=$!
+    echo "$pid" >"$STATE_DIR/pid"
     for ((tenths = 0; tenths < 1200; tenths++)); do
         if grep -q "Ray runtime started" "$STATE_DIR/output"; then
-            echo "Ray is up, process $(<"$STATE_DIR/pid")${1:+, in the cluster of $1}"
+            echo "Ray is up, process $pid${1:+, in the cluster of $1}"
             [[ -n $1 ]] || echo "jobs: RAY_AUTH_MODE=token, --address http://127.0.0.1:$DASHBOARD_PORT"
             return
         fi
-        is_up || break
+        kill -0 "$pid" 2>/dev/null || break
         sleep 0.1
     done
     tail -n 20 "$STATE_DIR/output" >&2
@@ -111,7 +114,7 @@ down() {
     is_up || { rm -f "$STATE_DIR/pid"; echo "Ray is not up"; return; }
     local pid
     pid=$(<"$STATE_DIR/pid")
-    kill -TERM "$pid"
+    kill -TERM "$pid" 2>/dev/null || true
     for ((tenths = 0; tenths < 450; tenths++)); do
         is_up || break
         sleep 0.1

@@ -30,7 +30,7 @@ machine=$SLURM_SUBMIT_DIR/cluster/machine.sh
 export PATH=$VENV/bin:$PATH RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}
 export TEMP_DIR=${TEMP_DIR:-/tmp/ray-$SLURM_JOB_ID} GCS_PORT=${GCS_PORT:-6379}
 export NUM_CPUS=${NUM_CPUS:-$SLURM_CPUS_PER_TASK} STATE_DIR=$HOME/.ray/nao_ray-$SLURM_JOB_ID
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | awk 'NR == 1')
 
 # shellcheck disable=SC2317  # called by the trap
 finish() {
@@ -51,7 +51,8 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
 fi
 
 # In the background, for a shell that waits for a command in the foreground does not hear Slurm's signal.
-RAY_ADDRESS=$head:$GCS_PORT nao-ray search "$@" &
+# --wait: after a node was lost the job comes back before the pool's lease has run out.
+RAY_ADDRESS=$head:$GCS_PORT nao-ray search --wait 60 "$@" &
 driver=$!
 asked=
 trap 'asked=yes; kill -TERM "$driver" 2>/dev/null || true' TERM

@@ -183,8 +183,8 @@ def _driver(view: View) -> Text:
 
 
 def _unless_done(view: View) -> str:
-    over = not view.waiting and (view.budget_trials is None or view.finished >= view.budget_trials)
-    return "" if over else f"; {_advice(view)}"
+    # a strategy may end before the budget does, with nothing left to do
+    return f"; {_advice(view)}" if view.waiting else ""
 
 
 def _advice(view: View) -> str:

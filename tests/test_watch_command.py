@@ -53,8 +53,10 @@ def test_a_driver_that_is_gone_is_told_with_what_to_do():
     gone = replace(VIEW, running=0, driver=replace(VIEW.driver, state="stale", silent_seconds=4000.0))
     assert "stale" in shown(gone)
     assert "last heard 1h06m ago; nao-ray resume s3://bucket/pool goes on" in " ".join(shown(gone, 110).split())
-    over = replace(VIEW, completed=62, running=0, waiting=0, driver=replace(VIEW.driver, state="none"))
-    assert "resume" not in shown(over)
+    left = replace(VIEW, running=0, driver=replace(VIEW.driver, state="none"))
+    assert "nao-ray resume s3://bucket/pool goes on" in " ".join(shown(left, 110).split())
+    for completed in (62, 40):  # as budgeted; fewer, for the strategy was done
+        assert "resume" not in shown(replace(left, completed=completed, waiting=0))
 
 
 def test_a_pool_cannot_write_to_the_terminal():

@@ -85,7 +85,7 @@ class View:
     space: str | None
     task: str | None
     budget_trials: int | None
-    """As the search was started; a resumed one may have another."""
+    """Or what the strategy planned at the start, if that is less; a resumed search may have another budget."""
     completed: int
     failed: int
     running: int
@@ -252,9 +252,9 @@ class Watch:
 
     def _budget(self) -> int | None:
         budget = self._config.get("budget")
-        trials = budget.get("trials") if isinstance(budget, Mapping) else None
-        # a resumed search may have more, of which its pool says nothing
-        return trials if isinstance(trials, int) and self._asked.count <= trials else None
+        limits = (budget.get("trials") if isinstance(budget, Mapping) else None, self._manifest.get("planned"))
+        # a resumed search may have more, of which its pool says nothing, and a plan may change
+        return min((n for n in limits if isinstance(n, int) and self._asked.count <= n), default=None)
 
     def _workers(self) -> int | None:
         workers = self._config.get("workers")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from nao_ray.addresses import masked
 from nao_ray.errors import LoggerError
 from nao_ray.loggers.base import Logger, LoggerConfig, Position, Row, Search, numbers, trial_numbers
 
@@ -109,8 +110,10 @@ class MLflow(Logger[MLflowConfig]):
         try:
             return work()
         except (MlflowException, ImportError, OSError) as error:  # its databases are imported where they are used
-            where = self.config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "MLflow's default"
-            raise LoggerError(f"mlflow: cannot log to {where}: {' '.join(str(error).split())[:300]}") from None
+            uri = (self.config.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "MLflow's default").rstrip("/")
+            where = masked(uri)  # with its password it may be in MLflow's own words, too
+            said = " ".join(str(error).replace(uri, where).split())[:300]
+            raise LoggerError(f"mlflow: cannot log to {where}: {said}") from None
 
     def close(self) -> None:
         if self._run:

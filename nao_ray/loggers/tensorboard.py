@@ -5,6 +5,7 @@ Each trial is one record of the event file, whole or not there; so what is in th
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,8 @@ class TensorBoardConfig(LoggerConfig):
     """Where the event files are."""
 
     path: str | None = None
-    """Folder; by default `tensorboard` in the pool, which must then be a local folder."""
+    """Folder, in which each search has one of its own; by default `tensorboard` in the pool, which must then be a local
+    folder."""
 
 
 class TensorBoard(Logger[TensorBoardConfig]):
@@ -34,7 +36,8 @@ class TensorBoard(Logger[TensorBoardConfig]):
             raise ConfigError(f"loggers: tensorboard needs a path, a local folder: the pool is at {search.pool_url}")
         self._folder = Path(config.path or Path(search.pool_url) / "tensorboard")
         if config.path is not None:
-            self._folder /= search.name
+            # a name may be that of several searches, whose events must not mix
+            self._folder /= f"{search.name}-{hashlib.sha256(search.id.encode()).hexdigest()[:8]}"
         self._writer: Any = None
 
     def open(self) -> Position:

@@ -23,7 +23,7 @@ from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ClusterError, ConfigError, InputError, NaoRayError, PoolError, RunError
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.service.cluster import ray_session
-from nao_ray.service.packing import job_name, shared_pool
+from nao_ray.service.packing import LEASE_WAIT_SECONDS, job_name, shared_pool
 from nao_ray.service.run import Listener, run, stop_on_signal
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ _START_SECONDS = 300.0  # until an actor must have answered
 _ANSWER_SECONDS = 30.0
 _END_SECONDS = 60.0  # for a search to end when it is told to
 _POLL_SECONDS = 1.0
+_SEEN_POLLS = 3  # between the first look at the outcome and the actor's end, for other watchers to see it too
 
 
 class Outcome(NamedTuple):
@@ -82,7 +83,10 @@ class SearchActor:
     def _run(self) -> Outcome:
         try:
             config = RunConfig.parse(self._config)
-            run(config, self._pool_url, self._listen, wait=self._wait, stop=self._stop.is_set)
+            wait = max(
+                self._wait, LEASE_WAIT_SECONDS
+            )  # Ray may have made this anew before the last one's lease is over
+            run(config, self._pool_url, self._listen, wait=wait, stop=self._stop.is_set)
         except KeyboardInterrupt:
             return Outcome(130, "stopped")
         except NaoRayError as error:
@@ -121,6 +125,7 @@ def watch(config: RunConfig, pool_url: str, listener: Listener, *, wait: float =
                 if look.snapshot is not None:
                     listener(look.snapshot)
                 if look.outcome is not None:
+                    time.sleep(_SEEN_POLLS * _POLL_SECONDS)
                     _kill(actor)
                     return _conclude(look.outcome)
             if stopped():

@@ -45,7 +45,9 @@ def connect(address: str | None = None) -> tuple[Any, str, Callable[[], frozense
     def searching() -> frozenset[str]:
         wanted = [("class_name", "=", "SearchActor"), ("state", "!=", "DEAD")]
         with _nothing_but(where):
-            return frozenset(actor.name for actor in list_actors(address=where, filters=wanted) if actor.name)
+            # the most that Ray tells; of a longer list a part is better than none
+            actors = list_actors(address=where, filters=wanted, limit=10_000, raise_on_missing_output=False)
+            return frozenset(actor.name for actor in actors if actor.name)
 
     with _nothing_but(where):
         try:

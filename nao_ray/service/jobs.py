@@ -209,7 +209,12 @@ class Jobs:
             if self._clock() > give_up:
                 raise RunError(f"{view.job_id} does not end; ray job stop, or the end of its cluster, remain")
             self._sleep(_POLL_SECONDS)
-        return now if view.is_over or now.status == "SUCCEEDED" else replace(now, status="STOPPED")
+        # another job watches it, or this one was just about to start it
+        if goes_on := view.is_detached and view.name in self._ask(self._searching):
+            self._end_search(view)
+        if not goes_on and (view.is_over or now.status == "SUCCEEDED"):
+            return now
+        return replace(now, status="STOPPED")
 
     def _end_search(self, view: JobView) -> None:
         """From within the cluster, by a small job: the actor cannot be reached through the dashboard."""

@@ -23,10 +23,17 @@ FREE_ON_RESUME = frozenset({"budget", "workers", "loggers"})
 """Sections of the config that may differ when a search goes on."""
 
 
-def make_manifest(config: RunConfig, data_hash: str) -> dict[str, Any]:
-    """The frozen manifest of a new pool."""
+def make_manifest(config: RunConfig, data_hash: str, planned: int | None) -> dict[str, Any]:
+    """The frozen manifest of a new pool.
+
+    Args:
+        config: what is searched.
+        data_hash: of the evaluator's data.
+        planned: trials that the strategy plans, as it says at the start; None if it says nothing.
+    """
     return {
         "config": yaml.safe_load(config.to_yaml()),
+        "planned": planned,
         "data_hash": data_hash,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,

@@ -78,7 +78,7 @@ def run(
     if planned is not None and config.budget.trials is not None and config.budget.trials < planned:
         _log.warning("budget.trials %d ends this search early: it plans %d", config.budget.trials, planned)
     data_hash = config.make_evaluator().data_hash()
-    manifest = make_manifest(config, data_hash)
+    manifest = make_manifest(config, data_hash, planned)
     config.make_loggers(_search_of(config, manifest, pool_url))
     if Pool.exists(pool_url):
         pool = Pool.open(pool_url)

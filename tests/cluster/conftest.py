@@ -1,99 +1,17 @@
-"""Real clusters from the files in cluster/, in a home, a temp folder and at ports of their own."""
+"""Real clusters from the files in cluster/."""
 
-import os
-import random
-import shutil
-import socket
-import subprocess
-import sys
 import tempfile
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
-
-ROOT = Path(__file__).parents[2]
-VENV = Path(sys.executable).parents[1]
-HEAD, WORKER = "127.0.0.2", "127.0.0.3"
-"""Two addresses of this machine that stand for two machines."""
-
-HERE = """#!/usr/bin/env bash
-# In place of ssh and srun: the command runs here, as if HOST were a machine with a home and ports of its own.
-set -euo pipefail
-host=$1
-shift
-exec env HOME="{home}/$host" NODE_IP="$host" NODE_PORTS="$(({ports} + 100 * ${{host##*.}}))" \\
-    WORKER_PORTS="$(({ports} + 100 * ${{host##*.}} + 10))-$(({ports} + 100 * ${{host##*.}} + 60))" bash -c "$*"
-"""
-
-
-@dataclass
-class Site:
-    """A place where a cluster is started; `close` ends what is left of it."""
-
-    home: Path
-    temp: Path
-    ports: int
-    """The thousand ports that start here are free."""
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.ports + 1}"
-
-    def run(self, *words: str, home: str = ".", timeout: float = 300, **variables: str) -> subprocess.CompletedProcess:
-        """A command with nothing but the site's environment, `home` being that of a host."""
-        environment = {**self.environment, "HOME": str(self.home / home), **variables}
-        return subprocess.run(
-            words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=timeout
-        )
-
-    def script(self, name: str, *words: str, **variables: str) -> subprocess.CompletedProcess:
-        return self.run("bash", str(ROOT / "cluster" / name), *words, **variables)
-
-    def up(self, name: str, **variables: str) -> subprocess.CompletedProcess:
-        """The script's `up`; once more if it fails, for Ray ends a node whose agents take 15 s to start."""
-        for _ in range(3):
-            done = self.script(name, "up", **variables)
-            if "Ray did not start" not in done.stderr:
-                break
-        return done
-
-    def submit(self, *words: str, home: str = ".", **variables: str) -> subprocess.CompletedProcess:
-        """`ray job submit`, in token mode unless a variable says otherwise."""
-        variables = {"RAY_AUTH_MODE": "token", **variables}
-        for _ in range(30):
-            done = self.run("ray", "job", "submit", "--address", self.address, "--", *words, home=home, **variables)
-            if "No available agent" not in done.stderr:  # the node's job agent starts after Ray itself
-                break
-            time.sleep(1)
-        return done
-
-    def processes(self) -> list[psutil.Process]:
-        """Whatever was started with this site's temp folder in its command line or environment."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if any(str(self.temp) in word for word in (*process.cmdline(), *process.environ().values())):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
-
-    def close(self) -> None:
-        for process in self.processes():
-            if process.pid != os.getpid():
-                process.kill()
-        shutil.rmtree(self.temp, ignore_errors=True)
+from _site import HEAD, HERE, ROOT, VENV, WORKER, Site, free_ports
 
 
 @pytest.fixture
 def site(tmp_path):
     """Ports, home and a short temp folder; every process with that folder is ended."""
     temp = Path(tempfile.mkdtemp(prefix="nr"))
-    ports = _free_ports()
+    ports = free_ports()
     here = tmp_path / "here"
     here.write_text(HERE.format(home=tmp_path, ports=ports))
     here.chmod(0o755)
@@ -114,16 +32,3 @@ def site(tmp_path):
         yield site
     finally:
         site.close()
-
-
-def _free_ports() -> int:
-    """The first of a thousand ports of which the ones in use here are free."""
-    for first in random.Random(os.getpid()).sample(range(20_000, 31_000, 1000), 11):
-        try:
-            for port in (first, first + 1, *range(first + 10, first + 17), *range(first + 200, first + 400)):
-                with socket.socket() as probe:
-                    probe.bind(("", port))
-        except OSError:
-            continue
-        return first
-    pytest.skip("no thousand ports between 20000 and 31000 are free")

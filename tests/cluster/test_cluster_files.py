@@ -1,6 +1,7 @@
 """The files in cluster/: each passes the schema of what reads it, pins what we run on, and opens nothing by itself."""
 
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -11,10 +12,12 @@ import pytest
 import yaml
 
 import nao_ray
+from nao_ray.service.packing import LEASE_WAIT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster"
-FILES = sorted(path for path in FOLDER.rglob("*") if path.is_file())
+ALL = sorted(path for path in FOLDER.rglob("*") if path.is_file())
+FILES = [path for path in ALL if path.parent.name != "grafana"]  # a board starts nothing
 SCRIPTS = [path for path in FILES if path.suffix == ".sh"]
 CLOUDS = [FOLDER / "aws.yaml", FOLDER / "gcp.yaml"]
 KUBERNETES = FOLDER / "kubernetes"
@@ -48,7 +51,7 @@ def test_each_file_says_first_what_to_change_and_what_is_open(path):
         assert re.search(rf"\b{word}\b", start, flags=re.IGNORECASE), word
 
 
-@pytest.mark.parametrize("path", FILES, ids=_name)
+@pytest.mark.parametrize("path", ALL, ids=_name)
 def test_no_file_holds_a_secret_or_binds_to_every_address(path):
     text = path.read_text()
     assert re.findall(r"\b[0-9a-f]{32,}\b", text) == []
@@ -112,8 +115,9 @@ def test_mistakes_are_one_line_and_exit_code_2(words, tmp_path):
     assert re.fullmatch(r"machine\.sh: .*\n", done.stderr)
 
 
-def test_machine_sh_refuses_another_ray(tmp_path):
-    for name, body in (("ray", "exit 0"), ("python3", "echo 2.9.0 3.11")):
+@pytest.mark.parametrize("found", ["2.9.0 3.11", f"{RAY}0 3.11", f"{RAY} 3.9", f"{RAY} 3.10"])
+def test_machine_sh_refuses_another_ray_and_an_older_python(found, tmp_path):
+    for name, body in (("ray", "exit 0"), ("python3", f"echo {found}")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
@@ -121,9 +125,77 @@ def test_machine_sh_refuses_another_ray(tmp_path):
         ["bash", str(FOLDER / "machine.sh"), "up"], env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert f"Ray {RAY} on Python {PYTHON} is expected here" in done.stderr
-    assert "found: 2.9.0 3.11" in done.stderr
+    assert f"Ray {RAY} on Python {PYTHON} or later is expected here; found: {found}\n" in done.stderr
     assert not (tmp_path / ".ray" / "auth_token").exists()
+
+
+def _fake_ray(folder: Path, python: str, ray: str) -> dict[str, str]:
+    """An environment with a Ray that is a script, and without `ps`."""
+    tools = folder / "tools"
+    tools.mkdir()
+    for name in ("bash", "cat", "chmod", "dirname", "env", "grep", "mkdir", "nohup", "rm", "setsid", "sleep", "sort"):
+        (tools / name).symlink_to(shutil.which(name))
+    for name in ("tail", "tr", "uname"):
+        (tools / name).symlink_to(shutil.which(name))
+    for name, body in (("ray", ray), ("python3", f"echo {python}")):
+        (tools / name).write_text(f"#!{shutil.which('bash')}\n{body}\n")
+        (tools / name).chmod(0o755)
+    return {"PATH": str(tools), "HOME": str(folder)}
+
+
+def _machine(environment: dict[str, str], word: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        ["bash", str(FOLDER / "machine.sh"), word], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("python", [f"{RAY} {PYTHON}", f"{RAY} 3.13"])
+def test_machine_sh_needs_no_ps_and_keeps_its_state_by_host(python, tmp_path):
+    environment = _fake_ray(tmp_path, python, "echo Ray runtime started; while :; do sleep 0.1; done")
+    state = tmp_path / ".ray" / f"nao_ray-{platform.node()}"
+    try:
+        assert _machine(environment, "up").stdout.startswith("Ray is up, process ")
+        assert _machine(environment, "up").stdout.startswith("Ray is up already, process ")
+        assert _machine(environment, "status").returncode == 0
+        assert (state / "pid").is_file()
+    finally:
+        done = _machine(environment, "down")
+    assert (done.stdout, done.stderr) == ("Ray is down\n", "")
+    assert _machine(environment, "status").returncode == 1
+
+
+def test_machine_sh_does_not_take_an_earlier_output_for_its_own(tmp_path):
+    environment = _fake_ray(tmp_path, f"{RAY} {PYTHON}", "echo no port is free; exit 1")
+    state = tmp_path / ".ray" / f"nao_ray-{platform.node()}"
+    state.mkdir(parents=True)
+    (state / "output").write_text("Ray runtime started\n")
+    done = _machine(environment, "up")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "no port is free"
+    assert f"Ray did not start; its output is in {state}/output" in done.stderr
+    assert not (state / "pid").exists()
+
+
+def test_hosts_sh_tells_each_host_its_settings_whatever_it_is_to_do(tmp_path):
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f'#!/bin/bash\ncat >/dev/null\necho "$*" >>{tmp_path}/told\n')
+    ssh.chmod(0o755)
+    environment = {"PATH": "/usr/bin:/bin", "SSH": str(ssh), "HEAD": "h", "WORKERS": "w"}
+    environment |= {"HEAD_SETTINGS": "STATE_DIR=/a", "WORKER_SETTINGS": "STATE_DIR=/b"}
+    for word in ("status", "down"):
+        (tmp_path / "told").unlink(missing_ok=True)
+        subprocess.run(["bash", str(FOLDER / "hosts.sh"), word], env=environment, capture_output=True, check=True)
+        worker, head = (tmp_path / "told").read_text().splitlines()
+        assert (worker[:2], head[:2]) == ("w ", "h ")
+        assert "STATE_DIR=/b bash" in worker
+        assert "STATE_DIR=/a bash" in head
+
+
+def test_what_is_restarted_by_itself_waits_for_the_lease_of_the_driver_before():
+    (job,) = _documents("rayjob.yaml")
+    slurm = (FOLDER / "slurm.sh").read_text()
+    for command in (job["spec"]["entrypoint"], re.search(r"nao-ray search (?!CONFIG).*&$", slurm, re.MULTILINE)[0]):
+        assert f"--wait {LEASE_WAIT_SECONDS}" in command
 
 
 def test_machine_sh_leaves_a_process_alone_that_has_the_number_of_its_own(tmp_path):

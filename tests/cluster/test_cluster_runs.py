@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from conftest import HEAD, ROOT, VENV, WORKER
+from _site import HEAD, ROOT, VENV, WORKER
 
 pytestmark = pytest.mark.ray
 
@@ -71,7 +71,7 @@ def test_one_machine(site):
 
     done = site.script("machine.sh", "down")
     assert done.stdout == "Ray is down\n"
-    assert site.processes() == []
+    assert site.left() == []
     assert site.script("machine.sh", "status").returncode == 1
 
 
@@ -100,7 +100,7 @@ def test_fixed_hosts(site):
 
     done = site.script("hosts.sh", "down", **variables)
     assert done.stdout == f"{WORKER}: Ray is down\n{HEAD}: Ray is down\n"
-    assert site.processes() == []
+    assert site.left() == []
 
 
 SCONTROL = """#!/usr/bin/env bash
@@ -156,7 +156,7 @@ def test_slurm_stops_the_search_at_the_time_limit_and_queues_again(site, tmp_pat
     assert f"--exclude={HEAD}" in (tmp_path / "srun").read_text().splitlines()
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert 4 <= len(_trials(pool)) < 1000
-    assert site.processes() == []
+    assert site.left() == []
     assert json.dumps(token.read_text())[1:-1] not in said
 
 

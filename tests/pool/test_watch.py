@@ -104,6 +104,18 @@ def test_retries_shared_scores_and_training_are_told_apart(pool):
     assert [trial.score for trial in view.last] == [None, 0.6, 0.99]
 
 
+@pytest.mark.parametrize(
+    ("budget", "planned", "asked", "total"),
+    [(20, 6, 3, 6), (6, 20, 3, 6), (20, None, 3, 20), (None, 6, 3, 6), (20, 6, 7, 20), (6, None, 7, None)],
+)
+def test_progress_is_to_the_smaller_of_budget_and_plan(tmp_path, budget, planned, asked, total):
+    config = MANIFEST["config"] | {"budget": {"trials": budget}}
+    pool = Pool.create(tmp_path / "p", {"config": config, "planned": planned})
+    with pool.acquire():
+        record(pool, 0, asked)
+    assert Watch(pool.url).look().budget_trials == total
+
+
 def test_nothing_is_written_and_nothing_put_right(pool, folder):
     with pool.acquire():
         record(pool, 0, 6)

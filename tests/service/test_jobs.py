@@ -235,10 +235,9 @@ def test_stop_takes_the_only_one_that_runs():
         over(Client(job("a-1", "RUNNING"), job("b-1", "PENDING"))).stop(None)
 
 
-def test_stop_ends_a_detached_search_from_within_its_cluster():
-    client = Client(job("a-1", "FAILED", entrypoint="/opt/py -m nao_ray search"))
-    there = {"a"}
-    tail = client.tail_job_logs
+def _there(client):
+    """Names of the detached searches; a job that ends one is over when its log has been read."""
+    there, tail = set(), client.tail_job_logs
 
     async def ended(job_id):
         there.clear()
@@ -246,6 +245,13 @@ def test_stop_ends_a_detached_search_from_within_its_cluster():
             yield chunk
 
     client.tail_job_logs = ended
+    return there
+
+
+def test_stop_ends_a_detached_search_from_within_its_cluster():
+    client = Client(job("a-1", "FAILED", entrypoint="/opt/py -m nao_ray search"))
+    there = _there(client)
+    there.add("a")
     ended_view = over(client, searching=lambda: frozenset(there)).stop("a")
     assert (ended_view.job_id, ended_view.status) == ("a-1", "STOPPED")
     (asked,) = client.submitted
@@ -253,6 +259,32 @@ def test_stop_ends_a_detached_search_from_within_its_cluster():
     assert asked["runtime_env"]["working_dir"] == "gcs://x"
     assert asked["metadata"] == {}
     assert client.stopped == []
+
+
+def test_stop_by_the_id_of_an_older_watcher_ends_the_search():
+    detached = describe("a", "/p", detach=True)
+    client = Client(job("a-1", "RUNNING", metadata=detached), job("a-2", "RUNNING", start=2, metadata=detached))
+    there = _there(client)
+    there.add("a")
+    assert over(client, searching=lambda: frozenset(there)).stop("a-1").status == "STOPPED"
+    assert client.stopped == ["a-1"]
+    assert [asked["submission_id"] for asked in client.submitted] == ["stop-a-1"]
+    assert not there
+
+
+def test_stop_ends_a_search_that_its_driver_starts_meanwhile():
+    client = Client(job("a-1", "RUNNING", metadata=describe("a", "/p", detach=True)))
+    there, stop_job = _there(client), client.stop_job
+    client.stop_job = lambda job_id: (there.add("a"), stop_job(job_id))
+    assert over(client, searching=lambda: frozenset(there)).stop(None).status == "STOPPED"
+    assert client.submitted[0]["entrypoint"].endswith("end-detached a")
+    assert not there
+
+
+def test_stop_of_a_job_that_only_shares_its_name_leaves_the_search():
+    client = Client(job("a-1", "RUNNING"), job("a-2", "RUNNING", start=2, metadata=describe("a", "/p", detach=True)))
+    assert over(client, searching=lambda: frozenset({"a"})).stop("a-1").status == "STOPPED"
+    assert client.submitted == []
 
 
 def test_a_search_that_cannot_be_ended_is_said():

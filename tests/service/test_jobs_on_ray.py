@@ -67,6 +67,16 @@ def _start_head(folder):
     return head, f"http://127.0.0.1:{ports['dashboard-port']}"
 
 
+def _processes(head, folder):
+    """The head, what it has started, and what heads before it have left: those have the folder in their words."""
+    found = set()
+    for process in psutil.process_iter(["cmdline"]):
+        if process.pid == head.pid or any(str(folder) in word for word in process.info["cmdline"] or ()):
+            with suppress(psutil.NoSuchProcess):
+                found |= {process, *process.children(recursive=True)}
+    return list(found)
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """The address of a cluster of one machine, and its token."""
@@ -82,7 +92,7 @@ def cluster():
         yield SimpleNamespace(address=address, token=token, token_path=folder / "token")
         assert head.poll() is None, f"the cluster ended by itself: {(folder / 'said').read_text()}"
     finally:
-        started = psutil.Process().children(recursive=True)
+        started = _processes(head, folder)  # and no other child of this process: the tests before may share a Ray
         for process in started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -183,7 +193,7 @@ def test_a_search_runs_as_a_job_and_its_log_is_followed(call, cluster, tmp_path)
 
 
 def test_a_job_that_is_stopped_goes_on_with_the_same_command(start, call, tmp_path):
-    running = start("submit", "slow.yaml")
+    running = start("submit", "slow.yaml", "--set", "budget.trials=2000")
     pool = tmp_path / "pools" / "slow"
     _wait_for_trials(pool, 4)
     name = job_name("slow", str(pool))
@@ -192,25 +202,34 @@ def test_a_job_that_is_stopped_goes_on_with_the_same_command(start, call, tmp_pa
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
     assert told == f"nao-ray: {name}-1: stopped; the same command goes on\n"
-    assert 4 <= Pool.open(pool).counts().finished < 24
-    again = call("submit", "slow.yaml")
+    assert 4 <= Pool.open(pool).counts().finished < 2000
+    enough = Pool.open(pool).counts().asked + 3
+    again = call("submit", "slow.yaml", "--set", f"budget.trials={enough}")
     assert again.code == 0, again.out
     assert again.out.startswith(f"job     {name}-2 ")
-    assert _each_once(pool, 24)
+    assert _each_once(pool, enough)
 
 
 def test_an_interrupted_follower_leaves_the_job_running(start, call, cluster, tmp_path):
-    running = start("submit", "slow.yaml", "--pool", tmp_path / "p", "--set", "budget.trials=12")
-    _wait_for_trials(tmp_path / "p", 1)
+    pool = tmp_path / "p"
+    words = ("submit", "slow.yaml", "--pool", pool, "--set")
+    running = start(*words, "budget.trials=2000")
+    _wait_for_trials(pool, 1)
     running.send_signal(signal.SIGINT)
     _, told = running.communicate(timeout=30)
     assert running.returncode == 130
-    job = f"{job_name('slow', str(tmp_path / 'p'))}-1"
+    job = f"{job_name('slow', str(pool))}-1"
     assert f"the job goes on; nao-ray logs {job} --address {cluster.address} -f follows it" in told
     assert "Traceback" not in told
-    followed = call("logs", job, "-f")
-    assert followed.code == 0, followed.err
-    assert _each_once(tmp_path / "p", 12)
+    _wait_for_trials(pool, Pool.open(pool).counts().finished + 3)
+    following = start("logs", job, "-f")
+    assert call("stop", job).code == 0
+    _, told = following.communicate(timeout=60)
+    assert following.returncode == 130, told
+    enough = Pool.open(pool).counts().asked + 3
+    done = call(*words, f"budget.trials={enough}")
+    assert done.code == 0, done.out
+    assert _each_once(pool, enough)
 
 
 def test_a_detached_search_outlives_its_job_and_ends_when_it_is_stopped(start, call, tmp_path):

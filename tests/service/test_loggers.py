@@ -23,7 +23,7 @@ name: logged
 space: nao_cnn_small
 task: synthetic
 evaluator: {name: faulty, noise: 0.02, error_share: 0.2}
-strategy: {name: nao, seeds: 8, round_size: 4, rounds: 2, fit: {epochs: 3, members: 1}}
+strategy: {name: nao, seeds: 8, round_size: 4, rounds: 2, pretraining: {genotypes: 50, steps: 5}}
 budget: {trials: 12}
 """
 
@@ -95,8 +95,23 @@ def test_a_logger_that_comes_later_is_told_what_was_before(tmp_path):
     run(config("budget.trials=5"), str(pool), in_process=True)
     logs = tmp_path / "logs"
     resume(str(pool), ("budget.trials=6", f"loggers=[{{name: tensorboard, path: {logs}}}]"), in_process=True)
-    assert [step for step, _, _ in scalars(logs / "logged")["trial/failed"]] == list(range(6))
+    (folder,) = logs.glob("logged-*")
+    assert [step for step, _, _ in scalars(folder)["trial/failed"]] == list(range(6))
     assert "loggers" not in yaml.safe_load((pool / "run.yaml").read_text())["config"]
+
+
+def test_two_searches_of_one_name_do_not_mix(tmp_path):
+    config = TensorBoard.Config(path=str(tmp_path))
+    for search_id in ("logged 1", "logged 2"):
+        logger = TensorBoard(config, Search(name="logged", id=search_id, pool_url="s3://b/p", config={}))
+        assert logger.open() == Position()
+        row = {"log_index": 3, "finished_at": None, "score": 0.5, "best_score": 0.5, "failed": 0}
+        logger.log_trials([row])
+        logger.close()
+    again = TensorBoard(config, Search(name="logged", id="logged 1", pool_url="s3://b/p", config={}))
+    assert again.open() == Position(log_index=3)
+    again.close()
+    assert len(list(tmp_path.glob("logged-????????"))) == 2
 
 
 def test_a_pool_elsewhere_needs_a_path(tmp_path):
@@ -106,7 +121,7 @@ def test_a_pool_elsewhere_needs_a_path(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LoggerError, match=r"tensorboard: cannot write .*file/logged: Not a directory"):
+    with pytest.raises(LoggerError, match=r"tensorboard: cannot write .*file/logged-[0-9a-f]{8}: Not a directory"):
         run(config(f"loggers=[{{name: tensorboard, path: {tmp_path}/file}}]"), str(tmp_path / "p"), in_process=True)
 
 
@@ -151,6 +166,15 @@ def test_a_tracking_server_that_is_down_is_one_line(tmp_path, monkeypatch):
     logger = "loggers=[{name: mlflow, tracking_uri: 'http://127.0.0.1:9'}]"
     with pytest.raises(LoggerError, match=r"^mlflow: cannot log to http://127\.0\.0\.1:9: "):
         run(config(logger), str(tmp_path / "p"), in_process=True)
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+def test_a_password_in_the_address_of_a_tracking_server_is_not_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9/")
+    with pytest.raises(LoggerError, match=r"^mlflow: cannot log to http://\*\*\*@127\.0\.0\.1:9: ") as told:
+        run(config("loggers=[mlflow]"), str(tmp_path / "p"), in_process=True)
+    assert "hunter2" not in str(told.value)
 
 
 # -- refusals and failures --------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ name: measured
 space: nao_cnn_small
 task: synthetic
 evaluator: {name: faulty, error_share: 0.2, sleep_seconds: 0.5}
-strategy: {name: nao, seeds: 6, round_size: 200, rounds: 3, fit: {epochs: 3, members: 1}}
+strategy: {name: nao, seeds: 6, round_size: 200, rounds: 3, pretraining: {genotypes: 50, steps: 5}}
 budget: {trials: 5000}
 workers: {count: 2}
 """

@@ -19,6 +19,7 @@ from nao_ray.errors import ConfigError, DataError, PoolError
 from nao_ray.pool import Pool
 from nao_ray.service import cluster
 from nao_ray.service.run import resume, run
+from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.synthetic import Synthetic
 
 CONFIG = """
@@ -51,6 +52,15 @@ def test_a_run_fills_a_pool_and_says_what_came_of_it(unbroken):
     assert manifest["data_hash"] == config().make_task().data_hash()
     assert {"torch", "ray", "pyarrow"} <= set(manifest["packages"])
     assert manifest["revision"] is None or len(manifest["revision"].removesuffix("-dirty")) == 40
+
+
+@pytest.mark.parametrize("planned", [7, None])
+def test_a_pool_records_what_the_strategy_planned_at_the_start(tmp_path, monkeypatch, planned):
+    monkeypatch.setattr(Strategy, "planned", property(lambda _: planned))
+    run(config("budget.trials=9"), str(tmp_path / "p"), in_process=True)
+    monkeypatch.setattr(Strategy, "planned", property(lambda _: 8))
+    resume(str(tmp_path / "p"), in_process=True)
+    assert Pool.open(tmp_path / "p").manifest["planned"] == planned
 
 
 def test_the_summary_counts_and_ranks(tmp_path):
