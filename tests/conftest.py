@@ -1,6 +1,7 @@
 """Shared fixtures; the environment is set before anything imports ray."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from hypothesis import settings
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.pop("RAY_ADDRESS", None)
+
+# A shell ignores it for what it starts in the background, and what tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("nao_ray", deadline=None)  # a busy machine is no failure
 settings.load_profile("nao_ray")
