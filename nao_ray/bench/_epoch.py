@@ -29,7 +29,7 @@ def seconds_of_epochs(images: int, epochs: int, batch: int, n: int, f: int) -> d
         RunError: an epoch failed.
     """
     config = _config(images, batch, n, f)
-    with ray_session(config.workers):
+    with ray_session(config.workers, shares_weights=True):
         return {plan: _epochs(config, WorkerPlan(count=plan[0], cpus=plan[1]), epochs) for plan in PLANS}
 
 

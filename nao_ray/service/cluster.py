@@ -19,11 +19,14 @@ from nao_ray.errors import ConfigError, RunError
 _log = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 100 * 2**20
-"""Genotypes and numbers travel, networks and data do not; Ray's minimum is 75 MiB."""
+"""Genotypes and numbers travel, data does not; Ray's minimum is 75 MiB."""
+
+_OBJECT_STORE_BYTES_SHARED = 640 * 2**20
+"""Versions of shared weights travel too, up to 145 MB each: two published ones and one on its way back, with room."""
 
 
 @contextmanager
-def ray_session(workers: Workers) -> Iterator[None]:
+def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[None]:
     """Ray is there within the block.
 
     The connection the caller already has, else the cluster that `RAY_ADDRESS` names (it is set for Ray jobs), else
@@ -45,7 +48,7 @@ def ray_session(workers: Workers) -> Iterator[None]:
             "address": "local",
             "num_cpus": _local_cpus(workers),
             "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
+            "object_store_memory": _OBJECT_STORE_BYTES_SHARED if shares_weights else _OBJECT_STORE_BYTES,
         }
     try:
         ray.init(**options)

@@ -172,7 +172,7 @@ def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, 
     from nao_ray.service.proposer import RayProposer
 
     workers, text, evaluator = config.workers, config.to_yaml(), config.make_evaluator()
-    stack.enter_context(ray_session(workers))
+    stack.enter_context(ray_session(workers, shares_weights=evaluator.shares_weights))
     plan = WorkerPlan(
         count=None if workers.count == "auto" else workers.count,
         cpus=workers.cpus,
