@@ -20,8 +20,10 @@ SEARCH = """
 import sys
 import ray
 from nao_ray.config import RunConfig
+from nao_ray.service import metrics
 from nao_ray.service.run import run
 
+metrics._EVERY = 0.5  # Ray collects every second here: half of that, as in earnest
 ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
 print(ray.nodes()[0]["NodeManagerAddress"], ray.nodes()[0]["MetricsExportPort"], flush=True)
 config = RunConfig.parse(sys.stdin.read())
