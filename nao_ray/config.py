@@ -223,7 +223,7 @@ class RunConfig(_Section):
         return yaml.safe_dump(data, sort_keys=False)
 
 
-def _refuse_credentials(value: Any, key: str) -> None:  # noqa: ANN401
+def _refuse_credentials(value: object, key: str) -> None:
     """Raise ConfigError where a setting, however deep, is an address with credentials: the pool would record them."""
     if isinstance(value, str) and has_credentials(value):
         raise ConfigError(f"{key}: the address {masked(value)} holds credentials: {REMEDY}")

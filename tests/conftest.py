@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -39,3 +40,18 @@ def data_folder() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"no data folder at {DATA}; set NAO_RAY_DATA")
     return DATA
+
+
+@pytest.fixture
+def call(capsys):
+    """`call("pool", url)` -> exit code, stdout, stderr."""
+
+    from nao_ray.cli import main
+
+    def run(*words):
+        with pytest.raises(SystemExit) as left:
+            main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=left.value.code, out=out, err=err)
+
+    return run

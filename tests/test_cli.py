@@ -13,12 +13,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
 
-from nao_ray import cli, cli_bench, preset_files, progress
+from nao_ray import cli, cli_bench, preset_files
 from nao_ray.cli import main
 from nao_ray.pool import Pool
 from nao_ray.spaces.base import Genotype
@@ -41,19 +40,6 @@ FAILING = RANDOM.replace("closed_form, noise: 0.01", "faulty, error_share: 1.0")
 def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-
-
-@pytest.fixture
-def call(capsys):
-    """`call("pool", url)` -> exit code, stdout, stderr."""
-
-    def run(*words):
-        with pytest.raises(SystemExit) as left:
-            main([str(word) for word in words])
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=left.value.code, out=out, err=err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -194,56 +180,6 @@ def test_an_unexpected_error_is_one_line_too(call, monkeypatch):
     assert done.err == "nao-ray: ZeroDivisionError: division by zero (--debug shows the trace)\n"
 
 
-# -- describe -----------------------------------------------------------------------------------------------
-
-
-def test_describe_counts_like_the_reference(call):
-    done = call("describe", "NAONet-A", "--json")
-    facts = json.loads(done.out)
-    assert facts["num_params"] == 11_470_150
-    assert facts["num_params_auxiliary"] == 476_426
-    assert facts["macs"] == 1_673_814_240
-    assert facts["loose_ends"] == {"normal": [3, 5, 6], "reduction": [3, 4, 5, 6]}
-    assert (facts["space"], facts["network"], facts["published"]) == ("nao_cnn", "cifar10", "NAONet-A")
-    assert (facts["cells_per_stage"], facts["channels"], facts["num_classes"]) == (6, 36, 10)
-
-
-def test_describe_takes_sizes_and_text(call):
-    text = "0 1 0 2 0 1 2 2 1 3 0 2 4 0 1 3 2 1 0 3 1 1 1 0 2 1 2 4 1 0 2 3 3 1 2 2 0 2 0 2"
-    words = ["--space", "nao_cnn_small", "--cells-per-stage", "6", "--channels", "128", "--num-classes", "10"]
-    facts = json.loads(call("describe", f" {text.replace(' ', ', ')} ", *words, "--json").out)
-    assert facts["num_params"] == 33_868_170
-    assert facts["genotype"] == text
-    assert facts["published"] == "NAONet-B"
-    assert facts["canonical"] != text
-
-
-def test_describe_reads_other_dialects(call):
-    text = "0 2 1 10 2 3 1 2 0 1 1 2 0 3 4 2 1 0 0 2 0 2 1 8 0 1 0 9 0 4 1 5 0 9 2 1 1 6 0 2"
-    facts = json.loads(call("describe", text, "--space", "nao_cnn", "--dialect", "v2", "--json").out)
-    assert facts["published"] == "NAONet-A"
-
-
-def test_describe_draws(call):
-    done = call("describe", "NAONet-V2", "--svg", "v2.svg", "--network", "imagenet", "--channels", "52")
-    assert done.code == 0, done.err
-    assert "7,026,850" in done.out
-    assert "sep conv 5\u00d75 of c(k-1)" in done.out
-    assert ElementTree.fromstring(Path("v2.svg").read_text()).tag.endswith("svg")
-
-
-def test_describe_the_networks_of_enas(call):
-    micro = json.loads(call("describe", "ENAS-micro", "--svg", "micro.svg", "--json").out)
-    assert (micro["num_params"], micro["num_params_auxiliary"]) == (3_894_372, 494_848)
-    assert (micro["published"], micro["cells_per_stage"], micro["channels"]) == ("ENAS-micro", 5, 36)
-    assert Path("micro.svg").read_text().count(">concat<") == 2
-    macro = json.loads(call("describe", "ENAS-macro", "--json").out)
-    assert (macro["published"], macro["cells_per_stage"], macro["channels"]) == ("ENAS-macro", 8, 96)
-    assert macro["num_params"] < 42_559_392, "its separable convolutions are separable"
-    small = json.loads(call("describe", "0 1 0 2 0 1", "--space", "enas_macro", "--network", "small", "--json").out)
-    assert (small["published"], small["cells_per_stage"], small["loose_ends"]) == (None, 1, {"network": [3]})
-
-
 # -- pool and report ----------------------------------------------------------------------------------------
 
 
@@ -349,52 +285,6 @@ def test_bench_takes_settings(call, monkeypatch):
         refused = call("bench", "made_up", wrong)
         assert refused.code == 2
         assert "bench made_up" in refused.err
-
-
-# -- progress -----------------------------------------------------------------------------------------------
-
-
-def _snapshot(**changes):
-    values = {"done": 0, "running": 2, "failed": 0, "total": 64, "best_score": None, "best_trial_id": None}
-    return SimpleNamespace(**{**values, "eta_seconds": None, "write_error": None, **changes})
-
-
-def test_status_lines():
-    assert progress.status_line(_snapshot()) == "0/64 done, 2 running, 0 failed"
-    line = progress.status_line(_snapshot(done=12, failed=1, best_score=0.93214, best_trial_id=7, eta_seconds=80))
-    assert line == "12/64 done, 2 running, 1 failed, best 0.9321 (trial 7), 1m20s left"
-    line = progress.status_line(_snapshot(total=None, best_score=-80.123, best_trial_id=1, write_error="no space"))
-    assert line == "0 done, 2 running, 0 failed, best perplexity 80.12 (trial 1), cannot write the pool: no space"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(3.4, "3s"), (80, "1m20s"), (11100, "3h05m")])
-def test_time_left(seconds, text):
-    assert progress.format_seconds(seconds) == text
-
-
-def test_plain_lines_are_few_and_end_with_the_last():
-    stream, now = io.StringIO(), [0.0]
-    with progress.Progress("digits", stream, clock=lambda: now[0]) as listener:
-        for done in range(100):
-            now[0] += 1.0
-            listener(_snapshot(done=done))
-    lines = stream.getvalue().splitlines()
-    assert lines[0] == "digits: 0/64 done, 2 running, 0 failed"
-    assert lines[-1] == "digits: 99/64 done, 2 running, 0 failed"
-    assert 100 / progress.PLAIN_INTERVAL_SECONDS <= len(lines) <= 100 / progress.PLAIN_INTERVAL_SECONDS + 3
-
-
-def test_the_terminal_gets_a_live_line(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    monkeypatch.setenv("TERM", "xterm")
-    stream = Terminal()
-    with progress.Progress("digits", stream) as listener:
-        listener(_snapshot(done=12, best_score=0.5, best_trial_id=3))
-    assert "12/64 done" in stream.getvalue()
-    assert "\x1b[" in stream.getvalue()
 
 
 # -- as a program -------------------------------------------------------------------------------------------

@@ -318,16 +318,16 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _counts(column: Any) -> dict[str, int]:  # noqa: ANN401 - a column of pyarrow
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
     return {str(item["values"]): item["counts"] for item in pc.value_counts(column.drop_null()).to_pylist()}
 
 
-def _given(column: Any) -> NDArray[np.bool_]:  # noqa: ANN401
+def _given(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     found: NDArray[np.bool_] = pc.is_valid(column).to_numpy()
     return found
 
 
-def _seconds(column: Any) -> NDArray[np.float64]:  # noqa: ANN401
+def _seconds(column: pa.ChunkedArray) -> NDArray[np.float64]:
     """A column of times as seconds since 1970, NaN where there is none."""
     found: NDArray[np.float64] = pc.fill_null(
         pc.divide(pc.cast(pc.cast(column, pa.int64()), pa.float64()), 1e6), np.nan

@@ -69,7 +69,7 @@ def run(
     first_seed: int = 0,
     processes: int = 2,
     results: str | None = None,
-    **settings: Any,  # noqa: ANN401
+    **settings: object,
 ) -> BenchResult:
     """Search with every preset and every control, `seeds` times each.
 

@@ -107,5 +107,5 @@ def other_fits(fits: pd.DataFrame) -> pd.DataFrame:
     return fits[fits["audited"].isna()].drop(columns=[name for name in fits if str(name).startswith("audit")])
 
 
-def _number(value: Any) -> float | None:  # noqa: ANN401
+def _number(value: float | None) -> float | None:
     return None if value is None or pd.isna(value) else float(value)

@@ -13,9 +13,10 @@ import os
 import secrets
 import threading
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -152,7 +153,7 @@ def end(name: str) -> None:
         _kill(actor)
 
 
-def _until_ended(actor: Any) -> None:  # noqa: ANN401
+def _until_ended(actor: ActorHandle) -> None:
     """Wait for the end, and a little longer, so that a watcher sees it first."""
     give_up = time.monotonic() + _END_SECONDS
     seen = 0
@@ -165,7 +166,7 @@ def _until_ended(actor: Any) -> None:  # noqa: ANN401
         time.sleep(_POLL_SECONDS)
 
 
-def _host(config: RunConfig, pool_url: str, wait: float) -> Any:  # noqa: ANN401
+def _host(config: RunConfig, pool_url: str, wait: float) -> ActorHandle:
     """The actor of this search: the one that runs, or a new one."""
     name, text, launch = job_name(config.name, pool_url), config.to_yaml(), secrets.token_hex(8)
     give_up = time.monotonic() + _START_SECONDS
@@ -202,7 +203,7 @@ def _host(config: RunConfig, pool_url: str, wait: float) -> Any:  # noqa: ANN401
     raise RunError(f"the cluster found no place for the detached search {name} within {_START_SECONDS:.0f} s")
 
 
-def _look(actor: Any) -> Look | None:  # noqa: ANN401
+def _look(actor: ActorHandle) -> Look | None:
     """What it says; None while it cannot answer, because it is being started or restarted.
 
     Raises:
@@ -234,7 +235,7 @@ def _away_from_the_head() -> NodeAffinitySchedulingStrategy | str:
     return "DEFAULT"
 
 
-def _kill(actor: Any) -> None:  # noqa: ANN401
+def _kill(actor: ActorHandle) -> None:
     try:
         ray.kill(actor, no_restart=True)
     except (RayActorError, ValueError):

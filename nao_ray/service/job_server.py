@@ -7,9 +7,11 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from nao_ray.errors import ClusterError
+
+T = TypeVar("T")
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 
@@ -60,7 +62,7 @@ def connect(address: str | None = None) -> tuple[Any, str, Callable[[], frozense
     return client, where, searching
 
 
-def ask(question: Callable[[], Any], address: str) -> Any:  # noqa: ANN401
+def ask(question: Callable[[], T], address: str) -> T:
     """Ask the cluster; its errors as ours.
 
     Raises:

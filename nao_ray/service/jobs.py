@@ -15,12 +15,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nao_ray.errors import ClusterError, RunError
 from nao_ray.service import job_server
 from nao_ray.service.job_server import UnknownJobError, UnreachableError, ask, reason
 from nao_ray.service.packing import next_job_id
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+T = TypeVar("T")
 
 STOP_SECONDS = 30
 """What a driver gets to write down what has ended, instead of Ray's 3 s."""
@@ -63,7 +68,7 @@ class Jobs:
 
     def __init__(
         self,
-        client: Any,  # noqa: ANN401
+        client: JobSubmissionClient,
         address: str,
         searching: Callable[[], frozenset[str]] = frozenset,
         sleep: Callable[[float], None] = time.sleep,
@@ -226,7 +231,7 @@ class Jobs:
         if exit_code(ended) != 0 and view.name in self._ask(self._searching):
             raise RunError(f"cannot end the detached search {view.name}: {''.join(said).strip()[-300:]}")
 
-    def _ask(self, question: Callable[[], Any]) -> Any:  # noqa: ANN401
+    def _ask(self, question: Callable[[], T]) -> T:
         return ask(question, self.address)
 
 

@@ -145,6 +145,14 @@ def shared_search(**settings: Any) -> Strategy[Any]:
     return SharedRandomSearch(NaoCnnSmall(), SharedRandomSearchConfig(**{**given, **settings}), 3, Fidelity())
 
 
+def facts(pool: MemoryPool) -> list[tuple[Any, ...]]:
+    """What an unbroken and a resumed run have in common."""
+    return [
+        (trial.log_index, trial.state, trial.failure_kind, trial.score, trial.proposal)
+        for trial in sorted(pool.finished, key=lambda trial: trial.trial_id)
+    ]
+
+
 def simulate(
     pool: MemoryPool,
     *,

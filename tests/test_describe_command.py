@@ -1,0 +1,60 @@
+"""`nao-ray describe` as a user types it."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_describe_counts_like_the_reference(call):
+    done = call("describe", "NAONet-A", "--json")
+    facts = json.loads(done.out)
+    assert facts["num_params"] == 11_470_150
+    assert facts["num_params_auxiliary"] == 476_426
+    assert facts["macs"] == 1_673_814_240
+    assert facts["loose_ends"] == {"normal": [3, 5, 6], "reduction": [3, 4, 5, 6]}
+    assert (facts["space"], facts["network"], facts["published"]) == ("nao_cnn", "cifar10", "NAONet-A")
+    assert (facts["cells_per_stage"], facts["channels"], facts["num_classes"]) == (6, 36, 10)
+
+
+def test_describe_takes_sizes_and_text(call):
+    text = "0 1 0 2 0 1 2 2 1 3 0 2 4 0 1 3 2 1 0 3 1 1 1 0 2 1 2 4 1 0 2 3 3 1 2 2 0 2 0 2"
+    words = ["--space", "nao_cnn_small", "--cells-per-stage", "6", "--channels", "128", "--num-classes", "10"]
+    facts = json.loads(call("describe", f" {text.replace(' ', ', ')} ", *words, "--json").out)
+    assert facts["num_params"] == 33_868_170
+    assert facts["genotype"] == text
+    assert facts["published"] == "NAONet-B"
+    assert facts["canonical"] != text
+
+
+def test_describe_reads_other_dialects(call):
+    text = "0 2 1 10 2 3 1 2 0 1 1 2 0 3 4 2 1 0 0 2 0 2 1 8 0 1 0 9 0 4 1 5 0 9 2 1 1 6 0 2"
+    facts = json.loads(call("describe", text, "--space", "nao_cnn", "--dialect", "v2", "--json").out)
+    assert facts["published"] == "NAONet-A"
+
+
+def test_describe_draws(call):
+    done = call("describe", "NAONet-V2", "--svg", "v2.svg", "--network", "imagenet", "--channels", "52")
+    assert done.code == 0, done.err
+    assert "7,026,850" in done.out
+    assert "sep conv 5\u00d75 of c(k-1)" in done.out
+    assert ElementTree.fromstring(Path("v2.svg").read_text()).tag.endswith("svg")
+
+
+def test_describe_the_networks_of_enas(call):
+    micro = json.loads(call("describe", "ENAS-micro", "--svg", "micro.svg", "--json").out)
+    assert (micro["num_params"], micro["num_params_auxiliary"]) == (3_894_372, 494_848)
+    assert (micro["published"], micro["cells_per_stage"], micro["channels"]) == ("ENAS-micro", 5, 36)
+    assert Path("micro.svg").read_text().count(">concat<") == 2
+    macro = json.loads(call("describe", "ENAS-macro", "--json").out)
+    assert (macro["published"], macro["cells_per_stage"], macro["channels"]) == ("ENAS-macro", 8, 96)
+    assert macro["num_params"] < 42_559_392, "its separable convolutions are separable"
+    small = json.loads(call("describe", "0 1 0 2 0 1", "--space", "enas_macro", "--network", "small", "--json").out)
+    assert (small["published"], small["cells_per_stage"], small["loose_ends"]) == (None, 1, {"network": [3]})
