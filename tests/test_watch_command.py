@@ -137,7 +137,12 @@ class Terminal:
         command = [sys.executable, "-m", "nao_ray", "watch", *map(str, words), "--every", "0.1"]
         self.process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=env)
         os.close(inner)
-        self.text = ""
+        self.said = b""
+
+    @property
+    def text(self):
+        """What was said so far; a read may end within a character or an escape sequence."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.said.decode(errors="ignore"))
 
     def wait_for(self, word, seconds=60):
         end = time.monotonic() + seconds
@@ -145,7 +150,7 @@ class Terminal:
             assert time.monotonic() < end, self.text
             if select.select([self.handle], [], [], 0.2)[0]:
                 try:
-                    self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", os.read(self.handle, 65536).decode())
+                    self.said += os.read(self.handle, 65536)
                 except OSError:  # the other end is closed
                     break
         assert word in self.text
