@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -62,7 +64,7 @@ def _made(work: Callable[[T], Row], todo: Mapping[int, T], processes: int) -> It
             yield number, work(item)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(todo)), context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(min(processes, len(todo)), context, initializer=_begin) as pool:
         numbers = {pool.submit(work, item): number for number, item in todo.items()}
         try:
             for future in as_completed(numbers):
@@ -83,7 +85,16 @@ def _make(search_and_path: tuple[Search, Path | None]) -> Row:
     return row
 
 
-def _one_thread() -> None:
+def _begin() -> None:
+    """One thread; and no process outlives the measurement, whatever ended that."""
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
