@@ -27,8 +27,9 @@ STATE_DIR=${STATE_DIR:-$HOME/.ray/nao_ray-$(uname -n)}  # process id and output 
 #
 # Firewall: Ray listens on all interfaces at GCS_PORT, NODE_PORTS and WORKER_PORTS, and has no setting against it.
 # Calls without the token are refused there, but the metrics (NODE_PORTS + 4, and 44217 and 44227 on the head) answer
-# anyone, and nothing is encrypted. Let the cluster's own machines reach these ports and nobody else; a cluster of one
-# needs none of them from outside.
+# anyone, and nothing is encrypted. Workers that train shared weights together also meet at ports that the system gives
+# them (32768-60999 on Linux; torch's own, without the token). Let the cluster's own machines reach all of these and
+# nobody else; a cluster of one needs none of them from outside.
 set -euo pipefail
 
 RAY_VERSION=2.60.0  # as in requirements.txt: all machines of a cluster need the same

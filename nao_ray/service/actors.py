@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import psutil
 import ray
 
 from nao_ray.config import RunConfig
@@ -123,6 +124,8 @@ class EvaluatorActor:
         started_at = datetime.now(UTC)
         evaluator = self._evaluator
         assert isinstance(evaluator, SharedEvaluator)
+        if interface := interface_of(ray.util.get_node_ip_address()):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # else the host's name says, e.g. 127.0.1.1
         given = None if source is None else ray.get(source.ref[0])
         outcome = attempt(lambda: evaluator.train(proposal, given, group))
         if isinstance(outcome, Failure):
@@ -168,6 +171,13 @@ def one_line(error: ray.exceptions.RayTaskError) -> str:
     frames = re.findall(r'File "(?:[^"]*/)?([^"/]+)", line (\d+), in (\w+)', str(error))
     where = " (in {2}, {0}:{1})".format(*frames[-1]) if frames else ""
     return describe(cause(error)) + where
+
+
+def interface_of(address: str) -> str | None:
+    """The name of this machine's network interface with that IP address; None where there is none."""
+    interfaces = psutil.net_if_addrs().items()
+    named = (str(name) for name, addresses in interfaces if any(found.address == address for found in addresses))
+    return next(named, None)
 
 
 def _place() -> Place:
