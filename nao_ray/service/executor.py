@@ -35,6 +35,8 @@ _FAILED_STARTS = 3  # workers that could not start, one after the other and none
 
 _WAITING_SECONDS = 60.0  # without any worker that has started, before we say so
 
+_GATHER_SECONDS = 0.002  # after a result, for those that come with it: they are recorded in one write
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
@@ -78,6 +80,13 @@ class RayExecutor:
         self._make, self._plan, self._clock = make, plan or WorkerPlan(), clock or WallClock()
         self._store, self._published = weights, dict[str, Weights]()
         self._gang = Gang(self._plan.gather_seconds, owns_device=self._plan.gpus >= 1)
+        self._actor = ray.remote(  # once: each class made is exported to the whole cluster
+            num_cpus=self._plan.cpus,
+            num_gpus=self._plan.gpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"control": 1},
+        )(EvaluatorActor)
         self._queue: deque[Job] = deque()
         self._workers: list[Worker] = []
         self._ended: list[Completion] = []
@@ -112,13 +121,14 @@ class RayExecutor:
         self._adjust()
         calls = {worker.call: worker for worker in self._workers if worker.call is not None}
         handles = [*calls, *wake]
+        gather = 0.0
         if not self._ended:
             if not handles:
                 self._clock.sleep(min(slice_seconds, 0.05))
-            else:
-                ray.wait(handles, num_returns=1, timeout=slice_seconds)
+            elif ray.wait(handles, num_returns=1, timeout=slice_seconds)[0]:
+                gather = min(_GATHER_SECONDS, slice_seconds)
         if calls:
-            for call in ray.wait(list(calls), num_returns=len(calls), timeout=0)[0]:
+            for call in ray.wait(list(calls), num_returns=len(calls), timeout=gather)[0]:
                 if calls[call] in self._workers:  # not ended with its group
                     self._take(calls[call])
         self._end_overdue()
@@ -162,14 +172,7 @@ class RayExecutor:
         return min(self._capacity, self._plan.trained_by or self._capacity)
 
     def _create(self) -> None:
-        cls = ray.remote(
-            num_cpus=self._plan.cpus,
-            num_gpus=self._plan.gpus,
-            max_restarts=0,
-            max_task_retries=0,
-            concurrency_groups={"control": 1},
-        )(EvaluatorActor)
-        actor = cls.remote()
+        actor = self._actor.remote()
         self._workers.append(Worker(actor, actor.start.remote(self._make), self._clock.seconds()))
 
     def _next_jobs(self, workers: int) -> list[Job]:
