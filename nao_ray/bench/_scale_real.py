@@ -222,9 +222,7 @@ def _check_pool(url: str, trials: int) -> None:
     pool = Pool.open(url)
     problems, found = pool.check(), pool.trials(["trial_id"])["trial_id"].tolist()
     if problems or found != list(range(trials)):
-        raise RunError(
-            f"bench scale: the pool does not hold each of {trials:,} trials once: {len(found):,}, {problems}"
-        )
+        raise RunError(f"bench scale: {len(found):,} rows in the pool, expected {trials:,}, each once: {problems}")
 
 
 def _counts(text: str) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,7 @@ def search(form: str, trials: int, concurrent: int, folder: Path) -> Course:
         RunError: not all of them ended.
     """
     course = Course()
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # that results are not logged is what is asked for
     with _environment(_TERSE if form == "class, results logged" else _TERSE | _FASTEST):
         tune.Tuner(
             _trial if form == "function" else _Trial,
