@@ -168,8 +168,10 @@ class Pool:
             raise
         return lease
 
-    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
-        """Record proposals before anything is started; those recorded already are left out.
+    def record_asked(
+        self, proposals: Sequence[Proposal], asked_at: datetime, attempts: Sequence[rows.Attempt] = ()
+    ) -> None:
+        """Record proposals before anything is started, with `attempts` in one write; known ones are left out.
 
         Raises:
             FencedError: another driver has taken over, or there is no lease.
@@ -179,13 +181,14 @@ class Pool:
             new = {item.trial_id: item for item in reversed(proposals) if item.trial_id not in self._ledger.asked}
             first = self._ledger.next_seq
             events = [rows.asked_row(first + i, new[key], asked_at) for i, key in enumerate(sorted(new))]
+            events += [rows.attempt_row(first + i, *attempt) for i, attempt in enumerate(attempts, start=len(events))]
             self._append("events", events)
             self._ledger.next_seq += len(events)
             for trial_id in new:
                 self._ledger.note_asked(trial_id)
             self._compact_if_due()
 
-    def record_attempts(self, attempts: Sequence[tuple[int, int, str | None, datetime]]) -> None:
+    def record_attempts(self, attempts: Sequence[rows.Attempt]) -> None:
         """Record attempts (trial_id, attempt, node, time) before they are started.
 
         Raises:

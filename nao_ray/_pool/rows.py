@@ -20,6 +20,8 @@ from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, T
 SCHEMA_VERSION = 1
 
 Row = dict[str, Any]
+Attempt = tuple[int, int, str | None, datetime]
+"""Trial id, attempt, node if known, time."""
 
 _INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()
 _INTS, _FLOATS, _TIME = pa.list_(pa.int64()), pa.list_(pa.float64()), pa.timestamp("us", tz="UTC")

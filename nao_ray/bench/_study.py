@@ -30,6 +30,7 @@ from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
+from nao_ray.search.records import Attempt
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.service.manifest import source_revision
 from nao_ray.trial import Diagnostics, Proposal, Trial
@@ -100,10 +101,10 @@ class _Notes:
         self.scored: list[int] = []
         self.distinct_scored: int | None = None
 
-    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
-        pass
+    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime, attempts: Sequence[Attempt] = ()) -> None:
+        self.record_attempts(attempts)
 
-    def record_attempts(self, rows: Sequence[tuple[int, int, str | None, datetime]]) -> None:
+    def record_attempts(self, rows: Sequence[Attempt]) -> None:
         self.started += len(rows)
 
     def write_weights(self, version: str, weights: bytes) -> None:

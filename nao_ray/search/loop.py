@@ -23,7 +23,7 @@ from nao_ray.search.budget import Budget, seconds_spent
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Executor, Job
 from nao_ray.search.proposer import Answer, Proposer
-from nao_ray.search.records import Records
+from nao_ray.search.records import Attempt, Records
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.trial import FailureKind, Standing, Trial, TrialState
 
@@ -55,6 +55,8 @@ class _Entry:
 
     trial: Trial
     tries: int = 0
+    is_begun: bool = False
+    """Its next attempt is recorded."""
 
 
 class SearchLoop:
@@ -229,12 +231,17 @@ class SearchLoop:
         if answer.diagnostics and not self._write(lambda: self._pool.record_fits(answer.diagnostics)):
             return
         asked_at = self._clock.now()
-        if answer.proposals and not self._write(lambda: self._pool.record_asked(answer.proposals, asked_at)):
+        entries = [_Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals]
+        begun = [entry for entry in self._next([*self._queue, *entries]) if not entry.is_begun]
+        attempts = self._attempts(begun)  # those that are submitted now, in the same write
+        if entries and not self._write(lambda: self._pool.record_asked(answer.proposals, asked_at, attempts)):
             return
+        for entry in begun if entries else []:
+            entry.is_begun = True
         for row in answer.diagnostics:
             seconds = row.get("cpu_seconds")
             self._fit_seconds = float(seconds) if isinstance(seconds, int | float) else self._fit_seconds
-        self._queue.extend(_Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals)
+        self._queue.extend(entries)
         self._asked += len(answer.proposals)
         self._dry = len(answer.proposals) < self._asking
         self._strategy_done, self._planned = answer.done, answer.planned
@@ -245,19 +252,25 @@ class SearchLoop:
 
     # -- running ------------------------------------------------------------------------------------------
 
-    def _submit(self) -> None:
+    def _next(self, queue: Sequence[_Entry]) -> Sequence[_Entry]:
+        """Those of a queue that can be submitted now."""
         if self._budget.out_of_time(self._seconds_in_all()):
-            return
-        room = self._executor.capacity - len(self._running)
-        entries = [self._queue[i] for i in range(min(room, len(self._queue)))]
+            return []
+        return queue[: max(0, self._executor.capacity - len(self._running))]
+
+    def _attempts(self, entries: Sequence[_Entry]) -> list[Attempt]:
         now = self._clock.now()
-        rows = [(entry.trial.trial_id, entry.trial.attempt + 1, None, now) for entry in entries]
-        if not rows or not self._write(lambda: self._pool.record_attempts(rows)):
+        return [(entry.trial.trial_id, entry.trial.attempt + 1, None, now) for entry in entries]
+
+    def _submit(self) -> None:
+        entries = self._next(list(self._queue))
+        rows = self._attempts([entry for entry in entries if not entry.is_begun])
+        if rows and not self._write(lambda: self._pool.record_attempts(rows)):
             return
         for entry in entries:
             self._queue.popleft()
             entry.trial = replace(entry.trial, attempt=entry.trial.attempt + 1)
-            entry.tries += 1
+            entry.tries, entry.is_begun = entry.tries + 1, False
             self._running[entry.trial.trial_id] = entry
             self._executor.submit(Job(proposal=entry.trial.proposal, attempt=entry.trial.attempt))
 

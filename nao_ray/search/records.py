@@ -8,15 +8,18 @@ from typing import Protocol
 
 from nao_ray.trial import Diagnostics, Proposal, Trial
 
+Attempt = tuple[int, int, str | None, datetime]
+"""About to start: trial id, attempt, node if known, time."""
+
 
 class Records(Protocol):
     """What the loop writes of a pool; each call is durable when it returns, and may be repeated."""
 
-    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
-        """Proposals, in the order asked."""
+    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime, attempts: Sequence[Attempt] = ()) -> None:
+        """Proposals, in the order asked, and attempts at them or at others, in one write."""
 
-    def record_attempts(self, rows: Sequence[tuple[int, int, str | None, datetime]]) -> None:
-        """Attempts about to start: trial id, attempt, node if known, time."""
+    def record_attempts(self, rows: Sequence[Attempt]) -> None:
+        """Attempts."""
 
     def record_finished(self, trials: Sequence[Trial]) -> object:
         """Trials COMPLETED or FAILED, in the order of their `log_index`."""

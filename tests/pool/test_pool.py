@@ -140,6 +140,21 @@ def test_pandas_reads_each_trial_once_with_sensible_types(pool, lease):
     pd.testing.assert_frame_equal(pool.trials(), frame)
 
 
+def test_proposals_and_attempts_are_recorded_in_one_write(pool, lease):
+    pool.record_asked([make_proposal(0)], START)
+    before = len(list(Path(pool.url, "events").glob("*.parquet")))
+    pool.record_asked([make_proposal(0), make_proposal(1)], START, [(0, 1, None, START), (1, 1, "a", START)])
+    assert len(list(Path(pool.url, "events").glob("*.parquet"))) == before + 1
+    log = Pool.open(pool.url).log()
+    assert [(trial.proposal, trial.attempt, trial.node) for trial in log] == [
+        (make_proposal(0), 1, None),
+        (make_proposal(1), 1, "a"),
+    ]
+    pool.record_attempts([(0, 2, None, START)])
+    assert [trial.attempt for trial in Pool.open(pool.url).log()] == [2, 1]
+    assert pool.check() == ["2 trials were asked and have no final row (resume to finish them): 0, 1"]
+
+
 def test_the_log_rebuilds_every_trial(pool, lease):
     finished = record(pool, 0, 5)
     pool.record_asked([make_proposal(5), make_proposal(6), make_proposal(7)], START)

@@ -14,6 +14,7 @@ from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop, Snapshot
 from nao_ray.search.proposer import LocalProposer
+from nao_ray.search.records import Attempt
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.strategies.base import Strategy, StrategyConfig
@@ -39,14 +40,18 @@ class MemoryPool:
             raise PoolWriteError(f"cannot write: [Errno {errno.ENOSPC}] no space left on device")
         self.calls.append(name)
 
-    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime) -> None:
+    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime, attempts: Sequence[Attempt] = ()) -> None:
         self._call("asked")
         for proposal in proposals:
             assert proposal.trial_id == len(self.asked)
             self.asked[proposal.trial_id] = Trial(proposal=proposal, asked_at=asked_at)
+        self._note_attempts(attempts)
 
-    def record_attempts(self, rows: Sequence[tuple[int, int, str | None, datetime]]) -> None:
+    def record_attempts(self, rows: Sequence[Attempt]) -> None:
         self._call("attempts")
+        self._note_attempts(rows)
+
+    def _note_attempts(self, rows: Sequence[Attempt]) -> None:
         for trial_id, attempt, _, _ in rows:
             assert attempt == 1 + max((a for t, a in self.attempts if t == trial_id), default=0)
             self.attempts.append((trial_id, attempt))

@@ -49,7 +49,7 @@ def test_running_trials_go_on_while_the_disk_is_full():
 
 def test_patience_ends_with_the_error_and_the_pool_resumes():
     pool = MemoryPool()
-    pool.broken = Full(30, 10**6)
+    pool.broken = Full(20, 10**6)
     loop, run = simulate(pool, trials=20, patience=Patience(seconds=60, pause=5))
     with pytest.raises(PoolWriteError, match="no space left"):
         run()

@@ -82,7 +82,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("kill_at", range(1, 50, 7))
+@pytest.mark.parametrize("kill_at", range(1, 40, 5))
 def test_a_driver_killed_at_any_write_resumes_to_the_unbroken_search(unbroken, kill_at):
     pool, left = MemoryPool(), kill_at
 
