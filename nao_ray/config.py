@@ -79,6 +79,9 @@ class Workers(_Section):
     """GPUs per trial; a fraction puts several on one device."""
     timeout_seconds: float | None = Field(default=None, gt=0)
     """A trial that takes longer is FAILED as `timeout`."""
+    silent_seconds: float = Field(default=180, ge=2)
+    """A worker that says nothing for this long, although it is asked, is lost and replaced: stopped, or on a machine
+    that hangs. More than the longest stretch in which a trial lets no other thread of its process run."""
     max_attempts: int = Field(default=3, ge=1)
     """How often a trial whose worker was lost is tried."""
     retry: tuple[Literal["error", "nan", "out_of_memory", "timeout"], ...] = ()

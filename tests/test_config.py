@@ -73,6 +73,7 @@ def test_there_are_presets():
         ("budget: {trials: 5}", "budget: {trials: 0}", "budget.trials: .*got 0"),
         ("budget: {trials: 5}", "budget: {}", "give trials, hours, or both"),
         ("budget: {trials: 5}", "", "budget is missing"),
+        ("seed: 3", "workers: {silent_seconds: 1}", "workers.silent_seconds: .*got 1"),
         ("space: nao_cnn_small", "space: nao_cnn_smal", "did you mean nao_cnn_small"),
         ("space: nao_cnn_small", "space: {name: nao_cnn_small, nodes: 7}", "unknown key space.nodes"),
         ("name: small", "name: ../small", "name: "),

@@ -173,7 +173,9 @@ class RayExecutor:
 
     def _create(self) -> None:
         actor = self._actor.remote()
-        self._workers.append(Worker(actor, actor.start.remote(self._make), self._clock.seconds()))
+        worker = Worker(actor, actor.start.remote(self._make), self._clock.seconds())
+        worker.send_ping()
+        self._workers.append(worker)
 
     def _next_jobs(self, workers: int) -> list[Job]:
         """The next one, or, of those scored alike with shared weights, a fair share for each of so many workers."""
@@ -309,16 +311,16 @@ class RayExecutor:
 
     def _end_overdue(self) -> None:
         now, limit = self._clock.seconds(), self._plan.timeout_seconds
-        for worker in [worker for worker in self._workers if worker.jobs]:
+        for worker in [worker for worker in self._workers if worker.call is not None]:
             if worker not in self._workers:
                 continue  # ended with its group
             self._hear(worker, now)
-            if limit is not None and not worker.in_group and now - worker.since > limit:
+            if limit is not None and worker.jobs and not worker.in_group and now - worker.since > limit:
                 self._fail(worker, FailureKind.TIMEOUT, f"took longer than workers.timeout_seconds {limit:g}")
-            elif now - worker.heard > self._plan.silent_seconds:
-                self._fail(worker, FailureKind.LOST, f"no sign of life for {now - worker.heard:.0f} s")
+            elif worker.is_there and now - worker.heard > self._plan.silent_seconds:
+                self._lose(worker, FailureKind.LOST, f"no sign of life for {now - worker.heard:.0f} s")
             elif worker.ping is None and now - worker.heard > self._plan.ping_seconds:
-                worker.ping = worker.actor.ping.options(concurrency_group="control").remote()
+                worker.send_ping()
 
     def _hear(self, worker: Worker, now: float) -> None:
         if worker.ping is None:
@@ -329,7 +331,7 @@ class RayExecutor:
             return
         except RayError:
             return  # the evaluation's own call says it better
-        worker.heard, worker.ping = now, None
+        worker.heard, worker.ping, worker.is_there = now, None, True
 
     def _watch(self) -> None:
         """Look at the nodes: capacity, and workers whose node is dead although their calls still wait."""

@@ -178,6 +178,8 @@ def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, 
         cpus=workers.cpus,
         gpus=workers.gpus,
         timeout_seconds=workers.timeout_seconds,
+        ping_seconds=min(30.0, workers.silent_seconds / 6),
+        silent_seconds=workers.silent_seconds,
         at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
         trained_by=evaluator.trained_by if isinstance(evaluator, SharedEvaluator) else None,
     )

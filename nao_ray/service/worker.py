@@ -27,11 +27,16 @@ class Worker:
         self.started_at: datetime | None = None
         self.ping: Any = None
         self.heard = now
+        self.is_there = False  # its process has said something; before, no node may have had room for it
 
     def begin(self, jobs: list[Job], call: Any, now: float) -> None:  # noqa: ANN401
         """A call for these jobs was made."""
         self.jobs, self.since, self.started_at = jobs, now, datetime.now(UTC)
-        self.heard, self.ping, self.call = now, None, call
+        self.heard, self.ping, self.call, self.is_there = now, None, call, True
+
+    def send_ping(self) -> None:
+        """Ask for a sign of life, which a thread of its own gives whatever the actor does."""
+        self.ping = self.actor.ping.options(concurrency_group="control").remote()
 
     def kill(self) -> None:
         """End the actor's process, if it has not ended by itself."""

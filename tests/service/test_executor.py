@@ -4,9 +4,10 @@ import os
 import time
 from collections import Counter
 
+import psutil
 import pytest
 import ray
-from _misbehaving import GENOTYPE, no_data, no_library, obedient
+from _misbehaving import GENOTYPE, freezes_at_first, no_data, no_library, obedient
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
 from nao_ray.errors import DataError, RunError
@@ -125,12 +126,28 @@ def test_a_job_beyond_its_time_is_ended_and_holds_up_nobody(start):
     assert "workers.timeout_seconds 2" in ended[0].outcome.message
 
 
-def test_a_worker_that_gives_no_sign_of_life_is_lost(start):
+def test_a_worker_that_gives_no_sign_of_life_is_lost(start, tmp_path):
     executor = start({0: "freeze", 1: "sleep 5"}, count=2, ping_seconds=0.5, silent_seconds=3)
     submit(executor, 0, 1)
     ended = collect(executor, 2)
     assert kinds(ended) == {0: FailureKind.LOST, 1: None}  # the other works for longer, and answers
     assert "no sign of life" in ended[0].outcome.message
+    ends(int((tmp_path / "0").read_text()))
+
+
+def test_a_worker_that_freezes_while_it_starts_is_replaced(start, tmp_path):
+    executor = start(factory=freezes_at_first(tmp_path), count=1, ping_seconds=0.5, silent_seconds=3)
+    submit(executor, 0)
+    assert kinds(collect(executor, 1)) == {0: None}
+    ends(int((tmp_path / "frozen").read_text()))
+
+
+def ends(pid, seconds=20.0):
+    """A process ends soon, also one that cannot be asked to because it is stopped."""
+    end = time.monotonic() + seconds
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_a_creation_that_hangs_holds_up_nobody(start, tmp_path):
