@@ -6,10 +6,14 @@ What goes wrong follows from the proposal's seed alone, so it goes wrong again w
 from __future__ import annotations
 
 import math
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
+import psutil
 
 from nao_ray import rng
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
@@ -46,7 +50,7 @@ class NoisyEvaluator(_Wrapper):
 
 
 class FlakyEvaluator(_Wrapper):
-    """Fails a share of the proposals: raises, runs out of memory, or returns NaN."""
+    """Fails a share of the proposals: raises, runs out of memory (really), or returns NaN."""
 
     def __init__(self, inner: Evaluator[Any], *, error: float = 0, out_of_memory: float = 0, nan: float = 0) -> None:
         """Shares of all proposals, in [0, 1], that end in each way; their sum is at most 1."""
@@ -61,7 +65,10 @@ class FlakyEvaluator(_Wrapper):
         if draw < self.error:
             raise RuntimeError(f"made to fail (proposal {proposal.trial_id})")
         if draw < self.error + self.out_of_memory:
-            raise MemoryError(f"made to run out of memory (proposal {proposal.trial_id})")
+            try:
+                exhaust_memory()
+            except MemoryError as error:
+                raise MemoryError(f"made to run out of memory (proposal {proposal.trial_id})") from error
         measured = self.inner.evaluate(proposal)
         if draw < self.error + self.out_of_memory + self.nan:
             return replace(measured, valid_accuracy=math.nan)
@@ -78,6 +85,33 @@ class SlowEvaluator(_Wrapper):
         self.seconds, self.share, self.sleep = seconds, share, sleep
 
     def evaluate(self, proposal: Proposal) -> Measurement:
-        if self._draw(proposal) < self.share:
+        if self.is_slow(proposal):
             self.sleep(self.seconds)
         return self.inner.evaluate(proposal)
+
+    def is_slow(self, proposal: Proposal) -> bool:
+        """Whether it is one of the share."""
+        return self._draw(proposal) < self.share
+
+
+_PIECE = 64 * 2**20
+_ROOM = 9 * _PIECE // 2  # four pieces; what is left serves the process's other threads meanwhile
+
+
+def exhaust_memory() -> None:
+    """Allocate until the system refuses: the address space of this process is limited for that moment.
+
+    Raises:
+        MemoryError: always.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = psutil.Process().memory_info().vms + _ROOM
+    held = []
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (limit if soft == resource.RLIM_INFINITY else min(soft, limit), hard))
+        for _ in range(_ROOM // _PIECE + 1):
+            held.append(np.empty(_PIECE, dtype=np.uint8))
+    finally:
+        held.clear()  # the exception's traceback would keep it
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    raise MemoryError("this system does not limit the address space of a process")

@@ -51,5 +51,9 @@ class Faulty(Evaluator[FaultyConfig]):
     def fidelity(cls, config: FaultyConfig) -> Fidelity:
         return ClosedForm.fidelity(config)
 
+    def hangs(self, proposal: Proposal) -> bool:
+        """Whether this proposal takes `hang_seconds`."""
+        return self._evaluator.is_slow(proposal)
+
     def evaluate(self, proposal: Proposal) -> Measurement:
         return self._evaluator.evaluate(proposal)

@@ -1,4 +1,5 @@
 import math
+import resource
 
 import numpy as np
 import pytest
@@ -105,6 +106,19 @@ def test_flaky_wrapper_fails_its_shares_and_the_same_ones_again():
         assert outcomes.count(kind) / 400 == pytest.approx(share, abs=0.07)
     with pytest.raises(ValueError, match="at most 1 together"):
         FlakyEvaluator(closed_form(), error=0.8, nan=0.3)
+
+
+def test_memory_runs_out_really_and_comes_back():
+    flaky = FlakyEvaluator(closed_form(), out_of_memory=1)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    for proposal in proposals(3):
+        with pytest.raises(
+            MemoryError, match=rf"^made to run out of memory \(proposal {proposal.trial_id}\)$"
+        ) as caught:
+            flaky.evaluate(proposal)
+        assert str(caught.value.__cause__).startswith("Unable to allocate 64.0 MiB")
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
+    assert len(np.zeros(2**29, dtype=np.uint8)) == 2**29
 
 
 def test_slow_wrapper_waits_for_its_share():
