@@ -1,65 +1,59 @@
-"""Faults on purpose: kill -9 of driver, worker and controller at random moments of a real Ray search.
+"""A search that is broken a hundred times, compared with an unbroken one.
 
-The same search runs twice on one local Ray: unbroken, and with processes killed at moments that follow from the seed
-(a number of finished trials, plus a delay). A killed driver is started again with the same command. Then the two
-pools are compared: with one worker row for row; with more, each trial must be there once with the score that its
-proposal has.
+The same search runs twice on a real Ray of several nodes: unbroken, and with faults at moments that follow from the
+seed (`_faults`). Both have children that raise, return NaN, run out of memory and hang. Then the two pools are
+compared: with one worker row for row, but for times, places and attempts; a trial whose part was cut is evaluated
+again, and takes its old place in the log. With more workers the order of the log is chance: each trial must be there
+once, with the end that its proposal comes to when it is evaluated alone.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
-import ray
 
-from nao_ray import rng
+from nao_ray.bench._faults import KINDS, Fault, Injector, Struck, plan
 from nao_ray.bench._result import BenchResult, machine
+from nao_ray.bench._site import Driver, Nodes, Parts, nodes
 from nao_ray.config import Component, RunConfig
-from nao_ray.errors import RunError
+from nao_ray.errors import ConfigError, RunError
+from nao_ray.evaluators.faulty import Faulty
 from nao_ray.pool import Pool
 from nao_ray.search.executor import Failure, measure
-from nao_ray.service.cluster import ray_session
-from nao_ray.trial import Trial
+from nao_ray.trial import FailureKind, Trial
 
-VICTIMS = ("driver", "worker", "controller")
-_TITLES = {"worker": "ray::EvaluatorActor", "controller": "ray::StrategyActor"}  # of the processes, set by Ray
-_DRIVER = """
-import sys
-from nao_ray.config import RunConfig
-from nao_ray.service.run import run
-run(RunConfig.load(sys.argv[1]), sys.argv[2])
-"""
+_NODES = 2
 _PATIENCE = 120.0
 """Seconds without any progress after which the search counts as hung."""
+_CHILDREN = {"error_share": 0.06, "nan_share": 0.04, "out_of_memory_share": 0.04, "hang_share": 0.03}
+_SILENT, _TIMEOUT = 4.0, 10.0
+"""Seconds: a worker that stalls is lost before its trial could count as one that hangs."""
 _TIMES = ("asked_at", "started_at", "finished_at", "wall_seconds", "device_seconds")
 _MAY_DIFFER = frozenset((*_TIMES, "attempt", "node", "device", "peak_memory_bytes"))
 """Columns that differ between two runs of one search."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
     """What happened in one search."""
 
-    kills: list[str] = field(default_factory=list)
-    drivers: int = 0
-    seconds: float = 0.0
+    struck: list[Struck]
+    drivers: int
+    seconds: float
+    left_over: list[int]
+    """Ids of processes that were stopped, and which the search has not ended."""
 
 
 def run(
-    faults: int = 5,
-    trials: int = 30,
+    faults: int = 14,
+    trials: int = 60,
     seed: int = 0,
     workers: int = 1,
     strategy: str = "regularized_evolution",
@@ -68,84 +62,104 @@ def run(
     """Search unbroken and broken, and compare.
 
     Args:
-        faults: processes killed; from three on each kind is among them.
-        trials: trials of each search; some of them fail by themselves.
+        faults: from outside; from seven on each kind is among them. Children that fail come on top.
+        trials: of each search; about a sixth of them fail by themselves.
         seed: of the search and of the faults.
-        workers: worker actors.
+        workers: worker actors; each of two nodes has room for all.
         strategy: who proposes.
         sleep_seconds: what a trial takes.
 
     Raises:
+        ConfigError: so many faults do not fit into so few trials.
         RunError: a search failed or hung.
     """
+    least = 2 * faults + 4 + 4 * workers
+    if trials < least:
+        raise ConfigError(f"{faults} faults need {least} trials at {workers} worker(s), got trials={trials}")
     config = _config(trials, seed, workers, strategy, sleep_seconds, faults)
-    with tempfile.TemporaryDirectory(prefix="nao-chaos-") as folder, _cluster(config):
+    with tempfile.TemporaryDirectory(prefix="nao-chaos-") as folder, nodes(_NODES, workers) as site:
         unbroken, broken = Path(folder, "unbroken"), Path(folder, "broken")
-        whole = search(config, unbroken, [])
-        torn = search(config, broken, plan(faults, trials, workers, seed))
+        whole = search(config, unbroken, site, [])
+        torn = search(config, broken, site, plan(faults, trials, workers, seed, sleep_seconds))
         wrong = differences(config, broken, unbroken if workers == 1 else None)
-        problems = Pool.open(broken).check()
-        attempts = int(Pool.open(broken).trials(["attempt"])["attempt"].sum())
-    kills = Counter(torn.kills)
-    rows: list[list[object]] = [
-        ["unbroken", trials, 0, 0, 0, whole.drivers, trials, whole.seconds, 0],
-        ["broken", trials, *(kills[victim] for victim in VICTIMS), torn.drivers, attempts, torn.seconds, len(wrong)],
-    ]
-    compared = "row for row with the unbroken pool" if workers == 1 else "with what each proposal scores alone"
+        pool = Pool.open(broken)
+        rows = pool.trials(["attempt", "failure_kind"])
+        problems = _problems(pool, torn)
+    recovery = {
+        kind: [s.seconds for s in torn.struck if s.fault.kind == kind and s.seconds is not None] for kind in KINDS
+    }
+    failed = Counter(kind for kind in rows["failure_kind"] if isinstance(kind, str))
+    how = "row for row with the unbroken one" if workers == 1 else "with what each proposal scores alone"
+    seconds = [whole.seconds, torn.seconds]
     return BenchResult(
         name="chaos",
-        columns=["search", "trials", *(f"{v} kills" for v in VICTIMS), "drivers", "attempts", "seconds", "wrong rows"],
-        rows=rows,
-        notes=[f"{strategy}, {workers} worker(s), seed {seed}; compared {compared}.", *wrong, *problems, machine()],
-        data={"kills": torn.kills, "wrong": wrong, "problems": problems, "seconds": [whole.seconds, torn.seconds]},
+        columns=["fault", "times", "median seconds to the next trial", "most"],
+        rows=[
+            *([kind, len(all_), float(np.median(all_)), max(all_)] for kind, all_ in recovery.items() if all_),
+            *([f"child: {kind}", failed[kind], "", ""] for kind in FailureKind if kind in failed),
+        ],
+        notes=[
+            f"{len(torn.struck)} faults from outside and {failed.total()} children that fail, in {trials} trials: "
+            f"{seconds[0]:.0f} s unbroken, {seconds[1]:.0f} s broken; {torn.drivers} drivers, {rows['attempt'].sum()} "
+            f"attempts. {len(wrong)} rows missing, doubled or different; the pool was compared {how}.",
+            f"{strategy}, {workers} worker(s), {_NODES} nodes, {sleep_seconds:g} s a trial, seed {seed}. With several "
+            "workers the next trial may be another worker's.",
+            *wrong,
+            *problems,
+            machine(),
+        ],
+        data={
+            "faults": [struck.fault.kind for struck in torn.struck],
+            "recovery": recovery,
+            "failed": dict(failed),
+            "drivers": torn.drivers,
+            "attempts": int(rows["attempt"].sum()),
+            "seconds": seconds,
+            "wrong": wrong,
+            "problems": problems,
+        },
     )
 
 
-def plan(faults: int, trials: int, workers: int, seed: int) -> list[tuple[str, int, float]]:
-    """Victim, finished trials to wait for, and seconds to wait then; at least one of each victim from three on."""
-    draw = rng.child(seed, "chaos")
-    victims = [*VICTIMS, *draw.choice(VICTIMS, size=max(0, faults - len(VICTIMS)))]
-    draw.shuffle(victims)
-    moments = np.sort(draw.integers(1, max(2, trials - 3 - 3 * workers), size=faults))
-    delays = draw.uniform(0.0, 0.4, size=faults)
-    return [(str(v), int(m), float(d)) for v, m, d in zip(victims[:faults], moments, delays, strict=True)]
-
-
-def search(config: RunConfig, pool: Path, faults: Sequence[tuple[str, int, float]]) -> Course:
+def search(config: RunConfig, pool: Path, site: Nodes, faults: Sequence[Fault]) -> Course:
     """One search to its end, through all faults.
 
     Raises:
         RunError: it failed or hung.
     """
-    course, start, waiting = Course(), time.monotonic(), deque(faults)
-    driver = _start(config, pool, course)
-    moved, finished = start, 0
+    start = moved = time.monotonic()
+    driver, parts, finished = Driver(config, pool, site.address), Parts(pool), 0
+    injector = Injector(faults, driver, site, parts)
+    driver.start()
     try:
-        while driver.poll() is None:
-            now = num_finished(pool)
-            if now > finished:
+        while driver.process.poll() is None:
+            injector.step()
+            now = parts.count()
+            if now != finished:
                 moved, finished = time.monotonic(), now
             if time.monotonic() - moved > _PATIENCE:
-                raise RunError(f"no progress at {finished} trials after kills {course.kills}")
-            if waiting and finished >= waiting[0][1]:
-                victim, _, delay = waiting.popleft()
-                time.sleep(delay)
-                driver = _kill(victim, driver, config, pool, course)
+                raise RunError(f"no progress at {finished} trials, {_story(injector)}: {driver.last_line()}")
             time.sleep(0.02)
+        injector.note_end()
     finally:
         driver.kill()
-        driver.wait()
-    if driver.returncode or waiting:
-        raise RunError(f"the search ended with {len(waiting)} faults to come: {_last_line(pool)}")
-    course.seconds = time.monotonic() - start
-    return course
+        left_over = injector.close()
+    if driver.process.returncode or injector.waiting:
+        raise RunError(f"the search ended at {finished} trials, {_story(injector)}: {driver.last_line()}")
+    return Course(struck=injector.struck, drivers=driver.starts, seconds=time.monotonic() - start, left_over=left_over)
 
 
-def num_finished(pool: Path) -> int:
-    """Finished trials of a pool that is being written."""
-    if not Pool.exists(pool):
-        return 0
-    return len(Pool.open(pool).trials(["trial_id"]))
+def _story(injector: Injector) -> str:
+    kinds = [struck.fault.kind for struck in injector.struck]
+    return f"{injector.waiting} faults to come, after {', '.join(kinds) or 'none'}"
+
+
+def _problems(pool: Pool, course: Course) -> list[str]:
+    """What the pool's own check finds beyond the parts that were cut, and processes that should have ended."""
+    cuts = sum(struck.fault.kind == "cut" for struck in course.struck)
+    expected = f"{cuts} damaged parts are in quarantine/"
+    found = [problem for problem in pool.check() if not problem.startswith(expected)]
+    return found + [f"process {pid} was stopped, counted as lost, and still is there" for pid in course.left_over]
 
 
 def differences(config: RunConfig, pool: Path, unbroken: Path | None) -> list[str]:
@@ -155,7 +169,7 @@ def differences(config: RunConfig, pool: Path, unbroken: Path | None) -> list[st
     wrong = [f"trial {i} is there {n} times" for i, n in Counter(ids).items() if n > 1]
     wrong += [f"trial {i} is missing" for i in range(config.budget.trials or 0) if i not in set(ids)]
     if unbroken is None:
-        return wrong + _wrong_scores(config, pool)
+        return wrong + _wrong_ends(config, pool)
     other = pd.read_parquet(unbroken / "trials").sort_values("trial_id", ignore_index=True)
     columns = [name for name in frame.columns if name not in _MAY_DIFFER]
     both = zip(frame[columns].to_dict("records"), other[columns].to_dict("records"), strict=False)
@@ -170,92 +184,40 @@ def _text(value: object) -> str:
     return repr(value.tolist() if isinstance(value, np.ndarray) else value)
 
 
-def _wrong_scores(config: RunConfig, pool: Path) -> list[str]:
-    """Trials whose end is not what their proposal gives when it is evaluated alone."""
-    settings = {**config.evaluator.settings, "sleep_seconds": 0}
+def _wrong_ends(config: RunConfig, pool: Path) -> list[str]:
+    """Trials whose end is not what their proposal comes to when it is evaluated alone."""
+    settings = {**config.evaluator.settings, "sleep_seconds": 0, "hang_seconds": 0}
     evaluator = config.model_copy(update={"evaluator": Component(name=config.evaluator.name, **settings)})
-    wrong = []
+    made, wrong = evaluator.make_evaluator(), []
     for trial in Pool.open(pool).log():
-        outcome = measure(evaluator.make_evaluator(), trial.proposal)
         bare = Trial(proposal=trial.proposal)
-        alone = bare.fail(*outcome) if isinstance(outcome, Failure) else bare.complete(outcome)
+        if isinstance(made, Faulty) and made.hangs(trial.proposal):
+            alone = bare.fail(FailureKind.TIMEOUT, "")
+        else:
+            outcome = measure(made, trial.proposal)
+            alone = bare.fail(*outcome) if isinstance(outcome, Failure) else bare.complete(outcome)
         if (alone.score, alone.failure_kind) != (trial.score, trial.failure_kind):
-            wrong.append(f"trial {trial.trial_id}: {trial.score} {trial.failure_kind}, alone {alone.score}")
+            wrong.append(
+                f"trial {trial.trial_id}: {trial.score} {trial.failure_kind}, alone {alone.score} {alone.failure_kind}"
+            )
     return wrong
 
 
 def _config(trials: int, seed: int, workers: int, strategy: str, sleep_seconds: float, faults: int) -> RunConfig:
-    evaluator = {"name": "faulty", "sleep_seconds": sleep_seconds, "noise": 0.02, "error_share": 0.1, "nan_share": 0.05}
     return RunConfig.model_validate(
         {
             "name": "chaos",
             "seed": seed,
             "space": "nao_cnn_small",
             "task": "synthetic",
-            "evaluator": evaluator,
+            "evaluator": {"name": "faulty", "sleep_seconds": sleep_seconds, "noise": 0.02, **_CHILDREN},
             "strategy": strategy,
             "budget": {"trials": trials},
-            "workers": {"count": workers, "max_attempts": faults + 1},
+            "workers": {
+                "count": workers,
+                "max_attempts": faults + 1,
+                "timeout_seconds": _TIMEOUT,
+                "silent_seconds": _SILENT,
+            },
         }
     )
-
-
-@contextmanager
-def _cluster(config: RunConfig) -> Iterator[None]:
-    """A Ray that outlives the drivers, and that they find."""
-    room = config.workers.model_copy(update={"count": int(config.workers.count) + 1})  # a dead driver's worker lingers
-    with ray_session(room):
-        before = os.environ.get("RAY_ADDRESS")
-        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        try:
-            yield
-        finally:
-            os.environ.pop("RAY_ADDRESS")
-            if before is not None:
-                os.environ["RAY_ADDRESS"] = before
-
-
-def _start(config: RunConfig, pool: Path, course: Course) -> subprocess.Popen[bytes]:
-    file = pool.with_suffix(".yaml")
-    file.write_text(config.to_yaml(), encoding="utf-8")
-    course.drivers += 1
-    with _log_of(pool).open("ab") as log:
-        return subprocess.Popen([sys.executable, "-c", _DRIVER, str(file), str(pool)], stdout=log, stderr=log)
-
-
-def _kill(
-    victim: str, driver: subprocess.Popen[bytes], config: RunConfig, pool: Path, course: Course
-) -> subprocess.Popen[bytes]:
-    """Kill -9; the driver that then runs."""
-    if victim != "driver":
-        _newest(_TITLES[victim]).kill()
-        course.kills.append(victim)
-        return driver
-    driver.kill()
-    driver.wait()
-    course.kills.append(victim)
-    return _start(config, pool, course)
-
-
-def _newest(title: str) -> psutil.Process:
-    """The actor process started last among this process's own descendants; waits for one to be there."""
-    end = time.monotonic() + _PATIENCE
-    while time.monotonic() < end:
-        found = []
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                if " ".join(process.cmdline()).startswith(title):
-                    found.append((process.create_time(), process))
-        if found:
-            return max(found, key=lambda pair: pair[0])[1]
-        time.sleep(0.05)
-    raise RunError(f"no process {title} within {_PATIENCE:g} s")
-
-
-def _log_of(pool: Path) -> Path:
-    return pool.with_suffix(".log")
-
-
-def _last_line(pool: Path) -> str:
-    lines = _log_of(pool).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"

@@ -43,7 +43,7 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
     address = os.environ.get("RAY_ADDRESS")
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not address or address == "local":
-        _make_token()
+        make_token()
         options |= {
             "address": "local",
             "num_cpus": _local_cpus(workers),
@@ -83,7 +83,7 @@ def _check_room(workers: Workers, is_local: bool) -> None:
         _log.warning("no node holds workers.%s %g yet, at most %g: waiting for the cluster to grow", name, wanted, most)
 
 
-def _make_token() -> None:
+def make_token() -> None:
     """Make the token Ray would make for a local cluster, but readable by its owner alone."""
     is_given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     if is_given or os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":

@@ -219,15 +219,15 @@ def test_a_worker_that_no_machine_holds_is_refused_here_and_awaited_on_a_cluster
 
 def test_the_token_of_a_local_ray_is_for_its_owner_alone(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    cluster._make_token()  # the tests run without authentication
+    cluster.make_token()  # the tests run without authentication
     assert not (tmp_path / ".ray").exists()
     monkeypatch.delenv("RAY_AUTH_MODE")
-    cluster._make_token()
+    cluster.make_token()
     token = tmp_path / ".ray" / "auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
     text = token.read_text()
     assert len(text) == 64
-    cluster._make_token()
+    cluster.make_token()
     assert token.read_text() == text
 
 

@@ -6,12 +6,12 @@ from collections import Counter
 import psutil
 import pytest
 
-from nao_ray.bench import chaos
+from nao_ray.bench._site import Driver, Parts, nodes
 from nao_ray.config import RunConfig
 from nao_ray.pool import Pool
 from nao_ray.service.run import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 # All that is scored is trained alone too, so that what is asked does not depend on scores, nor they on who trained.
 CONFIG = """
@@ -32,24 +32,24 @@ workers: {count: 2, max_attempts: 5}
 
 
 def test_it_ends_with_the_trials_of_an_undisturbed_one(tmp_path):
-    config, course = RunConfig.parse(CONFIG), chaos.Course()
+    config = RunConfig.parse(CONFIG)
     run(config, str(tmp_path / "whole"), in_process=True)
     pool = tmp_path / "torn"
-    with chaos._cluster(config):
-        driver = chaos._start(config, pool, course)
+    parts = Parts(pool)
+    with nodes(1, cpus=3) as site:  # a dead driver's worker lingers
+        driver = Driver(config, pool, site.address)
+        driver.start()
         try:
             wait(lambda: len(training()) == 2)
             training()[0].kill()
-            wait(lambda: chaos.num_finished(pool) >= 2)  # the training, done again, and a score
-            assert driver.poll() is None
+            wait(lambda: parts.count() >= 2)  # the training, done again, and a score
+            assert driver.process.poll() is None
             driver.kill()
-            driver.wait()
-            assert chaos.num_finished(pool) < 14
-            driver = chaos._start(config, pool, course)
-            assert driver.wait(120) == 0, chaos._last_line(pool)
+            assert parts.count() < 14
+            driver.start()
+            assert driver.process.wait(120) == 0, driver.last_line()
         finally:
             driver.kill()
-            driver.wait()
     assert trials(pool) == trials(tmp_path / "whole")
     opened = Pool.open(pool)
     assert opened.check() == []

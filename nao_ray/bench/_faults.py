@@ -1,0 +1,202 @@
+"""Faults on purpose: a seeded plan of them, and who carries it out on a running search.
+
+Every kind is what happens to real searches, done from outside to real processes and files: no code of the search knows
+of it. Children that fail by themselves are the evaluator's part (`faulty`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from nao_ray import rng
+from nao_ray.bench._site import Driver, Nodes, Parts
+
+KINDS = ("driver", "worker", "controller", "node", "stall", "disk", "cut")
+"""SIGKILL of the driver, of a worker or of the controller; a worker's node lost, a fresh one later; a worker stopped;
+the driver's disk full for seconds; the driver killed and its newest part cut, as when a machine loses power."""
+
+_WORKER, _CONTROLLER = "ray::EvaluatorActor", "ray::StrategyActor"  # titles of processes, set by Ray
+_END_SECONDS = 20.0  # in which Ray has ended a stopped process that it was told to end
+_FULL = 1024  # bytes that a file may have: the lease, which is written in place, but no part
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault."""
+
+    kind: str
+    """One of `KINDS`."""
+    moment: int
+    """It waits for so many finished trials ..."""
+    delay: float
+    """... and then for so many seconds."""
+    size: float
+    """In [0, 1): how long the disk stays full or a node away, how much of a part is left."""
+
+
+@dataclass(slots=True)
+class Struck:
+    """A fault that was carried out."""
+
+    fault: Fault
+    at: float
+    before: frozenset[str]
+    """Parts there were."""
+    seconds: float | None = None
+    """Until the next trial had finished."""
+
+
+def plan(faults: int, trials: int, workers: int, seed: int, delay: float = 0.2) -> list[Fault]:
+    """Faults spread over a search, in order of their moments; from `len(KINDS)` on each kind is among them.
+
+    Args:
+        faults: how many.
+        trials: of the search; the last ones are left alone, so that a fault finds something running.
+        workers: of the search.
+        seed: of kinds, moments, delays and sizes.
+        delay: the longest, in seconds.
+    """
+    draw = rng.child(seed, "chaos")
+    kinds = draw.permutation(KINDS).tolist() + draw.choice(KINDS, size=max(0, faults - len(KINDS))).tolist()
+    kinds = draw.permutation(kinds[:faults]).tolist()
+    last = max(2, trials - 3 - 3 * workers)
+    moments = [1 + int((i + draw.random()) / faults * (last - 1)) for i in range(faults)]
+    return [
+        Fault(str(kind), moment, float(draw.uniform(0, delay)), float(draw.random()))
+        for kind, moment in zip(kinds, moments, strict=True)
+    ]
+
+
+class Injector:
+    """Carries out faults, in order, each once a trial has finished since the last. `step` is to be called often."""
+
+    def __init__(self, faults: Sequence[Fault], driver: Driver, nodes: Nodes, parts: Parts) -> None:
+        self._waiting = deque(faults)
+        self._driver, self._nodes, self._parts = driver, nodes, parts
+        self._ready_since: float | None = None
+        self._later: list[tuple[float, Callable[[], None]]] = []
+        self.struck: list[Struck] = []
+        self._stopped: list[psutil.Process] = []
+
+    @property
+    def waiting(self) -> int:
+        """Faults to come."""
+        return len(self._waiting)
+
+    def step(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        due = [action for at, action in self._later if at <= now]
+        self._later = [(at, action) for at, action in self._later if at > now]
+        for action in due:
+            action()
+        if not self._is_recovered() or not self._waiting or self._parts.count() < self._waiting[0].moment:
+            return
+        if self._ready_since is None:
+            self._ready_since = now
+        fault = self._waiting[0]
+        if now - self._ready_since < fault.delay:
+            return
+        before, at = self._parts.names(), time.monotonic()
+        if self._strike(fault):
+            self._waiting.popleft()
+            self._ready_since = None
+            self.struck.append(Struck(fault, at, before))
+
+    def note_end(self) -> None:
+        """The search has ended: what came last was recovered from."""
+        self._is_recovered()
+
+    def close(self) -> list[int]:
+        """Take back what has not ended; ids of the processes that were stopped and, seconds later, still are there."""
+        for _, action in self._later:
+            action()
+        self._later = []
+        _, alive = psutil.wait_procs(self._stopped, timeout=_END_SECONDS)
+        for process in alive:
+            process.kill()
+        return [process.pid for process in alive]
+
+    def _is_recovered(self) -> bool:
+        """Whether a trial has finished since the last fault."""
+        last = self.struck[-1] if self.struck else None
+        if last is not None and last.seconds is None and self._parts.names() - last.before:
+            last.seconds = time.monotonic() - last.at
+        return last is None or last.seconds is not None
+
+    def _strike(self, fault: Fault) -> bool:
+        """Whether it could be done: a worker, say, may just be starting; then it is tried again."""
+        with suppress(psutil.NoSuchProcess):
+            match fault.kind:
+                case "driver":
+                    return self._start_again()
+                case "worker":
+                    return self._signal(_WORKER, signal.SIGKILL)
+                case "controller":
+                    return self._signal(_CONTROLLER, signal.SIGKILL)
+                case "node":
+                    return self._lose_node(1 + 4 * fault.size)
+                case "stall":
+                    return self._signal(_WORKER, signal.SIGSTOP)
+                case "disk":
+                    return self._fill_disk(1 + 4 * fault.size)
+                case "cut":
+                    folder = self._driver.pool / ("trials" if fault.size < 0.5 else "events")
+                    return self._start_again(lambda: cut_newest(folder, 2 * fault.size % 1))
+        return False
+
+    def _start_again(self, meanwhile: Callable[[], object] = lambda: None) -> bool:
+        self._driver.kill()
+        meanwhile()
+        self._driver.start()
+        return True
+
+    def _signal(self, title: str, number: int) -> bool:
+        found = self._nodes.newest(title)
+        if found is None:
+            return False
+        found[1].send_signal(number)
+        if number == signal.SIGSTOP:
+            self._stopped.append(found[1])
+        return True
+
+    def _lose_node(self, seconds: float) -> bool:
+        """The node of a worker; a fresh one joins after so many seconds."""
+        found = self._nodes.newest(_WORKER)
+        if found is None:
+            return False
+        self._nodes.kill(found[0])
+        self._later.append((time.monotonic() + seconds, self._nodes.join))
+        return True
+
+    def _fill_disk(self, seconds: float) -> bool:
+        """For so many seconds no file of the driver grows beyond `_FULL` bytes: writes fail, errno EFBIG."""
+        process = psutil.Process(self._driver.process.pid)
+        before = process.rlimit(psutil.RLIMIT_FSIZE)
+        process.rlimit(psutil.RLIMIT_FSIZE, (_FULL, before[1]))
+
+        def free() -> None:
+            with suppress(psutil.NoSuchProcess):
+                process.rlimit(psutil.RLIMIT_FSIZE, before)
+
+        self._later.append((time.monotonic() + seconds, free))
+        return True
+
+
+def cut_newest(folder: Path, left: float) -> str:
+    """Leave this share, in [0, 1), of the part of `trials` or `events` that was written last; returns its name.
+
+    The newest alone: older ones were on disk before it was written.
+    """
+    part = max(path for path in folder.glob("*.parquet") if path.name[0] != ".")
+    os.truncate(part, int(left * part.stat().st_size))
+    return part.name
