@@ -1,34 +1,270 @@
-"""kill -9 of driver, worker and controller at random moments of a real search, six times in one run."""
+"""Faults of every kind in one real search, and the parts of who injects them."""
 
-from collections import Counter
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from nao_ray.bench import chaos
+from nao_ray.bench import _faults, chaos
+from nao_ray.bench._faults import KINDS, Fault, Injector, cut_newest, plan
+from nao_ray.bench._site import Parts
+from nao_ray.errors import ConfigError
+from nao_ray.pool import Pool
+from nao_ray.service.run import run
+from nao_ray.trial import FailureKind
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_local")
-@pytest.mark.parametrize(("workers", "seed"), [(1, 0), (2, 1)])
-def test_a_search_killed_six_times_ends_as_an_unbroken_one(workers, seed):
-    result = chaos.run(faults=6, trials=30, seed=seed, workers=workers)
-    assert len(result.data["kills"]) == 6
-    assert set(result.data["kills"]) == set(chaos.VICTIMS)
+def test_a_search_with_every_kind_of_fault_ends_as_an_unbroken_one():
+    result = chaos.run(faults=12, trials=36, seed=20)  # of which children fail in all four ways
     assert result.data["wrong"] == []
     assert result.data["problems"] == []
-    broken = dict(zip(result.columns, result.rows[1], strict=True))
-    kills = Counter(result.data["kills"])
-    assert broken["drivers"] == 1 + kills["driver"]
-    assert broken["attempts"] >= 30 + kills["worker"] - 1  # one may have been between two trials
+    faults = result.data["faults"]
+    assert len(faults) == 12
+    assert set(faults) == set(KINDS)
+    assert set(result.data["failed"]) == set(FailureKind) - {FailureKind.LOST}
+    assert result.data["drivers"] == 1 + faults.count("driver") + faults.count("cut")
+    assert result.data["attempts"] >= 36 + faults.count("stall")
+    recovery = result.data["recovery"]
+    assert sum(map(len, recovery.values())) == 12
+    assert min(recovery["stall"]) > chaos._SILENT - 1  # nobody else works: it was noticed, not waited for
+    assert max(recovery["stall"]) < 60
+
+
+# -- the plan ---------------------------------------------------------------------------------------------
 
 
 def test_plans_follow_from_the_seed_and_leave_nobody_out():
-    assert chaos.plan(5, 30, 1, 0) == chaos.plan(5, 30, 1, 0) != chaos.plan(5, 30, 1, 1)
+    assert plan(12, 60, 1, 0) == plan(12, 60, 1, 0) != plan(12, 60, 1, 1)
     for seed in range(20):
-        plan = chaos.plan(5, 30, 2, seed)
-        assert {victim for victim, _, _ in plan} == set(chaos.VICTIMS)
-        moments = [moment for _, moment, _ in plan]
+        faults = plan(12, 60, 2, seed)
+        assert {fault.kind for fault in faults} == set(KINDS)
+        moments = [fault.moment for fault in faults]
         assert moments == sorted(moments)
-        assert 1 <= moments[0] <= moments[-1] < 30 - 3 * 2
-    assert len(chaos.plan(2, 30, 1, 0)) == 2
+        assert 1 <= moments[0] <= moments[-1] < 60 - 3 * 2
+        assert all(0 <= fault.delay < 0.2 and 0 <= fault.size < 1 for fault in faults)
+    assert len({fault.kind for seed in range(9) for fault in plan(2, 30, 1, seed)}) > 4
+
+
+def test_a_hundred_faults_are_spread_over_the_search():
+    faults = plan(100, 300, 2, 0)
+    assert all(abs(fault.moment - 3 * i) <= 10 for i, fault in enumerate(faults))
+    assert all(5 <= sum(fault.kind == kind for fault in faults) <= 30 for kind in KINDS)
+
+
+def test_more_faults_than_fit_are_refused():
+    with pytest.raises(ConfigError, match="20 faults need 48 trials at 1 worker"):
+        chaos.run(faults=20, trials=47)
+
+
+# -- the injector, on processes and files that stand in for a search ----------------------------------------
+
+
+class Site:
+    """A driver, and a node with one worker: processes that wait."""
+
+    def __init__(self, folder: Path) -> None:
+        self.pool, self.log, self.processes = folder, [], []
+        (folder / "trials").mkdir()
+        self.start()
+        self.worker = self.new()
+
+    def new(self, code: str = "import time; time.sleep(60)") -> psutil.Process:
+        self.processes.append(subprocess.Popen([sys.executable, "-c", code]))
+        return psutil.Process(self.processes[-1].pid)
+
+    def start(self) -> None:
+        self.process = self.new()
+        self.log.append("start")
+
+    def kill(self, node: str = "driver") -> None:
+        self.log.append(f"kill {node}")
+
+    def join(self) -> None:
+        self.log.append("join")
+
+    def newest(self, title: str) -> tuple[str, psutil.Process] | None:
+        self.log.append(title)
+        return None if self.worker is None else ("node", self.worker)
+
+
+class Counted:
+    """Parts that the test adds."""
+
+    def __init__(self) -> None:
+        self.there = ["0"]
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self.there)
+
+    def count(self) -> int:
+        return len(self.there)
+
+
+@pytest.fixture
+def site(tmp_path):
+    made = Site(tmp_path)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
+
+
+def injector(site, *faults):
+    parts = Counted()
+    return Injector(faults, site, site, parts), parts
+
+
+def test_a_fault_waits_for_its_moment_its_delay_and_for_the_last_one_to_be_over(site):
+    made, parts = injector(site, Fault("driver", 2, 0.0, 0), Fault("driver", 2, 0.2, 0))
+    made.step()
+    assert made.struck == []
+    parts.there.append("1")
+    made.step()
+    assert site.log == ["start", "kill driver", "start"]
+    made.step()
+    assert made.waiting == 1
+    assert made.struck[0].seconds is None
+    parts.there[0] = "2"  # another part, of as many trials
+    made.step()
+    assert 0 <= made.struck[0].seconds < 5
+    assert made.waiting == 1
+    time.sleep(0.25)
+    made.step()
+    assert made.waiting == 0
+
+
+def test_a_victim_that_is_not_there_is_waited_for(site):
+    made, _ = injector(site, Fault("worker", 1, 0.0, 0))
+    worker, site.worker = site.worker, None
+    made.step()
+    assert made.waiting == 1
+    site.worker = worker
+    made.step()
+    assert made.waiting == 0
+    assert worker.wait(10) == -9
+
+
+def test_a_stopped_process_that_nobody_ends_is_told_and_ended(site, monkeypatch):
+    monkeypatch.setattr(_faults, "_END_SECONDS", 0.2)
+    made, _ = injector(site, Fault("stall", 1, 0.0, 0))
+    made.step()
+    wait(lambda: site.worker.status() == psutil.STATUS_STOPPED)
+    assert made.close() == [site.worker.pid]
+    assert site.worker.wait(10) == -9
+
+
+def test_a_node_comes_back_later(site, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(_faults.time, "monotonic", lambda: now[0])
+    made, _ = injector(site, Fault("node", 1, 0.0, 0.5))
+    made.step()
+    assert site.log[-1] == "kill node"
+    now[0] = 2.9
+    made.step()
+    assert "join" not in site.log
+    now[0] = 3.1
+    made.step()
+    made.step()
+    assert site.log.count("join") == 1
+
+
+_WRITER = """
+import time
+with open({path!r}, "wb", buffering=0) as file:
+    while True:
+        try:
+            file.seek(2000)
+            file.write(b"x")
+        except OSError as error:
+            print(error.errno, flush=True)
+        time.sleep(0.01)
+"""
+
+
+def test_a_full_disk_fails_writes_until_it_is_free_again(site, tmp_path, monkeypatch):
+    file, output = tmp_path / "file", tmp_path / "output"
+    with output.open("wb") as log:
+        writer = subprocess.Popen([sys.executable, "-c", _WRITER.format(path=str(file))], stdout=log)
+    site.processes.append(writer)
+    site.process = writer
+    made, _ = injector(site, Fault("disk", 1, 0.0, 0.0))
+    wait(file.exists)
+    made.step()
+    wait(lambda: output.stat().st_size)
+    assert output.read_text().split()[0] == "27"  # EFBIG
+    made.close()  # or the time that it lasts is over
+    before = psutil.Process(writer.pid).rlimit(psutil.RLIMIT_FSIZE)
+    assert before[0] == psutil.RLIM_INFINITY
+    wait(lambda: file.stat().st_size == 2001)
+
+
+def wait(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# -- a cut part, without Ray ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A pool of 20 trials, asked one at a time, and its config."""
+    config = chaos._config(20, 1, 1, "regularized_evolution", 0, 0)
+    settings = {**config.evaluator.settings, "hang_share": 0}
+    config = config.model_copy(update={"evaluator": config.evaluator.model_copy(update=settings)})
+    pool = tmp_path_factory.mktemp("whole") / "pool"
+    run(config, str(pool), in_process=True)
+    return SimpleNamespace(config=config, pool=pool)
+
+
+@pytest.mark.parametrize("left", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("folder", ["trials", "events"])
+def test_a_search_whose_newest_part_was_cut_ends_as_an_unbroken_one(searched, tmp_path, folder, left):
+    """Also with the next trial asked already, as a driver that is killed leaves it: its last rows are taken away."""
+    for finished, asked in ((8, 8), (8, 9), (20, 20)):
+        torn = tmp_path / f"{finished}-{asked}"
+        shutil.copytree(searched.pool, torn)
+        rewind(torn, finished, asked)
+        parts = Parts(torn)
+        assert parts.count() == finished
+        name = cut_newest(torn / folder, left)
+        assert Parts(torn).count() == finished - (folder == "trials")
+        run(searched.config, str(torn), in_process=True)
+        assert chaos.differences(searched.config, torn, searched.pool) == []
+        (problem,) = Pool.open(torn).check()
+        assert problem == f"1 damaged parts are in quarantine/: {folder}-{name}"
+
+
+def rewind(pool, finished, asked):
+    """Remove what was written after so many trials had finished and so many were asked: a part each."""
+    trials = sorted(path for path in (pool / "trials").glob("*.parquet"))[1:]  # the first is empty
+    events = sorted((pool / "events").glob("*.parquet"))
+    assert (len(trials), len(events)) == (20, 40)  # asked, attempt
+    for path in [*trials[finished:], *events[2 * asked :]]:
+        os.remove(path)
+
+
+def test_what_is_missing_doubled_or_different_is_told(searched, tmp_path):
+    torn = tmp_path / "torn"
+    shutil.copytree(searched.pool, torn)
+    parts = sorted((torn / "trials").glob("*.parquet"))
+    shutil.copy(parts[3], torn / "trials" / "z.parquet")
+    os.remove(parts[-1])
+    wrong = chaos.differences(searched.config, torn, None)
+    assert wrong[:2] == ["trial 2 is there 2 times", "trial 19 is missing"]
+    assert wrong[2].startswith("trial 19: None None, alone 0.")
+    assert len(wrong) == 3
+    other = searched.config.model_copy(
+        update={"evaluator": searched.config.evaluator.model_copy(update={"noise": 0.5})}
+    )
+    assert len(chaos.differences(other, searched.pool, None)) > 10
