@@ -50,7 +50,7 @@ class Struck:
     fault: Fault
     at: float
     before: frozenset[str]
-    """Parts there were."""
+    """Parts there were when it was done: one more means that the search goes on."""
     seconds: float | None = None
     """Until the next trial had finished."""
 
@@ -106,11 +106,10 @@ class Injector:
         fault = self._waiting[0]
         if now - self._ready_since < fault.delay:
             return
-        before, at = self._parts.names(), time.monotonic()
         if self._strike(fault):
             self._waiting.popleft()
             self._ready_since = None
-            self.struck.append(Struck(fault, at, before))
+            self.struck.append(Struck(fault, now, self._parts.names()))
 
     def note_end(self) -> None:
         """The search has ended: what came last was recovered from."""

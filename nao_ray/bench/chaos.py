@@ -141,17 +141,18 @@ def search(config: RunConfig, pool: Path, site: Nodes, faults: Sequence[Fault]) 
                 raise RunError(f"no progress at {finished} trials, {_story(injector)}: {driver.last_line()}")
             time.sleep(0.02)
         injector.note_end()
+        seconds = time.monotonic() - start
     finally:
         driver.kill()
         left_over = injector.close()
     if driver.process.returncode or injector.waiting:
         raise RunError(f"the search ended at {finished} trials, {_story(injector)}: {driver.last_line()}")
-    return Course(struck=injector.struck, drivers=driver.starts, seconds=time.monotonic() - start, left_over=left_over)
+    return Course(struck=injector.struck, drivers=driver.starts, seconds=seconds, left_over=left_over)
 
 
 def _story(injector: Injector) -> str:
-    kinds = [struck.fault.kind for struck in injector.struck]
-    return f"{injector.waiting} faults to come, after {', '.join(kinds) or 'none'}"
+    last = [struck.fault.kind for struck in injector.struck[-3:]]
+    return f"{injector.waiting} faults to come, {len(injector.struck)} done, the last ones {', '.join(last) or 'none'}"
 
 
 def _problems(pool: Pool, course: Course) -> list[str]:
