@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from nao_ray import rng
@@ -56,7 +57,7 @@ class Struck:
 
 
 def plan(faults: int, trials: int, workers: int, seed: int, delay: float = 0.2) -> list[Fault]:
-    """Faults spread over a search, in order of their moments; from `len(KINDS)` on each kind is among them.
+    """Faults spread over a search, in order of their moments; of each kind as many as of every other, or one more.
 
     Args:
         faults: how many.
@@ -66,8 +67,7 @@ def plan(faults: int, trials: int, workers: int, seed: int, delay: float = 0.2) 
         delay: the longest, in seconds.
     """
     draw = rng.child(seed, "chaos")
-    kinds = draw.permutation(KINDS).tolist() + draw.choice(KINDS, size=max(0, faults - len(KINDS))).tolist()
-    kinds = draw.permutation(kinds[:faults]).tolist()
+    kinds = draw.permutation(np.resize(draw.permutation(KINDS), faults))
     last = max(2, trials - 3 - 3 * workers)
     moments = [1 + int((i + draw.random()) / faults * (last - 1)) for i in range(faults)]
     return [

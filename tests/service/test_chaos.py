@@ -56,7 +56,7 @@ def test_plans_follow_from_the_seed_and_leave_nobody_out():
 def test_a_hundred_faults_are_spread_over_the_search():
     faults = plan(100, 300, 2, 0)
     assert all(abs(fault.moment - 3 * i) <= 10 for i, fault in enumerate(faults))
-    assert all(5 <= sum(fault.kind == kind for fault in faults) <= 30 for kind in KINDS)
+    assert {sum(fault.kind == kind for fault in faults) for kind in KINDS} == {14, 15}
 
 
 def test_more_faults_than_fit_are_refused():
