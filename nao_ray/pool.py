@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from nao_ray._pool import compaction, health, query, replay, rows, tables
+from nao_ray._pool import compaction, health, parts, query, replay, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.fits import add_fits, read_fits
 from nao_ray._pool.lease import Lease, acquire, is_alive
@@ -155,7 +155,10 @@ class Pool:
         try:
             with self._lock:
                 with lease.guard():
+                    for epoch in lease.unsealed:
+                        parts.seal(self._storage, epoch)
                     compaction.recover(self._storage)
+                lease.note_sealed()
                 self._ledger = load_ledger(self._storage)
                 self._unsure = False
                 self._recent.clear()
@@ -254,6 +257,7 @@ class Pool:
         """A block that records. After an interrupt, which may have come on either side of a write, look again."""
         with self._lock:
             if self._unsure:
+                self._settle()
                 self._ledger = load_ledger(self._storage)
                 self._unsure = False
             try:
@@ -278,9 +282,16 @@ class Pool:
         name = compaction.part_name(self._lease.epoch, self._next_part)
         self._next_part += 1
         data = rows.table(new, tables.SCHEMAS[folder])
-        self._storage.write(f"{folder}/{name}", tables.to_bytes(data), guard)
+        self._unsure = self._storage.has_conditions  # until it has succeeded nobody knows whether it lands
+        parts.write(self._storage, f"{folder}/{name}", data, guard)
+        self._unsure = False
         self._recent.add(folder, name, data)
         self._small_parts[folder] += 1
+
+    def _settle(self) -> None:
+        """Where a write that failed may still land, see to it that it does not."""
+        if self._lease is not None and not self._lease.released:
+            self._next_part = max(self._next_part, parts.seal(self._storage, self._lease.epoch, self._lease.guard))
 
     # -- reading ------------------------------------------------------------------------------------------
 

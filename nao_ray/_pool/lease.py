@@ -2,8 +2,12 @@
 
 A driver that was declared lost may still run (a frozen process, a cluster whose head was restarted). So every
 write checks that the epoch is still its own; a driver that was replaced gets `FencedError` instead of a file.
-Locally check and rename happen under one lock, which makes this exact; on object storage a write that was on
-its way during a takeover can still land, and `Pool.check` tells.
+Locally check and rename happen under one lock, which makes this exact. On S3 conditional writes do: of two that
+claim a pool one gets it, a heartbeat cannot undo a takeover, and a part that was on its way during one finds its name
+taken (`parts.py`). On other object storage a claim is written, left for a second and looked at again: two drivers
+that claim within a moment of one another and whose requests take longer than that second can both believe they have
+the pool until the next check, and a part that passed its check just before a takeover can land after it.
+`Pool.check` tells.
 """
 
 from __future__ import annotations
@@ -50,6 +54,8 @@ class Holder:
     expiry: float
     """Seconds without a beat after which it counts as dead."""
     released: bool = False
+    sealed: int = 0
+    """Epochs up to this one have no part on its way any more (`parts.py`)."""
 
     def to_bytes(self) -> bytes:
         """JSON, padded."""
@@ -63,11 +69,16 @@ def read_holder(storage: Storage) -> Holder | None:
         PoolError: the file is damaged.
         OSError: it cannot be read.
     """
+    return _look(storage)[0]
+
+
+def _look(storage: Storage) -> tuple[Holder | None, str | None]:
     for _ in range(20):
         try:
-            return Holder(**json.loads(storage.read(HOLDER)))
+            data, tag = storage.look(HOLDER)
+            return Holder(**json.loads(data)), tag
         except FileNotFoundError:
-            return None
+            return None, None
         except (ValueError, TypeError):
             time.sleep(0.01)  # read in the middle of a beat
     raise PoolError(f"{storage.path(HOLDER)} is damaged; when no driver runs on this pool, remove the file")
@@ -122,6 +133,15 @@ class Lease:
         return self._holder.epoch
 
     @property
+    def unsealed(self) -> range:
+        """Earlier epochs of which a part may still be on its way."""
+        return range(self._holder.sealed + 1, self._holder.epoch)
+
+    def note_sealed(self) -> None:
+        """They are sealed; the next heartbeat says so to later drivers."""
+        self._holder = replace(self._holder, sealed=self._holder.epoch - 1)
+
+    @property
     def released(self) -> bool:
         """Whether it was given back."""
         return self._released
@@ -133,7 +153,9 @@ class Lease:
             FencedError: another driver has taken over, or the lease was released.
             OSError: the lease cannot be read.
         """
-        now = read_holder(self._storage)
+        self._check(read_holder(self._storage))
+
+    def _check(self, now: Holder | None) -> None:
         if now is None or now.token != self._holder.token or now.released:
             who = "it was released" if now is None or now.released else f"pid {now.pid} on {now.host} took over"
             raise FencedError(
@@ -168,12 +190,14 @@ class Lease:
 
     def _write(self, *, released: bool) -> None:
         holder = replace(self._holder, beat=time.time(), released=released)
-        with self.guard():
-            if isinstance(self._storage, LocalStorage):
-                with open(self._storage.path(HOLDER), "r+b", buffering=0) as file:  # in place: needs no space
-                    file.write(holder.to_bytes())
-            else:
-                self._storage.write(HOLDER, holder.to_bytes())
+        if isinstance(self._storage, LocalStorage):
+            with self.guard(), open(self._storage.path(HOLDER), "r+b", buffering=0) as file:
+                file.write(holder.to_bytes())  # in place: needs no space
+            return
+        now, tag = _look(self._storage)
+        self._check(now)
+        if not self._storage.swap(HOLDER, holder.to_bytes(), tag):
+            self.check()
 
     def __enter__(self) -> Self:
         return self
@@ -206,7 +230,7 @@ def _take(storage: Storage, expiry: float) -> Lease:
     if seen is not None and not is_dead(seen):
         _refuse_if_alive(storage, seen)
     with storage.exclusive():
-        last = read_holder(storage)
+        last, tag = _look(storage)
         if (last and last.token) != (seen and seen.token):
             raise PoolError(f"pool {storage.url}: another driver has just taken it")
         mine = Holder(
@@ -218,9 +242,11 @@ def _take(storage: Storage, expiry: float) -> Lease:
             started=psutil.Process().create_time(),
             beat=time.time(),
             expiry=expiry,
+            sealed=last.sealed if last else 0,
         )
-        storage.write(HOLDER, mine.to_bytes())
-    if not isinstance(storage, LocalStorage):
+        if not storage.swap(HOLDER, mine.to_bytes(), tag):
+            raise PoolError(f"pool {storage.url}: another driver has just taken it")
+    if not isinstance(storage, LocalStorage):  # S3 too: a server may ignore conditions
         time.sleep(min(_SETTLE, expiry / _BEATS))
         now = read_holder(storage)
         if now is None or now.token != mine.token:

@@ -2,7 +2,7 @@
 
 A file appears whole or not at all. Locally it is written under a name that starts with a dot (which pyarrow
 skips), synced, then moved with `os.replace` (the habit of submitit's `temporary_save_path`); on object storage,
-which has no rename, it is one PUT.
+which has no rename, it is one PUT (on S3 a conditional one, see `s3.py`).
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ def open_storage(url: str | Path) -> Storage:
         filesystem, root = _fsspec(text)
     except (OSError, pa.ArrowException) as error:
         raise PoolError(f"cannot open {text}: {_line(error)}") from None
+    if filesystem.type_name == "s3":
+        from nao_ray._pool.s3 import S3Storage  # boto3, needed for its URLs alone
+
+        return S3Storage(filesystem, root, text)
     return RemoteStorage(filesystem, root, text)
 
 
@@ -80,6 +84,7 @@ class Storage(ABC):
         self.filesystem = filesystem
         self.root = root.rstrip("/") or "/"
         self.url = url
+        self.has_conditions = False  # whether `create` and `swap` hold against other processes without `exclusive`
 
     def path(self, *names: str) -> str:
         """Path of a file in `filesystem`."""
@@ -123,6 +128,21 @@ class Storage(ABC):
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
         """As `write`, but False, and nothing written, if the file is already there."""
+
+    def look(self, name: str) -> tuple[bytes, str | None]:
+        """A whole file, and what `swap` tells its changes by; raises OSError."""
+        return self.read(name), None
+
+    def swap(self, name: str, data: bytes, tag: str | None) -> bool:
+        """As `write`, but False, and nothing written, if the file has changed since it was looked at.
+
+        Args:
+            name: of the file.
+            data: its new content.
+            tag: of `look`; None if there was no such file.
+        """
+        self.write(name, data)
+        return True
 
     @abstractmethod
     def move(self, name: str, target: str) -> None:
