@@ -24,6 +24,7 @@ from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Failure, Job, WeightsStore
 from nao_ray.service.actors import EvaluatorActor, Report, Weights, cause, one_line
 from nao_ray.service.gang import Gang
+from nao_ray.service.nodes import HeadAwayError, nodes
 from nao_ray.service.worker import Worker
 from nao_ray.trial import FailureKind, Measurement
 
@@ -32,6 +33,12 @@ _log = logging.getLogger(__name__)
 Outcome = Measurement | Failure
 
 _FAILED_STARTS = 3  # workers that could not start, one after the other and none else there: it is not the node
+
+_AWAY_SECONDS = 5.0  # between two looks for a head that is away, for each holds the search up
+_AWAY = (
+    "the head of the cluster does not answer (%s): trials that run go on; a head that comes back with the cluster's "
+    "state takes the search up, else Ray ends this driver, and the same command goes on with the pool"
+)
 
 _WAITING_SECONDS = 60.0  # without any worker that has started, before we say so
 
@@ -95,6 +102,7 @@ class RayExecutor:
         self._watched = self._clock.seconds() - self._plan.watch_seconds
         self._warned = self._clock.seconds()
         self._failed_starts = 0
+        self._head_is_away = False
         self._create_after = self._clock.seconds()
         self._watch()
 
@@ -334,20 +342,30 @@ class RayExecutor:
         worker.heard, worker.ping, worker.is_there = now, None, True
 
     def _watch(self) -> None:
-        """Look at the nodes: capacity, and workers whose node is dead although their calls still wait."""
+        """Look at the nodes: capacity, and workers whose node is dead although their calls still wait.
+
+        Raises:
+            RunError: the cluster is gone, another has its address.
+        """
         now = self._clock.seconds()
         if now - self._watched < self._plan.watch_seconds:
             return
         self._watched = now
         try:
-            nodes = ray.nodes()
-        except (RayError, RuntimeError, OSError) as error:  # a head that is being restarted: its actors live on
-            _log.warning("the cluster does not say how it is: %s", _first_line(error))
+            found = nodes()
+        except HeadAwayError as error:
+            self._watched = self._clock.seconds() + _AWAY_SECONDS - self._plan.watch_seconds
+            if not self._head_is_away:
+                _log.warning(_AWAY, error)
+            self._head_is_away = True
             return
-        alive = [node for node in nodes if node["Alive"]]
-        self._nodes.update({node["NodeID"]: node["NodeManagerHostname"] for node in alive})
-        dead = {node["NodeID"] for node in nodes if not node["Alive"]}
-        self._capacity = self._plan.count or max(1, sum(self._fits(node["Resources"]) for node in alive))
+        if self._head_is_away:
+            _log.warning("the head of the cluster answers again")
+        self._head_is_away = False
+        alive = [node for node in found if node.is_alive]
+        self._nodes.update({node.node_id: node.host for node in alive})
+        dead = {node.node_id for node in found if not node.is_alive}
+        self._capacity = self._plan.count or max(1, sum(self._fits(node.resources) for node in alive))
         for worker in [worker for worker in self._workers if worker.node_id in dead]:
             if worker in self._workers:  # not ended with its group
                 self._fail(worker, FailureKind.LOST, "the node died")

@@ -52,10 +52,10 @@ class Site:
     def script(self, name: str, *words: str, **variables: str) -> subprocess.CompletedProcess:
         return self.run("bash", str(ROOT / "cluster" / name), *words, **variables)
 
-    def up(self, name: str, **variables: str) -> subprocess.CompletedProcess:
+    def up(self, name: str, *words: str, **variables: str) -> subprocess.CompletedProcess:
         """The script's `up`; once more if it fails, for Ray ends a node whose agents take 15 s to start."""
         for _ in range(3):
-            done = self.script(name, "up", **variables)
+            done = self.script(name, "up", *words, **variables)
             if "Ray did not start" not in done.stderr:
                 break
         return done

@@ -1,0 +1,131 @@
+"""The head is lost and a new one, which knows nothing of the old cluster, takes its address."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from _site import HEAD, WORKER
+
+from nao_ray.pool import Pool
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+NEW_HEAD = "127.0.0.4"
+TRIALS = 160
+CONFIG = {
+    "name": "t",
+    "space": "nao_cnn_small",
+    "task": "synthetic",
+    "evaluator": {"name": "closed_form", "sleep_seconds": 0.4},
+    "strategy": {"name": "regularized_evolution", "population": 8, "sample": 3},
+    "budget": {"trials": TRIALS},
+    "workers": {"count": 2, "cpus": 1},
+}
+DRIVER = """
+import functools, sys, ray
+ray.init = functools.partial(ray.init, _node_ip_address=sys.argv.pop(1))  # the machine it stands for
+from nao_ray.cli import main
+main(sys.argv[1:])
+"""
+
+
+class Hosts:
+    """Machines that are addresses of this one, each with a temp folder of its own; one home holds the token."""
+
+    def __init__(self, site) -> None:
+        self.site = site
+        self.head = f"{HEAD}:{site.ports}"
+        (site.home / "c.yaml").write_text(yaml.safe_dump(CONFIG))
+
+    def up(self, host: str, *words: str, cpus: int) -> None:
+        number = host.rpartition(".")[2]
+        ports = self.site.ports + 100 * int(number)
+        temp = self.site.temp / number
+        temp.mkdir(exist_ok=True)
+        done = self.site.up(
+            "machine.sh",
+            *words,
+            NODE_IP=host,
+            NODE_PORTS=str(ports),
+            WORKER_PORTS=f"{ports + 10}-{ports + 60}",
+            TEMP_DIR=str(temp),
+            STATE_DIR=str(self.site.home / host / "state"),
+            NUM_CPUS=str(cpus),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def kill(self, host: str) -> None:
+        os.killpg(int((self.site.home / host / "state" / "pid").read_text()), signal.SIGKILL)
+
+    def search(self, host: str, *words: str) -> subprocess.Popen:
+        """A driver on a host."""
+        variables = {"HOME": str(self.site.home), "RAY_AUTH_MODE": "token", "RAY_ADDRESS": self.head}
+        command = [sys.executable, "-c", DRIVER, host, "search", "c.yaml", "--pool", "p", *words]
+        return subprocess.Popen(
+            command, env=self.site.environment | variables, cwd=self.site.home, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def hosts(site):
+    (site.home / NEW_HEAD).mkdir()
+    return Hosts(site)
+
+
+def test_the_same_command_on_the_new_cluster_goes_on_and_the_old_driver_ends(hosts, site):
+    """The old driver and its workers, on another machine, compute on while there is no head."""
+    pool = site.home / "p"
+    hosts.up(HEAD, cpus=0)
+    hosts.up(WORKER, hosts.head, cpus=2)
+    old = hosts.search(WORKER)
+    new = None
+    try:
+        _wait_for(lambda: _finished(pool) >= 6, old)
+        hosts.kill(HEAD)
+        before = _finished(pool)
+        _wait_for(lambda: _finished(pool) >= before + 6, old)
+        hosts.head = f"{NEW_HEAD}:{site.ports}"  # the old one's port, where the old cluster looks for its head
+        hosts.up(NEW_HEAD, cpus=2)
+        new = hosts.search(NEW_HEAD, "--wait", "60")
+        said, _ = old.communicate(timeout=60)
+        assert old.returncode == 1, said
+        assert "nao-ray: the cluster is gone: its head was restarted" in said
+        assert "*** StackTrace" not in said
+        written = _parts(pool, epoch=1)
+        said, _ = new.communicate(timeout=100)
+        assert new.returncode == 0, said
+    finally:
+        for driver in (old, new):
+            if driver is not None:
+                driver.kill()
+                driver.communicate()
+    assert _parts(pool, epoch=1) == written
+    assert _parts(pool, epoch=2)
+    frame = pd.read_parquet(pool / "trials")
+    assert sorted(frame["trial_id"]) == list(range(TRIALS))
+    assert Pool.open(pool).check() == []
+    assert frame["attempt"].max() <= 2
+    assert len(frame[frame["attempt"] == 2]) <= CONFIG["workers"]["count"]
+
+
+def _finished(pool: Path) -> int:
+    return len(list((pool / "trials").glob("e00000[1-9]*.parquet")))
+
+
+def _parts(pool: Path, epoch: int) -> list[str]:
+    return sorted(path.name for path in pool.glob(f"*/e{epoch:06d}-*.parquet"))
+
+
+def _wait_for(condition, driver: subprocess.Popen) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert driver.poll() is None, driver.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.1)
