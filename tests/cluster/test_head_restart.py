@@ -17,14 +17,13 @@ from nao_ray.pool import Pool
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 NEW_HEAD = "127.0.0.4"
-TRIALS = 160
 CONFIG = {
     "name": "t",
     "space": "nao_cnn_small",
     "task": "synthetic",
-    "evaluator": {"name": "closed_form", "sleep_seconds": 0.4},
+    "evaluator": {"name": "closed_form", "sleep_seconds": 0.5},
     "strategy": {"name": "regularized_evolution", "population": 8, "sample": 3},
-    "budget": {"trials": TRIALS},
+    "budget": {"trials": 5000},  # more than the old cluster comes to
     "workers": {"count": 2, "cpus": 1},
 }
 DRIVER = """
@@ -93,7 +92,8 @@ def test_the_same_command_on_the_new_cluster_goes_on_and_the_old_driver_ends(hos
         _wait_for(lambda: _finished(pool) >= before + 6, old)
         hosts.head = f"{NEW_HEAD}:{site.ports}"  # the old one's port, where the old cluster looks for its head
         hosts.up(NEW_HEAD, cpus=2)
-        new = hosts.search(NEW_HEAD, "--wait", "60")
+        trials = _finished(pool) + 40
+        new = hosts.search(NEW_HEAD, "--wait", "60", "--set", f"budget.trials={trials}")
         said, _ = old.communicate(timeout=60)
         assert old.returncode == 1, said
         assert "nao-ray: the cluster is gone: its head was restarted" in said
@@ -109,7 +109,7 @@ def test_the_same_command_on_the_new_cluster_goes_on_and_the_old_driver_ends(hos
     assert _parts(pool, epoch=1) == written
     assert _parts(pool, epoch=2)
     frame = pd.read_parquet(pool / "trials")
-    assert sorted(frame["trial_id"]) == list(range(TRIALS))
+    assert sorted(frame["trial_id"]) == list(range(trials))
     assert Pool.open(pool).check() == []
     assert frame["attempt"].max() <= 2
     assert len(frame[frame["attempt"] == 2]) <= CONFIG["workers"]["count"]

@@ -1,74 +1,85 @@
 """A head whose state outlives it (RocksDB) is restarted under a search."""
 
-import threading
+import os
+import signal
+import subprocess
 import time
 
 import pandas as pd
+import psutil
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from test_run import config
+from test_run import start_driver, wait_for
 
 from nao_ray.pool import Pool
-from nao_ray.service.run import run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-_AWAY_SECONDS = 6.0  # for longer than the executor is patient with the head
+_AWAY_SECONDS = 8.0  # for longer than the executor is patient with the head
 
 
 @pytest.fixture
-def head(tmp_path, monkeypatch):
-    """The head of a cluster that holds two workers and keeps its state on disk; the connection to it."""
+def cluster(tmp_path, monkeypatch):
+    """A cluster that holds two workers, whose head keeps its state on disk."""
     ray.shutdown()
     monkeypatch.setenv("RAY_gcs_storage", "rocksdb")
     monkeypatch.setenv("RAY_gcs_storage_path", str(tmp_path / "state"))
     args = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
     cluster = Cluster(initialize_head=True, head_node_args=args)
-    ray.init(address=cluster.address, log_to_driver=False, configure_logging=False, namespace="test")
-    yield cluster.head_node
-    ray.shutdown()
+    cluster.global_state.disconnect()  # it would end this process were the head away for a minute
+    yield cluster
     cluster.shutdown()
 
 
-def test_a_search_goes_on_while_the_head_is_away_and_after(head, tmp_path, caplog):
-    pids: list[int] = []
-    away: list[tuple[float, float]] = []
+@pytest.fixture
+def head(cluster):
+    """The process that is the head, and how it is started again at its port."""
+    process = psutil.Process(cluster.head_node.all_processes["gcs_server"][0].process.pid)
+    port = cluster.address.rpartition(":")[2]
+    words = [
+        f"--gcs_server_port={port}" if word.startswith("--gcs_server_port") else word for word in process.cmdline()
+    ]
+    environment = process.environ()
+    started: list[subprocess.Popen] = []
 
     def restart() -> None:
-        began = time.monotonic()
-        pids.append(head.all_processes["gcs_server"][0].process.pid)
-        head.kill_gcs_server()
+        started.append(subprocess.Popen(words, env=environment))
+
+    yield process, restart
+    for new in started:
+        new.kill()
+        new.wait()
+
+
+def test_a_search_goes_on_while_the_head_is_away_and_after(cluster, head, tmp_path):
+    process, restart = head
+    environment = os.environ | {"RAY_ADDRESS": cluster.address}
+    overrides = ["workers.count=2", "evaluator={name: closed_form, sleep_seconds: 0.3}", "budget={trials: 5000}"]
+    driver = start_driver(tmp_path, overrides=overrides, env=environment)
+    try:
+        wait_for(tmp_path, 6, driver)
+        cluster.head_node.kill_gcs_server()
+        assert not process.is_running()
+        before = _finished(tmp_path)
         time.sleep(_AWAY_SECONDS)
-        head.start_gcs_server()
-        pids.append(head.all_processes["gcs_server"][0].process.pid)
-        away.append((began, time.monotonic()))
-
-    thread = threading.Thread(target=restart)
-    seen: list[tuple[float, int]] = []
-    answered: list[int] = []
-
-    def listener(snapshot) -> None:
-        done = snapshot.done + snapshot.failed
-        seen.append((time.monotonic(), done))
-        if done >= 6 and not thread.ident:
-            thread.start()
-        if not answered and "the head of the cluster answers again" in caplog.text:
-            answered.append(done)
-
-    def stop() -> bool:
-        return bool(answered) and seen[-1][1] >= answered[0] + 10
-
-    wanted = config("workers.count=2", "evaluator.sleep_seconds=0.3", "budget={trials: 5000, hours: 0.025}")
-    with pytest.raises(KeyboardInterrupt):
-        run(wanted, str(tmp_path / "p"), listener, stop=stop)
-    thread.join()
-    assert pids[0] != pids[1]
-    began, back = away[0]
-    meanwhile = [done for when, done in seen if began < when < back]
-    assert meanwhile[-1] - meanwhile[0] >= 6, "workers go on without the head"
-    assert caplog.text.count("the head of the cluster does not answer") == 1
+        assert _finished(tmp_path) >= before + 6, "workers go on without the head"
+        restart()
+        time.sleep(_AWAY_SECONDS)
+        wait_for(tmp_path, _finished(tmp_path) + 6, driver)
+        driver.send_signal(signal.SIGTERM)
+        _, said = driver.communicate(timeout=60)
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert "KeyboardInterrupt" in said
+    assert said.count("the head of the cluster does not answer") == 1, said
+    assert said.count("the head of the cluster answers again") == 1, said
     frame = pd.read_parquet(tmp_path / "p" / "trials")
-    assert frame["attempt"].max() == 1
+    assert frame["attempt"].max() == 1, "no worker was lost"
     assert not frame["trial_id"].duplicated().any()
-    assert all("occur twice" not in line for line in Pool.open(tmp_path / "p").check())
+    assert not [line for line in Pool.open(tmp_path / "p").check() if "no final row" not in line]
+
+
+def _finished(tmp_path) -> int:
+    return len(pd.read_parquet(tmp_path / "p" / "trials", columns=["trial_id"]))
