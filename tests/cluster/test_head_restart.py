@@ -92,31 +92,31 @@ def test_the_same_command_on_the_new_cluster_goes_on_and_the_old_driver_ends(hos
         _wait_for(lambda: _finished(pool) >= before + 6, old)
         hosts.head = f"{NEW_HEAD}:{site.ports}"  # the old one's port, where the old cluster looks for its head
         hosts.up(NEW_HEAD, cpus=2)
-        trials = _finished(pool) + 40
-        new = hosts.search(NEW_HEAD, "--wait", "60", "--set", f"budget.trials={trials}")
+        new = hosts.search(NEW_HEAD, "--wait", "60")
         said, _ = old.communicate(timeout=60)
         assert old.returncode == 1, said
         assert "nao-ray: the cluster is gone: its head was restarted" in said
         assert "*** StackTrace" not in said
         written = _parts(pool, epoch=1)
-        said, _ = new.communicate(timeout=100)
-        assert new.returncode == 0, said
+        _wait_for(lambda: _finished(pool, "e000002") >= 10, new)
+        new.send_signal(signal.SIGTERM)
+        said, _ = new.communicate(timeout=60)
+        assert new.returncode == 130, said
     finally:
         for driver in (old, new):
             if driver is not None:
                 driver.kill()
                 driver.communicate()
     assert _parts(pool, epoch=1) == written
-    assert _parts(pool, epoch=2)
     frame = pd.read_parquet(pool / "trials")
-    assert sorted(frame["trial_id"]) == list(range(trials))
-    assert Pool.open(pool).check() == []
-    assert frame["attempt"].max() <= 2
-    assert len(frame[frame["attempt"] == 2]) <= CONFIG["workers"]["count"]
+    assert not frame["trial_id"].duplicated().any()
+    assert [line for line in Pool.open(pool).check() if "no final row" not in line] == []
+    lost = frame[frame["attempt"] == 2]["trial_id"]
+    assert 1 <= len(lost) <= 2, "what was running when the old driver ended"
 
 
-def _finished(pool: Path) -> int:
-    return len(list((pool / "trials").glob("e00000[1-9]*.parquet")))
+def _finished(pool: Path, epoch: str = "e000001") -> int:
+    return len(list((pool / "trials").glob(f"{epoch}-*.parquet")))
 
 
 def _parts(pool: Path, epoch: int) -> list[str]:
