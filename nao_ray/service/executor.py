@@ -345,7 +345,7 @@ class RayExecutor:
         """Look at the nodes: capacity, and workers whose node is dead although their calls still wait.
 
         Raises:
-            RunError: the cluster is gone, another has its address.
+            AuthenticationError: the cluster is gone, another has its address (`one_cluster`).
         """
         now = self._clock.seconds()
         if now - self._watched < self._plan.watch_seconds:

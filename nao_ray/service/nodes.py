@@ -7,10 +7,12 @@ taken its place. So the head is asked as Ray Serve asks it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ray._private.worker import global_worker
-from ray.exceptions import RayError, RpcError
+from ray.exceptions import AuthenticationError, RayError, RpcError
 
 from nao_ray.errors import RunError
 
@@ -39,20 +41,34 @@ def nodes() -> list[Node]:
 
     Raises:
         HeadAwayError: it does not answer.
-        RunError: it is the head of another cluster.
+        AuthenticationError: it is the head of another cluster (`one_cluster`).
     """
     try:
         found = global_worker.gcs_client.get_all_node_info(timeout=ANSWER_SECONDS)
+    except AuthenticationError:
+        raise
     except (RayError, RpcError, RuntimeError, OSError) as error:
-        message = " ".join(str(error).split())
-        if _NEW_HEAD in message:
-            address = os.environ.get("RAY_ADDRESS", "its address")
-            raise RunError(
-                f"the cluster is gone: its head was restarted at {address} without its state; what had finished is in "
-                "the pool, the same command goes on with it on the new cluster"
-            ) from None
-        raise HeadAwayError(message) from None
+        raise HeadAwayError(" ".join(str(error).split())) from None
     return [
         Node(node.node_id.hex(), node.node_manager_hostname, node.state == _ALIVE, dict(node.resources_total))
         for node in found.values()
     ]
+
+
+@contextmanager
+def one_cluster() -> Iterator[None]:
+    """A block that ends when the head has been replaced by another cluster's, which any call to Ray may be told.
+
+    Raises:
+        RunError: so it was.
+    """
+    try:
+        yield
+    except AuthenticationError as error:
+        if _NEW_HEAD not in str(error):
+            raise
+        address = os.environ.get("RAY_ADDRESS", "its address")
+        raise RunError(
+            f"the cluster is gone: its head was restarted at {address} without its state; what had finished is in the "
+            "pool, the same command goes on with it on the new cluster"
+        ) from None

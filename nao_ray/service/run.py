@@ -169,10 +169,12 @@ def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, 
     from nao_ray.service.actors import EvaluatorFactory, StrategyFactory
     from nao_ray.service.cluster import ray_session
     from nao_ray.service.executor import RayExecutor, WorkerPlan
+    from nao_ray.service.nodes import one_cluster
     from nao_ray.service.proposer import RayProposer
 
     workers, text, evaluator = config.workers, config.to_yaml(), config.make_evaluator()
     stack.enter_context(ray_session(workers, shares_weights=evaluator.shares_weights))
+    stack.enter_context(one_cluster())
     plan = WorkerPlan(
         count=None if workers.count == "auto" else workers.count,
         cpus=workers.cpus,
