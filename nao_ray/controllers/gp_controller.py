@@ -45,6 +45,9 @@ class GpConfig(BaseModel):
     most: int = Field(default=1000, ge=2)
     """Results a fit is made from: of more, the best half of so many, and the others evenly over the ranks. A fit's time
     grows with their cube."""
+    most_pending: int = Field(default=1000, ge=1)
+    """Asked and not yet measured ones that a choice takes in: of more, the nearest to what it is made from. Time and
+    memory grow with their square."""
 
 
 class GpController:
@@ -94,9 +97,10 @@ class GpController:
 
         Conditioning on a point at its own predicted value leaves every mean and shrinks the spread near it.
         """
-        rows = np.concatenate([pending, tokens])
-        mean, covariance = self._gp.joint(self._features(rows))
-        mean, covariance = mean[len(pending) :], self._observed(covariance, len(pending))
+        features = self._features(np.concatenate([pending, tokens]))
+        asked, open_ones = self._nearest(features[: len(pending)], features[len(pending) :])
+        mean, covariance = self._gp.joint(torch.cat([asked, open_ones]))
+        mean, covariance = mean[len(asked) :], self._observed(covariance, len(asked))
         chosen: list[int] = []
         is_open = torch.ones(len(tokens), dtype=torch.bool)
         for _ in range(min(count, len(tokens))):
@@ -107,6 +111,14 @@ class GpController:
             covariance = covariance - torch.outer(column, column) / (column[best].clamp_min(0) + self._gp.noise)
             chosen.append(best)
         return chosen
+
+    def _nearest(self, pending: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """Features ``[M, D]``, the first reduced to at most `most_pending` rows, in their order; and the others."""
+        if len(pending) > self.config.most_pending and len(others):
+            distances = torch.cdist(pending.double(), others.double()).amin(dim=1)
+            rows = distances.argsort(stable=True)[: self.config.most_pending].sort().values
+            pending = pending[rows]
+        return pending, others
 
     def _observed(self, covariance: Tensor, count: int) -> Tensor:
         """Covariance ``[M, M]`` of the other rows once the first `count` of ``[count + M, count + M]`` are observed."""

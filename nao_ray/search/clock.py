@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Clock(Protocol):
@@ -61,3 +61,10 @@ class VirtualClock:
     def advance_to(self, seconds: float) -> None:
         """Move to `seconds` after the start; never back."""
         self._seconds = max(self._seconds, seconds)
+
+
+class Moment(NamedTuple):
+    """A moment of a virtual clock, as a handle of what is ready then: for `Executor.wait`."""
+
+    seconds: float
+    """After the start."""

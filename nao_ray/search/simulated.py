@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from nao_ray.evaluators.base import Evaluator
-from nao_ray.search.clock import VirtualClock
+from nao_ray.search.clock import Moment, VirtualClock
 from nao_ray.search.executor import Completion, Desk, Failure, Job, WeightsStore
-from nao_ray.trial import Measurement
+from nao_ray.search.proposer import Answer, answer
+from nao_ray.strategies.base import Strategy
+from nao_ray.trial import Measurement, Trial
 
 Outcome = Measurement | Failure
 
@@ -77,14 +80,17 @@ class SimulatedExecutor:
             self._started += 1
 
     def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
-        deadline = None if timeout is None else self._clock.seconds() + timeout
+        """As the protocol; of `wake`, moments of the virtual clock are heeded."""
+        now = self._clock.seconds()
+        deadlines = [max(now, handle.seconds) for handle in wake if isinstance(handle, Moment)]
+        deadlines += [] if timeout is None else [now + timeout]
+        deadline = min(deadlines, default=None)
         if not self._running or (deadline is not None and self._running[0][0] > deadline):
             self._clock.advance_to(deadline or 0.0)
             return []
-        end = self._running[0][0]
-        self._clock.advance_to(end)
+        self._clock.advance_to(self._running[0][0])
         ended = []
-        while self._running and self._running[0][0] == end:
+        while self._running and self._running[0][0] <= self._clock.seconds():
             _, _, worker, completion = heapq.heappop(self._running)
             heapq.heappush(self._idle, worker)
             ended.append(completion)
@@ -94,3 +100,51 @@ class SimulatedExecutor:
     def close(self) -> None:
         self._queue.clear()
         self._running.clear()
+
+
+class TimedProposer:
+    """The strategy in this process; its answer comes as much virtual time after the request as it really took.
+
+    So workers go on while it thinks, as with a controller in a process of its own. Measured times differ from run to
+    run, and with them what a proposal is asked after.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy[Any],
+        clock: VirtualClock,
+        log: Sequence[Trial] = (),
+        stopwatch: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Restores the strategy from a pool's log; `stopwatch` gives real seconds since some fixed moment."""
+        self._strategy, self._clock, self._stopwatch = strategy, clock, stopwatch
+        self._answer: Answer | None = None
+        self._due = Moment(0.0)
+        self.seconds: list[float] = []
+        """What each request took."""
+        strategy.restore(log)
+
+    @property
+    def pending(self) -> Sequence[Any]:
+        return () if self._answer is None else (self._due,)
+
+    def request(self, n: int, told: Sequence[Trial]) -> None:
+        assert self._answer is None, "one request at a time"
+        began = self._stopwatch()
+        self._answer = answer(self._strategy, n, told)
+        self.seconds.append(self._stopwatch() - began)
+        self._due = Moment(self._clock.seconds() + self.seconds[-1])
+
+    def poll(self, timeout: float | None = None) -> Answer | None:
+        """As the protocol; waiting moves the clock, so wait only while nothing runs."""
+        if self._answer is None:
+            return None
+        now, due = self._clock.seconds(), self._due.seconds
+        self._clock.advance_to(due if timeout is None else min(due, now + timeout))
+        if self._clock.seconds() < due:
+            return None
+        given, self._answer = self._answer, None
+        return given
+
+    def close(self) -> None:
+        self._answer = None

@@ -135,3 +135,22 @@ def test_pending_ones_count_as_observed_one_by_one(pretrained: Pretrained) -> No
     torch.testing.assert_close(controller._observed(joint, 10), covariance[10:, 10:])
     expected = int((mean + 2 * covariance.diagonal().sqrt())[10:].argmax())
     assert controller.choose(tokens[30:], 1, tokens[20:30], spread_weight=2.0) == [expected]
+
+
+def test_of_many_pending_ones_the_nearest_are_taken_in(pretrained: Pretrained) -> None:
+    tokens = sample(120, "nearest")
+    known, pending, others = tokens[:20], tokens[20:100], tokens[100:]
+
+    def chosen(most: int, pending: np.ndarray) -> list[int]:
+        config = GpConfig(most_pending=most)
+        controller = GpController(SPACE, pretrained, known, score(known), bound=2.0, config=config)
+        return controller.choose(others, 6, pending, spread_weight=3.0)
+
+    features = pretrained.features(SPACE, tokens).double()
+    distances = torch.cdist(features[20:100], features[100:]).amin(dim=1)
+    nearest = np.sort(distances.argsort(stable=True)[:10].numpy())
+    assert chosen(80, pending) == chosen(1000, pending)
+    assert chosen(10, pending) == chosen(10, pending[nearest])
+    best = others[chosen(1000, pending[:0])[:1]]
+    crowd = np.concatenate([pending, best])  # of eighty-one, the one that is among those chosen from
+    assert chosen(1, crowd) == chosen(1000, best)
