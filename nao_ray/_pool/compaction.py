@@ -37,32 +37,54 @@ _WRITTEN = (*FOLDERS, "fits", "final", "lease")
 MAX_ROWS = 1_000_000  # of a merged part
 MAX_BYTES = 256 * 2**20
 _RECENT_BYTES = 16 * 2**20
+_LOOSE_PARTS = 64  # held as tables of their own
 _GROUP_ROWS = 16_384  # rows held in memory and written as one row group
 
 _log = logging.getLogger(__name__)
 
 
 class Recent:
-    """Parts as this driver wrote them, so that merging them need not read thousands of small files again."""
+    """Parts as this driver wrote them, so that merging them need not read thousands of small files again.
+
+    A table of a few rows takes tens of kilobytes for its columns alone, so neighbours are held as one.
+    """
 
     def __init__(self) -> None:
-        self._tables: dict[str, pa.Table] = {}
+        self._blocks: dict[str, list[pa.Table]] = {folder: [] for folder in FOLDERS}
+        self._loose: dict[str, list[pa.Table]] = {folder: [] for folder in FOLDERS}  # the block to come
+        self._places: dict[str, tuple[int, int, int]] = {}  # of a part: block, first row, rows
         self._bytes = 0
 
     def add(self, folder: str, name: str, data: pa.Table) -> None:
         """Remember a part, while there is room."""
-        if self._bytes + data.nbytes <= _RECENT_BYTES:
-            self._tables[f"{folder}/{name}"] = data
-            self._bytes += data.nbytes
+        if self._bytes + data.nbytes > _RECENT_BYTES:
+            return
+        blocks, loose = self._blocks[folder], self._loose[folder]
+        first = sum(part.num_rows for part in loose)
+        self._places[f"{folder}/{name}"] = (len(blocks), first, data.num_rows)
+        self._bytes += data.nbytes
+        loose.append(data)
+        if len(loose) == _LOOSE_PARTS:
+            blocks.append(pa.concat_tables(loose).combine_chunks())
+            loose.clear()
 
     def get(self, folder: str, name: str) -> pa.Table | None:
         """A part, None if it has to be read."""
-        return self._tables.get(f"{folder}/{name}")
+        place = self._places.get(f"{folder}/{name}")
+        if place is None:
+            return None
+        number, first, count = place
+        blocks = self._blocks[folder]
+        block = blocks[number] if number < len(blocks) else pa.concat_tables(self._loose[folder])
+        return block.slice(first, count)
 
     def clear(self) -> None:
         """Forget them: they are merged."""
-        self._tables.clear()
+        for tables in (*self._blocks.values(), *self._loose.values()):
+            tables.clear()
+        self._places.clear()
         self._bytes = 0
+        pa.default_memory_pool().release_unused()  # what merging took, too
 
 
 def part_name(epoch: int, number: int) -> str:

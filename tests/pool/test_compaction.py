@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from _made_up_trials import START, die, make_proposal, make_trial, record
 
@@ -35,6 +36,24 @@ def test_merged_parts_hold_the_same_rows_in_the_same_order(pool, lease, folder):
     pool.compact()
     assert pool.trials()["trial_id"].tolist() == list(range(27))
     assert pool.check() == []
+
+
+def test_what_is_remembered_of_recent_parts_is_what_was_written(monkeypatch):
+    monkeypatch.setattr(compaction, "_LOOSE_PARTS", 4)
+    recent, schema = compaction.Recent(), pa.schema([("n", pa.int64())])
+    written = {f"{i:03}": pa.table({"n": range(i, i + 1 + i % 3)}, schema=schema) for i in range(11)}
+    for name, data in written.items():
+        recent.add("trials", name, data)
+        recent.add("events", name, data.slice(0, 1))
+    for name, data in written.items():
+        assert recent.get("trials", name).equals(data)
+        assert recent.get("events", name).equals(data.slice(0, 1))
+    assert recent.get("trials", "011") is None
+    monkeypatch.setattr(compaction, "_RECENT_BYTES", 0)
+    recent.add("trials", "011", written["001"])
+    assert recent.get("trials", "011") is None, "no room"
+    recent.clear()
+    assert recent.get("trials", "000") is None
 
 
 def test_compacting_nothing_changes_nothing(pool, lease, folder):

@@ -1,0 +1,120 @@
+"""The driver's memory over a long search: the real loop and a real pool, in a process of its own.
+
+As in production the strategy lives in an actor, so what it remembers is not the driver's; workers are simulated, a few
+at a time that end together. What is left is the loop, the pool's writing and compaction, and Ray's client.
+
+    python -m nao_ray.bench._scale_memory '{"marks": [1000, 10000], "workers": 20}'
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from nao_ray.bench._process import peak_memory
+from nao_ray.bench._scale_row import Row
+from nao_ray.config import RunConfig, Workers
+from nao_ray.errors import ConfigError, RunError
+from nao_ray.pool import Pool
+from nao_ray.search.budget import Budget
+from nao_ray.search.clock import VirtualClock
+from nao_ray.search.loop import SearchLoop
+from nao_ray.search.simulated import SimulatedExecutor
+from nao_ray.search.snapshot import Snapshot
+from nao_ray.service.actors import StrategyFactory
+from nao_ray.service.cluster import ray_session
+from nao_ray.service.manifest import make_manifest
+from nao_ray.service.proposer import RayProposer
+
+_MB = 2**20
+
+
+def measure(trials: str | int = "1000,10000,100000", workers: int = 20, strategy: str = "random_search") -> list[Row]:
+    """Memory of the driver after so many finished trials.
+
+    Args:
+        trials: numbers of finished trials to look at, by commas, ascending; the search ends with the last.
+        workers: simulated workers, whose trials end together.
+        strategy: who proposes, in an actor.
+
+    Raises:
+        ConfigError: an argument is not what it should be.
+        RunError: the search failed.
+    """
+    marks = [int(word) if word.strip().isdecimal() else 0 for word in str(trials).split(",")]
+    if marks != sorted(set(marks)) or marks[0] < 1 or workers < 1:
+        raise ConfigError(f"bench scale: memory.trials must be ascending numbers from 1 on, got {trials!r}")
+    work = json.dumps({"marks": marks, "workers": workers, "strategy": strategy})
+    done = subprocess.run([sys.executable, "-m", __name__, work], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise RunError("bench scale: the process whose memory is measured failed; its error stands above")
+    looks: list[dict[str, float]] = [json.loads(line) for line in done.stdout.splitlines()]
+    return rows(looks, f"{strategy} in an actor, {workers} simulated workers, pool on disk")
+
+
+def rows(looks: list[dict[str, float]], setting: str) -> list[Row]:
+    """One per look, with the growth since the first."""
+    first = looks[0]
+    return [
+        Row(
+            measurement=f"driver's memory at {int(look['trials']):,} trials",
+            setting=setting,
+            figure=f"{look['rss'] / _MB:.0f} MB ({look['rss'] / first['rss'] - 1:+.1%}), "
+            f"peak {look['peak'] / _MB:.0f} MB ({look['peak'] / first['peak'] - 1:+.1%})",
+            data=dict(look),
+        )
+        for look in looks
+    ]
+
+
+def watch(marks: list[int], workers: int, strategy: str) -> list[dict[str, float]]:
+    """Search in this process; at each mark the trials finished, bytes now and at most, and seconds so far."""
+    config = RunConfig.model_validate(
+        {
+            "name": "scale",
+            "seed": 0,
+            "space": "nao_cnn_small",
+            "evaluator": "closed_form",
+            "strategy": strategy,
+            "budget": {"trials": marks[-1]},
+            "workers": {"count": 1},
+        }
+    )
+    evaluator, clock, process = config.make_evaluator(), VirtualClock(), psutil.Process()
+    executor = SimulatedExecutor(evaluator, clock, workers, duration=lambda *_: 1.0)
+    looks: list[dict[str, float]] = []
+    began = time.perf_counter()
+
+    def look(snapshot: Snapshot) -> None:
+        finished = snapshot.done + snapshot.failed
+        if len(looks) < len(marks) and finished >= marks[len(looks)]:
+            now = {"rss": float(process.memory_info().rss), "peak": peak_memory()}
+            looks.append({"trials": finished, **now, "seconds": time.perf_counter() - began})
+
+    with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder, ray_session(Workers(count=1)):
+        pool = Pool.create(Path(folder, "pool"), make_manifest(config, evaluator.data_hash(), None))
+        with pool.acquire():
+            proposer = RayProposer(StrategyFactory(config.to_yaml()), pool.log)
+            loop = SearchLoop(pool, proposer, executor, Budget(trials=marks[-1]), clock=clock, listener=look)
+            try:
+                loop.run()
+            finally:
+                proposer.close()
+    return looks
+
+
+def main(work: dict[str, Any]) -> None:
+    """What ``python -m`` does: one line of JSON per look."""
+    for look in watch(**work):
+        sys.stdout.write(json.dumps(look) + "\n")
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
