@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
 from nao_ray import rng
 from nao_ray.bench._scale_row import Row
@@ -86,7 +87,7 @@ class Course:
 
 def measure(
     workers: int | str = "1000,10000",
-    trials: int | str = "2000,13000",
+    trials: int | str = "2000,12000",
     rounds: int | str = "1000",
     rounds_trials: int | str = "3000",
     strategy: str = "nao",
@@ -94,7 +95,7 @@ def measure(
     path: str | None = None,
     dataset: str = "cifar10",
     table_workers: int = 1000,
-    table_trials: int = 3000,
+    table_trials: int = 2000,
 ) -> list[Row]:
     """Busy share of the workers, the strategy's time and the loop's, of each search.
 
@@ -170,6 +171,7 @@ def _rows(setting: str, workers: int, search: tuple[RunConfig, Duration]) -> lis
     course = perform(*search, workers)
     shares, data = course.shares, course.data()
     setting = f"{setting}, {course.trials:,} trials"
+    Console(stderr=True).print(f"bench: {setting}: {shares.steady:.1%} busy")  # they take minutes each
     asks = np.array(course.ask_seconds)
     figures = {
         "workers busy": f"{shares.steady:.1%} over {_time(shares.steady_seconds)}",
