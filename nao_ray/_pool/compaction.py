@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
 
@@ -333,8 +333,33 @@ def _batches(storage: LocalStorage, recent: Recent, folder: str, names: list[str
                 yield from data.to_batches()
         else:
             paths = [storage.path(folder, name) for name in run]
-            source = ds.dataset(paths, schema=SCHEMAS[folder], format="parquet")
-            yield from source.to_batches(batch_size=_GROUP_ROWS, batch_readahead=1, fragment_readahead=4)
+            for large, some in groupby(paths, _has_groups(SCHEMAS[folder])):
+                same = list(some)
+                yield from _by_group(same) if large else _scanned(same, SCHEMAS[folder])
+
+
+def _has_groups(schema: pa.Schema) -> Callable[[str], bool]:
+    """Whether a part of this schema has several row groups."""
+
+    def has_groups(path: str) -> bool:
+        found = pq.read_metadata(path)
+        return bool(found.num_row_groups > 1 and found.schema.to_arrow_schema().equals(schema))
+
+    return has_groups
+
+
+def _by_group(paths: Iterable[str]) -> Iterator[pa.RecordBatch]:
+    """Large parts, one row group in memory at a time: a scan reads ahead what grows with the part."""
+    for path in paths:
+        with pq.ParquetFile(path) as part:
+            for number in range(part.num_row_groups):
+                yield from part.read_row_group(number, use_threads=False).to_batches()
+
+
+def _scanned(paths: list[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Small parts, also of older schemas."""
+    source = ds.dataset(paths, schema=schema, format="parquet")
+    yield from source.to_batches(batch_size=_GROUP_ROWS, batch_readahead=1, fragment_readahead=4)
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]]:

@@ -56,6 +56,25 @@ def test_what_is_remembered_of_recent_parts_is_what_was_written(monkeypatch):
     assert recent.get("trials", "000") is None
 
 
+def test_a_part_of_many_row_groups_is_merged_one_group_at_a_time(pool, lease, folder, monkeypatch):
+    monkeypatch.setattr(compaction, "_GROUP_ROWS", 5)
+    groups, by_group = [], compaction._by_group
+    monkeypatch.setattr(
+        compaction, "_by_group", lambda paths: (groups.append(b.num_rows) or b for b in by_group(paths))
+    )
+    record(pool, 0, 25)
+    pool.compact()
+    assert groups == []
+    record(pool, 25, 3)
+    before, log = pool.trials(), pool.log()
+    pool.compact()
+    assert len(groups) >= 5
+    assert max(groups) < 25
+    assert len(parts(folder)) == 1
+    pd.testing.assert_frame_equal(pool.trials(), before)
+    assert pool.log() == log
+
+
 def test_compacting_nothing_changes_nothing(pool, lease, folder):
     pool.compact()
     record(pool, 0, 3)
