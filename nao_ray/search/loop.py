@@ -212,8 +212,10 @@ class SearchLoop:
 
     def _ahead(self) -> int:
         """Twice the trials that end during an ask: those, and those that end before the next answer is there."""
-        capacity, rate = self._executor.capacity, self._rate()
-        return 0 if capacity == 1 or rate is None else min(capacity, math.ceil(2 * rate * self._ask_seconds))
+        capacity, seconds = self._executor.capacity, self._working_seconds()
+        if capacity == 1 or seconds is None:
+            return 0
+        return min(capacity, math.ceil(2 * self._finished_here / seconds * self._ask_seconds))
 
     def _request(self) -> None:
         wanted = self._wanted()
@@ -359,10 +361,14 @@ class SearchLoop:
 
     def _rate(self) -> float | None:
         """Trials a second since the first was started (not while workers were); those that run count half."""
+        seconds = self._working_seconds()
+        return None if seconds is None else (self._finished_here + len(self._running) / 2) / seconds
+
+    def _working_seconds(self) -> float | None:
+        """Since the first of this driver's finished trials was started."""
         if self._working_since is None or self._clock.seconds() <= self._working_since:
             return None
-        done = self._finished_here + len(self._running) / 2
-        return done / (self._clock.seconds() - self._working_since)
+        return self._clock.seconds() - self._working_since
 
     def snapshot(self) -> Snapshot:
         """How the search stands."""
