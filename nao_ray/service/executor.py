@@ -1,8 +1,8 @@
 """Evaluations on a Ray cluster: one worker actor per device or fraction of it, results as they finish.
 
-Workers are elastic: no more than the cluster holds and no more than there is work; a worker whose creation hangs (no
-node has room) holds up nobody, and is the demand an autoscaler sees. A worker that dies, is killed for memory, no
-longer answers or sits on a dead node is replaced, and its job reported at once.
+Workers are elastic: no more than there is work, and no more than the cluster holds or may come to hold (`demand`); a
+worker whose creation hangs (no node has room) holds up nobody, and is the demand an autoscaler sees. A worker that
+dies, is killed for memory, no longer answers or sits on a dead node is replaced, and its job reported at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,8 +22,9 @@ from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Failure, Job, WeightsStore
 from nao_ray.service.actors import EvaluatorActor, Report, Weights, cause, one_line
+from nao_ray.service.demand import Demand
 from nao_ray.service.gang import Gang
-from nao_ray.service.worker import Worker
+from nao_ray.service.worker import Worker, WorkerPlan
 from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
@@ -36,34 +36,6 @@ _FAILED_STARTS = 3  # workers that could not start, one after the other and none
 _WAITING_SECONDS = 60.0  # without any worker that has started, before we say so
 
 _GATHER_SECONDS = 0.002  # after a result, for those that come with it: they are recorded in one write
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerPlan:
-    """How many workers, and what each holds."""
-
-    count: int | None = None
-    """At most this many; None: as many as the cluster holds, more when it grows."""
-    cpus: float = 1
-    """CPUs per worker, also the threads of its libraries."""
-    gpus: float = 0
-    """GPUs per worker; a fraction puts several on one device."""
-    timeout_seconds: float | None = None
-    """An evaluation that takes longer is ended as `timeout`; training of shared weights may take any time."""
-    at_once: int = 1
-    """Proposals a worker scores in one call, where one version of shared weights scores them."""
-    trained_by: int | None = None
-    """Workers that train shared weights together at most; None: all."""
-    gather_seconds: float = 30.0
-    """Shared weights are trained by all workers; after this time, by those that have started."""
-    idle_seconds: float = 120.0
-    """A worker without work is given back after this time, so that a cluster can shrink."""
-    watch_seconds: float = 3.0
-    """How often the cluster's nodes are looked at."""
-    ping_seconds: float = 30.0
-    """How often a busy worker is asked for a sign of life."""
-    silent_seconds: float = 180.0
-    """A worker that gives none for this long is lost. Ray itself only notices processes that end."""
 
 
 class RayExecutor:
@@ -91,7 +63,9 @@ class RayExecutor:
         self._workers: list[Worker] = []
         self._ended: list[Completion] = []
         self._nodes: dict[str, str] = {}  # ever seen: id -> host name
-        self._capacity = 1
+        self._demand = Demand(self._plan.count)
+        self._expected: int | None = 0  # jobs that may come; None: no limit
+        self._enough_since = self._clock.seconds()
         self._watched = self._clock.seconds() - self._plan.watch_seconds
         self._warned = self._clock.seconds()
         self._failed_starts = 0
@@ -103,7 +77,10 @@ class RayExecutor:
     @property
     def capacity(self) -> int:
         """Jobs for the workers that the plan wants and the cluster holds, at least 1."""
-        return self._capacity * self._plan.at_once
+        return self._demand.present * self._plan.at_once
+
+    def expect(self, jobs: int | None) -> None:
+        self._expected = jobs
 
     def submit(self, job: Job) -> None:
         self._queue.append(job)
@@ -155,21 +132,30 @@ class RayExecutor:
         while self._queue and idle and self._queue[0].proposal.phase is None:
             self._give(idle[0], self._next_jobs(len(idle)))
             idle.pop(0)
-        busy = sum(bool(worker.jobs) for worker in self._workers)
-        wanted = min(self._capacity, len(self._queue) + busy)
-        if self._gang.is_waiting:
-            wanted = max(busy, self._gang_size)
+        wanted = self._demand.wanted(self._work)
+        surplus = max(0, len(self._workers) - wanted)
+        if not surplus:
+            self._enough_since = now  # a pause between two rounds withdraws nothing
         starting = [worker for worker in self._workers if worker.node_id is None]
-        for worker in [*idle, *starting][: max(0, len(self._workers) - wanted)]:
-            if now - worker.since > self._plan.idle_seconds:
+        for worker in [*starting, *idle][:surplus]:
+            if now - max(worker.since, self._enough_since) > self._plan.idle_seconds:
                 self._discard(worker)
         if now >= self._create_after:
             for _ in range(wanted - len(self._workers)):
                 self._create()
 
     @property
+    def _work(self) -> float:
+        """Workers that would find something to do."""
+        busy = sum(bool(worker.jobs) for worker in self._workers)
+        if self._gang.is_waiting or any(worker.in_group for worker in self._workers):  # or at the next phase
+            return max(busy, self._plan.trained_by or math.inf)
+        to_come = math.inf if self._expected is None else math.ceil(self._expected / self._plan.at_once)
+        return len(self._queue) + busy + to_come
+
+    @property
     def _gang_size(self) -> int:
-        return min(self._capacity, self._plan.trained_by or self._capacity)
+        return min(self._demand.present, self._plan.trained_by or self._demand.present)
 
     def _create(self) -> None:
         actor = self._actor.remote()
@@ -341,13 +327,13 @@ class RayExecutor:
         self._watched = now
         try:
             nodes = ray.nodes()
+            alive = [node for node in nodes if node["Alive"]]
+            self._demand.look(sum(self._fits(node["Resources"]) for node in alive), now)
         except (RayError, RuntimeError, OSError) as error:  # a head that is being restarted: its actors live on
             _log.warning("the cluster does not say how it is: %s", _first_line(error))
             return
-        alive = [node for node in nodes if node["Alive"]]
         self._nodes.update({node["NodeID"]: node["NodeManagerHostname"] for node in alive})
         dead = {node["NodeID"] for node in nodes if not node["Alive"]}
-        self._capacity = self._plan.count or max(1, sum(self._fits(node["Resources"]) for node in alive))
         for worker in [worker for worker in self._workers if worker.node_id in dead]:
             if worker in self._workers:  # not ended with its group
                 self._fail(worker, FailureKind.LOST, "the node died")

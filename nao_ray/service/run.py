@@ -168,8 +168,9 @@ def _in_process(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Propos
 def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
     from nao_ray.service.actors import EvaluatorFactory, StrategyFactory
     from nao_ray.service.cluster import ray_session
-    from nao_ray.service.executor import RayExecutor, WorkerPlan
+    from nao_ray.service.executor import RayExecutor
     from nao_ray.service.proposer import RayProposer
+    from nao_ray.service.worker import WorkerPlan
 
     workers, text, evaluator = config.workers, config.to_yaml(), config.make_evaluator()
     stack.enter_context(ray_session(workers, shares_weights=evaluator.shares_weights))

@@ -1,8 +1,9 @@
-"""A worker as the driver sees it: an actor, and the one call to it that is under way."""
+"""What workers are to be, and one of them as the driver sees it: an actor, and the one call that is under way."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,34 @@ from ray.exceptions import RayError
 from nao_ray.search.executor import Job
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """How many workers, and what each holds."""
+
+    count: int | None = None
+    """At most this many; None: as many as the cluster holds, more when it grows, and it is asked to."""
+    cpus: float = 1
+    """CPUs per worker, also the threads of its libraries."""
+    gpus: float = 0
+    """GPUs per worker; a fraction puts several on one device."""
+    timeout_seconds: float | None = None
+    """An evaluation that takes longer is ended as `timeout`; training of shared weights may take any time."""
+    at_once: int = 1
+    """Proposals a worker scores in one call, where one version of shared weights scores them."""
+    trained_by: int | None = None
+    """Workers that train shared weights together at most; None: all."""
+    gather_seconds: float = 30.0
+    """Shared weights are trained by all workers; after this time, by those that have started."""
+    idle_seconds: float = 120.0
+    """A worker without work is given back after this time, so that a cluster can shrink."""
+    watch_seconds: float = 3.0
+    """How often the cluster's nodes are looked at."""
+    ping_seconds: float = 30.0
+    """How often a busy worker is asked for a sign of life."""
+    silent_seconds: float = 180.0
+    """A worker that gives none for this long is lost. Ray itself only notices processes that end."""
 
 
 class Worker:
