@@ -1,4 +1,4 @@
-"""Evaluations on a Ray cluster: one worker actor per device or fraction of it, results as they finish.
+"""Evaluations on a Ray cluster: one worker actor per device or share of it (`placement`), results as they finish.
 
 Workers are elastic: no more than there is work, and no more than the cluster holds or may come to hold (`demand`); a
 worker whose creation hangs (no node has room) holds up nobody, and is the demand an autoscaler sees. A worker that
@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nao_ray.errors import NaoRayError, PoolError, RunError
 from nao_ray.evaluators.base import Evaluator
@@ -24,7 +25,8 @@ from nao_ray.search.executor import Completion, Failure, Job, WeightsStore
 from nao_ray.service.actors import EvaluatorActor, Report, Weights, cause, one_line
 from nao_ray.service.demand import Demand
 from nao_ray.service.gang import Gang
-from nao_ray.service.worker import Worker, WorkerPlan
+from nao_ray.service.placement import Placement, SharedGpus
+from nao_ray.service.worker import Slot, Worker, WorkerPlan
 from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
@@ -51,10 +53,10 @@ class RayExecutor:
         """As described above; `make` is called in each worker, versions of shared weights are read from `weights`."""
         self._make, self._plan, self._clock = make, plan or WorkerPlan(), clock or WallClock()
         self._store, self._published = weights, dict[str, Weights]()
-        self._gang = Gang(self._plan.gather_seconds, owns_device=self._plan.gpus >= 1)
+        self._gang = Gang(self._plan.gather_seconds, owns_device=(self._plan.gpus or 0) >= 1)
+        self._placement = (Placement if self._plan.gpus is not None else SharedGpus)(self._plan)
         self._actor = ray.remote(  # once: each class made is exported to the whole cluster
             num_cpus=self._plan.cpus,
-            num_gpus=self._plan.gpus,
             max_restarts=0,
             max_task_retries=0,
             concurrency_groups={"control": 1},
@@ -63,6 +65,7 @@ class RayExecutor:
         self._workers: list[Worker] = []
         self._ended: list[Completion] = []
         self._nodes: dict[str, str] = {}  # ever seen: id -> host name
+        self._dead: set[str] = set()
         self._demand = Demand(self._plan.count)
         self._expected: int | None = 0  # jobs that may come; None: no limit
         self._enough_since = self._clock.seconds()
@@ -128,10 +131,13 @@ class RayExecutor:
             members = self._gang.members(self._workers, self._gang_size, now)
             if members:
                 self._train(members, now)
+        self._end_unsuited()
         idle = [worker for worker in self._workers if worker.call is None]
-        while self._queue and idle and self._queue[0].proposal.phase is None:
-            self._give(idle[0], self._next_jobs(len(idle)))
-            idle.pop(0)
+        for worker in list(idle):
+            jobs = self._next_jobs(worker, len(idle))
+            if jobs:
+                self._give(worker, jobs)
+                idle.remove(worker)
         wanted = self._demand.wanted(self._work)
         surplus = max(0, len(self._workers) - wanted)
         if not surplus:
@@ -141,8 +147,29 @@ class RayExecutor:
             if now - max(worker.since, self._enough_since) > self._plan.idle_seconds:
                 self._discard(worker)
         if now >= self._create_after:
+            self._make_room(idle, starting)
             for _ in range(wanted - len(self._workers)):
-                self._create()
+                self._create(self._placement.slot(self._workers))
+
+    def _end_unsuited(self) -> None:
+        """End the workers without jobs whose share of a GPU is not what it was, and who would take their place."""
+        unsuited = [worker for worker in self._workers if not worker.jobs and not self._placement.suits(worker)]
+        if unsuited:
+            unsuited += [worker for worker in self._workers if worker.place is None]
+        for worker in unsuited:
+            self._discard(worker)
+
+    def _make_room(self, idle: list[Worker], starting: list[Worker]) -> None:
+        """Create workers for the jobs that none of the idle ones has enough room for, and none that starts."""
+        for job in [job for job in self._queue if job.proposal.phase is None and idle]:
+            if any(self._placement.takes(worker, job) for worker in starting):
+                continue
+            slot = self._placement.slot_for(job, self._workers)
+            if slot is not None:
+                if len(self._workers) >= self._demand.most:
+                    self._discard(idle.pop())
+                self._create(slot)
+                return
 
     @property
     def _work(self) -> float:
@@ -157,18 +184,28 @@ class RayExecutor:
     def _gang_size(self) -> int:
         return min(self._demand.present, self._plan.trained_by or self._demand.present)
 
-    def _create(self) -> None:
-        actor = self._actor.remote()
-        worker = Worker(actor, actor.start.remote(self._make), self._clock.seconds())
+    def _create(self, slot: Slot) -> None:
+        where = NodeAffinitySchedulingStrategy(slot.node_id, soft=False) if slot.node_id else None
+        actor = self._actor.options(num_gpus=slot.gpus, scheduling_strategy=where).remote()
+        worker = Worker(actor, actor.start.remote(self._make), slot, self._clock.seconds())
         worker.send_ping()
         self._workers.append(worker)
 
-    def _next_jobs(self, workers: int) -> list[Job]:
-        """The next one, or, of those scored alike with shared weights, a fair share for each of so many workers."""
-        fidelity = self._queue[0].proposal.fidelity
+    def _next_jobs(self, worker: Worker, workers: int) -> list[Job]:
+        """The next one that the worker can take, or, of those scored alike with shared weights, a fair share.
+
+        [] is: none, or a phase is next. The share is that of each of so many workers.
+        """
+        if not self._queue or self._queue[0].proposal.phase is not None:
+            return []
+        first = next((job for job in self._queue if self._placement.takes(worker, job)), None)
+        if first is None:
+            return []
+        self._queue.remove(first)
+        fidelity = first.proposal.fidelity
         alone = fidelity.weights_version is None
-        count = 1 if alone else min(self._plan.at_once, math.ceil(len(self._queue) / workers))
-        jobs = [self._queue.popleft()]
+        count = 1 if alone else min(self._plan.at_once, math.ceil((len(self._queue) + 1) / workers))
+        jobs = [first]
         while self._queue and len(jobs) < count and self._queue[0].proposal.fidelity == fidelity:
             jobs.append(self._queue.popleft())
         return jobs
@@ -227,6 +264,9 @@ class RayExecutor:
         worker.call, worker.since = None, self._clock.seconds()
         if worker.node_id is None:
             worker.node_id, self._failed_starts = result.node_id, 0
+            others = [other for other in self._workers if other.slot.node_id == worker.node_id]
+            if worker.slot.node_id is None and any(other.node_id is None for other in others):
+                self._discard(next(other for other in others if other.node_id is None))  # this one has taken its room
             return
         jobs, worker.jobs = worker.jobs, []
         if worker.in_group:
@@ -252,6 +292,9 @@ class RayExecutor:
 
     def _end(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], worker: Worker, report: Report) -> None:
         for job, outcome in zip(jobs, outcomes, strict=True):
+            if self._placement.learn(worker, job, outcome, report.device_memory_bytes):
+                self._queue.appendleft(job)
+                continue
             completion = Completion(
                 trial_id=job.proposal.trial_id,
                 attempt=job.attempt,
@@ -282,6 +325,11 @@ class RayExecutor:
 
     def _start_failed(self, worker: Worker, error: Exception | str) -> None:
         self._discard(worker)
+        if worker.slot.node_id is not None:
+            self._watched = -math.inf
+            self._watch()
+            if worker.slot.node_id in self._dead:
+                return
         self._failed_starts += 1
         self._create_after = self._clock.seconds() + min(2.0 ** (self._failed_starts - 2), 60.0)
         is_known = isinstance(error, RayTaskError)
@@ -328,13 +376,13 @@ class RayExecutor:
         try:
             nodes = ray.nodes()
             alive = [node for node in nodes if node["Alive"]]
-            self._demand.look(sum(self._fits(node["Resources"]) for node in alive), now)
+            self._demand.look(self._placement.look({node["NodeID"]: node["Resources"] for node in alive}), now)
         except (RayError, RuntimeError, OSError) as error:  # a head that is being restarted: its actors live on
             _log.warning("the cluster does not say how it is: %s", _first_line(error))
             return
         self._nodes.update({node["NodeID"]: node["NodeManagerHostname"] for node in alive})
-        dead = {node["NodeID"] for node in nodes if not node["Alive"]}
-        for worker in [worker for worker in self._workers if worker.node_id in dead]:
+        self._dead = {node["NodeID"] for node in nodes if not node["Alive"]}
+        for worker in [worker for worker in self._workers if worker.node_id in self._dead]:
             if worker in self._workers:  # not ended with its group
                 self._fail(worker, FailureKind.LOST, "the node died")
         self._warn_of_waiting(now)
@@ -344,15 +392,8 @@ class RayExecutor:
         if len(since) < len(self._workers) or not since or now - max(min(since), self._warned) < _WAITING_SECONDS:
             return
         self._warned = now
-        wants = f"{self._plan.cpus:g} CPUs and {self._plan.gpus:g} GPUs"
+        wants = f"{self._plan.cpus:g} CPUs and {self._workers[0].slot.gpus:g} GPUs"
         _log.warning("no worker has started for %.0f s; each wants %s on one node", now - min(since), wants)
-
-    def _fits(self, resources: dict[str, float]) -> int:
-        """Workers that a node holds."""
-        fits = resources.get("CPU", 0.0) / self._plan.cpus
-        if self._plan.gpus:
-            fits = min(fits, resources.get("GPU", 0.0) / self._plan.gpus)
-        return int(fits + 1e-6)
 
 
 def _first_line(error: Exception | str) -> str:

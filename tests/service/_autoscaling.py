@@ -11,10 +11,19 @@ from pathlib import Path
 
 import psutil
 import ray
-from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
 
 _STORE = 80 * 2**20
 _PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
+
+_EMPTY = [f"{who}_commands" for who in ("initialization", "setup", "head_setup", "worker_setup")]
+_EMPTY += [
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+    "cluster_synced_files",
+    "rsync_exclude",
+    "rsync_filter",
+]
 
 
 class AutoscaledCluster:
@@ -25,7 +34,7 @@ class AutoscaledCluster:
     """
 
     def __init__(self, most: int, *, v2: bool) -> None:
-        self.temp = Path(tempfile.mkdtemp(prefix="nao", dir="/tmp"))  # noqa: S108  sockets need short paths
+        self.temp = Path(tempfile.mkdtemp(prefix="nao", dir="/tmp"))  # sockets need short paths
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
@@ -43,9 +52,15 @@ class AutoscaledCluster:
             "max_workers": most,
             "idle_timeout_minutes": 0.05,
             "provider": provider | {"disable_node_updaters": True, "use_internal_ips": True},
-            "head_node_type": "head",
+            "head_node_type": FAKE_HEAD_NODE_TYPE,
+            "auth": {},
+            "docker": {},
+            "upscaling_speed": 1.0,
+            "file_mounts": {},
+            "file_mounts_sync_continuously": False,
+            **{key: [] for key in _EMPTY},
             "available_node_types": {
-                "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+                FAKE_HEAD_NODE_TYPE: {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
                 "worker": node | {"min_workers": 0},
             },
         }

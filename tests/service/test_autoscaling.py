@@ -1,4 +1,4 @@
-"""Ray's autoscaler adds nodes for the work there is and takes them away after it. Fake nodes: processes of this machine."""
+"""Ray's autoscaler adds nodes for the work there is and takes them away after it. Fake nodes, on this machine."""
 
 import time
 
@@ -45,7 +45,13 @@ def test_a_search_grows_the_cluster_to_its_limit_and_gives_it_back(cluster, tmp_
     seen = []
     assert cluster.nodes() == 0
     wanted = config("workers.count=auto", "workers.gpus=1", "evaluator.sleep_seconds=0.5", "budget.trials=60")
-    run(wanted, str(tmp_path / "p"), lambda snapshot: seen.append((cluster.nodes(), snapshot.running)))
+    end = time.monotonic() + 100
+    run(
+        wanted,
+        str(tmp_path / "p"),
+        lambda snapshot: seen.append((cluster.nodes(), snapshot.running)),
+        stop=lambda: time.monotonic() > end,
+    )
     assert max(seen) == (MOST, MOST)
     trials = pd.read_parquet(tmp_path / "p" / "trials")
     assert len(trials) == 60
@@ -56,7 +62,7 @@ def test_a_search_grows_the_cluster_to_its_limit_and_gives_it_back(cluster, tmp_
 @pytest.mark.parametrize("cluster", ["v1"], indirect=True)
 def test_nodes_are_given_back_as_the_queue_dries_up(cluster, tmp_path):
     plan = WorkerPlan(gpus=1, idle_seconds=1, watch_seconds=0.5)
-    executor = RayExecutor(obedient({number: "sleep 4" for number in range(MOST)} | {9: "sleep 60"}, tmp_path), plan)
+    executor = RayExecutor(obedient(dict.fromkeys(range(MOST), "sleep 4") | {9: "sleep 60"}, tmp_path), plan)
     try:
         until(can_grow, 20)  # the autoscaler reports for the first time
         executor.expect(None)
