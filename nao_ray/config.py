@@ -76,7 +76,7 @@ class Workers(_Section):
     There are never more than there is work for."""
     cpus: float = Field(default=1, gt=0)
     """CPUs per trial; also torch's threads."""
-    gpus: float | Literal["auto"] = 0
+    gpus: float | Literal["auto"] = 0.0
     """GPUs per trial; a fraction puts several on one device. `auto`: as many trials share a GPU as its memory holds by
     what they have used so far, on each node by its own GPUs, beginning with one; a whole one where weights are shared;
     none where a trial does not train, or does on a CPU (`evaluator.device`), and where, when the search starts, no node

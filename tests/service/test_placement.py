@@ -1,9 +1,13 @@
 """How many children share a GPU, where they go, and what becomes of one that ran out of memory."""
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+import ray
+
+from nao_ray.config import Workers
 from nao_ray.search.executor import Failure, Job
-from nao_ray.service.placement import Placement, SharedGpus, children_that_fit
+from nao_ray.service.placement import Placement, SharedGpus, children_that_fit, resolve_gpus
 from nao_ray.service.worker import Slot, Worker, WorkerPlan
 from nao_ray.trial import FailureKind, Measurement, Proposal
 
@@ -153,3 +157,21 @@ def test_fixed_shares_are_what_they_were():
     assert fixed.slot([]) == Slot(0.5)
     assert fixed.suits(on("large"))
     assert Placement(WorkerPlan(cpus=3)).look(NODES) == 5 + 5 + 2
+
+
+@pytest.mark.parametrize(
+    ("uses_gpu", "shares_weights", "node_gpus", "grows", "gpus"),
+    [
+        (True, False, 1, False, None),
+        (True, False, 0, True, None),  # a head without, machines to come
+        (True, False, 0, False, 0),  # a laptop
+        (True, True, 4, False, 1),
+        (False, False, 4, True, 0),
+    ],
+)
+def test_what_auto_means_for_gpus(monkeypatch, uses_gpu, shares_weights, node_gpus, grows, gpus):
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 4.0, "GPU": float(node_gpus)}}])
+    monkeypatch.setattr("nao_ray.service.placement.can_grow", lambda: grows)
+    evaluator = SimpleNamespace(uses_gpu=uses_gpu, shares_weights=shares_weights)
+    assert resolve_gpus(Workers(gpus="auto"), evaluator) == gpus
+    assert resolve_gpus(Workers(gpus=0.5), evaluator) == 0.5
