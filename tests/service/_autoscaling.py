@@ -42,6 +42,8 @@ class AutoscaledCluster:
         provider = {"type": "external", "module": _PROVIDER, "gcs_address": self.address}
         if v2:
             provider |= {"launch_multiple": True, "head_node_id": FAKE_HEAD_NODE_ID}
+        else:
+            provider |= {"use_node_id_as_ip": True}  # all nodes have one address
         node = {
             "resources": {"CPU": 1, "GPU": 1, "object_store_memory": _STORE},
             "node_config": {},
