@@ -192,10 +192,7 @@ class RayExecutor:
         self._workers.append(worker)
 
     def _next_jobs(self, worker: Worker, workers: int) -> list[Job]:
-        """The next one that the worker can take, or, of those scored alike with shared weights, a fair share.
-
-        [] is: none, or a phase is next. The share is that of each of so many workers.
-        """
+        """The next one for the worker; of those scored with shared weights, its share among so many; []: none."""
         if not self._queue or self._queue[0].proposal.phase is not None:
             return []
         first = next((job for job in self._queue if self._placement.takes(worker, job)), None)
