@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nao_ray import registry
 from nao_ray.addresses import REMEDY, has_credentials, masked
@@ -72,11 +72,17 @@ class Workers(_Section):
     """Who trains."""
 
     count: int | Literal["auto"] = "auto"
-    """Worker actors; `auto`: as many as the cluster holds, more when it grows."""
+    """Worker actors at most; `auto`: as many as the cluster holds, and may grow to hold where it has an autoscaler.
+    There are never more than there is work for."""
     cpus: float = Field(default=1, gt=0)
     """CPUs per trial; also torch's threads."""
-    gpus: float = Field(default=0, ge=0)
-    """GPUs per trial; a fraction puts several on one device."""
+    gpus: float | Literal["auto"] = 0.0
+    """GPUs per trial; a fraction puts several on one device. `auto`: as many trials share a GPU as its memory holds by
+    what they have used so far, on each node by its own GPUs, beginning with one; a whole one where weights are shared;
+    none where a trial does not train, or does on a CPU (`evaluator.device`), and where, when the search starts, no node
+    has a GPU and none can be added."""
+    max_per_gpu: int = Field(default=8, ge=1)
+    """Trials on one GPU at most, where `gpus` is `auto`."""
     timeout_seconds: float | None = Field(default=None, gt=0)
     """A trial that takes longer is FAILED as `timeout`."""
     silent_seconds: float = Field(default=180, ge=2)
@@ -86,6 +92,13 @@ class Workers(_Section):
     """How often a trial whose worker was lost is tried."""
     retry: tuple[Literal["error", "nan", "out_of_memory", "timeout"], ...] = ()
     """Failure kinds besides `lost` that are tried again."""
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _some_gpus(cls, value: Any) -> Any:  # noqa: ANN401
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
+            raise ValueError("expected a number that is 0 or more, or auto")
+        return value
 
 
 class RunConfig(_Section):

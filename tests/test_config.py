@@ -71,6 +71,12 @@ def test_there_are_presets():
         ("seed: 3", "seed: -1", "seed: .*got -1"),
         ("noise: 0.01", "noise: much", "evaluator.noise: .*got 'much'"),
         ("budget: {trials: 5}", "budget: {trials: 0}", "budget.trials: .*got 0"),
+        (
+            "budget: {trials: 5}",
+            "budget: {trials: 5}\nworkers: {gpus: -1}",
+            "workers.gpus: .*or auto, got -1",
+        ),
+        ("budget: {trials: 5}", "budget: {trials: 5}\nworkers: {gpus: all}", "workers.gpus: .*or auto, got 'all'"),
         ("budget: {trials: 5}", "budget: {}", "give trials, hours, or both"),
         ("budget: {trials: 5}", "", "budget is missing"),
         ("seed: 3", "workers: {silent_seconds: 1}", "workers.silent_seconds: .*got 1"),

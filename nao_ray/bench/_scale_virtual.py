@@ -248,6 +248,9 @@ class ChargedDriver:
     def capacity(self) -> int:
         return self._executor.capacity
 
+    def expect(self, jobs: int | None) -> None:
+        self._executor.expect(jobs)
+
     def submit(self, job: Job) -> None:
         began = self._stopwatch()
         self._executor.submit(job)

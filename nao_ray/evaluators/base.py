@@ -66,6 +66,11 @@ class Evaluator(ABC, Generic[C]):
             raise ConfigError(f"evaluator {type(self).__name__} was given no task")
         return self._task
 
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether it computes on the GPU that a worker is given."""
+        return False
+
     def data_hash(self) -> str:
         """Hex digest that names the data behind the scores, for the manifest.
 

@@ -76,6 +76,10 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         self._scorer: SharedTrainer | None = None
         self._alone = Standalone(space, task, config.alone.model_copy(update={"device": config.device}))
 
+    @property
+    def uses_gpu(self) -> bool:
+        return self._alone.uses_gpu
+
     @classmethod
     def fidelity(cls, config: OneShotConfig) -> Fidelity:
         """Of a proposal that names no version."""

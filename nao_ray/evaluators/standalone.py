@@ -127,6 +127,10 @@ class Standalone(Evaluator[StandaloneConfig]):
             self._loaded[share] = TrainingData.to_device(train, valid, self.device)
         return self._loaded[share]
 
+    @property
+    def uses_gpu(self) -> bool:
+        return self.config.device == "auto" or self.config.device.startswith("cuda")
+
     @cached_property
     def device(self) -> torch.device:
         """What `auto` is here."""

@@ -80,6 +80,10 @@ class Executor(Protocol):
         """Take a job; returns at once."""
         ...
 
+    def expect(self, jobs: int | None) -> None:
+        """So many jobs may come besides those submitted (None: no limit): what an executor may grow for."""
+        ...
+
     def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
         """What has ended, in the order it ended.
 
@@ -186,6 +190,9 @@ class SerialExecutor:
 
     def submit(self, job: Job) -> None:
         self._jobs.append(job)
+
+    def expect(self, jobs: int | None) -> None:
+        """Runs one at a time, whatever comes."""
 
     def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
         if not self._jobs:

@@ -159,6 +159,7 @@ class SearchLoop:
             self._answer = self._proposer.poll(0)
         self._record_answer()
         self._submit()
+        self._executor.expect(self._to_come())
         self._listener(self.snapshot())
         if self._running:
             wake = self._proposer.pending if self._asking and self._answer is None else ()
@@ -202,6 +203,15 @@ class SearchLoop:
 
     def _may_ask(self) -> int | None:
         return self._budget.trials_left(self._asked, self._seconds_in_all())
+
+    def _to_come(self) -> int | None:
+        """Jobs that may still be submitted; while the strategy wants to be told more first, those it has given."""
+        if self._budget.out_of_time(self._seconds_in_all()):
+            return 0
+        left = 0 if self._strategy_done or self._dry else self._may_ask()
+        if left is not None and self._planned is not None:
+            left = min(left, max(0, self._planned - self._asked))
+        return None if left is None else left + len(self._queue)
 
     def _wanted(self) -> int:
         """How many proposals to ask for now."""

@@ -59,6 +59,9 @@ class SimulatedExecutor:
         self._queue.append(job)
         self._start()
 
+    def expect(self, jobs: int | None) -> None:
+        """Has the workers it has, whatever comes."""
+
     def _start(self) -> None:
         while self._queue and self._idle:
             job, worker = self._queue.popleft(), heapq.heappop(self._idle)

@@ -44,6 +44,8 @@ class Report(NamedTuple):
     finished_at: datetime
     is_spent: bool
     """The worker cannot be used again: its CUDA context is broken."""
+    device_memory_bytes: int | None = None
+    """Of the GPU that was computed on; None: on none."""
     weights: bytes | None = None
     """Of a phase, by the first of its group: the trained version."""
 
@@ -139,7 +141,8 @@ class EvaluatorActor:
         is_spent = any("CUDA error" in failure.message for failure in failures)
         if failures:
             _free_memory(is_spent)
-        return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent)
+        memory = None if is_spent else _device_memory()
+        return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent, memory)
 
     def ping(self) -> int:
         """The process's id: an answer, from a thread of its own, while an evaluation runs."""
@@ -190,6 +193,15 @@ def _device() -> str:
         f"{kind.lower()}:{i}" for kind, ids in ray.get_runtime_context().get_accelerator_ids().items() for i in ids
     ]
     return ",".join(given) or "cpu"
+
+
+def _device_memory() -> int | None:
+    """Bytes of the GPU in use; where torch was not needed it is not imported for this."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    total: int = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return total
 
 
 def _free_memory(is_spent: bool) -> None:

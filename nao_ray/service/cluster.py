@@ -74,7 +74,8 @@ def _local_cpus(workers: Workers) -> int | None:
 def _check_room(workers: Workers, is_local: bool) -> None:
     """A worker must fit somewhere; a cluster may grow, a machine does not."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for name, key, wanted in (("cpus", "CPU", workers.cpus), ("gpus", "GPU", workers.gpus)):
+    gpus = 0 if workers.gpus == "auto" else workers.gpus
+    for name, key, wanted in (("cpus", "CPU", workers.cpus), ("gpus", "GPU", gpus)):
         most = max((node.get(key, 0.0) for node in nodes), default=0.0)
         if most >= wanted:
             continue

@@ -1,31 +1,34 @@
-"""Evaluations on a Ray cluster: one worker actor per device or fraction of it, results as they finish.
+"""Evaluations on a Ray cluster: one worker actor per device or share of it (`placement`), results as they finish.
 
-Workers are elastic: no more than the cluster holds and no more than there is work; a worker whose creation hangs (no
-node has room) holds up nobody, and is the demand an autoscaler sees. A worker that dies, is killed for memory, no
-longer answers or sits on a dead node is replaced, and its job reported at once.
+Workers are elastic: no more than there is work, and no more than the cluster holds or may come to hold (`demand`); a
+worker whose creation hangs (no node has room) holds up nobody, and is the demand an autoscaler sees. A worker that
+dies, is killed for memory, no longer answers or sits on a dead node is replaced, and its job reported at once.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nao_ray.errors import NaoRayError, PoolError, RunError
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Failure, Job, WeightsStore
 from nao_ray.service.actors import EvaluatorActor, Report, Weights, cause, one_line
+from nao_ray.service.backlog import Backlog
+from nao_ray.service.demand import Demand
 from nao_ray.service.gang import Gang
-from nao_ray.service.nodes import HeadAwayError, nodes
-from nao_ray.service.worker import Worker
+from nao_ray.service.nodes import NodeWatch
+from nao_ray.service.placement import Placement, SharedGpus
+from nao_ray.service.worker import Slot, Worker, WorkerPlan
 from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
@@ -34,43 +37,9 @@ Outcome = Measurement | Failure
 
 _FAILED_STARTS = 3  # workers that could not start, one after the other and none else there: it is not the node
 
-_AWAY_SECONDS = 5.0  # between two looks for a head that is away, for each holds the search up
-_AWAY = (
-    "the head of the cluster does not answer (%s): trials that run go on; a head that comes back with the cluster's "
-    "state takes the search up, else Ray ends this driver, and the same command goes on with the pool"
-)
-
 _WAITING_SECONDS = 60.0  # without any worker that has started, before we say so
 
 _GATHER_SECONDS = 0.002  # after a result, for those that come with it: they are recorded in one write
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerPlan:
-    """How many workers, and what each holds."""
-
-    count: int | None = None
-    """At most this many; None: as many as the cluster holds, more when it grows."""
-    cpus: float = 1
-    """CPUs per worker, also the threads of its libraries."""
-    gpus: float = 0
-    """GPUs per worker; a fraction puts several on one device."""
-    timeout_seconds: float | None = None
-    """An evaluation that takes longer is ended as `timeout`; training of shared weights may take any time."""
-    at_once: int = 1
-    """Proposals a worker scores in one call, where one version of shared weights scores them."""
-    trained_by: int | None = None
-    """Workers that train shared weights together at most; None: all."""
-    gather_seconds: float = 30.0
-    """Shared weights are trained by all workers; after this time, by those that have started."""
-    idle_seconds: float = 120.0
-    """A worker without work is given back after this time, so that a cluster can shrink."""
-    watch_seconds: float = 3.0
-    """How often the cluster's nodes are looked at."""
-    ping_seconds: float = 30.0
-    """How often a busy worker is asked for a sign of life."""
-    silent_seconds: float = 180.0
-    """A worker that gives none for this long is lost. Ray itself only notices processes that end."""
 
 
 class RayExecutor:
@@ -86,23 +55,25 @@ class RayExecutor:
         """As described above; `make` is called in each worker, versions of shared weights are read from `weights`."""
         self._make, self._plan, self._clock = make, plan or WorkerPlan(), clock or WallClock()
         self._store, self._published = weights, dict[str, Weights]()
-        self._gang = Gang(self._plan.gather_seconds, owns_device=self._plan.gpus >= 1)
+        self._gang = Gang(self._plan.gather_seconds, owns_device=(self._plan.gpus or 0) >= 1)
+        self._placement = (Placement if self._plan.gpus is not None else SharedGpus)(self._plan)
         self._actor = ray.remote(  # once: each class made is exported to the whole cluster
             num_cpus=self._plan.cpus,
-            num_gpus=self._plan.gpus,
             max_restarts=0,
             max_task_retries=0,
             concurrency_groups={"control": 1},
         )(EvaluatorActor)
-        self._queue: deque[Job] = deque()
+        self._queue = Backlog(self._plan.at_once)
         self._workers: list[Worker] = []
         self._ended: list[Completion] = []
         self._nodes: dict[str, str] = {}  # ever seen: id -> host name
-        self._capacity = 1
-        self._watched = self._clock.seconds() - self._plan.watch_seconds
+        self._dead: set[str] = set()
+        self._demand = Demand(self._plan.count)
+        self._expected: int | None = 0  # jobs that may come; None: no limit
+        self._enough_since = self._clock.seconds()
+        self._node_watch = NodeWatch(self._plan.watch_seconds)
         self._warned = self._clock.seconds()
         self._failed_starts = 0
-        self._head_is_away = False
         self._create_after = self._clock.seconds()
         self._watch()
 
@@ -111,10 +82,13 @@ class RayExecutor:
     @property
     def capacity(self) -> int:
         """Jobs for the workers that the plan wants and the cluster holds, at least 1."""
-        return self._capacity * self._plan.at_once
+        return self._demand.present * self._plan.at_once
+
+    def expect(self, jobs: int | None) -> None:
+        self._expected = jobs
 
     def submit(self, job: Job) -> None:
-        self._queue.append(job)
+        self._queue.add(job)
         self._adjust()
 
     def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
@@ -155,45 +129,69 @@ class RayExecutor:
     def _adjust(self) -> None:
         """Give jobs to idle workers; create workers for the rest, retire those without work."""
         now = self._clock.seconds()
-        if self._queue and self._queue[0].proposal.phase is not None:
+        if self._queue.is_phase_next:
             members = self._gang.members(self._workers, self._gang_size, now)
             if members:
                 self._train(members, now)
+        self._end_unsuited()
         idle = [worker for worker in self._workers if worker.call is None]
-        while self._queue and idle and self._queue[0].proposal.phase is None:
-            self._give(idle[0], self._next_jobs(len(idle)))
-            idle.pop(0)
-        busy = sum(bool(worker.jobs) for worker in self._workers)
-        wanted = min(self._capacity, len(self._queue) + busy)
-        if self._gang.is_waiting:
-            wanted = max(busy, self._gang_size)
+        for worker in list(idle):
+            jobs = self._queue.take(partial(self._placement.takes, worker), len(idle))
+            if jobs:
+                self._give(worker, jobs)
+                idle.remove(worker)
+        wanted = self._demand.wanted(self._work)
+        surplus = max(0, len(self._workers) - wanted)
+        if not surplus:
+            self._enough_since = now  # a pause between two rounds withdraws nothing
         starting = [worker for worker in self._workers if worker.node_id is None]
-        for worker in [*idle, *starting][: max(0, len(self._workers) - wanted)]:
-            if now - worker.since > self._plan.idle_seconds:
+        for worker in [*starting, *idle][:surplus]:
+            if now - max(worker.since, self._enough_since) > self._plan.idle_seconds:
                 self._discard(worker)
         if now >= self._create_after:
+            self._make_room(idle, starting)
             for _ in range(wanted - len(self._workers)):
-                self._create()
+                self._create(self._placement.slot(self._workers))
+
+    def _end_unsuited(self) -> None:
+        """End the workers without jobs whose share of a GPU is not what it was, and who would take their place."""
+        unsuited = [worker for worker in self._workers if not worker.jobs and not self._placement.suits(worker)]
+        if unsuited:
+            unsuited += [worker for worker in self._workers if worker.place is None]
+        for worker in unsuited:
+            self._discard(worker)
+
+    def _make_room(self, idle: list[Worker], starting: list[Worker]) -> None:
+        """Create workers for the jobs that none of the idle ones has enough room for, and none that starts."""
+        for job in [job for job in self._queue if job.proposal.phase is None and idle]:
+            if any(self._placement.takes(worker, job) for worker in starting):
+                continue
+            slot = self._placement.slot_for(job, self._workers)
+            if slot is not None:
+                if len(self._workers) >= self._demand.most:
+                    self._discard(idle.pop())
+                self._create(slot)
+                return
+
+    @property
+    def _work(self) -> float:
+        """Workers that would find something to do."""
+        busy = sum(bool(worker.jobs) for worker in self._workers)
+        if self._gang.is_waiting or any(worker.in_group for worker in self._workers):  # or at the next phase
+            return max(busy, self._plan.trained_by or math.inf)
+        to_come = math.inf if self._expected is None else math.ceil(self._expected / self._plan.at_once)
+        return len(self._queue) + busy + to_come
 
     @property
     def _gang_size(self) -> int:
-        return min(self._capacity, self._plan.trained_by or self._capacity)
+        return min(self._demand.present, self._plan.trained_by or self._demand.present)
 
-    def _create(self) -> None:
-        actor = self._actor.remote()
-        worker = Worker(actor, actor.start.remote(self._make), self._clock.seconds())
+    def _create(self, slot: Slot) -> None:
+        where = NodeAffinitySchedulingStrategy(slot.node_id, soft=False) if slot.node_id else None
+        actor = self._actor.options(num_gpus=slot.gpus, scheduling_strategy=where).remote()
+        worker = Worker(actor, actor.start.remote(self._make), slot, self._clock.seconds())
         worker.send_ping()
         self._workers.append(worker)
-
-    def _next_jobs(self, workers: int) -> list[Job]:
-        """The next one, or, of those scored alike with shared weights, a fair share for each of so many workers."""
-        fidelity = self._queue[0].proposal.fidelity
-        alone = fidelity.weights_version is None
-        count = 1 if alone else min(self._plan.at_once, math.ceil(len(self._queue) / workers))
-        jobs = [self._queue.popleft()]
-        while self._queue and len(jobs) < count and self._queue[0].proposal.fidelity == fidelity:
-            jobs.append(self._queue.popleft())
-        return jobs
 
     def _give(self, worker: Worker, jobs: list[Job]) -> None:
         version = jobs[0].proposal.fidelity.weights_version
@@ -203,7 +201,7 @@ class RayExecutor:
 
     def _train(self, members: list[Worker], now: float) -> None:
         """Start the phase that is next."""
-        job = self._queue.popleft()
+        job = self._queue.take_phase()
         assert job.proposal.phase is not None
         source = job.proposal.phase.source
         try:
@@ -249,6 +247,9 @@ class RayExecutor:
         worker.call, worker.since = None, self._clock.seconds()
         if worker.node_id is None:
             worker.node_id, self._failed_starts = result.node_id, 0
+            others = [other for other in self._workers if other.slot.node_id == worker.node_id]
+            if worker.slot.node_id is None and any(other.node_id is None for other in others):
+                self._discard(next(other for other in others if other.node_id is None))  # this one has taken its room
             return
         jobs, worker.jobs = worker.jobs, []
         if worker.in_group:
@@ -274,6 +275,9 @@ class RayExecutor:
 
     def _end(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], worker: Worker, report: Report) -> None:
         for job, outcome in zip(jobs, outcomes, strict=True):
+            if self._placement.learn(worker, job, outcome, report.device_memory_bytes):
+                self._queue.put_back([job])
+                continue
             completion = Completion(
                 trial_id=job.proposal.trial_id,
                 attempt=job.attempt,
@@ -298,12 +302,20 @@ class RayExecutor:
         self._discard(worker)
         if worker.in_group:
             self._break_up()
+        if len(worker.jobs) > 1:  # which of them it was, nobody knows
+            self._queue.put_back(worker.jobs)
+            return
         now = datetime.now(UTC)
         report = Report((), None, worker.started_at or now, now, is_spent=True)
         self._end(worker.jobs, [Failure(kind, message)] * len(worker.jobs), worker, report)
 
     def _start_failed(self, worker: Worker, error: Exception | str) -> None:
         self._discard(worker)
+        if worker.slot.node_id is not None:
+            self._node_watch.hurry()
+            self._watch()
+            if worker.slot.node_id in self._dead:
+                return
         self._failed_starts += 1
         self._create_after = self._clock.seconds() + min(2.0 ** (self._failed_starts - 2), 60.0)
         is_known = isinstance(error, RayTaskError)
@@ -348,25 +360,14 @@ class RayExecutor:
             AuthenticationError: the cluster is gone, another has its address (`one_cluster`).
         """
         now = self._clock.seconds()
-        if now - self._watched < self._plan.watch_seconds:
+        found = self._node_watch.look(now)
+        if found is None:
             return
-        self._watched = now
-        try:
-            found = nodes()
-        except HeadAwayError as error:
-            self._watched = self._clock.seconds() + _AWAY_SECONDS - self._plan.watch_seconds
-            if not self._head_is_away:
-                _log.warning(_AWAY, error)
-            self._head_is_away = True
-            return
-        if self._head_is_away:
-            _log.warning("the head of the cluster answers again")
-        self._head_is_away = False
-        alive = [node for node in found if node.is_alive]
-        self._nodes.update({node.node_id: node.host for node in alive})
-        dead = {node.node_id for node in found if not node.is_alive}
-        self._capacity = self._plan.count or max(1, sum(self._fits(node.resources) for node in alive))
-        for worker in [worker for worker in self._workers if worker.node_id in dead]:
+        alive = {node.node_id: node for node in found if node.is_alive}
+        self._demand.look(self._placement.look({key: node.resources for key, node in alive.items()}), now)
+        self._nodes.update({key: node.host for key, node in alive.items()})
+        self._dead = {node.node_id for node in found if not node.is_alive}
+        for worker in [worker for worker in self._workers if worker.node_id in self._dead]:
             if worker in self._workers:  # not ended with its group
                 self._fail(worker, FailureKind.LOST, "the node died")
         self._warn_of_waiting(now)
@@ -376,15 +377,8 @@ class RayExecutor:
         if len(since) < len(self._workers) or not since or now - max(min(since), self._warned) < _WAITING_SECONDS:
             return
         self._warned = now
-        wants = f"{self._plan.cpus:g} CPUs and {self._plan.gpus:g} GPUs"
+        wants = f"{self._plan.cpus:g} CPUs and {self._workers[0].slot.gpus:g} GPUs"
         _log.warning("no worker has started for %.0f s; each wants %s on one node", now - min(since), wants)
-
-    def _fits(self, resources: dict[str, float]) -> int:
-        """Workers that a node holds."""
-        fits = resources.get("CPU", 0.0) / self._plan.cpus
-        if self._plan.gpus:
-            fits = min(fits, resources.get("GPU", 0.0) / self._plan.gpus)
-        return int(fits + 1e-6)
 
 
 def _first_line(error: Exception | str) -> str:

@@ -6,6 +6,8 @@ taken its place. So the head is asked as Ray Serve asks it.
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +21,15 @@ from nao_ray.errors import RunError
 ANSWER_SECONDS = 1.0
 """The head has so long to answer; a search stands still meanwhile."""
 
+_AWAY_SECONDS = 5.0  # between two looks for a head that is away, for each holds the search up
+_AWAY = (
+    "the head of the cluster does not answer (%s): trials that run go on; a head that comes back with the cluster's "
+    "state takes the search up, else Ray ends this driver, and the same command goes on with the pool"
+)
 _ALIVE = 0  # GcsNodeInfo.GcsNodeState
 _NEW_HEAD = "WrongClusterID"
+
+_log = logging.getLogger(__name__)
 
 
 class Node(NamedTuple):
@@ -53,6 +62,44 @@ def nodes() -> list[Node]:
         Node(node.node_id.hex(), node.node_manager_hostname, node.state == _ALIVE, dict(node.resources_total))
         for node in found.values()
     ]
+
+
+class NodeWatch:
+    """Looks at the nodes from time to time, and says when the head goes and when it is back.
+
+    Args:
+        every: seconds between two looks.
+    """
+
+    def __init__(self, every: float) -> None:
+        self._every, self._next = every, -math.inf
+        self._is_away = False
+
+    def hurry(self) -> None:
+        """The next look is due."""
+        self._next = -math.inf
+
+    def look(self, now: float) -> list[Node] | None:
+        """As `nodes`; None: it is not time yet, or the head is away.
+
+        Raises:
+            AuthenticationError: it is the head of another cluster (`one_cluster`).
+        """
+        if now < self._next:
+            return None
+        try:
+            found = nodes()
+        except HeadAwayError as error:
+            self._next = now + ANSWER_SECONDS + _AWAY_SECONDS
+            if not self._is_away:
+                _log.warning(_AWAY, error)
+            self._is_away = True
+            return None
+        self._next = now + self._every
+        if self._is_away:
+            _log.warning("the head of the cluster answers again")
+        self._is_away = False
+        return found
 
 
 @contextmanager

@@ -168,9 +168,11 @@ def _in_process(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Propos
 def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
     from nao_ray.service.actors import EvaluatorFactory, StrategyFactory
     from nao_ray.service.cluster import ray_session
-    from nao_ray.service.executor import RayExecutor, WorkerPlan
+    from nao_ray.service.executor import RayExecutor
     from nao_ray.service.nodes import one_cluster
+    from nao_ray.service.placement import resolve_gpus
     from nao_ray.service.proposer import RayProposer
+    from nao_ray.service.worker import WorkerPlan
 
     workers, text, evaluator = config.workers, config.to_yaml(), config.make_evaluator()
     stack.enter_context(ray_session(workers, shares_weights=evaluator.shares_weights))
@@ -178,7 +180,8 @@ def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, 
     plan = WorkerPlan(
         count=None if workers.count == "auto" else workers.count,
         cpus=workers.cpus,
-        gpus=workers.gpus,
+        gpus=resolve_gpus(workers, evaluator),
+        max_per_gpu=workers.max_per_gpu,
         timeout_seconds=workers.timeout_seconds,
         ping_seconds=min(30.0, workers.silent_seconds / 6),
         silent_seconds=workers.silent_seconds,

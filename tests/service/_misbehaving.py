@@ -48,6 +48,35 @@ def obedient(orders: dict[int, str], folder: str | Path) -> Any:
     return lambda: Obedient(orders, folder)
 
 
+class Hungry(Obedient):
+    """Needs memory on a stand-in for a GPU: its node's label says how much the GPU has, the orders what a child needs.
+
+    A child whose share of the GPU is too small runs out of memory, as beside others that use theirs. Leaves its trial,
+    node, and share behind, a file for each try.
+    """
+
+    def evaluate(self, proposal: Proposal) -> Measurement:
+        import ray
+
+        from nao_ray.service import actors
+
+        context = ray.get_runtime_context()
+        memory = int(context.get_node_labels()["gpu-gib"]) * 2**30
+        actors._device_memory = lambda: memory
+        share = context.get_assigned_resources()["GPU"]
+        name = "-".join([str(proposal.trial_id), str(memory // 2**30), f"{1 / share:.0f}", str(time.monotonic_ns())])
+        (self.folder / name).touch()
+        need = int(float(self.orders.get(proposal.trial_id, "2")) * 2**30)
+        time.sleep(0.3)
+        if need > memory * share + 2**20:
+            raise RuntimeError("CUDA out of memory")
+        return Measurement(valid_accuracy=0.5, peak_memory_bytes=need)
+
+
+def hungry(needs: dict[int, str], folder: str | Path) -> Any:
+    return lambda: Hungry(needs, folder)
+
+
 def no_data() -> Evaluator[Any]:
     raise DataError("no images in /data: give task.folder")
 

@@ -12,7 +12,8 @@ from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
 from nao_ray.errors import DataError, RunError
 from nao_ray.search.executor import Failure, Job
-from nao_ray.service.executor import RayExecutor, WorkerPlan
+from nao_ray.service.executor import RayExecutor
+from nao_ray.service.worker import WorkerPlan
 from nao_ray.trial import FailureKind, Measurement, Proposal
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]

@@ -12,7 +12,8 @@ from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
 from nao_ray.search.executor import Failure, Job
 from nao_ray.service.actors import EvaluatorFactory
-from nao_ray.service.executor import RayExecutor, WorkerPlan
+from nao_ray.service.executor import RayExecutor
+from nao_ray.service.worker import WorkerPlan
 from nao_ray.trial import FailureKind, Fidelity, Phase, Proposal
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]

@@ -1,0 +1,69 @@
+"""Jobs that wait for a worker, and which of them one worker is given in one call."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from nao_ray.search.executor import Job
+
+
+class Backlog:
+    """First in, first out, but for jobs that come back.
+
+    Args:
+        at_once: proposals a worker scores in one call, where one version of shared weights scores them.
+    """
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._jobs: deque[Job] = deque()
+        self._singly: set[int] = set()  # trials that are given to a worker without others
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs)
+
+    def add(self, job: Job) -> None:
+        """A job, behind all others."""
+        self._jobs.append(job)
+
+    def put_back(self, jobs: Sequence[Job]) -> None:
+        """Jobs of a call that says nothing about any of them, before all others: each in a call of its own now."""
+        self._singly.update(job.proposal.trial_id for job in jobs)
+        self._jobs.extendleft(reversed(jobs))
+
+    @property
+    def is_phase_next(self) -> bool:
+        """What comes next is a phase of shared weights, which waits for everything before it."""
+        return bool(self._jobs) and self._jobs[0].proposal.phase is not None
+
+    def take_phase(self) -> Job:
+        """The phase that is next."""
+        assert self.is_phase_next
+        return self._jobs.popleft()
+
+    def take(self, takes: Callable[[Job], bool], workers: int) -> list[Job]:
+        """What a worker that `takes` some jobs gets; of those scored alike, its share among so many; []: nothing."""
+        first = None if self.is_phase_next else next((job for job in self._jobs if takes(job)), None)
+        if first is None:
+            return []
+        self._jobs.remove(first)
+        count = min(self._at_once, math.ceil((len(self._jobs) + 1) / workers)) if self._is_shared(first) else 1
+        jobs = [first]
+        while len(jobs) < count and self._jobs and self._goes_with(first, self._jobs[0]):
+            jobs.append(self._jobs.popleft())
+        return jobs
+
+    def _is_shared(self, job: Job) -> bool:
+        return job.proposal.fidelity.weights_version is not None and job.proposal.trial_id not in self._singly
+
+    def _goes_with(self, first: Job, other: Job) -> bool:
+        return other.proposal.fidelity == first.proposal.fidelity and self._is_shared(other)
+
+    def clear(self) -> None:
+        """Give all up."""
+        self._jobs.clear()
