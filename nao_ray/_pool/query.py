@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from nao_ray._pool.fits import read_fits
+from nao_ray._pool.rows import FINAL
 from nao_ray._pool.storage import Storage, patient
 from nao_ray._pool.tables import dataset, to_pandas
 from nao_ray.errors import PoolError
@@ -58,5 +59,5 @@ def _final(storage: Storage) -> pa.Table:
     paths = [storage.path("final", name) for name in names]
     tables = [ds.dataset(path, format="parquet", filesystem=storage.filesystem).to_table() for path in paths]
     if not tables:
-        return pa.table({"trial_id": pa.array([], pa.int64())})
+        return FINAL.empty_table()
     return pa.concat_tables(tables, promote_options="permissive")

@@ -176,8 +176,8 @@ FULL_TRAININGS: dict[str, dict[str, Any]] = {
     "nao_cifar100": {"cells_per_stage": 6, "channels": 128, "epochs": 600},
     "enas_micro_cifar10": {"cells_per_stage": 5, "channels": 36, "epochs": 630},
     "enas_macro_cifar10": {"cells_per_stage": None, "channels": 96, "epochs": 310},
-    "short": {"cells_per_stage": 1, "channels": 16, "epochs": 15, "data": "train"},
-    "short_digits": {"cells_per_stage": 1, "channels": 16, "epochs": 15, "data": "train"},
+    "short": {"cells_per_stage": 1, "channels": 8, "epochs": 10, "data": "train"},
+    "short_digits": {"cells_per_stage": 1, "channels": 8, "epochs": 10, "data": "train"},
 }
 """Size and epochs of full trainings, by the name of their recipe; the published ones train on all images that a search
 may see (`data: all`). Luo et al., arXiv 1808.07233 and 1909.10815; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""
