@@ -14,6 +14,7 @@ Unknown keys are refused by name.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -263,7 +264,7 @@ class TrainConfig(_Section):
         """
         if recipe not in FULL_TRAININGS:
             raise ConfigError(f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}")
-        data = {**what, **FULL_TRAININGS[recipe], "recipe": recipe}
+        data = copy.deepcopy({**what, **FULL_TRAININGS[recipe], "recipe": recipe})  # overrides reach into it
         for override in overrides:
             _override(data, override)
         if "task" not in data:
