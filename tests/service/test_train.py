@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nao_ray.config import RunConfig, TrainConfig
-from nao_ray.errors import ConfigError, DataError, RunError
+from nao_ray.errors import ConfigError, DataError, PoolError, RunError
 from nao_ray.pool import Pool
 from nao_ray.service.run import run
 from nao_ray.service.train import _Run, _unpack, evaluate, train
@@ -213,8 +213,12 @@ def test_train_and_evaluate_from_the_shell(searched, call):
     trained = call("train", f"{searched}:best", "--recipe", "short_digits", *SETTINGS)
     assert trained.code == 0, trained.err
     assert "epoch 3/3" in trained.err
-    (row,) = Pool.open(searched).sql("select * from final join trials using (trial_id)").to_dict("records")
+    pool = Pool.open(searched)
+    joined = "from final join trials using (trial_id)"
+    (row,) = pool.sql(f"select trial_id, trials.genotype, test_accuracy, checkpoint {joined}").to_dict("records")
     assert (row["trial_id"], row["genotype"]) == (best["trial_id"], best["genotype"])
+    with pytest.raises(PoolError, match=r"sql: \w+ is there twice; name the columns"):
+        pool.sql(f"select * {joined}")
     assert f"test        {row['test_accuracy']:.4f}" in trained.out
     scored = call("evaluate", searched / row["checkpoint"], "--json")
     assert f'"test_accuracy": {row["test_accuracy"]}' in scored.out
