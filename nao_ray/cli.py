@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nao_ray import __version__, cli_describe, cli_jobs, cli_pool, cli_table, cli_watch
+from nao_ray import __version__, cli_describe, cli_jobs, cli_pool, cli_table, cli_train, cli_watch
 from nao_ray.cli_jobs import INTERRUPTED
 from nao_ray.errors import ConfigError, InputError, NaoRayError, RunError
 from nao_ray.preset_files import find_config
@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 cli_describe.register(app)
 cli_pool.register(app)
+cli_train.register(app)
 cli_table.register(app)
 cli_jobs.register(app)
 cli_watch.register(app)

@@ -1,4 +1,4 @@
-"""The configuration of a search: the components' configs composed. YAML in, canonical YAML out.
+"""The configuration of a search, and of a full training: components' configs composed. YAML in, canonical YAML out.
 
     name: digits
     seed: 0
@@ -14,6 +14,7 @@ Unknown keys are refused by name.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -29,6 +30,7 @@ from nao_ray.loggers.base import Logger, Search
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Task
+from nao_ray.training.recipe import FULL_TRAININGS, Recipe
 
 
 class _Section(BaseModel):
@@ -120,11 +122,7 @@ class RunConfig(_Section):
     @model_validator(mode="after")
     def _check_components(self) -> Self:
         for kind, component in [*self._components().items(), *(("logger", logger) for logger in self.loggers)]:
-            _refuse_credentials(component.settings, kind)
-            try:
-                registry.load(kind, component.name).Config(**component.settings)
-            except ValidationError as error:
-                raise ConfigError(_one_line(error, prefix=(kind,))) from None
+            _check_component(kind, component)
         evaluator, strategy = (registry.load(kind, getattr(self, kind).name) for kind in ("evaluator", "strategy"))
         if evaluator.shares_weights and not strategy.shares_weights:
             raise ConfigError(
@@ -149,9 +147,7 @@ class RunConfig(_Section):
 
     def make_space(self) -> SearchSpace[Any]:
         """The search space."""
-        cls = registry.load("space", self.space.name)
-        space: SearchSpace[Any] = cls(cls.Config(**self.space.settings))
-        return space
+        return _make_space(self.space)
 
     def make_task(self) -> Task[Any]:
         """The task; loads no data.
@@ -161,9 +157,7 @@ class RunConfig(_Section):
         """
         if self.task is None:
             raise ConfigError(f"{self.name} has no task")
-        cls = registry.load("task", self.task.name)
-        task: Task[Any] = cls(cls.Config(**self.task.settings))
-        return task
+        return _make_task(self.task)
 
     def make_evaluator(self) -> Evaluator[Any]:
         """The evaluator, to be made where it runs."""
@@ -237,6 +231,107 @@ class RunConfig(_Section):
         if not self.loggers:
             del data["loggers"]
         return yaml.safe_dump(data, sort_keys=False)
+
+
+class TrainConfig(_Section):
+    """A full training of one architecture."""
+
+    space: Component
+    genotype: str
+    """Its text in the space's own notation."""
+    task: Component
+    recipe: Recipe
+    cells_per_stage: int | None = Field(default=None, ge=1)
+    """N; null: the network's published one."""
+    channels: int | None = Field(default=None, ge=2, multiple_of=2)
+    """F; null: the network's published one."""
+    epochs: int = Field(ge=1)
+    data: Literal["all", "train"] = "all"
+    """`all`: every image that a search may see trains, and nothing validates; `train`: those that train in a search,
+    the others validate after each epoch."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Names weights, order, augmentation and dropout."""
+    checkpoint_every: int = Field(default=10, ge=1)
+    """Epochs after which the state is kept."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for kind, component in (("space", self.space), ("task", self.task)):
+            _check_component(kind, component)
+        if self.recipe.score != "last":
+            raise ConfigError("recipe.score must be last: a full training ends with its last epoch, no epoch is chosen")
+        return self
+
+    @classmethod
+    def make(cls, recipe: str, what: Mapping[str, Any], overrides: tuple[str, ...] = ()) -> TrainConfig:
+        """A full training by the name of its recipe.
+
+        Args:
+            recipe: one of `FULL_TRAININGS`.
+            what: space, genotype and task.
+            overrides: ``key=value`` or ``section.key=value``; values are YAML.
+
+        Raises:
+            ConfigError: no such recipe, an unknown key, a wrong type or an impossible value; says where.
+        """
+        if recipe not in FULL_TRAININGS:
+            raise ConfigError(f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}")
+        data = copy.deepcopy({**what, **FULL_TRAININGS[recipe], "recipe": recipe})  # overrides reach into it
+        for override in overrides:
+            _override(data, override)
+        if "task" not in data:
+            raise ConfigError("task is missing: give --task, with its settings as --set task.key=value")
+        try:
+            return cls(**data)
+        except ValidationError as error:
+            raise ConfigError(_one_line(error)) from None
+
+    def changed(self, overrides: tuple[str, ...]) -> TrainConfig:
+        """With some settings of the task, or the device, set anew.
+
+        Raises:
+            ConfigError: an override is of something else, or not valid.
+        """
+        data = self.model_dump(mode="json")
+        for override in overrides:
+            key = override.partition("=")[0].strip()
+            if key != "device" and not key.startswith("task."):
+                raise ConfigError(f"--set {override}: of a checkpoint, only task.* and device may be set anew")
+            _override(data, override)
+        try:
+            return TrainConfig(**data)
+        except ValidationError as error:
+            raise ConfigError(_one_line(error)) from None
+
+    def make_space(self) -> SearchSpace[Any]:
+        """The search space."""
+        return _make_space(self.space)
+
+    def make_task(self) -> Task[Any]:
+        """The task; loads no data."""
+        return _make_task(self.task)
+
+
+def _make_space(component: Component) -> SearchSpace[Any]:
+    cls = registry.load("space", component.name)
+    space: SearchSpace[Any] = cls(cls.Config(**component.settings))
+    return space
+
+
+def _make_task(component: Component) -> Task[Any]:
+    cls = registry.load("task", component.name)
+    task: Task[Any] = cls(cls.Config(**component.settings))
+    return task
+
+
+def _check_component(kind: str, component: Component) -> None:
+    """Raise ConfigError unless the component exists and takes its settings."""
+    _refuse_credentials(component.settings, kind)
+    try:
+        registry.load(kind, component.name).Config(**component.settings)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, prefix=(kind,))) from None
 
 
 def _refuse_credentials(value: object, key: str) -> None:

@@ -1,4 +1,4 @@
-"""What a search shows while it runs: one live line in a terminal, plain lines elsewhere."""
+"""What a search or a training shows while it runs: one live line in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class Snapshot(Protocol):
 
 
 class Progress:
-    """A listener of a search; use it as a context manager.
+    """A listener of a search, or of a training; use it as a context manager.
 
     Args:
-        name: what is being searched.
+        name: what is being searched, or trained.
         stream: where to write; stderr by default.
         clock: seconds, monotonic.
     """
@@ -92,10 +92,12 @@ class Progress:
             self._console.print(self._pending, markup=False)
 
     def __call__(self, snapshot: Snapshot) -> None:
-        line = status_line(snapshot)
+        self.show(status_line(snapshot), snapshot.done + snapshot.failed, snapshot.total)
+
+    def show(self, line: str, completed: int, total: int | None) -> None:
+        """Say how it stands, in a line."""
         if self._bar is not None and self._task is not None:
-            ended = snapshot.done + snapshot.failed
-            self._bar.update(self._task, completed=ended, total=snapshot.total, line=line)
+            self._bar.update(self._task, completed=completed, total=total, line=line)
             self._pending = f"{self._name}: {line}"
             return
         now = self._clock()

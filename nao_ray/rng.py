@@ -7,7 +7,7 @@ makes generators or touches torch's global one.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,25 @@ def torch_generator(run_seed: int, purpose: str, index: int = 0, device: str = "
     import torch
 
     return torch.Generator(device=device).manual_seed(child_seed(run_seed, purpose, index))
+
+
+def torch_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """States of torch's global generators, the CPU's and that of `device`, by device type; uint8 tensors on the CPU."""
+    import torch
+
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_torch_state(device: torch.device, states: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `torch_state` gave; to be called within `torch_seeded`."""
+    import torch
+
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 @contextmanager

@@ -110,6 +110,13 @@ def test_the_commands_of_the_readme_run_in_order(folder):
         if words[1] == "search":
             # a table is not trained, and shared weights are trained by the strategy
             words += SHRUNKEN[:3] if "evaluator.path" in command or "_ws_" in command else SHRUNKEN
+        elif words[1] == "finalists":
+            words += ["--in-process", "--set", "evaluator.epochs=1", "--set", "evaluator.repeats=1"]
+        elif words[1] == "train":
+            words += ["--set", "epochs=1", "--set", "channels=4"]
+        elif words[1] == "evaluate":
+            (checkpoint,) = (folder / Path(words[2]).parent).glob("*.safetensors")
+            words[2] = str(checkpoint)
         elif words[1] == "resume":
             words = [*words[:3], "--set", "budget.trials=3", "--in-process"]
         done = _run([sys.executable, "-m", "nao_ray", *words[1:]], folder)
@@ -118,6 +125,8 @@ def test_the_commands_of_the_readme_run_in_order(folder):
     assert len(pd.read_parquet(folder / "pools/digits/trials")) == 3
     assert (folder / "pools/digits/report.html").stat().st_size > 10_000
     assert (folder / "naonet_a.svg").is_file()
+    assert pd.read_parquet(folder / "pools/digits-finalists/final")["test_accuracy"].between(0, 1).all()
+    assert len(pd.read_parquet(folder / "trained/final")) == 1
     assert len(pd.read_parquet(folder / "pools/cifar10_small/trials")) == 2
     assert len(pd.read_parquet(folder / "pools/nas_bench_201/trials")) == 2
     assert pd.read_parquet(folder / "pools/nao_ws_small/trials")["phase"].notna().tolist() == [True, False]

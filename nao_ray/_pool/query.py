@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from nao_ray._pool.fits import read_fits
+from nao_ray._pool.rows import FINAL
 from nao_ray._pool.storage import Storage, patient
 from nao_ray._pool.tables import dataset, to_pandas
 from nao_ray.errors import PoolError
@@ -46,11 +49,15 @@ def _run(storage: Storage, query: str) -> pd.DataFrame:
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise PoolError("sql: give one SELECT over the tables trials, fits and final; a pool is only read")
         try:
-            return to_pandas(connection.sql(statements[0]).to_arrow_table())
+            result = connection.sql(statements[0]).to_arrow_table()
         except duckdb.Error as error:
             if "No such file" in str(error):
                 raise FileNotFoundError(str(error)) from None  # merged meanwhile: read it again
             raise
+        twice = [name for name, count in Counter(result.column_names).items() if count > 1]
+        if twice:
+            raise PoolError(f"sql: {twice[0]} is there twice; name the columns, or rename one (AS)")
+        return to_pandas(result)
 
 
 def _final(storage: Storage) -> pa.Table:
@@ -58,5 +65,5 @@ def _final(storage: Storage) -> pa.Table:
     paths = [storage.path("final", name) for name in names]
     tables = [ds.dataset(path, format="parquet", filesystem=storage.filesystem).to_table() for path in paths]
     if not tables:
-        return pa.table({"trial_id": pa.array([], pa.int64())})
+        return FINAL.empty_table()
     return pa.concat_tables(tables, promote_options="permissive")

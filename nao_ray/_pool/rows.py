@@ -111,6 +111,35 @@ EVENTS = _schema(
 )
 """One row per proposal asked (kind `asked`, attempt 0) and per attempt started (kind `attempt`), in order of `seq`."""
 
+FINAL = _schema(
+    ("name", _TEXT),
+    ("trial_id", _INT),
+    ("space", _TEXT),
+    ("genotype", _TEXT),
+    ("task", _TEXT),
+    ("recipe", _TEXT),
+    ("epochs", _INT),
+    ("cells_per_stage", _INT),
+    ("channels", _INT),
+    ("data", _TEXT),
+    ("seed", _INT),
+    ("test_accuracy", _FLOAT),
+    ("test_loss", _FLOAT),
+    ("valid_accuracy", _FLOAT),
+    ("valid_loss", _FLOAT),
+    ("train_loss", _FLOAT),
+    ("curve", _FLOATS),
+    ("num_params", _INT),
+    ("macs", _INT),
+    ("wall_seconds", _FLOAT),
+    ("device", _TEXT),
+    ("node", _TEXT),
+    ("checkpoint", _TEXT),
+    ("started_at", _TIME),
+    ("finished_at", _TIME),
+)
+"""One row per full training."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nao_ray import rng
 from nao_ray.errors import DataError, GenotypeError, PoolError
@@ -56,6 +56,12 @@ class OneShotConfig(EvaluatorConfig):
     alone: StandaloneConfig = Field(default_factory=lambda: StandaloneConfig(cells_per_stage=3, channels=20, epochs=10))
     """Of proposals that name no version."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+
+    @model_validator(mode="after")
+    def _one_restart_factor(self) -> Self:
+        if self.recipe.restart_factor is not None:
+            raise ValueError("recipe.restart_factor is for networks on their own: give restart_factor of the evaluator")
+        return self
 
 
 class OneShot(SharedEvaluator[OneShotConfig]):

@@ -99,22 +99,17 @@ class Standalone(Evaluator[StandaloneConfig]):
             raise
 
     def _network(self, proposal: Proposal, seed: int) -> Stack:
-        from nao_ray.networks.derived import build
+        from nao_ray.training.child import network_for
 
-        asked, config, task = proposal.fidelity, self.config, self.task
-        with rng.torch_seeded(seed, "weights"):
-            return build(
-                self.space.lower(proposal.genotype),
-                network=task.network,
-                cells_per_stage=asked.cells_per_stage or config.cells_per_stage,
-                channels=asked.channels or config.channels,
-                num_classes=task.num_classes,
-                auxiliary=config.recipe.auxiliary_weight > 0,
-                in_channels=task.image_shape[0],
-                image_size=min(task.image_shape[1:]),
-                dropout=config.recipe.dropout,
-                drop_path=1 - config.recipe.drop_path_keep,
-            )
+        asked, config = proposal.fidelity, self.config
+        return network_for(
+            self.task,
+            self.space.lower(proposal.genotype),
+            config.recipe,
+            cells_per_stage=asked.cells_per_stage or config.cells_per_stage,
+            channels=asked.channels or config.channels,
+            seed=seed,
+        )
 
     def _data(self, share: float) -> TrainingData:
         """Both splits on the device; read again only if another share is asked for."""
@@ -134,11 +129,9 @@ class Standalone(Evaluator[StandaloneConfig]):
     @cached_property
     def device(self) -> torch.device:
         """What `auto` is here."""
-        import torch
+        from nao_ray.training.data import pick_device
 
-        if self.config.device != "auto":
-            return torch.device(self.config.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return pick_device(self.config.device)
 
 
 def _mean(parts: list[Measurement]) -> Measurement:

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from torch import Tensor
 
 from nao_ray.errors import DataError
 
+_ABOUT = "nao_ray"
 
-def pack(tensors: Mapping[str, Tensor]) -> bytes:
-    """The bytes of a safetensors file."""
+
+def pack(tensors: Mapping[str, Tensor], about: str | None = None) -> bytes:
+    """The bytes of a safetensors file; `about` is a text kept in its header."""
     from safetensors.torch import save
 
-    data: bytes = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data: bytes = save(plain, metadata=None if about is None else {_ABOUT: about})
     return data
+
+
+def read_about(data: bytes) -> str | None:
+    """The text that `pack` was given; `data` are the bytes of a whole file, as `unpack` accepts them."""
+    end = 8 + int.from_bytes(data[:8], "little")  # the length of the header, then the header: JSON
+    about: str | None = json.loads(data[8:end]).get("__metadata__", {}).get(_ABOUT)
+    return about
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose names begin with ``prefix.``, without it."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def unpack(data: bytes) -> dict[str, Tensor]:

@@ -28,6 +28,11 @@ class DeviceImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @classmethod
+    def of(cls, split: Images, device: torch.device) -> DeviceImages:
+        """Move a split."""
+        return cls(_move(split.images, device), _move(split.labels, device))
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -35,6 +40,7 @@ class TrainingData:
 
     train: DeviceImages
     valid: DeviceImages
+    """Without images where all of them train."""
     normaliser: Normaliser
     """Of the training split."""
 
@@ -46,12 +52,15 @@ class TrainingData:
     @classmethod
     def to_device(cls, train: Images, valid: Images, device: torch.device) -> TrainingData:
         """Move both splits, once."""
-        moved = DeviceImages(_move(train.images, device), _move(train.labels, device))
-        return cls(
-            train=moved,
-            valid=DeviceImages(_move(valid.images, device), _move(valid.labels, device)),
-            normaliser=Normaliser.of(moved.images),
-        )
+        moved = DeviceImages.of(train, device)
+        return cls(train=moved, valid=DeviceImages.of(valid, device), normaliser=Normaliser.of(moved.images))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a config: `auto` is the first CUDA device this process may use, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _move(array: NDArray[np.uint8] | NDArray[np.int64], device: torch.device) -> Tensor:

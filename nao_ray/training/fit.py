@@ -6,6 +6,7 @@ Legend: `B` images of a batch, `C` channels, `H` `W` pixels, `K` classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -14,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray import rng
+from nao_ray.errors import DataError
 from nao_ray.training import resources
 from nao_ray.training.augment import Normaliser, augment
+from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.data import DeviceImages, TrainingData
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import Period, Recipe, period
 from nao_ray.trial import Measurement
 
 EVALUATION_BATCH = 512
@@ -33,11 +36,44 @@ class Scores:
     """Mean cross-entropy, in nats."""
 
 
-def fit(network: nn.Module, data: TrainingData, recipe: Recipe, *, epochs: int, seed: int) -> Measurement:
+@dataclass(frozen=True)
+class Epoch:
+    """What is told after each epoch."""
+
+    done: int
+    """Epochs trained, those before a resume too."""
+    loss: float
+    """Mean training loss, in nats."""
+    scores: Scores | None
+    """On the validation split; None where it has no images."""
+    state: Callable[[], dict[str, Tensor]]
+    """What the next epoch begins with: tensors named ``network.``, ``momentum.`` and ``generator.``; to be called
+    before the next epoch begins."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training goes on."""
+
+    epochs_done: int
+    state: Mapping[str, Tensor]
+    """What `Epoch.state` gave."""
+
+
+def fit(
+    network: nn.Module,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    epochs: int,
+    seed: int,
+    start: Start | None = None,
+    listener: Callable[[Epoch], None] = lambda _: None,
+) -> Measurement:
     """Train `network` in place, on the device that holds the data; the score is its validation accuracy.
 
     Same network, data, recipe, epochs and seed: same measurement, to the device's arithmetic. A loss that is not finite
-    ends the training at once with a NaN accuracy.
+    ends the training at once with a NaN accuracy. A training that goes on where another was ends as that would have.
 
     Args:
         network: maps ``[B, C, H, W]`` to logits ``[B, K]``, in training mode perhaps to a pair, the auxiliary head's
@@ -46,26 +82,39 @@ def fit(network: nn.Module, data: TrainingData, recipe: Recipe, *, epochs: int, 
         recipe: how.
         epochs: >= 1.
         seed: names the order of the images, their augmentation, and dropout.
+        start: the state to go on from, of the same network, data, recipe, epochs and seed; the measurement is then of
+            the epochs since.
+        listener: told of every epoch whose loss is finite.
+
+    Raises:
+        DataError: `start` is of another network, or of another kind of device.
     """
     device = data.device
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
     with resources.watch(device) as usage, rng.torch_seeded(seed, "dropout"), cudnn:
         training = _Training(network, data, recipe, epochs, seed)
+        if start is not None:
+            training.restore(start.state)
         history: list[Scores] = []
-        for epoch in range(epochs):
+        for epoch in range(start.epochs_done if start is not None else 0, epochs):
             loss = training.epoch(epoch)
-            scores = evaluate(network, data.valid, data.normaliser, autocast=training.autocast())
-            if not math.isfinite(loss) or not math.isfinite(scores.loss):
+            scores = None
+            if len(data.valid):
+                scores = evaluate(network, data.valid, data.normaliser, autocast=training.autocast())
+            if not math.isfinite(loss) or (scores is not None and not math.isfinite(scores.loss)):
                 history.append(Scores(math.nan, math.nan))
                 break
-            history.append(scores)
-    if recipe.score == "last" or math.isnan(history[-1].accuracy):
+            history += [scores] if scores is not None else []
+            listener(Epoch(epoch + 1, loss, scores, training.state))
+    if not history:
+        chosen = None
+    elif recipe.score == "last" or math.isnan(history[-1].accuracy):
         chosen = history[-1]
     else:
         chosen = max(history, key=lambda scores: scores.accuracy)
     return Measurement(
-        valid_accuracy=chosen.accuracy,
-        valid_loss=chosen.loss,
+        valid_accuracy=None if chosen is None else chosen.accuracy,
+        valid_loss=None if chosen is None else chosen.loss,
         curve=tuple(scores.accuracy for scores in history),
         wall_seconds=usage.wall_seconds,
         device_seconds=usage.device_seconds,
@@ -98,8 +147,10 @@ def evaluate(
 
 def learning_rate(recipe: Recipe, progress: float, epochs: int) -> float:
     """After `progress` epochs, a real number in [0, epochs]."""
-    period = recipe.cosine_epochs or epochs
-    cosine = 0.5 * (1 + math.cos(math.pi * min(progress / period, 1.0)))
+    now = Period(0, recipe.cosine_epochs or epochs)
+    if recipe.restart_factor is not None:
+        now = period(progress, now.length, recipe.restart_factor)
+    cosine = 0.5 * (1 + math.cos(math.pi * min((progress - now.start) / now.length, 1.0)))
     warm = min(progress / recipe.warmup_epochs, 1.0) if recipe.warmup_epochs else 1.0
     return (recipe.lr_end + (recipe.lr - recipe.lr_end) * cosine) * warm
 
@@ -151,6 +202,37 @@ class _Training:
     def autocast(self) -> AbstractContextManager[object]:
         """bfloat16 where the recipe and the device want it."""
         return torch.autocast(self.data.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, apart from its number."""
+        moments = {
+            name: self.optimiser.state[parameter]["momentum_buffer"]
+            for name, parameter in self.network.named_parameters()
+            if self.optimiser.state.get(parameter, {}).get("momentum_buffer") is not None
+        }
+        generators = {"order": self.order.get_state(), "augmentation": self.augmentation.get_state()}
+        generators |= rng.torch_state(self.data.device)
+        parts = {"network": self.network.state_dict(), "momentum": moments, "generator": generators}
+        return {f"{prefix}.{name}": value for prefix, tensors in parts.items() for name, value in tensors.items()}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was called; raises DataError for that of another network or kind of device."""
+        weights, moments, generators = (part(state, prefix) for prefix in ("network", "momentum", "generator"))
+        named = dict(self.network.named_parameters())
+        check_shapes(weights, self.network.state_dict())
+        check_shapes(moments, {name: named[name] for name in moments if name in named})
+        expected = {"order", "augmentation", *rng.torch_state(self.data.device)}
+        if generators.keys() != expected:
+            raise DataError(
+                f"weights: a training that goes on needs the generators {', '.join(sorted(expected))}, there are "
+                f"{', '.join(sorted(generators)) or 'none'}; was it begun on another kind of device?"
+            )
+        self.network.load_state_dict(weights)
+        for name, moment in moments.items():
+            self.optimiser.state[named[name]]["momentum_buffer"] = torch.zeros_like(named[name]).copy_(moment)
+        self.order.set_state(generators.pop("order"))
+        self.augmentation.set_state(generators.pop("augmentation"))
+        rng.set_torch_state(self.data.device, generators)
 
     def epoch(self, epoch: int) -> float:
         """One pass over the training split; the mean loss."""

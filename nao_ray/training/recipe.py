@@ -1,4 +1,4 @@
-"""How a network is trained, apart from its size and its epochs. Imports without torch.
+"""How a network is trained, apart from its size and its epochs, and published full trainings. Imports without torch.
 
 The defaults are the search recipe of NAO without weight sharing (Luo, Tian, Qin, Chen, Liu, "Neural Architecture
 Optimization", NeurIPS 2018, arXiv 1808.07233, and the child trainer of its TensorFlow code): SGD with momentum 0.9, a
@@ -11,6 +11,7 @@ instead of every epoch; drop path's schedule ends with the epochs trained.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -31,6 +32,9 @@ class Recipe(BaseModel):
     """Learning rate at the end of the cosine's period."""
     cosine_epochs: int | None = Field(default=100, ge=1)
     """Period of the cosine, in epochs; null: the epochs trained."""
+    restart_factor: int | None = Field(default=None, ge=1)
+    """The cosine begins anew after each period, the next one that many times as long; null: there is one, after which
+    the rate stays at its end."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     """Epochs in which the learning rate rises linearly, on top of the cosine."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
@@ -71,6 +75,43 @@ class Recipe(BaseModel):
         return {**RECIPES[name], **value}
 
 
+@dataclass(frozen=True)
+class Period:
+    """The stretch of one cosine, in epochs."""
+
+    start: int
+    length: int
+
+
+def period(epoch: float, first: int, factor: int = 1) -> Period:
+    """The period that `epoch` belongs to: the first is `first` epochs long, each next one `factor` times the last."""
+    start, length = 0, first
+    while epoch >= start + length:
+        start, length = start + length, length * factor
+    return Period(start, length)
+
+
+# The final training of NAO_pytorch V1 (README and script of NAONet-A, N = 6, F = 36).
+_NAO_FINAL: dict[str, Any] = {
+    "lr": 0.025,
+    "cosine_epochs": None,
+    "weight_decay": 3e-4,
+    "dropout": 0.4,
+    "drop_path_keep": 0.8,
+    "cutout": 16,
+    "score": "last",
+}
+# What the final trainings of ENAS share: its L2 term has no factor 1/2, hence twice its 2e-4, and its clipping never
+# took effect.
+_ENAS_FINAL: dict[str, Any] = {
+    "lr": 0.05,
+    "cosine_epochs": 10,
+    "restart_factor": 2,
+    "nesterov": True,
+    "weight_decay": 4e-4,
+    "clip_norm": None,
+    "score": "last",
+}
 RECIPES: dict[str, dict[str, Any]] = {
     "paper_search": {},
     # Shared weights of NAO_pytorch V1 (one cosine over the 150 epochs) and V2 (one per iteration of 50).
@@ -109,5 +150,34 @@ RECIPES: dict[str, dict[str, Any]] = {
         "flip": False,
         "score": "last",
     },
+    "nao_cifar10": _NAO_FINAL,
+    # NAONet-A of F = 128, and NAONet-V2 of F = 36 (NAO_pytorch V1 and V2).
+    "nao_cifar10_128": {**_NAO_FINAL, "weight_decay": 5e-4, "drop_path_keep": 0.7},
+    "nao_v2_cifar10": {**_NAO_FINAL, "weight_decay": 5e-4},
+    # Of the TensorFlow code, whose network and whose standardisation, image by image, are others.
+    "nao_cifar100": {**_NAO_FINAL, "lr": 0.024, "weight_decay": 5e-4, "dropout": 0.2, "drop_path_keep": 0.6},
+    # Also those of the NAO-WS network, in the same code.
+    "enas_micro_cifar10": {**_ENAS_FINAL, "batch": 144, "lr_end": 0.0001, "dropout": 0.2, "drop_path_keep": 0.6},
+    "enas_macro_cifar10": {
+        **_ENAS_FINAL,
+        "batch": 100,
+        "lr_end": 0.001,
+        "dropout": 0.5,
+        "drop_path_keep": 1.0,
+        "auxiliary_weight": 0.0,
+    },
 }
 """What each recipe changes of the defaults above."""
+
+FULL_TRAININGS: dict[str, dict[str, Any]] = {
+    "nao_cifar10": {"cells_per_stage": 6, "channels": 36, "epochs": 600},
+    "nao_cifar10_128": {"cells_per_stage": 6, "channels": 128, "epochs": 600},
+    "nao_v2_cifar10": {"cells_per_stage": 6, "channels": 36, "epochs": 600},
+    "nao_cifar100": {"cells_per_stage": 6, "channels": 128, "epochs": 600},
+    "enas_micro_cifar10": {"cells_per_stage": 5, "channels": 36, "epochs": 630},
+    "enas_macro_cifar10": {"cells_per_stage": None, "channels": 96, "epochs": 310},
+    "short": {"cells_per_stage": 1, "channels": 8, "epochs": 10, "data": "train"},
+    "short_digits": {"cells_per_stage": 1, "channels": 8, "epochs": 10, "data": "train"},
+}
+"""Size and epochs of full trainings, by the name of their recipe; the published ones train on all images that a search
+may see (`data: all`). Luo et al., arXiv 1808.07233 and 1909.10815; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""

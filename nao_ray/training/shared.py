@@ -31,7 +31,7 @@ from nao_ray.training.augment import augment
 from nao_ray.training.checkpoint import check_shapes, pack, unpack
 from nao_ray.training.data import TrainingData
 from nao_ray.training.fit import Scores, training_loss, uses_bfloat16
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import Recipe, period
 from nao_ray.training.sampling import PathSampler
 
 Parameters = dict[str, nn.Parameter]
@@ -46,22 +46,6 @@ class Shard:
 
     rank: int = 0
     count: int = 1
-
-
-@dataclass(frozen=True)
-class Period:
-    """The stretch of one cosine, in epochs."""
-
-    start: int
-    length: int
-
-
-def period(epoch: int, first: int, factor: int = 1) -> Period:
-    """The period that `epoch` belongs to: the first is `first` epochs long, each next one `factor` times the last."""
-    start, length = 0, first
-    while epoch >= start + length:
-        start, length = start + length, length * factor
-    return Period(start, length)
 
 
 class SharedTrainer:

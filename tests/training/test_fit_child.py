@@ -5,11 +5,13 @@ import torch
 from torch import nn
 
 from nao_ray import rng
+from nao_ray.errors import DataError
 from nao_ray.spaces.base import Genotype
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.augment import Normaliser
+from nao_ray.training.checkpoint import pack, unpack
 from nao_ray.training.data import DeviceImages, TrainingData
-from nao_ray.training.fit import Scores, _Training, evaluate, fit
+from nao_ray.training.fit import Scores, Start, _Training, evaluate, fit
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import FailureKind, Proposal, Trial, TrialState
 
@@ -68,6 +70,48 @@ def test_the_same_seed_gives_the_same_score_and_weights(data):
     assert runs[0][:2] == runs[1][:2]
     assert torch.equal(runs[0][2], runs[1][2])
     assert not torch.equal(runs[0][2], runs[2][2])
+
+
+@pytest.mark.parametrize("stopped", [1, 3])
+def test_a_training_that_goes_on_ends_as_one_unbroken(data, stopped):
+    unbroken, kept, losses = network(), {}, []
+
+    def keep(epoch):
+        losses.append(epoch.loss)
+        kept[epoch.done] = pack(epoch.state())
+
+    whole = fit(unbroken, data, RECIPE, epochs=5, seed=0, listener=keep)
+    resumed = network(seed=1)  # its own weights do not count
+    start = Start(stopped, unpack(kept[stopped]))
+    torch.rand(3)  # whatever the process draws in between
+    rest_losses = []
+    rest = fit(resumed, data, RECIPE, epochs=5, seed=0, start=start, listener=lambda e: rest_losses.append(e.loss))
+    assert rest.curve == whole.curve[stopped:]
+    assert rest_losses == losses[stopped:]
+    assert len(set(losses)) == 5
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_a_state_of_something_else_is_refused(data):
+    states = []
+    fit(network(), data, RECIPE, epochs=1, seed=0, listener=lambda epoch: states.append(epoch.state()))
+    with pytest.raises(DataError, match=r"head\.weight has shape .* of another network"):
+        fit(TwoHeads(classes=5), data, RECIPE, epochs=2, seed=0, start=Start(1, states[0]))
+    alone = {name: value for name, value in states[0].items() if name != "generator.cpu"}
+    with pytest.raises(DataError, match="begun on another kind of device"):
+        fit(network(), data, RECIPE, epochs=2, seed=0, start=Start(1, alone))
+
+
+def test_without_validation_images_there_is_no_score(data):
+    none = DeviceImages(data.valid.images[:0], data.valid.labels[:0])
+    told = []
+    measured = fit(
+        network(), TrainingData(data.train, none, data.normaliser), RECIPE, epochs=2, seed=0, listener=told.append
+    )
+    assert (measured.valid_accuracy, measured.valid_loss, measured.curve) == (None, None, ())
+    assert [(epoch.done, epoch.scores) for epoch in told] == [(1, None), (2, None)]
+    assert all(0 < epoch.loss < 5 for epoch in told)
 
 
 def test_the_global_generator_is_as_before(data):

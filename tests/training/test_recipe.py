@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from nao_ray.training.fit import learning_rate
-from nao_ray.training.recipe import RECIPES, Recipe
+from nao_ray.training.recipe import FULL_TRAININGS, RECIPES, Recipe
 
 
 def test_the_default_is_the_papers():
@@ -65,3 +65,39 @@ def test_by_name_with_changes(name):
 def test_bad_recipes_are_refused(value, message):
     with pytest.raises(ValidationError, match=message):
         Recipe.model_validate(value)
+
+
+PUBLISHED = {
+    #                     N     F   epochs batch lr    lr_end  decay  drop  keep aux cutout clip nesterov
+    "nao_cifar10":        (6,    36,  600, 128, 0.025, 0.0,    3e-4,  0.4,  0.8, 0.4, 16, 5.0,  False),
+    "nao_cifar10_128":    (6,    128, 600, 128, 0.025, 0.0,    5e-4,  0.4,  0.7, 0.4, 16, 5.0,  False),
+    "nao_v2_cifar10":     (6,    36,  600, 128, 0.025, 0.0,    5e-4,  0.4,  0.8, 0.4, 16, 5.0,  False),
+    "nao_cifar100":       (6,    128, 600, 128, 0.024, 0.0,    5e-4,  0.2,  0.6, 0.4, 16, 5.0,  False),
+    "enas_micro_cifar10": (5,    36,  630, 144, 0.05,  0.0001, 4e-4,  0.2,  0.6, 0.4, 0,  None, True),
+    "enas_macro_cifar10": (None, 96,  310, 100, 0.05,  0.001,  4e-4,  0.5,  1.0, 0.0, 0,  None, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_full_trainings_are_the_published_ones(name):
+    plan, recipe = FULL_TRAININGS[name], Recipe.model_validate(name)
+    assert (plan["cells_per_stage"], plan["channels"], plan["epochs"], recipe.batch, recipe.lr, recipe.lr_end,
+            recipe.weight_decay, recipe.dropout, recipe.drop_path_keep, recipe.auxiliary_weight, recipe.cutout,
+            recipe.clip_norm, recipe.nesterov) == PUBLISHED[name]  # fmt: skip
+    assert (recipe.momentum, recipe.crop_padding, recipe.flip, recipe.warmup_epochs) == (0.9, 4, True, 0)
+    assert "data" not in plan, "they train on all images"
+    end = learning_rate(recipe, plan["epochs"] - 1e-6, plan["epochs"])
+    assert end == pytest.approx(recipe.lr_end, abs=1e-6)
+
+
+def test_every_full_training_has_a_recipe_of_its_last_epoch():
+    assert set(PUBLISHED) | {"short", "short_digits"} == set(FULL_TRAININGS)
+    assert {Recipe.model_validate(name).score for name in FULL_TRAININGS} == {"last"}
+
+
+def test_the_cosine_of_enas_begins_anew_at_10_30_70_150_310():
+    recipe = Recipe.model_validate("enas_micro_cifar10")
+    rates = [learning_rate(recipe, epoch, 630) for epoch in range(630)]
+    assert [epoch for epoch in range(1, 630) if rates[epoch] > rates[epoch - 1]] == [10, 30, 70, 150, 310]
+    assert {rates[epoch] for epoch in (0, 10, 30, 70, 150, 310)} == {0.05}
+    assert rates[470] == pytest.approx((0.05 + 0.0001) / 2)  # half of the last period

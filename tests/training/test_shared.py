@@ -13,9 +13,9 @@ from nao_ray.networks import supernet
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.checkpoint import pack
 from nao_ray.training.data import TrainingData
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import Period, Recipe, period
 from nao_ray.training.sampling import PathSampler, standalone_params
-from nao_ray.training.shared import Period, Shard, SharedTrainer, period
+from nao_ray.training.shared import Shard, SharedTrainer
 
 SPACE = registry.load("space", "nao_cnn_small")()
 GRAPHS = [SPACE.lower(SPACE.sample(rng.child(0, "shared pool", index))) for index in range(6)]

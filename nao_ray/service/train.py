@@ -1,0 +1,314 @@
+"""From an architecture to a test score: full training, then the test split, once.
+
+Nothing here chooses: the architecture was chosen by validation, and the last epoch counts. A search cannot reach
+this module's `Task.load_test`; its evaluators see train and validation alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from nao_ray._pool import final
+from nao_ray._pool.storage import Storage, open_storage
+from nao_ray.config import TrainConfig
+from nao_ray.errors import DataError, RunError
+from nao_ray.tasks.base import Images, Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nao_ray.networks.stacks import Stack
+    from nao_ray.training.data import DeviceImages, TrainingData
+    from nao_ray.training.fit import Epoch, Scores
+
+_IDENTITY = ("genotype", "space", "recipe", "cells_per_stage", "channels", "epochs", "data", "seed")
+"""What a training is, besides the data; the rest (paths, device, how often it is kept) may differ on resume."""
+
+
+class About(BaseModel):
+    """What a checkpoint says of itself: JSON in the header of its safetensors file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    name: str
+    config: TrainConfig
+    data_hash: str
+    device: str
+    epochs_done: int = Field(ge=1)
+    train_loss: float
+    """Mean of the last epoch, in nats."""
+    valid_accuracy: float | None
+    """After the last epoch, in [0, 1]; None where nothing validates."""
+    valid_loss: float | None
+    curve: tuple[float, ...]
+    """Validation accuracy after each epoch."""
+    wall_seconds: float
+    started_at: AwareDatetime
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a training tells after each epoch."""
+
+    done: int
+    epochs: int
+    loss: float
+    valid_accuracy: float | None
+    seconds_left: float
+
+
+Listener = Callable[[Step], None]
+
+
+def train(
+    config: TrainConfig, url: str, label: str, *, trial_id: int | None = None, listener: Listener = lambda _: None
+) -> dict[str, Any]:
+    """Train, keep checkpoints, read the test split and record its score; goes on with a training that was cut off.
+
+    Args:
+        config: what, and how.
+        url: a pool, or any other folder or URL; gets ``final/NAME.parquet`` and ``weights/NAME.safetensors``.
+        label: begins the training's name, which ends in digits that name architecture, recipe, sizes, seed and data.
+        trial_id: the trial of the pool that proposed the architecture.
+        listener: told of every epoch.
+
+    Returns:
+        The recorded row. A training that has its row is not repeated, nor is the test split read again.
+
+    Raises:
+        InputError: config, data or a checkpoint that is there are not what they should be.
+        RunError: the loss became infinite, or the place cannot be written.
+    """
+    task, storage = config.make_task(), open_storage(url)
+    data_hash = task.data_hash()
+    name = f"{label}-{config.recipe.name}-{_digest(config, data_hash)}"
+    row = final.read_final(storage, name)
+    if row is None:
+        run = _Run(config, task, storage, name, data_hash, listener)
+        about = run.to_the_end()
+        row = _row(about, trial_id, run)
+        final.write_final(storage, row)
+    return row
+
+
+def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, Scores]:
+    """The test split under the weights of a finished training.
+
+    Args:
+        checkpoint: path or URL of its file.
+        overrides: of the task's settings and the device, ``task.path=...``.
+
+    Raises:
+        InputError: the file is no checkpoint of a finished training, or the data are not there.
+    """
+    folder, _, file = checkpoint.rpartition("/")
+    storage = open_storage(folder or ("/" if checkpoint.startswith("/") else "."))
+    try:
+        data = storage.read(file)
+    except OSError as error:
+        raise DataError(f"cannot read checkpoint {checkpoint}: {' '.join(str(error).split())}") from None
+    about, tensors = _unpack(data, checkpoint)
+    if about.epochs_done < about.config.epochs:
+        done = f"{about.epochs_done} of {about.config.epochs} epochs"
+        raise DataError(f"{checkpoint}: the training stands at {done}; its own train command ends it first")
+    config = about.config.changed(overrides)
+    return about, _test(config, config.make_task(), tensors, checkpoint)
+
+
+class _Run:
+    """One training, from its last checkpoint to its end."""
+
+    def __init__(
+        self, config: TrainConfig, task: Task[Any], storage: Storage, name: str, data_hash: str, listener: Listener
+    ) -> None:
+        self.config, self.task, self.storage, self.name = config, task, storage, name
+        self.data_hash, self.listener = data_hash, listener
+        self.where = storage.path(final.checkpoint_file(name))
+        self.tensors: Mapping[str, Tensor] = {}
+        """Weights and normalisation, once trained."""
+
+    def to_the_end(self) -> About:
+        """Train what is left; the last checkpoint holds weights alone."""
+        kept = final.read_checkpoint(self.storage, self.name)
+        about, tensors = (None, {}) if kept is None else _unpack(kept, self.where)
+        if about is not None:
+            self._check(about)
+            if about.epochs_done == self.config.epochs:
+                self.tensors = tensors
+                return about
+        return self._train(about, tensors)
+
+    def _check(self, about: About) -> None:
+        if (_digest(about.config, about.data_hash), about.name) != (_digest(self.config, self.data_hash), self.name):
+            raise DataError(f"{self.where} is the checkpoint of another training ({about.name}); move it away")
+
+    def _train(self, before: About | None, tensors: Mapping[str, Tensor]) -> About:
+        from nao_ray.training.fit import Start, device_name, fit
+
+        config, data = self.config, self._data()
+        network = _network(config, self.task)
+        began = time.monotonic()
+        spent, curve = (0.0, ()) if before is None else (before.wall_seconds, before.curve)
+        started = datetime.now(UTC) if before is None else before.started_at
+        first = 0 if before is None else before.epochs_done
+        about = before
+
+        def keep(epoch: Epoch) -> None:
+            nonlocal about, curve
+            scores, seconds = epoch.scores, time.monotonic() - began
+            curve = curve if scores is None else (*curve, scores.accuracy)
+            about = About(
+                name=self.name,
+                config=config,
+                data_hash=self.data_hash,
+                device=device_name(data.device),
+                epochs_done=epoch.done,
+                train_loss=epoch.loss,
+                valid_accuracy=None if scores is None else scores.accuracy,
+                valid_loss=None if scores is None else scores.loss,
+                curve=curve,
+                wall_seconds=spent + seconds,
+                started_at=started,
+            )
+            if epoch.done == config.epochs or epoch.done % config.checkpoint_every == 0:
+                self._keep(about, epoch.state(), data)
+            left = seconds / (epoch.done - first) * (config.epochs - epoch.done)
+            self.listener(Step(epoch.done, config.epochs, epoch.loss, about.valid_accuracy, left))
+
+        start = None if before is None else Start(before.epochs_done, tensors)
+        fit(network, data, config.recipe, epochs=config.epochs, seed=config.seed, start=start, listener=keep)
+        done = 0 if about is None else about.epochs_done
+        if about is None or done < config.epochs:
+            raise RunError(f"{self.name}: the loss of epoch {done + 1} is not finite; try another recipe or seed")
+        return about
+
+    def _keep(self, about: About, state: Mapping[str, Tensor], data: TrainingData) -> None:
+        from nao_ray.training.checkpoint import pack
+
+        if about.epochs_done == about.config.epochs:
+            state = {name: value for name, value in state.items() if name.startswith("network.")}
+        normaliser = {"normaliser.mean": data.normaliser.mean, "normaliser.std": data.normaliser.std}
+        self.tensors = {**state, **normaliser}
+        final.write_checkpoint(self.storage, self.name, pack(self.tensors, about.model_dump_json()))
+
+    def _data(self) -> TrainingData:
+        from nao_ray.training.data import TrainingData, pick_device
+
+        train, valid = self.task.load()
+        if self.config.data == "all":
+            pixels, labels = (train.images, valid.images), (train.labels, valid.labels)
+            train = Images(np.concatenate(pixels), np.concatenate(labels))
+            valid = Images(valid.images[:0], valid.labels[:0])
+        return TrainingData.to_device(train, valid, pick_device(self.config.device))
+
+
+def _digest(config: TrainConfig, data_hash: str) -> str:
+    what = config.model_dump(mode="json", include=set(_IDENTITY)) | {"data_hash": data_hash}
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _unpack(data: bytes, where: str) -> tuple[About, dict[str, Tensor]]:
+    from nao_ray.training.checkpoint import read_about, unpack
+
+    try:
+        tensors, text = unpack(data), read_about(data)
+    except DataError as error:
+        raise DataError(f"{where}: {error}; it was cut off, or is no checkpoint") from None
+    if text is None:
+        raise DataError(f"{where} is not a checkpoint of nao-ray train: its header does not say of what")
+    try:
+        return About.model_validate_json(text), tensors
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DataError(f"{where} is not a checkpoint of this nao-ray: {what}") from None
+
+
+def _network(config: TrainConfig, task: Task[Any]) -> Stack:
+    from nao_ray.training.child import network_for
+
+    space = config.make_space()
+    return network_for(
+        task,
+        space.lower(space.parse(config.genotype)),
+        config.recipe,
+        cells_per_stage=config.cells_per_stage,
+        channels=config.channels,
+        seed=config.seed,
+    )
+
+
+def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str) -> Scores:
+    """The scores of the test split: the only reader of it."""
+    import torch
+
+    from nao_ray.training.augment import Normaliser
+    from nao_ray.training.checkpoint import check_shapes, part
+    from nao_ray.training.data import DeviceImages, pick_device
+    from nao_ray.training.fit import evaluate as evaluate_split
+    from nao_ray.training.fit import uses_bfloat16
+
+    device, network = pick_device(config.device), _network(config, task)
+    weights, normaliser = part(tensors, "network"), part(tensors, "normaliser")
+    try:
+        check_shapes(weights, network.state_dict())
+        channels = torch.empty(task.image_shape[0])
+        check_shapes(normaliser, {"mean": channels, "std": channels})
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    network.load_state_dict(weights)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    split: DeviceImages = DeviceImages.of(task.load_test(), device)
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config.recipe, device))
+    scale = Normaliser(normaliser["mean"].to(device), normaliser["std"].to(device))
+    return evaluate_split(network, split, scale, autocast=autocast)
+
+
+def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
+    from nao_ray.networks.counting import count
+
+    config, task = about.config, run.task
+    network = _network(config, task)
+    counts, size = count(network, task.image_shape), network.config
+    scores = _test(run.config, task, run.tensors, run.where)
+    if not math.isfinite(scores.loss):
+        raise RunError(f"{run.where}: the test loss is {scores.loss}")
+    return {
+        "name": about.name,
+        "trial_id": trial_id,
+        "space": config.space.name,
+        "genotype": config.genotype,
+        "task": config.task.name,
+        "recipe": config.recipe.name,
+        "epochs": config.epochs,
+        "cells_per_stage": size.cells_per_stage,
+        "channels": size.channels,
+        "data": config.data,
+        "seed": config.seed,
+        "test_accuracy": scores.accuracy,
+        "test_loss": scores.loss,
+        "valid_accuracy": about.valid_accuracy,
+        "valid_loss": about.valid_loss,
+        "train_loss": about.train_loss,
+        "curve": list(about.curve) if about.curve else None,
+        "num_params": counts.num_params,
+        "macs": counts.macs,
+        "wall_seconds": about.wall_seconds,
+        "device": about.device,
+        "node": platform.node(),
+        "checkpoint": final.checkpoint_file(about.name),
+        "started_at": about.started_at,
+        "finished_at": datetime.now(UTC),
+    }
