@@ -18,13 +18,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from nao_ray.errors import PoolWriteError, RunError, StuckSearchError
+from nao_ray.errors import RunError, StuckSearchError
 from nao_ray.search.budget import Budget, seconds_spent
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Executor, Job
 from nao_ray.search.proposer import Answer, Proposer
 from nao_ray.search.records import Attempt, Records
 from nao_ray.search.snapshot import Snapshot
+from nao_ray.search.writing import Patience, Writer
 from nao_ray.trial import FailureKind, Standing, Trial, TrialState
 
 _log = logging.getLogger(__name__)
@@ -37,16 +38,6 @@ class Retry:
     max_attempts: int = 3
     """Attempts per trial and driver; those that ended with their driver do not count."""
     kinds: frozenset[FailureKind] = frozenset({FailureKind.LOST})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """What the loop does with a pool that cannot be written, e.g. a full disk."""
-
-    seconds: float = 600.0
-    """It goes on trying this long while running trials finish, then stops with the error."""
-    pause: float = 5.0
-    """Seconds between two tries."""
 
 
 @dataclass(slots=True)
@@ -89,8 +80,8 @@ class SearchLoop:
             stop: asked at every turn; once true, `run` records what has ended and raises KeyboardInterrupt.
         """
         self._pool, self._proposer, self._executor, self._budget = pool, proposer, executor, budget
-        self._retry, self._patience = retry or Retry(), patience or Patience()
         self._clock, self._listener, self._stop = clock or WallClock(), listener, stop
+        self._retry, self._writer = retry or Retry(), Writer(patience or Patience(), self._clock)
         self._queue: deque[_Entry] = deque()  # asked, recorded, to be submitted in this order
         self._running: dict[int, _Entry] = {}
         self._ended: list[Trial] = []  # to be recorded
@@ -110,9 +101,6 @@ class SearchLoop:
         self._started = self._clock.seconds()
         self._working_since: float | None = None  # when the first of this driver's finished trials was started
         self._spent_before = 0.0
-        self._retry_write_at: float | None = None
-        self._failing_since: float | None = None
-        self._write_error: str | None = None
 
     # -- the course of a search ---------------------------------------------------------------------------
 
@@ -151,8 +139,7 @@ class SearchLoop:
         self._spent_before = seconds_spent(log)
 
     def _step(self) -> None:
-        if self._patience_left() == 0:
-            self._retry_write_at = None
+        self._writer.turn()
         self._record_ended()
         self._request()
         if self._asking and self._answer is None:
@@ -163,9 +150,9 @@ class SearchLoop:
         self._listener(self.snapshot())
         if self._running:
             wake = self._proposer.pending if self._asking and self._answer is None else ()
-            self._collect(timeout=self._patience_left(), wake=wake)
-        elif self._retry_write_at is not None:
-            self._clock.sleep(self._patience_left() or 0.0)
+            self._collect(timeout=self._writer.seconds_left, wake=wake)
+        elif (pause := self._writer.seconds_left) is not None:
+            self._clock.sleep(pause)
         elif self._asking:
             self._answer = self._answer or self._proposer.poll(1.0)
         else:
@@ -196,8 +183,8 @@ class SearchLoop:
         while self._asking and not self._stop():
             self._answer = self._answer or self._proposer.poll(1.0)
             self._record_answer()
-            if self._retry_write_at is not None:
-                self._clock.sleep(self._patience_left() or 0.0)
+            if (pause := self._writer.seconds_left) is not None:
+                self._clock.sleep(pause)
 
     # -- asking -------------------------------------------------------------------------------------------
 
@@ -229,7 +216,7 @@ class SearchLoop:
 
     def _request(self) -> None:
         wanted = self._wanted()
-        told_all = not self._ended and self._retry_write_at is None
+        told_all = not self._ended and self._writer.seconds_left is None
         if self._asking or self._strategy_done or wanted == 0 or not told_all or (self._dry and not self._untold):
             return
         self._asked_since = self._clock.seconds()
@@ -240,13 +227,13 @@ class SearchLoop:
         answer = self._answer
         if answer is None:
             return
-        if answer.diagnostics and not self._write(lambda: self._pool.record_fits(answer.diagnostics)):
+        if answer.diagnostics and not self._writer.write(lambda: self._pool.record_fits(answer.diagnostics)):
             return
         asked_at = self._clock.now()
         entries = [_Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals]
         begun = [entry for entry in self._next([*self._queue, *entries]) if not entry.is_begun]
         attempts = self._attempts(begun)  # those that are submitted now, in the same write
-        if entries and not self._write(lambda: self._pool.record_asked(answer.proposals, asked_at, attempts)):
+        if entries and not self._writer.write(lambda: self._pool.record_asked(answer.proposals, asked_at, attempts)):
             return
         for entry in begun if entries else []:
             entry.is_begun = True
@@ -277,7 +264,7 @@ class SearchLoop:
     def _submit(self) -> None:
         entries = self._next(list(self._queue))
         rows = self._attempts([entry for entry in entries if not entry.is_begun])
-        if rows and not self._write(lambda: self._pool.record_attempts(rows)):
+        if rows and not self._writer.write(lambda: self._pool.record_attempts(rows)):
             return
         for entry in entries:
             self._queue.popleft()
@@ -320,41 +307,17 @@ class SearchLoop:
 
     def _record_ended(self) -> None:
         while self._trained:
-            if not self._write(partial(self._pool.write_weights, *self._trained[0])):
+            if not self._writer.write(partial(self._pool.write_weights, *self._trained[0])):
                 return
             self._trained.popleft()
         ended = [replace(trial, log_index=i) for i, trial in enumerate(self._ended, start=self._next_index)]
-        if not ended or not self._write(lambda: self._pool.record_finished(ended)):
+        if not ended or not self._writer.write(lambda: self._pool.record_finished(ended)):
             return
         for trial in ended:
             self._count(trial)
         self._next_index += len(ended)
         self._untold.extend(ended)
         self._ended = []
-
-    # -- writing ------------------------------------------------------------------------------------------
-
-    def _write(self, write: Callable[[], object]) -> bool:
-        """Whether the pool was written; otherwise the caller keeps what it has and comes again."""
-        now = self._clock.seconds()
-        if self._patience_left():
-            return False
-        try:
-            write()
-        except PoolWriteError as error:
-            if self._failing_since is None:
-                _log.warning("%s; trying again for %.0f s", error, self._patience.seconds)
-                self._failing_since = now
-            if now - self._failing_since >= self._patience.seconds:
-                raise
-            self._retry_write_at, self._write_error = now + self._patience.pause, str(error)
-            return False
-        self._retry_write_at = self._failing_since = self._write_error = None
-        return True
-
-    def _patience_left(self) -> float | None:
-        """Seconds until the next try to write; None where nothing waits to be written."""
-        return None if self._retry_write_at is None else max(0.0, self._retry_write_at - self._clock.seconds())
 
     # -- counting -----------------------------------------------------------------------------------------
 
@@ -402,5 +365,5 @@ class SearchLoop:
             best_trial_id=None if self._best is None else self._best.trial_id,
             seconds=seconds,
             eta_seconds=self._budget.seconds_left(expected, finished, self._spent_before + seconds, rate),
-            write_error=self._write_error,
+            write_error=self._writer.error,
         )

@@ -7,7 +7,7 @@ from _stand_in import MemoryPool, facts, simulate
 
 from nao_ray.errors import FencedError, PoolWriteError
 from nao_ray.search.clock import VirtualClock
-from nao_ray.search.loop import Patience
+from nao_ray.search.writing import Patience
 
 
 class Full:

@@ -7,8 +7,9 @@ from nao_ray.errors import PoolError, PoolWriteError, RunError
 from nao_ray.pool import Pool
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import SerialExecutor
-from nao_ray.search.loop import Patience, SearchLoop
+from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
+from nao_ray.search.writing import Patience
 from nao_ray.trial import TrialState
 
 
