@@ -198,11 +198,7 @@ class Pool:
             FencedError: another driver has taken over, or there is no lease.
             PoolWriteError: nothing was recorded; may be tried again.
         """
-        with self._recording():
-            first = self._ledger.next_seq
-            self._append("events", [rows.attempt_row(first + i, *attempt) for i, attempt in enumerate(attempts)])
-            self._ledger.next_seq += len(attempts)
-            self._compact_if_due()
+        self.record_asked((), datetime.min, attempts)
 
     def record_finished(self, trials: Sequence[Trial]) -> list[Trial]:
         """Record final rows; returns the trials recorded, without those that have a final row already.

@@ -94,24 +94,21 @@ class SlowEvaluator(_Wrapper):
         return self._draw(proposal) < self.share
 
 
-_PIECE = 64 * 2**20
-_ROOM = 9 * _PIECE // 2  # four pieces; what is left serves the process's other threads meanwhile
+_ROOM = 2**28
+"""Bytes that the process's other threads may still take meanwhile."""
 
 
 def exhaust_memory() -> None:
-    """Allocate until the system refuses: the address space of this process is limited for that moment.
+    """Ask for more than the system gives: the address space of this process is limited for that moment.
 
     Raises:
         MemoryError: always.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = psutil.Process().memory_info().vms + _ROOM
-    held = []
     try:
         resource.setrlimit(resource.RLIMIT_AS, (limit if soft == resource.RLIM_INFINITY else min(soft, limit), hard))
-        for _ in range(_ROOM // _PIECE + 1):
-            held.append(np.empty(_PIECE, dtype=np.uint8))
+        np.empty(8 * _ROOM, dtype=np.uint8)  # more than the allocator may hold free from earlier
     finally:
-        held.clear()  # the exception's traceback would keep it
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     raise MemoryError("this system does not limit the address space of a process")

@@ -116,7 +116,7 @@ def test_memory_runs_out_really_and_comes_back():
             MemoryError, match=rf"^made to run out of memory \(proposal {proposal.trial_id}\)$"
         ) as caught:
             flaky.evaluate(proposal)
-        assert str(caught.value.__cause__).startswith("Unable to allocate 64.0 MiB")
+        assert str(caught.value.__cause__).startswith("Unable to allocate 2.00 GiB")
     assert resource.getrlimit(resource.RLIMIT_AS) == limits
     assert len(np.zeros(2**29, dtype=np.uint8)) == 2**29
 

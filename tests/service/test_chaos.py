@@ -249,8 +249,8 @@ def rewind(pool, finished, asked):
     """Remove what was written after so many trials had finished and so many were asked: a part each."""
     trials = sorted(path for path in (pool / "trials").glob("*.parquet"))[1:]  # the first is empty
     events = sorted((pool / "events").glob("*.parquet"))
-    assert (len(trials), len(events)) == (20, 40)  # asked, attempt
-    for path in [*trials[finished:], *events[2 * asked :]]:
+    assert (len(trials), len(events)) == (20, 20)  # a proposal and its attempt together
+    for path in [*trials[finished:], *events[asked:]]:
         os.remove(path)
 
 
