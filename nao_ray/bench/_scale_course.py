@@ -41,11 +41,6 @@ class Course:
         """Trials ended."""
         return self._marks[-1].finished
 
-    @property
-    def first_seconds(self) -> float:
-        """Seconds from the start to the end of the first trial."""
-        return next(mark.seconds for mark in self._marks if mark.finished) - self._marks[0].seconds
-
     def cost(self, skip: float) -> Cost:
         """Of a trial, when the share `skip` of them had ended until the last one."""
         marks = [mark for mark in self._marks if mark.finished and mark.finished >= skip * self.finished]

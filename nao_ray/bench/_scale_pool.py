@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ print(json.dumps({
 """
 
 
-def measure(trials: int = 1_000_000, shell_trials: int = 100_000, repeats: int = 3, seed: int = 0) -> list[Row]:
-    """Make the pools, read them; medians over `repeats`.
+def measure(trials: int = 1_000_000, shell_trials: int = 100_000, repeats: int = 5, seed: int = 0) -> list[Row]:
+    """Make the pools, read them; medians over `repeats`, but once for all columns.
 
     Args:
         trials: rows of the pool read from pandas.
@@ -189,16 +190,21 @@ def _lists(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> pa
 
 def _genotypes(draw: np.random.Generator, count: int, seed: int) -> tuple[list[str], NDArray[np.int64]]:
     """Genotypes of nao_cnn and their tokens, ``[count, L]``."""
-    cls = registry.load("space", "nao_cnn")
-    space, cells = cls(cls.Config()), rng.child(seed, "scale pool cells")
-    sampled = [space.sample(cells) for _ in range(min(_CELLS, count))]
-    numbers = np.array([genotype.key.split() for genotype in sampled])
-    tokens = np.array([space.encode(genotype) for genotype in sampled], dtype=np.int64)
+    numbers, tokens = _cells(seed)
     half = numbers.shape[1] // 2
-    normal, reduction = (draw.integers(0, len(sampled), count) for _ in range(2))
+    normal, reduction = (draw.integers(0, len(numbers), count) for _ in range(2))
     first, second = ([" ".join(row) for row in part] for part in (numbers[:, :half], numbers[:, half:]))
     texts = [f"{first[i]} {second[j]}" for i, j in zip(normal.tolist(), reduction.tolist(), strict=True)]
     return texts, np.concatenate([tokens[normal, :half], tokens[reduction, half:]], axis=1)
+
+
+@lru_cache(maxsize=1)
+def _cells(seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    cls = registry.load("space", "nao_cnn")
+    space, draw = cls(cls.Config()), rng.child(seed, "scale pool cells")
+    sampled = [space.sample(draw) for _ in range(_CELLS)]
+    numbers = np.array([genotype.key.split() for genotype in sampled])
+    return numbers, np.array([space.encode(genotype) for genotype in sampled], dtype=np.int64)
 
 
 # -- readers ------------------------------------------------------------------------------------------------
@@ -226,13 +232,13 @@ def _size(parts: list[int]) -> str:
 def _read(url: Path, trials: int, repeats: int) -> list[Row]:
     """Six columns, then all of them."""
     found = []
-    for what, columns in (("six columns", list(COLUMNS)), ("all columns", None)):
-        times = [_pandas(url, trials, columns) for _ in range(repeats)]
+    for what, columns, n in (("six columns", list(COLUMNS), repeats), ("all columns", None, 1)):
+        times = [_pandas(url, trials, columns) for _ in range(n)]
         median = {name: statistics.median(time[name] for time in times) for name in times[0]}
         whole = median["read"] + median["filter"] + median["rank"]
         row = Row(
             measurement=f"large pool: pandas, {what}",
-            setting=f"{trials:,} trials, read, filter, rank; median of n = {repeats} processes",
+            setting=f"{trials:,} trials, read, filter, rank; median of n = {n}, files in the page cache",
             figure=(
                 f"{whole:.2f} s ({median['read']:.2f} + {median['filter']:.2f} + {median['rank']:.2f}), at most "
                 f"{median['peak_bytes'] / 1e9:.1f} GB; besides, {median['imports']:.1f} s to import pandas"
@@ -253,12 +259,14 @@ def _pandas(url: Path, trials: int, columns: list[str] | None) -> dict[str, floa
 
 def _ask(url: Path, empty: Path, trials: int, repeats: int) -> list[Row]:
     """The command line, against the same command on a pool of one trial."""
-    query = "select count(*), max(valid_accuracy) from trials where state = 'COMPLETED' and num_params < 3000000"
+    where = "where state = 'COMPLETED' and num_params < 3000000"
+    query = f"select trial_id, valid_accuracy from trials {where} order by valid_accuracy desc, trial_id limit 100"
+    counted = json.loads(_output(_command(url, ("sql", "select count(*) as n from trials", "--json"))))
+    if counted != [{"n": trials}]:
+        raise RunError(f"bench scale: the shell counts {counted} of {trials:,} trials")
     found = []
     for words in (("best",), ("sql", query)):
-        seconds, start_up = (
-            statistics.median(_seconds(where, words) for _ in range(repeats)) for where in (url, empty)
-        )
+        seconds, start_up = (statistics.median(_seconds(pool, words) for _ in range(repeats)) for pool in (url, empty))
         row = Row(
             measurement=f"large pool: nao-ray pool POOL {words[0]}",
             setting=f"{trials:,} trials; median of n = {repeats} commands",
@@ -271,8 +279,12 @@ def _ask(url: Path, empty: Path, trials: int, repeats: int) -> list[Row]:
 
 def _seconds(url: Path, words: tuple[str, ...]) -> float:
     start = time.perf_counter()
-    _output([sys.executable, "-m", "nao_ray", "pool", str(url), *words])
+    _output(_command(url, words))
     return time.perf_counter() - start
+
+
+def _command(url: Path, words: tuple[str, ...]) -> list[str]:
+    return [sys.executable, "-m", "nao_ray", "pool", str(url), *words]
 
 
 def _output(command: list[str]) -> str:

@@ -8,6 +8,7 @@ trial as trivial on the same Ray, in turns with us; it records nothing durably.
 from __future__ import annotations
 
 import math
+import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -36,7 +37,8 @@ def measure(
     workers: int = 64,
     concurrent: str = "2,4,8",
     loop_trials: int = 1000,
-    tune_trials: int = 400,
+    tune_trials: int = 200,
+    repeats: int = 3,
     seed: int = 0,
 ) -> list[Row]:
     """Search with many workers, then against Ray Tune.
@@ -47,13 +49,17 @@ def measure(
         concurrent: trials at once against Ray Tune, by commas.
         loop_trials: of each search of ours against Ray Tune.
         tune_trials: of each of Tune's.
+        repeats: searches of both at each of `concurrent`, in turns.
         seed: of the searches.
 
     Raises:
-        ConfigError: `concurrent` is no list of numbers.
+        ConfigError: `concurrent` is no list of numbers, or there are fewer trials than workers.
         RunError: a search failed, or its pool does not hold each trial once.
     """
-    return [*many_workers(trials, workers, seed), *against_tune(concurrent, loop_trials, tune_trials, seed)]
+    if trials < 2 * workers:
+        raise ConfigError(f"bench scale: {trials} trials keep no {workers} workers busy; give {2 * workers} or more")
+    tune = against_tune(concurrent, loop_trials, tune_trials, repeats, seed)
+    return [*many_workers(trials, workers, seed), *tune]
 
 
 # -- many workers -------------------------------------------------------------------------------------------
@@ -160,47 +166,55 @@ def _workers() -> list[psutil.Process]:
 # -- against Ray Tune ---------------------------------------------------------------------------------------
 
 
-def against_tune(concurrent: str, loop_trials: int, tune_trials: int, seed: int) -> list[Row]:
-    """What a trial costs us and Ray Tune, for each number of trials at once; and at the one where Tune is fastest."""
+def against_tune(concurrent: str, loop_trials: int, tune_trials: int, repeats: int, seed: int) -> list[Row]:
+    """What a trial costs us and Ray Tune, in turns, for each number of trials at once; then Tune's other forms.
+
+    Tune is held to the number at which it is fastest; what it costs there is compared with ours at as many.
+    """
     from nao_ray.bench import _scale_tune
 
     counts = _counts(concurrent)
-    ours: dict[int, Course] = {}
-    theirs: dict[tuple[str, int], Course] = {}
+    ours: dict[int, list[Cost]] = {count: [] for count in counts}
+    theirs: dict[int, list[Cost]] = {count: [] for count in counts}
+    fastest, *others = _scale_tune.FORMS
     with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder, ray_session(Workers(count=max(counts))):
-        for count in counts:
-            ours[count] = _search(loop_trials, count, seed, Path(folder, f"pool-{count}"))
-            for form in _scale_tune.FORMS:
-                theirs[form, count] = _scale_tune.search(form, tune_trials, count, Path(folder, "tune"))
-    rows = [
-        _loop_row("nao_ray, random_search, pool on disk", loop_trials, count, ours[count], ours[count])
-        for count in counts
-    ]
-    for form in _scale_tune.FORMS:
-        best = min(counts, key=lambda count: theirs[form, count].cost(_WARM).wall)
-        course = theirs[form, best]
-        rows.append(_loop_row(f"Ray Tune, {form}", tune_trials, best, course, ours[best]))
-        rows[-1].data["all"] = {str(count): _data(theirs[form, count].cost(_WARM)) for count in counts}
+        tunes = Path(folder, "tune")
+        for turn in range(repeats):
+            for count in counts:
+                ours[count].append(_search(loop_trials, count, seed + turn, Path(folder, f"pool-{turn}-{count}")))
+                theirs[count].append(_scale_tune.search(fastest, tune_trials, count, tunes).cost(_WARM))
+        best = min(counts, key=lambda count: _median(theirs[count]))
+        more = {form: [_scale_tune.search(form, tune_trials, best, tunes).cost(_WARM)] for form in others}
+    rows = [_loop_row("nao_ray, random_search, pool on disk", loop_trials, n, ours[n], ours[n]) for n in counts]
+    rows += [_loop_row(f"Ray Tune, {fastest}", tune_trials, n, theirs[n], ours[n]) for n in counts]
+    rows += [_loop_row(f"Ray Tune, {form}", tune_trials, best, costs, ours[best]) for form, costs in more.items()]
     return rows
 
 
-def _loop_row(who: str, trials: int, count: int, course: Course, ours: Course) -> Row:
-    cost = course.cost(_WARM)
-    times = cost.wall / ours.cost(_WARM).wall
-    against = "" if course is ours else f", {times:.1f} times nao_ray's at as many"
+def _loop_row(who: str, trials: int, count: int, costs: Sequence[Cost], ours: Sequence[Cost]) -> Row:
+    """The median, and how many times ours: of the medians, and the range over the turns."""
+    times = _median(costs) / _median(ours)
+    each = [cost.wall / other.wall for cost, other in zip(costs, ours, strict=False)]
+    between = f" ({min(each):.1f} to {max(each):.1f})" if len(each) > 1 else ""
+    against = "" if costs is ours else f", {times:.1f} times nao_ray's{between}"
+    cpu = statistics.median(cost.cpu for cost in costs)
     return Row(
         measurement=f"cost of a trial: {who}",
-        setting=f"{count} at once, {trials:,} trials, the second half of them",
-        figure=f"{1e3 * cost.wall:.1f} ms, {1e3 * cost.cpu:.1f} ms of the driver's CPU{against}",
-        data={**_data(cost), "first_seconds": course.first_seconds, "times_ours": times},
+        setting=f"{count} at once, second half of {trials:,} trials, median of n = {len(costs)}",
+        figure=f"{1e3 * _median(costs):.1f} ms, {1e3 * cpu:.1f} ms of the driver's CPU{against}",
+        data={"costs": [_data(cost) for cost in costs], "times_ours": times, "times_ours_each": each},
     )
 
 
-def _search(trials: int, workers: int, seed: int, pool: Path) -> Course:
+def _median(costs: Sequence[Cost]) -> float:
+    return statistics.median(cost.wall for cost in costs)
+
+
+def _search(trials: int, workers: int, seed: int, pool: Path) -> Cost:
     crew = _Crew(workers)
     run(_config(trials, workers, seed), str(pool), crew)
     _check_pool(str(pool), trials)
-    return crew.course
+    return crew.course.cost(_WARM)
 
 
 # -- both ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,6 @@ def test_the_cost_of_a_trial_leaves_out_what_came_before(monkeypatch):
     course = Course()
     for finished, running in ((2, 2), (4, 3), (8, 1)):
         course.add(finished, running)
-    assert course.first_seconds == 5.0
     assert course.cost(0.0).wall == 0.5  # 6 trials in 3 s
     assert course.cost(0.5).wall == 0.5  # 4 trials in 2 s
     assert course.cost(0.0).busy == pytest.approx((2 * 1 + 3 * 2) / 3)
@@ -29,7 +28,12 @@ def test_the_cost_of_a_trial_leaves_out_what_came_before(monkeypatch):
 @pytest.mark.parametrize("text", ["", "2,x", "0,2"])
 def test_trials_at_once_are_numbers(text):
     with pytest.raises(ConfigError, match="expected numbers"):
-        against_tune(text, 10, 10, 0)
+        against_tune(text, 10, 10, 1, 0)
+
+
+def test_fewer_trials_than_keep_the_workers_busy_are_refused():
+    with pytest.raises(ConfigError, match="7 trials keep no 4 workers busy; give 8 or more"):
+        _scale_real.measure(trials=7, workers=4)
 
 
 def test_a_pool_that_lacks_a_trial_is_no_measurement(tmp_path):
@@ -80,12 +84,15 @@ def test_a_search_on_real_workers():
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_own")
 def test_ray_tune_on_the_same_ray(capsys):
-    rows = against_tune("2", loop_trials=10, tune_trials=4, seed=0)
+    rows = against_tune("2", loop_trials=10, tune_trials=4, repeats=2, seed=0)
     assert [row.measurement for row in rows] == [
         "cost of a trial: nao_ray, random_search, pool on disk",
         "cost of a trial: Ray Tune, class",
         "cost of a trial: Ray Tune, class, results logged",
         "cost of a trial: Ray Tune, function",
     ]
-    assert all(row.data["wall_seconds"] > 0 for row in rows)
+    assert [len(row.data["costs"]) for row in rows] == [2, 2, 1, 1]
+    assert all(cost["wall_seconds"] > 0 for row in rows for cost in row.data["costs"])
+    assert rows[0].data["times_ours"] == 1
+    assert len(rows[1].data["times_ours_each"]) == 2
     assert capsys.readouterr().out == ""
