@@ -266,6 +266,9 @@ class ChargedDriver:
         self._before, self._since = others, self._stopwatch()
         return ended
 
+    def withdraw(self) -> list[Job]:
+        return self._executor.withdraw()
+
     def close(self) -> None:
         self._executor.close()
 

@@ -92,6 +92,10 @@ class Executor(Protocol):
         """
         ...
 
+    def withdraw(self) -> list[Job]:
+        """Jobs that were submitted and have not begun, which now never will."""
+        ...
+
     def close(self) -> None:
         """Give up what still runs."""
         ...
@@ -211,6 +215,11 @@ class SerialExecutor:
                 finished_at=self._clock.now(),
             )
         ]
+
+    def withdraw(self) -> list[Job]:
+        jobs = list(self._jobs)
+        self._jobs.clear()
+        return jobs
 
     def close(self) -> None:
         self._jobs.clear()

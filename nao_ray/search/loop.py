@@ -142,10 +142,10 @@ class SearchLoop:
         self._writer.turn()
         self._record_ended()
         self._request()
-        if self._asking and self._answer is None:
-            self._answer = self._proposer.poll(0)
+        self._poll(0)
         self._record_answer()
         self._submit()
+        self._withdraw()
         self._executor.expect(self._to_come())
         self._listener(self.snapshot())
         if self._running:
@@ -154,7 +154,7 @@ class SearchLoop:
         elif (pause := self._writer.seconds_left) is not None:
             self._clock.sleep(pause)
         elif self._asking:
-            self._answer = self._answer or self._proposer.poll(1.0)
+            self._poll(1.0)
         else:
             self._check_progress()
 
@@ -181,7 +181,7 @@ class SearchLoop:
         self._proposer.request(0, self._untold)
         self._untold, self._asking = [], 1
         while self._asking and not self._stop():
-            self._answer = self._answer or self._proposer.poll(1.0)
+            self._poll(1.0)
             self._record_answer()
             if (pause := self._writer.seconds_left) is not None:
                 self._clock.sleep(pause)
@@ -223,6 +223,13 @@ class SearchLoop:
         self._proposer.request(wanted, self._untold)
         self._untold, self._asking = [], wanted
 
+    def _poll(self, timeout: float) -> None:
+        if not self._asking or self._answer is not None:
+            return
+        self._answer = self._proposer.poll(timeout)
+        if self._answer is not None:
+            self._ask_seconds = max(self._clock.seconds() - self._asked_since, 0.9 * self._ask_seconds)
+
     def _record_answer(self) -> None:
         answer = self._answer
         if answer is None:
@@ -247,7 +254,6 @@ class SearchLoop:
         left = self._done + self._failed - answer.num_told  # a controller rebuilt from the pool knows more
         self._untold = self._untold[len(self._untold) - left :]
         self._answer, self._asking = None, 0
-        self._ask_seconds = max(self._clock.seconds() - self._asked_since, 0.9 * self._ask_seconds)
 
     # -- running ------------------------------------------------------------------------------------------
 
@@ -272,6 +278,13 @@ class SearchLoop:
             entry.tries, entry.is_begun = entry.tries + 1, False
             self._running[entry.trial.trial_id] = entry
             self._executor.submit(Job(proposal=entry.trial.proposal, attempt=entry.trial.attempt))
+
+    def _withdraw(self) -> None:
+        """When the time is over, what has not begun stays open, for a resume with more of it."""
+        if not self._budget.out_of_time(self._seconds_in_all()):
+            return
+        begun = [self._running.pop(job.proposal.trial_id, None) for job in self._executor.withdraw()]
+        self._queue.extendleft(entry for entry in reversed(begun) if entry is not None)
 
     def _collect(self, timeout: float | None, wake: Sequence[object] = ()) -> None:
         retried = []

@@ -100,6 +100,11 @@ class SimulatedExecutor:
         self._start()
         return ended
 
+    def withdraw(self) -> list[Job]:
+        jobs = list(self._queue)
+        self._queue.clear()
+        return jobs
+
     def close(self) -> None:
         self._queue.clear()
         self._running.clear()

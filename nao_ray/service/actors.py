@@ -24,7 +24,7 @@ from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
 from nao_ray.search.executor import Failure, attempt, describe, measure
 from nao_ray.search.proposer import Answer, answer
 from nao_ray.strategies.base import Strategy
-from nao_ray.trial import Measurement, Proposal, Trial
+from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
 
 
 class Place(NamedTuple):
@@ -95,8 +95,9 @@ class EvaluatorActor:
         """Evaluate once each; a failure is a value."""
         started_at = datetime.now(UTC)
         ready = attempt(lambda: self._use(weights))
-        if isinstance(ready, Failure):
-            return self._report([ready] * len(proposals), started_at)
+        if isinstance(ready, Failure):  # the weights could not be fetched or placed: that is no architecture's fault
+            lost = Failure(FailureKind.LOST, ready.message)
+            return self._report([lost] * len(proposals), started_at)._replace(is_spent=True)
         return self._report(self._outcomes(proposals), started_at)
 
     def _outcomes(self, proposals: Sequence[Proposal]) -> Sequence[Measurement | Failure]:

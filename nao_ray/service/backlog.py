@@ -64,6 +64,8 @@ class Backlog:
     def _goes_with(self, first: Job, other: Job) -> bool:
         return other.proposal.fidelity == first.proposal.fidelity and self._is_shared(other)
 
-    def clear(self) -> None:
-        """Give all up."""
+    def clear(self) -> list[Job]:
+        """Give all up; these they were."""
+        jobs = list(self._jobs)
         self._jobs.clear()
+        return jobs

@@ -17,12 +17,15 @@ from collections.abc import Callable
 
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.autoscaler.v2.utils import is_autoscaler_v2
+from ray.exceptions import RayError, RpcError
 from ray.experimental.internal_kv import _internal_kv_get
 
 _STEP = 32
 """Workers asked for beyond what the nodes hold, at least; the autoscaler has limits and a pace of its own."""
 _PATIENCE_SECONDS = 600.0
 """Longer than machines take to start."""
+_LOOKS = 20
+"""Between two times of asking whether there is an autoscaler."""
 _A_NODE_ALONE = re.compile(r"node_[0-9a-f]{56}")
 """The node type of a node that no autoscaler has made."""
 
@@ -51,23 +54,27 @@ class Demand:
     def __init__(self, count: int | None, grows: Callable[[], bool] = can_grow) -> None:
         self._count, self._ask_whether_it_grows = count, grows
         self._grows = False
-        self._holds = self._ahead = 0
+        self._holds = self._ahead = self._looks = 0
         self._is_short = False
         self._since: float | None = None  # when the nodes last changed, or sufficed
 
     def look(self, holds: int, now: float) -> None:
-        """Take in how many workers the nodes hold.
-
-        Raises:
-            RayError: the cluster does not answer.
-        """
+        """Take in how many workers the nodes hold."""
         if self._since is None or holds != self._holds or not self._is_short:
             self._since = now
         self._holds = holds
-        self._grows = self._grows or (self._count is None and self._ask_whether_it_grows())
+        if self._count is None and not self._grows and self._looks % _LOOKS == 0:
+            self._grows = self._is_said_to_grow()
+        self._looks += 1
         self._ahead = 0
         if self._grows:
             self._ahead = max(_STEP, holds) if now - self._since <= _PATIENCE_SECONDS else 1
+
+    def _is_said_to_grow(self) -> bool:
+        try:
+            return self._ask_whether_it_grows()
+        except (RayError, RpcError, RuntimeError, OSError):  # the head is away: another time
+            return False
 
     @property
     def present(self) -> int:

@@ -118,6 +118,9 @@ class RayExecutor:
         ended, self._ended = self._ended, []
         return ended
 
+    def withdraw(self) -> list[Job]:
+        return self._queue.clear()
+
     def close(self) -> None:
         for worker in self._workers:
             worker.kill()
@@ -149,7 +152,7 @@ class RayExecutor:
             if now - max(worker.since, self._enough_since) > self._plan.idle_seconds:
                 self._discard(worker)
         if now >= self._create_after:
-            self._make_room(idle, starting)
+            self._make_room([worker for worker in idle if worker in self._workers])
             for _ in range(wanted - len(self._workers)):
                 self._create(self._placement.slot(self._workers))
 
@@ -161,8 +164,9 @@ class RayExecutor:
         for worker in unsuited:
             self._discard(worker)
 
-    def _make_room(self, idle: list[Worker], starting: list[Worker]) -> None:
+    def _make_room(self, idle: list[Worker]) -> None:
         """Create workers for the jobs that none of the idle ones has enough room for, and none that starts."""
+        starting = [worker for worker in self._workers if worker.node_id is None]
         for job in [job for job in self._queue if job.proposal.phase is None and idle]:
             if any(self._placement.takes(worker, job) for worker in starting):
                 continue
@@ -235,6 +239,8 @@ class RayExecutor:
                 self._start_failed(worker, error)
             elif isinstance(cause(error), PoolError):  # no architecture's fault
                 raise cause(error) from None
+            elif isinstance(cause(error), RayError):  # nor is what the cluster has lost
+                self._fail(worker, FailureKind.LOST, one_line(error))
             else:
                 self._fail(worker, FailureKind.ERROR, one_line(error))
             return
@@ -254,6 +260,8 @@ class RayExecutor:
         jobs, worker.jobs = worker.jobs, []
         if worker.in_group:
             self._took_part(worker, jobs[0], result)
+        elif result.is_spent and len(jobs) > 1:  # one of them broke it for those after it
+            self._queue.put_back(jobs)
         else:
             self._end(jobs, result.outcomes, worker, result)
         if result.is_spent and worker in self._workers:
@@ -302,6 +310,9 @@ class RayExecutor:
         self._discard(worker)
         if worker.in_group:
             self._break_up()
+        if kind is FailureKind.LOST:  # perhaps with its node: what is idle there would lose the next one, too
+            for other in [other for other in self._workers if other.node_id == worker.node_id and not other.jobs]:
+                self._discard(other)
         if len(worker.jobs) > 1:  # which of them it was, nobody knows
             self._queue.put_back(worker.jobs)
             return

@@ -169,7 +169,9 @@ class SharedGpus(Placement):
 
     def takes(self, worker: Worker, job: Job) -> bool:
         aim = self._aims.get(job.proposal.trial_id)
-        return aim is None or self._room(worker) >= aim.room
+        if aim is None or self._room(worker) >= aim.room:
+            return True
+        return worker.place == aim.node_id and worker.slot.per_gpu <= aim.per_gpu  # made for it
 
     def _room(self, worker: Worker) -> float:
         return self._memory.get(worker.place or "", 0) / worker.slot.per_gpu
@@ -177,7 +179,7 @@ class SharedGpus(Placement):
     def learn(self, worker: Worker, job: Job, outcome: Measurement | Failure, memory: int | None) -> bool:
         trial_id, node_id = job.proposal.trial_id, worker.place
         if memory is not None and node_id is not None:
-            self._memory[node_id] = memory
+            self._memory[node_id] = min(memory, self._memory.get(node_id, memory))  # of its smallest
         if isinstance(outcome, Measurement):
             if memory is not None:  # elsewhere it is not a GPU's
                 self._peak = max(self._peak, outcome.peak_memory_bytes or 0)

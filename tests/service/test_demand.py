@@ -47,6 +47,23 @@ def test_time_without_a_want_of_nodes_does_not_count_against_the_autoscaler():
     assert demand.wanted(math.inf) == 34
 
 
+def test_a_head_that_is_away_is_asked_another_time():
+    answers = iter([OSError("no answer"), True])
+
+    def grows():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    demand = Demand(None, grows=grows)
+    wanted = []
+    for look in range(21):
+        demand.look(4, 3.0 * look)
+        wanted.append(demand.wanted(math.inf))
+    assert wanted == [4] * 20 + [36]
+
+
 def test_a_count_is_asked_for_whatever_the_cluster_is():
     asked = []
     demand = Demand(8, grows=lambda: bool(asked.append(1)))
