@@ -24,7 +24,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from nao_ray._pool import compaction, health, parts, query, replay, rows, tables
+from nao_ray._pool import compaction, health, parts, query, recent, replay, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.fits import add_fits, read_fits
 from nao_ray._pool.lease import Lease, acquire, is_alive
@@ -63,7 +63,7 @@ class Pool:
         self._lease: Lease | None = None
         self._ledger = Ledger()
         self._unsure = False
-        self._recent = compaction.Recent()
+        self._recent = recent.Recent()
         self._sweeper: Thread | None = None
         self._next_part = 0
         self._compact_at = COMPACT_AT

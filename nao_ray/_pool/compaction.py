@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from nao_ray._pool.recent import Recent
 from nao_ray._pool.storage import Guard, LocalStorage, Storage, sync_folder
 from nao_ray._pool.tables import SCHEMAS, find_damaged
 from nao_ray.errors import PoolError, PoolWriteError
@@ -32,59 +33,15 @@ GATE = ".compaction-gate"
 _NOWHERE = "being-compacted-read-again-" * 12  # longer than a name may be (255)
 GRACE = 0.1  # seconds; between a reader's listing and its look-up lie microseconds
 FOLDERS = ("trials", "events")
-_WRITTEN = (*FOLDERS, "fits", "final", "lease")
+_WRITTEN = (*FOLDERS, "fits", "lease")
+_SHARED = ("final", "weights")  # also written by full trainings, which hold no lease
+_LEFT_BEHIND = 3600.0  # seconds; a file is not half-written for that long
 
 MAX_ROWS = 1_000_000  # of a merged part
 MAX_BYTES = 256 * 2**20
-_RECENT_BYTES = 16 * 2**20
-_LOOSE_PARTS = 64  # held as tables of their own
 _GROUP_ROWS = 16_384  # rows held in memory and written as one row group
 
 _log = logging.getLogger(__name__)
-
-
-class Recent:
-    """Parts as this driver wrote them, so that merging them need not read thousands of small files again.
-
-    A table of a few rows takes tens of kilobytes for its columns alone, so neighbours are held as one.
-    """
-
-    def __init__(self) -> None:
-        self._blocks: dict[str, list[pa.Table]] = {folder: [] for folder in FOLDERS}
-        self._loose: dict[str, list[pa.Table]] = {folder: [] for folder in FOLDERS}  # the block to come
-        self._places: dict[str, tuple[int, int, int]] = {}  # of a part: block, first row, rows
-        self._bytes = 0
-
-    def add(self, folder: str, name: str, data: pa.Table) -> None:
-        """Remember a part, while there is room."""
-        if self._bytes + data.nbytes > _RECENT_BYTES:
-            return
-        blocks, loose = self._blocks[folder], self._loose[folder]
-        first = sum(part.num_rows for part in loose)
-        self._places[f"{folder}/{name}"] = (len(blocks), first, data.num_rows)
-        self._bytes += data.nbytes
-        loose.append(data)
-        if len(loose) == _LOOSE_PARTS:
-            blocks.append(pa.concat_tables(loose).combine_chunks())
-            loose.clear()
-
-    def get(self, folder: str, name: str) -> pa.Table | None:
-        """A part, None if it has to be read."""
-        place = self._places.get(f"{folder}/{name}")
-        if place is None:
-            return None
-        number, first, count = place
-        blocks = self._blocks[folder]
-        block = blocks[number] if number < len(blocks) else pa.concat_tables(self._loose[folder])
-        return block.slice(first, count)
-
-    def clear(self) -> None:
-        """Forget them: they are merged."""
-        for tables in (*self._blocks.values(), *self._loose.values()):
-            tables.clear()
-        self._places.clear()
-        self._bytes = 0
-        pa.default_memory_pool().release_unused()  # what merging took, too
 
 
 def part_name(epoch: int, number: int) -> str:
@@ -147,27 +104,41 @@ def needs_recovery(storage: Storage) -> bool:
             closed = os.path.islink(storage.path(folder, GATE))
             if not storage.exists(folder) or closed or any(storage.exists(name) for name in leftovers):
                 return True
-        if any(_half_written(storage, folder) for folder in _WRITTEN):
+        if any(_half_written(storage, folder) for folder in (*_WRITTEN, *_SHARED)):
             return True
     return any(find_damaged(storage, folder) for folder in FOLDERS)
 
 
 def recover(storage: Storage) -> None:
-    """Complete or roll back what a dead driver left: a compaction, half-written files, truncated parts."""
+    """Complete or roll back what a dead driver left: a compaction, half-written files, truncated parts.
+
+    Raises:
+        PoolWriteError: a part cannot be read, so that it cannot be told whether it is truncated; it stays.
+    """
     if isinstance(storage, LocalStorage):
         for folder in FOLDERS:
             _recover_compaction(storage, folder)
-        for folder in _WRITTEN:
+        for folder in (*_WRITTEN, *_SHARED):
             for name in _half_written(storage, folder):
                 storage.remove(f"{folder}/{name}")
     for folder in FOLDERS:
-        for name in find_damaged(storage, folder):
+        for name in _truncated(storage, folder):
             target = _quarantine_name(storage, folder, name)
             storage.make_folder("quarantine")
             storage.move(f"{folder}/{name}", target)
             _log.warning(
                 "%s is truncated; moved to %s: its trials count as not finished", storage.path(folder, name), target
             )
+
+
+def _truncated(storage: Storage, folder: str) -> list[str]:
+    try:
+        return find_damaged(storage, folder)
+    except OSError as error:
+        why = " ".join(str(error).split())
+        raise PoolWriteError(
+            f"cannot read a part of {storage.path(folder)}: {why}; nothing was moved: fix the storage, then try again"
+        ) from None
 
 
 def _quarantine_name(storage: Storage, folder: str, name: str) -> str:
@@ -182,8 +153,17 @@ def _quarantine_name(storage: Storage, folder: str, name: str) -> str:
 # -- one folder -------------------------------------------------------------------------------------------
 
 
-def _half_written(storage: Storage, folder: str) -> list[str]:
-    return [name for name in storage.entries(folder) if name.startswith(".") and name.endswith(".tmp")]
+def _half_written(storage: LocalStorage, folder: str) -> list[str]:
+    """What a dead process left; in `_SHARED` by its age."""
+    names = [name for name in storage.entries(folder) if name.startswith(".") and name.endswith(".tmp")]
+    return [name for name in names if folder not in _SHARED or _age(storage.path(folder, name)) > _LEFT_BEHIND]
+
+
+def _age(path: str) -> float:
+    """Seconds since a file was written to; 0 when it is gone."""
+    with suppress(FileNotFoundError):
+        return time.time() - os.path.getmtime(path)
+    return 0.0
 
 
 def _new(folder: str, epoch: int) -> str:

@@ -7,6 +7,7 @@ arrives later finds its name taken. The same settles a write of our own that fai
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 
 import pyarrow as pa
@@ -58,10 +59,12 @@ def seal(storage: Storage, epoch: int, guard: Guard = nullcontext) -> int:
 
 def _seal(storage: Storage, epoch: int) -> int:
     prefix = compaction.part_name(epoch, 0).partition("-")[0] + "-"
-    names = {name for folder in compaction.FOLDERS for name in storage.parts(folder) if name.startswith(prefix)}
-    last = max((int(name.removeprefix(prefix).removesuffix(".parquet")) for name in names), default=-1)
+    there = {f"{folder}/{name}" for folder in compaction.FOLDERS for name in storage.parts(folder)}
+    numbers = (re.fullmatch(rf"\w+/{prefix}(\d+)\.parquet", name) for name in there)
+    last = max((int(found[1]) for found in numbers if found), default=-1)
     for number in (last, last + 1):  # the last one as well: the other folder's, where a seal was cut short
         for folder, empty in _EMPTY.items():
-            if number >= 0:
-                storage.create(f"{folder}/{compaction.part_name(epoch, number)}", bytes(tables.to_bytes(empty)))
+            name = f"{folder}/{compaction.part_name(epoch, number)}"
+            if number >= 0 and name not in there:  # what is there stays, also where a server ignores conditions
+                storage.create(name, bytes(tables.to_bytes(empty)))
     return last + 2

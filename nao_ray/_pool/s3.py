@@ -47,6 +47,9 @@ class S3Storage(RemoteStorage):
         raise PoolWriteError(f"{self.path(name)} was changed by another process while it was written; try again")
 
     def create(self, name: str, data: bytes) -> bool:
+        with self._failures(name):
+            if not self.has_conditions and self.exists(name):
+                return False
         return self.swap(name, data, None)
 
     def look(self, name: str) -> tuple[bytes, str]:
@@ -83,7 +86,10 @@ class S3Storage(RemoteStorage):
             except ClientError as error:
                 if condition and _code(error) in _UNKNOWN:
                     _log.warning("%s knows no conditional writes: two drivers at once may disturb each other", self.url)
-                    self.has_conditions, condition = False, {}
+                    self.has_conditions = False
+                    if "IfNoneMatch" in condition and self.exists(name):
+                        return False
+                    condition = {}
                 elif _code(error) in _LOST and condition:
                     return False
                 elif _code(error) not in _BUSY or attempt == _TRIES - 1:

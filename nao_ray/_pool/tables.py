@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pandas as pd
 import pyarrow as pa
@@ -55,7 +56,9 @@ def read(
 
 def unreadable(storage: Storage, folder: str, error: Exception) -> PoolError:
     """The error of a folder whose parts cannot be read: names the first that is damaged."""
-    damaged = find_damaged(storage, folder)
+    damaged: list[str] = []
+    with suppress(OSError):  # it is the storage's fault, and `error` says so
+        damaged = find_damaged(storage, folder)
     what = f"{storage.path(folder, damaged[0])} is damaged" if damaged else " ".join(str(error).split())
     return PoolError(f"cannot read pool {storage.url}: {what}; `pool check` lists what is wrong")
 
@@ -80,14 +83,32 @@ def damage(storage: Storage, folder: str, name: str) -> str | None:
 
 
 def find_damaged(storage: Storage, folder: str) -> list[str]:
-    """Names of the parts of a folder whose footers are unreadable, i.e. which are truncated."""
+    """Names of the parts of a folder whose footers are unreadable, i.e. which are truncated.
+
+    Raises:
+        OSError: a part cannot be read to its end, so nothing can be said of it.
+    """
     names = patient(lambda: storage.parts(folder))
     if isinstance(storage, LocalStorage):
         found = [damage(storage, folder, name) for name in names]
     else:
         with ThreadPoolExecutor(_READERS) as pool:
             found = list(pool.map(lambda name: damage(storage, folder, name), names))
-    return [name for name, what in zip(names, found, strict=True) if what and what.startswith("truncated")]
+    suspects = [name for name, what in zip(names, found, strict=True) if what and what.startswith("truncated")]
+    return [name for name in suspects if _is_truncated(storage, folder, name)]
+
+
+def _is_truncated(storage: Storage, folder: str, name: str) -> bool:
+    """Whether a part's own bytes are at fault, not the way to them: they are all read, then looked at in memory."""
+    try:
+        data = storage.read(f"{folder}/{name}")
+    except FileNotFoundError:
+        return False  # merged meanwhile
+    try:
+        pq.read_schema(pa.BufferReader(data))
+    except (OSError, pa.ArrowException):
+        return True
+    return False
 
 
 def ids(data: pa.Table, column: str) -> list[int]:

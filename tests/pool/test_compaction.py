@@ -13,6 +13,7 @@ from _made_up_trials import START, die, make_proposal, make_trial, record
 
 from nao_ray import pool as pools
 from nao_ray._pool import compaction
+from nao_ray._pool import recent as recents
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
 from nao_ray.pool import Pool
 
@@ -39,8 +40,8 @@ def test_merged_parts_hold_the_same_rows_in_the_same_order(pool, lease, folder):
 
 
 def test_what_is_remembered_of_recent_parts_is_what_was_written(monkeypatch):
-    monkeypatch.setattr(compaction, "_LOOSE_PARTS", 4)
-    recent, schema = compaction.Recent(), pa.schema([("n", pa.int64())])
+    monkeypatch.setattr(recents, "_LOOSE_PARTS", 4)
+    recent, schema = recents.Recent(), pa.schema([("n", pa.int64())])
     written = {f"{i:03}": pa.table({"n": range(i, i + 1 + i % 3)}, schema=schema) for i in range(11)}
     for name, data in written.items():
         recent.add("trials", name, data)
@@ -49,7 +50,7 @@ def test_what_is_remembered_of_recent_parts_is_what_was_written(monkeypatch):
         assert recent.get("trials", name).equals(data)
         assert recent.get("events", name).equals(data.slice(0, 1))
     assert recent.get("trials", "011") is None
-    monkeypatch.setattr(compaction, "_RECENT_BYTES", 0)
+    monkeypatch.setattr(recents, "_BYTES", 0)
     recent.add("trials", "011", written["001"])
     assert recent.get("trials", "011") is None, "no room"
     recent.clear()

@@ -1,16 +1,21 @@
 """Full disks, truncated parts, and what is written in which order."""
 
 import contextlib
+import errno
 import logging
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from _made_up_trials import MANIFEST, START, die, make_proposal, make_trial, record
 
+from nao_ray._pool.storage import Storage
 from nao_ray.errors import PoolError, PoolWriteError
 from nao_ray.pool import Pool
 
@@ -144,6 +149,40 @@ def test_a_truncated_part_is_moved_out_with_a_warning(pool, folder, caplog, size
         assert again.record_finished([make_trial(2)]) == [make_trial(2)]
     assert again.trials()["trial_id"].tolist() == [0, 1, 2]
     assert again.check() == [f"1 damaged parts are in quarantine/: trials-{part.name}"]
+
+
+def test_a_part_that_cannot_be_reached_is_not_taken_for_a_truncated_one(pool, folder, caplog, monkeypatch):
+    """Throttling, a lost mount, too many open files: neither a reader nor a driver moves a sound part for them."""
+    with pool.acquire():
+        record(pool, 0, 3)
+
+    def stale():
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    look, read = pq.read_schema, Storage.read
+    with monkeypatch.context() as patch:
+        patch.setattr(pq, "read_schema", lambda file: look(file) if isinstance(file, pa.BufferReader) else stale())
+        with Pool.open(folder).acquire():
+            assert caplog.text == ""
+        patch.setattr(Storage, "read", lambda self, name: stale() if "/e0" in name else read(self, name))
+        Pool.open(folder)
+        assert "was opened as it is: [Errno 116] Stale file handle" in caplog.text
+        with pytest.raises(PoolWriteError, match=r"cannot read a part of .*trials: .*Stale file handle; nothing was"):
+            Pool.open(folder).acquire()
+    assert not (folder / "quarantine").exists()
+    assert Pool.open(folder).trials()["trial_id"].tolist() == [0, 1, 2]
+
+
+def test_what_a_running_training_is_writing_stays_and_what_a_dead_one_left_goes(folder):
+    old = time.time() - 2 * 3600
+    for name in ("final", "weights"):
+        (folder / name).mkdir(exist_ok=True)
+        for file in (".now.parquet.1.tmp", ".then.parquet.2.tmp"):
+            (folder / name / file).write_bytes(b"half")
+        os.utime(folder / name / ".then.parquet.2.tmp", (old, old))
+    Pool.open(folder)
+    for name in ("final", "weights"):
+        assert [path.name for path in (folder / name).glob(".*.tmp")] == [".now.parquet.1.tmp"]
 
 
 def test_a_second_truncated_part_of_the_same_name_keeps_the_first(pool, folder):

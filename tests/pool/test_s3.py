@@ -392,6 +392,40 @@ def test_a_seal_that_was_cut_short_is_completed(url):
     other._lease.release()
 
 
+@pytest.mark.usefixtures("_no_settling")
+@pytest.mark.parametrize("answer", ["ignored", "refused", "refused on the way"])
+def test_a_takeover_overwrites_nothing_where_conditions_do_not_hold(url, monkeypatch, answer):
+    """A server that leaves `If-None-Match` out, or says 501: at once, or from the sealing on."""
+    from botocore.exceptions import ClientError
+
+    made = Pool.create(url, MANIFEST)
+    made.acquire()
+    record(made, 0, 1)  # parts 0 and 2 are events, part 1 is a trial
+    vanish(made)
+    init = S3Storage.__init__
+
+    def without_conditions(self, *words):
+        init(self, *words)
+        put_object = self._client.put_object
+
+        def put(**words):
+            if answer == "refused" and not {"IfMatch", "IfNoneMatch"}.isdisjoint(words):
+                raise ClientError({"Error": {"Code": "NotImplemented", "Message": "a header"}}, "PutObject")
+            if answer == "refused on the way" and "IfNoneMatch" in words and "/trials/" in words["Key"]:
+                raise ClientError({"Error": {"Code": "NotImplemented", "Message": "a header"}}, "PutObject")
+            return put_object(**{key: word for key, word in words.items() if key not in ("IfMatch", "IfNoneMatch")})
+
+        monkeypatch.setattr(self._client, "put_object", put)
+
+    monkeypatch.setattr(S3Storage, "__init__", without_conditions)
+    before = {f"{kind}/{name}": made._storage.read(f"{kind}/{name}") for kind in ("trials", "events")
+              for name in made._storage.parts(kind)}  # fmt: skip
+    other = take_over(url)
+    assert {name: other._storage.read(name) for name in before} == before
+    assert Pool.open(url).log()[0].state == "COMPLETED"
+    other._lease.release()
+
+
 def test_of_two_that_claim_at_once_one_is_refused(url, server):
     """Not even the look a second later is needed, though it is there for servers that ignore conditions."""
     made = Pool.create(url, MANIFEST)
@@ -501,5 +535,9 @@ def test_a_server_without_conditions_is_said_to_be_one(url, caplog, monkeypatch)
     monkeypatch.setattr(storage._client, "put_object", put_object)
     assert storage.create("final/a", b"1")
     assert not storage.has_conditions
+    assert not storage.create("final/a", b"2")
+    storage.has_conditions = True
+    assert not storage.create("final/a", b"3")
+    assert storage.read("final/a") == b"1"
     assert "knows no conditional writes" in caplog.text
     assert parts.seal(storage, 1) == 0
