@@ -35,6 +35,18 @@ def has_credentials(address: str) -> bool:
     return is_secret or any(_SECRET.search(name) for name, _ in parse_qsl(query, keep_blank_values=True))
 
 
+def split_query(address: str) -> tuple[str, str]:
+    """A URL's path, and its query with the ``?``; the query of a plain path, and of a URL without one, is empty."""
+    path, question, query = address.partition("?")
+    return (path, question + query) if "://" in path else (address, "")
+
+
+def extended(address: str, suffix: str) -> str:
+    """The address whose path ends in `suffix` too, with its query behind it."""
+    path, query = split_query(address)
+    return f"{path.rstrip('/')}{suffix}{query}"
+
+
 def masked(address: str) -> str:
     """The address without what stands before an ``@`` and after a ``?``."""
     scheme, separator, rest = address.partition("://")

@@ -13,6 +13,7 @@ the pool until the next check, and a part that passed its check just before a ta
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import secrets
@@ -35,6 +36,8 @@ _SIZE = 1024  # bytes; one size for ever, so that a heartbeat needs no space on 
 _BEATS = 6  # per expiry
 _SAME_PROCESS = 60.0  # seconds between two readings of one process's start; clocks get corrected
 _SETTLE = 1.0  # seconds in which a rival's claim on object storage shows up
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,10 +186,11 @@ class Lease:
         while not self._stop.wait(self._holder.expiry / _BEATS):
             try:
                 self._write(released=False)
-            except (OSError, PoolWriteError, PoolError):
-                continue  # a full disk or a lost mount: the next record tells the loop
             except FencedError:
                 return
+            except Exception as error:
+                # a full disk or a lost mount: the next record tells the loop, and the next beat may get through
+                _log.debug("pool %s: no heartbeat: %s", self._storage.url, " ".join(str(error).split()))
 
     def _write(self, *, released: bool) -> None:
         holder = replace(self._holder, beat=time.time(), released=released)

@@ -24,6 +24,8 @@ _LOST = ("PreconditionFailed", "NoSuchKey", "404", "412")
 _BUSY = ("ConditionalRequestConflict", "409")  # another conditional write of the same file is under way
 _UNKNOWN = ("NotImplemented", "501")
 _TRIES = 5
+_SECONDS = 60.0  # that a server may be silent
+_LEASE_SECONDS = 4.0  # the same for the lease: twice and a pause are well within a driver's expiry of 30 s
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +36,9 @@ class S3Storage(RemoteStorage):
     def __init__(self, filesystem: pafs.FileSystem, root: str, url: str) -> None:
         super().__init__(filesystem, root, url)
         self.has_conditions = True
-        self._client = _client(url, getattr(filesystem, "region", None))
+        region = getattr(filesystem, "region", None)
+        self._client = _client(url, region)
+        self._quick = _client(url, region, _LEASE_SECONDS)
 
     def write(self, name: str, data: bytes | memoryview, guard: Guard = nullcontext) -> None:
         with self._failures(name):
@@ -56,7 +60,7 @@ class S3Storage(RemoteStorage):
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            found = self._client.get_object(**self._where(name))
+            found = self._client_for(name).get_object(**self._where(name))
             return found["Body"].read(), str(found["ETag"])
         except ClientError as error:
             kind = FileNotFoundError if _code(error) in _LOST else OSError
@@ -82,7 +86,7 @@ class S3Storage(RemoteStorage):
 
         for attempt in range(_TRIES):
             try:
-                self._client.put_object(**self._where(name), Body=body, **condition)
+                self._client_for(name).put_object(**self._where(name), Body=body, **condition)
             except ClientError as error:
                 if condition and _code(error) in _UNKNOWN:
                     _log.warning("%s knows no conditional writes: two drivers at once may disturb each other", self.url)
@@ -108,6 +112,10 @@ class S3Storage(RemoteStorage):
                 return None
             raise
 
+    def _client_for(self, name: str) -> Any:  # noqa: ANN401
+        """A heartbeat must not wait for a request that hangs until the driver counts as dead; a large file may."""
+        return self._quick if name.startswith("lease/") else self._client
+
     def _where(self, name: str) -> dict[str, str]:
         bucket, _, key = self.path(name).partition("/")
         return {"Bucket": bucket, "Key": key}
@@ -126,8 +134,11 @@ def _code(error: Any) -> str:  # noqa: ANN401 - botocore has no types
     return str(error.response.get("Error", {}).get("Code"))
 
 
-def _client(url: str, region: str | None) -> Any:  # noqa: ANN401 - boto3 makes its classes as it goes
-    """A client for the same server as pyarrow's: endpoint by the URL's query or the environment."""
+def _client(url: str, region: str | None, seconds: float = _SECONDS) -> Any:  # noqa: ANN401 - made as boto3 goes
+    """A client for the same server as pyarrow's, whose requests hang for at most so long, up to four times.
+
+    Endpoint by the URL's query or the environment.
+    """
     import boto3
     from botocore.config import Config
 
@@ -142,8 +153,9 @@ def _client(url: str, region: str | None) -> Any:  # noqa: ANN401 - boto3 makes 
         region_name=region or None,
         verify=query.get("tls_ca_file_path") or (False if query.get("tls_verify_certificates") == "false" else None),
         config=Config(
-            connect_timeout=10,
-            retries={"mode": "standard", "total_max_attempts": 4},
+            connect_timeout=min(10.0, seconds),
+            read_timeout=seconds,
+            retries={"mode": "standard", "total_max_attempts": 4 if seconds == _SECONDS else 2},
             s3={"addressing_style": "path" if has_endpoint else "auto"},  # as pyarrow has it
             request_checksum_calculation="when_required",  # not every server that speaks S3 knows the others
             response_checksum_validation="when_required",

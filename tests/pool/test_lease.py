@@ -214,3 +214,20 @@ def test_a_damaged_lease_is_named(pool, folder):
     (folder / "lease" / "holder.json").write_text("{")
     with pytest.raises(PoolError, match=r"holder\.json is damaged"):
         pool.acquire()
+
+
+def test_a_heartbeat_goes_on_after_an_error_of_any_kind(pool, monkeypatch):
+    """The back ends of fsspec raise classes of their own, which are no OSError."""
+    beats = []
+
+    def write(lease, *, released):
+        beats.append(released)
+        if len(beats) == 1:
+            raise RuntimeError("ClientResponseError: 503")
+
+    monkeypatch.setattr(leases.Lease, "_write", write)
+    with pool.acquire(expiry=0.06):
+        end = time.monotonic() + 5
+        while len(beats) < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+    assert beats[:3] == [False, False, False]

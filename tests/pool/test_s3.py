@@ -18,8 +18,9 @@ from _made_up_trials import MANIFEST, START, make_proposal, make_trial, record
 from _s3_server import S3Server
 
 from nao_ray._pool import lease as leases
-from nao_ray._pool import parts
+from nao_ray._pool import parts, s3
 from nao_ray._pool.s3 import S3Storage
+from nao_ray.addresses import extended
 from nao_ray.config import RunConfig
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
 from nao_ray.pool import Counts, Pool
@@ -160,6 +161,22 @@ def test_the_endpoint_may_stand_in_the_url(url, server, monkeypatch):
         record(made, 0, 1)
     assert Pool.open(url + query).trials()["trial_id"].tolist() == [0]
     assert pd.read_parquet(f"{url}/trials{query}")["trial_id"].tolist() == [0]
+
+
+def test_full_training_where_the_endpoint_stands_in_the_url(url, server, monkeypatch, call):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    query = f"?endpoint_override={server.endpoint.removeprefix('http://')}&scheme=http&region=us-east-1"
+    settings = [word for setting in ("channels=2", "epochs=1") for word in ("--set", setting)]
+    words = ("NAONet-B", "--recipe", "short_digits", "--task", "synthetic", *settings, "--out", url + query)
+    trained = call("train", *words)
+    assert trained.code == 0, trained.err
+    checkpoint = next(line.split()[1] for line in trained.out.splitlines() if line.startswith("checkpoint"))
+    assert checkpoint.startswith(f"{url}/weights/NAONet-B-short_digits-")
+    score = call("evaluate", checkpoint).out.partition("test ")[2].strip()
+    assert score
+    assert score in trained.out
+    assert extended(url + query, "-finalists") == f"{url}-finalists{query}"
+    assert extended("pools/a?b/", "-finalists") == "pools/a?b-finalists"
 
 
 @pytest.mark.parametrize("lost", ["bucket", "server"])
@@ -424,6 +441,22 @@ def test_a_takeover_overwrites_nothing_where_conditions_do_not_hold(url, monkeyp
     assert {name: other._storage.read(name) for name in before} == before
     assert Pool.open(url).log()[0].state == "COMPLETED"
     other._lease.release()
+
+
+@pytest.mark.usefixtures("_no_settling")
+def test_a_heartbeat_that_hangs_is_sent_again_well_before_the_driver_counts_as_dead(url, server, monkeypatch):
+    monkeypatch.setattr(s3, "_LEASE_SECONDS", 0.5)
+    made = Pool.create(url, MANIFEST)
+    with made.acquire() as lease:
+        vanish(made)
+        before = leases.read_holder(made._storage).beat
+        server.hold("/lease/holder.json")
+        began = time.monotonic()
+        lease._write(released=False)
+        assert time.monotonic() - began < 10
+        assert leases.read_holder(made._storage).beat > before
+        server.let_go()
+        lease.check()
 
 
 def test_of_two_that_claim_at_once_one_is_refused(url, server):
