@@ -10,7 +10,7 @@ from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.pool import Pool
 from nao_ray.service.manifest import config_of
-from nao_ray.training.recipe import FULL_TRAININGS
+from nao_ray.training.recipe import FULL_TRAININGS, Recipe
 
 _EPOCHS_FACTOR = 5
 """Times as many epochs as in the search, where no recipe says how many."""
@@ -21,8 +21,9 @@ def finalists_config(pool: Pool, count: int, recipe: str | None, overrides: tupl
 
     Args:
         pool: of the first search.
-        count: how many, at least 1; fewer where fewer were completed.
-        recipe: size, epochs and recipe of this full training; None: the pool's own, 5 times the epochs, all images.
+        count: how many architectures, at least 1; fewer where fewer were completed.
+        recipe: size, epochs and recipe of this full training; None: the pool's own, 5 times the epochs, all images; a
+            cosine that would end before them is stretched to their number.
         overrides: ``section.key=value`` of `evaluator`, `workers` or `seed`.
 
     Raises:
@@ -30,20 +31,43 @@ def finalists_config(pool: Pool, count: int, recipe: str | None, overrides: tupl
         ConfigError: nothing was trained in the first search, or an override is not valid.
     """
     first = config_of(pool.manifest, pool.url)
-    best = pool.best(count)
-    if best.empty:
+    best = _best(pool, count)
+    if not best:
         raise PoolError(f"{pool.url} has no completed trial, so no finalists")
     data = yaml.safe_load(first.to_yaml())
     data |= {
         "name": f"{first.name}-finalists"[:100],
         "evaluator": _evaluator(data, recipe),
-        "strategy": {"name": "given", "genotypes": best["genotype"].tolist()},
+        "strategy": {"name": "given", "genotypes": best},
         "budget": {"trials": len(best)},
     }
     for override in overrides:
         if override.partition("=")[0].partition(".")[0].strip() not in ("evaluator", "workers", "seed"):
             raise ConfigError(f"--set {override}: of finalists, only evaluator, workers and seed may be set")
-    return RunConfig.parse(yaml.safe_dump(data), overrides, where=f"finalists of {pool.url}")
+    text, where = yaml.safe_dump(data), f"finalists of {pool.url}"
+    config = RunConfig.parse(text, overrides, where=where)
+    if recipe is None and _cosine_ends_early(config):  # the override of a user stands
+        config = RunConfig.parse(text, ("evaluator.recipe.cosine_epochs=null", *overrides), where=where)
+    return config
+
+
+def _best(pool: Pool, count: int) -> list[str]:
+    """The genotypes of the best trials, each once."""
+    take = count
+    while True:
+        best = pool.best(take)
+        genotypes: list[str] = best["genotype"].drop_duplicates().tolist()
+        if len(genotypes) >= count or len(best) < take:
+            return genotypes[:count]
+        take *= 4
+
+
+def _cosine_ends_early(config: RunConfig) -> bool:
+    settings = config.evaluator.settings
+    recipe = Recipe.model_validate(settings["recipe"])
+    return (
+        recipe.restart_factor is None and recipe.cosine_epochs is not None and recipe.cosine_epochs < settings["epochs"]
+    )
 
 
 def _evaluator(data: dict[str, Any], recipe: str | None) -> dict[str, Any]:
