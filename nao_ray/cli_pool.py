@@ -101,7 +101,8 @@ def write_report(pool: Pool, out: Path | None = None) -> str:
 
     counts = pool.counts()
     running = counts.asked - counts.finished
-    page = render(pool.manifest, pool.trials(), pool.fits(), running, make_space(pool))
+    tested = int(pool.sql("SELECT count(*) AS n FROM final")["n"].iloc[0])
+    page = render(pool.manifest, pool.trials(), pool.fits(), running, make_space(pool), tested)
     if out is None:
         storage = open_storage(pool.url)
         storage.write("report.html", page.encode())

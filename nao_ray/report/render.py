@@ -38,6 +38,7 @@ def render(
     fits: pd.DataFrame,
     running: int,
     space: SearchSpace[Any],
+    tested: int = 0,
 ) -> str:
     """The page as text.
 
@@ -47,6 +48,7 @@ def render(
         fits: what the strategy wrote about its fits; may be empty.
         running: trials asked and not finished.
         space: the space of the genotypes.
+        tested: full trainings with a test score in the pool.
     """
     manifest = _plain(manifest)
     metric = tables.metric_of(trials)
@@ -78,6 +80,7 @@ def render(
         fit_headings=headings,
         fit_rows=rows,
         manifest=tables.flat(manifest),
+        test_split=_test_split(tested),
     )
 
 
@@ -90,6 +93,13 @@ def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _name(manifest: Mapping[str, Any]) -> str:
     config = manifest.get("config")
     return str(config.get("name", "search")) if isinstance(config, Mapping) else "search"
+
+
+def _test_split(tested: int) -> str:
+    if not tested:
+        return "the test split was not read"
+    trainings = "one full training" if tested == 1 else f"{tested} full trainings"
+    return f"the test split was read by {trainings} alone, whose scores are in final/"
 
 
 def _audit_chart(audit: shared.Audit | None, metric: Metric) -> str:

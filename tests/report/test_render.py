@@ -97,3 +97,12 @@ def test_large_pools_make_small_pages(make_trials, fits, manifest, space):
     page = render(manifest, many, fits, 0, space)
     assert _Page(page).loads == []
     assert len(page) < 3 * len(render(manifest, few, fits, 0, space))
+
+
+def test_the_page_says_who_read_the_test_split(make_trials, fits, manifest, space):
+    def footer(tested):
+        return render(manifest, make_trials(6), fits, 0, space, tested).partition("<footer>")[2]
+
+    assert "the test split was not read." in footer(0)
+    assert "was read by one full training alone" in footer(1)
+    assert "was read by 2 full trainings alone" in footer(2)
