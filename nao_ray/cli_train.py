@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nao_ray.addresses import extended
 from nao_ray.cli_jobs import INTERRUPTED
 from nao_ray.errors import ConfigError, PoolError
 
@@ -53,7 +55,7 @@ def finalists(
     from nao_ray.service.run import run
 
     config = finalists_config(Pool.open(url), count, recipe, tuple(settings or ()))
-    target = out or f"{url.rstrip('/')}-finalists"
+    target = out or extended(url, "-finalists")
     try:
         with Progress(config.name) as progress:
             run(config, target, listener=progress, in_process=in_process)
@@ -69,7 +71,7 @@ def finalists(
     suggested = recipe or recipe_for(task.network, config.task.name if config.task else "")
     typer.echo(
         f"pool    {target}\nwinner  trial {best['trial_id'].iloc[0]}\n"
-        f"next    nao-ray train {target}:best --recipe {suggested}"
+        f"next    nao-ray train {shlex.quote(f'{target}:best')} --recipe {suggested}"
     )
 
 
@@ -123,8 +125,8 @@ def train(
     typer.echo(f"test        {row['test_accuracy']:.4f} (loss {row['test_loss']:.4f}){valid}")
     typer.echo(f"trained     {row['epochs']} epochs in {format_seconds(row['wall_seconds'])}")
     typer.echo(f"parameters  {row['num_params']:,}, multiply-adds {row['macs']:,}")
-    typer.echo(f"checkpoint  {_shown(storage.url, row['checkpoint'])}")
-    typer.echo(f"row         {_shown(storage.url, 'final/' + row['name'] + '.parquet')}")
+    typer.echo(f"checkpoint  {extended(storage.url, '/' + row['checkpoint'])}")
+    typer.echo(f"row         {extended(storage.url, '/final/' + row['name'] + '.parquet')}")
 
 
 def evaluate(
@@ -198,7 +200,3 @@ def _of_pool(what: str) -> _Source:
     facts = {key: config[key] for key in ("space", "task") if key in config}
     trial_id = int(rows["trial_id"].iloc[0])
     return _Source(f"trial{trial_id}", {**facts, "genotype": str(rows["genotype"].iloc[0])}, url, trial_id)
-
-
-def _shown(url: str, file: str) -> str:
-    return f"{url.rstrip('/')}/{file}"

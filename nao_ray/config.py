@@ -279,6 +279,9 @@ class TrainConfig(_Section):
             raise ConfigError(f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}")
         data = copy.deepcopy({**what, **FULL_TRAININGS[recipe], "recipe": recipe})  # overrides reach into it
         for override in overrides:
+            key = override.partition("=")[0].strip()
+            if key.partition(".")[0] in ("genotype", "space") or key in ("task", "task.name"):
+                raise ConfigError(f"--set {override}: what is trained is given by the argument, --space and --task")
             _override(data, override)
         if "task" not in data:
             raise ConfigError("task is missing: give --task, with its settings as --set task.key=value")

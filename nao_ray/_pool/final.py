@@ -1,7 +1,7 @@
 """Full trainings: a row with the test score each, in `final/`, and a checkpoint each, in `weights/`.
 
-Each is a file named for the training, written whole, so that neither needs the pool's lease: a training that runs twice
-writes the same twice. A folder that is no pool holds them in the same way.
+Each is a file named for the training, written whole, so that neither needs the pool's lease: of a training that runs
+twice at once the first row stays. A folder that is no pool holds them in the same way.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import to_bytes
 from nao_ray.errors import PoolError
 
+_HEADER = 100 * 2**20  # bytes; safetensors allows no more
+
 
 def read_final(storage: Storage, name: str) -> rows.Row | None:
     """The row of a training; None while it has none.
@@ -24,7 +26,7 @@ def read_final(storage: Storage, name: str) -> rows.Row | None:
     Raises:
         PoolError: the file is damaged.
     """
-    file = f"final/{name}.parquet"
+    file = _row_file(name)
     if not storage.exists(file):
         return None
     try:
@@ -37,14 +39,26 @@ def read_final(storage: Storage, name: str) -> rows.Row | None:
     return dict(row)
 
 
-def write_final(storage: Storage, row: Mapping[str, Any]) -> None:
-    """Write the row of a training.
+def write_final(storage: Storage, row: Mapping[str, Any]) -> rows.Row:
+    """Write the row of a training that has none; returns the one that is recorded.
 
     Raises:
+        PoolError: there is one, and the file is damaged.
         PoolWriteError: it could not be written.
     """
     storage.make_folder("final")
-    storage.write(f"final/{row['name']}.parquet", to_bytes(rows.table([row], rows.FINAL)))
+    if not storage.create(_row_file(row["name"]), bytes(to_bytes(rows.table([row], rows.FINAL)))):
+        return read_final(storage, row["name"]) or dict(row)
+    return dict(row)
+
+
+def has_final(storage: Storage, name: str) -> bool:
+    """Whether a training has its row."""
+    return storage.exists(_row_file(name))
+
+
+def _row_file(name: str) -> str:
+    return f"final/{name}.parquet"
 
 
 def checkpoint_file(name: str) -> str:
@@ -65,6 +79,23 @@ def read_checkpoint(storage: Storage, name: str) -> bytes | None:
         return storage.read(file)
     except OSError as error:
         raise PoolError(f"cannot read {storage.path(file)}: {' '.join(str(error).split())}") from None
+
+
+def read_checkpoint_header(storage: Storage, name: str) -> bytes | None:
+    """The checkpoint without its tensors; None where there is none.
+
+    Raises:
+        PoolError: it cannot be read.
+    """
+    path = storage.path(checkpoint_file(name))
+    try:
+        with storage.filesystem.open_input_file(path) as file:
+            length = file.read(8)
+            return bytes(length + file.read(min(_HEADER, int.from_bytes(length, "little"))))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PoolError(f"cannot read {path}: {' '.join(str(error).split())}") from None
 
 
 def write_checkpoint(storage: Storage, name: str, data: bytes) -> None:

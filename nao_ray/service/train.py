@@ -21,6 +21,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from nao_ray._pool import final
 from nao_ray._pool.storage import Storage, open_storage
+from nao_ray.addresses import split_query
 from nao_ray.config import TrainConfig
 from nao_ray.errors import DataError, RunError
 from nao_ray.tasks.base import Images, Task
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nao_ray.training.fit import Epoch, Scores
 
 _IDENTITY = ("genotype", "space", "recipe", "cells_per_stage", "channels", "epochs", "data", "seed")
-"""What a training is, besides the data; the rest (paths, device, how often it is kept) may differ on resume."""
+"""What a training is, besides task and data; the rest (places, device, how often it is kept) may differ on resume."""
 
 
 class About(BaseModel):
@@ -96,10 +97,11 @@ def train(
     name = f"{label}-{config.recipe.name}-{_digest(config, data_hash)}"
     row = final.read_final(storage, name)
     if row is None:
+        task.check_test()
         run = _Run(config, task, storage, name, data_hash, listener)
         about = run.to_the_end()
-        row = _row(about, trial_id, run)
-        final.write_final(storage, row)
+        # the same training may have run elsewhere, and have ended first
+        row = final.read_final(storage, name) or final.write_final(storage, _row(about, trial_id, run))
     return row
 
 
@@ -111,10 +113,11 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
         overrides: of the task's settings and the device, ``task.path=...``.
 
     Raises:
-        InputError: the file is no checkpoint of a finished training, or the data are not there.
+        InputError: the file is no checkpoint of a finished training, or the data are not there, or others.
     """
-    folder, _, file = checkpoint.rpartition("/")
-    storage = open_storage(folder or ("/" if checkpoint.startswith("/") else "."))
+    path, query = split_query(checkpoint)
+    folder, _, file = path.rpartition("/")
+    storage = open_storage(folder + query if folder else "/" if path.startswith("/") else ".")
     try:
         data = storage.read(file)
     except OSError as error:
@@ -124,7 +127,14 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
         done = f"{about.epochs_done} of {about.config.epochs} epochs"
         raise DataError(f"{checkpoint}: the training stands at {done}; its own train command ends it first")
     config = about.config.changed(overrides)
-    return about, _test(config, config.make_task(), tensors, checkpoint)
+    task = config.make_task()
+    data_hash = task.data_hash()
+    if data_hash != about.data_hash:
+        raise DataError(
+            f"{checkpoint} was trained on other data: their hash was {about.data_hash}, it is now {data_hash}; --set "
+            "task.path=... tells where they are"
+        )
+    return about, _test(config, task, tensors, checkpoint)
 
 
 class _Run:
@@ -201,7 +211,13 @@ class _Run:
             state = {name: value for name, value in state.items() if name.startswith("network.")}
         normaliser = {"normaliser.mean": data.normaliser.mean, "normaliser.std": data.normaliser.std}
         self.tensors = {**state, **normaliser}
+        if final.has_final(self.storage, self.name) or self._kept_epochs() > about.epochs_done:
+            return  # by the same training elsewhere
         final.write_checkpoint(self.storage, self.name, pack(self.tensors, about.model_dump_json()))
+
+    def _kept_epochs(self) -> int:
+        header = final.read_checkpoint_header(self.storage, self.name)
+        return 0 if header is None else _about(header, self.where).epochs_done
 
     def _data(self) -> TrainingData:
         from nao_ray.training.data import TrainingData, pick_device
@@ -215,21 +231,30 @@ class _Run:
 
 
 def _digest(config: TrainConfig, data_hash: str) -> str:
-    what = config.model_dump(mode="json", include=set(_IDENTITY)) | {"data_hash": data_hash}
+    settings = config.make_task().config
+    task = {"name": config.task.name, **settings.model_dump(mode="json", exclude=set(settings.places))}
+    what = config.model_dump(mode="json", include=set(_IDENTITY)) | {"task": task, "data_hash": data_hash}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _unpack(data: bytes, where: str) -> tuple[About, dict[str, Tensor]]:
-    from nao_ray.training.checkpoint import read_about, unpack
+    from nao_ray.training.checkpoint import unpack
 
     try:
-        tensors, text = unpack(data), read_about(data)
+        tensors = unpack(data)
     except DataError as error:
         raise DataError(f"{where}: {error}; it was cut off, or is no checkpoint") from None
+    return _about(data, where), tensors
+
+
+def _about(header: bytes, where: str) -> About:
+    from nao_ray.training.checkpoint import read_about
+
+    text = read_about(header)
     if text is None:
         raise DataError(f"{where} is not a checkpoint of nao-ray train: its header does not say of what")
     try:
-        return About.model_validate_json(text), tensors
+        return About.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

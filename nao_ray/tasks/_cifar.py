@@ -9,8 +9,9 @@ the file, and only its byte strings and integers are taken: nothing in it is eve
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ class CifarConfig(ImageTaskConfig):
     path: str | None = None
     """Folder of the binary version or of the Python version (or the folder above it, as torchvision downloads it), or a
     Parquet table: a file, a folder of files, or an s3:// or gs:// address."""
+    places: ClassVar[frozenset[str]] = frozenset({"path"})
     image_size: Literal[8, 16, 32] = 32
     """Side of the images, in pixels. Below 32 each pixel is the mean of a square and a child costs a quarter or less
     (downsampled as in Chrabaszcz, Loshchilov, Hutter, 2017, arXiv 1707.08819, by box filter)."""
@@ -61,7 +63,24 @@ class CifarTask(ImageTask[CifarConfig]):
     def _test_rows(self) -> Images:
         return _splits.shrink(self._read(test=True), self.config.image_size)
 
+    def check_test(self) -> None:
+        found = self._batches(test=True)
+        if found is None:
+            self._table().check_split("test")
+            return
+        missing = [path for path in found[0] if not path.is_file()]
+        if missing:
+            raise DataError(f"{missing[0]}: the test images are missing; download {self.name} again")
+
     def _read(self, *, test: bool) -> Images:
+        found = self._batches(test=test)
+        if found is None:
+            return self._read_table(test=test)
+        paths, read = found
+        return _join([read(path) for path in paths])
+
+    def _batches(self, *, test: bool) -> tuple[list[Path], Callable[[Path], Images]] | None:
+        """The files of the binary or the Python version, and what reads one; None: it is a table."""
         path = self.config.path
         if path is None:
             raise DataError(f"task {self.name}: no data; give task.path, e.g. --set task.path=data/{self._binary[0]}")
@@ -72,12 +91,12 @@ class CifarTask(ImageTask[CifarConfig]):
         ):
             for place in (folder, folder / name):
                 if (place / train_files[0]).is_file():
-                    return _join([read(place / file) for file in (test_files if test else train_files)])
+                    return [place / file for file in (test_files if test else train_files)], read
         if folder.is_dir() and not list(folder.rglob("*.parquet")):
             raise DataError(
                 f"{path}: no {self.name} here; expected {self._binary[1][0]}, {self._python[1][0]} or *.parquet files"
             )
-        return self._read_table(path, test=test)
+        return None
 
     def _read_binary(self, path: Path) -> Images:
         """Records of label bytes and 3072 pixels, channels first."""
@@ -94,8 +113,11 @@ class CifarTask(ImageTask[CifarConfig]):
             raise DataError(f"{path}: not a batch of {self.name}: {len(data)} bytes of pixels, {len(labels)} labels")
         return Images(np.frombuffer(data, dtype=np.uint8).reshape(-1, *_STORED), labels)
 
-    def _read_table(self, path: str, *, test: bool) -> Images:
-        table = _parquet.Table(path, label_columns=self._label_columns)
+    def _table(self) -> _parquet.Table:
+        return _parquet.Table(str(self.config.path), label_columns=self._label_columns)
+
+    def _read_table(self, *, test: bool) -> Images:
+        table = self._table()
         rows = table.rows("test" if test else "train")
         keep = None if test else self._kept(rows.labels)
         return table.read(rows, _STORED, keep)

@@ -75,6 +75,29 @@ class Table:
         Raises:
             DataError: there is no such split, or its labels are not integers.
         """
+        dataset, condition = self._split(split)
+        column = self._column(dataset, self._label_columns, "label")
+        labels = _call(self.path, lambda: dataset.to_table(columns=[column], filter=condition))[column]
+        if not pa.types.is_integer(labels.type):
+            raise DataError(f"{self.path}: column {column} is {labels.type}, expected integers 0, 1, 2, ...")
+        if labels.null_count:
+            raise DataError(f"{self.path}: column {column} has {labels.null_count} empty labels")
+        if not len(labels):
+            raise DataError(f"{self.path}: has no {split} images")
+        return Rows(dataset, condition, labels.to_numpy().astype(np.int64))
+
+    def check_split(self, split: str) -> None:
+        """Whether there are rows of `split`; reads no column but the one that names splits.
+
+        Raises:
+            DataError: there are none.
+        """
+        dataset, condition = self._split(split)
+        if not _call(self.path, lambda: dataset.count_rows(filter=condition)):
+            raise DataError(f"{self.path}: has no {split} images")
+
+    def _split(self, split: str) -> tuple[Any, Any]:
+        """The files that hold `split`, and which of their rows."""
         files, condition = self._files, None
         if self._split_of:
             files = [file for file in files if self._split_of.get(file) == split]
@@ -88,15 +111,7 @@ class Table:
                 f"{self.path}: has no {split} images: no column {self._split_column!r} and no {split}-*.parquet; "
                 "all its rows are for training and validation"
             )
-        column = self._column(dataset, self._label_columns, "label")
-        labels = _call(self.path, lambda: dataset.to_table(columns=[column], filter=condition))[column]
-        if not pa.types.is_integer(labels.type):
-            raise DataError(f"{self.path}: column {column} is {labels.type}, expected integers 0, 1, 2, ...")
-        if labels.null_count:
-            raise DataError(f"{self.path}: column {column} has {labels.null_count} empty labels")
-        if not len(labels):
-            raise DataError(f"{self.path}: has no {split} images")
-        return Rows(dataset, condition, labels.to_numpy().astype(np.int64))
+        return dataset, condition
 
     def shape(self, rows: Rows) -> Shape:
         """``(C, H, W)`` of the first image."""

@@ -19,6 +19,9 @@ class TaskConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say where the data are, not what is learnt."""
+
 
 C = TypeVar("C", bound=TaskConfig)
 
@@ -65,6 +68,15 @@ class Task(ABC, Generic[C]):
 
         Raises:
             DataError: the data is missing, empty or unreadable.
+        """
+
+    def check_test(self) -> None:
+        """Whether there is a test split, by its files and names; reads neither pixels nor labels.
+
+        For a task that reads files to override: full training asks before it starts.
+
+        Raises:
+            DataError: there is none.
         """
 
     @abstractmethod

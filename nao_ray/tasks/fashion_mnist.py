@@ -25,6 +25,7 @@ class FashionMnistConfig(ImageTaskConfig):
 
     folder: str = "/usr/share/datasets/fashion-mnist"
     """Folder of `train-images-idx3-ubyte.gz` and the rest; the default is where Debian's package puts them."""
+    places: ClassVar[frozenset[str]] = frozenset({"folder"})
     image_size: Literal[14, 28] = 28
     """Side of the images, in pixels. At 14 each pixel is the mean of a square and a child costs a third."""
 
@@ -48,6 +49,10 @@ class FashionMnist(ImageTask[FashionMnistConfig]):
     def _test_rows(self) -> Images:
         return _splits.shrink(self._read("t10k"), self.config.image_size)
 
+    def check_test(self) -> None:
+        for kind in ("images-idx3", "labels-idx1"):
+            self._path(f"t10k-{kind}-ubyte")
+
     def _read(self, part: str) -> Images:
         images = self._idx(f"{part}-images-idx3-ubyte", (28, 28))
         labels = self._idx(f"{part}-labels-idx1-ubyte", ())
@@ -57,12 +62,7 @@ class FashionMnist(ImageTask[FashionMnistConfig]):
 
     def _idx(self, stem: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """``[n, *shape]`` from an IDX file, gzipped or not: magic number, sizes (big-endian), bytes."""
-        folder = Path(self.config.folder).expanduser()
-        path = next((path for path in (folder / f"{stem}.gz", folder / stem) if path.is_file()), None)
-        if path is None:
-            raise DataError(
-                f"{self._where}: no file {stem}.gz; install Debian's dataset-fashion-mnist, or set task.folder"
-            )
+        path = self._path(stem)
         try:
             data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         except (OSError, EOFError, zlib.error) as error:
@@ -74,6 +74,13 @@ class FashionMnist(ImageTask[FashionMnistConfig]):
         if len(data) != header + int(np.prod(sizes)):
             raise DataError(f"{path}: has {len(data) - header} bytes of data, its header says {int(np.prod(sizes))}")
         return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(sizes)
+
+    def _path(self, stem: str) -> Path:
+        folder = Path(self.config.folder).expanduser()
+        for path in (folder / f"{stem}.gz", folder / stem):
+            if path.is_file():
+                return path
+        raise DataError(f"{self._where}: no file {stem}.gz; install Debian's dataset-fashion-mnist, or set task.folder")
 
     @property
     def _where(self) -> str:

@@ -19,6 +19,7 @@ class ImageTableConfig(ImageTaskConfig):
 
     path: str
     """A Parquet file, a folder of them, or an address."""
+    places: ClassVar[frozenset[str]] = frozenset({"path"})
     image_column: str | None = None
     """PNG, JPEG, raw bytes or a struct with `bytes`; by default the column `image` or `img`."""
     label_column: str = "label"
@@ -74,6 +75,9 @@ class ImageTable(ImageTask[ImageTableConfig]):
 
     def _test_rows(self) -> Images:
         return self._table.read(self._table.rows(self.config.test_split), self.image_shape, resize=self._resize)
+
+    def check_test(self) -> None:
+        self._table.check_split(self.config.test_split)
 
     @cached_property
     def _table(self) -> _parquet.Table:

@@ -22,7 +22,7 @@ def pack(tensors: Mapping[str, Tensor], about: str | None = None) -> bytes:
 
 
 def read_about(data: bytes) -> str | None:
-    """The text that `pack` was given; `data` are the bytes of a whole file, as `unpack` accepts them."""
+    """The text that `pack` was given; `data` are those of a file, or of its header, as `unpack` accepts it."""
     end = 8 + int.from_bytes(data[:8], "little")  # the length of the header, then the header: JSON
     about: str | None = json.loads(data[8:end]).get("__metadata__", {}).get(_ABOUT)
     return about

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nao_ray import registry
+from nao_ray.errors import DataError
 from nao_ray.networks.derived import NETWORKS
 from nao_ray.tasks.base import Images
 from tests.tasks import _made_up_data as made
@@ -72,6 +73,19 @@ def test_the_hash_names_the_data(make):
 
 def test_the_limit_counts_both_splits(make):
     assert sum(map(len, make(limit=30).load())) == 30
+
+
+def test_a_missing_test_split_is_known_without_reading_it(make, monkeypatch):
+    """The files of CIFAR and Fashion-MNIST that are made up here have none."""
+    task = make()
+    try:
+        task.load_test()
+    except DataError:
+        with pytest.raises(DataError):
+            make().check_test()
+    else:
+        monkeypatch.setattr(type(task), "_test_rows", lambda self: pytest.fail("read"))
+        make().check_test()
 
 
 def test_a_task_needs_no_torch():

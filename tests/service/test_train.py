@@ -1,18 +1,23 @@
 """Full training: it goes on exactly, reads the test split once, and refuses what is not its own."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 
+from nao_ray._pool import final
 from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import ConfigError, DataError, PoolError, RunError
 from nao_ray.pool import Pool
+from nao_ray.service.finalists import finalists_config
 from nao_ray.service.run import run
-from nao_ray.service.train import _Run, _unpack, evaluate, train
+from nao_ray.service.train import _digest, _Run, _unpack, evaluate, train
 from nao_ray.tasks.synthetic import Synthetic
 from nao_ray.training.checkpoint import pack
+from tests.pool._made_up_trials import START, make_trial, record
+from tests.tasks import _made_up_data as made
 
 # little but identities: a network that costs next to nothing
 WHAT = {
@@ -90,6 +95,38 @@ def test_the_test_split_is_read_by_full_training_alone_and_once(tmp_path, monkey
     assert len(reads) == 2
 
 
+def test_of_a_training_that_runs_twice_at_once_the_first_row_and_the_further_checkpoint_stay(tmp_path, monkeypatch):
+    reads, load_test = [], Synthetic.load_test
+    monkeypatch.setattr(Synthetic, "load_test", lambda task: reads.append(1) or load_test(task))
+    kept = []
+
+    def other(*, until):
+        with pytest.raises(KeyboardInterrupt):
+            train(config(), str(tmp_path), "cell", listener=_interrupt_after(until))
+
+    def one(step):
+        if step.done == 1:
+            other(until=3)
+        kept.extend(_unpack(path.read_bytes(), "")[0].epochs_done for path in (tmp_path / "weights").iterdir())
+        if step.done == 3:
+            kept.append(train(config(), str(tmp_path), "cell"))
+
+    row = train(config(), str(tmp_path), "cell", listener=one)
+    assert kept == [3, 3, 3, row]
+    assert len(reads) == 1
+    assert final.write_final(_storage(tmp_path), {**row, "test_accuracy": 1.0}) == row
+    assert final.read_final(_storage(tmp_path), row["name"]) == row
+
+
+def test_a_missing_test_split_is_found_before_the_training(tmp_path):
+    made.table(tmp_path / "data/train-0.parquet", test=0, split_column=False)
+    what = {**WHAT, "task": {"name": "image_table", "path": str(tmp_path / "data")}}
+    table = TrainConfig.make("short", what, ("channels=2", "epochs=1"))
+    with pytest.raises(DataError, match=r"no file is named test-\*\.parquet"):
+        train(table, str(tmp_path / "out"), "cell", listener=lambda _: pytest.fail("trained"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_all_images_train_or_a_tenth_validates(tmp_path):
     def data(*overrides):
         settings = config(*overrides)
@@ -114,6 +151,20 @@ def test_other_settings_are_another_training_and_other_places_the_same(done):
     names = {row["name"], train(config("seed=1", "epochs=1"), str(folder), "cell")["name"]}
     assert len(names) == 2
     assert train(config("checkpoint_every=7", "device=cpu"), str(folder), "cell")["name"] == row["name"]
+
+
+def test_the_tasks_settings_name_the_training_and_its_places_do_not():
+    def name(**settings):
+        return _digest(TrainConfig.make("short", {**WHAT, "task": {"name": "image_table", **settings}}), "hash")
+
+    assert name(path="a") == name(path="b") == name(path="a", test_split="test")
+    assert name(path="a") != name(path="a", test_split="train")
+
+
+def test_a_checkpoint_is_not_evaluated_on_other_data(done):
+    folder, row = done
+    with pytest.raises(DataError, match="was trained on other data: their hash was"):
+        evaluate(str(folder / row["checkpoint"]), ("task.per_class=24",))
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
@@ -175,6 +226,9 @@ def test_the_checkpoint_of_another_training_is_not_gone_on_with(done, tmp_path):
         ("short", "data=test", "'all' or 'train'"),
         ("short", "task.size=1000", "task.size"),
         ("short", "channels=3", "multiple of 2"),
+        ("short", "genotype=NAONet-B", "what is trained is given by the argument"),
+        ("short", "space.name=nao_cnn", "what is trained is given by the argument"),
+        ("short", "task.name=digits", "what is trained is given by the argument"),
     ],
 )
 def test_bad_settings_are_refused(recipe, override, message):
@@ -298,11 +352,36 @@ def test_finalists_are_refused_other_settings(searched, call, override, message)
 
 
 def test_finalists_at_the_size_of_a_recipe(searched):
-    from nao_ray.service.finalists import finalists_config
-
     evaluator = finalists_config(Pool.open(searched), 3, "nao_cifar10").evaluator
     assert evaluator.settings["recipe"] == "nao_cifar10"
     assert [evaluator.settings[name] for name in ("cells_per_stage", "channels", "epochs")] == [6, 36, 600]
+
+
+def test_finalists_are_trained_on_until_their_learning_rate_is_0_and_no_longer(tmp_path):
+    pool = Pool.create(tmp_path / "p", {"config": {**SEARCH, "evaluator": {"name": "standalone", "epochs": 25}}})
+    with pool.acquire():
+        record(pool, 0, 1)
+
+    def cosine(*overrides):
+        settings = finalists_config(pool, 1, None, overrides).evaluator.settings
+        return settings["epochs"], settings["recipe"]["cosine_epochs"]
+
+    assert cosine() == (125, None)
+    assert cosine("evaluator.epochs=100") == (100, 100)
+    assert cosine("evaluator.recipe.cosine_epochs=60") == (125, 60)
+    assert cosine("evaluator.recipe.restart_factor=1") == (125, 100)
+
+
+def test_an_architecture_that_was_tried_twice_is_one_finalist(tmp_path):
+    pool = Pool.create(tmp_path / "p", {"config": dict(SEARCH)})
+    with pool.acquire():
+        trials = [make_trial(k) for k in (0, 1, 3)]
+        best = max(trials, key=lambda trial: trial.score)
+        again = replace(best, proposal=replace(best.proposal, trial_id=7), log_index=7)
+        pool.record_asked([trial.proposal for trial in (*trials, again)], START)
+        pool.record_finished([*trials, again])
+    genotypes = finalists_config(pool, 2, None).strategy.settings["genotypes"]
+    assert len(set(genotypes)) == len(genotypes) == 2
 
 
 @pytest.mark.ray

@@ -63,6 +63,7 @@ def test_the_test_batch_is_not_read_by_load(tmp_path):
     with pytest.raises(DataError, match=r"test_batch.bin: cannot be read"):
         task.load_test()
     (tmp_path / "test_batch.bin").write_bytes((tmp_path / "data_batch_1.bin").read_bytes())
+    task.check_test()
     assert len(task.load_test()) == 20
 
 

@@ -64,6 +64,9 @@ def test_columns_and_splits_by_name(tmp_path):
     made.table(tmp_path / "t.parquet", names=("picture", "class", "part"))
     named = {"image_column": "picture", "label_column": "class", "split_column": "part"}
     assert len(task(tmp_path, **named).load_test()) == 10
+    task(tmp_path, **named).check_test()
+    with pytest.raises(DataError, match="has no held_out images"):
+        task(tmp_path, **named, test_split="held_out").check_test()
     assert sum(map(len, task(tmp_path, **named, train_split="test", test_split="train").load())) == 10
 
 
