@@ -28,7 +28,7 @@ from nao_ray.service.demand import Demand
 from nao_ray.service.gang import Gang
 from nao_ray.service.nodes import NodeWatch
 from nao_ray.service.placement import Placement, SharedGpus
-from nao_ray.service.worker import Slot, Worker, WorkerPlan
+from nao_ray.service.worker import Slot, Worker, WorkerPlan, find_processes
 from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
@@ -342,6 +342,8 @@ class RayExecutor:
 
     def _end_overdue(self) -> None:
         now, limit = self._clock.seconds(), self._plan.timeout_seconds
+        starting = [worker for worker in self._workers if not worker.is_there]
+        find_processes([worker for worker in starting if now - worker.heard > self._plan.ping_seconds], now)
         for worker in [worker for worker in self._workers if worker.call is not None]:
             if worker not in self._workers:
                 continue  # ended with its group
@@ -349,7 +351,8 @@ class RayExecutor:
             if limit is not None and worker.jobs and not worker.in_group and now - worker.since > limit:
                 self._fail(worker, FailureKind.TIMEOUT, f"took longer than workers.timeout_seconds {limit:g}")
             elif worker.is_there and now - worker.heard > self._plan.silent_seconds:
-                self._lose(worker, FailureKind.LOST, f"no sign of life for {now - worker.heard:.0f} s")
+                silence = f"no sign of life for {now - worker.heard:.0f} s, see workers.silent_seconds"
+                self._lose(worker, FailureKind.LOST, silence)
             elif worker.ping is None and now - worker.heard > self._plan.ping_seconds:
                 worker.send_ping()
 

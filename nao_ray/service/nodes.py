@@ -9,11 +9,16 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import grpc
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray._private.worker import global_worker
+from ray.core.generated.gcs_service_pb2 import GetActorInfoRequest
+from ray.core.generated.gcs_service_pb2_grpc import ActorInfoGcsServiceStub
 from ray.exceptions import AuthenticationError, RayError, RpcError
 
 from nao_ray.errors import RunError
@@ -62,6 +67,23 @@ def nodes() -> list[Node]:
         Node(node.node_id.hex(), node.node_manager_hostname, node.state == _ALIVE, dict(node.resources_total))
         for node in found.values()
     ]
+
+
+def with_process(actors: Collection[bytes]) -> set[bytes]:
+    """Those of the actors, by id, that have a process: one that waits for room has none, one that loads its class has.
+
+    Asked of the head as Ray's state API asks it, which needs no dashboard here; half a millisecond each.
+
+    Raises:
+        HeadAwayError: it does not answer.
+    """
+    with init_grpc_channel(global_worker.gcs_client.address, options=GLOBAL_GRPC_OPTIONS) as channel:
+        ask = ActorInfoGcsServiceStub(channel).GetActorInfo
+        try:
+            found = {actor: ask(GetActorInfoRequest(actor_id=actor), timeout=ANSWER_SECONDS) for actor in actors}
+        except grpc.RpcError as error:
+            raise HeadAwayError(" ".join(str(error).split())) from None
+    return {actor for actor, reply in found.items() if reply.actor_table_data.address.worker_id}
 
 
 class NodeWatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from nao_ray.search.executor import Job
+from nao_ray.service.nodes import HeadAwayError, with_process
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class WorkerPlan:
     watch_seconds: float = 3.0
     """How often the cluster's nodes are looked at."""
     ping_seconds: float = 30.0
-    """How often a busy worker is asked for a sign of life."""
+    """How often a busy worker is asked for a sign of life, and the head whether a starting one has a process."""
     silent_seconds: float = 180.0
     """A worker that gives none for this long is lost. Ray itself only notices processes that end."""
 
@@ -68,7 +70,7 @@ class Worker:
         self.started_at: datetime | None = None
         self.ping: Any = None
         self.heard = now
-        self.is_there = False  # its process has said something; before, no node may have had room for it
+        self.is_there = False  # it has a process; before, no node may have had room for it
 
     @property
     def place(self) -> str | None:
@@ -90,3 +92,14 @@ class Worker:
             ray.kill(self.actor, no_restart=True)
         except (RayError, ValueError):
             _log.debug("worker was gone already", exc_info=True)
+
+
+def find_processes(workers: Iterable[Worker], now: float) -> None:
+    """Ask the head which of the workers have a process: their silence counts from now on, the others' does not."""
+    by_id = {worker.actor._actor_id.binary(): worker for worker in workers}
+    try:
+        found = with_process(by_id) if by_id else set()
+    except HeadAwayError:
+        found = set()
+    for actor, worker in by_id.items():
+        worker.heard, worker.is_there = now, actor in found

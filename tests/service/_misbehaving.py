@@ -8,6 +8,7 @@ from typing import Any
 
 from nao_ray.errors import DataError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
+from nao_ray.service.actors import EvaluatorActor
 from nao_ray.spaces.base import Genotype
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.strategies.base import Strategy, StrategyConfig
@@ -99,6 +100,28 @@ def freezes_at_first(folder: str | Path) -> Any:
         return Obedient({}, folder)
 
     return make
+
+
+class _FreezesAtFirst:
+    """A value whose first unpickling stops the process."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return _freeze_at_first, (str(self.folder),)
+
+
+def _freeze_at_first(folder: str) -> None:
+    mark = Path(folder) / "frozen"
+    if not mark.exists():
+        mark.write_text(str(os.getpid()))
+        freeze()
+
+
+def freezes_as_it_loads(folder: str | Path) -> type:
+    """A worker's class whose first loading stops the process, before it could say anything."""
+    return type("Frozen", (EvaluatorActor,), {"value": _FreezesAtFirst(folder), "__module__": __name__})
 
 
 def no_library() -> Evaluator[Any]:

@@ -3,15 +3,17 @@
 import os
 import time
 from collections import Counter
+from dataclasses import replace
 
 import psutil
 import pytest
 import ray
-from _misbehaving import GENOTYPE, freezes_at_first, no_data, no_library, obedient
+from _misbehaving import GENOTYPE, freezes_as_it_loads, freezes_at_first, no_data, no_library, obedient
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
 from nao_ray.errors import DataError, RunError
 from nao_ray.search.executor import Failure, Job
+from nao_ray.service.actors import EvaluatorActor
 from nao_ray.service.executor import RayExecutor
 from nao_ray.service.worker import WorkerPlan
 from nao_ray.trial import FailureKind, Measurement, Proposal
@@ -141,6 +143,31 @@ def test_a_worker_that_freezes_while_it_starts_is_replaced(start, tmp_path):
     submit(executor, 0)
     assert kinds(collect(executor, 1)) == {0: None}
     ends(int((tmp_path / "frozen").read_text()))
+
+
+def test_a_worker_that_freezes_before_it_says_anything_is_replaced(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("nao_ray.service.executor.EvaluatorActor", freezes_as_it_loads(tmp_path))
+    executor = start(count=1, ping_seconds=0.5, silent_seconds=3)
+    submit(executor, 0)
+    assert kinds(collect(executor, 1)) == {0: None}
+    ends(int((tmp_path / "frozen").read_text()))
+
+
+def test_a_worker_that_waits_for_room_may_be_silent(start):
+    holder = ray.remote(num_cpus=4)(EvaluatorActor).remote()
+    ray.get(holder.ping.remote())
+    executor = start(count=1, ping_seconds=0.2, silent_seconds=1)
+    submit(executor, 0)
+    (worker,) = executor._workers
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert executor.wait(0.2) == []
+        assert executor._workers == [worker]
+    assert not worker.is_there
+    ray.kill(holder)
+    executor._plan = replace(executor._plan, silent_seconds=30)
+    assert kinds(collect(executor, 1)) == {0: None}
+    assert executor._workers == [worker]
 
 
 def ends(pid, seconds=20.0):

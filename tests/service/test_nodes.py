@@ -1,5 +1,6 @@
 """What the head's silence and another head come to, without a cluster."""
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,8 @@ from ray.exceptions import AuthenticationError, GetTimeoutError
 
 from nao_ray.errors import RunError
 from nao_ray.service import nodes as asked
-from nao_ray.service.nodes import HeadAwayError, nodes, one_cluster
+from nao_ray.service.nodes import HeadAwayError, nodes, one_cluster, with_process
+from nao_ray.service.worker import Slot, Worker, find_processes
 
 
 def _head(monkeypatch, error):
@@ -23,6 +25,18 @@ def test_a_head_that_is_silent_is_away(monkeypatch):
     _head(monkeypatch, GetTimeoutError("Timed out while waiting for GCS"))
     with pytest.raises(HeadAwayError, match="Timed out"):
         nodes()
+
+
+def test_a_head_that_is_gone_knows_of_no_process(monkeypatch):
+    with socket.socket() as free:  # bound, and nobody listens
+        free.bind(("127.0.0.1", 0))
+        client = SimpleNamespace(address=f"127.0.0.1:{free.getsockname()[1]}")
+        monkeypatch.setattr(asked, "global_worker", SimpleNamespace(gcs_client=client))
+        with pytest.raises(HeadAwayError, match="refused"):
+            with_process([b"1" * 16])
+        worker = Worker(SimpleNamespace(_actor_id=SimpleNamespace(binary=lambda: b"1" * 16)), None, Slot(), 0.0)
+        find_processes([worker], 50.0)
+    assert (worker.heard, worker.is_there) == (50.0, False)
 
 
 def test_the_head_of_another_cluster_ends_the_run_in_one_line(monkeypatch):
