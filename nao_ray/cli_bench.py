@@ -13,7 +13,7 @@ import typer
 import yaml
 
 from nao_ray import bench
-from nao_ray.errors import ConfigError
+from nao_ray.errors import ConfigError, RunError
 
 
 def names() -> list[str]:
@@ -26,6 +26,7 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
 
     Raises:
         ConfigError: there is no such measurement, or it has no such setting.
+        RunError: the result, which is printed, has what must not be.
     """
     if name not in names():
         close = get_close_matches(name, names(), n=1)
@@ -52,3 +53,5 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
         typer.echo(json.dumps({"name": result.name, "rows": rows, "notes": result.notes, "data": result.data}))
     else:
         typer.echo(result.table)
+    if result.wrong:
+        raise RunError(f"bench {name}: {len(result.wrong)} things are wrong, see above; the first: {result.wrong[0]}")

@@ -271,6 +271,18 @@ def test_pool_and_report_need_no_torch(pool):
 # -- bench --------------------------------------------------------------------------------------------------
 
 
+def test_bench_prints_what_is_wrong_then_fails(call, monkeypatch):
+    from nao_ray.bench._result import BenchResult
+
+    result = BenchResult(name="made_up", columns=["a"], rows=[[7]], wrong=["trial 3 is missing", "trial 4 is missing"])
+    monkeypatch.setattr(cli_bench, "names", lambda: ["made_up"])
+    monkeypatch.setitem(sys.modules, "nao_ray.bench.made_up", SimpleNamespace(run=lambda: result))
+    failed = call("bench", "made_up")
+    assert failed.code == 1
+    assert "| 7 |" in failed.out
+    assert "2 things are wrong, see above; the first: trial 3 is missing" in failed.err
+
+
 def test_bench_takes_settings(call, monkeypatch):
     from nao_ray.bench._result import BenchResult
 

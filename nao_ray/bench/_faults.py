@@ -25,8 +25,11 @@ KINDS = ("driver", "worker", "controller", "node", "stall", "disk", "cut")
 """SIGKILL of the driver, of a worker or of the controller; a worker's node lost, a fresh one later; a worker stopped;
 the driver's disk full for seconds; the driver killed and its newest part cut, as when a machine loses power."""
 
-_WORKER, _CONTROLLER = "ray::EvaluatorActor", "ray::StrategyActor"  # titles of processes, set by Ray
+_WORKER, _CONTROLLER = "ray::EvaluatorActor.evaluate", "ray::StrategyActor"
+"""Titles of processes, set by Ray: a worker that evaluates, not one that starts, waits or is being ended."""
+_FAILED_WRITE = "trying again for"  # what the driver says of one (`search.writing`)
 _END_SECONDS = 20.0  # in which Ray has ended a stopped process that it was told to end
+_LOOK_SECONDS = 0.2  # between two looks whether a write has failed
 _FULL = 1024  # bytes that a file may have: the lease, which is written in place, but no part
 
 
@@ -50,10 +53,9 @@ class Struck:
 
     fault: Fault
     at: float
-    before: frozenset[str]
-    """Parts there were when it was done: one more means that the search goes on."""
+    """Seconds of `time.time`."""
     seconds: float | None = None
-    """Until the next trial had finished."""
+    """Until a trial that started later, after a controller's loss one that was asked later, was in the pool."""
 
 
 def plan(faults: int, trials: int, workers: int, seed: int, delay: float = 0.2) -> list[Fault]:
@@ -77,7 +79,7 @@ def plan(faults: int, trials: int, workers: int, seed: int, delay: float = 0.2) 
 
 
 class Injector:
-    """Carries out faults, in order, each once a trial has finished since the last. `step` is to be called often."""
+    """Carries out faults, in order, each once the search went on after the last. `step` is to be called often."""
 
     def __init__(self, faults: Sequence[Fault], driver: Driver, nodes: Nodes, parts: Parts) -> None:
         self._waiting = deque(faults)
@@ -85,7 +87,10 @@ class Injector:
         self._ready_since: float | None = None
         self._later: list[tuple[float, Callable[[], None]]] = []
         self.struck: list[Struck] = []
+        self.problems: list[str] = []
+        """Faults that were none."""
         self._stopped: list[psutil.Process] = []
+        self._is_closing = False
 
     @property
     def waiting(self) -> int:
@@ -99,6 +104,7 @@ class Injector:
         self._later = [(at, action) for at, action in self._later if at > now]
         for action in due:
             action()
+        now = time.monotonic()  # a node takes seconds to join
         if not self._is_recovered() or not self._waiting or self._parts.count() < self._waiting[0].moment:
             return
         if self._ready_since is None:
@@ -106,34 +112,40 @@ class Injector:
         fault = self._waiting[0]
         if now - self._ready_since < fault.delay:
             return
-        if self._strike(fault):
+        at = self._strike(fault)
+        if at is not None:
             self._waiting.popleft()
             self._ready_since = None
-            self.struck.append(Struck(fault, now, self._parts.names()))
+            self.struck.append(Struck(fault, at))
 
     def note_end(self) -> None:
-        """The search has ended: what came last was recovered from."""
+        """The search has ended: the last fault may have been recovered from."""
         self._is_recovered()
 
     def close(self) -> list[int]:
         """Take back what has not ended; ids of the processes that were stopped and, seconds later, still are there."""
-        for _, action in self._later:
-            action()
-        self._later = []
-        _, alive = psutil.wait_procs(self._stopped, timeout=_END_SECONDS)
-        for process in alive:
-            process.kill()
+        try:
+            self._is_closing = True
+            for _, action in self._later:
+                action()
+        finally:
+            self._later = []
+            _, alive = psutil.wait_procs(self._stopped, timeout=_END_SECONDS)
+            for process in alive:
+                process.kill()
         return [process.pid for process in alive]
 
     def _is_recovered(self) -> bool:
-        """Whether a trial has finished since the last fault."""
+        """Whether the search went on after the last fault; a trial that ran when it came proves nothing."""
         last = self.struck[-1] if self.struck else None
-        if last is not None and last.seconds is None and self._parts.names() - last.before:
-            last.seconds = time.monotonic() - last.at
+        if last is not None and last.seconds is None:
+            column = "asked_at" if last.fault.kind == "controller" else "started_at"
+            written = self._parts.written_after(last.at, column)
+            last.seconds = None if written is None else written - last.at
         return last is None or last.seconds is not None
 
-    def _strike(self, fault: Fault) -> bool:
-        """Whether it could be done: a worker, say, may just be starting; then it is tried again."""
+    def _strike(self, fault: Fault) -> float | None:
+        """When it was done; None: it could not be, a worker, say, may just be starting; then it is tried again."""
         with suppress(psutil.NoSuchProcess):
             match fault.kind:
                 case "driver":
@@ -151,44 +163,55 @@ class Injector:
                 case "cut":
                     folder = self._driver.pool / ("trials" if fault.size < 0.5 else "events")
                     return self._start_again(lambda: cut_newest(folder, 2 * fault.size % 1))
-        return False
+        return None
 
-    def _start_again(self, meanwhile: Callable[[], object] = lambda: None) -> bool:
+    def _start_again(self, meanwhile: Callable[[], object] = lambda: None) -> float:
+        at = time.time()
         self._driver.kill()
         meanwhile()
         self._driver.start()
-        return True
+        return at
 
-    def _signal(self, title: str, number: int) -> bool:
+    def _signal(self, title: str, number: int) -> float | None:
         found = self._nodes.newest(title)
         if found is None:
-            return False
+            return None
+        at = time.time()
         found[1].send_signal(number)
         if number == signal.SIGSTOP:
             self._stopped.append(found[1])
-        return True
+        return at
 
-    def _lose_node(self, seconds: float) -> bool:
+    def _lose_node(self, seconds: float) -> float | None:
         """The node of a worker; a fresh one joins after so many seconds."""
         found = self._nodes.newest(_WORKER)
         if found is None:
-            return False
+            return None
+        at = time.time()
         self._nodes.kill(found[0])
         self._later.append((time.monotonic() + seconds, self._nodes.join))
-        return True
+        return at
 
-    def _fill_disk(self, seconds: float) -> bool:
-        """For so many seconds no file of the driver grows beyond `_FULL` bytes: writes fail, errno EFBIG."""
+    def _fill_disk(self, seconds: float) -> float:
+        """For so long no file of the driver grows beyond `_FULL` bytes: writes fail, errno EFBIG; one at least does."""
         process = psutil.Process(self._driver.process.pid)
+        said = self._driver.said(_FAILED_WRITE)
         before = process.rlimit(psutil.RLIMIT_FSIZE)
+        at = time.time()
         process.rlimit(psutil.RLIMIT_FSIZE, (_FULL, before[1]))
 
         def free() -> None:
+            has_failed = self._driver.said(_FAILED_WRITE) > said
+            if not has_failed and not self._is_closing:
+                self._later.append((time.monotonic() + _LOOK_SECONDS, free))
+                return
+            if not has_failed:
+                self.problems.append("the disk was full, and no write failed")
             with suppress(psutil.NoSuchProcess):
                 process.rlimit(psutil.RLIMIT_FSIZE, before)
 
         self._later.append((time.monotonic() + seconds, free))
-        return True
+        return at
 
 
 def cut_newest(folder: Path, left: float) -> str:

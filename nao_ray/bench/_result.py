@@ -20,6 +20,8 @@ class BenchResult:
     """What was compared with what, n, and the machine."""
     data: dict[str, object] = field(default_factory=dict)
     """The single measurements, JSON-able."""
+    wrong: list[str] = field(default_factory=list)
+    """What must not be, one line each: the result is printed, then the command fails."""
 
     @property
     def table(self) -> str:

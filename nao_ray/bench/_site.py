@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pyarrow as pa
@@ -26,6 +28,7 @@ from nao_ray.config import RunConfig
 from nao_ray.service.run import run
 run(RunConfig.load(sys.argv[1]), sys.argv[2])
 """
+_READ_SECONDS = 2.0  # for the last lines of a driver that has ended; a process of its own may hold the pipe
 _NODE = {"include_dashboard": False, "object_store_memory": 80 * 2**20}  # Ray's minimum is 75 MiB
 _NOTICE_SOON = {  # a dead node: some seconds instead of 14
     "health_check_initial_delay_ms": 500,
@@ -94,21 +97,35 @@ def nodes(count: int, cpus: int) -> Iterator[Nodes]:
 
 
 class Driver:
-    """The driver of a search, a process that can be started again with the same command. Its output is in a file."""
+    """The driver of a search, a process that can be started again with the same command.
+
+    Its output is kept in a file, through a pipe: what it says while its disk is full is not lost.
+    """
 
     def __init__(self, config: RunConfig, pool: Path, address: str) -> None:
         self.pool, self.starts = pool, 0
         self._config, self._log = pool.with_suffix(".yaml"), pool.with_suffix(".log")
         self._config.write_text(config.to_yaml(), encoding="utf-8")
         self._environment = {**os.environ, "RAY_ADDRESS": address}
+        self._log.touch()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start, or start again."""
         self.starts += 1
         command = [sys.executable, "-c", _DRIVER, str(self._config), str(self.pool)]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=self._environment)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=self._environment
+        )
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(target=self._keep, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+
+    def _keep(self, output: IO[bytes]) -> None:
+        """Copy what the driver says until its end."""
+        with output, self._log.open("ab", buffering=0) as log:
+            for line in output:
+                log.write(line)
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -120,6 +137,11 @@ class Driver:
         """SIGKILL; harmless when it has ended."""
         self.process.kill()
         self.process.wait()
+        self._reader.join(_READ_SECONDS)
+
+    def said(self, text: str) -> int:
+        """How often the drivers said that."""
+        return self._log.read_text(encoding="utf-8", errors="replace").count(text)
 
     def last_line(self) -> str:
         """The last it said."""
@@ -133,6 +155,7 @@ class Parts:
     def __init__(self, pool: Path) -> None:
         self._folder = pool / "trials"
         self._rows: dict[str, int] = {}
+        self._latest: dict[str, dict[str, float]] = {}
 
     def names(self) -> frozenset[str]:
         """The whole ones with a row or more."""
@@ -148,3 +171,23 @@ class Parts:
     def count(self) -> int:
         """Finished trials."""
         return sum(self._rows[name] for name in self.names())
+
+    def written_after(self, moment: float, column: str) -> float | None:
+        """When the first part was written that has a trial with a later time in this column; None: there is none yet.
+
+        Args:
+            moment: seconds of `time.time`, as what is returned.
+            column: `asked_at` or `started_at`.
+        """
+        found = [self._times(name) for name in self.names()]
+        return min((times["written"] for times in found if times.get(column, -math.inf) > moment), default=None)
+
+    def _times(self, name: str) -> dict[str, float]:
+        """When a part was written, and the latest time in either column; nothing where it is gone, or cut."""
+        if name not in self._latest:
+            path = self._folder / name
+            with suppress(OSError, pa.ArrowException):
+                frame = pq.read_table(path, columns=["asked_at", "started_at"]).to_pandas()
+                latest = {column: frame[column].max().timestamp() for column in frame if frame[column].notna().any()}
+                self._latest[name] = {"written": path.stat().st_mtime, **latest}
+        return self._latest.get(name, {})

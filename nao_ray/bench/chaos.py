@@ -4,7 +4,7 @@ The same search runs twice on a real Ray of several nodes: unbroken, and with fa
 seed (`_faults`). Both have children that raise, return NaN, run out of memory and hang. Then the two pools are
 compared: with one worker row for row, but for times, places and attempts; a trial whose part was cut is evaluated
 again, and takes its old place in the log. With more workers the order of the log is chance: each trial must be there
-once, with the end that its proposal comes to when it is evaluated alone.
+once, with the end that its proposal comes to when it is evaluated again, alone.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _NODES = 2
 _PATIENCE = 120.0
 """Seconds without any progress after which the search counts as hung."""
 _CHILDREN = {"error_share": 0.06, "nan_share": 0.04, "out_of_memory_share": 0.04, "hang_share": 0.03}
-_SILENT, _TIMEOUT = 4.0, 10.0
+_FEW_SUFFICE = {"regularized_evolution": {"population": 8, "sample": 3}}
+"""Settings with which a strategy learns from its first trials: a controller with another state proposes others."""
+_SILENT, _TIMEOUT = 6.0, 12.0
 """Seconds: a worker that stalls is lost before its trial could count as one that hangs."""
 _TIMES = ("asked_at", "started_at", "finished_at", "wall_seconds", "device_seconds")
 _MAY_DIFFER = frozenset((*_TIMES, "attempt", "node", "device", "peak_memory_bytes"))
@@ -47,8 +49,8 @@ class Course:
     struck: list[Struck]
     drivers: int
     seconds: float
-    left_over: list[int]
-    """Ids of processes that were stopped, and which the search has not ended."""
+    problems: list[str]
+    """Faults that were none, and processes that were stopped and which the search has not ended."""
 
 
 def run(
@@ -71,7 +73,7 @@ def run(
 
     Raises:
         ConfigError: so many faults do not fit into so few trials.
-        RunError: a search failed or hung.
+        RunError: a search failed or hung, or no proposal of the unbroken one depends on a trial.
     """
     least = 2 * faults + 4 + 4 * workers
     if trials < least:
@@ -80,34 +82,38 @@ def run(
     with tempfile.TemporaryDirectory(prefix="nao-chaos-") as folder, nodes(_NODES, workers) as site:
         unbroken, broken = Path(folder, "unbroken"), Path(folder, "broken")
         whole = search(config, unbroken, site, [])
+        children = _children(Pool.open(unbroken), strategy, trials)
         torn = search(config, broken, site, plan(faults, trials, workers, seed, sleep_seconds))
         wrong = differences(config, broken, unbroken if workers == 1 else None)
         pool = Pool.open(broken)
         rows = pool.trials(["attempt", "failure_kind"])
-        problems = _problems(pool, torn)
+        problems = _problems(pool, torn, faults)
     recovery = {
         kind: [s.seconds for s in torn.struck if s.fault.kind == kind and s.seconds is not None] for kind in KINDS
     }
     failed = Counter(kind for kind in rows["failure_kind"] if isinstance(kind, str))
-    how = "row for row with the unbroken one" if workers == 1 else "with what each proposal scores alone"
+    how = "row for row with the unbroken one" if workers == 1 else "each proposal with what it comes to alone"
     seconds = [whole.seconds, torn.seconds]
     return BenchResult(
         name="chaos",
         columns=["fault", "times", "median seconds to the next trial", "most"],
         rows=[
-            *([kind, len(all_), float(np.median(all_)), max(all_)] for kind, all_ in recovery.items() if all_),
+            *(_row(kind, torn.struck, all_) for kind, all_ in recovery.items()),
             *([f"child: {kind}", failed[kind], "", ""] for kind in FailureKind if kind in failed),
         ],
         notes=[
             f"{len(torn.struck)} faults from outside and {failed.total()} children that fail, in {trials} trials: "
             f"{seconds[0]:.0f} s unbroken, {seconds[1]:.0f} s broken; {torn.drivers} drivers, {rows['attempt'].sum()} "
-            f"attempts. {len(wrong)} rows missing, doubled or different; the pool was compared {how}.",
-            f"{strategy}, {workers} worker(s), {_NODES} nodes, {sleep_seconds:g} s a trial, seed {seed}. With several "
-            "workers the next trial may be another worker's.",
+            f"attempts. {len(wrong)} rows missing, doubled or different; compared: {how}.",
+            f"{strategy}, {workers} worker(s), {_NODES} nodes, {sleep_seconds:g} s a trial, seed {seed}. The next "
+            "trial is the first that started after the fault, or was asked after it if the controller was lost; with "
+            "several workers it may be another worker's.",
+            *children,
             *wrong,
             *problems,
             machine(),
         ],
+        wrong=[*wrong, *problems],
         data={
             "faults": [struck.fault.kind for struck in torn.struck],
             "recovery": recovery,
@@ -143,11 +149,15 @@ def search(config: RunConfig, pool: Path, site: Nodes, faults: Sequence[Fault]) 
         injector.note_end()
         seconds = time.monotonic() - start
     finally:
-        driver.kill()
-        left_over = injector.close()
+        try:
+            driver.kill()
+        finally:
+            left_over = injector.close()
     if driver.process.returncode or injector.waiting:
         raise RunError(f"the search ended at {finished} trials, {_story(injector)}: {driver.last_line()}")
-    return Course(struck=injector.struck, drivers=driver.starts, seconds=seconds, left_over=left_over)
+    left = [f"process {pid} was stopped, counted as lost, and still is there" for pid in left_over]
+    problems = [*injector.problems, *left]
+    return Course(struck=injector.struck, drivers=driver.starts, seconds=seconds, problems=problems)
 
 
 def _story(injector: Injector) -> str:
@@ -155,29 +165,67 @@ def _story(injector: Injector) -> str:
     return f"{injector.waiting} faults to come, {len(injector.struck)} done, the last ones {', '.join(last) or 'none'}"
 
 
-def _problems(pool: Pool, course: Course) -> list[str]:
-    """What the pool's own check finds beyond the parts that were cut, and processes that should have ended."""
+def _row(kind: str, struck: Sequence[Struck], seconds: Sequence[float]) -> list[object]:
+    """A line of the table; a fault after which no trial started has no time."""
+    times = sum(s.fault.kind == kind for s in struck)
+    return [kind, times, float(np.median(seconds)), max(seconds)] if seconds else [kind, times, "", ""]
+
+
+def _children(pool: Pool, strategy: str, trials: int) -> list[str]:
+    """Which kinds of failing children an unbroken search of a hundred trials lacks.
+
+    Raises:
+        RunError: no proposal depends on a trial, so that a controller with a wrong state would go unnoticed.
+    """
+    rows = pool.trials(["source_trial_id", "failure_kind"])
+    if rows["source_trial_id"].isna().all():
+        raise RunError(
+            f"{strategy} made no proposal of {trials} from an earlier trial: a controller rebuilt with another state "
+            "would propose the same; give more trials, or another strategy"
+        )
+    missing = set(FailureKind) - {FailureKind.LOST} - set(rows["failure_kind"].dropna())
+    return (
+        [f"no child failed by {', '.join(sorted(missing))} in the unbroken search"] if missing and trials >= 100 else []
+    )
+
+
+def _problems(pool: Pool, course: Course, faults: int) -> list[str]:
+    """What the pool's own check finds beyond the parts that were cut, faults that were none, kinds that are missing."""
     cuts = sum(struck.fault.kind == "cut" for struck in course.struck)
     expected = f"{cuts} damaged parts are in quarantine/"
     found = [problem for problem in pool.check() if not problem.startswith(expected)]
-    return found + [f"process {pid} was stopped, counted as lost, and still is there" for pid in course.left_over]
+    never = set(KINDS) - {struck.fault.kind for struck in course.struck} if faults >= len(KINDS) else set()
+    return [*found, *course.problems, *(f"no fault was a {kind}" for kind in KINDS if kind in never)]
 
 
 def differences(config: RunConfig, pool: Path, unbroken: Path | None) -> list[str]:
     """What is wrong with a broken search's pool, one line each."""
-    frame = pd.read_parquet(pool / "trials").sort_values("trial_id", ignore_index=True)
-    ids = frame["trial_id"].tolist()
-    wrong = [f"trial {i} is there {n} times" for i, n in Counter(ids).items() if n > 1]
-    wrong += [f"trial {i} is missing" for i in range(config.budget.trials or 0) if i not in set(ids)]
+    frame = pd.read_parquet(pool / "trials")
+    wrong = _wrong_ids(frame, config.budget.trials)
     if unbroken is None:
         return wrong + _wrong_ends(config, pool)
-    other = pd.read_parquet(unbroken / "trials").sort_values("trial_id", ignore_index=True)
-    columns = [name for name in frame.columns if name not in _MAY_DIFFER]
-    both = zip(frame[columns].to_dict("records"), other[columns].to_dict("records"), strict=False)
-    for row, expected in both:
-        differing = [name for name in columns if _text(row[name]) != _text(expected[name])]
+    other = pd.read_parquet(unbroken / "trials")
+    wrong += [f"unbroken: {line}" for line in _wrong_ids(other, config.budget.trials)]
+    if uncommon := sorted(set(frame.columns) ^ set(other.columns)):
+        wrong.append(f"only one of the pools has the columns {', '.join(uncommon)}")
+    columns = sorted(set(frame.columns) & set(other.columns) - _MAY_DIFFER)
+    expected = {row["trial_id"]: row for row in other[columns].to_dict("records")}
+    for row in frame.sort_values("trial_id")[columns].to_dict("records"):
+        alike = expected.get(row["trial_id"], row)
+        differing = [name for name in columns if _text(row[name]) != _text(alike[name])]
         wrong += [f"trial {row['trial_id']}: {', '.join(differing)} differ"] if differing else []
     return wrong
+
+
+def _wrong_ids(frame: pd.DataFrame, trials: int | None) -> list[str]:
+    """Trials that are there more than once, that are missing, and that were not to be."""
+    there = Counter(frame["trial_id"].tolist())
+    to_be = range(len(there) if trials is None else trials)
+    return [
+        *(f"trial {i} is there {n} times" for i, n in sorted(there.items()) if n > 1),
+        *(f"trial {i} is missing" for i in to_be if i not in there),
+        *(f"trial {i} is beyond the budget" for i in sorted(there) if i not in to_be),
+    ]
 
 
 def _text(value: object) -> str:
@@ -212,7 +260,7 @@ def _config(trials: int, seed: int, workers: int, strategy: str, sleep_seconds: 
             "space": "nao_cnn_small",
             "task": "synthetic",
             "evaluator": {"name": "faulty", "sleep_seconds": sleep_seconds, "noise": 0.02, **_CHILDREN},
-            "strategy": strategy,
+            "strategy": {"name": strategy, **_FEW_SUFFICE.get(strategy, {})},
             "budget": {"trials": trials},
             "workers": {
                 "count": workers,

@@ -8,13 +8,14 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import psutil
 import pytest
 
 from nao_ray.bench import _faults, chaos
 from nao_ray.bench._faults import KINDS, Fault, Injector, cut_newest, plan
 from nao_ray.bench._site import Parts
-from nao_ray.errors import ConfigError
+from nao_ray.errors import ConfigError, RunError
 from nao_ray.pool import Pool
 from nao_ray.service.run import run
 from nao_ray.trial import FailureKind
@@ -23,15 +24,14 @@ from nao_ray.trial import FailureKind
 @pytest.mark.slow
 @pytest.mark.ray
 def test_a_search_with_every_kind_of_fault_ends_as_an_unbroken_one():
-    result = chaos.run(faults=12, trials=36, seed=20)  # of which children fail in all four ways
-    assert result.data["wrong"] == []
-    assert result.data["problems"] == []
+    result = chaos.run(faults=12, trials=42, seed=20)  # of which children fail in all four ways
+    assert result.wrong == []
     faults = result.data["faults"]
     assert len(faults) == 12
     assert set(faults) == set(KINDS)
     assert set(result.data["failed"]) == set(FailureKind) - {FailureKind.LOST}
     assert result.data["drivers"] == 1 + faults.count("driver") + faults.count("cut")
-    assert result.data["attempts"] >= 36 + faults.count("stall")
+    assert result.data["attempts"] >= 42 + faults.count("stall")
     recovery = result.data["recovery"]
     assert sum(map(len, recovery.values())) == 12
     assert min(recovery["stall"]) > chaos._SILENT - 1  # nobody else works: it was noticed, not waited for
@@ -75,6 +75,7 @@ class Site:
         (folder / "trials").mkdir()
         self.start()
         self.worker = self.new()
+        self.output, self.told = None, ""
 
     def new(self, code: str = "import time; time.sleep(60)") -> psutil.Process:
         self.processes.append(subprocess.Popen([sys.executable, "-c", code]))
@@ -87,6 +88,9 @@ class Site:
     def kill(self, node: str = "driver") -> None:
         self.log.append(f"kill {node}")
 
+    def said(self, text: str) -> int:
+        return self.output.read_text().count(self.told) if self.output else 0
+
     def join(self) -> None:
         self.log.append("join")
 
@@ -96,13 +100,16 @@ class Site:
 
 
 class Counted:
-    """Parts that the test adds."""
+    """Parts that the test adds: what happened in a trial, and when it was written."""
 
     def __init__(self) -> None:
-        self.there = ["0"]
+        self.there = [("started_at", 0.0, 0.0)]
 
-    def names(self) -> frozenset[str]:
-        return frozenset(self.there)
+    def add(self, column: str, written: float = 0.0) -> None:
+        self.there.append((column, time.time(), time.time() + written))
+
+    def written_after(self, moment: float, column: str) -> float | None:
+        return min((written for what, at, written in self.there if what == column and at > moment), default=None)
 
     def count(self) -> int:
         return len(self.there)
@@ -126,19 +133,31 @@ def test_a_fault_waits_for_its_moment_its_delay_and_for_the_last_one_to_be_over(
     made, parts = injector(site, Fault("driver", 2, 0.0, 0), Fault("driver", 2, 0.2, 0))
     made.step()
     assert made.struck == []
-    parts.there.append("1")
+    parts.add("started_at")
     made.step()
     assert site.log == ["start", "kill driver", "start"]
+    parts.add("asked_at")  # of a trial that ran already
     made.step()
     assert made.waiting == 1
     assert made.struck[0].seconds is None
-    parts.there[0] = "2"  # another part, of as many trials
+    parts.add("started_at", written=3)
     made.step()
-    assert 0 <= made.struck[0].seconds < 5
+    assert 3 <= made.struck[0].seconds < 5
     assert made.waiting == 1
     time.sleep(0.25)
     made.step()
     assert made.waiting == 0
+
+
+def test_a_controller_is_back_when_something_was_asked_of_it(site):
+    made, parts = injector(site, Fault("controller", 1, 0.0, 0))
+    made.step()
+    parts.add("started_at")  # asked before
+    made.step()
+    assert made.struck[0].seconds is None
+    parts.add("asked_at", written=1)
+    made.note_end()
+    assert 1 <= made.struck[0].seconds < 3
 
 
 def test_a_victim_that_is_not_there_is_waited_for(site):
@@ -195,15 +214,41 @@ def test_a_full_disk_fails_writes_until_it_is_free_again(site, tmp_path, monkeyp
         writer = subprocess.Popen([sys.executable, "-c", _WRITER.format(path=str(file))], stdout=log)
     site.processes.append(writer)
     site.process = writer
+    site.output, site.told = output, "27"  # EFBIG
     made, _ = injector(site, Fault("disk", 1, 0.0, 0.0))
     wait(file.exists)
     made.step()
     wait(lambda: output.stat().st_size)
-    assert output.read_text().split()[0] == "27"  # EFBIG
     made.close()  # or the time that it lasts is over
+    assert made.problems == []
     before = psutil.Process(writer.pid).rlimit(psutil.RLIMIT_FSIZE)
     assert before[0] == psutil.RLIM_INFINITY
     wait(lambda: file.stat().st_size == 2001)
+
+
+def test_a_disk_is_full_until_a_write_fails(site, tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(_faults.time, "monotonic", lambda: now[0])
+    site.output, site.told = tmp_path / "output", "trying again"
+    site.output.touch()
+    process = psutil.Process(site.process.pid)
+    made, _ = injector(site, Fault("disk", 1, 0.0, 0.0))
+    made.step()
+    for now[0] in (2.0, 4.0):
+        made.step()
+        assert process.rlimit(psutil.RLIMIT_FSIZE)[0] == _faults._FULL
+    site.output.write_text("trying again for 60 s")
+    now[0] = 6.0
+    made.step()
+    assert process.rlimit(psutil.RLIMIT_FSIZE)[0] == psutil.RLIM_INFINITY
+    assert made.problems == []
+
+
+def test_a_full_disk_that_no_write_has_met_is_told(site, tmp_path):
+    made, _ = injector(site, Fault("disk", 1, 0.0, 0.0))
+    made.step()
+    made.close()
+    assert made.problems == ["the disk was full, and no write failed"]
 
 
 def wait(condition, seconds=20.0):
@@ -245,6 +290,45 @@ def test_a_search_whose_newest_part_was_cut_ends_as_an_unbroken_one(searched, tm
         assert problem == f"1 damaged parts are in quarantine/: {folder}-{name}"
 
 
+def test_parts_tell_when_a_trial_came_that_started_later(searched):
+    parts = Parts(searched.pool)
+    frame = Pool.open(searched.pool).trials(["trial_id", "asked_at", "started_at"]).set_index("trial_id")
+    for column in ("asked_at", "started_at"):
+        times = [moment.timestamp() for moment in frame[column]]
+        assert parts.written_after(times[-1], column) is None
+        written = [parts.written_after(moment - 1e-5, column) for moment in times]
+        assert written == sorted(written)
+        assert all(-0.01 < after - moment < 5 for after, moment in zip(written, times, strict=True))
+        assert written[0] < written[-1]
+
+
+def test_a_search_that_learns_from_no_trial_proves_nothing(searched, tmp_path):
+    chaos._children(Pool.open(searched.pool), "regularized_evolution", 20)
+    config = chaos._config(12, 1, 1, "random_search", 0, 0)
+    config = config.model_copy(update={"evaluator": searched.config.evaluator})
+    run(config, str(tmp_path / "pool"), in_process=True)
+    pool = Pool.open(tmp_path / "pool")
+    with pytest.raises(RunError, match="random_search made no proposal of 12 from an earlier trial"):
+        chaos._children(pool, "random_search", 12)
+
+
+def test_kinds_of_children_that_are_missing_are_told(searched):
+    pool = Pool.open(searched.pool)
+    assert chaos._children(pool, "regularized_evolution", 99) == []
+    (note,) = chaos._children(pool, "regularized_evolution", 100)
+    assert "timeout" in note  # none of them hangs
+
+
+def test_kinds_that_never_struck_and_a_fault_without_recovery_are_told(searched):
+    struck = [chaos.Struck(Fault(kind, 1, 0, 0), 0.0, 2.0) for kind in KINDS[1:]]
+    course = chaos.Course(struck=struck, drivers=1, seconds=1, problems=["process 7 still is there"])
+    pool = Pool.open(searched.pool)
+    assert chaos._problems(pool, course, 7) == ["process 7 still is there", "no fault was a driver"]
+    assert chaos._problems(pool, course, 6) == ["process 7 still is there"]
+    assert chaos._row("cut", [*struck, chaos.Struck(Fault("cut", 2, 0, 0), 0.0)], [2.0]) == ["cut", 2, 2.0, 2.0]
+    assert chaos._row("cut", struck, []) == ["cut", 1, "", ""]
+
+
 def rewind(pool, finished, asked):
     """Remove what was written after so many trials had finished and so many were asked: a part each."""
     trials = sorted(path for path in (pool / "trials").glob("*.parquet"))[1:]  # the first is empty
@@ -264,6 +348,16 @@ def test_what_is_missing_doubled_or_different_is_told(searched, tmp_path):
     assert wrong[:2] == ["trial 2 is there 2 times", "trial 19 is missing"]
     assert wrong[2].startswith("trial 19: None None, alone 0.")
     assert len(wrong) == 3
+    shutil.copy(parts[4], torn / "trials" / "y.parquet")
+    again = chaos.differences(searched.config, torn, searched.pool)  # joined by id, not by place
+    assert again == ["trial 2 is there 2 times", "trial 3 is there 2 times", "trial 19 is missing"]
+    shorter = searched.config.model_copy(update={"budget": searched.config.budget.model_copy(update={"trials": 19})})
+    assert "unbroken: trial 19 is beyond the budget" in chaos.differences(shorter, torn, searched.pool)
+    frame = pd.read_parquet(parts[-2]).drop(columns="num_params")
+    for path in (torn / "trials").glob("*.parquet"):
+        path.unlink()
+    frame.to_parquet(torn / "trials" / "0.parquet")
+    assert "only one of the pools has the columns num_params" in chaos.differences(searched.config, torn, searched.pool)
     other = searched.config.model_copy(
         update={"evaluator": searched.config.evaluator.model_copy(update={"noise": 0.5})}
     )
