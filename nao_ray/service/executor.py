@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nao_ray.errors import NaoRayError, PoolError, RunError
@@ -36,9 +36,8 @@ _log = logging.getLogger(__name__)
 Outcome = Measurement | Failure
 
 _FAILED_STARTS = 3  # workers that could not start, one after the other and none else there: it is not the node
-
 _WAITING_SECONDS = 60.0  # without any worker that has started, before we say so
-
+_TURN_SECONDS = 5.0  # a turn of the loop is shorter, unless the driver was stopped or had to wait for a disk
 _GATHER_SECONDS = 0.002  # after a result, for those that come with it: they are recorded in one write
 
 
@@ -74,6 +73,7 @@ class RayExecutor:
         self._node_watch = NodeWatch(self._plan.watch_seconds)
         self._warned = self._clock.seconds()
         self._failed_starts = 0
+        self._checked = self._clock.seconds()
         self._create_after = self._clock.seconds()
         self._watch()
 
@@ -274,6 +274,8 @@ class RayExecutor:
             self._break_up()
         elif report.weights is None:
             return
+        else:
+            self._gang.note_end(self._clock.seconds())
         self._end([job], report.outcomes, worker, report)
 
     def _break_up(self) -> None:
@@ -328,11 +330,13 @@ class RayExecutor:
             if worker.slot.node_id in self._dead:
                 return
         self._failed_starts += 1
-        self._create_after = self._clock.seconds() + min(2.0 ** (self._failed_starts - 2), 60.0)
+        self._create_after = self._clock.seconds() + 2.0 ** min(self._failed_starts - 2, 6)
         is_known = isinstance(error, RayTaskError)
         message = one_line(error) if is_known else _first_line(error)
         _log.warning("a worker could not start: %s", message)
-        if self._failed_starts < _FAILED_STARTS or any(other.node_id is not None for other in self._workers):
+        for other in self._workers:
+            other.hear(self._clock.seconds())
+        if self._failed_starts < _FAILED_STARTS or any(other.is_there for other in self._workers):
             return
         if is_known and isinstance(cause(error), NaoRayError):
             raise cause(error)
@@ -342,30 +346,25 @@ class RayExecutor:
 
     def _end_overdue(self) -> None:
         now, limit = self._clock.seconds(), self._plan.timeout_seconds
+        slept, self._checked = now - self._checked, now
+        if slept > _TURN_SECONDS:  # this driver stood still, which is nobody's silence
+            for worker in self._workers:
+                worker.heard += slept
         starting = [worker for worker in self._workers if not worker.is_there]
         find_processes([worker for worker in starting if now - worker.heard > self._plan.ping_seconds], now)
         for worker in [worker for worker in self._workers if worker.call is not None]:
             if worker not in self._workers:
                 continue  # ended with its group
-            self._hear(worker, now)
-            if limit is not None and worker.jobs and not worker.in_group and now - worker.since > limit:
+            worker.hear(now)
+            if worker.in_group and self._gang.is_overdue(now):
+                self._discard(worker)
+            elif limit is not None and worker.jobs and not worker.in_group and now - worker.since > limit:
                 self._fail(worker, FailureKind.TIMEOUT, f"took longer than workers.timeout_seconds {limit:g}")
             elif worker.is_there and now - worker.heard > self._plan.silent_seconds:
                 silence = f"no sign of life for {now - worker.heard:.0f} s, see workers.silent_seconds"
                 self._lose(worker, FailureKind.LOST, silence)
             elif worker.ping is None and now - worker.heard > self._plan.ping_seconds:
                 worker.send_ping()
-
-    def _hear(self, worker: Worker, now: float) -> None:
-        if worker.ping is None:
-            return
-        try:
-            ray.get(worker.ping, timeout=0)
-        except GetTimeoutError:
-            return
-        except RayError:
-            return  # the evaluation's own call says it better
-        worker.heard, worker.ping, worker.is_there = now, None, True
 
     def _watch(self) -> None:
         """Look at the nodes: capacity, and workers whose node is dead although their calls still wait.

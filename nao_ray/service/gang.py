@@ -23,11 +23,20 @@ class Gang:
     def __init__(self, patience: float, *, owns_device: bool = True) -> None:
         self._patience, self._owns_device = patience, owns_device
         self._waiting_since: float | None = None
+        self._over_since: float | None = None
 
     @property
     def is_waiting(self) -> bool:
         """A phase is next, and every worker is wanted."""
         return self._waiting_since is not None
+
+    def note_end(self, now: float) -> None:
+        """The phase's weights are there: nothing is to be expected of its other members."""
+        self._over_since = now
+
+    def is_overdue(self, now: float) -> bool:
+        """Members that are still at it will not come to an end by themselves."""
+        return self._over_since is not None and now - self._over_since > self._patience
 
     def members(self, workers: Sequence[Worker], wanted: int, now: float) -> list[Worker]:
         """Who carries out the phase that is next: `wanted` idle workers, after a while those there; [] is: not yet."""
@@ -46,6 +55,7 @@ class Gang:
         Raises:
             RayError: the first member, where the others would meet it, does not answer; nothing has begun.
         """
+        self._over_since = None
         address = ray.get(members[0].actor.address.remote(), timeout=self._patience)
         for rank, worker in enumerate(members):
             group = Group(rank, len(members), address, self._owns_device)

@@ -86,6 +86,16 @@ class Worker:
         """Ask for a sign of life, which a thread of its own gives whatever the actor does."""
         self.ping = self.actor.ping.options(concurrency_group="control").remote()
 
+    def hear(self, now: float) -> None:
+        """Take in the answer to the last ping, if it has come."""
+        if self.ping is None:
+            return
+        try:
+            ray.get(self.ping, timeout=0)
+        except RayError:  # no answer yet, or the worker's own call says better what is wrong
+            return
+        self.heard, self.ping, self.is_there = now, None, True
+
     def kill(self) -> None:
         """End the actor's process, if it has not ended by itself."""
         try:
