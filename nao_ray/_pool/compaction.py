@@ -16,17 +16,16 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import groupby
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nao_ray._pool.recent import Recent
 from nao_ray._pool.storage import Guard, LocalStorage, Storage, sync_folder
-from nao_ray._pool.tables import SCHEMAS, find_damaged
+from nao_ray._pool.tables import SCHEMAS, find_damaged, in_batches
 from nao_ray.errors import PoolError, PoolWriteError
 
 GATE = ".compaction-gate"
@@ -313,33 +312,7 @@ def _batches(storage: LocalStorage, recent: Recent, folder: str, names: list[str
                 yield from data.to_batches()
         else:
             paths = [storage.path(folder, name) for name in run]
-            for large, some in groupby(paths, _has_groups(SCHEMAS[folder])):
-                same = list(some)
-                yield from _by_group(same) if large else _scanned(same, SCHEMAS[folder])
-
-
-def _has_groups(schema: pa.Schema) -> Callable[[str], bool]:
-    """Whether a part of this schema has several row groups."""
-
-    def has_groups(path: str) -> bool:
-        found = pq.read_metadata(path)
-        return bool(found.num_row_groups > 1 and found.schema.to_arrow_schema().equals(schema))
-
-    return has_groups
-
-
-def _by_group(paths: Iterable[str]) -> Iterator[pa.RecordBatch]:
-    """Large parts, one row group in memory at a time: a scan reads ahead what grows with the part."""
-    for path in paths:
-        with pq.ParquetFile(path) as part:
-            for number in range(part.num_row_groups):
-                yield from part.read_row_group(number, use_threads=False).to_batches()
-
-
-def _scanned(paths: list[str], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Small parts, also of older schemas."""
-    source = ds.dataset(paths, schema=schema, format="parquet")
-    yield from source.to_batches(batch_size=_GROUP_ROWS, batch_readahead=1, fragment_readahead=4)
+            yield from in_batches(paths, SCHEMAS[folder], _GROUP_ROWS)
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]]:

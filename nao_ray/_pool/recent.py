@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from nao_ray._pool.memory import release
 from nao_ray._pool.tables import SCHEMAS
 
-_BYTES = 16 * 2**20
+_BYTES = 8 * 2**20
 _LOOSE_PARTS = 64  # held as tables of their own
 
 
@@ -51,4 +52,4 @@ class Recent:
             tables.clear()
         self._places.clear()
         self._bytes = 0
-        pa.default_memory_pool().release_unused()  # what merging took, too
+        release()  # what merging took, too

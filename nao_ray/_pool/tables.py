@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import groupby
 
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +19,7 @@ from nao_ray.errors import PoolError
 SCHEMAS = {"trials": TRIALS, "events": EVENTS}
 
 _READERS = 16  # parts looked at at once, where each costs a round trip
+_SCANNED = 32  # small parts opened at once for merging
 
 
 def to_bytes(data: pa.Table) -> memoryview:
@@ -52,6 +54,38 @@ def read(
     except (OSError, pa.ArrowException) as error:
         raise unreadable(storage, folder, error) from None
     return data.replace_schema_metadata(schema.metadata)
+
+
+def in_batches(paths: Iterable[str], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of local parts, in order, at most so many in a batch; little of them is in memory at a time."""
+    for large, some in groupby(paths, _has_groups(schema)):
+        same = list(some)
+        yield from _by_group(same) if large else _scanned(same, schema, rows)
+
+
+def _has_groups(schema: pa.Schema) -> Callable[[str], bool]:
+    """Whether a part of this schema has several row groups."""
+
+    def has_groups(path: str) -> bool:
+        found = pq.read_metadata(path)
+        return bool(found.num_row_groups > 1 and found.schema.to_arrow_schema().equals(schema))
+
+    return has_groups
+
+
+def _by_group(paths: Iterable[str]) -> Iterator[pa.RecordBatch]:
+    """Large parts, one row group in memory at a time: a scan reads ahead what grows with the part."""
+    for path in paths:
+        with pq.ParquetFile(path) as part:
+            for number in range(part.num_row_groups):
+                yield from part.read_row_group(number, use_threads=False).to_batches()
+
+
+def _scanned(paths: Sequence[str], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    """Small parts, also of older schemas; a few at a time, for a scan keeps the footers of all it is given."""
+    for first in range(0, len(paths), _SCANNED):
+        source = ds.dataset(list(paths[first : first + _SCANNED]), schema=schema, format="parquet")
+        yield from source.to_batches(batch_size=rows, batch_readahead=1, fragment_readahead=4)
 
 
 def unreadable(storage: Storage, folder: str, error: Exception) -> PoolError:

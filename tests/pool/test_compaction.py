@@ -1,5 +1,6 @@
 """Compaction shows each row once, whatever is read or dies meanwhile."""
 
+import ctypes
 import logging
 import os
 import shutil
@@ -7,13 +8,15 @@ import threading
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
 from _made_up_trials import START, die, make_proposal, make_trial, record
 
 from nao_ray import pool as pools
-from nao_ray._pool import compaction
+from nao_ray._pool import compaction, tables
 from nao_ray._pool import recent as recents
+from nao_ray._pool.memory import release
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
 from nao_ray.pool import Pool
 
@@ -59,10 +62,8 @@ def test_what_is_remembered_of_recent_parts_is_what_was_written(monkeypatch):
 
 def test_a_part_of_many_row_groups_is_merged_one_group_at_a_time(pool, lease, folder, monkeypatch):
     monkeypatch.setattr(compaction, "_GROUP_ROWS", 5)
-    groups, by_group = [], compaction._by_group
-    monkeypatch.setattr(
-        compaction, "_by_group", lambda paths: (groups.append(b.num_rows) or b for b in by_group(paths))
-    )
+    groups, by_group = [], tables._by_group
+    monkeypatch.setattr(tables, "_by_group", lambda paths: (groups.append(b.num_rows) or b for b in by_group(paths)))
     record(pool, 0, 25)
     pool.compact()
     assert groups == []
@@ -74,6 +75,35 @@ def test_a_part_of_many_row_groups_is_merged_one_group_at_a_time(pool, lease, fo
     assert len(parts(folder)) == 1
     pd.testing.assert_frame_equal(pool.trials(), before)
     assert pool.log() == log
+
+
+def test_small_parts_are_scanned_a_few_at_a_time_and_in_order(pool, lease, folder, monkeypatch):
+    monkeypatch.setattr(tables, "_SCANNED", 3)
+    for first in range(10):
+        record(pool, first, 1)
+    paths = sorted(map(str, (folder / "trials").glob("*.parquet")))
+    batches = list(tables.in_batches(paths, tables.SCHEMAS["trials"], 100))
+    assert pa.Table.from_batches(batches)["trial_id"].to_pylist() == list(range(10))
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc gives memory back when asked")
+def test_memory_is_given_back():
+    code = ctypes.CDLL(None)
+    code.malloc.restype, code.malloc.argtypes, code.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    size = 100_000  # below what is mapped, and given back, by itself
+    blocks = [code.malloc(size) for _ in range(1000)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    full = psutil.Process().memory_info().rss
+    for block in blocks[:-1]:  # the last one holds the rest up
+        code.free(block)
+    release()
+    code.free(blocks[-1])
+    assert full - psutil.Process().memory_info().rss > 0.8 * 1000 * size
 
 
 def test_compacting_nothing_changes_nothing(pool, lease, folder):
