@@ -40,6 +40,9 @@ MEAN_SECONDS = 1200.0
 SIGMA = 1.0
 """Of the logarithm of its duration: one in a hundred takes more than two hours."""
 
+_LEAST_WAVES = 3  # trials per worker: the first and the last are not measured
+_DECODED_PER_SOURCE = 4  # new architectures that the eight step sizes from one source come to, at least
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
@@ -47,6 +50,9 @@ class Shares:
 
     startup_seconds: float
     """From the beginning until every worker had its first trial."""
+    warmup_seconds: float
+    """From then until as many trials had ended as there are workers: about a mean training, in which the first trial
+    of each, given without any result, fades out."""
     steady_seconds: float
     """From then until the last trial was started."""
     drain_seconds: float
@@ -66,9 +72,14 @@ class Course:
     ask_seconds: list[float]
     """Of each request to the strategy, its fit included."""
     loop_seconds: float
-    """Of the driver alone: the loop, its bookkeeping, what it wrote to the pool."""
+    """Of the driver alone, from its first step to its last: the loop, its bookkeeping, what it wrote to the pool."""
     cpu_seconds: float
     """Of this process, the simulation included."""
+
+    @property
+    def late_asks(self) -> list[float]:
+        """The last quarter of them: the strategy knows most then."""
+        return self.ask_seconds[-math.ceil(len(self.ask_seconds) / 4) :]
 
     def data(self) -> dict[str, object]:
         """Plain numbers."""
@@ -78,6 +89,7 @@ class Course:
             "trials": self.trials,
             "asks": len(asks),
             "ask_median": float(np.median(asks)),
+            "ask_median_late": float(np.median(self.late_asks)),
             "ask_longest": float(asks.max()),
             "ask_total": float(asks.sum()),
             "loop_per_trial": self.loop_seconds / self.trials,
@@ -87,24 +99,25 @@ class Course:
 
 def measure(
     workers: int | str = "1000,10000",
-    trials: int | str = "2000,12000",
+    trials: int | str = "3000,30000",
     rounds: int | str = "1000",
     rounds_trials: int | str = "3000",
-    strategy: str = "nao",
+    strategy: str = "nao,random_search",
     seed: int = 0,
     path: str | None = None,
     dataset: str = "cifar10",
-    table_workers: int = 1000,
-    table_trials: int = 2000,
+    table_workers: int = 300,
+    table_trials: int = 1500,
 ) -> list[Row]:
     """Busy share of the workers, the strategy's time and the loop's, of each search.
 
     Args:
         workers: simulated workers, one search each, by commas.
-        trials: of each of these searches.
+        trials: of each of these searches, at least three times its workers.
         rounds: simulated workers of searches in rounds as large as their number; by commas, may be empty.
         rounds_trials: of each of these searches.
-        strategy: who proposes.
+        strategy: who proposes: one for each of `workers`, by commas, or one for all; the first of them in rounds and on
+            the table.
         seed: of the searches.
         path: table with NAS-Bench-201's columns, default: the one in ``$NAO_RAY_DATA``; its training times are
             replayed. Left out where there is none.
@@ -117,14 +130,34 @@ def measure(
         DataError: the table is not what it should be.
         RunError: a search failed.
     """
+    steady, in_rounds = _pairs(workers, trials), _pairs(rounds, rounds_trials)
+    _pairs(table_workers, table_trials)
+    names = _names(strategy, len(steady))
     rows: list[Row] = []
-    for number, budget in _pairs(workers, trials):
-        rows += _rows(f"{strategy}, steady, {number:,} workers", number, _made_up(strategy, seed, budget, {}))
-    for number, budget in _pairs(rounds, rounds_trials):
-        settings = {"mode": "rounds", "seeds": number, "round_size": number} if strategy == "nao" else {}
-        text = f"{strategy}, rounds of {number:,}, {number:,} workers"
-        rows += _rows(text, number, _made_up(strategy, seed, budget, settings))
-    return rows + _on_table(strategy, seed, path, dataset, table_workers, table_trials)
+    for name, (number, budget) in zip(names, steady, strict=False):
+        rows += _rows(f"{name}, steady, {number:,} workers", number, _made_up(name, seed, budget, {}))
+    for number, budget in in_rounds:
+        text = f"{names[0]}, rounds of {number:,}, {number:,} workers"
+        rows += _rows(text, number, _made_up(names[0], seed, budget, _round_settings(names[0], number)))
+    return rows + _on_table(names[0], seed, path, dataset, table_workers, table_trials)
+
+
+def _names(strategy: str, count: int) -> list[str]:
+    """Strategies of `count` searches, at least one."""
+    names = [name.strip() for name in strategy.split(",")]
+    if len(names) not in (1, count):
+        raise ConfigError(
+            f"bench scale: expected one strategy, or one for each of the {count} numbers of workers, got {strategy!r}"
+        )
+    return names * max(1, count) if len(names) == 1 else names
+
+
+def _round_settings(strategy: str, size: int) -> dict[str, Any]:
+    """Of rounds as large as the cluster: from as many sources, and to choose from, as fill one with decoded ones."""
+    if strategy != "nao":
+        return {}
+    sources = math.ceil(size / _DECODED_PER_SOURCE)
+    return {"mode": "rounds", "seeds": size, "round_size": size, "top_k": sources, "candidates": 2 * size}
 
 
 def _pairs(workers: int | str, trials: int | str) -> list[tuple[int, int]]:
@@ -135,8 +168,11 @@ def _pairs(workers: int | str, trials: int | str) -> list[tuple[int, int]]:
             f"bench scale: expected a number of trials for each number of workers {workers}, got {trials}"
         )
     for number, budget in zip(numbers, budgets, strict=True):
-        if budget <= number:
-            raise ConfigError(f"bench scale: {number} workers need more than {number} trials to be busy, got {budget}")
+        if budget < _LEAST_WAVES * number:
+            raise ConfigError(
+                f"bench scale: {number} workers need at least {_LEAST_WAVES * number} trials, a first, a measured and "
+                f"a last one each, got {budget}"
+            )
     return list(zip(numbers, budgets, strict=True))
 
 
@@ -162,7 +198,6 @@ def _on_table(strategy: str, seed: int, path: str | None, dataset: str, workers:
     evaluator |= {} if path is None else {"path": path}
     if path is None and not Path(str(evaluator["path"])).is_file():
         return [Row(measurement="workers busy", setting=setting, figure="left out: no table in $NAO_RAY_DATA")]
-    _pairs(workers, trials)
     config = {"space": "nas_bench_201", "evaluator": evaluator, "strategy": strategy}
     return _rows(setting, workers, (_config(config, seed, trials), reported_seconds))
 
@@ -175,8 +210,12 @@ def _rows(setting: str, workers: int, search: tuple[RunConfig, Duration]) -> lis
     asks = np.array(course.ask_seconds)
     figures = {
         "workers busy": f"{shares.steady:.1%} over {_time(shares.steady_seconds)}",
-        "start-up, drain": f"{_time(shares.startup_seconds)}, {_time(shares.drain_seconds)}; {shares.whole:.1%} in all",
-        "an ask": f"{np.median(asks):.2f} s (longest {asks.max():.1f} s, n = {len(asks):,})",
+        "start-up, first trials, drain": ", ".join(
+            map(_time, (shares.startup_seconds, shares.warmup_seconds, shares.drain_seconds))
+        )
+        + f"; {shares.whole:.1%} in all",
+        "an ask": f"{np.median(asks):.2f} s, in the last quarter {np.median(course.late_asks):.2f} s "
+        f"(longest {asks.max():.1f} s, n = {len(asks):,})",
         "the loop, per trial": f"{1000 * course.loop_seconds / course.trials:.1f} ms",
     }
     return [
@@ -205,12 +244,13 @@ def perform(config: RunConfig, duration: Duration, workers: int) -> Course:
     """One search with simulated workers, over a pool in a folder of its own."""
     evaluator, clock, began = config.make_evaluator(), VirtualClock(), time.process_time()
     proposer = TimedProposer(config.make_strategy(), clock)
-    driver = ChargedDriver(SimulatedExecutor(evaluator, clock, workers, duration), clock, lambda: sum(proposer.seconds))
+    executor = SimulatedExecutor(evaluator, clock, workers, duration)
     with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder:
         pool = Pool.create(Path(folder, "pool"), make_manifest(config, evaluator.data_hash(), None))
         with pool.acquire():
-            loop = SearchLoop(pool, proposer, driver, Budget(trials=config.budget.trials), clock=clock)
-            loop.run()
+            driver = ChargedDriver(executor, clock, lambda: proposer.total)
+            SearchLoop(pool, proposer, driver, Budget(trials=config.budget.trials), clock=clock).run()
+            driver.charge()
             cpu_seconds = time.process_time() - began
             frame = pool.trials(["node", "started_at", "finished_at"])
     return Course(
@@ -223,9 +263,10 @@ def perform(config: RunConfig, duration: Duration, workers: int) -> Course:
 
 
 class ChargedDriver:
-    """An executor; what its caller does between two waits goes by on the virtual clock, too.
+    """An executor; what its caller does from now on goes by on the virtual clock, too.
 
-    Left out is what really happens elsewhere: evaluations, which start in `submit`, and the strategy.
+    It is charged before each job is submitted, so that a job starts after the turn that submits it. Left out is what
+    really happens elsewhere: evaluations, which start in `submit`, and the strategy.
     """
 
     def __init__(
@@ -238,9 +279,7 @@ class ChargedDriver:
         """`elsewhere`: real seconds so far that are not the caller's own; `stopwatch`: real seconds."""
         self._executor, self._clock, self._stopwatch = executor, clock, stopwatch
         self._elsewhere = elsewhere
-        self._evaluating = 0.0
-        self._before = 0.0  # elsewhere, at the end of the last wait
-        self._since: float | None = None
+        self._since, self._before = stopwatch(), elsewhere()  # charged up to
         self.seconds = 0.0
         """Charged so far."""
 
@@ -251,19 +290,25 @@ class ChargedDriver:
     def expect(self, jobs: int | None) -> None:
         self._executor.expect(jobs)
 
+    def charge(self) -> None:
+        """What the caller did since the last job, wait or charge."""
+        own = max(0.0, self._stopwatch() - self._since - (self._elsewhere() - self._before))
+        self.seconds += own
+        self._clock.sleep(own)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        self._since, self._before = self._stopwatch(), self._elsewhere()
+
     def submit(self, job: Job) -> None:
-        began = self._stopwatch()
+        self.charge()
         self._executor.submit(job)
-        self._evaluating += self._stopwatch() - began
+        self._go_on()
 
     def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
-        others = self._elsewhere() + self._evaluating
-        if self._since is not None:
-            own = max(0.0, self._stopwatch() - self._since - (others - self._before))
-            self.seconds += own
-            self._clock.sleep(own)
+        self.charge()
         ended = self._executor.wait(timeout, wake)
-        self._before, self._since = others, self._stopwatch()
+        self._go_on()
         return ended
 
     def withdraw(self) -> list[Job]:
@@ -285,13 +330,17 @@ def busy(frame: pd.DataFrame, start: datetime, workers: int) -> Shares:
     )
     first = pd.Series(began).groupby(frame["node"].to_numpy()).min()
     ready, last, end = float(first.max()), float(began.max()), float(ended.max())
-    if len(first) < workers or last <= ready:
+    if len(first) < workers:
         raise ConfigError(f"bench scale: {len(frame)} trials kept {len(first)} of {workers} workers busy; give more")
-    within = np.clip(ended, ready, last) - np.clip(began, ready, last)
+    warm = max(ready, float(np.partition(ended, workers - 1)[workers - 1]))
+    if last <= warm:
+        raise ConfigError(f"bench scale: the last of {len(frame)} trials began before {workers} had ended; give more")
+    within = np.clip(ended, warm, last) - np.clip(began, warm, last)
     return Shares(
         startup_seconds=ready,
-        steady_seconds=last - ready,
+        warmup_seconds=warm - ready,
+        steady_seconds=last - warm,
         drain_seconds=end - last,
-        steady=float(within.sum() / (workers * (last - ready))),
+        steady=float(within.sum() / (workers * (last - warm))),
         whole=float((ended - began).sum() / (workers * end)),
     )

@@ -1,10 +1,10 @@
 """How far one driver goes: thousands of workers, a hundred thousand trials, a pool of a million rows.
 
-    nao-ray bench scale parts=virtual virtual.workers=1000 virtual.trials=3000
+    nao-ray bench scale parts=virtual virtual.workers=1000 virtual.trials=3000 virtual.strategy=nao
     nao-ray bench scale parts=memory,pool
 
-The parts: `virtual`, the busy share of 1,000 and 10,000 simulated workers beside the real strategy, loop and pool, by
-made-up and by recorded training times; `real`, the cost of a trial on real Ray workers; `memory`, that of the driver
+The parts: `virtual`, the busy share of 1,000 and 10,000 simulated workers beside a real strategy, the loop and a pool,
+by made-up and by recorded training times; `real`, the cost of a trial on real Ray workers; `memory`, that of the driver
 over 100,000 trials; `pool`, opening and querying a large one. ``PART.key=value`` sets an argument of a part's
 `measure`.
 """
@@ -25,7 +25,8 @@ PARTS = ("virtual", "real", "memory", "pool")
 _VIRTUAL = (
     "virtual: trainings last as long as a log-normal of mean 20 min and sigma 1 says, or as the table says; what the "
     "strategy and the loop take is measured and charged to the clock, so it varies with the machine. Workers busy: "
-    "from when each had a trial until the last was started."
+    "from when as many trials had ended as there are workers until the last was started; the first trials are theirs "
+    "whoever proposes."
 )
 
 

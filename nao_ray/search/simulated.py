@@ -130,6 +130,8 @@ class TimedProposer:
         self._due = Moment(0.0)
         self.seconds: list[float] = []
         """What each request took."""
+        self.total = 0.0
+        """What they took together."""
         strategy.restore(log)
 
     @property
@@ -141,6 +143,7 @@ class TimedProposer:
         began = self._stopwatch()
         self._answer = answer(self._strategy, n, told)
         self.seconds.append(self._stopwatch() - began)
+        self.total += self.seconds[-1]
         self._due = Moment(self._clock.seconds() + self.seconds[-1])
 
     def poll(self, timeout: float | None = None) -> Answer | None:

@@ -24,27 +24,35 @@ def log(rows: list[tuple[str, float, float]]) -> pd.DataFrame:
     return pd.DataFrame(at, columns=["node", "started_at", "finished_at"])
 
 
-def test_the_busy_share_is_that_of_the_part_between_startup_and_drain():
+def test_the_busy_share_is_that_of_the_part_between_the_first_trials_and_drain():
     shares = virtual.busy(
-        log([("a", 2, 12), ("b", 4, 9), ("b", 10, 24), ("a", 14, 20)]),  # b is idle in 9-10, a in 12-14
+        log([("a", 2, 8), ("a", 9, 12), ("a", 14, 20), ("b", 4, 9), ("b", 10, 15), ("b", 18, 30)]),
         START,
         workers=2,
     )
     assert shares.startup_seconds == 4
-    assert shares.steady_seconds == 10
-    assert shares.drain_seconds == 10
-    assert shares.steady == pytest.approx((10 - 2 + 10 - 1) / 20)
-    assert shares.whole == pytest.approx((10 + 6 + 5 + 14) / 48)
+    assert shares.warmup_seconds == 5, "at 9 two trials had ended"
+    assert shares.steady_seconds == 9
+    assert shares.drain_seconds == 12
+    assert shares.steady == pytest.approx((9 - 2 + 9 - 1 - 3) / 18), "a idles in 12-14, b in 9-10 and 15-18"
+    assert shares.whole == pytest.approx((6 + 3 + 6 + 5 + 5 + 12) / 60)
 
 
 def test_workers_that_never_idle_are_busy_all_the_time():
-    shares = virtual.busy(log([("a", 0, 5), ("b", 0, 7), ("a", 5, 9), ("b", 7, 8)]), START, workers=2)
+    rows = [("a", 0, 5), ("b", 0, 7), ("a", 5, 9), ("b", 7, 8), ("b", 8, 11), ("a", 9, 10)]
+    shares = virtual.busy(log(rows), START, workers=2)
     assert shares.steady == 1.0
 
 
-@pytest.mark.parametrize("rows", [[("a", 0, 5), ("a", 5, 9)], [("a", 0, 5), ("b", 0, 5)]])
-def test_too_few_trials_for_a_share_are_refused(rows):
-    with pytest.raises(ConfigError, match="2 workers busy; give more"):
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", 0, 5), ("a", 5, 9)], "2 trials kept 1 of 2 workers busy; give more"),
+        ([("a", 0, 5), ("b", 0, 7), ("a", 5, 9)], "the last of 3 trials began before 2 had ended; give more"),
+    ],
+)
+def test_too_few_trials_for_a_share_are_refused(rows, message):
+    with pytest.raises(ConfigError, match=message):
         virtual.busy(log(rows), START, workers=2)
 
 
@@ -71,11 +79,9 @@ class Fake:
 def test_the_driver_is_charged_for_its_own_time_alone():
     clock, fake, thought = VirtualClock(), Fake(), [0.0]
     driver = virtual.ChargedDriver(fake, clock, lambda: sum(thought), stopwatch=lambda: fake.real)
-    fake.real += 50.0
-    driver.wait()
-    assert clock.seconds() == 0.0, "what was before the first wait is no turn of the loop"
     fake.real += 0.25
     driver.submit(None)
+    assert clock.seconds() == pytest.approx(0.25), "a job starts after the turn that submits it"
     driver.submit(None)
     fake.real += 4.0
     thought.append(4.0)
@@ -85,6 +91,9 @@ def test_the_driver_is_charged_for_its_own_time_alone():
     assert clock.seconds() == pytest.approx(0.75)
     driver.wait()
     assert driver.seconds == pytest.approx(0.75)
+    fake.real += 0.125
+    driver.charge()
+    assert driver.seconds == pytest.approx(0.875), "what comes after the last wait"
 
 
 def test_made_up_trainings_last_twenty_minutes_on_average_and_repeat():
@@ -116,6 +125,8 @@ def test_a_small_bench_end_to_end(tmp_path, monkeypatch):
     assert 0.9 < steady["steady"] <= 1.0, "the strategy takes milliseconds, a training minutes"
     assert steady["whole"] < steady["steady"], "start-up and drain count in all of it"
     assert steady["asks"] > 5
+    assert 0 < steady["ask_median_late"] <= steady["ask_longest"]
+    assert steady["warmup_seconds"] > 60, "nobody's training lasts seconds"
     assert 0 < steady["loop_per_trial"] < 60
     assert "log-normal" in result.table
 
@@ -126,7 +137,10 @@ def test_a_small_bench_end_to_end(tmp_path, monkeypatch):
         ("virtual,speed", {}, "no part 'speed'; known: virtual, real, memory, pool"),
         ("virtual", {"memory.workers": 3}, "expected PART.key with a PART of virtual"),
         ("virtual", {"virtual.worker": 3}, "virtual.worker: no such setting; virtual has workers, trials"),
-        ("virtual", {"virtual.workers": 30, "virtual.trials": 30}, "30 workers need more than 30 trials"),
+        ("virtual", {"virtual.workers": 30, "virtual.trials": 30}, "30 workers need at least 90 trials, a first"),
+        ("virtual", {"virtual.workers": 30, "virtual.trials": 89}, "got 89"),
+        ("virtual", {"virtual.table_workers": 9, "virtual.table_trials": 26}, "9 workers need at least 27 trials"),
+        ("virtual", {"virtual.workers": "3,4,5", "virtual.trials": "9,12,15"}, "one for each of the 3 numbers"),
         (
             "virtual",
             {"virtual.workers": "30,40", "virtual.trials": 100},
@@ -149,13 +163,13 @@ def test_a_part_that_is_not_there_is_named(monkeypatch):
 
 def test_growth_is_that_since_the_first_look():
     looks = [
-        {"trials": 1000.0, "rss": 200 * 2.0**20, "peak": 250 * 2.0**20},
-        {"trials": 100_000.0, "rss": 210 * 2.0**20, "peak": 300 * 2.0**20},
+        {"trials": 1000.0, "rss": 200 * 2.0**20, "highest": 200 * 2.0**20, "peak": 250 * 2.0**20},
+        {"trials": 100_000.0, "rss": 210 * 2.0**20, "highest": 220 * 2.0**20, "peak": 300 * 2.0**20},
     ]
     first, last = memory.rows(looks, "anyone")
-    assert first.figure == "200 MB (+0.0%), peak 250 MB (+0.0%)"
+    assert first.figure == "200 MB (+0.0%), highest since the last mark 200 MB (+0.0%), peak 250 MB (+0.0%)"
     assert last.measurement == "driver's memory at 100,000 trials"
-    assert last.figure == "210 MB (+5.0%), peak 300 MB (+20.0%)"
+    assert last.figure == "210 MB (+5.0%), highest since the last mark 220 MB (+10.0%), peak 300 MB (+20.0%)"
 
 
 @pytest.mark.ray
@@ -163,5 +177,5 @@ def test_memory_is_looked_at_in_a_process_of_its_own():
     first, last = memory.measure("40,80", workers=20)
     assert first.data["trials"] == 40
     assert last.data["trials"] == 80
-    assert 50 * 2**20 < first.data["rss"] <= first.data["peak"] < 2**30
+    assert 50 * 2**20 < first.data["rss"] <= first.data["highest"] <= first.data["peak"] < 2**30
     assert last.data["seconds"] > first.data["seconds"]
