@@ -39,22 +39,32 @@ def add_fits(storage: Storage, fits: Sequence[Diagnostics], guard: Guard) -> Non
         PoolWriteError: nothing was recorded.
         ValueError: a row has no integer `round`.
     """
-    rows = read_fits(storage).to_pylist()
-    known = {row["round"] for row in rows}
-    found = len(known)
+    recorded = read_fits(storage)
+    known = set(recorded["round"].to_pylist())
+    new: dict[int, Diagnostics] = {}
     for row in fits:
         number = row.get("round")
         if not isinstance(number, int):
             raise ValueError(f"diagnostics without an integer round: {dict(row)}")
         if number not in known:
-            known.add(number)
-            rows.append(dict(row))
-    if len(known) == found:
+            new.setdefault(number, row)
+    if not new:
         return
-    rows.sort(key=lambda row: row["round"])
-    names = dict.fromkeys(name for row in rows for name in row)
-    merged = pa.table({name: _column([row.get(name) for row in rows]) for name in names})
+    merged = _joined(recorded, list(new.values())).sort_by("round")
     storage.write(FITS, to_bytes(with_pandas_integers(merged)), guard)
+
+
+def _joined(recorded: pa.Table, new: Sequence[Diagnostics]) -> pa.Table:
+    """Rows added; those recorded become Python's only where a column is text in one and numbers in the other."""
+    try:
+        return pa.concat_tables([recorded, _table(new)], promote_options="permissive")
+    except pa.ArrowTypeError:
+        return _table([*recorded.to_pylist(), *new])
+
+
+def _table(rows: Sequence[Diagnostics]) -> pa.Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
 
 
 def _column(values: list[float | int | str | None]) -> Any:  # noqa: ANN401 - an array of any type

@@ -313,6 +313,15 @@ def test_fits_are_kept_once_per_round_whatever_their_columns(pool, lease):
         assert frame["note"].tolist()[2:] == ["dry", "4"]
 
 
+def test_a_column_of_numbers_may_become_text_and_stays_it(pool, lease):
+    pool.record_fits([{"round": 0, "note": 1, "loss": 2}])
+    pool.record_fits([{"round": 1, "note": "dry", "loss": 0.5}])
+    pool.record_fits([{"round": 2, "note": 3, "loss": 4}])
+    for frame in (pool.fits(), pd.read_parquet(pool.url + "/fits")):
+        assert frame["note"].tolist() == ["1", "dry", "3"]
+        assert frame["loss"].tolist() == [2.0, 0.5, 4.0]
+
+
 def test_a_damaged_fits_file_is_named(pool, lease, folder):
     pool.record_fits([{"round": 1}])
     (folder / "fits" / "fits.parquet").write_bytes(b"PAR1")
