@@ -12,6 +12,7 @@ the highest since the mark before. With 20 workers 20,000 trials are the first w
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,9 @@ def measure(
     if marks != sorted(set(marks)) or marks[0] < 1 or workers < 1:
         raise ConfigError(f"bench scale: memory.trials must be ascending numbers from 1 on, got {trials!r}")
     work = json.dumps({"marks": marks, "workers": workers, "strategy": strategy})
-    done = subprocess.run([sys.executable, "-m", __name__, work], stdout=subprocess.PIPE, text=True, check=False)
+    command = [sys.executable, "-m", __name__, work]
+    environment = {"ARROW_DEFAULT_MEMORY_POOL": "system", **os.environ}  # as `nao-ray` itself
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise RunError("bench scale: the process whose memory is measured failed; its error stands above")
     looks: list[dict[str, float]] = [json.loads(line) for line in done.stdout.splitlines()]

@@ -4,6 +4,8 @@ import ctypes
 import logging
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -104,6 +106,15 @@ def test_memory_is_given_back():
     release()
     code.free(blocks[-1])
     assert full - psutil.Process().memory_info().rss > 0.8 * 1000 * size
+
+
+@pytest.mark.parametrize(("chosen", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
+def test_the_command_line_uses_memory_that_can_be_given_back_unless_told_otherwise(chosen, used):
+    code = "import contextlib, nao_ray.cli\nwith contextlib.suppress(SystemExit): nao_ray.cli.main(['--version'])\n"
+    code += "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    environment = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"} | chosen
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == used
 
 
 def test_compacting_nothing_changes_nothing(pool, lease, folder):
