@@ -167,31 +167,44 @@ def _workers() -> list[psutil.Process]:
 
 
 def against_tune(concurrent: str, loop_trials: int, tune_trials: int, repeats: int, seed: int) -> list[Row]:
-    """What a trial costs us and Ray Tune, in turns, for each number of trials at once; then Tune's other forms.
+    """What a trial costs us and Ray Tune, in turns, on Rays that hold as many trials as run at once.
 
-    Tune is held to the number at which it is fastest; what it costs there is compared with ours at as many.
+    Then the fewest at once where there is room for the most: Tune prepares the next trials on CPUs that are free. Then
+    Tune's other forms, at the number at which its fastest form is fastest.
     """
     from nao_ray.bench import _scale_tune
 
     counts = _counts(concurrent)
-    ours: dict[int, list[Cost]] = {count: [] for count in counts}
-    theirs: dict[int, list[Cost]] = {count: [] for count in counts}
     fastest, *others = _scale_tune.FORMS
-    with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder, ray_session(Workers(count=max(counts))):
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder:
         tunes = Path(folder, "tune")
-        for turn in range(repeats):
-            for count in counts:
-                ours[count].append(_search(loop_trials, count, seed + turn, Path(folder, f"pool-{turn}-{count}")))
-                theirs[count].append(_scale_tune.search(fastest, tune_trials, count, tunes).cost(_WARM))
-        best = min(counts, key=lambda count: _median(theirs[count]))
-        more = {form: [_scale_tune.search(form, tune_trials, best, tunes).cost(_WARM)] for form in others}
-    rows = [_loop_row("nao_ray, random_search, pool on disk", loop_trials, n, ours[n], ours[n]) for n in counts]
-    rows += [_loop_row(f"Ray Tune, {fastest}", tune_trials, n, theirs[n], ours[n]) for n in counts]
-    rows += [_loop_row(f"Ray Tune, {form}", tune_trials, best, costs, ours[best]) for form, costs in more.items()]
+
+        def compare(at_once: int, cpus: int) -> tuple[list[Cost], list[Cost]]:
+            ours, theirs = [], []
+            with ray_session(Workers(count=cpus)):
+                for turn in range(repeats):
+                    pool = Path(folder, f"pool-{at_once}-{cpus}-{turn}")
+                    ours.append(_search(loop_trials, at_once, seed + turn, pool))
+                    theirs.append(_scale_tune.search(fastest, tune_trials, at_once, tunes).cost(_WARM))
+            where = f"{at_once} at once on {cpus} CPUs"
+            rows.append(_loop_row("nao_ray, random_search, pool on disk", loop_trials, where, ours, ours))
+            rows.append(_loop_row(f"Ray Tune, {fastest}", tune_trials, where, theirs, ours))
+            return ours, theirs
+
+        full = {count: compare(count, count) for count in counts}
+        if len(counts) > 1:
+            compare(counts[0], counts[-1])
+        best = min(counts, key=lambda count: _median(full[count][1]))
+        with ray_session(Workers(count=best)):
+            for form in others:
+                costs = [_scale_tune.search(form, tune_trials, best, tunes).cost(_WARM)]
+                where = f"{best} at once on {best} CPUs"
+                rows.append(_loop_row(f"Ray Tune, {form}", tune_trials, where, costs, full[best][0]))
     return rows
 
 
-def _loop_row(who: str, trials: int, count: int, costs: Sequence[Cost], ours: Sequence[Cost]) -> Row:
+def _loop_row(who: str, trials: int, where: str, costs: Sequence[Cost], ours: Sequence[Cost]) -> Row:
     """The median, and how many times ours: of the medians, and the range over the turns."""
     times = _median(costs) / _median(ours)
     each = [cost.wall / other.wall for cost, other in zip(costs, ours, strict=False)]
@@ -200,7 +213,7 @@ def _loop_row(who: str, trials: int, count: int, costs: Sequence[Cost], ours: Se
     cpu = statistics.median(cost.cpu for cost in costs)
     return Row(
         measurement=f"cost of a trial: {who}",
-        setting=f"{count} at once, second half of {trials:,} trials, median of n = {len(costs)}",
+        setting=f"{where}, second half of {trials:,} trials, median of n = {len(costs)}",
         figure=f"{1e3 * _median(costs):.1f} ms, {1e3 * cpu:.1f} ms of the driver's CPU{against}",
         data={"costs": [_data(cost) for cost in costs], "times_ours": times, "times_ours_each": each},
     )
