@@ -30,12 +30,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-cli_describe.register(app)
-cli_pool.register(app)
-cli_train.register(app)
-cli_table.register(app)
-cli_jobs.register(app)
-cli_watch.register(app)
 
 Pool = Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")]
 Settings = Annotated[
@@ -99,7 +93,10 @@ def search(
 
 @app.command()
 def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False) -> None:
-    """Go on with the search of a pool; only budget, workers and loggers may be set anew."""
+    """Go on with the search of a pool.
+
+    Only budget, workers and loggers may be set anew.
+    """
     from nao_ray.progress import Progress
     from nao_ray.service.run import resume as resume_run
 
@@ -108,7 +105,6 @@ def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False)
     _conclude(pool)
 
 
-@app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="What to measure.", metavar="NAME")],
     options: Annotated[
@@ -173,6 +169,12 @@ def _conclude(url: str) -> None:
 
 
 # -- entry --------------------------------------------------------------------------------------------------
+
+
+for part in (cli_watch, cli_pool, cli_describe, cli_train, cli_jobs):  # in the order of the help
+    part.register(app)
+app.command()(bench)
+cli_table.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

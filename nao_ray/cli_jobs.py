@@ -123,7 +123,10 @@ def logs(
 
 
 def stop(job: Job = None, address: Address = None) -> None:
-    """End a job and, if it was detached, its search; the pool is resumable."""
+    """End a job, with its search if that is detached.
+
+    The pool is resumable.
+    """
     from nao_ray.service.jobs import connect, ending
 
     view = connect(address).stop(job)

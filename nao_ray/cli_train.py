@@ -46,7 +46,10 @@ def finalists(
     settings: Settings = None,
     in_process: Annotated[bool, typer.Option("--in-process", help="Without Ray, one at a time.")] = False,
 ) -> None:
-    """Train the best of a pool again, alone and longer, on the workers, and rank them by validation."""
+    """Train the best of a pool again, longer, and rank them.
+
+    Each alone, on the workers; validation ranks. The pool itself is not changed.
+    """
     from nao_ray.cli_pool import print_best
     from nao_ray.errors import RunError
     from nao_ray.pool import Pool
@@ -134,7 +137,10 @@ def evaluate(
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """The test score of a checkpoint; --set task.path=... tells where the data are now."""
+    """Read the test split with a checkpoint of train.
+
+    --set task.path=... tells where the data are now.
+    """
     from nao_ray.service.train import evaluate as evaluate_checkpoint
 
     about, scores = evaluate_checkpoint(checkpoint, tuple(settings or ()))

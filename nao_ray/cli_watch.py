@@ -33,7 +33,10 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Print once and leave; so does a pipe.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --once: one JSON object.")] = False,
 ) -> None:
-    """Watch a search from any machine that sees its pool; Ctrl-C leaves, the search goes on."""
+    """Watch a search from wherever its pool is seen.
+
+    Ctrl-C leaves, the search goes on.
+    """
     from rich.console import Console
 
     from nao_ray._pool.watch import Watch
