@@ -175,22 +175,25 @@ def against_tune(concurrent: str, loop_trials: int, tune_trials: int, repeats: i
     from nao_ray.bench import _scale_tune
 
     counts = _counts(concurrent)
-    fastest, *others = _scale_tune.FORMS
+    fastest, saved, *others = _scale_tune.FORMS
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder:
         tunes = Path(folder, "tune")
 
         def compare(at_once: int, cpus: int) -> tuple[list[Cost], list[Cost]]:
-            ours, theirs = [], []
+            ours: list[Cost] = []
+            theirs: dict[str, list[Cost]] = {fastest: [], saved: []}
             with ray_session(Workers(count=cpus)):
                 for turn in range(repeats):
                     pool = Path(folder, f"pool-{at_once}-{cpus}-{turn}")
                     ours.append(_search(loop_trials, at_once, seed + turn, pool))
-                    theirs.append(_scale_tune.search(fastest, tune_trials, at_once, tunes).cost(_WARM))
+                    for form, costs in theirs.items():
+                        costs.append(_scale_tune.search(form, tune_trials, at_once, tunes).cost(_WARM))
             where = f"{at_once} at once on {cpus} CPUs"
             rows.append(_loop_row("nao_ray, random_search, pool on disk", loop_trials, where, ours, ours))
-            rows.append(_loop_row(f"Ray Tune, {fastest}", tune_trials, where, theirs, ours))
-            return ours, theirs
+            for form, costs in theirs.items():
+                rows.append(_loop_row(f"Ray Tune, {form}", tune_trials, where, costs, ours))
+            return ours, theirs[fastest]
 
         full = {count: compare(count, count) for count in counts}
         if len(counts) > 1:

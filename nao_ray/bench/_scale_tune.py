@@ -14,13 +14,15 @@ from ray import tune
 from nao_ray.bench._scale_course import Course
 from nao_ray.errors import RunError
 
-FORMS = ("class", "class, results logged", "function")
+FORMS = ("class", "class, checkpoint at the end", "class, results logged", "function")
 """A class whose actor is used again, with no result written anywhere and no checkpoint: Tune at its fastest. The same
-with the loggers that Tune brings. A function, which is how most write a trial, with no result written."""
+as it comes but for its loggers: a trial that ends is saved, the experiment's state from time to time. The fastest with
+the loggers that Tune brings. A function, which is how most write a trial, with no result written."""
 
 _TERSE = {"RAY_AIR_NEW_OUTPUT": "0"}  # with it `verbose=0` is not silent
+_NO_LOGGERS = {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1"}
 _FASTEST = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    **_NO_LOGGERS,
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # the experiment's own state: at the end only
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
@@ -29,6 +31,9 @@ _FASTEST = {
 class _Trial(tune.Trainable):  # type: ignore[misc]  # ray has no types
     def step(self) -> dict[str, Any]:
         return {"score": self.config["x"], "done": True}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        return {"score": self.config["x"]}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         return True
@@ -55,7 +60,9 @@ def search(form: str, trials: int, concurrent: int, folder: Path) -> Course:
     """
     course = Course()
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # that results are not logged is what is asked for
-    with _environment(_TERSE if form == "class, results logged" else _TERSE | _FASTEST):
+    variables = {"class, checkpoint at the end": _NO_LOGGERS, "class, results logged": {}}.get(form, _FASTEST)
+    at_end = {"function": None, "class, checkpoint at the end": True}.get(form, False)
+    with _environment(_TERSE | variables):
         tune.Tuner(
             _trial if form == "function" else _Trial,
             param_space={"x": tune.uniform(0, 1)},
@@ -64,9 +71,7 @@ def search(form: str, trials: int, concurrent: int, folder: Path) -> Course:
                 storage_path=str(folder),
                 verbose=0,
                 callbacks=[_Notes(course, concurrent)],
-                checkpoint_config=tune.CheckpointConfig(
-                    checkpoint_frequency=0, checkpoint_at_end=None if form == "function" else False
-                ),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=at_end),
             ),
         ).fit()
     if course.finished != trials:
