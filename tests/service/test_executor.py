@@ -192,7 +192,8 @@ def test_workers_that_cannot_start_end_the_run_with_the_reason(start):
         collect(executor, 1)
     executor = start(factory=no_library, count=2)
     submit(executor, 0, 1)
-    with pytest.raises(RunError, match=r"no worker can start, tried 3 times: ImportError: libnothing\.so"):
+    # the third is not the last if another is still starting, which might succeed
+    with pytest.raises(RunError, match=r"no worker can start, tried [34] times: ImportError: libnothing\.so"):
         collect(executor, 1)
 
 
