@@ -50,6 +50,7 @@ class _Witness(EvaluatorActor):
 
 @pytest.fixture
 def ray_own():
+    ray.shutdown()  # another module's, in whatever order they run
     ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
     yield
     ray.shutdown()
