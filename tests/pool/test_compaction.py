@@ -1,16 +1,12 @@
 """Compaction shows each row once, whatever is read or dies meanwhile."""
 
-import ctypes
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pyarrow as pa
 import pytest
 from _made_up_trials import START, die, make_proposal, make_trial, record
@@ -18,7 +14,6 @@ from _made_up_trials import START, die, make_proposal, make_trial, record
 from nao_ray import pool as pools
 from nao_ray._pool import compaction, tables
 from nao_ray._pool import recent as recents
-from nao_ray._pool.memory import release
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
 from nao_ray.pool import Pool
 
@@ -86,35 +81,6 @@ def test_small_parts_are_scanned_a_few_at_a_time_and_in_order(pool, lease, folde
     paths = sorted(map(str, (folder / "trials").glob("*.parquet")))
     batches = list(tables.in_batches(paths, tables.SCHEMAS["trials"], 100))
     assert pa.Table.from_batches(batches)["trial_id"].to_pylist() == list(range(10))
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc gives memory back when asked")
-def test_memory_is_given_back():
-    code = ctypes.CDLL(None)
-    code.malloc.restype, code.malloc.argtypes, code.free.argtypes = (
-        ctypes.c_void_p,
-        [ctypes.c_size_t],
-        [ctypes.c_void_p],
-    )
-    size = 100_000  # below what is mapped, and given back, by itself
-    blocks = [code.malloc(size) for _ in range(1000)]
-    for block in blocks:
-        ctypes.memset(block, 1, size)
-    full = psutil.Process().memory_info().rss
-    for block in blocks[:-1]:  # the last one holds the rest up
-        code.free(block)
-    release()
-    code.free(blocks[-1])
-    assert full - psutil.Process().memory_info().rss > 0.8 * 1000 * size
-
-
-@pytest.mark.parametrize(("chosen", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
-def test_the_command_line_uses_memory_that_can_be_given_back_unless_told_otherwise(chosen, used):
-    code = "import contextlib, nao_ray.cli\nwith contextlib.suppress(SystemExit): nao_ray.cli.main(['--version'])\n"
-    code += "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
-    environment = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"} | chosen
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == used
 
 
 def test_compacting_nothing_changes_nothing(pool, lease, folder):

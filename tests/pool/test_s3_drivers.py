@@ -1,0 +1,253 @@
+"""Pools on a server that speaks S3: what drivers do to each other."""
+
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import pandas as pd
+import pytest
+from _made_up_trials import MANIFEST, make_trial, record
+from _s3_drivers import Driver, fenced, take_over, vanish
+
+from nao_ray._pool import lease as leases
+from nao_ray._pool import s3
+from nao_ray._pool.s3 import S3Storage
+from nao_ray.errors import PoolError, PoolWriteError
+from nao_ray.pool import Pool
+
+RIVAL = """
+import sys
+from _made_up_trials import *
+from nao_ray.errors import PoolError
+pool = Pool.open(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with pool.acquire(expiry=float(sys.argv[2])) as lease:
+        print("epoch", lease.epoch, flush=True)
+        for k in range(int(sys.argv[3])):
+            record(pool, k, 1)
+        print("recorded", flush=True)
+        sys.stdin.readline()
+        record(pool, int(sys.argv[3]), 1)
+except Exception as error:
+    print(type(error).__name__, error, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_of_two_processes_that_claim_at_once_one_writes(url):
+    Pool.create(url, MANIFEST)
+    with Driver(RIVAL, url, "30", "8") as one, Driver(RIVAL, url, "30", "8") as other:
+        assert {one.hear(), other.hear()} == {"ready"}
+        one.tell()
+        other.tell()
+        said = sorted([one.hear(), other.hear()])
+        assert said[0].startswith("PoolError")
+        assert said[1] == "epoch 1"
+        winner = one if one.hear() == "recorded" else other
+        assert winner is one or winner.hear() == "recorded"
+        pool = Pool.open(url)
+        with pytest.raises(PoolError, match=rf"has a driver: pid {winner.process.pid} "):
+            pool.acquire()
+    assert pool.trials()["trial_id"].tolist() == list(range(8))
+    assert pool.check() == []
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_replaced_at_its_expiry_where_its_process_cannot_be_seen(url, monkeypatch):
+    Pool.create(url, MANIFEST)
+    with Driver(RIVAL, url, "3", "2") as driver:
+        assert driver.hear() == "ready"
+        driver.tell()
+        assert driver.hear() == "epoch 1"
+        assert driver.hear() == "recorded"
+        driver.process.kill()
+        driver.process.wait()
+        monkeypatch.setattr(leases, "place", lambda: "another host")
+        began = time.monotonic()
+        with pytest.raises(PoolError, match="has a driver"):
+            Pool.open(url).acquire()
+        pool = Pool.open(url)
+        with pool.acquire(wait=20) as lease:
+            assert 1 < time.monotonic() - began < 15
+            assert lease.epoch == 2
+            record(pool, 2, 1)
+    assert pool.check() == []
+
+
+@pytest.mark.slow
+def test_a_frozen_driver_is_fenced_off_when_it_thaws(url):
+    Pool.create(url, MANIFEST)
+    with Driver(RIVAL, url, "1.5", "1") as driver:
+        driver.hear()
+        driver.tell()
+        assert [driver.hear(), driver.hear()] == ["epoch 1", "recorded"]
+        os.kill(driver.process.pid, signal.SIGSTOP)
+        pool = Pool.open(url)
+        with pool.acquire(wait=20):
+            record(pool, 1, 1)
+            os.kill(driver.process.pid, signal.SIGCONT)
+            driver.tell()
+            assert driver.hear().startswith("FencedError")
+            record(pool, 2, 1)
+    assert pool.trials()["trial_id"].tolist() == [0, 1, 2]
+    assert pool.check() == []
+
+
+@pytest.mark.usefixtures("_no_settling")
+@pytest.mark.parametrize("folder", ["trials", "events"])
+def test_a_part_that_was_on_its_way_during_a_takeover_does_not_land(url, server, folder):
+    made = Pool.create(url, MANIFEST)
+    made.acquire()
+    record(made, 0, 1)
+    server.hold(f"/{folder}/e000001-")
+    write = partial(made.record_finished, [make_trial(1)]) if folder == "trials" else partial(record, made, 1, 1)
+    late, said = fenced(write)
+    server.wait_held()
+    vanish(made)
+    other = take_over(url)
+    record(other, 1, 2)
+    server.let_go()
+    late.join()
+    assert said == ["FencedError"]
+    assert sorted(pd.read_parquet(url + "/trials")["trial_id"]) == [0, 1, 2]
+    assert other.check() == []
+    other._lease.release()
+
+
+@pytest.mark.usefixtures("_no_settling")
+def test_a_heartbeat_that_was_on_its_way_does_not_undo_a_takeover(url, server):
+    made = Pool.create(url, MANIFEST)
+    lease = made.acquire()
+    vanish(made)
+    server.hold("/lease/holder.json")
+    late, said = fenced(lambda: lease._write(released=False))
+    server.wait_held()
+    other = take_over(url)
+    server.let_go()
+    late.join()
+    assert said == ["FencedError"]
+    other._lease.check()
+    record(other, 0, 1)
+    other._lease.release()
+
+
+@pytest.mark.usefixtures("_no_settling")
+def test_an_old_drivers_fits_do_not_replace_newer_ones(url, server):
+    made = Pool.create(url, MANIFEST)
+    made.acquire()
+    made.record_fits([{"round": 0, "loss": 1.0}])
+    server.hold("/fits/fits.parquet")
+    late, said = fenced(lambda: made.record_fits([{"round": 1, "loss": 9.0}]))
+    server.wait_held()
+    vanish(made)
+    other = take_over(url)
+    other.record_fits([{"round": 1, "loss": 0.5}])
+    server.let_go()
+    late.join()
+    assert said == ["FencedError"]
+    assert other.fits()["loss"].tolist() == [1.0, 0.5]
+    other._lease.release()
+
+
+@pytest.mark.usefixtures("_no_settling")
+def test_a_seal_that_was_cut_short_is_completed(url):
+    """The second driver dies after the first of its empty parts; the third seals what the first may still send."""
+    made = Pool.create(url, MANIFEST)
+    made.acquire()
+    record(made, 0, 1)  # parts 0 to 2: what may be on its way is part 3 of either folder
+    vanish(made)
+    create, calls = S3Storage.create, []
+
+    def cut_short(self, name, data):
+        if name.endswith("e000001-00000003.parquet"):
+            calls.append(name)
+            if len(calls) == 2:
+                raise PoolWriteError("killed")
+        return create(self, name, data)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Storage, "create", cut_short)
+        with pytest.raises(PoolWriteError, match="killed"):
+            take_over(url)
+    other = take_over(url)
+    for folder in ("trials", "events"):
+        assert not made._storage.create(f"{folder}/e000001-00000003.parquet", b"late")
+    assert other._lease.epoch == 3
+    assert other._lease.unsealed == range(3, 3)
+    other._lease.release()
+
+
+@pytest.mark.usefixtures("_no_settling")
+@pytest.mark.parametrize("answer", ["ignored", "refused", "refused on the way"])
+def test_a_takeover_overwrites_nothing_where_conditions_do_not_hold(url, monkeypatch, answer):
+    """A server that leaves `If-None-Match` out, or says 501: at once, or from the sealing on."""
+    from botocore.exceptions import ClientError
+
+    made = Pool.create(url, MANIFEST)
+    made.acquire()
+    record(made, 0, 1)  # parts 0 and 2 are events, part 1 is a trial
+    vanish(made)
+    init = S3Storage.__init__
+
+    def without_conditions(self, *words):
+        init(self, *words)
+        put_object = self._client.put_object
+
+        def put(**words):
+            if answer == "refused" and not {"IfMatch", "IfNoneMatch"}.isdisjoint(words):
+                raise ClientError({"Error": {"Code": "NotImplemented", "Message": "a header"}}, "PutObject")
+            if answer == "refused on the way" and "IfNoneMatch" in words and "/trials/" in words["Key"]:
+                raise ClientError({"Error": {"Code": "NotImplemented", "Message": "a header"}}, "PutObject")
+            return put_object(**{key: word for key, word in words.items() if key not in ("IfMatch", "IfNoneMatch")})
+
+        monkeypatch.setattr(self._client, "put_object", put)
+
+    monkeypatch.setattr(S3Storage, "__init__", without_conditions)
+    before = {f"{kind}/{name}": made._storage.read(f"{kind}/{name}") for kind in ("trials", "events")
+              for name in made._storage.parts(kind)}  # fmt: skip
+    other = take_over(url)
+    assert {name: other._storage.read(name) for name in before} == before
+    assert Pool.open(url).log()[0].state == "COMPLETED"
+    other._lease.release()
+
+
+@pytest.mark.usefixtures("_no_settling")
+def test_a_heartbeat_that_hangs_is_sent_again_well_before_the_driver_counts_as_dead(url, server, monkeypatch):
+    monkeypatch.setattr(s3, "_LEASE_SECONDS", 0.5)
+    made = Pool.create(url, MANIFEST)
+    with made.acquire() as lease:
+        vanish(made)
+        before = leases.read_holder(made._storage).beat
+        server.hold("/lease/holder.json")
+        began = time.monotonic()
+        lease._write(released=False)
+        assert time.monotonic() - began < 10
+        assert leases.read_holder(made._storage).beat > before
+        server.let_go()
+        lease.check()
+
+
+def test_of_two_that_claim_at_once_one_is_refused(url, server):
+    """Not even the look a second later is needed, though it is there for servers that ignore conditions."""
+    made = Pool.create(url, MANIFEST)
+    said: list[object] = []
+
+    def claim() -> None:
+        try:
+            said.append(made.acquire())
+        except PoolError as error:
+            said.append(str(error))
+
+    server.hold("/lease/holder.json")
+    late = threading.Thread(target=claim)
+    late.start()
+    server.wait_held()
+    with Pool.open(url).acquire() as lease:
+        server.let_go()
+        late.join()
+        assert said == [f"pool {url}: another driver has just taken it"]
+        lease.check()
