@@ -50,7 +50,6 @@ if "state" in frame:
     small = frame[(frame["state"] == "COMPLETED") & (frame["num_params"] < 3_000_000)]
     filtered = time.perf_counter()
     best = small.sort_values(["valid_accuracy", "trial_id"], ascending=[False, True]).head(100)
-    assert best["valid_accuracy"].is_monotonic_decreasing and len(best) == min(100, len(small))
     ranked, used = time.perf_counter(), time.process_time()
 from nao_ray.bench._process import peak_memory
 print(json.dumps({
