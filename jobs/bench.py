@@ -2,8 +2,8 @@
 
 import sys
 
-from nao_ray.cli import main
-from nao_ray.cli_bench import names, run
+from nao_ray.cli.app import main
+from nao_ray.cli.bench import names, run
 
 if __name__ == "__main__":
     if sys.argv[1:]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from nao_ray.cli import main
+from nao_ray.cli.app import main
 
 if __name__ == "__main__":
     main(["report", *sys.argv[1:]])

@@ -6,7 +6,7 @@ all CPU cores of this machine. Submitted with ``ray job submit``, it runs on the
 
 import sys
 
-from nao_ray.cli import main
+from nao_ray.cli.app import main
 
 if __name__ == "__main__":
     words = sys.argv[1:]

@@ -5,7 +5,7 @@ It trains where it runs: with ``ray job submit --entrypoint-num-gpus 1`` on a GP
 
 import sys
 
-from nao_ray.cli import main
+from nao_ray.cli.app import main
 
 if __name__ == "__main__":
     main(["train", *sys.argv[1:]])

@@ -1,5 +1,5 @@
 """``python -m nao_ray`` is the same as ``nao-ray``."""
 
-from nao_ray.cli import main
+from nao_ray.cli.app import main
 
 main()

@@ -46,7 +46,7 @@ def data_folder() -> Path:
 def call(capsys):
     """`call("pool", url)` -> exit code, stdout, stderr."""
 
-    from nao_ray.cli import main
+    from nao_ray.cli.app import main
 
     def run(*words):
         with pytest.raises(SystemExit) as left:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from nao_ray import cli_bench
+from nao_ray.cli import bench as cli_bench
 from nao_ray.config import RunConfig
 from nao_ray.preset_files import PRESETS
 from nao_ray.spaces.nas_bench_201 import NasBench201

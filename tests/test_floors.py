@@ -22,9 +22,9 @@ FLOORS = [
     {"config"},
     {"service"},
     {"bench"},
-    {"cli", "progress"},
+    {"cli"},
 ]
-ALLIES = [{"pool", "_pool"}, {"cli", "progress"}]
+ALLIES = [{"pool", "_pool"}]
 """Modules of one floor that are parts of one thing."""
 WITHOUT_TORCH = [
     "spaces.nao_cnn",
@@ -44,16 +44,15 @@ WITHOUT_TORCH = [
     "loggers.tensorboard",
     "loggers.mlflow",
     "config",
-    "cli",
+    "cli.app",
 ]
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__main__.py")
 
 
 def _unit(module: str) -> str:
-    """`nao_ray.networks.ops` -> `networks`; the parts of the command line are one unit."""
+    """`nao_ray.networks.ops` -> `networks`."""
     parts = module.split(".")
-    unit = parts[1] if len(parts) > 1 else ""
-    return "cli" if unit.startswith("cli") else unit
+    return parts[1] if len(parts) > 1 else ""
 
 
 def _floor(unit: str) -> int:
@@ -116,7 +115,7 @@ def _is_ray(name: str) -> bool:
     return name == "ray" or name.startswith("ray.")
 
 
-@pytest.mark.parametrize("folder", sorted(path.parent for path in ROOT.glob("*/__init__.py")), ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", sorted(path.parent for path in ROOT.glob("*/**/__init__.py")), ids=lambda p: p.name)
 def test_a_subpackage_begins_with_a_docstring_alone(folder):
     body = ast.parse((folder / "__init__.py").read_text(encoding="utf-8")).body
     assert len(body) == 1
@@ -134,7 +133,7 @@ def test_light_modules_import_neither_torch_nor_ray():
 
 
 def test_the_command_line_starts_without_heavy_libraries():
-    program = "import sys, nao_ray.cli\nprint(*sys.modules)"
+    program = "import sys, nao_ray.cli.app\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"torch", "ray", "pandas", "pyarrow", "matplotlib", "duckdb", "sklearn"}

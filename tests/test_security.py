@@ -9,7 +9,7 @@ from nao_ray import registry
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.weights import keep_weights, read_weights
 from nao_ray.addresses import has_credentials, masked
-from nao_ray.cli import main
+from nao_ray.cli.app import main
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.pool import Pool

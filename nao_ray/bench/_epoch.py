@@ -9,10 +9,10 @@ from nao_ray import registry, rng
 from nao_ray.config import RunConfig
 from nao_ray.errors import RunError
 from nao_ray.search.executor import Failure, Job
-from nao_ray.service.actors import EvaluatorFactory
-from nao_ray.service.cluster import ray_session
-from nao_ray.service.executor import RayExecutor
-from nao_ray.service.worker import WorkerPlan
+from nao_ray.service.fleet.actors import EvaluatorFactory
+from nao_ray.service.fleet.executor import RayExecutor
+from nao_ray.service.fleet.worker import WorkerPlan
+from nao_ray.service.hosting.cluster import ray_session
 from nao_ray.trial import Phase, Proposal
 
 PLANS = ((1, 1), (1, 2), (2, 1))

@@ -32,10 +32,10 @@ from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.search.snapshot import Snapshot
-from nao_ray.service.actors import StrategyFactory
-from nao_ray.service.cluster import ray_session
-from nao_ray.service.manifest import make_manifest
-from nao_ray.service.proposer import RayProposer
+from nao_ray.service.fleet.actors import StrategyFactory
+from nao_ray.service.hosting.cluster import ray_session
+from nao_ray.service.hosting.manifest import make_manifest
+from nao_ray.service.hosting.proposer import RayProposer
 
 _MB = 2**20
 

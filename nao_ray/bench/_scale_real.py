@@ -22,8 +22,8 @@ from nao_ray.config import Budget, Component, RunConfig, Workers
 from nao_ray.errors import ConfigError, RunError
 from nao_ray.pool import Pool
 from nao_ray.search.snapshot import Snapshot
-from nao_ray.service.cluster import ray_session
-from nao_ray.service.run import run
+from nao_ray.service.hosting.cluster import ray_session
+from nao_ray.service.hosting.run import run
 
 _TITLE = "ray::EvaluatorActor"  # of a worker's process, set by Ray
 _PATIENCE = 120.0

@@ -31,7 +31,7 @@ from nao_ray.search.clock import VirtualClock
 from nao_ray.search.executor import Completion, Executor, Job
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.simulated import Outcome, SimulatedExecutor, TimedProposer, reported_seconds
-from nao_ray.service.manifest import make_manifest
+from nao_ray.service.hosting.manifest import make_manifest
 
 Duration = Callable[[Job, Outcome], float]
 

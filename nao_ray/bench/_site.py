@@ -20,12 +20,12 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray.cluster_utils import Cluster
 
 from nao_ray.config import RunConfig
-from nao_ray.service.cluster import make_token
+from nao_ray.service.hosting.cluster import make_token
 
 _DRIVER = """
 import sys
 from nao_ray.config import RunConfig
-from nao_ray.service.run import run
+from nao_ray.service.hosting.run import run
 run(RunConfig.load(sys.argv[1]), sys.argv[2])
 """
 _READ_SECONDS = 2.0  # for the last lines of a driver that has ended; a process of its own may hold the pipe

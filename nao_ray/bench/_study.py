@@ -32,7 +32,7 @@ from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.records import Attempt
 from nao_ray.search.simulated import SimulatedExecutor
-from nao_ray.service.manifest import source_revision
+from nao_ray.service.hosting.manifest import source_revision
 from nao_ray.trial import Diagnostics, Proposal, Trial
 
 Row = dict[str, Any]

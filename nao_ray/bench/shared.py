@@ -39,8 +39,8 @@ from nao_ray.config import Budget, Component, RunConfig
 from nao_ray.errors import ConfigError, NaoRayError, RunError
 from nao_ray.pool import Pool
 from nao_ray.preset_files import find_config
-from nao_ray.service.manifest import source_revision
-from nao_ray.service.run import run as search
+from nao_ray.service.hosting.manifest import source_revision
+from nao_ray.service.hosting.run import run as search
 from nao_ray.strategies._shared import SharedConfig, SharedSearch
 from nao_ray.trial import Trial
 

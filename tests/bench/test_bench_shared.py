@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nao_ray import cli
 from nao_ray.bench import _shared_summary, shared
+from nao_ray.cli import app as cli
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, DataError, RunError
 from nao_ray.pool import Pool

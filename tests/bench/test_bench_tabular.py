@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nao_ray import cli
 from nao_ray.bench import _gather, _study, _summary, tabular
 from nao_ray.bench._study import Search, perform
+from nao_ray.cli import app as cli
 from nao_ray.errors import ConfigError, DataError, RunError
 from nao_ray.evaluators.closed_form import accuracy
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config

@@ -10,8 +10,8 @@ from nao_ray.bench._scale_course import Course
 from nao_ray.bench._scale_real import against_tune, many_workers
 from nao_ray.config import Component
 from nao_ray.errors import ConfigError, RunError
-from nao_ray.service.actors import EvaluatorActor, EvaluatorFactory
-from nao_ray.service.run import run
+from nao_ray.service.fleet.actors import EvaluatorActor, EvaluatorFactory
+from nao_ray.service.hosting.run import run
 
 
 def test_the_cost_of_a_trial_leaves_out_what_came_before(monkeypatch):

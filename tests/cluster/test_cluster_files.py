@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import nao_ray
-from nao_ray.service.packing import LEASE_WAIT_SECONDS
+from nao_ray.service.jobs.packing import LEASE_WAIT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "cluster"

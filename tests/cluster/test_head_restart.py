@@ -29,7 +29,7 @@ CONFIG = {
 DRIVER = """
 import functools, sys, ray
 ray.init = functools.partial(ray.init, _node_ip_address=sys.argv.pop(1))  # the machine it stands for
-from nao_ray.cli import main
+from nao_ray.cli.app import main
 main(sys.argv[1:])
 """
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nao_ray import cli
+from nao_ray.cli import app as cli
 from nao_ray.errors import DataError
 from nao_ray.evaluators._nats_bench import convert
 from nao_ray.evaluators.tabular import Tabular, TabularConfig

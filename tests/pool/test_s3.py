@@ -88,7 +88,7 @@ def test_what_is_not_there_is_named_in_one_line(url, monkeypatch, call, lost):
 
 KILLED = """
 import os, signal, sys
-from nao_ray.cli import main
+from nao_ray.cli.app import main
 from nao_ray.evaluators.closed_form import ClosedForm
 evaluate, left = ClosedForm.evaluate, [int(sys.argv.pop(1))]
 def until_killed(self, proposal):

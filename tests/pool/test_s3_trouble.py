@@ -10,7 +10,7 @@ from nao_ray._pool.s3 import S3Storage
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolWriteError
 from nao_ray.pool import Pool
-from nao_ray.service.run import run
+from nao_ray.service.hosting.run import run
 
 
 @pytest.mark.usefixtures("_no_settling")

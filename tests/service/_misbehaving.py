@@ -8,7 +8,7 @@ from typing import Any
 
 from nao_ray.errors import DataError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
-from nao_ray.service.actors import EvaluatorActor
+from nao_ray.service.fleet.actors import EvaluatorActor
 from nao_ray.spaces.base import Genotype
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.strategies.base import Strategy, StrategyConfig
@@ -59,7 +59,7 @@ class Hungry(Obedient):
     def evaluate(self, proposal: Proposal) -> Measurement:
         import ray
 
-        from nao_ray.service import actors
+        from nao_ray.service.fleet import actors
 
         context = ray.get_runtime_context()
         memory = int(context.get_node_labels()["gpu-gib"]) * 2**30

@@ -17,7 +17,7 @@ from nao_ray.bench._faults import KINDS, Fault, Injector, cut_newest, plan
 from nao_ray.bench._site import Parts
 from nao_ray.errors import ConfigError, RunError
 from nao_ray.pool import Pool
-from nao_ray.service.run import run
+from nao_ray.service.hosting.run import run
 from nao_ray.trial import FailureKind
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError
-from nao_ray.service.run import run
+from nao_ray.service.hosting.run import run
 
 GOOD = " ".join(["0 4 1 2 1 4 2 4 0 4 3 4 1 4 4 4 0 4 5 4"] * 2)
 TWIN = " ".join(["1 2 0 4 1 4 2 4 0 4 3 4 1 4 4 4 0 4 5 4"] * 2)

@@ -1,0 +1,222 @@
+"""The command line. Exit codes: 0 done, 1 the run failed, 2 the user's input is at fault, 130 interrupted.
+
+Every error is one line on stderr; ``--debug`` shows the trace instead. torch, ray and the components are imported
+inside the command that needs them, so help is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nao_ray import __version__
+from nao_ray.cli import describe, jobs, pool, table, train, watch
+from nao_ray.cli.jobs import INTERRUPTED
+from nao_ray.errors import ConfigError, InputError, NaoRayError, RunError
+from nao_ray.preset_files import find_config
+
+if TYPE_CHECKING:
+    from nao_ray.config import RunConfig
+
+
+app = typer.Typer(
+    name="nao-ray",
+    help="Neural architecture search with NAO on a Ray cluster.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Pool = Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting of the config; may be given often.", metavar="SECTION.KEY=VALUE"),
+]
+
+InProcess = Annotated[
+    bool, typer.Option("--in-process", help="Without Ray: one trial at a time, in this process; to debug.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nao-ray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    del debug, version  # `main` reads the first, wherever it stands in the line
+
+
+@app.command()
+def search(
+    config: Annotated[str, typer.Argument(help="Path of a YAML config, or the name of a preset.", metavar="CONFIG")],
+    pool: Annotated[
+        str | None, typer.Option("--pool", help="Folder or URL of the pool; default pools/<name of the config>.")
+    ] = None,
+    settings: Settings = None,
+    in_process: InProcess = False,
+    wait: Annotated[
+        float,
+        typer.Option(help="Wait this long for another driver of the pool to end or to fall silent.", metavar="SECONDS"),
+    ] = 0.0,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="On a cluster: the search outlives this driver, which only watches.")
+    ] = False,
+) -> None:
+    """Start a search; on a pool that exists already, go on with it."""
+    from nao_ray.cli.progress import Progress
+    from nao_ray.config import RunConfig
+    from nao_ray.service.hosting.run import run
+
+    if detach and in_process:
+        raise ConfigError("choose one of --detach and --in-process")
+    run_config = RunConfig.load(find_config(config), tuple(settings or ()))
+    url = pool or f"pools/{run_config.name}"
+    if detach:
+        _watch(run_config, url, wait)
+    else:
+        with _interruptible(url), Progress(run_config.name) as progress:
+            run(run_config, url, listener=progress, in_process=in_process, wait=wait)
+    _conclude(url)
+
+
+@app.command()
+def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False) -> None:
+    """Go on with the search of a pool.
+
+    Only budget, workers and loggers may be set anew.
+    """
+    from nao_ray.cli.progress import Progress
+    from nao_ray.service.hosting.run import resume as resume_run
+
+    with _interruptible(pool), Progress(pool) as progress:
+        resume_run(pool, tuple(settings or ()), listener=progress, in_process=in_process)
+    _conclude(pool)
+
+
+def bench(
+    name: Annotated[str, typer.Argument(help="What to measure.", metavar="NAME")],
+    options: Annotated[
+        list[str] | None, typer.Argument(help="Settings of the measurement.", metavar="[KEY=VALUE]...")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the single figures.")] = False,
+) -> None:
+    """Measure: the figures that the README quotes."""
+    from nao_ray.cli import bench as measurements
+
+    measurements.run(name, options or [], as_json)
+
+
+def _watch(config: RunConfig, pool: str, wait: float) -> None:
+    """Watch a detached search to its end."""
+    from nao_ray.cli.progress import Progress
+    from nao_ray.service.hosting.detached import watch
+
+    try:
+        with Progress(config.name) as progress:
+            is_done = watch(config, pool, progress, wait=wait)
+    except KeyboardInterrupt:
+        typer.echo(f"nao-ray: no longer watching; the search of {pool} goes on in the cluster", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if not is_done:
+        typer.echo(f"nao-ray: stopped; nao-ray resume {pool} goes on", err=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+class _interruptible:  # noqa: N801 - reads as a word of the language
+    """Says how to go on when the user interrupts the block."""
+
+    def __init__(self, pool: str) -> None:
+        self.pool = pool
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            from nao_ray.pool import Pool
+
+            what = f"; nao-ray resume {self.pool} goes on" if Pool.exists(self.pool) else " before the search began"
+            typer.echo(f"nao-ray: interrupted{what}", err=True)
+            raise typer.Exit(INTERRUPTED)
+
+
+def _conclude(url: str) -> None:
+    """After a search: the best architectures, and where pool and report are.
+
+    Raises:
+        RunError: not one trial was completed.
+    """
+    from nao_ray.cli.pool import print_best, write_report
+    from nao_ray.pool import Pool as ArchitecturePool
+
+    pool = ArchitecturePool.open(url)
+    report = write_report(pool)
+    print_best(pool, count=10)
+    typer.echo(f"pool    {url}\nreport  {report}")
+    if not len(pool.best(1)):
+        raise RunError(f"no trial of {url} was completed; nao-ray pool {url} lists what went wrong")
+
+
+# -- entry --------------------------------------------------------------------------------------------------
+
+
+for part in (watch, pool, describe, train, jobs):  # in the order of the help
+    part.register(app)
+app.command()(bench)
+table.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and leave with its exit code."""
+    # Read as Arrow is loaded. Its own allocators keep memory for each of their threads, 17 MB more after each merge of
+    # a driver's parts; the C library's is given back.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        code = _call([word for word in words if word != "--debug"])
+    except BrokenPipeError:  # the reader of a pipe, e.g. `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Exception as error:  # the last line of defence: one line instead of a trace
+        if debug:
+            traceback.print_exc()
+        code = _explain(error)
+    sys.exit(code)
+
+
+def _call(words: list[str]) -> int:
+    result = app(args=words, prog_name="nao-ray", standalone_mode=False)
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """One line on stderr; returns the exit code."""
+    if isinstance(error, typer.TyperException):
+        usage = getattr(error, "ctx", None)
+        hint = f" (see {usage.command_path} --help)" if usage is not None else ""
+        message, code = f"{error.format_message()}{hint}", error.exit_code
+        if not error.format_message():  # no command at all: help has been shown
+            return code
+    elif isinstance(error, NaoRayError):
+        message, code = str(error), 2 if isinstance(error, InputError) else 1
+    else:
+        message, code = f"{type(error).__name__}: {error} (--debug shows the trace)", 1
+    typer.echo(f"nao-ray: {' '.join(message.split())}", err=True)
+    return code

@@ -1,0 +1,176 @@
+"""``nao-ray submit``, ``status``, ``logs`` and ``stop``: searches as jobs of a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nao_ray import __version__
+from nao_ray.errors import ClusterError
+
+if TYPE_CHECKING:
+    from nao_ray.service.jobs.client import Jobs, JobView
+
+INTERRUPTED = 130
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Of the cluster's dashboard; default http://127.0.0.1:8265, or RAY_API_SERVER_ADDRESS.",
+        metavar="http://HOST:PORT",
+    ),
+]
+Job = Annotated[str | None, typer.Argument(help="Id or name of a job.", metavar="[JOB]")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(submit)
+    app.command()(status)
+    app.command()(logs)
+    app.command()(stop)
+    app.command("end-detached", hidden=True)(end_detached)
+
+
+def submit(
+    config: Annotated[str, typer.Argument(help="Path of a YAML config, or the name of a preset.", metavar="CONFIG")],
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", help="Folder or URL of the pool, for the cluster too; default pools/<name>, from here."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a setting of the config; often.", metavar="SECTION.KEY=VALUE"),
+    ] = None,
+    address: Address = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="The search outlives the job: only its end or `stop` ends it.")
+    ] = False,
+    follow: Annotated[bool, typer.Option(help="Follow the log, and leave with the exit code of the search.")] = True,
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Carry no code: nao_ray is installed on the cluster.")
+    ] = False,
+    python: Annotated[str, typer.Option(help="The Python of the cluster's machines.", metavar="PATH")] = "python",
+) -> None:
+    """Start a search as a job of a Ray cluster, or go on with one. It is `search`, over there."""
+    from nao_ray.config import RunConfig
+    from nao_ray.preset_files import find_config
+    from nao_ray.service.jobs import packing
+    from nao_ray.service.jobs.client import connect, describe
+
+    path, overrides = find_config(config), tuple(settings or ())
+    run_config = RunConfig.load(path, overrides)
+    run_config.make_strategy()
+    url = packing.shared_pool(pool or f"pools/{run_config.name}")
+    name, file = packing.job_name(run_config.name, url), f"{run_config.name}.yaml"
+    jobs = connect(address)
+    with tempfile.TemporaryDirectory() as folder:
+        archive = Path(folder) / "job.zip"
+        size = packing.pack(archive, path, file, package=not installed)
+        command = packing.entrypoint(python, file, url, overrides, detach=detach)
+        try:
+            job_id = jobs.submit(name, command, archive, describe(name, url, detach=detach))
+        except KeyboardInterrupt:
+            typer.echo(f"nao-ray: interrupted; nao-ray status {name} tells whether the job was handed in", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+    what = file if installed else f"nao_ray {__version__} and {file}"
+    typer.echo(f"job     {job_id} at {jobs.address}\npool    {url}\ncarries {what}, {max(1, round(size / 1000))} kB")
+    if follow:
+        raise typer.Exit(_follow(jobs, job_id, detach))
+
+
+def status(
+    job: Job = None,
+    address: Address = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON: one object per job.")] = False,
+) -> None:
+    """List the jobs of nao-ray on a cluster, or show one."""
+    from nao_ray.service.jobs.client import connect
+
+    jobs = connect(address)
+    views = jobs.all() if job is None else [jobs.find(job)]
+    if as_json:
+        typer.echo(json.dumps([_row(view) for view in views]))
+    elif not views:
+        typer.echo(f"no jobs of nao-ray at {jobs.address}")
+    else:
+        from nao_ray.cli.pool import print_table
+
+        rows = [["-" if value is None else str(value) for value in _row(view).values()] for view in views]
+        print_table(list(_row(views[0])), rows)
+
+
+def logs(
+    job: Job = None,
+    address: Address = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Until the job is over; leave with its exit code.")
+    ] = False,
+) -> None:
+    """Show what a job has said; without JOB, the last one."""
+    from nao_ray.service.jobs.client import connect
+
+    jobs = connect(address)
+    view = jobs.find(job)
+    if follow:
+        raise typer.Exit(_follow(jobs, view.job_id, view.is_detached))
+    typer.echo(jobs.log(view.job_id), nl=False)
+
+
+def stop(job: Job = None, address: Address = None) -> None:
+    """End a job, with its search if that is detached.
+
+    The pool is resumable.
+    """
+    from nao_ray.service.jobs.client import connect, ending
+
+    view = connect(address).stop(job)
+    typer.echo(f"{view.job_id}: {ending(view)}")
+
+
+def end_detached(name: str) -> None:
+    """On the cluster: end a detached search."""
+    from nao_ray.service.hosting.detached import end
+
+    end(name)
+
+
+def _follow(jobs: Jobs, job_id: str, is_detached: bool) -> int:
+    """A job's log until it is over, and its exit code."""
+    from nao_ray.service.jobs.client import ending, exit_code
+
+    try:
+        view = jobs.follow(job_id, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        where = f"{job_id} --address {jobs.address}"
+        typer.echo(
+            f"\nnao-ray: the job goes on; nao-ray logs {where} -f follows it, nao-ray stop {where} ends it", err=True
+        )
+        return INTERRUPTED
+    if view.status == "SUCCEEDED":
+        return 0
+    typer.echo(f"nao-ray: {job_id}: {ending(view)}", err=True)
+    try:
+        goes_on = is_detached and jobs.find(job_id).status == "DETACHED"
+    except ClusterError:
+        goes_on = False
+    if goes_on:
+        typer.echo("nao-ray: its detached search goes on; the same command watches it again", err=True)
+    return exit_code(view)
+
+
+def _row(view: JobView) -> dict[str, object]:
+    return {
+        "job": view.job_id,
+        "status": view.status,
+        "exit_code": view.exit_code,
+        "detached": "yes" if view.is_detached else "no",
+        "started_at": None if view.started_at is None else f"{view.started_at:%Y-%m-%d %H:%M:%S}",
+        "ended_at": None if view.ended_at is None else f"{view.ended_at:%Y-%m-%d %H:%M:%S}",
+        "pool": view.pool,
+    }

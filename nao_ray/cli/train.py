@@ -1,0 +1,208 @@
+"""``nao-ray finalists``, ``train`` and ``evaluate``: from what a search found to a test score."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nao_ray.addresses import extended
+from nao_ray.cli.jobs import INTERRUPTED
+from nao_ray.errors import ConfigError, PoolError
+
+if TYPE_CHECKING:
+    from nao_ray.service.training.train import Step
+
+_OF_POOL = re.compile(r"(.+):(best|\d+)")
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting; may be given often.", metavar="[SECTION.]KEY=VALUE"),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(finalists)
+    app.command()(train)
+    app.command()(evaluate)
+
+
+def finalists(
+    url: Annotated[str, typer.Argument(help="Folder or URL of the pool of a search.", metavar="POOL")],
+    count: Annotated[int, typer.Option("-n", "--count", help="How many.", min=1)] = 5,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="Size and recipe of this full training; default: the search's, 5 times as long."),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--pool", help="Pool of the finalists; default POOL-finalists.", metavar="DIR")
+    ] = None,
+    settings: Settings = None,
+    in_process: Annotated[bool, typer.Option("--in-process", help="Without Ray, one at a time.")] = False,
+) -> None:
+    """Train the best of a pool again, longer, and rank them.
+
+    Each alone, on the workers; validation ranks. The pool itself is not changed.
+    """
+    from nao_ray.cli.pool import print_best
+    from nao_ray.cli.progress import Progress
+    from nao_ray.errors import RunError
+    from nao_ray.pool import Pool
+    from nao_ray.service.hosting.run import run
+    from nao_ray.service.training.finalists import finalists_config, recipe_for
+
+    config = finalists_config(Pool.open(url), count, recipe, tuple(settings or ()))
+    target = out or extended(url, "-finalists")
+    try:
+        with Progress(config.name) as progress:
+            run(config, target, listener=progress, in_process=in_process)
+    except KeyboardInterrupt:
+        typer.echo(f"nao-ray: interrupted; nao-ray resume {target} goes on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    pool = Pool.open(target)
+    best = pool.best(1)
+    if best.empty:
+        raise RunError(f"no finalist of {url} was completed; nao-ray pool {target} lists what went wrong")
+    print_best(pool, count=count)
+    task = config.make_task()
+    suggested = recipe or recipe_for(task.network, config.task.name if config.task else "")
+    typer.echo(
+        f"pool    {target}\nwinner  trial {best['trial_id'].iloc[0]}\n"
+        f"next    nao-ray train {shlex.quote(f'{target}:best')} --recipe {suggested}"
+    )
+
+
+def train(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A genotype (one quoted text, or a published name), or POOL:best, or POOL:ID of a trial.",
+            metavar="GENOTYPE|POOL:best|POOL:ID",
+        ),
+    ],
+    recipe: Annotated[str, typer.Option("--recipe", help="Name of a full training, e.g. nao_cifar10 or short.")],
+    space: Annotated[str | None, typer.Option("--space", help="Search space of a genotype given as text.")] = None,
+    dialect: Annotated[str | None, typer.Option("--dialect", help="Notation of the text.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="What to train on; default: the pool's task.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", help="Folder or URL; default: the pool, or the folder trained.")
+    ] = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train an architecture in full, then read the test split, once. The same command goes on with it."""
+    from nao_ray._pool.storage import open_storage
+    from nao_ray.cli.progress import Progress, format_seconds
+    from nao_ray.config import TrainConfig
+    from nao_ray.service.hosting.run import stop_on_signal
+    from nao_ray.service.training.train import train as train_fully
+
+    source = _of_pool(what) if _OF_POOL.fullmatch(what) and space is None else _of_text(what, space, dialect)
+    if task is not None:
+        source.facts["task"] = {"name": task}
+    config = TrainConfig.make(recipe, source.facts, tuple(settings or ()))
+    place = out or source.pool or "trained"
+    try:
+        with Progress(source.label) as progress, stop_on_signal(at_once=True):
+            row = train_fully(
+                config,
+                place,
+                source.label,
+                trial_id=source.trial_id,
+                listener=lambda step: progress.show(step_line(step), step.done, step.epochs),
+            )
+    except KeyboardInterrupt:
+        typer.echo("nao-ray: interrupted; the same command goes on from the last checkpoint", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        typer.echo(json.dumps(row, default=str))
+        return
+    storage = open_storage(place)
+    valid = "" if row["valid_accuracy"] is None else f", validation {row['valid_accuracy']:.4f}"
+    typer.echo(f"test        {row['test_accuracy']:.4f} (loss {row['test_loss']:.4f}){valid}")
+    typer.echo(f"trained     {row['epochs']} epochs in {format_seconds(row['wall_seconds'])}")
+    typer.echo(f"parameters  {row['num_params']:,}, multiply-adds {row['macs']:,}")
+    typer.echo(f"checkpoint  {extended(storage.url, '/' + row['checkpoint'])}")
+    typer.echo(f"row         {extended(storage.url, '/final/' + row['name'] + '.parquet')}")
+
+
+def evaluate(
+    checkpoint: Annotated[str, typer.Argument(help="A file that train has written.", metavar="CHECKPOINT")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read the test split with a checkpoint of train.
+
+    --set task.path=... tells where the data are now.
+    """
+    from nao_ray.service.training.train import evaluate as evaluate_checkpoint
+
+    about, scores = evaluate_checkpoint(checkpoint, tuple(settings or ()))
+    if as_json:
+        facts = {"name": about.name, "genotype": about.config.genotype, "task": about.config.task.name}
+        typer.echo(json.dumps({**facts, "test_accuracy": scores.accuracy, "test_loss": scores.loss}))
+    else:
+        typer.echo(f"{about.name}: test {scores.accuracy:.4f} (loss {scores.loss:.4f})")
+
+
+def step_line(step: Step) -> str:
+    """``epoch 12/600, loss 0.4321, validation 0.9123, 3h05m left``."""
+    from nao_ray.cli.progress import format_seconds
+
+    valid = "" if step.valid_accuracy is None else f", validation {step.valid_accuracy:.4f}"
+    left = f", {format_seconds(step.seconds_left)} left" if step.done < step.epochs else ""
+    return f"epoch {step.done}/{step.epochs}, loss {step.loss:.4f}{valid}{left}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What is to be trained."""
+
+    label: str
+    facts: dict[str, Any]
+    """Space, genotype and, of a pool, task."""
+    pool: str | None = None
+    trial_id: int | None = None
+
+
+def _of_text(text: str, name: str | None, dialect: str | None) -> _Source:
+    from nao_ray.cli.describe import find_space
+
+    space = find_space(name, text)
+    genotype = space.parse(text, dialect)
+    label = text.strip() if text.strip() in space.published else space.name
+    facts = {"space": {"name": space.name, **space.config.model_dump(mode="json")}, "genotype": genotype.key}
+    return _Source(label, facts)
+
+
+def _of_pool(what: str) -> _Source:
+    import yaml
+
+    from nao_ray.pool import Pool
+    from nao_ray.service.hosting.manifest import config_of
+
+    url, _, which = what.rpartition(":")
+    pool = Pool.open(url)
+    if which == "best":
+        rows = pool.best(1)
+        if rows.empty:
+            raise PoolError(f"{url} has no completed trial, so no best one to train")
+    else:
+        rows = pool.trials(["trial_id", "genotype", "phase"])
+        rows = rows[rows["trial_id"] == int(which)]
+        if rows.empty:
+            raise PoolError(f"{url} has no finished trial {which}")
+        if isinstance(rows["phase"].iloc[0], str):
+            raise ConfigError(
+                f"{what}: this trial trained shared weights and is no architecture; nao-ray pool {url} best"
+            )
+    config = yaml.safe_load(config_of(pool.manifest, url).to_yaml())
+    facts = {key: config[key] for key in ("space", "task") if key in config}
+    trial_id = int(rows["trial_id"].iloc[0])
+    return _Source(f"trial{trial_id}", {**facts, "genotype": str(rows["genotype"].iloc[0])}, url, trial_id)

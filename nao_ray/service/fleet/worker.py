@@ -1,0 +1,115 @@
+"""What workers are to be, and one of them as the driver sees it: an actor, and the one call that is under way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayError
+
+from nao_ray.search.executor import Job
+from nao_ray.service.fleet.nodes import HeadAwayError, with_process
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """How many workers, and what each holds."""
+
+    count: int | None = None
+    """At most this many; None: as many as the cluster holds, more when it grows, and it is asked to."""
+    cpus: float = 1
+    """CPUs per worker, also the threads of its libraries."""
+    gpus: float | None = 0
+    """GPUs per worker; a fraction puts several on one device; None: as many share a GPU as fit (`placement`)."""
+    max_per_gpu: int = 8
+    """Of those, at most so many."""
+    timeout_seconds: float | None = None
+    """An evaluation that takes longer is ended as `timeout`; training of shared weights may take any time."""
+    at_once: int = 1
+    """Proposals a worker scores in one call, where one version of shared weights scores them."""
+    trained_by: int | None = None
+    """Workers that train shared weights together at most; None: all."""
+    gather_seconds: float = 30.0
+    """Shared weights are trained by all workers; after this time, by those that have started."""
+    idle_seconds: float = 120.0
+    """A worker without work is given back after this time, so that a cluster can shrink."""
+    watch_seconds: float = 3.0
+    """How often the cluster's nodes are looked at."""
+    ping_seconds: float = 30.0
+    """How often a busy worker is asked for a sign of life, and the head whether a starting one has a process."""
+    silent_seconds: float = 180.0
+    """A worker that gives none for this long is lost. Ray itself only notices processes that end."""
+
+
+class Slot(NamedTuple):
+    """Room for a worker."""
+
+    gpus: float = 0.0
+    node_id: str | None = None
+    """None: on any node, also on one to come."""
+    per_gpu: int = 1
+    """Workers that share a GPU there, this one included."""
+
+
+class Worker:
+    """Starting, then idle or busy with a call."""
+
+    def __init__(self, actor: Any, call: Any, slot: Slot, now: float) -> None:  # noqa: ANN401
+        self.actor, self.slot = actor, slot
+        self.call: Any = call  # of start, evaluate or train; None: idle
+        self.jobs: list[Job] = []  # none: starting or idle
+        self.in_group = False  # at a phase, with others
+        self.node_id: str | None = None  # None: starting
+        self.since = now  # of the call, or of being idle
+        self.started_at: datetime | None = None
+        self.ping: Any = None
+        self.heard = now
+        self.is_there = False  # it has a process; before, no node may have had room for it
+
+    @property
+    def place(self) -> str | None:
+        """The node it is on or will be on; None: not known yet."""
+        return self.slot.node_id or self.node_id
+
+    def begin(self, jobs: list[Job], call: Any, now: float) -> None:  # noqa: ANN401
+        """A call for these jobs was made."""
+        self.jobs, self.since, self.started_at = jobs, now, datetime.now(UTC)
+        self.heard, self.ping, self.call, self.is_there = now, None, call, True
+
+    def send_ping(self) -> None:
+        """Ask for a sign of life, which a thread of its own gives whatever the actor does."""
+        self.ping = self.actor.ping.options(concurrency_group="control").remote()
+
+    def hear(self, now: float) -> None:
+        """Take in the answer to the last ping, if it has come."""
+        if self.ping is None:
+            return
+        try:
+            ray.get(self.ping, timeout=0)
+        except RayError:  # no answer yet, or the worker's own call says better what is wrong
+            return
+        self.heard, self.ping, self.is_there = now, None, True
+
+    def kill(self) -> None:
+        """End the actor's process, if it has not ended by itself."""
+        try:
+            ray.kill(self.actor, no_restart=True)
+        except (RayError, ValueError):
+            _log.debug("worker was gone already", exc_info=True)
+
+
+def find_processes(workers: Iterable[Worker], now: float) -> None:
+    """Ask the head which of the workers have a process: their silence counts from now on, the others' does not."""
+    by_id = {worker.actor._actor_id.binary(): worker for worker in workers}
+    try:
+        found = with_process(by_id) if by_id else set()
+    except HeadAwayError:
+        found = set()
+    for actor, worker in by_id.items():
+        worker.heard, worker.is_there = now, actor in found

@@ -1,0 +1,1 @@
+"""Where a search runs and who looks after it: driver, controller, detached actor; manifest, metrics, loggers."""

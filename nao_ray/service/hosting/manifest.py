@@ -1,0 +1,87 @@
+"""What a pool says about the search it holds: enough to repeat it, and to refuse another one."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nao_ray import __version__
+from nao_ray.config import RunConfig
+from nao_ray.errors import PoolError
+
+_PACKAGES = ("torch", "ray", "numpy", "pandas", "pyarrow", "pydantic", "scikit-learn")
+"""Packages whose version can change a result or a file."""
+
+FREE_ON_RESUME = frozenset({"budget", "workers", "loggers"})
+"""Sections of the config that may differ when a search goes on."""
+
+
+def make_manifest(config: RunConfig, data_hash: str, planned: int | None) -> dict[str, Any]:
+    """The frozen manifest of a new pool.
+
+    Args:
+        config: what is searched.
+        data_hash: of the evaluator's data.
+        planned: trials that the strategy plans, as it says at the start; None if it says nothing.
+    """
+    return {
+        "config": yaml.safe_load(config.to_yaml()),
+        "planned": planned,
+        "data_hash": data_hash,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "revision": source_revision(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+    }
+
+
+def config_of(manifest: Mapping[str, Any], where: str, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """The config of a pool's manifest.
+
+    Raises:
+        PoolError: the manifest holds none.
+        ConfigError: it is not valid, or an override is not.
+    """
+    if not isinstance(manifest.get("config"), Mapping):
+        raise PoolError(f"{where}/run.yaml has no section config: not the pool of a search")
+    text = yaml.safe_dump(dict(manifest["config"]), sort_keys=False)
+    return RunConfig.parse(text, overrides, where=f"{where}/run.yaml")
+
+
+REVISION = "REVISION"
+"""File of the package where it is the copy that a job carries: the commit it was taken from."""
+
+
+def source_revision() -> str | None:
+    """The commit this package is of, with `-dirty` if files differ; None outside a checkout, or a copy, of it."""
+    folder = Path(__file__).parents[2]
+    if (folder / REVISION).is_file():
+        return (folder / REVISION).read_text(encoding="utf-8").strip() or None
+    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    return _git(folder, "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,217 @@
+"""From a config to a finished pool, and on from a pool that is not finished."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from nao_ray.config import RunConfig
+from nao_ray.errors import PoolError
+from nao_ray.evaluators.base import SharedEvaluator
+from nao_ray.loggers.base import Search
+from nao_ray.pool import Pool, refuse_changes
+from nao_ray.search.budget import Budget
+from nao_ray.search.executor import Executor, SerialExecutor
+from nao_ray.search.loop import Retry, SearchLoop
+from nao_ray.search.proposer import LocalProposer, Proposer
+from nao_ray.search.snapshot import Snapshot
+from nao_ray.service.hosting.follower import Follower
+from nao_ray.service.hosting.manifest import FREE_ON_RESUME, config_of, make_manifest
+from nao_ray.trial import FailureKind
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Listener = Callable[[Snapshot], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a search has come to."""
+
+    pool_url: str
+    done: int
+    """Trials COMPLETED, over all drivers of the pool."""
+    failed: int
+    seconds: float
+    """Wall time of this driver."""
+    best: pd.DataFrame
+    """The best trials, best first, as `Pool.best`."""
+
+
+def run(
+    config: RunConfig,
+    pool_url: str,
+    listener: Listener | None = None,
+    *,
+    in_process: bool = False,
+    wait: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> RunSummary:
+    """Search; on a pool that exists already, go on with it.
+
+    Args:
+        config: what to search.
+        pool_url: folder or URL of the pool.
+        listener: is given a snapshot whenever something has happened.
+        in_process: evaluate and propose in this process, one trial at a time, without Ray; nothing then ends a
+            trial that takes longer than ``workers.timeout_seconds``.
+        wait: seconds to wait for another driver of the pool to end or to fall silent.
+        stop: asked at every turn of the search; once true, it ends as if interrupted.
+
+    Raises:
+        InputError: the config, the data or the pool is not what it should be; nothing was started.
+        RunError: the run failed; the pool is resumable.
+        KeyboardInterrupt: SIGINT, SIGTERM or `stop`; the pool is resumable.
+    """
+    planned = config.make_strategy().planned  # what can be refused is refused before any work starts
+    if planned is not None and config.budget.trials is not None and config.budget.trials < planned:
+        _log.warning("budget.trials %d ends this search early: it plans %d", config.budget.trials, planned)
+    data_hash = config.make_evaluator().data_hash()
+    manifest = make_manifest(config, data_hash, planned)
+    config.make_loggers(_search_of(config, manifest, pool_url))
+    if Pool.exists(pool_url):
+        pool = Pool.open(pool_url)
+        _check_same_search(pool, manifest["config"], data_hash)
+    else:
+        pool = Pool.create(pool_url, manifest)
+    with pool.acquire(wait=wait):
+        return _search(config, pool, listener or (lambda _: None), in_process, stop)
+
+
+def resume(
+    pool_url: str, overrides: tuple[str, ...] = (), listener: Listener | None = None, *, in_process: bool = False
+) -> RunSummary:
+    """Go on with the search of a pool; `overrides` may set ``budget``, ``workers`` and ``loggers`` anew.
+
+    Raises:
+        InputError: there is no such pool, or an override is refused; nothing was started.
+        RunError: the run failed; the pool is resumable.
+        KeyboardInterrupt: SIGINT or SIGTERM; the pool is resumable.
+    """
+    config = config_of(Pool.open(pool_url).manifest, pool_url, overrides)
+    return run(config, pool_url, listener, in_process=in_process)
+
+
+def _check_same_search(pool: Pool, config: dict[str, object], data_hash: str) -> None:
+    before = yaml.safe_load(config_of(pool.manifest, pool.url).to_yaml())
+    refuse_changes(before, config, FREE_ON_RESUME)
+    if pool.manifest.get("data_hash") != data_hash:
+        raise PoolError(
+            f"{pool.url} was searched on other data: its hash was {pool.manifest.get('data_hash')}, it is now "
+            f"{data_hash}; give the same data, or another pool"
+        )
+
+
+def _search(
+    config: RunConfig, pool: Pool, listener: Listener, in_process: bool, stop: Callable[[], bool]
+) -> RunSummary:
+    with ExitStack() as stack:
+        for logger in config.make_loggers(_search_of(config, pool.manifest, pool.url)):
+            stack.enter_context(closing(Follower(pool.url, logger)))
+        proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
+        listeners = [listener] if in_process else [listener, _metrics(config, stack)]
+        signalled = stack.enter_context(stop_on_signal(at_once=in_process))
+        hours = config.budget.hours
+        loop = SearchLoop(
+            pool,
+            proposer,
+            executor,
+            Budget(trials=config.budget.trials, seconds=None if hours is None else hours * 3600),
+            retry=Retry(
+                max_attempts=config.workers.max_attempts,
+                kinds=frozenset({FailureKind.LOST, *map(FailureKind, config.workers.retry)}),
+            ),
+            listener=_to_all(listeners),
+            stop=lambda: signalled() or stop(),
+        )
+        snapshot = loop.run(pool.log())
+    return RunSummary(
+        pool_url=pool.url, done=snapshot.done, failed=snapshot.failed, seconds=snapshot.seconds, best=pool.best(10)
+    )
+
+
+def _search_of(config: RunConfig, manifest: Mapping[str, Any], pool_url: str) -> Search:
+    search_id = f"{config.name} {manifest.get('created_at')} seed {config.seed}"
+    return Search(name=config.name, id=search_id, pool_url=pool_url, config=yaml.safe_load(config.to_yaml()))
+
+
+def _metrics(config: RunConfig, stack: ExitStack) -> Listener:
+    from nao_ray.service.hosting.metrics import RayMetrics
+
+    return stack.enter_context(closing(RayMetrics(config.name)))
+
+
+def _to_all(listeners: Sequence[Listener]) -> Listener:
+    def tell(snapshot: Snapshot) -> None:
+        for listener in listeners:
+            listener(snapshot)
+
+    return tell
+
+
+def _in_process(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
+    proposer = stack.enter_context(closing(LocalProposer(config.make_strategy(), pool.log())))
+    return proposer, stack.enter_context(closing(SerialExecutor(config.make_evaluator(), weights=pool)))
+
+
+def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
+    from nao_ray.service.fleet.actors import EvaluatorFactory, StrategyFactory
+    from nao_ray.service.fleet.executor import RayExecutor
+    from nao_ray.service.fleet.nodes import one_cluster
+    from nao_ray.service.fleet.placement import resolve_gpus
+    from nao_ray.service.fleet.worker import WorkerPlan
+    from nao_ray.service.hosting.cluster import ray_session
+    from nao_ray.service.hosting.proposer import RayProposer
+
+    workers, text, evaluator = config.workers, config.to_yaml(), config.make_evaluator()
+    stack.enter_context(ray_session(workers, shares_weights=evaluator.shares_weights))
+    stack.enter_context(one_cluster())
+    plan = WorkerPlan(
+        count=None if workers.count == "auto" else workers.count,
+        cpus=workers.cpus,
+        gpus=resolve_gpus(workers, evaluator),
+        max_per_gpu=workers.max_per_gpu,
+        timeout_seconds=workers.timeout_seconds,
+        ping_seconds=min(30.0, workers.silent_seconds / 6),
+        silent_seconds=workers.silent_seconds,
+        at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
+        trained_by=evaluator.trained_by if isinstance(evaluator, SharedEvaluator) else None,
+    )
+    proposer = stack.enter_context(closing(RayProposer(StrategyFactory(text), pool.log)))
+    return proposer, stack.enter_context(closing(RayExecutor(EvaluatorFactory(text), plan, weights=pool)))
+
+
+@contextmanager
+def stop_on_signal(at_once: bool = False) -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM end the search at its next turn (`at_once`: wherever it is); a second SIGINT at once.
+
+    To be entered after ``ray.init``, which installs a handler of its own.
+    """
+    asked = False
+
+    def handle(number: int, _: FrameType | None) -> None:
+        nonlocal asked
+        if at_once or (asked and number == signal.SIGINT):
+            raise KeyboardInterrupt
+        asked = True
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,0 +1,1 @@
+"""Searches as jobs of a Ray cluster: packed, handed in, looked up, stopped."""

@@ -1,0 +1,97 @@
+"""What a Ray job of ours is called and what it carries: the package and one config, nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+import nao_ray
+from nao_ray.addresses import REMEDY, has_credentials, masked
+from nao_ray.errors import ConfigError
+from nao_ray.service.hosting.manifest import REVISION, source_revision
+
+UPLOAD_LIMIT = 100 * 2**20
+"""Bytes that Ray's job server takes in one upload; beyond, it answers with HTTP 413."""
+LEASE_WAIT_SECONDS = 60
+"""How long a job waits for the pool: twice as long as a dead driver on another machine holds it."""
+
+_SINCE = (1980, 1, 1, 0, 0, 0)  # equal files make an equal archive, which the cluster then has already
+
+
+def job_name(config_name: str, pool_url: str) -> str:
+    """``digits-1f3a9c02``: one name per config name and pool, whatever number of jobs it takes to finish."""
+    return f"{config_name}-{hashlib.sha256(pool_url.encode()).hexdigest()[:8]}"
+
+
+def next_job_id(name: str, taken: Iterable[str]) -> str:
+    """``NAME-1``, or the next number that is free: Ray takes a submission id once."""
+    known = set(taken)
+    return next(job_id for number in count(1) if (job_id := f"{name}-{number}") not in known)
+
+
+def shared_pool(url: str) -> str:
+    """The address of a pool that does not depend on the folder one stands in.
+
+    Raises:
+        ConfigError: it holds credentials, which everyone who sees the job could read.
+    """
+    if has_credentials(url):
+        raise ConfigError(f"the pool's address {masked(url)} holds credentials: {REMEDY}")
+    return url.rstrip("/") if "://" in url else os.path.abspath(url)
+
+
+def entrypoint(python: str, config: str, pool_url: str, settings: Sequence[str], *, detach: bool) -> str:
+    """The command of a job: what one would type on the cluster."""
+    words = [python, "-m", "nao_ray", "search", config, "--pool", pool_url, "--wait", str(LEASE_WAIT_SECONDS)]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join([*words, "--detach"] if detach else words)
+
+
+def pack(archive: Path, config: Path, name: str, *, package: bool) -> int:
+    """Write a job's working directory as a zip file; returns its bytes.
+
+    Args:
+        archive: where to.
+        config: a config file; there it is called `name`.
+        name: of the config file in the archive.
+        package: whether nao_ray itself is in it, with the commit it was taken from.
+
+    Raises:
+        ConfigError: it is more than the job server takes.
+    """
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        _add(file, name, config.read_bytes())
+        for path in _package_files() if package else ():
+            _add(file, f"nao_ray/{path.relative_to(_package()).as_posix()}", path.read_bytes())
+        if package:
+            _add(file, f"nao_ray/{REVISION}", (source_revision() or "").encode())
+    size = archive.stat().st_size
+    if size > UPLOAD_LIMIT:
+        raise ConfigError(
+            f"a job carries at most {UPLOAD_LIMIT / 2**20:.0f} MiB, and {_package()} with the config makes "
+            f"{size / 2**20:.0f}: take out what is no code, or install nao_ray on the cluster and give --installed"
+        )
+    return size
+
+
+def _package() -> Path:
+    return Path(nao_ray.__file__).parent
+
+
+def _package_files() -> Iterator[Path]:
+    for path in sorted(_package().rglob("*")):
+        parts = path.relative_to(_package()).parts
+        if path.is_file() and path.suffix != ".pyc" and not any(p.startswith((".", "__pycache__")) for p in parts):
+            yield path
+
+
+def _add(file: zipfile.ZipFile, name: str, content: bytes) -> None:
+    entry = zipfile.ZipInfo(name, _SINCE)
+    entry.external_attr = 0o644 << 16
+    file.writestr(entry, content, zipfile.ZIP_DEFLATED)

@@ -1,0 +1,1 @@
+"""From a pool to a test score: finalists and full training."""

@@ -1,0 +1,94 @@
+"""The best of a pool trained again, alone and more thoroughly, in a pool of their own; the first is only read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from nao_ray.config import RunConfig
+from nao_ray.errors import ConfigError, PoolError
+from nao_ray.pool import Pool
+from nao_ray.service.hosting.manifest import config_of
+from nao_ray.training.recipe import FULL_TRAININGS, Recipe
+
+_EPOCHS_FACTOR = 5
+"""Times as many epochs as in the search, where no recipe says how many."""
+
+
+def finalists_config(pool: Pool, count: int, recipe: str | None, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """The search that trains the best `count` of a pool again; validation ranks them.
+
+    Args:
+        pool: of the first search.
+        count: how many architectures, at least 1; fewer where fewer were completed.
+        recipe: size, epochs and recipe of this full training; None: the pool's own, 5 times the epochs, all images; a
+            cosine that would end before them is stretched to their number.
+        overrides: ``section.key=value`` of `evaluator`, `workers` or `seed`.
+
+    Raises:
+        PoolError: nothing was completed.
+        ConfigError: nothing was trained in the first search, or an override is not valid.
+    """
+    first = config_of(pool.manifest, pool.url)
+    best = _best(pool, count)
+    if not best:
+        raise PoolError(f"{pool.url} has no completed trial, so no finalists")
+    data = yaml.safe_load(first.to_yaml())
+    data |= {
+        "name": f"{first.name}-finalists"[:100],
+        "evaluator": _evaluator(data, recipe),
+        "strategy": {"name": "given", "genotypes": best},
+        "budget": {"trials": len(best)},
+    }
+    for override in overrides:
+        if override.partition("=")[0].partition(".")[0].strip() not in ("evaluator", "workers", "seed"):
+            raise ConfigError(f"--set {override}: of finalists, only evaluator, workers and seed may be set")
+    text, where = yaml.safe_dump(data), f"finalists of {pool.url}"
+    config = RunConfig.parse(text, overrides, where=where)
+    if recipe is None and _cosine_ends_early(config):  # the override of a user stands
+        config = RunConfig.parse(text, ("evaluator.recipe.cosine_epochs=null", *overrides), where=where)
+    return config
+
+
+def _best(pool: Pool, count: int) -> list[str]:
+    """The genotypes of the best trials, each once."""
+    take = count
+    while True:
+        best = pool.best(take)
+        genotypes: list[str] = best["genotype"].drop_duplicates().tolist()
+        if len(genotypes) >= count or len(best) < take:
+            return genotypes[:count]
+        take *= 4
+
+
+def _cosine_ends_early(config: RunConfig) -> bool:
+    settings = config.evaluator.settings
+    recipe = Recipe.model_validate(settings["recipe"])
+    return (
+        recipe.restart_factor is None and recipe.cosine_epochs is not None and recipe.cosine_epochs < settings["epochs"]
+    )
+
+
+def _evaluator(data: dict[str, Any], recipe: str | None) -> dict[str, Any]:
+    settings = dict(data["evaluator"])
+    name = settings.pop("name")
+    if name == "one_shot":
+        settings = {**settings["alone"], "device": settings["device"]}
+    elif name != "standalone":
+        raise ConfigError(f"the evaluator {name} trains nothing: there are no finalists to train again")
+    if recipe is None:
+        more = {"epochs": _EPOCHS_FACTOR * settings["epochs"], "data_share": 1.0}
+    elif recipe not in FULL_TRAININGS:
+        raise ConfigError(f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}")
+    else:
+        plan = {key: value for key, value in FULL_TRAININGS[recipe].items() if key != "data" and value is not None}
+        more = {**plan, "recipe": recipe, "data_share": 1.0, "repeats": 1}
+    return {"name": "standalone", **settings, **more}
+
+
+def recipe_for(network: str, task: str) -> str:
+    """The full training that is suggested for a task."""
+    if network in ("cifar10", "cifar100"):
+        return f"nao_{network}"
+    return "short_digits" if task == "digits" else "short"

@@ -1,0 +1,361 @@
+"""The commands as a user types them: output, exit codes, one line of error."""
+
+import csv
+import io
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from nao_ray import preset_files
+from nao_ray.cli import app as cli
+from nao_ray.cli import bench as cli_bench
+from nao_ray.cli.app import main
+from nao_ray.pool import Pool
+from nao_ray.spaces.base import Genotype
+from nao_ray.trial import Measurement, Phase, Trial
+
+CONFIG = """
+name: tiny
+seed: 1
+space: nao_cnn_small
+task: synthetic
+evaluator: {name: closed_form, noise: 0.01}
+strategy: {name: nao, seeds: 8, round_size: 4, rounds: 1, pretraining: {steps: 20}}
+budget: {trials: 12}
+"""
+RANDOM = CONFIG.replace("{name: nao, seeds: 8, round_size: 4, rounds: 1, pretraining: {steps: 20}}", "random_search")
+FAILING = RANDOM.replace("closed_form, noise: 0.01", "faulty, error_share: 1.0").replace("trials: 12", "trials: 3")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished pool, and the config it came from."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(RANDOM)
+    with pytest.raises(SystemExit) as left:
+        main(["search", str(folder / "tiny.yaml"), "--pool", str(folder / "pool"), "--in-process"])
+    assert left.value.code == 0
+    return folder / "pool"
+
+
+@pytest.fixture
+def pool(finished, tmp_path):
+    """A copy of the finished pool."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+# -- search and resume --------------------------------------------------------------------------------------
+
+
+def test_search_ends_with_a_table_and_two_paths(call, tmp_path):
+    Path("tiny.yaml").write_text(CONFIG)
+    done = call("search", "tiny.yaml", "--in-process")
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].split()[:2] == ["trial_id", "valid_accuracy"]
+    assert [line.split() for line in lines[-2:]] == [
+        ["pool", "pools/tiny"],
+        ["report", str(tmp_path / "pools/tiny/report.html")],
+    ]
+    assert len(lines) == 2 + 10 + 2
+    trials = pd.read_parquet("pools/tiny/trials")
+    assert sorted(trials["trial_id"]) == list(range(12))
+    assert lines[2].split()[0] == str(trials.sort_values("valid_accuracy")["trial_id"].iloc[-1])
+    assert "12/12 done" in done.err
+    assert "Map of the embeddings" in Path("pools/tiny/report.html").read_text()
+
+
+def test_the_same_command_goes_on(call):
+    Path("tiny.yaml").write_text(RANDOM)
+    assert call("search", "tiny.yaml", "--in-process", "--set", "budget.trials=3").code == 0
+    before = pd.read_parquet("pools/tiny/trials")
+    assert call("search", "tiny.yaml", "--in-process").code == 0
+    after = pd.read_parquet("pools/tiny/trials").sort_values("trial_id")
+    assert len(after) == 12
+    assert after.head(3)["finished_at"].tolist() == before.sort_values("trial_id")["finished_at"].tolist()
+
+
+def test_resume_takes_a_new_budget_and_nothing_else(call, pool):
+    done = call("resume", pool, "--set", "budget.trials=14", "--in-process")
+    assert done.code == 0, done.err
+    assert len(pd.read_parquet(pool / "trials")) == 14
+    refused = call("resume", pool, "--set", "seed=9", "--in-process")
+    assert refused.code == 2
+    assert "seed" in refused.err
+    assert len(refused.err.splitlines()) == 1
+
+
+def test_another_search_does_not_touch_the_pool(call, pool):
+    Path("other.yaml").write_text(RANDOM.replace("noise: 0.01", "noise: 0.02"))
+    refused = call("search", "other.yaml", "--pool", pool, "--in-process")
+    assert refused.code == 2
+    assert "noise" in refused.err
+    assert len(pd.read_parquet(pool / "trials")) == 12
+
+
+def test_a_search_in_which_every_trial_fails_fails(call):
+    Path("bad.yaml").write_text(FAILING)
+    done = call("search", "bad.yaml", "--in-process")
+    assert done.code == 1
+    assert "no trial of pools/tiny was completed" in done.err
+    report = Path("pools/tiny/report.html").read_text()
+    assert "No trial is complete yet" in report
+    assert len(pd.read_parquet("pools/tiny/trials")) == 3
+
+
+def test_a_preset_is_found_by_name_and_a_file_comes_first():
+    assert cli.find_config("digits") == preset_files.PRESETS / "digits.yaml"
+    Path("digits").write_text(RANDOM)
+    assert cli.find_config("digits") == Path("digits")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["search", "nonsense"], "presets: .*digits"),
+        (["search", "tiny.yaml", "--set", "budget.trails=3"], "unknown key budget.trails"),
+        (["search", "tiny.yaml", "--set", "budget"], "expected section.key=value"),
+        (["resume", "nowhere"], "there is no pool at"),
+        (["pool", "nowhere"], "there is no pool at"),
+        (["report", "nowhere"], "there is no pool at"),
+        (["pool", "nowhere", "frobnicate"], "no action 'frobnicate'"),
+        (["pool", "nowhere", "show"], "expected the number of a trial, got nothing"),
+        (["pool", "nowhere", "best", "3"], "expected nothing further, got 3"),
+        (["pool", "nowhere", "--json", "--csv"], "choose one of"),
+        (["bench", "nonsense"], "no measurement is named 'nonsense'"),
+        (["describe", "NAONet-B", "--space", "nao_cnn"], "belongs to nao_cnn_small"),
+        (["describe", "NAONet-B", "--space", "nonsense"], "no space is named 'nonsense'"),
+        (["describe", "NAONet-Z", "--space", "nao_cnn"], "no published architecture 'NAONet-Z'"),
+        (["describe", "0 1 2 3"], "--space is missing"),
+        (["describe", "0 1 2 3", "--space", "nao_cnn"], "40 integers, got 4"),
+        (["describe", "NAONet-A", "--network", "mnist"], "no network is named 'mnist'"),
+        (["describe", "NAONet-A", "--channels", "many"], "--channels"),
+        (["describe", "NAONet-A", "--channels", "0"], "--channels"),
+        (["describe", "NAONet-A", "--svg", "no/folder/x.svg"], "cannot write"),
+        (["describe", "ENAS-micro", "--network", "imagenet"], "enas_micro has no network imagenet"),
+        (["describe", "DARTS_V2"], "there is no network for darts cells yet"),
+        (["describe"], "GENOTYPE"),
+        (["search"], "CONFIG"),
+        (["frobnicate"], "No such command"),
+        (["--frobnicate"], "No such option"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(call, words, told):
+    Path("tiny.yaml").write_text(RANDOM)
+    done = call(*words)
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith("nao-ray: ")
+    assert pd.Series([done.err]).str.contains(told).all(), done.err
+    assert done.out == ""
+
+
+def test_debug_shows_the_trace_wherever_it_stands(call):
+    for words in (["--debug", "pool", "nowhere"], ["pool", "nowhere", "--debug"]):
+        done = call(*words)
+        assert done.code == 2
+        assert "Traceback" in done.err
+        assert done.err.splitlines()[-1].startswith("nao-ray: there is no pool")
+
+
+def test_an_unexpected_error_is_one_line_too(call, monkeypatch):
+    monkeypatch.setattr(cli, "find_config", lambda _: 1 / 0)
+    done = call("search", "digits")
+    assert done.code == 1
+    assert done.err == "nao-ray: ZeroDivisionError: division by zero (--debug shows the trace)\n"
+
+
+# -- pool and report ----------------------------------------------------------------------------------------
+
+
+def test_pool_summary(call, pool):
+    done = call("pool", pool)
+    assert f"{pool}: 12 asked, 12 completed, 0 failed" in done.out
+    assert json.loads(call("pool", pool, "--json").out)["completed"] == 12
+
+
+def test_pool_best_in_three_forms(call, pool):
+    best = Pool.open(str(pool)).best(3)
+    records = json.loads(call("pool", pool, "best", "-n", "3", "--json").out)
+    assert [row["trial_id"] for row in records] == best["trial_id"].tolist()
+    assert records[0]["tokens"] == list(best["tokens"].iloc[0])
+    assert records[0]["embedding"] is None
+    rows = list(csv.DictReader(io.StringIO(call("pool", pool, "best", "-n", "3", "--csv").out)))
+    assert [int(row["trial_id"]) for row in rows] == best["trial_id"].tolist()
+    assert json.loads(rows[0]["tokens"]) == list(best["tokens"].iloc[0])
+    text = call("pool", pool, "best", "-n", "3").out.splitlines()
+    assert [int(line.split()[0]) for line in text[2:]] == best["trial_id"].tolist()
+
+
+def test_pool_show(call, pool):
+    done = call("pool", pool, "show", "5")
+    assert done.code == 0
+    assert done.out.splitlines()[0].split() == ["trial_id", "5"]
+    assert "normal cell" in done.out
+    assert "out = " in done.out
+    assert json.loads(call("pool", pool, "show", "5", "--json").out)[0]["trial_id"] == 5
+    assert call("pool", pool, "show", "99").code == 2
+    assert call("pool", pool, "show", "first").code == 2
+
+
+def test_pool_shows_training_of_shared_weights(call, pool):
+    opened = Pool.open(str(pool))
+    first = opened.log()[0]
+    phase = Phase(version="e2", source=None, first_epoch=0, last_epoch=2, genotypes=(first.genotype.key,) * 7)
+    proposal = replace(
+        first.proposal, phase=phase, genotype=Genotype("nao_cnn_small", "shared weights e2"), trial_id=12
+    )
+    trained = Trial(proposal=proposal, asked_at=first.asked_at).complete(Measurement(train_loss=1.5), log_index=12)
+    with opened.acquire():
+        opened.record_finished([trained])
+    done = call("pool", pool, "show", "12")
+    assert done.code == 0
+    said = "trained shared weights e2 from fresh weights: epochs 1 to 2, 7 genotypes, sampling uniform"
+    assert done.out.splitlines()[-1] == said
+    assert first.genotype.key not in done.out
+
+
+def test_pool_sql(call, pool):
+    done = call("pool", pool, "sql", "select count(*) as n, max(valid_accuracy) as top from trials", "--json")
+    assert json.loads(done.out)[0]["n"] == 12
+    refused = call("pool", pool, "sql", "select * from nonsense")
+    assert refused.code == 2
+    assert len(refused.err.splitlines()) == 1
+
+
+def test_pool_check_and_compact(call, pool):
+    assert call("pool", pool, "check").out == f"{pool}: sound\n"
+    assert call("pool", pool, "compact").code == 0
+    assert len(pd.read_parquet(pool / "trials")) == 12
+    part = max((pool / "trials").glob("*.parquet"), key=lambda path: path.stat().st_size)
+    shutil.copy(part, part.with_name("9" + part.name[1:]))
+    done = call("pool", pool, "check")
+    assert done.code == 1
+    assert done.out.strip()
+
+
+def test_report(call, pool, tmp_path):
+    done = call("report", pool)
+    assert done.out.strip() == str(pool / "report.html")
+    first = (pool / "report.html").read_text()
+    assert call("report", pool, "--out", tmp_path / "elsewhere.html").code == 0
+    assert (tmp_path / "elsewhere.html").read_text() == first
+    assert call("report", pool, "--out", tmp_path / "no" / "folder.html").code == 1
+
+
+def test_pool_and_report_need_no_torch(pool):
+    program = (
+        "import sys\nfor name in ('torch', 'ray'): sys.modules[name] = None\n"
+        "from nao_ray.cli.app import main\nmain(sys.argv[1:])"
+    )
+    for words in (["pool", pool], ["pool", pool, "show", "1"], ["report", pool]):
+        done = _python("-c", program, *words)
+        assert done.returncode == 0, done.stderr
+
+
+# -- bench --------------------------------------------------------------------------------------------------
+
+
+def test_bench_prints_what_is_wrong_then_fails(call, monkeypatch):
+    from nao_ray.bench._result import BenchResult
+
+    result = BenchResult(name="made_up", columns=["a"], rows=[[7]], wrong=["trial 3 is missing", "trial 4 is missing"])
+    monkeypatch.setattr(cli_bench, "names", lambda: ["made_up"])
+    monkeypatch.setitem(sys.modules, "nao_ray.bench.made_up", SimpleNamespace(run=lambda: result))
+    failed = call("bench", "made_up")
+    assert failed.code == 1
+    assert "| 7 |" in failed.out
+    assert "2 things are wrong, see above; the first: trial 3 is missing" in failed.err
+
+
+def test_bench_takes_settings(call, monkeypatch):
+    from nao_ray.bench._result import BenchResult
+
+    def run(size: int = 1, names: tuple[str, ...] = ()) -> BenchResult:
+        return BenchResult(name="made_up", columns=["size", "names"], rows=[[size, len(names)]], notes=["n = 1"])
+
+    monkeypatch.setattr(cli_bench, "names", lambda: ["made_up"])
+    monkeypatch.setitem(sys.modules, "nao_ray.bench.made_up", SimpleNamespace(run=run))
+    assert "| 7    | 2     |" in call("bench", "made_up", "size=7", "names=[a, b]").out
+    assert json.loads(call("bench", "made_up", "--json").out)["rows"] == [{"size": 1, "names": 0}]
+    for wrong in ("size", "sise=3", "size=["):
+        refused = call("bench", "made_up", wrong)
+        assert refused.code == 2
+        assert "bench made_up" in refused.err
+
+
+# -- as a program -------------------------------------------------------------------------------------------
+
+
+def _python(*words, **options):
+    return subprocess.run(
+        [sys.executable, *map(str, words)], capture_output=True, text=True, check=False, timeout=120, **options
+    )
+
+
+def test_help_is_quick():
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = _python("-m", "nao_ray", "--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+    for command in ("search", "resume", "describe", "pool", "report", "bench"):
+        assert f"\n  {command} " in done.stdout
+
+
+def test_no_command_shows_help_and_is_a_mistake():
+    done = _python("-m", "nao_ray")
+    assert done.returncode == 2
+    assert "Commands:" in done.stdout + done.stderr
+
+
+def test_a_closed_pipe_is_no_error(pool):
+    program = f"{sys.executable} -m nao_ray pool {pool} sql 'select * from range(200000)' --csv | head -n 1"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("range")
+    assert done.stderr == ""
+
+
+def test_interrupted_before_there_is_a_pool(call, monkeypatch):
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nao_ray.service.hosting.run.make_manifest", lambda *_: interrupted(_))
+    Path("tiny.yaml").write_text(RANDOM)
+    done = call("search", "tiny.yaml", "--in-process")
+    assert done.code == 130
+    assert done.err == "nao-ray: interrupted before the search began\n"
+
+
+def test_interrupted_is_130_and_resumable(tmp_path):
+    slow = RANDOM.replace("noise: 0.01", "sleep_seconds: 0.3").replace("trials: 12", "trials: 40")
+    (tmp_path / "slow.yaml").write_text(slow)
+    command = [sys.executable, "-m", "nao_ray", "search", "slow.yaml", "--in-process"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "pools/tiny/trials").glob("*.parquet"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "nao-ray: interrupted; nao-ray resume pools/tiny goes on"
+    done = _python("-m", "nao_ray", "resume", "pools/tiny", "--in-process", "--set", "budget.trials=5")
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_parquet("pools/tiny/trials")) >= 5

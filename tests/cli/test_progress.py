@@ -1,0 +1,51 @@
+"""What a search says of itself while it runs."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+
+from nao_ray.cli import progress
+
+
+def _snapshot(**changes):
+    values = {"done": 0, "running": 2, "failed": 0, "total": 64, "best_score": None, "best_trial_id": None}
+    return SimpleNamespace(**{**values, "eta_seconds": None, "write_error": None, **changes})
+
+
+def test_status_lines():
+    assert progress.status_line(_snapshot()) == "0/64 done, 2 running, 0 failed"
+    line = progress.status_line(_snapshot(done=12, failed=1, best_score=0.93214, best_trial_id=7, eta_seconds=80))
+    assert line == "12/64 done, 2 running, 1 failed, best 0.9321 (trial 7), 1m20s left"
+    line = progress.status_line(_snapshot(total=None, best_score=-80.123, best_trial_id=1, write_error="no space"))
+    assert line == "0 done, 2 running, 0 failed, best perplexity 80.12 (trial 1), cannot write the pool: no space"
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.4, "3s"), (80, "1m20s"), (11100, "3h05m")])
+def test_time_left(seconds, text):
+    assert progress.format_seconds(seconds) == text
+
+
+def test_plain_lines_are_few_and_end_with_the_last():
+    stream, now = io.StringIO(), [0.0]
+    with progress.Progress("digits", stream, clock=lambda: now[0]) as listener:
+        for done in range(100):
+            now[0] += 1.0
+            listener(_snapshot(done=done))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "digits: 0/64 done, 2 running, 0 failed"
+    assert lines[-1] == "digits: 99/64 done, 2 running, 0 failed"
+    assert 100 / progress.PLAIN_INTERVAL_SECONDS <= len(lines) <= 100 / progress.PLAIN_INTERVAL_SECONDS + 3
+
+
+def test_the_terminal_gets_a_live_line(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with progress.Progress("digits", stream) as listener:
+        listener(_snapshot(done=12, best_score=0.5, best_trial_id=3))
+    assert "12/64 done" in stream.getvalue()
+    assert "\x1b[" in stream.getvalue()

@@ -1,0 +1,230 @@
+"""Worker actors: results as they finish, and every way to lose one."""
+
+import os
+import time
+from collections import Counter
+from dataclasses import replace
+
+import psutil
+import pytest
+import ray
+from _misbehaving import GENOTYPE, freezes_as_it_loads, freezes_at_first, no_data, no_library, obedient
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError
+
+from nao_ray.errors import DataError, RunError
+from nao_ray.search.executor import Failure, Job
+from nao_ray.service.fleet.actors import EvaluatorActor
+from nao_ray.service.fleet.executor import RayExecutor
+from nao_ray.service.fleet.worker import WorkerPlan
+from nao_ray.trial import FailureKind, Measurement, Proposal
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Makes executors, and ends their workers after the test."""
+    made = []
+
+    def make(orders=None, factory=None, **plan):
+        executor = RayExecutor(factory or obedient(orders or {}, tmp_path), WorkerPlan(**plan))
+        made.append(executor)
+        return executor
+
+    yield make
+    for executor in made:
+        executor.close()
+
+
+def submit(executor, *numbers, attempt=1):
+    for number in numbers:
+        executor.submit(Job(proposal=Proposal(genotype=GENOTYPE, trial_id=number), attempt=attempt))
+
+
+def collect(executor, n, seconds=60.0):
+    ended, end = [], time.monotonic() + seconds
+    while len(ended) < n:
+        assert time.monotonic() < end, ended
+        ended += executor.wait(1.0)
+    return ended
+
+
+def kinds(ended):
+    return {c.trial_id: c.outcome.kind if isinstance(c.outcome, Failure) else None for c in ended}
+
+
+def pids(folder):
+    return Counter(mark.read_text() for mark in folder.iterdir() if mark.name.isdigit())
+
+
+def test_results_come_as_they_finish_from_as_many_workers_as_planned(start, tmp_path):
+    executor = start({0: "sleep 1.5", 1: "sleep 0.5"}, count=2)
+    submit(executor, 0, 1, 2, 3)
+    ended = collect(executor, 4)
+    assert [c.trial_id for c in ended] == [1, 2, 3, 0]
+    assert len(pids(tmp_path)) == 2
+    assert all(isinstance(c.outcome, Measurement) and c.attempt == 1 for c in ended)
+    assert ended[3].node == os.uname().nodename
+    assert ended[3].device == "cpu"
+    assert 1.5 <= (ended[3].finished_at - ended[3].started_at).total_seconds() < 3
+
+
+def test_auto_means_what_the_cluster_holds(start):
+    assert start().capacity == 4
+    assert start(cpus=1.5).capacity == 2
+    assert start(gpus=1).capacity == 1  # none: one waits, and is the demand
+    assert start(count=3).capacity == 3
+
+
+def test_no_more_workers_than_work_and_idle_ones_are_given_back(start, tmp_path):
+    executor = start(count=3, idle_seconds=0.3)
+    submit(executor, 0)
+    collect(executor, 1)
+    assert len(executor._workers) == 1
+    time.sleep(0.4)
+    executor.wait(0)
+    assert not executor._workers
+    submit(executor, 1)
+    assert kinds(collect(executor, 1)) == {1: None}
+    assert len(pids(tmp_path)) == 2
+
+
+def test_a_killed_worker_is_a_lost_job_at_once_and_a_new_worker(start):
+    executor = start({1: "die"}, count=1)
+    submit(executor, 0)
+    collect(executor, 1)
+    begin = time.monotonic()
+    submit(executor, 1)
+    ended = collect(executor, 1)
+    assert time.monotonic() - begin < 3
+    assert kinds(ended) == {1: FailureKind.LOST}
+    assert "ActorDiedError" in ended[0].outcome.message
+    submit(executor, 1, attempt=2)
+    again = collect(executor, 1)[0]
+    assert isinstance(again.outcome, Measurement)
+    assert again.attempt == 2
+
+
+def test_exceptions_are_failures_and_the_worker_lives_on(start, tmp_path):
+    executor = start({0: "raise shapes differ", 1: "raise CUDA out of memory"}, count=1)
+    submit(executor, 0, 1, 2)
+    ended = collect(executor, 3)
+    assert kinds(ended) == {0: FailureKind.ERROR, 1: FailureKind.OUT_OF_MEMORY, 2: None}
+    assert ended[0].outcome.message.startswith("RuntimeError: shapes differ (in evaluate, ")
+    assert len(pids(tmp_path)) == 1
+
+
+def test_a_broken_cuda_context_costs_the_worker(start, tmp_path):
+    executor = start({0: "raise CUDA error: an illegal memory access was encountered"}, count=1)
+    submit(executor, 0, 1)
+    assert kinds(collect(executor, 2)) == {0: FailureKind.ERROR, 1: None}
+    assert len(pids(tmp_path)) == 2
+
+
+def test_a_job_beyond_its_time_is_ended_and_holds_up_nobody(start):
+    executor = start({0: "sleep 600"}, count=1, timeout_seconds=2)
+    submit(executor, 0, 1)
+    ended = collect(executor, 2)
+    assert kinds(ended) == {0: FailureKind.TIMEOUT, 1: None}
+    assert "workers.timeout_seconds 2" in ended[0].outcome.message
+
+
+def test_a_worker_that_gives_no_sign_of_life_is_lost(start, tmp_path):
+    executor = start({0: "freeze", 1: "sleep 5"}, count=2, ping_seconds=0.5, silent_seconds=3)
+    submit(executor, 0, 1)
+    ended = collect(executor, 2)
+    assert kinds(ended) == {0: FailureKind.LOST, 1: None}  # the other works for longer, and answers
+    assert "no sign of life" in ended[0].outcome.message
+    ends(int((tmp_path / "0").read_text()))
+
+
+def test_a_worker_that_freezes_while_it_starts_is_replaced(start, tmp_path):
+    executor = start(factory=freezes_at_first(tmp_path), count=1, ping_seconds=0.5, silent_seconds=3)
+    submit(executor, 0)
+    assert kinds(collect(executor, 1)) == {0: None}
+    ends(int((tmp_path / "frozen").read_text()))
+
+
+def test_a_worker_that_freezes_before_it_says_anything_is_replaced(start, tmp_path, monkeypatch):
+    monkeypatch.setattr("nao_ray.service.fleet.executor.EvaluatorActor", freezes_as_it_loads(tmp_path))
+    executor = start(count=1, ping_seconds=0.5, silent_seconds=3)
+    submit(executor, 0)
+    assert kinds(collect(executor, 1)) == {0: None}
+    ends(int((tmp_path / "frozen").read_text()))
+
+
+def test_a_worker_that_waits_for_room_may_be_silent(start):
+    holder = ray.remote(num_cpus=4)(EvaluatorActor).remote()
+    ray.get(holder.ping.remote())
+    executor = start(count=1, ping_seconds=0.2, silent_seconds=1)
+    submit(executor, 0)
+    (worker,) = executor._workers
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        assert executor.wait(0.2) == []
+        assert executor._workers == [worker]
+    assert not worker.is_there
+    ray.kill(holder)
+    executor._plan = replace(executor._plan, silent_seconds=30)
+    assert kinds(collect(executor, 1)) == {0: None}
+    assert executor._workers == [worker]
+
+
+def ends(pid, seconds=20.0):
+    """A process ends soon, also one that cannot be asked to because it is stopped."""
+    end = time.monotonic() + seconds
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_creation_that_hangs_holds_up_nobody(start, tmp_path):
+    executor = start(count=9)  # the cluster holds four
+    submit(executor, *range(12))
+    assert set(kinds(collect(executor, 12)).values()) == {None}
+    assert len(pids(tmp_path)) <= 4
+
+
+def test_workers_that_cannot_start_end_the_run_with_the_reason(start):
+    executor = start(factory=no_data, count=1)
+    submit(executor, 0)
+    with pytest.raises(DataError, match=r"no images in /data: give task\.folder"):
+        collect(executor, 1)
+    executor = start(factory=no_library, count=2)
+    submit(executor, 0, 1)
+    # the third is not the last if another is still starting, which might succeed
+    with pytest.raises(RunError, match=r"no worker can start, tried [34] times: ImportError: libnothing\.so"):
+        collect(executor, 1)
+
+
+def test_wait_returns_when_something_else_is_ready(start):
+    executor = start({0: "sleep 3"}, count=1)
+    submit(executor, 0)
+    while not any(worker.jobs for worker in executor._workers):
+        executor.wait(0.1)
+    begin = time.monotonic()
+    assert executor.wait(None, [ray.put(1)]) == []
+    assert time.monotonic() - begin < 0.5
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OutOfMemoryError("Task was killed due to the node running low on memory"), FailureKind.OUT_OF_MEMORY),
+        (ActorUnavailableError("the actor is temporarily unavailable", b"0" * 16), FailureKind.LOST),
+    ],
+)
+def test_what_ray_raises_becomes_a_kind_and_costs_the_worker(start, monkeypatch, error, kind):
+    executor = start(count=1)
+    submit(executor, 0)
+    collect(executor, 1)
+    worker = executor._workers[0]
+    submit(executor, 1)
+
+    def get(*_, **__):
+        raise error
+
+    monkeypatch.setattr(ray, "get", get)
+    ended = collect(executor, 1)
+    assert kinds(ended) == {1: kind}
+    assert worker not in executor._workers

@@ -1,0 +1,93 @@
+"""Shared weights trained by several worker actors, one of which is killed on the way."""
+
+import os
+import signal
+import time
+
+import pytest
+import ray
+
+from nao_ray import rng
+from nao_ray.config import RunConfig
+from nao_ray.errors import PoolError
+from nao_ray.search.executor import Failure, Job
+from nao_ray.service.fleet.actors import EvaluatorFactory
+from nao_ray.service.fleet.executor import RayExecutor
+from nao_ray.service.fleet.worker import WorkerPlan
+from nao_ray.trial import FailureKind, Fidelity, Phase, Proposal
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
+
+CONFIG = """
+name: ws
+space: nao_cnn_small
+task: {name: synthetic}
+evaluator:
+  name: one_shot
+  cells_per_stage: 1
+  channels: 4
+  period: 400
+  recipe: {name: paper_shared, crop_padding: 1, flip: false, batch: 24, lr: 0.05}
+strategy: {name: shared_random_search}
+budget: {trials: 10}
+"""
+SPACE = RunConfig.parse(CONFIG).make_space()
+GENOTYPES = [SPACE.sample(rng.child(0, "shared", index)) for index in range(6)]
+
+
+def phase(first, last, source=None):
+    texts = tuple(genotype.key for genotype in GENOTYPES)
+    given = Phase(version=f"v{last}", source=source, first_epoch=first, last_epoch=last, genotypes=texts)
+    return Proposal(genotype=GENOTYPES[0], phase=given, seed=7)
+
+
+def finish(executor, seconds=120.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if ended := executor.wait(1.0):
+            return ended
+    raise AssertionError("nothing ended")
+
+
+def test_a_worker_is_killed_in_a_phase_and_training_goes_on_from_the_last_version(shelf):
+    executor = RayExecutor(EvaluatorFactory(CONFIG), WorkerPlan(count=2, at_once=3), weights=shelf)
+    try:
+        executor.submit(Job(proposal=phase(0, 1), attempt=1))
+        (done,) = finish(executor)
+        assert done.outcome.train_loss > 0
+        shelf["v1"] = done.weights
+        assert len(executor._workers) == 2
+        executor.submit(Job(proposal=phase(1, 400, "v1"), attempt=1))
+        while not all(worker.in_group for worker in executor._workers):
+            executor.wait(0.1)
+        time.sleep(3)
+        os.kill(ray.get(executor._workers[1].actor.ping.options(concurrency_group="control").remote()), signal.SIGKILL)
+        (lost,) = finish(executor)
+        assert isinstance(lost.outcome, Failure)
+        assert lost.outcome.kind is FailureKind.LOST
+        assert lost.weights is None, "nothing of the broken phase is kept"
+        killed = time.monotonic()
+        executor.submit(Job(proposal=phase(1, 2, "v1"), attempt=2))
+        (done,) = finish(executor)
+        assert time.monotonic() - killed < 60
+        assert done.outcome.train_loss > 0
+        shelf["v2"] = done.weights
+        for number, genotype in enumerate(GENOTYPES):
+            fidelity = Fidelity(weights_version="v2")
+            executor.submit(Job(proposal=Proposal(genotype=genotype, trial_id=number, fidelity=fidelity), attempt=1))
+        ended = []
+        while len(ended) < len(GENOTYPES):
+            ended += finish(executor)
+        assert {each.trial_id for each in ended} == set(range(len(GENOTYPES)))
+        assert all(each.outcome.valid_accuracy is not None for each in ended)
+        for broken in (
+            Proposal(genotype=GENOTYPES[0], trial_id=90, fidelity=Fidelity(weights_version="v3")),
+            phase(3, 4, "v3"),
+        ):
+            shelf["v3"] = b"of something else"
+            executor.submit(Job(proposal=broken, attempt=1))
+            with pytest.raises(PoolError, match="weights v3 are not of this supernet"):
+                finish(executor)
+            executor.close()
+    finally:
+        executor.close()

@@ -1,0 +1,98 @@
+"""What a job is called and carries."""
+
+import shlex
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from nao_ray.errors import ConfigError
+from nao_ray.preset_files import PRESETS
+from nao_ray.service.hosting import manifest
+from nao_ray.service.jobs import packing
+from nao_ray.service.jobs.packing import (
+    UPLOAD_LIMIT,
+    entrypoint,
+    job_name,
+    next_job_id,
+    pack,
+    shared_pool,
+)
+
+
+def test_a_name_is_that_of_the_config_and_the_pool():
+    name = job_name("my.search", "/shared/pools/a")
+    assert name.startswith("my.search-")
+    assert name == job_name("my.search", "/shared/pools/a")
+    assert len({name, job_name("my.search", "/shared/pools/b"), job_name("other", "/shared/pools/a")}) == 3
+
+
+def test_an_id_is_used_once():
+    assert next_job_id("a-1", []) == "a-1-1"
+    assert next_job_id("a-1", {"a-1-1", "a-1-3", "b-1-2"}) == "a-1-2"
+
+
+def test_a_pool_does_not_depend_on_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert shared_pool("pools/a/") == str(tmp_path / "pools" / "a")
+    assert shared_pool("s3://bucket/a/") == "s3://bucket/a"
+
+
+@pytest.mark.parametrize("url", ["s3://user:SECRET@bucket/a", "s3://bucket/a?access_key=SECRET&secret_key=SECRET"])
+def test_a_pool_with_credentials_is_refused_and_they_are_not_repeated(url):
+    with pytest.raises(ConfigError, match="holds credentials") as told:
+        shared_pool(url)
+    assert "SECRET" not in str(told.value)
+
+
+def test_the_command_is_the_one_of_the_command_line():
+    command = entrypoint("python", "a.yaml", "/p o o l", ["strategy={name: nao}"], detach=True)
+    words = shlex.split(command)
+    assert words[:7] == ["python", "-m", "nao_ray", "search", "a.yaml", "--pool", "/p o o l"]
+    assert words[7:] == ["--wait", "60", "--set", "strategy={name: nao}", "--detach"]
+
+
+def test_the_archive_holds_the_package_and_the_config_alone(tmp_path):
+    size = pack(tmp_path / "job.zip", PRESETS / "smoke.yaml", "mine.yaml", package=True)
+    with zipfile.ZipFile(tmp_path / "job.zip") as archive:
+        names = set(archive.namelist())
+        assert archive.read("mine.yaml") == (PRESETS / "smoke.yaml").read_bytes()
+        assert archive.read("nao_ray/REVISION").decode() == (manifest.source_revision() or "")
+    assert {name.partition("/")[0] for name in names} == {"mine.yaml", "nao_ray"}
+    assert {"nao_ray/cli/app.py", "nao_ray/presets/smoke.yaml", "nao_ray/report/page.html"} <= names
+    assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc") or "/." in name]
+    assert size == (tmp_path / "job.zip").stat().st_size < 1_000_000
+
+
+def test_the_same_files_make_the_same_archive(tmp_path):
+    for name in ("a.zip", "b.zip"):
+        pack(tmp_path / name, PRESETS / "smoke.yaml", "smoke.yaml", package=True)
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_an_installed_package_stays_at_home(tmp_path):
+    pack(tmp_path / "job.zip", PRESETS / "smoke.yaml", "smoke.yaml", package=False)
+    with zipfile.ZipFile(tmp_path / "job.zip") as archive:
+        assert archive.namelist() == ["smoke.yaml"]
+
+
+def test_too_much_is_refused_with_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "UPLOAD_LIMIT", 1000)
+    assert UPLOAD_LIMIT == 100 * 2**20
+    with pytest.raises(ConfigError, match=r"carries at most .* MiB"):
+        pack(tmp_path / "job.zip", PRESETS / "smoke.yaml", "smoke.yaml", package=True)
+
+
+def test_the_copy_runs_and_knows_its_commit(tmp_path):
+    pack(tmp_path / "job.zip", PRESETS / "smoke.yaml", "smoke.yaml", package=True)
+    with zipfile.ZipFile(tmp_path / "job.zip") as archive:
+        archive.extractall(tmp_path / "work")
+    program = "import nao_ray; from nao_ray.service.hosting import manifest as m; "
+    program += "print(nao_ray.__file__, m.source_revision())"
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=tmp_path / "work", capture_output=True, text=True, check=True)
+    where, revision = done.stdout.split()
+    assert Path(where).is_relative_to(tmp_path / "work")
+    assert revision == str(manifest.source_revision())
