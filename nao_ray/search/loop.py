@@ -19,14 +19,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from nao_ray.errors import RunError, StuckSearchError
-from nao_ray.search.budget import Budget, seconds_spent
+from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Executor, Job
 from nao_ray.search.proposer import Answer, Proposer
 from nao_ray.search.records import Attempt, Records
 from nao_ray.search.snapshot import Snapshot
+from nao_ray.search.tally import Tally
 from nao_ray.search.writing import Patience, Writer
-from nao_ray.trial import FailureKind, Standing, Trial, TrialState
+from nao_ray.trial import FailureKind, Trial, TrialState
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class SearchLoop:
             listener: is given a snapshot whenever something has happened.
             stop: asked at every turn; once true, `run` records what has ended and raises KeyboardInterrupt.
         """
-        self._pool, self._proposer, self._executor, self._budget = pool, proposer, executor, budget
+        self._pool, self._proposer, self._executor = pool, proposer, executor
         self._clock, self._listener, self._stop = clock or WallClock(), listener, stop
         self._retry, self._writer = retry or Retry(), Writer(patience or Patience(), self._clock)
         self._queue: deque[_Entry] = deque()  # asked, recorded, to be submitted in this order
@@ -95,12 +96,7 @@ class SearchLoop:
         self._dry = False  # the strategy wants to be told more first
         self._strategy_done = False
         self._planned: int | None = None
-        self._asked = self._done = self._failed = self._finished_here = 0
-        self._next_index = 0  # of the log; not the number of trials where a pool has lost some
-        self._best: Standing | None = None
-        self._started = self._clock.seconds()
-        self._working_since: float | None = None  # when the first of this driver's finished trials was started
-        self._spent_before = 0.0
+        self._tally = Tally(budget, self._clock)
 
     # -- the course of a search ---------------------------------------------------------------------------
 
@@ -114,7 +110,9 @@ class SearchLoop:
             RunError: a phase of shared weights failed for good, without which nothing goes on; its trial stays open.
             KeyboardInterrupt: `stop` said so; the pool is resumable.
         """
-        self._take_up(log)
+        self._tally.take_up(log)
+        running = (trial for trial in log if trial.state is TrialState.RUNNING)
+        self._queue.extend(map(_Entry, sorted(running, key=lambda trial: trial.trial_id)))
         del log
         while not self._finished():
             if self._stop():
@@ -126,17 +124,6 @@ class SearchLoop:
         snapshot = self.snapshot()
         self._listener(snapshot)
         return snapshot
-
-    def _take_up(self, log: Sequence[Trial]) -> None:
-        for trial in sorted(log, key=lambda trial: trial.trial_id):
-            self._asked = max(self._asked, trial.trial_id + 1)
-            if trial.state is TrialState.RUNNING:
-                self._queue.append(_Entry(trial))
-            else:
-                self._count(trial)
-                self._next_index = max(self._next_index, (trial.log_index or 0) + 1)
-        self._finished_here = 0
-        self._spent_before = seconds_spent(log)
 
     def _step(self) -> None:
         self._writer.turn()
@@ -161,16 +148,16 @@ class SearchLoop:
     def _finished(self) -> bool:
         if self._running or self._ended or self._answer is not None:
             return False
-        if self._budget.out_of_time(self._seconds_in_all()):
+        if self._tally.out_of_time:
             return True
-        nothing_comes = self._strategy_done or self._may_ask() == 0
+        nothing_comes = self._strategy_done or self._tally.may_ask == 0
         return not self._queue and not self._asking and nothing_comes
 
     def _check_progress(self) -> None:
         if self._queue or self._ended or self._untold or self._finished():
             return
         raise StuckSearchError(
-            f"the strategy proposes nothing after {self._done + self._failed} finished trials, nothing is running and "
+            f"the strategy proposes nothing after {self._tally.finished} finished trials, nothing is running and "
             "it is not done: give its space, its rounds or its population more room, or lower budget.trials"
         )
 
@@ -188,31 +175,28 @@ class SearchLoop:
 
     # -- asking -------------------------------------------------------------------------------------------
 
-    def _may_ask(self) -> int | None:
-        return self._budget.trials_left(self._asked, self._seconds_in_all())
-
     def _to_come(self) -> int | None:
         """Jobs that may still be submitted; while the strategy wants to be told more first, those it has given."""
-        if self._budget.out_of_time(self._seconds_in_all()):
+        if self._tally.out_of_time:
             return 0
-        left = 0 if self._strategy_done or self._dry else self._may_ask()
+        left = 0 if self._strategy_done or self._dry else self._tally.may_ask
         if left is not None and self._planned is not None:
-            left = min(left, max(0, self._planned - self._asked))
+            left = min(left, max(0, self._planned - self._tally.asked))
         return None if left is None else left + len(self._queue)
 
     def _wanted(self) -> int:
         """How many proposals to ask for now."""
         capacity, in_hand = self._executor.capacity, len(self._running) + len(self._queue)
-        left = self._may_ask()
+        left = self._tally.may_ask
         wanted = capacity + self._ahead() - in_hand
         return max(0, wanted if left is None else min(wanted, left))
 
     def _ahead(self) -> int:
         """Twice the trials that end during an ask: those, and those that end before the next answer is there."""
-        capacity, seconds = self._executor.capacity, self._working_seconds()
+        capacity, seconds = self._executor.capacity, self._tally.working_seconds
         if capacity == 1 or seconds is None:
             return 0
-        return min(capacity, math.ceil(2 * self._finished_here / seconds * self._ask_seconds))
+        return min(capacity, math.ceil(2 * self._tally.finished_here / seconds * self._ask_seconds))
 
     def _request(self) -> None:
         wanted = self._wanted()
@@ -248,10 +232,10 @@ class SearchLoop:
             seconds = row.get("cpu_seconds")
             self._fit_seconds = float(seconds) if isinstance(seconds, int | float) else self._fit_seconds
         self._queue.extend(entries)
-        self._asked += len(answer.proposals)
+        self._tally.asked += len(answer.proposals)
         self._dry = len(answer.proposals) < self._asking
         self._strategy_done, self._planned = answer.done, answer.planned
-        left = self._done + self._failed - answer.num_told  # a controller rebuilt from the pool knows more
+        left = self._tally.finished - answer.num_told  # a controller rebuilt from the pool knows more
         self._untold = self._untold[len(self._untold) - left :]
         self._answer, self._asking = None, 0
 
@@ -259,7 +243,7 @@ class SearchLoop:
 
     def _next(self, queue: Sequence[_Entry]) -> Sequence[_Entry]:
         """Those of a queue that can be submitted now."""
-        if self._budget.out_of_time(self._seconds_in_all()):
+        if self._tally.out_of_time:
             return []
         return queue[: max(0, self._executor.capacity - len(self._running))]
 
@@ -281,7 +265,7 @@ class SearchLoop:
 
     def _withdraw(self) -> None:
         """When the time is over, what has not begun stays open, for a resume with more of it."""
-        if not self._budget.out_of_time(self._seconds_in_all()):
+        if not self._tally.out_of_time:
             return
         begun = [self._running.pop(job.proposal.trial_id, None) for job in self._executor.withdraw()]
         self._queue.extendleft(entry for entry in reversed(begun) if entry is not None)
@@ -295,9 +279,7 @@ class SearchLoop:
                 continue
             del self._running[completion.trial_id]
             ended = completion.apply(entry.trial)
-            if self._working_since is None and ended.started_at and ended.finished_at:
-                seconds = (ended.finished_at - ended.started_at).total_seconds()
-                self._working_since = self._clock.seconds() - seconds
+            self._tally.note_end(ended)
             if self._is_tried_again(ended, entry, completion):
                 retried.append(entry)
             elif ended.proposal.phase is not None and ended.state is TrialState.FAILED:
@@ -323,60 +305,35 @@ class SearchLoop:
             if not self._writer.write(partial(self._pool.write_weights, *self._trained[0])):
                 return
             self._trained.popleft()
-        ended = [replace(trial, log_index=i) for i, trial in enumerate(self._ended, start=self._next_index)]
+        ended = [replace(trial, log_index=i) for i, trial in enumerate(self._ended, start=self._tally.next_index)]
         if not ended or not self._writer.write(lambda: self._pool.record_finished(ended)):
             return
         for trial in ended:
-            self._count(trial)
-        self._next_index += len(ended)
+            self._tally.count(trial)
+        self._tally.next_index += len(ended)
         self._untold.extend(ended)
         self._ended = []
 
-    # -- counting -----------------------------------------------------------------------------------------
-
-    def _count(self, trial: Trial) -> None:
-        self._finished_here += 1
-        self._failed += trial.state is TrialState.FAILED
-        self._done += trial.state is TrialState.COMPLETED
-        standing = trial.standing
-        if standing is not None and standing.beats(self._best):
-            self._best = standing
-
-    def _seconds_in_all(self) -> float:
-        return self._spent_before + self._clock.seconds() - self._started
-
-    def _rate(self) -> float | None:
-        """Trials a second since the first was started (not while workers were); those that run count half."""
-        seconds = self._working_seconds()
-        return None if seconds is None else (self._finished_here + len(self._running) / 2) / seconds
-
-    def _working_seconds(self) -> float | None:
-        """Since the first of this driver's finished trials was started."""
-        if self._working_since is None or self._clock.seconds() <= self._working_since:
-            return None
-        return self._clock.seconds() - self._working_since
-
     def snapshot(self) -> Snapshot:
         """How the search stands."""
-        seconds, finished = self._clock.seconds() - self._started, self._done + self._failed
-        rate = self._rate()
-        total = self._asked if self._strategy_done else self._budget.total(self._planned)
-        expected = None if total is None else max(total, self._asked)
+        tally, best = self._tally, self._tally.best
+        total = tally.asked if self._strategy_done else tally.budget.total(self._planned)
+        expected = None if total is None else max(total, tally.asked)
         return Snapshot(
-            done=self._done,
-            failed=self._failed,
+            done=tally.done,
+            failed=tally.failed,
             running=len(self._running),
             queued=len(self._queue),
-            asked=self._asked,
+            asked=tally.asked,
             total=total,
             capacity=self._executor.capacity,
             proposing=self._asking > 0,
             ahead=self._ahead(),
             ask_seconds=self._ask_seconds,
             fit_seconds=self._fit_seconds,
-            best_score=None if self._best is None else self._best.score,
-            best_trial_id=None if self._best is None else self._best.trial_id,
-            seconds=seconds,
-            eta_seconds=self._budget.seconds_left(expected, finished, self._spent_before + seconds, rate),
+            best_score=None if best is None else best.score,
+            best_trial_id=None if best is None else best.trial_id,
+            seconds=tally.seconds_here,
+            eta_seconds=tally.seconds_left(expected, len(self._running)),
             write_error=self._writer.error,
         )

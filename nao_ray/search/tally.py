@@ -1,0 +1,87 @@
+"""How far a search is, and how fast it goes: counters, never trials."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nao_ray.search.budget import Budget, seconds_spent
+from nao_ray.search.clock import Clock
+from nao_ray.trial import Standing, Trial, TrialState
+
+
+class Tally:
+    """What the loop counts, over all drivers of the pool unless it says otherwise."""
+
+    def __init__(self, budget: Budget, clock: Clock) -> None:
+        self.budget = budget
+        self._clock = clock
+        self.asked = self.done = self.failed = 0
+        self.next_index = 0
+        """Of the log; not the number of trials where a pool has lost some."""
+        self.best: Standing | None = None
+        self.finished_here = 0
+        """Finished trials of this driver."""
+        self._started = clock.seconds()
+        self._working_since: float | None = None  # when the first of this driver's finished trials was started
+        self._spent_before = 0.0
+
+    def take_up(self, log: Sequence[Trial]) -> None:
+        """Count what a pool holds already."""
+        for trial in log:
+            self.asked = max(self.asked, trial.trial_id + 1)
+            if trial.state is not TrialState.RUNNING:
+                self.count(trial)
+                self.next_index = max(self.next_index, (trial.log_index or 0) + 1)
+        self.finished_here = 0
+        self._spent_before = seconds_spent(log)
+
+    def count(self, trial: Trial) -> None:
+        """A trial has its final row."""
+        self.finished_here += 1
+        self.failed += trial.state is TrialState.FAILED
+        self.done += trial.state is TrialState.COMPLETED
+        standing = trial.standing
+        if standing is not None and standing.beats(self.best):
+            self.best = standing
+
+    def note_end(self, trial: Trial) -> None:
+        """An attempt of this driver has ended: the first one tells since when there is work done."""
+        if self._working_since is None and trial.started_at and trial.finished_at:
+            seconds = (trial.finished_at - trial.started_at).total_seconds()
+            self._working_since = self._clock.seconds() - seconds
+
+    @property
+    def finished(self) -> int:
+        """Completed or failed."""
+        return self.done + self.failed
+
+    @property
+    def seconds_here(self) -> float:
+        """Wall time of this driver."""
+        return self._clock.seconds() - self._started
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the budget's wall time is used up."""
+        return self.budget.out_of_time(self._spent_before + self.seconds_here)
+
+    @property
+    def may_ask(self) -> int | None:
+        """Proposals that may still be asked; None: no limit."""
+        return self.budget.trials_left(self.asked, self._spent_before + self.seconds_here)
+
+    @property
+    def working_seconds(self) -> float | None:
+        """Since the first of this driver's finished trials was started (not while workers were)."""
+        if self._working_since is None or self._clock.seconds() <= self._working_since:
+            return None
+        return self._clock.seconds() - self._working_since
+
+    def seconds_left(self, expected: int | None, running: int) -> float | None:
+        """Estimated seconds until `expected` trials are finished; None where nothing can be said yet.
+
+        Trials that run count half.
+        """
+        seconds = self.working_seconds
+        rate = None if seconds is None else (self.finished_here + running / 2) / seconds
+        return self.budget.seconds_left(expected, self.finished, self._spent_before + self.seconds_here, rate)
