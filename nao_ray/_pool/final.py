@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nao_ray._pool import rows
+from nao_ray._pool.finite import finite
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import to_bytes
 from nao_ray.errors import PoolError
@@ -30,7 +31,8 @@ def read_final(storage: Storage, name: str) -> rows.Row | None:
     if not storage.exists(file):
         return None
     try:
-        (row,) = pq.read_table(storage.path(file), filesystem=storage.filesystem, partitioning=None).to_pylist()
+        data = pq.read_table(storage.path(file), filesystem=storage.filesystem, partitioning=None)
+        (row,) = finite(data).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
         why = " ".join(str(error).split())
         raise PoolError(

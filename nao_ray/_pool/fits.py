@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from nao_ray._pool.finite import finite, number
 from nao_ray._pool.storage import Guard, Storage, patient
 from nao_ray._pool.tables import to_bytes, with_pandas_integers
 from nao_ray.errors import PoolError
@@ -26,7 +27,9 @@ def read_fits(storage: Storage) -> pa.Table:
         return pa.table({"round": pa.array([], pa.int64())})
     source = ds.dataset
     try:
-        return patient(lambda: source(storage.path(FITS), format="parquet", filesystem=storage.filesystem).to_table())
+        return finite(
+            patient(lambda: source(storage.path(FITS), format="parquet", filesystem=storage.filesystem).to_table())
+        )
     except (OSError, pa.ArrowException) as error:
         where = storage.path(FITS)
         raise PoolError(f"{where} is damaged ({' '.join(str(error).split())}); remove it, the search goes on") from None
@@ -72,5 +75,5 @@ def _column(values: list[float | int | str | None]) -> Any:  # noqa: ANN401 - an
     if any(isinstance(value, str) for value in values):
         return pa.array([None if value is None else str(value) for value in values], pa.string())
     if any(isinstance(value, float) for value in values):
-        return pa.array([None if value is None else float(value) for value in values], pa.float64())
+        return pa.array([None if value is None else number(float(value)) for value in values], pa.float64())
     return pa.array(values)

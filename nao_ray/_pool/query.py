@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from nao_ray._pool.finite import finite, finite_view
 from nao_ray._pool.fits import read_fits
-from nao_ray._pool.rows import FINAL
+from nao_ray._pool.rows import FINAL, TRIALS
 from nao_ray._pool.storage import Storage, patient
 from nao_ray._pool.tables import dataset, to_pandas
 from nao_ray.errors import PoolError
@@ -40,7 +41,8 @@ def sql(storage: Storage, query: str) -> pd.DataFrame:
 
 def _run(storage: Storage, query: str) -> pd.DataFrame:
     with duckdb.connect(":memory:") as connection:
-        connection.register("trials", dataset(storage, "trials"))
+        connection.register("trials_as_stored", dataset(storage, "trials"))
+        connection.execute(f"CREATE TEMP VIEW trials AS {finite_view('trials_as_stored', TRIALS)}")
         connection.register("fits", read_fits(storage))
         connection.register("final", _final(storage))
         for setting in _SETTINGS:
@@ -66,4 +68,4 @@ def _final(storage: Storage) -> pa.Table:
     tables = [ds.dataset(path, format="parquet", filesystem=storage.filesystem).to_table() for path in paths]
     if not tables:
         return FINAL.empty_table()
-    return pa.concat_tables(tables, promote_options="permissive")
+    return finite(pa.concat_tables(tables, promote_options="permissive"))

@@ -1,7 +1,7 @@
 """Trials and proposals as rows of Parquet, and back: the only place that knows the columns.
 
-A row is a dict by column name. Floats keep their bits and None stays apart from NaN, so that a proposal read
-from the pool equals the one that was asked.
+A row is a dict by column name. Finite numbers keep their bits, so that a proposal read from the pool equals the one
+that was asked; a figure that is no finite number is null (`finite.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nao_ray._pool.finite import figures
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
 
@@ -153,8 +154,8 @@ class Event:
 
 
 def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """Rows as a table; a column that a row lacks is null."""
-    columns = [pa.array([row.get(field.name) for row in rows], type=field.type) for field in schema]
+    """Rows as a table; a column that a row lacks is null, and so is a figure that is no finite number."""
+    columns = [pa.array(figures(field, [row.get(field.name) for row in rows]), type=field.type) for field in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from nao_ray._pool.finite import finite
 from nao_ray._pool.rows import EVENTS, SCHEMA_VERSION, TRIALS, metadata
 from nao_ray._pool.storage import LocalStorage, Storage, patient
 from nao_ray.errors import PoolError
@@ -53,7 +54,7 @@ def read(
         data = patient(lambda: dataset(storage, folder).to_table(columns=columns, filter=where))
     except (OSError, pa.ArrowException) as error:
         raise unreadable(storage, folder, error) from None
-    return data.replace_schema_metadata(schema.metadata)
+    return finite(data).replace_schema_metadata(schema.metadata)
 
 
 def in_batches(paths: Iterable[str], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:

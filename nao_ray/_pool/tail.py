@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from nao_ray._pool.finite import finite
 from nao_ray._pool.storage import Storage, patient
 from nao_ray._pool.tables import dataset, unreadable
 from nao_ray.errors import PoolError
@@ -39,4 +40,4 @@ class Tail:
     def _read_new(self) -> tuple[frozenset[str], pa.Table]:
         names = self._storage.parts(self._folder)
         new = [name for name in names if name not in self._read]
-        return frozenset(names), dataset(self._storage, self._folder, new).to_table(columns=self._columns)
+        return frozenset(names), finite(dataset(self._storage, self._folder, new).to_table(columns=self._columns))

@@ -17,7 +17,8 @@ from nao_ray.spaces.base import Genotype
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
 
 ints = st.integers(-(2**63), 2**63 - 1)
-floats = st.floats(allow_nan=True, allow_infinity=True)
+floats = st.floats(allow_nan=False, allow_infinity=False)
+points = st.floats(allow_nan=True, allow_infinity=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 times = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC))
 
@@ -48,7 +49,7 @@ proposals = st.builds(
     Proposal,
     phase=maybe(phases),
     genotype=st.builds(Genotype, texts, texts),
-    embedding=maybe(st.lists(floats, max_size=5).map(tuple)),
+    embedding=maybe(st.lists(points, max_size=5).map(tuple)),
     predicted_score=maybe(floats),
     predicted_spread=maybe(floats),
     source_trial_id=maybe(ints),
@@ -132,12 +133,13 @@ def test_every_field_has_a_column():
     assert {*Trial.__dataclass_fields__} - {"proposal", "measurement"} <= {*rows.TRIALS.names}
 
 
-def test_nan_and_none_stay_apart():
+def test_a_score_that_is_no_number_comes_back_as_none():
     failed = make_trial(0, accuracy=math.nan)
     back = rows.trial_from(through_parquet(rows.trial_row(failed, None, None), rows.TRIALS))
     assert back.failure_kind is FailureKind.NAN
-    assert math.isnan(back.measurement.valid_accuracy)
-    assert back.measurement.valid_perplexity is None
+    assert back.failure_message == "score is nan"
+    assert back.measurement.valid_accuracy is None
+    assert back.measurement.num_params == 1000
 
 
 def test_times_are_stored_in_utc_and_need_a_zone():
