@@ -6,7 +6,7 @@
     |   |-- GenotypeError     a genotype, its text or its tokens
     |   |-- DataError         a data folder or table
     |   |-- PoolError         a pool that is not what the command expects
-    |   `-- ClusterError      an address, a token or a job that a cluster does not know
+    |   `-- ClusterError      an address, a token, a job or code that is not a cluster's
     `-- RunError              the run failed (exit code 1)
         |-- StuckSearchError  the strategy proposes nothing, and nothing is running
         |-- LoggerError       a logger of the search cannot log
@@ -42,7 +42,7 @@ class PoolError(InputError):
 
 
 class ClusterError(InputError):
-    """A cluster is not where it was said to be, refuses the token, or does not know the job."""
+    """A cluster is not where it was said to be, refuses the token, does not know the job, or runs other code."""
 
 
 class RunError(NaoRayError):

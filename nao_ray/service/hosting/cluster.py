@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from nao_ray.config import Workers
 from nao_ray.errors import ConfigError, RunError
+from nao_ray.service.code import OwnPath, own_code, refuse_other_code
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +25,9 @@ _OBJECT_STORE_BYTES = 100 * 2**20
 
 _OBJECT_STORE_BYTES_SHARED = 640 * 2**20
 """Versions of shared weights travel too, up to 145 MB each: two published ones and one on its way back, with room."""
+
+
+_CHECK_SECONDS = 30.0
 
 
 @contextmanager
@@ -40,6 +45,7 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
         yield
         return
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "namespace": "nao_ray"}
+    options["job_config"] = OwnPath()
     address = os.environ.get("RAY_ADDRESS")
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not address or address == "local":
@@ -57,10 +63,28 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
         raise RunError(f"cannot reach or start {where}: {' '.join(str(error).split())[:300]}") from error
     try:
         _quieten()
-        _check_room(workers, is_local="address" in options)
+        is_local = "address" in options
+        if not is_local:
+            _check_code()
+        _check_room(workers, is_local=is_local)
         yield
     finally:
         ray.shutdown()
+
+
+def _check_code() -> None:
+    """Refuse a cluster of other code before anything is sent that only ours can read; each worker is checked later.
+
+    Raises:
+        ClusterError: it runs other code than this process.
+    """
+    check = ray.remote(num_cpus=0, max_retries=0)(refuse_other_code)
+    try:
+        ray.get(check.remote(own_code()), timeout=_CHECK_SECONDS)
+    except RayTaskError as error:
+        raise error.cause from None
+    except RayError as error:  # a cluster without room, or that is just changing
+        _log.debug("the code of the cluster was not looked at: %s", error)
 
 
 def _local_cpus(workers: Workers) -> int | None:

@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ClusterError, ConfigError, InputError, NaoRayError, PoolError, RunError
 from nao_ray.search.snapshot import Snapshot
+from nao_ray.service.code import Code, own_code, refuse_other_code
 from nao_ray.service.hosting.cluster import ray_session
 from nao_ray.service.hosting.run import Listener, run, stop_on_signal
 from nao_ray.service.jobs.packing import LEASE_WAIT_SECONDS, job_name, shared_pool
@@ -60,8 +61,9 @@ class Look(NamedTuple):
 class SearchActor:
     """The loop, in a thread of its own; made anew, it goes on from the pool."""
 
-    def __init__(self, launch: str, config: str, pool_url: str, wait: float) -> None:
+    def __init__(self, launch: str, config: str, pool_url: str, wait: float, code: Code) -> None:
         self._launch, self._config, self._pool_url, self._wait = launch, config, pool_url, wait
+        self._code = code
         self._snapshot: Snapshot | None = None
         self._outcome: Outcome | None = None
         self._stop = threading.Event()
@@ -83,6 +85,7 @@ class SearchActor:
 
     def _run(self) -> Outcome:
         try:
+            refuse_other_code(self._code)
             config = RunConfig.parse(self._config)
             wait = max(
                 self._wait, LEASE_WAIT_SECONDS
@@ -183,7 +186,7 @@ def _host(config: RunConfig, pool_url: str, wait: float) -> ActorHandle:
                 num_cpus=0,
                 scheduling_strategy=_away_from_the_head(),
             )
-            .remote(launch, text, pool_url, wait)
+            .remote(launch, text, pool_url, wait, own_code())
         )
         try:
             look = _look(actor)

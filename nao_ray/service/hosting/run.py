@@ -166,6 +166,7 @@ def _in_process(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Propos
 
 
 def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
+    from nao_ray.service.code import SameCode
     from nao_ray.service.fleet.actors import EvaluatorFactory, StrategyFactory
     from nao_ray.service.fleet.executor import RayExecutor
     from nao_ray.service.fleet.nodes import one_cluster
@@ -188,8 +189,8 @@ def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, 
         at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
         trained_by=evaluator.trained_by if isinstance(evaluator, SharedEvaluator) else None,
     )
-    proposer = stack.enter_context(closing(RayProposer(StrategyFactory(text), pool.log)))
-    return proposer, stack.enter_context(closing(RayExecutor(EvaluatorFactory(text), plan, weights=pool)))
+    proposer = stack.enter_context(closing(RayProposer(SameCode.of(StrategyFactory(text)), pool.log)))
+    return proposer, stack.enter_context(closing(RayExecutor(SameCode.of(EvaluatorFactory(text)), plan, weights=pool)))
 
 
 @contextmanager

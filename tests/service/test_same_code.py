@@ -1,0 +1,83 @@
+"""Workers load the package that the driver has loaded, and nothing of the folder it was started in."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import ray
+
+from nao_ray.errors import ClusterError
+from nao_ray.pool import Pool
+from nao_ray.service import code
+from nao_ray.service.code import Code, SameCode, own_code, refuse_other_code, worker_path
+
+WRONG = "raise RuntimeError('a file of the folder was loaded')"
+COMMAND = "from nao_ray.cli.app import main; main()"
+
+
+def _other(place="/old/nao_ray on n7"):
+    files = own_code().files
+    return Code(place, {**files, "trial.py": "0" * 16, "gone.py": "1" * 16})
+
+
+def test_equal_files_are_the_same_code():
+    mine = own_code()
+    assert {"config.py", "service/code.py", "__init__.py"} <= set(mine.files)
+    refuse_other_code(mine)
+    assert SameCode.of(lambda: 7)() == 7
+
+
+def test_other_files_are_refused_with_both_places():
+    with pytest.raises(
+        ClusterError, match=r"nao_ray on .* differs from /old/nao_ray on n7 in gone\.py and 1 more"
+    ) as told:
+        refuse_other_code(_other())
+    assert "\n" not in str(told.value)
+
+
+def test_nothing_is_unpickled_before_the_check():
+    with pytest.raises(ClusterError):
+        SameCode(b"no pickle at all", _other())()
+
+
+def test_workers_look_where_the_package_is_only_if_they_would_not_find_it(monkeypatch, tmp_path):
+    root = os.path.dirname(os.path.dirname(os.path.realpath(code.nao_ray.__file__)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "script.py")])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), root])
+    assert worker_path() == []
+    monkeypatch.setattr(
+        sys, "meta_path", [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+    )
+    monkeypatch.chdir(root)  # `python -m nao_ray` in a checkout
+    monkeypatch.setattr(sys, "path", [root])
+    assert worker_path() == [root]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_local")
+def test_a_worker_with_other_code_says_so_whatever_it_can_load():
+    check = ray.remote(num_cpus=0)(lambda make: make())
+    with pytest.raises(ClusterError, match="workers run other code than the driver"):
+        ray.get(check.remote(SameCode(b"no pickle at all", _other())))
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_search_loads_nothing_of_the_folder_it_is_started_in(tmp_path):
+    (tmp_path / "nao_ray").mkdir()
+    for name in ("nao_ray/__init__.py", "numpy.py", "random.py", "types.py"):
+        (tmp_path / name).write_text(WRONG)
+    root = os.path.dirname(os.path.dirname(os.path.realpath(code.nao_ray.__file__)))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", COMMAND, "search", "smoke", "--pool", "p", "--set", "budget.trials=2"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": root},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Pool.open(tmp_path / "p").counts().finished == 2
