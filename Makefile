@@ -40,7 +40,7 @@ smoke: $(VENV)/.installed  ## a whole search on made-up images, in seconds
 	$(BIN)/python jobs/search.py smoke --pool "$$(mktemp -d)/smoke"
 
 bench: $(VENV)/.installed  ## the measurements that the README quotes (long; on an idle machine)
-	$(BIN)/python jobs/bench.py
+	$(BIN)/nao-ray bench all
 
 cluster-up: $(VENV)/.installed  ## a Ray on this machine that stays up, for jobs
 	PATH="$(abspath $(BIN)):$$PATH" bash cluster/machine.sh up

@@ -1,8 +1,4 @@
-"""Start a search, or go on with one: ``python jobs/search.py [CONFIG] [--pool DIR] [--set section.key=value]...``.
-
-CONFIG is a path or the name of a preset; without one, the embedded default runs: NAO on scikit-learn's digits, on
-all CPU cores of this machine. Submitted with ``ray job submit``, it runs on the workers of that cluster.
-"""
+"""The main job, NAO on scikit-learn's digits; another one with ``python jobs/search.py CONFIG [options of search]``."""
 
 import sys
 

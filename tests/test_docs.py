@@ -1,4 +1,4 @@
-"""What the README says is done: its commands run, its configs load, its links lead somewhere."""
+"""What README and docs/ say is done: their commands run, their configs load, their links lead somewhere."""
 
 import io
 import itertools
@@ -22,8 +22,12 @@ from nao_ray.preset_files import PRESETS
 from nao_ray.spaces.nas_bench_201 import NasBench201
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+PAGES = {
+    page: (ROOT / page).read_text(encoding="utf-8")
+    for page in ("README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")))
+}
+TEXT = "\n".join(PAGES.values())
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
 CONSOLE = [
     line.removeprefix("$ ") for kind, block in BLOCKS if kind == "console" for line in block.splitlines() if line
 ]
@@ -34,7 +38,8 @@ SHRUNKEN = shlex.split("--in-process --set budget.trials=2 --set evaluator.epoch
 
 
 def _commands(start: str) -> list[str]:
-    return [command for command in CONSOLE if command.startswith(start)]
+    """Those that begin so, each once, in the order of the pages."""
+    return list(dict.fromkeys(command for command in CONSOLE if command.startswith(start)))
 
 
 def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
@@ -45,15 +50,16 @@ def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
 
 def test_every_block_has_a_language_that_is_tested():
     assert {kind for kind, _ in BLOCKS} == {"console", "python", "yaml"}
-    assert len(re.findall(r"^```", README, flags=re.MULTILINE)) == 2 * len(BLOCKS)
+    assert len(re.findall(r"^```", TEXT, flags=re.MULTILINE)) == 2 * len(BLOCKS)
     starts = ("make ", "nao-ray ", "export RAY_", "ray job submit ", *ON_A_CLUSTER)
     assert [command for command in CONSOLE if not command.startswith(starts)] == []
 
 
-@pytest.mark.parametrize("command", _commands("make "))
-def test_make_targets_are_there(command):
-    done = _run([*shlex.split(command), "--dry-run"], ROOT)
-    assert done.returncode == 0, done.stderr
+def test_make_targets_of_the_pages_are_chores():
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)[
+        1
+    ].split()
+    assert [command for command in _commands("make ") if command.split()[1] not in targets] == []
 
 
 def test_make_help_lists_every_chore():
@@ -102,8 +108,11 @@ def _table(draw):
 
 
 @pytest.mark.slow
-def test_the_commands_of_the_readme_run_in_order(folder):
-    for command in _commands("nao-ray "):
+def test_the_commands_of_the_pages_run_in_order(folder, call, monkeypatch):
+    monkeypatch.chdir(folder)
+    commands = _commands("nao-ray ")
+    assert len(commands) > 20
+    for command in commands:
         words = shlex.split(command)
         if "--address" in words:  # on a cluster: tests/service/test_jobs_on_ray.py
             continue
@@ -119,9 +128,9 @@ def test_the_commands_of_the_readme_run_in_order(folder):
             words[2] = str(checkpoint)
         elif words[1] == "resume":
             words = [*words[:3], "--set", "budget.trials=3", "--in-process"]
-        done = _run([sys.executable, "-m", "nao_ray", *words[1:]], folder)
-        assert done.returncode == 0, f"{command}: {done.stderr}"
-        assert done.stdout, command
+        done = call(*words[1:])
+        assert done.code == 0, f"{command}: {done.err}"
+        assert done.out, command
     assert len(pd.read_parquet(folder / "pools/digits/trials")) == 3
     assert (folder / "pools/digits/report.html").stat().st_size > 10_000
     assert (folder / "naonet_a.svg").is_file()
@@ -134,7 +143,7 @@ def test_the_commands_of_the_readme_run_in_order(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "python"])
-def test_python_of_the_readme(block, folder, monkeypatch):
+def test_python_of_the_pages(block, folder, monkeypatch):
     monkeypatch.chdir(folder)
     names: dict[str, object] = {}
     with redirect_stdout(io.StringIO()) as out:
@@ -146,8 +155,8 @@ def test_python_of_the_readme(block, folder, monkeypatch):
 
 
 @pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "yaml"])
-def test_configs_of_the_readme(block):
-    config = RunConfig.parse(block, where="README.md")
+def test_configs_of_the_pages(block):
+    config = RunConfig.parse(block, where="docs")
     assert config.make_strategy().space.name == "nao_cnn"
 
 
@@ -186,26 +195,28 @@ def test_the_job_of_the_readme_runs_on_a_cluster(folder, tmp_path):
         ray.shutdown()
 
 
-def test_links_lead_to_files():
-    targets = re.findall(r"\]\(([^)#]+)\)", README)
-    local = [target for target in targets if "://" not in target]
-    assert "docs/cell.svg" in local
-    assert [target for target in local if not (ROOT / target).exists()] == []
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page):
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]) if "://" not in link]
+    for link in links:
+        name, _, heading = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings], link
+
+
+def test_every_page_is_linked_from_the_readme():
+    assert [page for page in PAGES if page != "README.md" and f"]({page})" not in PAGES["README.md"]] == []
 
 
 def test_named_presets_benches_and_components_exist():
     from nao_ray import registry
 
-    named = re.search(r"name of a preset: (.*?), the settings", README, flags=re.DOTALL)[1]
+    named = re.search(r"name of a preset: (.*?), the settings", TEXT, flags=re.DOTALL)[1]
     presets = {path.stem for path in PRESETS.glob("*.yaml")}
     assert set(re.findall(r"`(\w+)`", named)) == presets
-    assert set(re.findall(r"nao-ray bench (\w+)", README)) == set(cli_bench.names())
-    spaces = re.search(r"^space: .*$", README, flags=re.MULTILINE)[0]
+    assert set(re.findall(r"nao-ray bench (\w+)", TEXT)) == set(cli_bench.names())
+    spaces = re.search(r"^space: .*$", TEXT, flags=re.MULTILINE)[0]
     assert set(re.findall(r"\b(?:na[os]|darts|enas)_\w+", spaces)) == set(registry.names("space"))
-
-
-def test_changelog_has_the_form():
-    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.findall(r"^## (.*)$", text, flags=re.MULTILINE)[0] == "[Unreleased]"
-    headings = set(re.findall(r"^### (.*)$", text, flags=re.MULTILINE))
-    assert headings <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}

@@ -107,16 +107,19 @@ def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False)
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="What to measure.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="What to measure; `all` for everything.", metavar="NAME")],
     options: Annotated[
         list[str] | None, typer.Argument(help="Settings of the measurement.", metavar="[KEY=VALUE]...")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the single figures.")] = False,
 ) -> None:
-    """Measure: the figures that the README quotes."""
+    """Measure: the figures of docs/measurements.md."""
     from nao_ray.cli import bench as measurements
 
-    measurements.run(name, options or [], as_json)
+    if name == "all":
+        measurements.run_all(as_json)
+    else:
+        measurements.run(name, options or [], as_json)
 
 
 def _watch(config: RunConfig, pool: str, wait: float) -> None:

@@ -21,6 +21,17 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(bench.__path__) if not module.name.startswith("_"))
 
 
+def run_all(as_json: bool) -> None:
+    """Measure all there is, one after the other, as the pages quote it.
+
+    Raises:
+        RunError: a result, which is printed, has what must not be.
+    """
+    for name in names():
+        typer.echo(f"\n{name}", err=as_json)
+        run(name, [], as_json)
+
+
 def run(name: str, options: Sequence[str], as_json: bool) -> None:
     """Measure and print.
 

@@ -264,9 +264,8 @@ def test_a_detached_search_outlives_its_job_and_ends_when_it_is_stopped(start, c
     assert _each_once(pool, enough)
 
 
-def test_the_commands_of_the_readme(start, call, cluster, tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.split("### On a cluster")[1].split("#### ")[0]
+def test_the_commands_of_the_page(start, call, cluster, tmp_path):
+    section = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8").split("\n## ")[0]
     commands = re.findall(r"^\$ nao-ray ((?:submit|status|logs|stop)\b.*)$", section, flags=re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["submit", "status", "logs", "submit", "stop"]
     for command in commands:
