@@ -9,7 +9,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from nao_ray.metric import Goal, score_of
 from nao_ray.spaces.base import Genotype
+from nao_ray.standings import Standing
 
 
 class TrialState(StrEnum):
@@ -98,6 +100,10 @@ class Measurement:
     valid_accuracy: float | None = None
     valid_perplexity: float | None = None
     valid_loss: float | None = None
+    valid_score: float | None = None
+    """What the trials are measured by, in its own unit, where it is neither accuracy nor perplexity (`Metric`)."""
+    goal: Goal | None = None
+    """Of `valid_score`."""
     train_loss: float | None = None
     """Mean over the last epoch; of shared weights."""
     curve: tuple[float, ...] | None = None
@@ -112,10 +118,9 @@ class Measurement:
 
     @property
     def score(self) -> float:
-        """What strategies maximise: the accuracy, or minus the perplexity; NaN where neither was measured."""
-        if self.valid_accuracy is not None:
-            return self.valid_accuracy
-        return -self.valid_perplexity if self.valid_perplexity is not None else math.nan
+        """What strategies maximise: the accuracy, minus the perplexity, or what `score_of` says; NaN where none is."""
+        score = score_of(self.valid_accuracy, self.valid_perplexity, self.valid_score, self.goal)
+        return math.nan if score is None else score
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,29 +195,6 @@ class Trial:
         if self.state is not TrialState.RUNNING:
             raise ValueError(f"trial {self.trial_id} is already {self.state}")
         return replace(self, **changes)
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """A scored trial among the others, where the best is looked for.
-
-    Scores with shared weights only count until a network with weights of its own has one, and of those only scores of
-    one version are compared: of the newest.
-    """
-
-    score: float
-    trial_id: int
-    weights_version: str | None = None
-
-    def beats(self, other: Standing | None) -> bool:
-        """Whether this one is the best of the two."""
-        if other is None:
-            return True
-        if self.weights_version == other.weights_version:
-            return (self.score, -self.trial_id) > (other.score, -other.trial_id)
-        if self.weights_version is None or other.weights_version is None:
-            return self.weights_version is None
-        return self.trial_id > other.trial_id
 
 
 Diagnostics = Mapping[str, float | int | str | None]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import ids, read
-from nao_ray.trial import Standing, TrialState
+from nao_ray.metric import SCORED, score_of
+from nao_ray.standings import Standing, Standings
+from nao_ray.trial import TrialState
 
 _MAX_ID = 2**31
 
@@ -49,7 +51,8 @@ class Counts:
     completed: int = 0
     failed: int = 0
     best_score: float | None = None
-    """Accuracy, or minus the perplexity, of the best completed trial (`Standing`)."""
+    """Of the best completed trial (`Standings`): the accuracy, or the value of another metric, negative if less is
+    better."""
     best_trial_id: int | None = None
 
     @property
@@ -72,7 +75,7 @@ class Ledger:
         self.next_seq = 0
         self.num_asked = 0
         self._states = {TrialState.COMPLETED.value: 0, TrialState.FAILED.value: 0}
-        self._best: Standing | None = None
+        self._standings = Standings()
 
     def note_asked(self, trial_id: int) -> None:
         """A proposal was recorded."""
@@ -85,18 +88,17 @@ class Ledger:
         self.finished.add(trial_id)
         self.note_asked(trial_id)  # a pool made of a table has no events
         self._states[state] += 1
-        is_scored = standing is not None and math.isfinite(standing.score) and state == TrialState.COMPLETED
-        if standing is not None and is_scored and standing.beats(self._best):
-            self._best = standing
+        self._standings.add(standing)
 
     def counts(self) -> Counts:
         """The counters now."""
+        best = self._standings.best
         return Counts(
             asked=self.num_asked,
             completed=self._states[TrialState.COMPLETED.value],
             failed=self._states[TrialState.FAILED.value],
-            best_score=self._best.score if self._best else None,
-            best_trial_id=self._best.trial_id if self._best else None,
+            best_score=None if best is None else best.score,
+            best_trial_id=None if best is None else best.trial_id,
         )
 
 
@@ -107,22 +109,24 @@ def load_ledger(storage: Storage) -> Ledger:
     ledger.next_seq = max(ids(events, "seq"), default=-1) + 1
     for trial_id in ids(events.filter(pc.field("kind") == "asked"), "trial_id"):
         ledger.note_asked(trial_id)
-    names = ["trial_id", "state", "valid_accuracy", "valid_perplexity", "weights_version"]
-    trials = read(storage, "trials", names)
-    columns = (
-        ids(trials, "trial_id"),
-        trials["state"].to_pylist(),
-        scores(trials),
-        trials["weights_version"].to_pylist(),
-    )
-    for trial_id, state, score, version in zip(*columns, strict=True):
+    trials = read(storage, "trials", list(RANKED))
+    rows = zip(ids(trials, "trial_id"), trials["state"].to_pylist(), standings(trials), strict=True)
+    for trial_id, state, standing in rows:
         if trial_id not in ledger.finished:
-            ledger.note_finished(trial_id, str(state), None if score is None else Standing(score, trial_id, version))
+            ledger.note_finished(trial_id, str(state), standing)
     return ledger
 
 
-def scores(trials: pa.Table) -> list[float | None]:
-    """`Measurement.score` of each row: the accuracy, or minus the perplexity."""
-    minus = pc.negate(trials["valid_perplexity"])
-    found: list[float | None] = pc.coalesce(trials["valid_accuracy"], minus).to_pylist()
-    return found
+RANKED = ("trial_id", "state", "phase", "weights_version", *SCORED)
+"""The columns that `standings` needs."""
+
+
+def standings(trials: pa.Table) -> list[Standing | None]:
+    """Where each row stands; None for one that failed or trained shared weights."""
+    facts = zip(*(trials[name].to_pylist() for name in RANKED), strict=True)
+    return [_standing(*row) for row in facts]
+
+
+def _standing(trial_id: int, state: str, phase: str | None, version: str | None, *found: Any) -> Standing | None:  # noqa: ANN401
+    score = score_of(*found) if state == TrialState.COMPLETED and phase is None else None
+    return None if score is None else Standing(score, trial_id, version)

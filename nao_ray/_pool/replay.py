@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nao_ray._pool import rows
-from nao_ray._pool.ledger import scores
+from nao_ray._pool.ledger import RANKED, standings
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import read
-from nao_ray.trial import Trial, TrialState
+from nao_ray.standings import Standings
+from nao_ray.trial import Trial
 
 
 def read_log(storage: Storage) -> list[Trial]:
@@ -35,26 +36,9 @@ def read_log(storage: Storage) -> list[Trial]:
 
 def read_best(storage: Storage, n: int) -> pa.Table:
     """The rows of the best completed trials, best first: see `Pool.best`."""
-    completed = (pc.field("state") == TrialState.COMPLETED.value) & pc.field("phase").is_null()
-    names = ["trial_id", "valid_accuracy", "valid_perplexity", "weights_version"]
-    ranking = read(storage, "trials", names, completed)
-    ranking = ranking.append_column("score", pa.array(scores(ranking), pa.float64()))
-    ranking = _comparable(ranking)
-    order = [("score", "descending"), ("trial_id", "ascending")]
-    top = ranking.sort_by(order).slice(0, n).select(["trial_id", "score"])
-    found = read(storage, "trials", None, pc.field("trial_id").isin(top["trial_id"]))
+    ranking = Standings(standings(read(storage, "trials", list(RANKED))), keep=n)
+    top = pa.array([standing.trial_id for standing in ranking.top()], pa.int64())
+    found = read(storage, "trials", None, pc.field("trial_id").isin(top))
     # a join cannot carry lists: put the few rows in order by hand
-    place = pc.index_in(found["trial_id"], value_set=top["trial_id"].combine_chunks())
+    place = pc.index_in(found["trial_id"], value_set=top)
     return found.take(pc.sort_indices(place))
-
-
-def _comparable(ranking: pa.Table) -> pa.Table:
-    """The rows that stand on one footing, as `Standing` has it."""
-    versions = ranking["weights_version"]
-    if versions.null_count == len(ranking):
-        return ranking
-    alone = ranking.filter(pc.is_null(versions))
-    if len(alone):
-        return alone
-    newest = versions[pc.index(ranking["trial_id"], pc.max(ranking["trial_id"])).as_py()]
-    return ranking.filter(pc.equal(versions, newest))

@@ -52,6 +52,8 @@ _MEASUREMENT = (
     ("valid_accuracy", _FLOAT),
     ("valid_perplexity", _FLOAT),
     ("valid_loss", _FLOAT),
+    ("valid_score", _FLOAT),
+    ("goal", _TEXT),
     ("train_loss", _FLOAT),
     ("curve", _FLOATS),
     ("num_params", _INT),
@@ -98,6 +100,9 @@ TRIALS = _schema(
     ("log_index", _INT),
 )
 """One row per finished trial."""
+
+LATER = frozenset({"valid_score", "goal"})
+"""Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(
     ("seq", _INT),

@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nao_ray._pool.finite import finite
-from nao_ray._pool.rows import EVENTS, SCHEMA_VERSION, TRIALS, metadata
+from nao_ray._pool.rows import EVENTS, LATER, SCHEMA_VERSION, TRIALS, metadata
 from nao_ray._pool.storage import LocalStorage, Storage, patient
 from nao_ray.errors import PoolError
 
@@ -111,7 +111,9 @@ def damage(storage: Storage, folder: str, name: str) -> str | None:
     version = (schema.metadata or {}).get(b"schema_version", b"none").decode("utf-8", "replace")
     if version != str(SCHEMA_VERSION):
         return f"of schema version {version}, this nao_ray has {SCHEMA_VERSION}"
-    if folder in SCHEMAS and not schema.equals(SCHEMAS[folder]):
+    missing = LATER - set(schema.names)
+    expected = [field for field in SCHEMAS.get(folder, schema) if field.name not in missing]
+    if not schema.equals(pa.schema(expected)):
         wrong = set(schema) ^ set(SCHEMAS[folder])
         return f"not of the schema of {folder}/: {', '.join(sorted({field.name for field in wrong})) or 'column order'}"
     return None

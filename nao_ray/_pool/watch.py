@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,16 +20,17 @@ from numpy.typing import NDArray
 
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.lease import Holder, is_dead, read_holder
-from nao_ray._pool.ledger import scores
+from nao_ray._pool.ledger import RANKED, standings
 from nao_ray._pool.pace import Pace, Spans
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tail import Tail
 from nao_ray.errors import PoolError
+from nao_ray.standings import Standing, Standings
 from nao_ray.trial import TrialState
 
 _TRIALS = (
-    "trial_id", "state", "failure_kind", "failure_message", "valid_accuracy", "valid_perplexity", "weights_version",
-    "phase", "genotype", "num_params", "round", "node", "wall_seconds", "started_at", "finished_at",
+    *RANKED, "failure_kind", "failure_message", "genotype", "num_params", "round", "node", "wall_seconds", "started_at",
+    "finished_at",
 )  # fmt: skip
 _EVENTS = ("kind", "trial_id", "at", "phase")
 
@@ -48,7 +49,7 @@ class Finished:
     trial_id: int
     state: str
     score: float | None
-    """Accuracy, or minus the perplexity; None for one that failed or only trained shared weights."""
+    """More is better (`Metric.score`); None for one that failed or only trained shared weights."""
     genotype: str
     round: int | None
     num_params: int | None
@@ -94,7 +95,7 @@ class View:
     failures: dict[str, int]
     """Failed trials by kind."""
     best: Finished | None
-    """As `Pool.best` ranks them: scores of networks with weights of their own before those with shared ones."""
+    """As `Pool.best` ranks them (`Standings`)."""
     last: tuple[Finished, ...]
     """The last ones to finish, newest first."""
     trend: tuple[float, ...]
@@ -139,7 +140,8 @@ class Watch:
         self._failures: Counter[str] = Counter()
         self._scores: NDArray[np.float64] = np.empty(0)
         self._spans = Spans()
-        self._best: Finished | None = None
+        self._standings = Standings()
+        self._best: dict[str | None, Finished] = {}  # by weights version, as `Standings.of_versions`
         self._last: tuple[Finished, ...] = ()
         self._beat: tuple[str, float] | None = None
         self._heard: float | None = None  # when a heartbeat was seen to change
@@ -170,22 +172,23 @@ class Watch:
             return
         self._states.update(_counts(data["state"]))
         self._failures.update(_counts(data["failure_kind"]))
-        scored = pc.and_(pc.equal(data["state"], TrialState.COMPLETED.value), pc.is_null(data["phase"]))
-        data = data.append_column("score", pc.if_else(scored, pa.array(scores(data), pa.float64()), None))
-        values = pc.fill_null(data["score"], np.nan).to_numpy()
+        found = standings(data)
+        values = np.array([np.nan if standing is None else standing.score for standing in found], dtype=np.float64)
+        data = data.append_column("score", pa.array(values, mask=~np.isfinite(values)))
         self._scores = np.concatenate([self._scores, values[np.isfinite(values)]])
         self._spans.add(_seconds(data["started_at"]), _seconds(data["finished_at"]), _given(data["phase"]))
-        self._fold_best(data, values)
+        self._fold_best(data, found)
         newest = data.slice(max(0, data.num_rows - _LAST)).to_pylist()[::-1]
         self._last = (*map(_finished, newest), *self._last)[:_LAST]
 
-    def _fold_best(self, data: pa.Table, values: NDArray[np.float64]) -> None:
-        shared = _given(data["weights_version"])
-        order = np.lexsort((data["trial_id"].to_numpy(), -values, shared))
-        order = order[np.isfinite(values[order])]
-        if len(order):
-            found = _finished(data.slice(int(order[0]), 1).to_pylist()[0])
-            self._best = found if self._best is None else min(self._best, found, key=_rank)
+    def _fold_best(self, data: pa.Table, found: Sequence[Standing | None]) -> None:
+        for standing in found:
+            self._standings.add(standing)
+        rows = {standing.trial_id: row for row, standing in enumerate(found) if standing is not None}
+        new = {version: rows.get(best.trial_id) for version, best in self._standings.of_versions.items()}
+        for version, row in new.items():
+            if row is not None:
+                self._best[version] = _finished(data.slice(row, 1).to_pylist()[0])
 
     def _fold_events(self, data: pa.Table) -> None:
         ids = data["trial_id"].to_numpy()
@@ -240,7 +243,7 @@ class Watch:
             running=len(running),
             waiting=self._asked.count - completed - failed - len(running),
             failures=dict(self._failures.most_common()),
-            best=self._best,
+            best=self._best.get(self._standings.version),
             last=self._last,
             trend=_trend(self._scores),
             trials_per_hour=pace.per_hour,
@@ -298,11 +301,6 @@ def _finished(row: Mapping[str, Any]) -> Finished:
     moment = row["finished_at"]
     facts = {name: row[name] for name in Finished.__dataclass_fields__ if name != "finished_at"}
     return Finished(**facts, finished_at=None if moment is None else moment.timestamp())
-
-
-def _rank(trial: Finished) -> tuple[bool, float, int]:
-    assert trial.score is not None
-    return trial.weights_version is not None, -trial.score, trial.trial_id
 
 
 def _config(manifest: Mapping[str, Any]) -> Mapping[str, Any]:

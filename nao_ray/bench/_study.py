@@ -33,6 +33,7 @@ from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.records import Attempt
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.service.hosting.manifest import source_revision
+from nao_ray.standings import Standings
 from nao_ray.trial import Diagnostics, Proposal, Trial
 
 Row = dict[str, Any]
@@ -88,7 +89,7 @@ class _Notes:
 
     def __init__(self, table: Tabular, clock: VirtualClock, stop_at_optimum: bool) -> None:
         self._table, self._clock, self._stop = table, clock, stop_at_optimum
-        self._best_score = float("-inf")
+        self._standings = Standings()
         self._seen_test = float("-inf")
         self.started = self.failed = 0
         self.queries_to_optimum: int | None = None
@@ -132,8 +133,8 @@ class _Notes:
             truth = self._table.valid_accuracy(trial.genotype)
             mine = self._table.test_accuracy(trial.genotype) if self._table.config.test else float("nan")
             self._seen_test = max(self._seen_test, mine) if mine == mine else self._seen_test
-            if trial.score > self._best_score:
-                self._best_score, valid, test = trial.score, truth, mine
+            if self._standings.add(trial.standing):
+                valid, test = truth, mine
             if truth >= self._table.best_valid and self.queries_to_optimum is None:
                 self.queries_to_optimum = len(self.valid) + 1
                 self.started_at_optimum = self.started

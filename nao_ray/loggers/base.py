@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict
 from nao_ray.errors import ConfigError
 
 COLUMNS = (
-    "valid_accuracy", "valid_perplexity", "valid_loss", "train_loss", "predicted_score", "num_params", "macs",
-    "wall_seconds", "device_seconds", "peak_memory_bytes", "round",
+    "valid_accuracy", "valid_perplexity", "valid_loss", "valid_score", "train_loss", "predicted_score", "num_params",
+    "macs", "wall_seconds", "device_seconds", "peak_memory_bytes", "round",
 )  # fmt: skip
 """Numbers of a trial that are logged, by their names in the pool; besides `score`, `best_score`, `failed`."""
 
@@ -82,7 +82,8 @@ class Logger(ABC, Generic[C]):
     def log_trials(self, rows: Sequence[Row]) -> None:
         """Finished trials in the order of the log, each after the last one logged.
 
-        A row has `trial_id`, `log_index`, `genotype`, `finished_at`, `score`, `best_score`, `failed` and `COLUMNS`.
+        A row has `trial_id`, `log_index`, `genotype`, `finished_at`, `score` (more is better), `best_score` (at that
+        moment, as `Standings` has it), `is_best`, `failed` and `COLUMNS`.
 
         Raises:
             LoggerError: it cannot be reached or written; the search goes on.

@@ -78,8 +78,7 @@ class MLflow(Logger[MLflowConfig]):
             self._client.log_batch(self._run, params=params[first : first + _MOST_PARAMS])
 
     def log_trials(self, rows: Sequence[Row]) -> None:
-        records = [row for row in rows if row["score"] is not None and row["score"] == row["best_score"]]
-        best = max(records, key=lambda row: row["score"], default=None)
+        best = next((row for row in reversed(rows) if row["is_best"]), None)
         tags = {} if best is None else {_BEST: f"trial {best['trial_id']}: {best['genotype']}"}
         self._log("trial", [(row["log_index"], row["finished_at"], trial_numbers(row)) for row in rows], _TRIALS, tags)
 

@@ -20,8 +20,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from nao_ray.metric import Metric
 from nao_ray.report.shared import Audit
-from nao_ray.report.tables import Floats, Metric
+from nao_ray.report.tables import Floats, best_so_far
 
 _INK, _FAINT, _ACCENT = "#010203", "#010204", "#010205"
 _VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--faint)", _ACCENT: "var(--accent)"}
@@ -58,7 +59,7 @@ def best_over_trials(scores: Floats, metric: Metric) -> str:
     def draw(axes: Axes) -> None:
         number = np.arange(1, len(scores) + 1)
         _cloud(axes, number, scores, label="trial")
-        best, at = _changes(metric.best_so_far(scores))
+        best, at = _changes(best_so_far(scores, metric))
         axes.step(number[at], best, where="post", color=_ACCENT, linewidth=1.8, label="best so far")
         _frame(axes, scores, "completed trials", metric.label)
         axes.set_xlim(0.5, max(len(scores), 2) + 0.5)
@@ -72,7 +73,7 @@ def best_over_time(seconds: Floats, scores: Floats, metric: Metric) -> str:
     _, unit, name = next(row for row in _TIME_UNITS if seconds[-1] >= row[0])
 
     def draw(axes: Axes) -> None:
-        best, at = _changes(metric.best_so_far(scores))
+        best, at = _changes(best_so_far(scores, metric))
         axes.step(seconds[at] / unit, best, where="post", color=_ACCENT, linewidth=1.8)
         axes.scatter(seconds[at] / unit, best, s=9, color=_ACCENT, linewidths=0)
         _frame(axes, best, f"device time in {name}", f"best {metric.label}")
@@ -102,7 +103,7 @@ def map_of_embeddings(points: Floats, scores: Floats, metric: Metric) -> str:
     """The proposed embeddings on their two principal axes, coloured by score."""
 
     def draw(axes: Axes) -> None:
-        order = np.argsort(scores if metric.higher_is_better else -scores, kind="stable")  # the best on top
+        order = np.argsort(scores if metric.more_is_better else -scores, kind="stable")  # the best on top
         x, y = points[order].T
         raster = len(points) > MOST_DOTS
         dots = axes.scatter(x, y, s=22, c=scores[order], cmap=_SCALE, linewidths=0, rasterized=raster)

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from nao_ray.metric import Metric
 from nao_ray.report import charts, shared, tables
 from nao_ray.report.figures import draw_cells
-from nao_ray.report.tables import Metric
 from nao_ray.spaces.base import SearchSpace
 
 PICTURES = 6
@@ -51,11 +51,11 @@ def render(
         tested: full trainings with a test score in the pool.
     """
     manifest = _plain(manifest)
-    metric = tables.metric_of(trials)
+    metric = tables.metric_of(manifest, trials)
     done = tables.completed(trials, metric)
     is_shared = shared.is_shared(trials)
     alone = shared.trained_alone(done) if is_shared else done
-    best = tables.ranked(alone, metric)
+    best = tables.ranked(done, metric, ROWS)
     audit = shared.audit(done, fits, metric)
     fits = shared.other_fits(fits)
     environment = jinja2.Environment(
@@ -74,7 +74,8 @@ def render(
         audit=audit,
         audit_chart=_audit_chart(audit, metric),
         charts=(_shared_charts if is_shared else _charts)(done, fits, metric),
-        best=[_entry(row, metric) for _, row in best.head(ROWS).iterrows()],
+        best=[_entry(row, metric) for _, row in best.iterrows()],
+        best_version=_version(best),
         cells=[_picture(row, metric, space) for _, row in best.head(PICTURES).iterrows()],
         failures=tables.failures(trials),
         fit_headings=headings,
@@ -82,6 +83,11 @@ def render(
         manifest=tables.flat(manifest),
         test_split=_test_split(tested),
     )
+
+
+def _version(best: pd.DataFrame) -> str:
+    """The shared weights that the best ones were scored with; none where they have weights of their own."""
+    return str(best["weights_version"].iloc[0]) if len(best) and not pd.isna(best["weights_version"].iloc[0]) else ""
 
 
 def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +146,8 @@ def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Char
 
 
 def _predictions(done: pd.DataFrame, metric: Metric, note: str) -> list[Chart]:
-    predicted, scores = tables.floats(done["predicted_score"]), tables.floats(done[metric.column])
+    scores = tables.floats(done[metric.column])
+    predicted = tables.floats(done["predicted_score"]) * metric.score(1.0)
     known = np.isfinite(predicted)
     if known.sum() < 2:
         return []

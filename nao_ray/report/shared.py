@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nao_ray.report.tables import Floats, Metric, floats
+from nao_ray.metric import Metric
+from nao_ray.report.tables import Floats, floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def by_round(done: pd.DataFrame, metric: Metric) -> dict[int, tuple[float, float
     """Per round the mean and the best of the shared scores."""
     shared = scores_of_versions(done)
     rounds = {int(index): floats(group[metric.column]) for index, group in shared.groupby(shared["round"].astype(int))}
-    best = np.max if metric.higher_is_better else np.min
+    best = np.max if metric.more_is_better else np.min
     return {index: (float(values.mean()), float(best(values))) for index, values in rounds.items()}
 
 

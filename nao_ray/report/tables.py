@@ -7,43 +7,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from nao_ray.metric import PERPLEXITY, Metric, from_plain
+from nao_ray.standings import Standing, Standings
+
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What the trials of a pool are ranked by."""
-
-    column: str
-    label: str
-    higher_is_better: bool
-
-    def best_so_far(self, values: Floats) -> Floats:
-        """``[n]`` -> ``[n]``: the best value up to each trial."""
-        best = np.maximum if self.higher_is_better else np.minimum
-        return np.asarray(best.accumulate(values), dtype=np.float64) if len(values) else values
-
-    def text(self, value: float) -> str:
-        """A value as people read it."""
-        return f"{value:.4f}" if self.higher_is_better else f"{value:.2f}"
-
-
-ACCURACY = Metric("valid_accuracy", "validation accuracy", higher_is_better=True)
-PERPLEXITY = Metric("valid_perplexity", "validation perplexity", higher_is_better=False)
-
-
-def metric_of(trials: pd.DataFrame) -> Metric:
-    """Perplexity where trials have one and no accuracy; accuracy otherwise."""
-    if trials["valid_accuracy"].notna().any() or not trials["valid_perplexity"].notna().any():
-        return ACCURACY
+def metric_of(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Metric:
+    """What the trials of a pool are measured by; where its manifest does not say, perplexity if they have no other."""
+    if "metric" in manifest or trials["valid_accuracy"].notna().any() or not trials["valid_perplexity"].notna().any():
+        return from_plain(manifest.get("metric"))
     return PERPLEXITY
+
+
+def best_so_far(values: Floats, metric: Metric) -> Floats:
+    """``[n]`` -> ``[n]``: the best value up to each trial."""
+    best = np.maximum if metric.more_is_better else np.minimum
+    return np.asarray(best.accumulate(values), dtype=np.float64) if len(values) else values
 
 
 def completed(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
@@ -52,10 +38,12 @@ def completed(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     return done.sort_values("log_index").reset_index(drop=True)
 
 
-def ranked(done: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """Completed trials, the best first, ties by the number of the trial."""
-    ascending = [not metric.higher_is_better, True]
-    return done.sort_values([metric.column, "trial_id"], ascending=ascending).reset_index(drop=True)
+def ranked(done: pd.DataFrame, metric: Metric, count: int) -> pd.DataFrame:
+    """The best of the completed trials, best first, as the pool ranks them (`Standings`)."""
+    facts = zip(done[metric.column], done["trial_id"], done["weights_version"], strict=True)
+    standings = (Standing(metric.score(v), int(k), None if pd.isna(w) else str(w)) for v, k, w in facts)
+    best = [standing.trial_id for standing in Standings(standings, keep=count).top()]
+    return done.set_index("trial_id", drop=False).loc[best].reset_index(drop=True)
 
 
 def floats(values: pd.Series[Any]) -> Floats:
@@ -120,7 +108,7 @@ def overview(trials: pd.DataFrame, done: pd.DataFrame, metric: Metric, running: 
     if len(done) and len(done) < len(spent):
         tiles.append(("trained alone", f"{len(done):,}"))
     if len(done):
-        best = scores.max() if metric.higher_is_better else scores.min()
+        best = scores.max() if metric.more_is_better else scores.min()
         tiles += [(f"best {metric.label}", metric.text(best)), ("median", metric.text(float(np.median(scores))))]
     if len(spent):
         tiles.append(("device time", duration(float(device_seconds(spent)[-1]))))

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from nao_ray.search.budget import Budget, seconds_spent
 from nao_ray.search.clock import Clock
-from nao_ray.trial import Standing, Trial, TrialState
+from nao_ray.standings import Standing, Standings
+from nao_ray.trial import Trial, TrialState
 
 
 class Tally:
@@ -18,7 +19,7 @@ class Tally:
         self.asked = self.done = self.failed = 0
         self.next_index = 0
         """Of the log; not the number of trials where a pool has lost some."""
-        self.best: Standing | None = None
+        self._standings = Standings()
         self.finished_here = 0
         """Finished trials of this driver."""
         self._started = clock.seconds()
@@ -40,15 +41,18 @@ class Tally:
         self.finished_here += 1
         self.failed += trial.state is TrialState.FAILED
         self.done += trial.state is TrialState.COMPLETED
-        standing = trial.standing
-        if standing is not None and standing.beats(self.best):
-            self.best = standing
+        self._standings.add(trial.standing)
 
     def note_end(self, trial: Trial) -> None:
         """An attempt of this driver has ended: the first one tells since when there is work done."""
         if self._working_since is None and trial.started_at and trial.finished_at:
             seconds = (trial.finished_at - trial.started_at).total_seconds()
             self._working_since = self._clock.seconds() - seconds
+
+    @property
+    def best(self) -> Standing | None:
+        """The best trial so far."""
+        return self._standings.best
 
     @property
     def finished(self) -> int:

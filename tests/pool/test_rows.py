@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta, timezone
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from _made_up_trials import START, make_proposal, make_trial
+from _made_up_trials import MANIFEST, START, make_proposal, make_trial
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nao_ray._pool import rows
+from nao_ray.pool import Pool
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
 
@@ -66,6 +67,8 @@ measurements = st.builds(
     valid_accuracy=floats,
     valid_perplexity=maybe(floats),
     valid_loss=maybe(floats),
+    valid_score=maybe(floats),
+    goal=maybe(st.sampled_from(["maximize", "minimize"])),
     train_loss=maybe(floats),
     curve=maybe(st.lists(floats, max_size=4).map(tuple)),
     num_params=maybe(ints),
@@ -162,3 +165,23 @@ def test_text_that_is_no_unicode_does_not_lose_the_trial():
     trial = replace(make_trial(4), failure_message="cannot open \udce9.png")
     back = rows.trial_from(through_parquet(rows.trial_row(trial, None, None), rows.TRIALS))
     assert back.failure_message == "cannot open ?.png"
+
+
+def test_a_pool_from_before_scores_of_any_unit_reads_and_is_sound(tmp_path):
+    pool = Pool.create(tmp_path / "p", MANIFEST)
+    with pool.acquire():
+        pool.record_asked([make_proposal(0), make_proposal(1)], START)
+        pool.record_finished([make_trial(0, accuracy=0.5), make_trial(1, accuracy=0.75)])
+    before = pool.log()
+    kept = [field for field in rows.TRIALS if field.name not in rows.LATER]
+    old = pa.schema(kept, metadata=rows.TRIALS.metadata)
+    for part in (tmp_path / "p" / "trials").glob("*.parquet"):
+        pq.write_table(pq.read_table(part).select(old.names).cast(old), part)
+    assert Pool.open(pool.url).log() == before
+    assert pool.check() == []
+    assert pool.best()["trial_id"].tolist() == [1, 0]
+    with pool.acquire():
+        pool.record_asked([make_proposal(2)], START)
+        pool.record_finished([make_trial(2, accuracy=0.6)])
+        pool.compact()
+    assert (len(pool.log()), pool.check()) == (3, [])

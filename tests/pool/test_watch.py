@@ -104,6 +104,18 @@ def test_retries_shared_scores_and_training_are_told_apart(pool):
     assert [trial.score for trial in view.last] == [None, 0.6, 0.99]
 
 
+@pytest.mark.usefixtures("lease")
+def test_with_two_versions_of_shared_weights_the_best_is_that_of_the_pool(pool):
+    watch = Watch(pool.url)
+    for k, accuracy, version in [(0, 0.9, "e1"), (1, 0.6, "e1"), (3, 0.2, "e2"), (2, 0.95, "e1"), (4, 0.5, "e2")]:
+        fidelity = replace(make_proposal(k).fidelity, weights_version=version)
+        trial = make_trial(k, accuracy=accuracy)
+        pool.record_finished([replace(trial, proposal=replace(trial.proposal, fidelity=fidelity))])
+        best = int(pool.best(1)["trial_id"].iloc[0])
+        assert best == pool.counts().best_trial_id == watch.look().best.trial_id == Watch(pool.url).look().best.trial_id
+    assert best == 4, "of the newest version"
+
+
 @pytest.mark.parametrize(
     ("budget", "planned", "asked", "total"),
     [(20, 6, 3, 6), (6, 20, 3, 6), (20, None, 3, 20), (None, 6, 3, 6), (20, 6, 7, 20), (6, None, 7, None)],

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nao_ray.metric import ACCURACY
 from nao_ray.report import shared, tables
 from nao_ray.report.render import render
-from nao_ray.report.tables import ACCURACY
 
 
 def _audit(shared_trials, fits):
@@ -67,10 +67,11 @@ def test_training_of_shared_weights_costs_device_time(shared_trials):
 
 
 def test_a_search_that_has_not_come_to_its_audit(shared_trials, shared_fits, manifest, space):
-    for count in (1, 2, 30, 50):
+    for count, version in ((1, None), (2, "e00002"), (25, "e00002"), (30, "e00004"), (50, "e00004")):
         page = render(manifest, shared_trials.head(count), shared_fits.head(1), 3, space)
         assert "Not known yet: the audit comes at the end" in page
-        assert "Architectures appear here when the finalists are trained alone" in page
+        assert ("Architectures appear here when the finalists are trained alone" in page) == (version is None)
+        assert (f"newest shared weights ({version})" in page) == (version is not None), "as `pool best` ranks them"
     failed = shared_fits.assign(audited=[np.nan, 1.0], audit_tau=None, audit_trials=["", "50"])
     assert "n = 1" in render(manifest, shared_trials, failed, 0, space)
     assert "Can the shared" not in render(manifest, shared_trials.assign(phase=None), pd.DataFrame(), 0, space)

@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nao_ray.metric import ACCURACY, PERPLEXITY, Metric
 from nao_ray.report import tables
-from nao_ray.report.tables import ACCURACY, PERPLEXITY
 
 
 def test_best_so_far_follows_the_direction():
     values = np.array([3.0, 5.0, 4.0, 1.0])
-    assert ACCURACY.best_so_far(values).tolist() == [3, 5, 5, 5]
-    assert PERPLEXITY.best_so_far(values).tolist() == [3, 3, 3, 1]
-    assert ACCURACY.best_so_far(np.array([])).tolist() == []
+    assert tables.best_so_far(values, ACCURACY).tolist() == [3, 5, 5, 5]
+    assert tables.best_so_far(values, PERPLEXITY).tolist() == [3, 3, 3, 1]
+    assert tables.best_so_far(np.array([]), ACCURACY).tolist() == []
 
 
 def test_completed_are_in_the_order_told(make_trials):
@@ -24,7 +24,18 @@ def test_completed_are_in_the_order_told(make_trials):
 def test_ranked_breaks_ties_by_trial(make_trials):
     trials = make_trials(4)
     trials["valid_accuracy"] = [0.5, 0.9, 0.9, 0.1]
-    assert tables.ranked(trials, ACCURACY)["trial_id"].tolist() == [1, 2, 0, 3]
+    assert tables.ranked(trials, ACCURACY, 9)["trial_id"].tolist() == [1, 2, 0, 3]
+    trials["valid_score"] = trials["valid_accuracy"]
+    assert tables.ranked(trials, Metric("loss", goal="minimize"), 3)["trial_id"].tolist() == [3, 0, 1]
+
+
+def test_a_perplexity_is_told_by_the_pool_or_by_its_trials(make_trials):
+    trials = make_trials(3)
+    assert tables.metric_of({}, trials) == ACCURACY
+    trials["valid_accuracy"], trials["valid_perplexity"] = None, [80.0, 70.0, 90.0]
+    assert tables.metric_of({}, trials) == PERPLEXITY
+    loss = {"name": "loss", "unit": "nats", "goal": "minimize"}
+    assert tables.metric_of({"metric": loss}, trials) == Metric("loss", "nats", "minimize")
 
 
 def test_device_time_falls_back_to_wall_time(make_trials):

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from nao_ray._pool.fits import read_fits
+from nao_ray._pool.ledger import RANKED, standings
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tail import Tail
 from nao_ray.errors import LoggerError, PoolError
 from nao_ray.loggers.base import COLUMNS, Logger, Row
+from nao_ray.standings import Standings
 from nao_ray.trial import TrialState
 
 _log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ _EVERY = 2.0  # seconds
 _PAUSE = 60.0  # seconds after a failure
 _LAST_WORDS = 30.0  # seconds for what is left at the end
 _BATCH = 500
-_TRIALS = ("trial_id", "log_index", "genotype", "state", "phase", "finished_at", *COLUMNS)
+_TRIALS = tuple(dict.fromkeys((*RANKED, "log_index", "genotype", "finished_at", *COLUMNS)))
 
 
 class Follower:
@@ -45,7 +46,7 @@ class Follower:
         self._position = self._logger.open()
         self._next_index, self._next_round = self._position.log_index + 1, self._position.round + 1
         self._tail = Tail(self._storage, "trials", _TRIALS)
-        self._best = -math.inf
+        self._standings = Standings()
 
     def _keep(self) -> None:
         failed_at: float | None = None
@@ -80,19 +81,18 @@ class Follower:
 
     def _new_rows(self) -> Iterator[Row]:
         last = -1
-        for row in self._tail.read().sort_by("log_index").to_pylist():
+        data = self._tail.read().sort_by("log_index")
+        for row, standing in zip(data.to_pylist(), standings(data), strict=True):
             if row["log_index"] == last:
                 continue
             last = row["log_index"]
-            score = None
-            if row["state"] == TrialState.COMPLETED and row["phase"] is None:
-                minus = row["valid_perplexity"]
-                score = (
-                    row["valid_accuracy"] if row["valid_accuracy"] is not None else None if minus is None else -minus
-                )
-                self._best = max(self._best, -math.inf if score is None else score)
-            best = self._best if math.isfinite(self._best) else None
-            yield row | {"score": score, "best_score": best, "failed": int(row["state"] == TrialState.FAILED)}
+            is_best, best = self._standings.add(standing), self._standings.best
+            yield row | {
+                "score": None if standing is None else standing.score,
+                "best_score": None if best is None else best.score,
+                "is_best": is_best,
+                "failed": int(row["state"] == TrialState.FAILED),
+            }
 
     def close(self) -> None:
         """Log what is left, for up to half a minute."""

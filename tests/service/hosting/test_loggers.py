@@ -105,7 +105,7 @@ def test_two_searches_of_one_name_do_not_mix(tmp_path):
     for search_id in ("logged 1", "logged 2"):
         logger = TensorBoard(config, Search(name="logged", id=search_id, pool_url="s3://b/p", config={}))
         assert logger.open() == Position()
-        row = {"log_index": 3, "finished_at": None, "score": 0.5, "best_score": 0.5, "failed": 0}
+        row = {"log_index": 3, "finished_at": None, "score": 0.5, "best_score": 0.5, "is_best": True, "failed": 0}
         logger.log_trials([row])
         logger.close()
     again = TensorBoard(config, Search(name="logged", id="logged 1", pool_url="s3://b/p", config={}))

@@ -1,0 +1,99 @@
+"""What the trials of a search are measured by: a number with a name, a unit and a direction.
+
+Inside a search every score is such that more is better (`Measurement.score`, predictions, rewards, standings); in the
+pool's columns and before people a value stands in its own unit. `Metric` is the way from one to the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Goal = Literal["maximize", "minimize"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A measure of trials.
+
+    Raises:
+        ValueError: the goal is unknown, or an accuracy is minimised or a perplexity maximised.
+    """
+
+    name: str
+    unit: str = ""
+    """As it is shown after a value; of an accuracy none, it is in [0, 1]."""
+    goal: Goal = "maximize"
+
+    def __post_init__(self) -> None:
+        expected = {"accuracy": "maximize", "perplexity": "minimize"}.get(self.name, self.goal)
+        if self.goal not in ("maximize", "minimize") or self.goal != expected:
+            choices = expected if self.name in ("accuracy", "perplexity") else "maximize or minimize"
+            raise ValueError(f"the goal of metric {self.name} is {self.goal!r}, expected {choices}")
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether the best value is the largest."""
+        return self.goal == "maximize"
+
+    @property
+    def column(self) -> str:
+        """The pool's column of its values."""
+        return {"accuracy": "valid_accuracy", "perplexity": "valid_perplexity"}.get(self.name, "valid_score")
+
+    @property
+    def label(self) -> str:
+        """``validation accuracy``, ``validation loss in nats``."""
+        return f"validation {self.name}" + (f" in {self.unit}" if self.unit else "")
+
+    def score(self, value: float) -> float:
+        """A value as a score, of which more is better; and a score as a value."""
+        return value if self.more_is_better else -value
+
+    def measured(self, value: float) -> dict[str, float | str]:
+        """The fields of a `Measurement` that hold a value."""
+        return {self.column: value} | ({"goal": self.goal} if self.column == "valid_score" else {})
+
+    def text(self, value: float) -> str:
+        """A value as people read it, without the unit: ``0.9321``, ``80.12``, ``5.577``."""
+        if self.name == "accuracy":
+            return f"{value:.4f}"
+        return f"{value:.2f}" if self.name == "perplexity" else f"{value:.5g}"
+
+    def words(self, score: float) -> str:
+        """A score in a line of words: ``0.9321``, ``perplexity 80.12``, ``loss 5.577 nats``."""
+        text = self.text(self.score(score))
+        return text if self.name == "accuracy" else " ".join(filter(None, (self.name, text, self.unit)))
+
+
+ACCURACY = Metric("accuracy")
+PERPLEXITY = Metric("perplexity", goal="minimize")
+
+
+SCORED = ("valid_accuracy", "valid_perplexity", "valid_score", "goal")
+"""Where `score_of` finds a score, in a `Measurement` and in the columns of the pool."""
+
+
+def score_of(
+    accuracy: float | None, perplexity: float | None, value: float | None, goal: Goal | str | None
+) -> float | None:
+    """The score in the fields or columns `SCORED`; None where there is none."""
+    if accuracy is not None:
+        return accuracy
+    if perplexity is not None:
+        return PERPLEXITY.score(perplexity)
+    return -value if value is not None and goal == "minimize" else value
+
+
+def to_plain(metric: Metric) -> dict[str, str]:
+    """For a manifest."""
+    return {"name": metric.name, "unit": metric.unit, "goal": metric.goal}
+
+
+def from_plain(value: object) -> Metric:
+    """From a manifest. Pools that are older than metrics hold accuracies."""
+    if not isinstance(value, Mapping):
+        return ACCURACY
+    goal: Goal = "minimize" if value.get("goal") == "minimize" else "maximize"
+    return Metric(str(value.get("name")), str(value.get("unit") or ""), goal)
