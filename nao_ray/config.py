@@ -62,6 +62,9 @@ class Budget(_Section):
     """Distinct architectures asked."""
     hours: float | None = Field(default=None, gt=0)
     """Wall time of this and all earlier drivers of the pool, in hours."""
+    failures: int | None = Field(default=10, ge=1)
+    """Trials that fail in a row, and none was ever completed: the search then ends, resumable, with the commonest
+    message. Five times as many where some were. Null: it never ends for that."""
 
     @model_validator(mode="after")
     def _some_limit(self) -> Self:
@@ -94,6 +97,10 @@ class Workers(_Section):
     """How often a trial whose worker was lost is tried."""
     retry: tuple[Literal["error", "nan", "out_of_memory", "timeout"], ...] = ()
     """Failure kinds besides `lost` that are tried again."""
+    patience_seconds: float = Field(default=1800, gt=0)
+    """What is no architecture's fault (data, device, installation, disk, permissions) pauses the search, is tried again
+    with growing waits, and after so long without a completed trial ends it, resumable, its trials open; after a tenth
+    of that before the first trial."""
 
     @field_validator("gpus", mode="before")
     @classmethod

@@ -30,6 +30,11 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     TIMEOUT = "timeout"
     LOST = "lost"
+    CANCELLED = "cancelled"
+    """By the user."""
+    ENVIRONMENT = "environment"
+    """Data, device, installation, disk, permissions: no architecture's fault. Of an attempt; no trial is FAILED for it,
+    it stays open."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from nao_ray.preset_files import find_config
 
 if TYPE_CHECKING:
     from nao_ray.config import RunConfig
+    from nao_ray.pool import Pool as ArchitecturePool
 
 
 app = typer.Typer(
@@ -167,10 +168,23 @@ def _conclude(url: str) -> None:
 
     pool = ArchitecturePool.open(url)
     report = write_report(pool)
-    print_best(pool, count=10)
+    is_empty = not len(pool.best(1))
+    if not is_empty:
+        print_best(pool, count=10)
     typer.echo(f"pool    {url}\nreport  {report}")
-    if not len(pool.best(1)):
-        raise RunError(f"no trial of {url} was completed; nao-ray pool {url} lists what went wrong")
+    if is_empty:
+        raise RunError(_why_nothing_is_there(pool))
+
+
+def _why_nothing_is_there(pool: ArchitecturePool) -> str:
+    """Of a search that has ended without a completed trial: what is true of it."""
+    counts = pool.counts()
+    if counts.failed:
+        return f"no trial of {pool.url} was completed; nao-ray pool {pool.url} lists what went wrong"
+    return (
+        f"budget.hours of {pool.url} was used up before a trial was completed, {counts.running} are open: "
+        f"nao-ray resume {pool.url} --set budget.hours=... goes on with them"
+    )
 
 
 # -- entry --------------------------------------------------------------------------------------------------

@@ -51,6 +51,10 @@ class Snapshot(Protocol):
     def write_error(self) -> str | None:
         """Why the pool cannot be written at the moment."""
 
+    @property
+    def trouble(self) -> str | None:
+        """Why trials cannot be evaluated at the moment."""
+
 
 class Progress:
     """A listener of a search, or of a training; use it as a context manager.
@@ -121,6 +125,8 @@ def status_line(snapshot: Snapshot) -> str:
         parts.append(f"{format_seconds(snapshot.eta_seconds)} left")
     if snapshot.write_error is not None:
         parts.append(f"cannot write the pool: {snapshot.write_error}")
+    if snapshot.trouble is not None:
+        parts.append(f"paused: {snapshot.trouble}")
     return ", ".join(parts)
 
 

@@ -20,6 +20,7 @@ from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
+from nao_ray.training.failures import preparing
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
 
@@ -242,4 +243,5 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     def _data(self) -> TrainingData:
         from nao_ray.training.data import TrainingData
 
-        return TrainingData.to_device(*self.task.load(), self._alone.device)
+        with preparing():
+            return TrainingData.to_device(*self.task.load(), self._alone.device)

@@ -18,6 +18,7 @@ from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks import _splits
 from nao_ray.tasks.base import Task
+from nao_ray.training.failures import preparing
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Proposal
 
@@ -117,9 +118,10 @@ class Standalone(Evaluator[StandaloneConfig]):
 
         if share not in self._loaded:
             self._loaded.clear()  # one at a time
-            train, valid = self.task.load()
-            train = _splits.subset(train, share, _SHARE_SEED)
-            self._loaded[share] = TrainingData.to_device(train, valid, self.device)
+            with preparing():
+                train, valid = self.task.load()
+                train = _splits.subset(train, share, _SHARE_SEED)
+                self._loaded[share] = TrainingData.to_device(train, valid, self.device)
         return self._loaded[share]
 
     @property

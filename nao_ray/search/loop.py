@@ -26,8 +26,9 @@ from nao_ray.search.proposer import Answer, Proposer
 from nao_ray.search.records import Attempt, Records
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.tally import Tally
+from nao_ray.search.trouble import Failures, Limits, Trouble
 from nao_ray.search.writing import Patience, Writer
-from nao_ray.trial import FailureKind, Trial, TrialState
+from nao_ray.trial import FailureKind, Measurement, Trial, TrialState
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class SearchLoop:
         budget: Budget,
         *,
         retry: Retry | None = None,
+        limits: Limits | None = None,
         patience: Patience | None = None,
         clock: Clock | None = None,
         listener: Callable[[Snapshot], None] = lambda _: None,
@@ -75,6 +77,7 @@ class SearchLoop:
             executor: who evaluates.
             budget: when to stop.
             retry: which attempts are repeated.
+            limits: when to give up a search in which nothing succeeds.
             patience: how long to bear a pool that cannot be written.
             clock: the executor's idea of time.
             listener: is given a snapshot whenever something has happened.
@@ -85,6 +88,9 @@ class SearchLoop:
         self._retry, self._writer = retry or Retry(), Writer(patience or Patience(), self._clock)
         self._queue: deque[_Entry] = deque()  # asked, recorded, to be submitted in this order
         self._running: dict[int, _Entry] = {}
+        self._trouble = Trouble(limits or Limits(), self._clock)
+        self._failures = Failures(limits or Limits())
+        self._error: RunError | None = None  # to be raised, once what has ended is recorded
         self._ended: list[Trial] = []  # to be recorded
         self._trained: deque[tuple[str, bytes]] = deque()  # versions of shared weights, to be written before
         self._untold: list[Trial] = []  # recorded, to be told
@@ -107,7 +113,8 @@ class SearchLoop:
             StuckSearchError: the strategy proposes nothing although it was told everything and is not done.
             PoolWriteError: the pool could not be written for longer than patience lasts.
             FencedError: another driver has taken over the pool.
-            RunError: a phase of shared weights failed for good, without which nothing goes on; its trial stays open.
+            RunError: trials fail one after the other, or cannot be evaluated for longer than the limits allow, or a
+                phase of shared weights failed for good, without which nothing goes on; its trial stays open.
             KeyboardInterrupt: `stop` said so; the pool is resumable.
         """
         self._tally.take_up(log)
@@ -128,6 +135,7 @@ class SearchLoop:
     def _step(self) -> None:
         self._writer.turn()
         self._record_ended()
+        self._give_up_if_hopeless()
         self._request()
         self._poll(0)
         self._record_answer()
@@ -137,21 +145,32 @@ class SearchLoop:
         self._listener(self.snapshot())
         if self._running:
             wake = self._proposer.pending if self._asking and self._answer is None else ()
-            self._collect(timeout=self._writer.seconds_left, wake=wake)
+            pauses = (self._writer.seconds_left, self._trouble.seconds_left)
+            self._collect(timeout=min((pause for pause in pauses if pause is not None), default=None), wake=wake)
         elif (pause := self._writer.seconds_left) is not None:
             self._clock.sleep(pause)
         elif self._asking:
             self._poll(1.0)
+        elif (pause := self._trouble.seconds_left) is not None:
+            self._clock.sleep(min(pause, 1.0))
         else:
             self._check_progress()
 
     def _finished(self) -> bool:
-        if self._running or self._ended or self._answer is not None:
+        if self._running or self._ended or self._answer is not None or self._error is not None:
             return False
         if self._tally.out_of_time:
             return True
         nothing_comes = self._strategy_done or self._tally.may_ask == 0
         return not self._queue and not self._asking and nothing_comes
+
+    def _give_up_if_hopeless(self) -> None:
+        if self._ended:  # to be written first
+            return
+        if self._error is not None:
+            raise self._error
+        if self._failures.are_too_many(self._tally.done) and not self._running:
+            raise self._failures.error()
 
     def _check_progress(self) -> None:
         if self._queue or self._ended or self._untold or self._finished():
@@ -243,9 +262,10 @@ class SearchLoop:
 
     def _next(self, queue: Sequence[_Entry]) -> Sequence[_Entry]:
         """Those of a queue that can be submitted now."""
-        if self._tally.out_of_time:
+        if self._tally.out_of_time or self._error or self._failures.are_too_many(self._tally.done):
             return []
-        return queue[: max(0, self._executor.capacity - len(self._running))]
+        free = max(0, self._executor.capacity - len(self._running))
+        return queue[: self._trouble.room(free, len(self._running))]
 
     def _attempts(self, entries: Sequence[_Entry]) -> list[Attempt]:
         now = self._clock.now()
@@ -282,18 +302,33 @@ class SearchLoop:
             self._tally.note_end(ended)
             if self._is_tried_again(ended, entry, completion):
                 retried.append(entry)
-            elif ended.proposal.phase is not None and ended.state is TrialState.FAILED:
-                raise RunError(
-                    f"the training of shared weights {ended.proposal.phase.version} failed ({ended.failure_kind}): "
-                    f"{ended.failure_message}; nao-ray resume tries it again"
-                )
             else:
-                self._ended.append(ended)
-                if completion.weights is not None and ended.proposal.phase is not None:
-                    self._trained.append((ended.proposal.phase.version, completion.weights))
+                self._take_in(ended, completion)
         self._queue.extendleft(reversed(retried))
 
+    def _take_in(self, ended: Trial, completion: Completion) -> None:
+        phase = ended.proposal.phase
+        if phase is not None and ended.state is TrialState.FAILED:
+            self._error = self._error or RunError(
+                f"the training of shared weights {phase.version} failed ({ended.failure_kind}): "
+                f"{ended.failure_message}; nao-ray resume tries it again"
+            )
+            return
+        self._ended.append(ended)
+        self._failures.note_end(ended)
+        if phase is not None and completion.weights is not None:
+            self._trained.append((phase.version, completion.weights))
+
     def _is_tried_again(self, ended: Trial, entry: _Entry, completion: Completion) -> bool:
+        if isinstance(completion.outcome, Measurement):
+            self._trouble.note_success()
+        elif ended.failure_kind is FailureKind.ENVIRONMENT:
+            entry.tries -= 1  # no try of the trial's
+            try:
+                self._trouble.note_error(ended, completion.node)
+            except RunError as error:
+                self._error = self._error or error
+            return True
         if ended.failure_kind not in self._retry.kinds or entry.tries >= self._retry.max_attempts:
             return False
         where = completion.node or "unknown node"
@@ -336,4 +371,5 @@ class SearchLoop:
             seconds=tally.seconds_here,
             eta_seconds=tally.seconds_left(expected, len(self._running)),
             write_error=self._writer.error,
+            trouble=self._trouble.message,
         )

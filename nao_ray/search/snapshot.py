@@ -37,3 +37,5 @@ class Snapshot:
     """Estimated seconds to the end; None where nothing can be said yet."""
     write_error: str | None
     """Why the pool cannot be written at the moment."""
+    trouble: str | None
+    """Why trials cannot be evaluated at the moment."""

@@ -5,6 +5,7 @@ Legend: `n` images, `C` channels, `H` `W` pixels.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nao_ray.errors import ConfigError
 from nao_ray.tasks.base import Images
 from nao_ray.training.augment import Normaliser
 
@@ -57,7 +59,15 @@ class TrainingData:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a config: `auto` is the first CUDA device this process may use, else the CPU."""
+    """The device of a config: `auto` is the first CUDA device this process may use, else the CPU.
+
+    Raises:
+        ConfigError: a CUDA device is asked for and there is none.
+    """
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"device is {name}, and none is seen on {platform.node()}: set it to auto, or workers.gpus to 1"
+        )
     if name != "auto":
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

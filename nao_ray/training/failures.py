@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from nao_ray.errors import DataError, RunError
 from nao_ray.trial import FailureKind
 
 _OUT_OF_MEMORY = (
@@ -14,16 +17,43 @@ _OUT_OF_MEMORY = (
     "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
 )
 
+_ENVIRONMENT = (
+    DataError,
+    OSError,  # files, disks, permissions, connections
+    ImportError,
+)
+
 
 class PeerLostError(ConnectionError):
     """A worker that others train with is gone, or cannot be reached; none of their faults."""
+
+
+class PreparationError(RunError):
+    """What every trial needs before its first step, data on a device, could not be had."""
+
+
+@contextmanager
+def preparing() -> Iterator[None]:
+    """A block that makes ready what every trial needs: what goes wrong in it is no architecture's fault.
+
+    Raises:
+        PreparationError: instead of what would count as an architecture's error.
+    """
+    try:
+        yield
+    except Exception as error:
+        if classify(error) is not FailureKind.ERROR:
+            raise
+        raise PreparationError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def classify(error: BaseException) -> FailureKind:
     """The failure kind of an exception, or of the one that it was raised from.
 
     MemoryError and what torch raises when a device or the host has no memory left are `out_of_memory`,
-    FloatingPointError is `nan`, TimeoutError is `timeout`, PeerLostError is `lost`, everything else is `error`.
+    FloatingPointError is `nan`, TimeoutError is `timeout`, PeerLostError is `lost`; what no architecture can be blamed
+    for (data, files, disks, permissions, connections, imports, and all that goes wrong before the first step) is
+    `environment`; everything else is `error`.
     """
     seen: set[int] = set()
     cause: BaseException | None = error
@@ -47,6 +77,8 @@ def _kind(error: BaseException) -> FailureKind:
         return FailureKind.TIMEOUT
     if isinstance(error, RuntimeError | OSError) and any(text in str(error).lower() for text in _OUT_OF_MEMORY):
         return FailureKind.OUT_OF_MEMORY
+    if isinstance(error, (*_ENVIRONMENT, PreparationError)):
+        return FailureKind.ENVIRONMENT
     return FailureKind.ERROR
 
 

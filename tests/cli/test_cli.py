@@ -120,6 +120,15 @@ def test_a_search_in_which_every_trial_fails_fails(call):
     assert len(pd.read_parquet("pools/tiny/trials")) == 3
 
 
+def test_used_up_hours_are_not_called_failures(call):
+    Path("short.yaml").write_text(RANDOM.replace("trials: 12", "hours: 0.000000001"))
+    done = call("search", "short.yaml", "--in-process")
+    assert done.code == 1
+    assert "budget.hours of pools/tiny was used up before a trial was completed" in done.err
+    assert "went wrong" not in done.err
+    assert call("resume", "pools/tiny", "--set", "budget={trials: 2}", "--in-process").code == 0
+
+
 def test_a_preset_is_found_by_name_and_a_file_comes_first():
     assert cli.find_config("digits") == preset_files.PRESETS / "digits.yaml"
     Path("digits").write_text(RANDOM)

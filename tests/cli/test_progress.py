@@ -10,7 +10,7 @@ from nao_ray.cli import progress
 
 def _snapshot(**changes):
     values = {"done": 0, "running": 2, "failed": 0, "total": 64, "best_score": None, "best_trial_id": None}
-    return SimpleNamespace(**{**values, "eta_seconds": None, "write_error": None, **changes})
+    return SimpleNamespace(**{**values, "eta_seconds": None, "write_error": None, "trouble": None, **changes})
 
 
 def test_status_lines():

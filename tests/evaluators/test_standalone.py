@@ -7,12 +7,13 @@ from pydantic import ValidationError
 
 from nao_ray.errors import DataError
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.search.executor import measure
 from nao_ray.spaces.nao_cnn import NaoCnn
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.spaces.nas_bench_201 import NasBench201
 from nao_ray.tasks.fashion_mnist import FashionMnist, FashionMnistConfig
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
-from nao_ray.trial import Fidelity, Proposal
+from nao_ray.trial import FailureKind, Fidelity, Proposal
 
 SMALL = {"cells_per_stage": 1, "channels": 4, "epochs": 2, "recipe": {"name": "short_digits", "batch": 24}}
 
@@ -58,6 +59,23 @@ def test_the_proposals_fidelity_counts():
     assert Standalone.fidelity(StandaloneConfig(**SMALL)) == Fidelity(
         epochs=2, cells_per_stage=1, channels=4, data_share=1.0
     )
+
+
+@pytest.mark.parametrize("cls", [FileNotFoundError, ValueError, RuntimeError])
+def test_data_that_cannot_be_loaded_are_no_architectures_fault(monkeypatch, cls):
+    one = evaluator()
+    monkeypatch.setattr(one.task, "load", lambda: (_ for _ in ()).throw(cls("gone")))
+    failure = measure(one, proposal(one.space))
+    assert failure.kind is FailureKind.ENVIRONMENT
+    assert "gone" in failure.message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_a_device_that_is_not_there_is_no_architectures_fault():
+    one = evaluator(device="cuda")
+    failure = measure(one, proposal(one.space))
+    assert failure.kind is FailureKind.ENVIRONMENT
+    assert "set it to auto, or workers.gpus to 1" in failure.message
 
 
 def test_repeats_are_averaged():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nao_ray.training.failures import classify
+from nao_ray.errors import DataError, GenotypeError
+from nao_ray.training.failures import PeerLostError, classify, preparing
 from nao_ray.trial import FailureKind
 
 
@@ -47,6 +48,13 @@ def test_what_is_really_raised(function, kind):
         (OSError(errno.ENOMEM, "Cannot allocate memory"), FailureKind.OUT_OF_MEMORY),
         (FloatingPointError("overflow"), FailureKind.NAN),
         (TimeoutError(), FailureKind.TIMEOUT),
+        (DataError("a folder is missing"), FailureKind.ENVIRONMENT),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/data/x"), FailureKind.ENVIRONMENT),
+        (OSError(errno.ENOSPC, "No space left on device"), FailureKind.ENVIRONMENT),
+        (PermissionError(errno.EACCES, "Permission denied"), FailureKind.ENVIRONMENT),
+        (ModuleNotFoundError("No module named 'torchvision'"), FailureKind.ENVIRONMENT),
+        (PeerLostError("a worker is gone"), FailureKind.LOST),
+        (GenotypeError("not in the table"), FailureKind.ERROR),
         (ValueError("we ran out of memory of old times"), FailureKind.ERROR),
         (RuntimeError("CUDA error: an illegal memory access"), FailureKind.ERROR),
         (KeyboardInterrupt(), FailureKind.ERROR),
@@ -54,6 +62,23 @@ def test_what_is_really_raised(function, kind):
 )
 def test_by_type_and_text(error, kind):
     assert classify(error) is kind
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ValueError("not a Parquet file"), FailureKind.ENVIRONMENT),
+        (MemoryError(), FailureKind.OUT_OF_MEMORY),  # which is known better, and may be tried with more room
+        (TimeoutError(), FailureKind.TIMEOUT),
+    ],
+)
+def test_what_goes_wrong_before_the_first_step_is_no_architectures_fault(error, kind):
+    def prepare():
+        with preparing():
+            raise error
+
+    assert classify(raised(prepare)) is kind
+    assert str(error) in str(raised(prepare))
 
 
 def test_a_circle_of_causes_ends():

@@ -23,6 +23,7 @@ from nao_ray.search.executor import Executor, SerialExecutor
 from nao_ray.search.loop import Retry, SearchLoop
 from nao_ray.search.proposer import LocalProposer, Proposer
 from nao_ray.search.snapshot import Snapshot
+from nao_ray.search.trouble import Limits
 from nao_ray.service.hosting.follower import Follower
 from nao_ray.service.hosting.manifest import FREE_ON_RESUME, config_of, make_manifest
 from nao_ray.trial import FailureKind
@@ -132,6 +133,7 @@ def _search(
                 max_attempts=config.workers.max_attempts,
                 kinds=frozenset({FailureKind.LOST, *map(FailureKind, config.workers.retry)}),
             ),
+            limits=Limits(trouble_seconds=config.workers.patience_seconds, failures=config.budget.failures),
             listener=_to_all(listeners),
             stop=lambda: signalled() or stop(),
         )
