@@ -134,7 +134,7 @@ def test_a_small_bench_end_to_end(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("parts", "settings", "message"),
     [
-        ("virtual,speed", {}, "no part 'speed'; known: virtual, real, memory, pool"),
+        ("virtual,speed", {}, "no part 'speed'; known: virtual, fleet, real, memory, pool"),
         ("virtual", {"memory.workers": 3}, "expected PART.key with a PART of virtual"),
         ("virtual", {"virtual.worker": 3}, "virtual.worker: no such setting; virtual has workers, trials"),
         ("virtual", {"virtual.workers": 30, "virtual.trials": 30}, "30 workers need at least 90 trials, a first"),
@@ -148,6 +148,7 @@ def test_a_small_bench_end_to_end(tmp_path, monkeypatch):
         ),
         ("virtual", {"virtual.workers": "many"}, "whole numbers from 1 on"),
         ("memory", {"memory.trials": "20,10"}, "ascending numbers"),
+        ("fleet", {"fleet.workers": "12"}, "multiples of 8 by commas, got '12'"),
     ],
 )
 def test_wrong_settings_are_refused_before_any_work(parts, settings, message):
@@ -159,6 +160,17 @@ def test_a_part_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(scale, "PARTS", ("virtual", "absent"))
     with pytest.raises(ConfigError, match="this nao_ray has no part 'absent'; leave it out of parts"):
         scale.run("absent")
+
+
+def test_the_fleet_is_driven_by_stand_ins():
+    found = scale.run("fleet", **{"fleet.workers": "16,80", "fleet.turns": 5, "fleet.calls": 0})
+    assert [row[0] for row in found.rows[:3]] == [
+        "fleet: workers made and given a trial each",
+        "fleet: a round handed out",
+        "fleet: a turn",
+    ]
+    assert len(found.rows) == 6
+    assert len(found.data["rows"][5]["data"]["turns"]) == 5
 
 
 def test_growth_is_that_since_the_first_look():

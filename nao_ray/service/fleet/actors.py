@@ -177,6 +177,12 @@ def one_line(error: ray.exceptions.RayTaskError) -> str:
     return describe(cause(error)) + where
 
 
+def first_line(error: Exception | str) -> str:
+    """What Ray raised, on one line; a text as it is."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, str) else f"{type(error).__name__}: {text}"[:500]
+
+
 def interface_of(address: str) -> str | None:
     """The name of this machine's network interface with that IP address; None where there is none."""
     interfaces = psutil.net_if_addrs().items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from nao_ray.search.executor import Job
 
@@ -19,13 +19,15 @@ class Backlog:
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
         self._jobs: deque[Job] = deque()
+        self._choosy: dict[int, Job] = {}  # before all others, by trial
         self._singly: set[int] = set()  # trials that are given to a worker without others
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._jobs) + len(self._choosy)
 
     def __iter__(self) -> Iterator[Job]:
-        return iter(self._jobs)
+        yield from self._choosy.values()
+        yield from self._jobs
 
     def add(self, job: Job) -> None:
         """A job, behind all others."""
@@ -36,22 +38,34 @@ class Backlog:
         self._singly.update(job.proposal.trial_id for job in jobs)
         self._jobs.extendleft(reversed(jobs))
 
+    def hold(self, job: Job) -> None:
+        """A job that is not for every worker: it waits for one it can be given to, and nothing is given out for it."""
+        self._choosy[job.proposal.trial_id] = job
+
+    @property
+    def choosy(self) -> Mapping[int, Job]:
+        """Those held, by trial."""
+        return self._choosy
+
+    def take_choosy(self, trial_id: int) -> list[Job]:
+        """One of those held, for a worker."""
+        return [self._choosy.pop(trial_id)]
+
     @property
     def is_phase_next(self) -> bool:
         """What comes next is a phase of shared weights, which waits for everything before it."""
-        return bool(self._jobs) and self._jobs[0].proposal.phase is not None
+        return not self._choosy and bool(self._jobs) and self._jobs[0].proposal.phase is not None
 
     def take_phase(self) -> Job:
         """The phase that is next."""
         assert self.is_phase_next
         return self._jobs.popleft()
 
-    def take(self, takes: Callable[[Job], bool], workers: int) -> list[Job]:
-        """What a worker that `takes` some jobs gets; of those scored alike, its share among so many; []: nothing."""
-        first = None if self.is_phase_next else next((job for job in self._jobs if takes(job)), None)
-        if first is None:
+    def take(self, workers: int) -> list[Job]:
+        """What a worker gets that may be given any; of those scored alike, its share among so many; []: nothing."""
+        if not self._jobs or self._jobs[0].proposal.phase is not None:
             return []
-        self._jobs.remove(first)
+        first = self._jobs.popleft()
         count = min(self._at_once, math.ceil((len(self._jobs) + 1) / workers)) if self._is_shared(first) else 1
         jobs = [first]
         while len(jobs) < count and self._jobs and self._goes_with(first, self._jobs[0]):
@@ -66,6 +80,7 @@ class Backlog:
 
     def clear(self) -> list[Job]:
         """Give all up; these they were."""
-        jobs = list(self._jobs)
+        jobs = list(self)
+        self._choosy.clear()
         self._jobs.clear()
         return jobs

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import ray
+from collections.abc import Collection, Sequence
+from itertools import islice
+from typing import Any
 
 from nao_ray.evaluators.base import Group
 from nao_ray.search.executor import Job
@@ -38,26 +38,34 @@ class Gang:
         """Members that are still at it will not come to an end by themselves."""
         return self._over_since is not None and now - self._over_since > self._patience
 
-    def members(self, workers: Sequence[Worker], wanted: int, now: float) -> list[Worker]:
-        """Who carries out the phase that is next: `wanted` idle workers, after a while those there; [] is: not yet."""
+    def members(self, idle: Collection[Worker], wanted: int, now: float, *, is_quiet: bool) -> list[Worker]:
+        """Who carries out the phase that is next: `wanted` idle workers, after a while those there; [] is: not yet.
+
+        Args:
+            idle: the workers without a call.
+            wanted: so many are to take part.
+            now: seconds.
+            is_quiet: nothing else is at work.
+        """
         if self._waiting_since is None:
             self._waiting_since = now
-        idle = [worker for worker in workers if worker.call is None]
         is_late = now - self._waiting_since > self._patience
-        if not idle or any(worker.jobs for worker in workers) or (len(idle) < wanted and not is_late):
+        if not idle or not is_quiet or (len(idle) < wanted and not is_late):
             return []
         self._waiting_since = None
-        return idle[:wanted]
+        return list(islice(idle, wanted))
 
-    def start(self, job: Job, members: Sequence[Worker], source: Weights | None, now: float) -> None:
-        """Begin; the first member's report brings the weights.
+    def start(self, job: Job, members: Sequence[Worker], source: Weights | None) -> list[Any]:
+        """Begin; the calls, one for each member, of which the first brings the weights.
 
         Raises:
-            RayError: the first member, where the others would meet it, does not answer; nothing has begun.
+            RayError: the first member, where the others would meet it, is gone; nothing has begun.
+            TimeoutError: it does not answer.
         """
         self._over_since = None
-        address = ray.get(members[0].actor.address.remote(), timeout=self._patience)
-        for rank, worker in enumerate(members):
-            group = Group(rank, len(members), address, self._owns_device)
-            worker.begin([job], worker.actor.train.remote(job.proposal, source, group), now)
-            worker.in_group = True
+        address = members[0].actor.address.remote().future().result(self._patience)
+        groups = (Group(rank, len(members), address, self._owns_device) for rank in range(len(members)))
+        return [
+            worker.actor.train.remote(job.proposal, source, group)
+            for worker, group in zip(members, groups, strict=True)
+        ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -91,10 +91,11 @@ class NodeWatch:
 
     Args:
         every: seconds between two looks.
+        ask: as `nodes`.
     """
 
-    def __init__(self, every: float) -> None:
-        self._every, self._next = every, -math.inf
+    def __init__(self, every: float, ask: Callable[[], list[Node]] | None = None) -> None:
+        self._every, self._next, self._ask = every, -math.inf, ask or nodes
         self._is_away = False
 
     def hurry(self) -> None:
@@ -110,7 +111,7 @@ class NodeWatch:
         if now < self._next:
             return None
         try:
-            found = nodes()
+            found = self._ask()
         except HeadAwayError as error:
             self._next = now + ANSWER_SECONDS + _AWAY_SECONDS
             if not self._is_away:

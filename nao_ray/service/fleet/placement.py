@@ -18,9 +18,11 @@ and by its peak would have fitted before, so many are not put on such a GPU agai
 
 from __future__ import annotations
 
+import heapq
 import logging
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ray
@@ -63,10 +65,13 @@ class Placement:
     def __init__(self, plan: WorkerPlan) -> None:
         self._cpus, self._gpus = plan.cpus, plan.gpus or 0.0
         self._nodes: dict[str, Resources] = {}  # alive: id -> totals
+        self.version = 0
+        """Another number whenever workers may have another share now, or may be given other jobs."""
 
     def look(self, nodes: Mapping[str, Resources]) -> int:
         """Take in the nodes that are alive; how many workers they hold."""
-        self._nodes = dict(nodes)
+        if self._nodes != nodes:
+            self._nodes, self.version = dict(nodes), self.version + 1
         return sum(self._slots(node_id) for node_id in nodes)
 
     def _slots(self, node_id: str) -> int:
@@ -76,11 +81,11 @@ class Placement:
             fits = min(fits, resources.get("GPU", 0.0) / self._gpus)
         return int(fits + 1e-6)
 
-    def slot(self, workers: Sequence[Worker]) -> Slot:
-        """Where the next worker goes, beside these."""
-        return Slot(self._gpus)
+    def slots(self, count: int, taken: Mapping[str, int]) -> list[Slot]:
+        """Where the next workers go, beside so many on each node."""
+        return [Slot(self._gpus)] * count
 
-    def slot_for(self, job: Job, workers: Sequence[Worker]) -> Slot | None:
+    def slot_for(self, job: Job, taken: Mapping[str, int]) -> Slot | None:
         """Likewise one for a job that needs more room than others; None: it does not, or there is none for it now."""
         return None
 
@@ -144,21 +149,30 @@ class SharedGpus(Placement):
         by_cpus = int(resources.get("CPU", 0.0) / self._cpus + 1e-6)
         return min(by_cpus, int(resources["GPU"]) * self._per_gpu(node_id))
 
-    def slot(self, workers: Sequence[Worker]) -> Slot:
-        free, aimed_at = self._free(workers), {aim.node_id for aim in self._aims.values()}
-        if not free:
-            return Slot(1)
-        return self._slot_on(max(free, key=lambda node_id: (node_id in aimed_at, free[node_id])))
+    def slots(self, count: int, taken: Mapping[str, int]) -> list[Slot]:
+        aimed_at = {aim.node_id for aim in self._aims.values()}
+        free = list[tuple[bool, float, int, str]]()  # of each node with room: aimed at last, fullest last; its order
+        for order, node_id in enumerate(self._nodes):
+            self._offer(free, node_id in aimed_at, order, node_id, taken.get(node_id, 0))
+        found, now_taken = list[Slot](), Counter(taken)
+        while free and len(found) < count:
+            is_other, _, order, node_id = heapq.heappop(free)
+            found.append(self._slot_on(node_id))
+            now_taken[node_id] += 1
+            self._offer(free, not is_other, order, node_id, now_taken[node_id])
+        return found + [Slot(1)] * (count - len(found))
 
-    def slot_for(self, job: Job, workers: Sequence[Worker]) -> Slot | None:
+    def _offer(
+        self, free: list[tuple[bool, float, int, str]], is_aimed_at: bool, order: int, node_id: str, taken: int
+    ) -> None:
+        slots = self._slots(node_id)
+        if taken < slots:
+            heapq.heappush(free, (not is_aimed_at, taken / slots, order, node_id))
+
+    def slot_for(self, job: Job, taken: Mapping[str, int]) -> Slot | None:
         aim = self._aims.get(job.proposal.trial_id)
-        return self._slot_on(aim.node_id) if aim and aim.node_id in self._free(workers) else None
-
-    def _free(self, workers: Sequence[Worker]) -> dict[str, float]:
-        """Nodes with room for another worker, and how much of them is free, in (0, 1]."""
-        taken = Counter(worker.place for worker in workers)
-        slots = {node_id: self._slots(node_id) for node_id in self._nodes}
-        return {node_id: 1 - taken[node_id] / n for node_id, n in slots.items() if taken[node_id] < n}
+        has_room = aim is not None and taken.get(aim.node_id, 0) < self._slots(aim.node_id)
+        return self._slot_on(aim.node_id) if aim is not None and has_room else None
 
     def _slot_on(self, node_id: str) -> Slot:
         per_gpu = self._per_gpu(node_id)
@@ -178,11 +192,12 @@ class SharedGpus(Placement):
 
     def learn(self, worker: Worker, job: Job, outcome: Measurement | Failure, memory: int | None) -> bool:
         trial_id, node_id = job.proposal.trial_id, worker.place
-        if memory is not None and node_id is not None:
-            self._memory[node_id] = min(memory, self._memory.get(node_id, memory))  # of its smallest
+        if memory is not None and node_id is not None and memory < self._memory.get(node_id, math.inf):
+            self._memory[node_id] = memory  # of its smallest
+            self.version += 1
         if isinstance(outcome, Measurement):
-            if memory is not None:  # elsewhere it is not a GPU's
-                self._peak = max(self._peak, outcome.peak_memory_bytes or 0)
+            if memory is not None and (outcome.peak_memory_bytes or 0) > self._peak:  # elsewhere it is not a GPU's
+                self._raise_peak(outcome.peak_memory_bytes or 0)
             if trial_id in self._crowds:
                 size, crowd = self._crowds[trial_id]
                 self._limits[size] = max(1, min(self._limits.get(size, self._most), crowd - 1))
@@ -190,6 +205,12 @@ class SharedGpus(Placement):
             return True
         self._forget(trial_id)
         return False
+
+    def _raise_peak(self, peak: int) -> None:
+        before, self._peak = self._peak, peak
+        sizes = set(self._memory.values())
+        if not before or any(children_that_fit(m, peak) != children_that_fit(m, before) for m in sizes):
+            self.version += 1
 
     def _aim(self, worker: Worker, trial_id: int) -> bool:
         """Choose where there is more room: the least that is twice as much, else the most."""
@@ -205,6 +226,7 @@ class SharedGpus(Placement):
         twice = [place for place in places if place.room >= 2 * had]
         aim = min(twice, key=lambda p: (p.room, p.node_id != worker.place)) if twice else max(places)
         self._aims[trial_id] = aim
+        self.version += 1
         if worker.slot.per_gpu > 1:
             self._crowds.setdefault(trial_id, (self._memory[worker.place or ""], worker.slot.per_gpu))
         _log.warning(
@@ -214,5 +236,6 @@ class SharedGpus(Placement):
         return True
 
     def _forget(self, trial_id: int) -> None:
-        self._aims.pop(trial_id, None)
-        self._crowds.pop(trial_id, None)
+        forgotten = self._aims.pop(trial_id, None), self._crowds.pop(trial_id, None)
+        if any(forgotten):
+            self.version += 1

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple
 
-import ray
-from ray.exceptions import RayError
-
 from nao_ray.search.executor import Job
-from nao_ray.service.fleet.nodes import HeadAwayError, with_process
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,9 +52,9 @@ class Slot(NamedTuple):
 class Worker:
     """Starting, then idle or busy with a call."""
 
-    def __init__(self, actor: Any, call: Any, slot: Slot, now: float) -> None:  # noqa: ANN401
-        self.actor, self.slot = actor, slot
-        self.call: Any = call  # of start, evaluate or train; None: idle
+    def __init__(self, number: int, actor: Any, slot: Slot, now: float) -> None:  # noqa: ANN401
+        self.number, self.actor, self.slot = number, actor, slot
+        self.call: Any = None  # of start, evaluate or train; None: idle
         self.jobs: list[Job] = []  # none: starting or idle
         self.in_group = False  # at a phase, with others
         self.node_id: str | None = None  # None: starting
@@ -76,40 +68,3 @@ class Worker:
     def place(self) -> str | None:
         """The node it is on or will be on; None: not known yet."""
         return self.slot.node_id or self.node_id
-
-    def begin(self, jobs: list[Job], call: Any, now: float) -> None:  # noqa: ANN401
-        """A call for these jobs was made."""
-        self.jobs, self.since, self.started_at = jobs, now, datetime.now(UTC)
-        self.heard, self.ping, self.call, self.is_there = now, None, call, True
-
-    def send_ping(self) -> None:
-        """Ask for a sign of life, which a thread of its own gives whatever the actor does."""
-        self.ping = self.actor.ping.options(concurrency_group="control").remote()
-
-    def hear(self, now: float) -> None:
-        """Take in the answer to the last ping, if it has come."""
-        if self.ping is None:
-            return
-        try:
-            ray.get(self.ping, timeout=0)
-        except RayError:  # no answer yet, or the worker's own call says better what is wrong
-            return
-        self.heard, self.ping, self.is_there = now, None, True
-
-    def kill(self) -> None:
-        """End the actor's process, if it has not ended by itself."""
-        try:
-            ray.kill(self.actor, no_restart=True)
-        except (RayError, ValueError):
-            _log.debug("worker was gone already", exc_info=True)
-
-
-def find_processes(workers: Iterable[Worker], now: float) -> None:
-    """Ask the head which of the workers have a process: their silence counts from now on, the others' does not."""
-    by_id = {worker.actor._actor_id.binary(): worker for worker in workers}
-    try:
-        found = with_process(by_id) if by_id else set()
-    except HeadAwayError:
-        found = set()
-    for actor, worker in by_id.items():
-        worker.heard, worker.is_there = now, actor in found

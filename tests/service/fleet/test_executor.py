@@ -9,7 +9,6 @@ import psutil
 import pytest
 import ray
 from _misbehaving import GENOTYPE, freezes_as_it_loads, freezes_at_first, no_data, no_library, obedient
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError
 
 from nao_ray.errors import DataError, RunError
 from nao_ray.search.executor import Failure, Job
@@ -80,10 +79,10 @@ def test_no_more_workers_than_work_and_idle_ones_are_given_back(start, tmp_path)
     executor = start(count=3, idle_seconds=0.3)
     submit(executor, 0)
     collect(executor, 1)
-    assert len(executor._workers) == 1
+    assert len(executor._fleet) == 1
     time.sleep(0.4)
     executor.wait(0)
-    assert not executor._workers
+    assert not len(executor._fleet)
     submit(executor, 1)
     assert kinds(collect(executor, 1)) == {1: None}
     assert len(pids(tmp_path)) == 2
@@ -146,7 +145,7 @@ def test_a_worker_that_freezes_while_it_starts_is_replaced(start, tmp_path):
 
 
 def test_a_worker_that_freezes_before_it_says_anything_is_replaced(start, tmp_path, monkeypatch):
-    monkeypatch.setattr("nao_ray.service.fleet.executor.EvaluatorActor", freezes_as_it_loads(tmp_path))
+    monkeypatch.setattr("nao_ray.service.fleet.remote.EvaluatorActor", freezes_as_it_loads(tmp_path))
     executor = start(count=1, ping_seconds=0.5, silent_seconds=3)
     submit(executor, 0)
     assert kinds(collect(executor, 1)) == {0: None}
@@ -158,16 +157,17 @@ def test_a_worker_that_waits_for_room_may_be_silent(start):
     ray.get(holder.ping.remote())
     executor = start(count=1, ping_seconds=0.2, silent_seconds=1)
     submit(executor, 0)
-    (worker,) = executor._workers
+    executor.wait(0)
+    (worker,) = executor._fleet.starting.values()
     end = time.monotonic() + 3
     while time.monotonic() < end:
         assert executor.wait(0.2) == []
-        assert executor._workers == [worker]
+        assert list(executor._fleet.starting.values()) == [worker]
     assert not worker.is_there
     ray.kill(holder)
-    executor._plan = replace(executor._plan, silent_seconds=30)
+    executor._fleet._plan = replace(executor._fleet._plan, silent_seconds=30)
     assert kinds(collect(executor, 1)) == {0: None}
-    assert executor._workers == [worker]
+    assert list(executor._fleet.idle.values()) == [worker]
 
 
 def ends(pid, seconds=20.0):
@@ -200,31 +200,8 @@ def test_workers_that_cannot_start_end_the_run_with_the_reason(start):
 def test_wait_returns_when_something_else_is_ready(start):
     executor = start({0: "sleep 3"}, count=1)
     submit(executor, 0)
-    while not any(worker.jobs for worker in executor._workers):
+    while not executor._fleet.busy:
         executor.wait(0.1)
     begin = time.monotonic()
     assert executor.wait(None, [ray.put(1)]) == []
     assert time.monotonic() - begin < 0.5
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (OutOfMemoryError("Task was killed due to the node running low on memory"), FailureKind.OUT_OF_MEMORY),
-        (ActorUnavailableError("the actor is temporarily unavailable", b"0" * 16), FailureKind.LOST),
-    ],
-)
-def test_what_ray_raises_becomes_a_kind_and_costs_the_worker(start, monkeypatch, error, kind):
-    executor = start(count=1)
-    submit(executor, 0)
-    collect(executor, 1)
-    worker = executor._workers[0]
-    submit(executor, 1)
-
-    def get(*_, **__):
-        raise error
-
-    monkeypatch.setattr(ray, "get", get)
-    ended = collect(executor, 1)
-    assert kinds(ended) == {1: kind}
-    assert worker not in executor._workers

@@ -1,21 +1,15 @@
 """Who takes part in a phase, and when its members are given up."""
 
-from types import SimpleNamespace
-
 from nao_ray.service.fleet.gang import Gang
 
 
-def worker(busy=False):
-    return SimpleNamespace(call=object() if busy else None, jobs=[object()] if busy else [])
-
-
 def test_a_phase_waits_for_all_workers_and_after_a_while_begins_with_those_there():
-    gang, first, second = Gang(patience=30.0), worker(), worker()
-    assert gang.members([first], 2, now=0.0) == []
+    gang, first, second = Gang(patience=30.0), object(), object()
+    assert gang.members([first], 2, now=0.0, is_quiet=True) == []
     assert gang.is_waiting
-    assert gang.members([first, worker(busy=True)], 2, now=40.0) == []  # something else runs still
-    assert gang.members([first], 2, now=40.0) == [first]
-    assert gang.members([first, second], 2, now=41.0) == [first, second]
+    assert gang.members([first], 2, now=40.0, is_quiet=False) == []  # something else runs still
+    assert gang.members([first], 2, now=40.0, is_quiet=True) == [first]
+    assert gang.members([first, second], 2, now=41.0, is_quiet=True) == [first, second]
     assert not gang.is_waiting
 
 

@@ -9,7 +9,6 @@ from ray.exceptions import AuthenticationError, GetTimeoutError
 from nao_ray.errors import RunError
 from nao_ray.service.fleet import nodes as asked
 from nao_ray.service.fleet.nodes import HeadAwayError, nodes, one_cluster, with_process
-from nao_ray.service.fleet.worker import Slot, Worker, find_processes
 
 
 def _head(monkeypatch, error):
@@ -27,16 +26,13 @@ def test_a_head_that_is_silent_is_away(monkeypatch):
         nodes()
 
 
-def test_a_head_that_is_gone_knows_of_no_process(monkeypatch):
+def test_a_head_that_is_gone_is_away(monkeypatch):
     with socket.socket() as free:  # bound, and nobody listens
         free.bind(("127.0.0.1", 0))
         client = SimpleNamespace(address=f"127.0.0.1:{free.getsockname()[1]}")
         monkeypatch.setattr(asked, "global_worker", SimpleNamespace(gcs_client=client))
         with pytest.raises(HeadAwayError, match="refused"):
             with_process([b"1" * 16])
-        worker = Worker(SimpleNamespace(_actor_id=SimpleNamespace(binary=lambda: b"1" * 16)), None, Slot(), 0.0)
-        find_processes([worker], 50.0)
-    assert (worker.heard, worker.is_there) == (50.0, False)
 
 
 def test_the_head_of_another_cluster_ends_the_run_in_one_line(monkeypatch):

@@ -22,7 +22,7 @@ OUT = Failure(FailureKind.OUT_OF_MEMORY, "CUDA out of memory")
 
 
 def on(node_id, per_gpu=1):
-    worker = Worker(None, None, Slot(1 / per_gpu, node_id, per_gpu), 0.0)
+    worker = Worker(0, None, Slot(1 / per_gpu, node_id, per_gpu), 0.0)
     worker.node_id = node_id
     return worker
 
@@ -87,11 +87,7 @@ def test_the_nodes_cpus_and_the_cap_limit_the_share():
 
 def test_workers_go_where_most_is_free_then_to_a_node_to_come(gpus):
     gpus.look(NODES)
-    workers = []
-    for _ in range(20):
-        slot = gpus.slot(workers)
-        workers.append(Worker(None, None, slot, 0.0))
-    slots = [worker.slot for worker in workers]
+    slots = gpus.slots(20, {})
     assert slots.count(Slot(0.125, "large", 8)) == 16
     assert slots.count(Slot(0.3333, "small", 3)) == 3
     assert slots[-1] == Slot(1, None, 1)  # the demand for a GPU
@@ -110,18 +106,18 @@ def test_a_child_that_runs_out_of_memory_gets_twice_the_room_and_in_the_end_the_
     worker, rooms = on("large", 8), []
     while gpus.learn(worker, job(9), OUT, LARGE):
         assert not gpus.takes(worker, job(9))
-        slot = gpus.slot_for(job(9), [])
+        slot = gpus.slot_for(job(9), {})
         worker = on(slot.node_id, slot.per_gpu)
         assert gpus.takes(worker, job(9))
         rooms.append((slot.node_id, slot.per_gpu))
     assert rooms == [("large", 4), ("large", 2), ("large", 1)]  # then it is the architecture
     assert gpus.look(NODES) == 2 * 8 + 3  # and says nothing of the others
-    assert gpus.slot_for(job(9), []) is None
+    assert gpus.slot_for(job(9), {}) is None
 
 
 def test_out_of_memory_alone_on_a_small_gpu_is_tried_on_a_large_one(gpus):
     assert gpus.learn(on("small"), job(9), OUT, SMALL)
-    assert gpus.slot_for(job(9), []) == Slot(1, "large", 1)
+    assert gpus.slot_for(job(9), {}) == Slot(1, "large", 1)
     assert gpus.look(NODES) == 2 + 3  # the node makes room
     assert not gpus.suits(on("large", 8))
     assert gpus.takes(on("large", 8), job(1))
@@ -154,7 +150,7 @@ def test_room_on_a_node_that_dies_is_no_longer_waited_for(gpus):
 def test_fixed_shares_are_what_they_were():
     fixed = Placement(WorkerPlan(gpus=0.5, cpus=2))
     assert fixed.look(NODES) == 4 + 2
-    assert fixed.slot([]) == Slot(0.5)
+    assert fixed.slots(2, {}) == [Slot(0.5)] * 2
     assert fixed.suits(on("large"))
     assert Placement(WorkerPlan(cpus=3)).look(NODES) == 5 + 5 + 2
 

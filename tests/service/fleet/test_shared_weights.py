@@ -56,12 +56,13 @@ def test_a_worker_is_killed_in_a_phase_and_training_goes_on_from_the_last_versio
         (done,) = finish(executor)
         assert done.outcome.train_loss > 0
         shelf["v1"] = done.weights
-        assert len(executor._workers) == 2
+        assert len(executor._fleet) == 2
         executor.submit(Job(proposal=phase(1, 400, "v1"), attempt=1))
-        while not all(worker.in_group for worker in executor._workers):
+        while len(executor._fleet.group) < 2:
             executor.wait(0.1)
         time.sleep(3)
-        os.kill(ray.get(executor._workers[1].actor.ping.options(concurrency_group="control").remote()), signal.SIGKILL)
+        second = list(executor._fleet.group.values())[1].actor
+        os.kill(ray.get(second.ping.options(concurrency_group="control").remote()), signal.SIGKILL)
         (lost,) = finish(executor)
         assert isinstance(lost.outcome, Failure)
         assert lost.outcome.kind is FailureKind.LOST

@@ -74,6 +74,6 @@ def test_nodes_are_given_back_as_the_queue_dries_up(cluster, tmp_path):
         until(lambda: len(ended) == MOST, 100, lambda: ended.extend(executor.wait(0.5)))
         until(lambda: cluster.nodes() == 1, 100, lambda: ended.extend(executor.wait(0.5)))
         assert {completion.trial_id for completion in ended} == set(range(MOST))  # the long one was not disturbed
-        assert len(executor._workers) == 1
+        assert len(executor._fleet) == 1
     finally:
         executor.close()
