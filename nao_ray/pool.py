@@ -22,7 +22,6 @@ from threading import RLock, Thread
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from nao_ray._pool import compaction, health, parts, query, recent, replay, rows, tables
 from nao_ray._pool import manifest as manifests
@@ -81,7 +80,7 @@ class Pool:
         """A new pool in a folder that is missing or empty.
 
         Args:
-            url: a folder, or a URL of pyarrow or fsspec.
+            url: a folder, or an address of object storage: s3://, gs://, az:// or abfs(s)://.
             manifest: plain data (YAML); its `config` names the `strategy` and the `task` that the rows repeat.
 
         Raises:
@@ -125,7 +124,7 @@ class Pool:
         """
         try:
             return open_storage(url).exists(manifests.NAME)
-        except (OSError, pa.ArrowException) as error:
+        except OSError as error:
             raise PoolError(f"cannot look for a pool at {url}: {' '.join(str(error).split())}") from None
 
     def _recover(self) -> None:
@@ -151,7 +150,7 @@ class Pool:
             PoolError: another driver is alive; says host, pid and the age of its heartbeat.
             PoolWriteError: the lease cannot be written.
         """
-        lease = acquire(self._storage, expiry, wait)
+        lease = acquire(self._storage, expiry, wait, manifests.NAME)
         try:
             with self._lock:
                 with lease.guard():
@@ -278,7 +277,9 @@ class Pool:
         name = compaction.part_name(self._lease.epoch, self._next_part)
         self._next_part += 1
         data = rows.table(new, tables.SCHEMAS[folder])
-        self._unsure = self._storage.has_conditions  # until it has succeeded nobody knows whether it lands
+        self._unsure = not isinstance(
+            self._storage, LocalStorage
+        )  # until it has succeeded nobody knows whether it lands
         parts.write(self._storage, f"{folder}/{name}", data, guard)
         self._unsure = False
         self._recent.add(folder, name, data)

@@ -31,8 +31,8 @@ def read_final(storage: Storage, name: str) -> rows.Row | None:
     if not storage.exists(file):
         return None
     try:
-        data = pq.read_table(storage.path(file), filesystem=storage.filesystem, partitioning=None)
-        (row,) = finite(data).to_pylist()
+        with storage.open(file) as source:
+            (row,) = finite(pq.read_table(source)).to_pylist()
     except (OSError, ValueError, pa.ArrowException) as error:
         why = " ".join(str(error).split())
         raise PoolError(
@@ -89,15 +89,14 @@ def read_checkpoint_header(storage: Storage, name: str) -> bytes | None:
     Raises:
         PoolError: it cannot be read.
     """
-    path = storage.path(checkpoint_file(name))
+    file = checkpoint_file(name)
     try:
-        with storage.filesystem.open_input_file(path) as file:
-            length = file.read(8)
-            return bytes(length + file.read(min(_HEADER, int.from_bytes(length, "little"))))
+        length = storage.read(file, 8)
+        return storage.read(file, 8 + min(_HEADER, int.from_bytes(length, "little")))
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise PoolError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+        raise PoolError(f"cannot read {storage.path(file)}: {' '.join(str(error).split())}") from None
 
 
 def write_checkpoint(storage: Storage, name: str, data: bytes) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from nao_ray._pool.finite import finite, number
 from nao_ray._pool.storage import Guard, Storage, patient
@@ -25,11 +25,13 @@ def read_fits(storage: Storage) -> pa.Table:
     """
     if not storage.exists(FITS):
         return pa.table({"round": pa.array([], pa.int64())})
-    source = ds.dataset
+
+    def read() -> pa.Table:
+        with storage.open(FITS) as source:
+            return pq.read_table(source)
+
     try:
-        return finite(
-            patient(lambda: source(storage.path(FITS), format="parquet", filesystem=storage.filesystem).to_table())
-        )
+        return finite(patient(read))
     except (OSError, pa.ArrowException) as error:
         where = storage.path(FITS)
         raise PoolError(f"{where} is damaged ({' '.join(str(error).split())}); remove it, the search goes on") from None

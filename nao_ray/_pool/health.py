@@ -35,7 +35,7 @@ def check(storage: Storage) -> list[str]:
 
 def _damaged_pages(storage: Storage, folder: str, name: str) -> str | None:
     try:
-        with storage.filesystem.open_input_file(storage.path(folder, name)) as file:
+        with storage.open(f"{folder}/{name}") as file:
             pq.read_table(file, page_checksum_verification=True)
     except FileNotFoundError:
         return None  # merged meanwhile

@@ -2,12 +2,9 @@
 
 A driver that was declared lost may still run (a frozen process, a cluster whose head was restarted). So every
 write checks that the epoch is still its own; a driver that was replaced gets `FencedError` instead of a file.
-Locally check and rename happen under one lock, which makes this exact. On S3 conditional writes do: of two that
-claim a pool one gets it, a heartbeat cannot undo a takeover, and a part that was on its way during one finds its name
-taken (`parts.py`). On other object storage a claim is written, left for a second and looked at again: two drivers
-that claim within a moment of one another and whose requests take longer than that second can both believe they have
-the pool until the next check, and a part that passed its check just before a takeover can land after it.
-`Pool.check` tells.
+Locally check and rename happen under one lock, which makes this exact. On object storage conditional writes do: of two
+that claim a pool one gets it, a heartbeat cannot undo a takeover, and a part that was on its way during one finds its
+name taken (`parts.py`).
 """
 
 from __future__ import annotations
@@ -28,14 +25,13 @@ from typing import Self
 
 import psutil
 
-from nao_ray._pool.storage import LocalStorage, Storage
+from nao_ray._pool.storage import LocalStorage, Storage, Tag
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
 
 HOLDER = "lease/holder.json"
 _SIZE = 1024  # bytes; one size for ever, so that a heartbeat needs no space on a full disk
 _BEATS = 6  # per expiry
 _SAME_PROCESS = 60.0  # seconds between two readings of one process's start; clocks get corrected
-_SETTLE = 1.0  # seconds in which a rival's claim on object storage shows up
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +71,7 @@ def read_holder(storage: Storage) -> Holder | None:
     return _look(storage)[0]
 
 
-def _look(storage: Storage) -> tuple[Holder | None, str | None]:
+def _look(storage: Storage) -> tuple[Holder | None, Tag | None]:
     for _ in range(20):
         try:
             data, tag = storage.look(HOLDER)
@@ -122,9 +118,10 @@ def is_alive(storage: Storage) -> bool:
 class Lease:
     """The right to write to a pool. A context manager: leaving it gives the pool free."""
 
-    def __init__(self, storage: Storage, holder: Holder) -> None:
+    def __init__(self, storage: Storage, holder: Holder, tag: Tag) -> None:
         self._storage = storage
         self._holder = holder
+        self._tag: Tag | None = tag
         self._released = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="nao-ray-lease", daemon=True)
@@ -198,10 +195,11 @@ class Lease:
             with self.guard(), open(self._storage.path(HOLDER), "r+b", buffering=0) as file:
                 file.write(holder.to_bytes())  # in place: needs no space
             return
-        now, tag = _look(self._storage)
-        self._check(now)
-        if not self._storage.swap(HOLDER, holder.to_bytes(), tag):
-            self.check()
+        tag = self._storage.swap(HOLDER, holder.to_bytes(), self._tag)
+        if tag is None:  # somebody else's claim, or an earlier beat of ours that landed late
+            now, tag = _look(self._storage)
+            self._check(now)
+        self._tag = tag
 
     def __enter__(self) -> Self:
         return self
@@ -212,13 +210,16 @@ class Lease:
         self.release()
 
 
-def acquire(storage: Storage, expiry: float, wait: float) -> Lease:
+def acquire(storage: Storage, expiry: float, wait: float, witness: str) -> Lease:
     """Take a pool over when its last driver is gone; up to `wait` seconds are spent on waiting for that.
+
+    By the file `witness` the storage shows first that it minds conditions.
 
     Raises:
         PoolError: a driver is alive; says host, pid and the age of its heartbeat.
         PoolWriteError: the lease cannot be written.
     """
+    storage.refuse_without_conditions(witness)
     end = time.monotonic() + wait
     while True:
         try:
@@ -248,14 +249,10 @@ def _take(storage: Storage, expiry: float) -> Lease:
             expiry=expiry,
             sealed=last.sealed if last else 0,
         )
-        if not storage.swap(HOLDER, mine.to_bytes(), tag):
-            raise PoolError(f"pool {storage.url}: another driver has just taken it")
-    if not isinstance(storage, LocalStorage):  # S3 too: a server may ignore conditions
-        time.sleep(min(_SETTLE, expiry / _BEATS))
-        now = read_holder(storage)
-        if now is None or now.token != mine.token:
-            raise PoolError(f"pool {storage.url}: another driver has just taken it")
-    return Lease(storage, mine)
+        tag = storage.swap(HOLDER, mine.to_bytes(), tag)
+    if tag is None:
+        raise PoolError(f"pool {storage.url}: another driver has just taken it")
+    return Lease(storage, mine, tag)
 
 
 def _refuse_if_alive(storage: Storage, holder: Holder) -> None:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 import pyarrow as pa
 
 from nao_ray._pool import compaction, tables
-from nao_ray._pool.storage import Guard, Storage
+from nao_ray._pool.storage import Guard, LocalStorage, Storage
 from nao_ray.errors import PoolWriteError
 
 _EMPTY = {folder: tables.SCHEMAS[folder].empty_table() for folder in compaction.FOLDERS}
@@ -24,14 +24,14 @@ def write(storage: Storage, name: str, data: pa.Table, guard: Guard) -> None:
 
     Raises:
         FencedError: by the guard: another driver has taken over.
-        PoolWriteError: it was not written; on a storage with conditions it may yet be, unless it is sealed.
+        PoolWriteError: it was not written; on object storage it may yet be, unless it is sealed.
     """
-    if not storage.has_conditions:
+    if isinstance(storage, LocalStorage):
         storage.write(name, tables.to_bytes(data), guard)
         return
     try:
         with guard():
-            created = storage.create(name, bytes(tables.to_bytes(data)))
+            created = storage.create(name, tables.to_bytes(data))
         if created:
             return
         with guard():  # a successor's seal is no failure of ours
@@ -43,12 +43,12 @@ def write(storage: Storage, name: str, data: pa.Table, guard: Guard) -> None:
 def seal(storage: Storage, epoch: int, guard: Guard = nullcontext) -> int:
     """Nothing of this epoch that is on its way lands after this; returns the next free number.
 
-    Harmless a second time, also when the first one was cut short; without effect, and 0, where there are no conditions.
+    Harmless a second time, also when the first one was cut short; without effect, and 0, where there are locks.
 
     Raises:
         PoolWriteError: it is not sealed.
     """
-    if not storage.has_conditions:
+    if isinstance(storage, LocalStorage):
         return 0
     try:
         with guard():
@@ -65,6 +65,6 @@ def _seal(storage: Storage, epoch: int) -> int:
     for number in (last, last + 1):  # the last one as well: the other folder's, where a seal was cut short
         for folder, empty in _EMPTY.items():
             name = f"{folder}/{compaction.part_name(epoch, number)}"
-            if number >= 0 and name not in there:  # what is there stays, also where a server ignores conditions
-                storage.create(name, bytes(tables.to_bytes(empty)))
+            if number >= 0 and name not in there:
+                storage.create(name, tables.to_bytes(empty))
     return last + 2

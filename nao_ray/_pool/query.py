@@ -7,7 +7,7 @@ from collections import Counter
 import duckdb
 import pandas as pd
 import pyarrow as pa
-import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from nao_ray._pool.finite import finite, finite_view
 from nao_ray._pool.fits import read_fits
@@ -64,8 +64,7 @@ def _run(storage: Storage, query: str) -> pd.DataFrame:
 
 def _final(storage: Storage) -> pa.Table:
     names = [name for name in storage.entries("final") if name.endswith(".parquet") and not name.startswith(".")]
-    paths = [storage.path("final", name) for name in names]
-    tables = [ds.dataset(path, format="parquet", filesystem=storage.filesystem).to_table() for path in paths]
+    tables = [pq.read_table(pa.BufferReader(storage.read(f"final/{name}"))) for name in names]
     if not tables:
         return FINAL.empty_table()
     return finite(pa.concat_tables(tables, promote_options="permissive"))

@@ -1,8 +1,7 @@
-"""Where a pool's files live: a local folder, or any URL that pyarrow or fsspec can open.
+"""Where a pool's files live: a local folder, or object storage (`objects.py`).
 
 A file appears whole or not at all. Locally it is written under a name that starts with a dot (which pyarrow
-skips), synced, then moved with `os.replace` (the habit of submitit's `temporary_save_path`); on object storage,
-which has no rename, it is one PUT (on S3 a conditional one, see `s3.py`).
+skips), synced, then moved with `os.replace` (the habit of submitit's `temporary_save_path`).
 """
 
 from __future__ import annotations
@@ -29,6 +28,10 @@ T = TypeVar("T")
 Guard = Callable[[], AbstractContextManager[Any]]
 """Entered around the moment a file appears; raises to forbid it."""
 
+Tag = tuple[tuple[str, str], ...]
+"""What a file's change is told by."""
+_UNTOLD: Tag = ()  # locally it is not
+
 _READ_TRIES = 60
 _READ_PAUSE = 0.05  # seconds; 3 s in all, a compaction hides a folder for milliseconds
 _LOCK_PATIENCE = 10.0  # seconds; the lock is held for one rename
@@ -38,7 +41,7 @@ def open_storage(url: str | Path) -> Storage:
     """The storage of a folder or URL; nothing is read or made.
 
     Raises:
-        PoolError: no such kind of URL, its library is missing, or it holds credentials.
+        PoolError: no such kind of URL, or it holds credentials.
     """
     text = os.fspath(url)
     if has_credentials(text):
@@ -49,28 +52,9 @@ def open_storage(url: str | Path) -> Storage:
         text = pafs.FileSystem.from_uri(text)[1]
     if "://" not in text:
         return LocalStorage(text)
-    try:
-        filesystem, root = pafs.FileSystem.from_uri(text)
-    except pa.ArrowInvalid:
-        filesystem, root = _fsspec(text)
-    except (OSError, pa.ArrowException) as error:
-        raise PoolError(f"cannot open {text}: {_line(error)}") from None
-    if filesystem.type_name == "s3":
-        from nao_ray._pool.s3 import S3Storage  # boto3, needed for its URLs alone
+    from nao_ray._pool.objects import ObjectStorage  # needed for addresses alone
 
-        return S3Storage(filesystem, root, text)
-    return RemoteStorage(filesystem, root, text)
-
-
-def _fsspec(url: str) -> tuple[pafs.FileSystem, str]:
-    import fsspec  # type: ignore[import-untyped]  # torch and ray bring it; needed for its URLs alone
-
-    try:
-        filesystem, root = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError, OSError) as error:
-        raise PoolError(f"cannot open {url}: {_line(error)}") from None
-    handler: Any = pafs.FSSpecHandler
-    return pafs.PyFileSystem(handler(filesystem)), root
+    return ObjectStorage(text)
 
 
 def _line(error: BaseException) -> str:
@@ -80,20 +64,17 @@ def _line(error: BaseException) -> str:
 class Storage(ABC):
     """The files of one pool, by name relative to its root, e.g. ``trials/e000001-00000000.parquet``."""
 
-    def __init__(self, filesystem: pafs.FileSystem, root: str, url: str) -> None:
-        self.filesystem = filesystem
+    def __init__(self, root: str, url: str) -> None:
         self.root = root.rstrip("/") or "/"
         self.url = url
-        self.has_conditions = False  # whether `create` and `swap` hold against other processes without `exclusive`
 
     def path(self, *names: str) -> str:
-        """Path of a file in `filesystem`."""
+        """A file's path, or bucket and key."""
         return "/".join((self.root, *names))
 
+    @abstractmethod
     def entries(self, folder: str = "") -> list[str]:
         """Names in a folder, hidden ones too, sorted; [] when there is no such folder."""
-        selector = pafs.FileSelector(self.path(folder) if folder else self.root, allow_not_found=True)
-        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
     def parts(self, folder: str) -> list[str]:
         """Names of a folder's Parquet parts, in the order they were written.
@@ -103,15 +84,17 @@ class Storage(ABC):
         """
         return [name for name in self.entries(folder) if name.endswith(".parquet") and name[0] not in "._"]
 
+    @abstractmethod
     def exists(self, name: str) -> bool:
-        """Whether there is such a file or folder."""
-        return bool(self.filesystem.get_file_info(self.path(name)).type != pafs.FileType.NotFound)
+        """Whether there is such a file; locally, or folder."""
 
-    def read(self, name: str) -> bytes:
-        """A whole file; raises OSError."""
-        with self.filesystem.open_input_file(self.path(name)) as file:
-            data: bytes = file.read()
-        return data
+    @abstractmethod
+    def read(self, name: str, length: int | None = None) -> bytes:
+        """A whole file, or its first bytes; raises OSError."""
+
+    @abstractmethod
+    def open(self, name: str) -> pa.NativeFile:
+        """A file to read Parquet from; raises OSError."""
 
     @abstractmethod
     def make_folder(self, name: str = "") -> None:
@@ -126,15 +109,17 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def create(self, name: str, data: bytes) -> bool:
+    def create(self, name: str, data: bytes | memoryview) -> bool:
         """As `write`, but False, and nothing written, if the file is already there."""
 
-    def look(self, name: str) -> tuple[bytes, str | None]:
+    def look(self, name: str) -> tuple[bytes, Tag]:
         """A whole file, and what `swap` tells its changes by; raises OSError."""
-        return self.read(name), None
+        return self.read(name), _UNTOLD
 
-    def swap(self, name: str, data: bytes, tag: str | None) -> bool:
-        """As `write`, but False, and nothing written, if the file has changed since it was looked at.
+    def swap(self, name: str, data: bytes | memoryview, tag: Tag | None) -> Tag | None:
+        """As `write`, but None, and nothing written, if the file has changed since it was looked at.
+
+        Locally it holds under `exclusive` alone.
 
         Args:
             name: of the file.
@@ -142,15 +127,22 @@ class Storage(ABC):
             tag: of `look`; None if there was no such file.
         """
         self.write(name, data)
-        return True
+        return _UNTOLD
+
+    def refuse_without_conditions(self, name: str) -> None:  # noqa: B027 - locally there are locks
+        """Check that `create` and `swap` hold against other processes, by the example of a file that is there.
+
+        Raises:
+            PoolError: they do not, or the file cannot be read.
+        """
 
     @abstractmethod
     def move(self, name: str, target: str) -> None:
         """Move a file within the pool."""
 
     @abstractmethod
-    def remove(self, name: str) -> None:
-        """Remove a file or a folder, if it is there."""
+    def remove(self, *names: str) -> None:
+        """Remove files, locally folders too, if they are there."""
 
     @abstractmethod
     def exclusive(self) -> AbstractContextManager[None]:
@@ -185,7 +177,8 @@ class LocalStorage(Storage):
 
     def __init__(self, root: str) -> None:
         path = os.path.abspath(os.path.expanduser(root))
-        super().__init__(pafs.LocalFileSystem(), path, root)
+        super().__init__(path, root)
+        self.filesystem = pafs.LocalFileSystem()
 
     def entries(self, folder: str = "") -> list[str]:
         with suppress(FileNotFoundError):
@@ -198,6 +191,16 @@ class LocalStorage(Storage):
     def _listing(self, folder: str) -> list[str]:
         # not pyarrow's, which leaves out names that vanish under it
         return sorted(os.listdir(self.path(folder) if folder else self.root))
+
+    def exists(self, name: str) -> bool:
+        return os.path.exists(self.path(name))
+
+    def read(self, name: str, length: int | None = None) -> bytes:
+        with open(self.path(name), "rb") as file:
+            return file.read() if length is None else file.read(length)
+
+    def open(self, name: str) -> pa.NativeFile:
+        return pa.OSFile(self.path(name), "rb")
 
     def make_folder(self, name: str = "") -> None:
         path = self.path(name) if name else self.root
@@ -220,7 +223,7 @@ class LocalStorage(Storage):
             with suppress(OSError):  # gone already unless something was raised
                 os.unlink(hidden)
 
-    def create(self, name: str, data: bytes) -> bool:
+    def create(self, name: str, data: bytes | memoryview) -> bool:
         hidden = self._write_hidden(name, data)
         try:
             os.link(hidden, self.path(name))
@@ -264,13 +267,13 @@ class LocalStorage(Storage):
         for path in {os.path.dirname(self.path(name)), os.path.dirname(self.path(target))}:
             sync_folder(path)
 
-    def remove(self, name: str) -> None:
-        path = self.path(name)
-        with suppress(FileNotFoundError):
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, onerror=_unless_missing)
-            else:
-                os.unlink(path)
+    def remove(self, *names: str) -> None:
+        for path in map(self.path, names):
+            with suppress(FileNotFoundError):
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path, onerror=_unless_missing)
+                else:
+                    os.unlink(path)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -307,44 +310,6 @@ def _unless_missing(_function: object, _path: str, error: Any) -> None:  # noqa:
     """Removing goes on where another process has removed something."""
     if not isinstance(error[1], FileNotFoundError):
         raise error[1]
-
-
-class RemoteStorage(Storage):
-    """Object storage: no rename, no locks; one PUT per file."""
-
-    def make_folder(self, name: str = "") -> None:
-        if self.filesystem.type_name in ("s3", "gcs", "abfs"):
-            return  # folders are made of the names of their files
-        try:
-            self.filesystem.create_dir(self.path(name) if name else self.root, recursive=True)
-        except (OSError, pa.ArrowException) as error:
-            raise self.failed(name, error) from None
-
-    def write(self, name: str, data: bytes | memoryview, guard: Guard = nullcontext) -> None:
-        try:
-            with guard():
-                stream = self.filesystem.open_output_stream(self.path(name))
-                stream.write(data)
-                stream.close()
-        except (OSError, pa.ArrowException) as error:
-            raise self.failed(name, error) from None
-
-    def create(self, name: str, data: bytes) -> bool:
-        if self.exists(name):
-            return False
-        self.write(name, data)
-        return True
-
-    def move(self, name: str, target: str) -> None:
-        self.write(target, self.read(name))
-        self.remove(name)
-
-    def remove(self, name: str) -> None:
-        with suppress(FileNotFoundError):
-            self.filesystem.delete_file(self.path(name))
-
-    def exclusive(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 def sync_folder(path: str) -> None:

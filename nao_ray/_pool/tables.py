@@ -35,10 +35,21 @@ def to_bytes(data: pa.Table) -> memoryview:
 
 def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -> ds.Dataset:
     """Parts of `trials` or `events`, by default all there are; reading may raise FileNotFoundError (see `patient`)."""
-    paths = [storage.path(folder, name) for name in (storage.parts(folder) if names is None else names)]
-    if not paths:
+    names = storage.parts(folder) if names is None else names
+    if not names:
         return ds.dataset(SCHEMAS[folder].empty_table())
-    return ds.dataset(paths, schema=SCHEMAS[folder], format="parquet", filesystem=storage.filesystem)
+    if isinstance(storage, LocalStorage):
+        paths = [storage.path(folder, name) for name in names]
+        return ds.dataset(paths, schema=SCHEMAS[folder], format="parquet", filesystem=storage.filesystem)
+    with ThreadPoolExecutor(_READERS) as pool:
+        parts = list(pool.map(lambda name: storage.read(f"{folder}/{name}"), names))
+    return in_memory(parts, SCHEMAS[folder])
+
+
+def in_memory(parts: Iterable[bytes], schema: pa.Schema) -> ds.Dataset:
+    """Parts that were read whole, each in one request."""
+    form = ds.ParquetFileFormat()
+    return ds.FileSystemDataset([form.make_fragment(pa.BufferReader(part)) for part in parts], schema, form)
 
 
 def read(
@@ -100,9 +111,8 @@ def unreadable(storage: Storage, folder: str, error: Exception) -> PoolError:
 
 def damage(storage: Storage, folder: str, name: str) -> str | None:
     """What is wrong with a part, by its footer; None when nothing is."""
-    path = storage.path(folder, name)
     try:
-        with storage.filesystem.open_input_file(path) as file:
+        with storage.open(f"{folder}/{name}") as file:
             schema = pq.read_schema(file)
     except FileNotFoundError:
         return None  # merged meanwhile

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from _made_up_trials import MANIFEST
 
-from nao_ray._pool import lease as leases
 from nao_ray.pool import Lease, Pool
 
 
@@ -61,11 +60,7 @@ def url(server, monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     bucket = f"bucket-{uuid.uuid4().hex[:12]}"
     boto3.client("s3").create_bucket(Bucket=bucket)
+    server.requests.clear()
     server.writes.clear()
     yield f"s3://{bucket}/pools/run1"
-    server.refuses = False
-
-
-@pytest.fixture
-def _no_settling(monkeypatch):
-    monkeypatch.setattr(leases, "_SETTLE", 0.0)
+    server.refuses, server.left, server.conditions = False, None, "kept"

@@ -217,7 +217,7 @@ def test_a_damaged_lease_is_named(pool, folder):
 
 
 def test_a_heartbeat_goes_on_after_an_error_of_any_kind(pool, monkeypatch):
-    """The back ends of fsspec raise classes of their own, which are no OSError."""
+    """Libraries raise classes of their own, which are no OSError."""
     beats = []
 
     def write(lease, *, released):

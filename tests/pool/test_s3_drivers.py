@@ -12,8 +12,8 @@ from _made_up_trials import MANIFEST, make_trial, record
 from _s3_drivers import Driver, fenced, take_over, vanish
 
 from nao_ray._pool import lease as leases
-from nao_ray._pool import s3
-from nao_ray._pool.s3 import S3Storage
+from nao_ray._pool import objects
+from nao_ray._pool.objects import ObjectStorage
 from nao_ray.errors import PoolError, PoolWriteError
 from nao_ray.pool import Pool
 
@@ -97,7 +97,6 @@ def test_a_frozen_driver_is_fenced_off_when_it_thaws(url):
     assert pool.check() == []
 
 
-@pytest.mark.usefixtures("_no_settling")
 @pytest.mark.parametrize("folder", ["trials", "events"])
 def test_a_part_that_was_on_its_way_during_a_takeover_does_not_land(url, server, folder):
     made = Pool.create(url, MANIFEST)
@@ -118,7 +117,6 @@ def test_a_part_that_was_on_its_way_during_a_takeover_does_not_land(url, server,
     other._lease.release()
 
 
-@pytest.mark.usefixtures("_no_settling")
 def test_a_heartbeat_that_was_on_its_way_does_not_undo_a_takeover(url, server):
     made = Pool.create(url, MANIFEST)
     lease = made.acquire()
@@ -135,7 +133,6 @@ def test_a_heartbeat_that_was_on_its_way_does_not_undo_a_takeover(url, server):
     other._lease.release()
 
 
-@pytest.mark.usefixtures("_no_settling")
 def test_an_old_drivers_fits_do_not_replace_newer_ones(url, server):
     made = Pool.create(url, MANIFEST)
     made.acquire()
@@ -153,14 +150,13 @@ def test_an_old_drivers_fits_do_not_replace_newer_ones(url, server):
     other._lease.release()
 
 
-@pytest.mark.usefixtures("_no_settling")
 def test_a_seal_that_was_cut_short_is_completed(url):
     """The second driver dies after the first of its empty parts; the third seals what the first may still send."""
     made = Pool.create(url, MANIFEST)
     made.acquire()
     record(made, 0, 1)  # parts 0 to 2: what may be on its way is part 3 of either folder
     vanish(made)
-    create, calls = S3Storage.create, []
+    create, calls = ObjectStorage.create, []
 
     def cut_short(self, name, data):
         if name.endswith("e000001-00000003.parquet"):
@@ -170,7 +166,7 @@ def test_a_seal_that_was_cut_short_is_completed(url):
         return create(self, name, data)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(S3Storage, "create", cut_short)
+        patch.setattr(ObjectStorage, "create", cut_short)
         with pytest.raises(PoolWriteError, match="killed"):
             take_over(url)
     other = take_over(url)
@@ -181,43 +177,8 @@ def test_a_seal_that_was_cut_short_is_completed(url):
     other._lease.release()
 
 
-@pytest.mark.usefixtures("_no_settling")
-@pytest.mark.parametrize("answer", ["ignored", "refused", "refused on the way"])
-def test_a_takeover_overwrites_nothing_where_conditions_do_not_hold(url, monkeypatch, answer):
-    """A server that leaves `If-None-Match` out, or says 501: at once, or from the sealing on."""
-    from botocore.exceptions import ClientError
-
-    made = Pool.create(url, MANIFEST)
-    made.acquire()
-    record(made, 0, 1)  # parts 0 and 2 are events, part 1 is a trial
-    vanish(made)
-    init = S3Storage.__init__
-
-    def without_conditions(self, *words):
-        init(self, *words)
-        put_object = self._client.put_object
-
-        def put(**words):
-            if answer == "refused" and not {"IfMatch", "IfNoneMatch"}.isdisjoint(words):
-                raise ClientError({"Error": {"Code": "NotImplemented", "Message": "a header"}}, "PutObject")
-            if answer == "refused on the way" and "IfNoneMatch" in words and "/trials/" in words["Key"]:
-                raise ClientError({"Error": {"Code": "NotImplemented", "Message": "a header"}}, "PutObject")
-            return put_object(**{key: word for key, word in words.items() if key not in ("IfMatch", "IfNoneMatch")})
-
-        monkeypatch.setattr(self._client, "put_object", put)
-
-    monkeypatch.setattr(S3Storage, "__init__", without_conditions)
-    before = {f"{kind}/{name}": made._storage.read(f"{kind}/{name}") for kind in ("trials", "events")
-              for name in made._storage.parts(kind)}  # fmt: skip
-    other = take_over(url)
-    assert {name: other._storage.read(name) for name in before} == before
-    assert Pool.open(url).log()[0].state == "COMPLETED"
-    other._lease.release()
-
-
-@pytest.mark.usefixtures("_no_settling")
 def test_a_heartbeat_that_hangs_is_sent_again_well_before_the_driver_counts_as_dead(url, server, monkeypatch):
-    monkeypatch.setattr(s3, "_LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(objects, "_LEASE_SECONDS", 0.5)
     made = Pool.create(url, MANIFEST)
     with made.acquire() as lease:
         vanish(made)
@@ -232,7 +193,6 @@ def test_a_heartbeat_that_hangs_is_sent_again_well_before_the_driver_counts_as_d
 
 
 def test_of_two_that_claim_at_once_one_is_refused(url, server):
-    """Not even the look a second later is needed, though it is there for servers that ignore conditions."""
     made = Pool.create(url, MANIFEST)
     said: list[object] = []
 

@@ -210,9 +210,6 @@ def test_ids_of_no_search_are_refused(pool, folder):
 
 
 def test_a_pool_at_a_url(tmp_path):
-    import fsspec
-
-    fsspec.filesystem("memory")
     pool = Pool.create("memory://watched/pool", MANIFEST)
     with pool.acquire():
         record(pool, 0, 3)

@@ -1,0 +1,211 @@
+"""Object storage: a file is one request, and two that write it at once are told apart by conditions.
+
+There are no renames and no locks. A file is created only if there is none (`If-None-Match`), and replaced only if it
+still is what was looked at (`If-Match`; on Google by its generation). So of two drivers that claim a pool at once
+one gets it, and a request of a replaced driver that was on its way changes nothing when it arrives (`lease.py` and
+`parts.py` say how). A server that ignores these conditions is refused before anything depends on them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
+from typing import Any
+
+import pyarrow as pa
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
+
+from nao_ray._pool import stores
+from nao_ray._pool.storage import Guard, Storage, Tag
+from nao_ray.errors import PoolError, PoolWriteError
+
+_SECONDS = 60.0  # that a request may take
+_LARGE = 8 * 2**20  # bytes; a larger file may take
+_LARGE_SECONDS = 900.0
+_LEASE_SECONDS = 4.0  # a heartbeat: twice and a pause are well within a driver's expiry of 30 s
+_TRIES = 3  # of a write whose fate is unknown
+_PAUSE = 0.2  # seconds between them
+
+
+class ObjectStorage(Storage):
+    """A path in a bucket or container."""
+
+    def __init__(self, url: str) -> None:
+        opener, bucket, path = stores.parse(url)
+        super().__init__("/".join(filter(None, (bucket, path))), url)
+        self._prefix = f"{path}/" if path else ""
+        self._open = cache(opener)
+
+    def _store(self, name: str, size: int = 0) -> Any:  # noqa: ANN401 - one class for each kind of storage
+        """A heartbeat must not wait for a request that hangs until the driver counts as dead; a large file may."""
+        if name.startswith("lease/"):
+            return self._open(_LEASE_SECONDS, 1)
+        return self._open(_LARGE_SECONDS if size > _LARGE else _SECONDS, 3)
+
+    def _key(self, name: str) -> str:
+        return self._prefix + name
+
+    # -- reading ------------------------------------------------------------------------------------------
+
+    def entries(self, folder: str = "") -> list[str]:
+        prefix = self._key(folder).strip("/")
+        with self._reading(folder):
+            found = self._store("").list_with_delimiter(prefix or None)
+        names = [*(item["path"] for item in found["objects"]), *found["common_prefixes"]]
+        return sorted(name.rpartition("/")[2] for name in names)
+
+    def listing(self, folder: str = "", after: str = "") -> dict[str, Tag]:
+        """All files by name, in order, with what tells their changes: one request a thousand.
+
+        Args:
+            folder: those in it alone.
+            after: those whose names come after this one.
+        """
+        prefix = self._key(folder).strip("/")
+        with self._reading(folder):
+            found = self._store("").list(prefix or None, offset=self._key(after) if after else None).collect()
+        start = len(self._prefix)
+        return {item["path"][start:]: _tag(item) for item in sorted(found, key=lambda item: item["path"])}
+
+    def exists(self, name: str) -> bool:
+        with self._reading(name):
+            try:
+                self._store(name).head(self._key(name))
+            except FileNotFoundError:
+                return False
+        return True
+
+    def read(self, name: str, length: int | None = None) -> bytes:
+        if length is None:
+            return self.look(name)[0]
+        with self._reading(name):
+            return bytes(self._store(name).get(self._key(name), options={"range": (0, length)}).bytes())
+
+    def open(self, name: str) -> pa.NativeFile:
+        return pa.BufferReader(self.read(name))
+
+    def look(self, name: str) -> tuple[bytes, Tag]:
+        with self._reading(name):
+            found = self._store(name, _LARGE + 1).get(self._key(name))  # of what size it is nobody knows
+            return bytes(found.bytes()), _tag(found.meta)
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{self.path(name)} is not there") from None
+        except BaseError as error:
+            raise _os_error(error, f"cannot read {self.path(name)}") from None
+
+    # -- writing ------------------------------------------------------------------------------------------
+
+    def make_folder(self, name: str = "") -> None:
+        """Folders are made of the names of their files."""
+
+    def write(self, name: str, data: bytes | memoryview, guard: Guard = nullcontext) -> None:
+        if guard is nullcontext:
+            with self._writing(name):
+                self._store(name, len(data)).put(self._key(name), bytes(data))
+            return
+        before = self._tag_of(name)
+        with guard():  # ours after the tag was taken: what another driver writes from now on has another tag
+            if self.swap(name, data, before):
+                return
+        with guard():
+            pass
+        raise PoolWriteError(f"{self.path(name)} was changed by another process while it was written; try again")
+
+    def create(self, name: str, data: bytes | memoryview) -> bool:
+        return self.swap(name, data, None) is not None
+
+    def swap(self, name: str, data: bytes | memoryview, tag: Tag | None) -> Tag | None:
+        body = bytes(data)
+        mode: Any = "create" if tag is None else dict(tag)
+        for attempt in range(_TRIES):
+            try:
+                return _tag(self._store(name, len(body)).put(self._key(name), body, mode=mode))
+            except (AlreadyExistsError, PreconditionError, FileNotFoundError):
+                return self._own(name, body)  # it may be ours: its answer was lost, and it was sent again
+            except PermissionDeniedError as error:
+                raise self.failed(name, error) from None
+            except BaseError as error:
+                if attempt == _TRIES - 1:
+                    raise self.failed(name, error) from None
+            time.sleep(_PAUSE)
+        return None
+
+    def _own(self, name: str, body: bytes) -> Tag | None:
+        try:
+            now, tag = self.look(name)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.failed(name, error) from None
+        return tag if now == body else None
+
+    def _tag_of(self, name: str) -> Tag | None:
+        try:
+            return _tag(self._store(name).head(self._key(name)))
+        except FileNotFoundError:
+            return None
+        except BaseError as error:
+            raise self.failed(name, error) from None
+
+    def move(self, name: str, target: str) -> None:
+        self.write(target, self.read(name))
+        self.remove(name)
+
+    def remove(self, *names: str) -> None:
+        """Remove files, if they are there: one request a thousand on S3."""
+        if not names:
+            return
+        with self._writing(names[0]):
+            try:
+                self._store("").delete([self._key(name) for name in names])
+            except FileNotFoundError:  # Google and Azure say so, and may have stopped there
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        self._store("").delete(self._key(name))
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, OSError) as error:
+            raise self.failed(name, error) from None
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def refuse_without_conditions(self, name: str) -> None:
+        try:
+            body = self.read(name)
+        except OSError as error:
+            raise PoolError(f"cannot take pool {self.url}: {error}") from None
+        what = f"cannot write to {self.url}: its server {{}} conditional writes, which tell two drivers apart"
+        try:
+            self._store(name).put(self._key(name), body, mode="create")
+        except AlreadyExistsError:
+            return
+        except BaseError as error:
+            if "501" in str(error) or "NotImplemented" in str(error):
+                raise PoolError(what.format("knows no")) from None
+            raise self.failed(name, error) from None
+        raise PoolError(what.format("ignores"))
+
+
+def _tag(meta: Any) -> Tag:  # noqa: ANN401 - a dictionary of obstore's
+    """What a later write is made conditional on; listings of Azure leave the quotes out."""
+    return tuple(
+        (key, f'"{value.strip(chr(34))}"' if key == "e_tag" else value)
+        for key in ("e_tag", "version")
+        if (value := meta[key])
+    )
+
+
+def _os_error(error: BaseError, what: str) -> OSError:
+    kind = PermissionError if isinstance(error, PermissionDeniedError) else OSError
+    return kind(f"{what}: {stores.line(error)}")
