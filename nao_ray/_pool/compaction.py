@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from nao_ray._pool.recent import Recent
 from nao_ray._pool.storage import Guard, LocalStorage, Storage, sync_folder
-from nao_ray._pool.tables import SCHEMAS, find_damaged, in_batches
+from nao_ray._pool.tables import SCHEMAS, find_damaged, in_batches, refuse_strangers
 from nao_ray.errors import PoolError, PoolWriteError
 
 GATE = ".compaction-gate"
@@ -220,6 +220,7 @@ def _merge(storage: LocalStorage, recent: Recent, folder: str, epoch: int, numbe
     used = 0
     try:
         names = storage.parts(folder)
+        refuse_strangers(storage, folder, names)
         keep = _kept(storage, recent, folder, names, whole=whole)
         if len(names) - len(keep) < 2:
             return 0

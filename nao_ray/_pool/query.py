@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import timedelta
 
 import duckdb
 import pandas as pd
@@ -59,7 +60,17 @@ def _run(storage: Storage, query: str) -> pd.DataFrame:
         twice = [name for name, count in Counter(result.column_names).items() if count > 1]
         if twice:
             raise PoolError(f"sql: {twice[0]} is there twice; name the columns, or rename one (AS)")
-        return to_pandas(result)
+        return to_pandas(_with_durations(result))
+
+
+def _with_durations(data: pa.Table) -> pa.Table:
+    """Differences of times, which DuckDB gives as months, days and nanoseconds, as durations; months stay."""
+    for place, field in enumerate(data.schema):
+        values = data.column(place).to_pylist() if pa.types.is_interval(field.type) else []
+        if values and not any(value is not None and value.months for value in values):
+            spans = [None if v is None else timedelta(days=v.days, microseconds=v.nanoseconds / 1000) for v in values]
+            data = data.set_column(place, field.name, pa.chunked_array([pa.array(spans, pa.duration("us"))]))
+    return data
 
 
 def _final(storage: Storage) -> pa.Table:

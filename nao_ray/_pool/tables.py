@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -18,7 +19,10 @@ from nao_ray._pool.storage import LocalStorage, Storage, patient
 from nao_ray.errors import PoolError
 
 SCHEMAS = {"trials": TRIALS, "events": EVENTS}
+_ALWAYS = ("trial_id", "log_index", "seq")
+"""Columns that every row has."""
 
+_PART = re.compile(r"e\d{6,}-\d{8,}\.parquet")  # as a driver names them
 _READERS = 16  # parts looked at at once, where each costs a round trip
 _SCANNED = 32  # small parts opened at once for merging
 
@@ -34,8 +38,13 @@ def to_bytes(data: pa.Table) -> memoryview:
 
 
 def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -> ds.Dataset:
-    """Parts of `trials` or `events`, by default all there are; reading may raise FileNotFoundError (see `patient`)."""
+    """Parts of `trials` or `events`, by default all there are; reading may raise FileNotFoundError (see `patient`).
+
+    Raises:
+        PoolError: one of them is something else that was put there.
+    """
     names = storage.parts(folder) if names is None else names
+    refuse_strangers(storage, folder, names)
     if not names:
         return ds.dataset(SCHEMAS[folder].empty_table())
     if isinstance(storage, LocalStorage):
@@ -65,7 +74,36 @@ def read(
         data = patient(lambda: dataset(storage, folder).to_table(columns=columns, filter=where))
     except (OSError, pa.ArrowException) as error:
         raise unreadable(storage, folder, error) from None
-    return finite(data).replace_schema_metadata(schema.metadata)
+    return checked(storage, folder, data).replace_schema_metadata(schema.metadata)
+
+
+def checked(storage: Storage, folder: str, data: pa.Table) -> pa.Table:
+    """Rows that were read, with nulls for figures that are no finite numbers.
+
+    Raises:
+        PoolError: a row lacks what every row has, because a part holds something else.
+    """
+    if any(data[name].null_count for name in _ALWAYS if name in data.column_names):
+        _refuse_foreign(storage, folder, storage.parts(folder))
+    return finite(data)
+
+
+def refuse_strangers(storage: Storage, folder: str, names: Iterable[str]) -> None:
+    """Refuse files among the parts that hold something else, whose rows would be read as empty ones.
+
+    Only files that have not a part's name are looked into.
+
+    Raises:
+        PoolError: names the first, and what it is.
+    """
+    _refuse_foreign(storage, folder, [name for name in names if not _PART.fullmatch(name)])
+
+
+def _refuse_foreign(storage: Storage, folder: str, names: Iterable[str]) -> None:
+    for name in names:
+        what = damage(storage, folder, name)
+        if what is not None and not what.startswith("truncated"):
+            raise PoolError(f"{storage.path(folder, name)} is no part of this pool, it is {what}; move it elsewhere")
 
 
 def in_batches(paths: Iterable[str], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:

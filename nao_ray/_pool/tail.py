@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from nao_ray._pool.finite import finite
 from nao_ray._pool.storage import Storage, patient
-from nao_ray._pool.tables import dataset, unreadable
+from nao_ray._pool.tables import checked, dataset, unreadable
 from nao_ray.errors import PoolError
 
 
@@ -34,10 +33,11 @@ class Tail:
             raise PoolError(f"the pool {self._storage.url} is gone, or was never whole: no {self._folder}/") from None
         except (OSError, pa.ArrowException) as error:
             raise unreadable(self._storage, self._folder, error) from None
+        data = checked(self._storage, self._folder, data)
         self._read = names
         return data
 
     def _read_new(self) -> tuple[frozenset[str], pa.Table]:
         names = self._storage.parts(self._folder)
         new = [name for name in names if name not in self._read]
-        return frozenset(names), finite(dataset(self._storage, self._folder, new).to_table(columns=self._columns))
+        return frozenset(names), dataset(self._storage, self._folder, new).to_table(columns=self._columns)

@@ -163,14 +163,16 @@ def _conclude(url: str) -> None:
     Raises:
         RunError: not one trial was completed.
     """
-    from nao_ray.cli.pool import print_best, write_report
+    from nao_ray.cli.pool import make_space
     from nao_ray.pool import Pool as ArchitecturePool
+    from nao_ray.report.text import best_text
+    from nao_ray.report.write import write_report
 
     pool = ArchitecturePool.open(url)
-    report = write_report(pool)
+    report = write_report(pool, make_space(pool))
     is_empty = not len(pool.best(1))
     if not is_empty:
-        print_best(pool, count=10)
+        typer.echo(best_text(pool, 10))
     typer.echo(f"pool    {url}\nreport  {report}")
     if is_empty:
         raise RunError(_why_nothing_is_there(pool))

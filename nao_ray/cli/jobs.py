@@ -99,10 +99,10 @@ def status(
     elif not views:
         typer.echo(f"no jobs of nao-ray at {jobs.address}")
     else:
-        from nao_ray.cli.pool import print_table
+        from nao_ray.report.text import grid
 
         rows = [["-" if value is None else str(value) for value in _row(view).values()] for view in views]
-        print_table(list(_row(views[0])), rows)
+        typer.echo(grid(list(_row(views[0])), rows))
 
 
 def logs(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 from dataclasses import asdict
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nao_ray.errors import ConfigError, PoolError, RunError
+from nao_ray.errors import ConfigError, PoolError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,16 +22,7 @@ if TYPE_CHECKING:
     from nao_ray.spaces.base import SearchSpace
 
 ACTIONS = ("best", "show", "check", "compact", "sql")
-_BEST_COLUMNS = (
-    "trial_id",
-    "valid_accuracy",
-    "valid_perplexity",
-    "weights_version",
-    "num_params",
-    "round",
-    "predicted_score",
-    "genotype",
-)
+_MESSAGE = 120  # characters of a failure in the summary
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +36,8 @@ def pool(
     action: Annotated[
         str | None,
         typer.Argument(
-            help="best; show ID; check; compact; sql QUERY (tables trials, fits, final). Without one: a summary.",
+            help="best; show ID; check; compact; sql QUERY (tables trials, fits, final). Without one: a summary, "
+            "with what went wrong.",
             metavar="[best|show|check|compact|sql]",
         ),
     ] = None,
@@ -65,7 +59,7 @@ def pool(
     opened = Pool.open(url)
     form = "json" if as_json else "csv" if as_csv else "text"
     if action == "best":
-        _print_frame(opened.best(count), form, _BEST_COLUMNS)
+        _best(opened, form, count)
     elif action == "show":
         _show(opened, str(argument), form)
     elif action == "check":
@@ -85,33 +79,10 @@ def report(
 ) -> None:
     """Write the report: one HTML file that needs nothing else."""
     from nao_ray.pool import Pool
+    from nao_ray.report.write import write_report
 
-    typer.echo(write_report(Pool.open(url), out))
-
-
-def write_report(pool: Pool, out: Path | None = None) -> str:
-    """Write the report of a pool; returns where it is.
-
-    Raises:
-        PoolWriteError: the pool cannot be written.
-        RunError: `out` cannot be written.
-    """
-    from nao_ray._pool.storage import open_storage
-    from nao_ray.report.render import render
-
-    counts = pool.counts()
-    running = counts.asked - counts.finished
-    tested = int(pool.sql("SELECT count(*) AS n FROM final")["n"].iloc[0])
-    page = render(pool.manifest, pool.trials(), pool.fits(), running, make_space(pool), tested)
-    if out is None:
-        storage = open_storage(pool.url)
-        storage.write("report.html", page.encode())
-        return storage.path("report.html")
-    try:
-        out.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"cannot write the report {out}: {error.strerror or error}") from None
-    return str(out)
+    opened = Pool.open(url)
+    typer.echo(write_report(opened, make_space(opened), out))
 
 
 def make_space(pool: Pool) -> SearchSpace[Any]:
@@ -128,23 +99,52 @@ def make_space(pool: Pool) -> SearchSpace[Any]:
     return made
 
 
-def print_best(pool: Pool, count: int) -> None:
-    """The best architectures as a table."""
-    _print_frame(pool.best(count), "text", _BEST_COLUMNS)
-
-
 # -- actions ------------------------------------------------------------------------------------------------
 
 
-def _summary(pool: Pool, form: str, count: int) -> None:
-    counts = asdict(pool.counts())
-    if form == "json":
-        typer.echo(json.dumps({"pool": pool.url, **counts}))
-    elif form == "csv":
-        typer.echo(",".join(counts) + "\n" + ",".join("" if value is None else str(value) for value in counts.values()))
+def _best(pool: Pool, form: str, count: int) -> None:
+    from nao_ray.report.text import best_text
+
+    if form == "text":
+        typer.echo(best_text(pool, count))
     else:
-        typer.echo(f"{pool.url}: {counts['asked']} asked, {counts['completed']} completed, {counts['failed']} failed")
-        _print_frame(pool.best(count), form, _BEST_COLUMNS)
+        _print_frame(pool.best(count), form)
+
+
+def _summary(pool: Pool, form: str, count: int) -> None:
+    from nao_ray.report.tables import failures
+    from nao_ray.report.text import best_text
+
+    counts = asdict(pool.counts())
+    failed = failures(pool.trials(["trial_id", "log_index", "state", "failure_kind", "failure_message"]))
+    if form == "json":
+        typer.echo(json.dumps({"pool": pool.url, **counts, "failures": failed}))
+        return
+    if form == "csv":
+        typer.echo(",".join(counts) + "\n" + ",".join("" if value is None else str(value) for value in counts.values()))
+        return
+    typer.echo(f"{pool.url}: {counts['asked']} asked, {counts['completed']} completed, {counts['failed']} failed")
+    if counts["completed"]:
+        typer.echo(best_text(pool, count))
+    if failed:
+        typer.echo(("\n" if counts["completed"] else "") + _failures(pool.url, failed))
+
+
+def _failures(url: str, failed: list[dict[str, Any]]) -> str:
+    """What went wrong, by kind, and how to learn more."""
+    from nao_ray.report.text import grid
+
+    rows = [[row["kind"], str(row["count"]), str(row["trial_id"]), _clipped(row["message"])] for row in failed]
+    newest = failed[0]["trial_id"]
+    return (
+        grid(("failure", "trials", "newest", "message"), rows)
+        + f"\nnao-ray pool {shlex.quote(url)} show {newest}  says all that is known of trial {newest}"
+    )
+
+
+def _clipped(message: str) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= _MESSAGE else f"{line[: _MESSAGE - 3]}..."
 
 
 def _show(pool: Pool, text: str, form: str) -> None:
@@ -159,13 +159,12 @@ def _show(pool: Pool, text: str, form: str) -> None:
     if form != "text":
         _print_frame(row, form)
         return
-    facts = row.iloc[0]
-    is_phase = not _missing(facts["phase"])
-    if is_phase:
-        facts = facts.drop(["phase", "genotype"])
-    for name, value in facts.items():
-        if not _missing(value):
-            typer.echo(f"{name:<18}  {_text(value)}")
+    from nao_ray.report.text import column_text, is_missing
+
+    is_phase = not is_missing(row["phase"].iloc[0])
+    for name, column in row.items():
+        if not (is_missing(column.iloc[0]) or (is_phase and name in ("phase", "genotype"))):
+            typer.echo(f"{name:<18}  {column_text(column)[0]}")
     if is_phase:
         typer.echo(f"\n{_phase(json.loads(row.iloc[0]['phase']))}")
         return
@@ -199,8 +198,10 @@ def _check(pool: Pool, form: str) -> None:
 # -- output -------------------------------------------------------------------------------------------------
 
 
-def _print_frame(frame: pd.DataFrame, form: str, columns: tuple[str, ...] | None = None) -> None:
-    """Rows as text (the columns that hold something), as JSON or as CSV (all columns)."""
+def _print_frame(frame: pd.DataFrame, form: str) -> None:
+    """Rows as text, as JSON or as CSV."""
+    from nao_ray.report.text import frame_text
+
     if form == "json":
         records = [{name: _plain(value) for name, value in row.items()} for row in frame.to_dict("records")]
         typer.echo(json.dumps(records, default=str))
@@ -208,32 +209,7 @@ def _print_frame(frame: pd.DataFrame, form: str, columns: tuple[str, ...] | None
         lists = {name: frame[name].map(_list_text) for name in frame.columns if frame[name].dtype == object}
         frame.assign(**lists).to_csv(sys.stdout, index=False)
     else:
-        names = [str(name) for name in frame.columns] if columns is None else [n for n in columns if n in frame.columns]
-        filled = [name for name in names if columns is None or not all(map(_missing, frame[name]))]
-        print_table(filled or names, [[_text(value) for value in row] for row in frame[filled or names].to_numpy()])
-
-
-def print_table(names: list[str], rows: list[list[str]]) -> None:
-    """Columns as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    for row in (names, ["-" * width for width in widths], *rows):
-        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _missing(value: Any) -> bool:  # noqa: ANN401
-    import pandas as pd
-
-    return value is None or (not hasattr(value, "__len__") and bool(pd.isna(value)))
-
-
-def _text(value: Any) -> str:  # noqa: ANN401
-    if _missing(value):
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1000 else f"{value:,.0f}"
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    return " ".join(map(_text, value)) if isinstance(value, list) else str(value)
+        typer.echo(frame_text(frame))
 
 
 def _list_text(value: Any) -> Any:  # noqa: ANN401
@@ -243,8 +219,12 @@ def _list_text(value: Any) -> Any:  # noqa: ANN401
 
 def _plain(value: Any) -> Any:  # noqa: ANN401
     """A value of a frame as JSON holds it; NaN and NaT become null."""
-    if _missing(value):
+    from nao_ray.report.text import is_missing
+
+    if is_missing(value):
         return None
+    if isinstance(value, Decimal):  # a sum of integers, in DuckDB
+        return int(value) if value == value.to_integral_value() else float(value)
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list):
         return [_plain(item) for item in value]

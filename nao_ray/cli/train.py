@@ -50,10 +50,10 @@ def finalists(
 
     Each alone, on the workers; validation ranks. The pool itself is not changed.
     """
-    from nao_ray.cli.pool import print_best
     from nao_ray.cli.progress import Progress
     from nao_ray.errors import RunError
     from nao_ray.pool import Pool
+    from nao_ray.report.text import best_text
     from nao_ray.service.hosting.run import run
     from nao_ray.service.training.finalists import finalists_config, recipe_for
 
@@ -69,7 +69,7 @@ def finalists(
     best = pool.best(1)
     if best.empty:
         raise RunError(f"no finalist of {url} was completed; nao-ray pool {target} lists what went wrong")
-    print_best(pool, count=count)
+    typer.echo(best_text(pool, count))
     task = config.make_task()
     suggested = recipe or recipe_for(task.network, config.task.name if config.task else "")
     typer.echo(

@@ -68,12 +68,19 @@ def by_round(done: pd.DataFrame, metric: Metric) -> dict[int, Floats]:
 
 
 def failures(trials: pd.DataFrame) -> list[dict[str, Any]]:
-    """Per failure kind: how many, and the message of the first."""
-    failed = trials[trials["state"] == "FAILED"].sort_values("trial_id")
-    kinds = ["unknown" if pd.isna(kind) else str(kind) for kind in failed["failure_kind"]]
-    messages = list(map(str, failed["failure_message"]))
-    counts = sorted(Counter(kinds).items(), key=lambda item: (-item[1], item[0]))
-    return [{"kind": kind, "count": count, "message": messages[kinds.index(kind)]} for kind, count in counts]
+    """Per failure kind, the commonest first: `kind`, `count`, the commonest `message` and the newest `trial_id` of it.
+
+    Messages that differ in their numbers alone count as one.
+    """
+    failed = trials[trials["state"] == "FAILED"].sort_values("log_index")
+    found = []
+    for kind, rows in failed.groupby(failed["failure_kind"].fillna("unknown")):
+        alike = rows["failure_message"].fillna("").str.replace(r"\d+", "0", regex=True)
+        ((commonest, _),) = Counter(alike).most_common(1)
+        newest = rows[alike == commonest].iloc[-1]
+        facts = {"message": str(newest["failure_message"] or ""), "trial_id": int(newest["trial_id"])}
+        found.append({"kind": str(kind), "count": len(rows), **facts})
+    return sorted(found, key=lambda row: (-row["count"], row["kind"]))
 
 
 def embedding_map(done: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats] | None:

@@ -114,7 +114,16 @@ def test_a_search_in_which_every_trial_fails_fails(call):
     Path("bad.yaml").write_text(FAILING)
     done = call("search", "bad.yaml", "--in-process")
     assert done.code == 1
-    assert "no trial of pools/tiny was completed" in done.err
+    assert "no trial of pools/tiny was completed; nao-ray pool pools/tiny lists what went wrong" in done.err
+    lines = call("pool", "pools/tiny").out.splitlines()
+    assert lines[0] == "pools/tiny: 3 asked, 0 completed, 3 failed"
+    assert lines[1].split() == ["failure", "trials", "newest", "message"]
+    assert lines[3].split()[:3] == ["error", "3", "2"]
+    assert "RuntimeError" in lines[3]
+    assert lines[4].startswith("nao-ray pool pools/tiny show 2 ")
+    assert "RuntimeError" in call("pool", "pools/tiny", "show", "2").out
+    (failure,) = json.loads(call("pool", "pools/tiny", "--json").out)["failures"]
+    assert (failure["kind"], failure["count"], failure["trial_id"]) == ("error", 3, 2)
     report = Path("pools/tiny/report.html").read_text()
     assert "No trial is complete yet" in report
     assert len(pd.read_parquet("pools/tiny/trials")) == 3
@@ -197,7 +206,9 @@ def test_an_unexpected_error_is_one_line_too(call, monkeypatch):
 def test_pool_summary(call, pool):
     done = call("pool", pool)
     assert f"{pool}: 12 asked, 12 completed, 0 failed" in done.out
-    assert json.loads(call("pool", pool, "--json").out)["completed"] == 12
+    whole = json.loads(call("pool", pool, "--json").out)
+    assert (whole["completed"], whole["failures"]) == (12, [])
+    assert "failure" not in done.out
 
 
 def test_pool_best_in_three_forms(call, pool):
@@ -244,9 +255,39 @@ def test_pool_shows_training_of_shared_weights(call, pool):
 def test_pool_sql(call, pool):
     done = call("pool", pool, "sql", "select count(*) as n, max(valid_accuracy) as top from trials", "--json")
     assert json.loads(done.out)[0]["n"] == 12
+    parts = call("pool", pool, "sql", "select sum(trial_id) as n, sum(macs) as m from trials", "--json")
+    assert json.loads(parts.out) == [{"n": 66, "m": None}]
     refused = call("pool", pool, "sql", "select * from nonsense")
     assert refused.code == 2
     assert len(refused.err.splitlines()) == 1
+
+
+def test_the_type_of_a_column_decides_how_it_reads(call, pool):
+    """Mixed with floats alone, integers were printed as floats."""
+    whole = "select trial_id, 127266 as params, trial_id as other from trials where trial_id = 10"
+    mixed = "select trial_id, 127266 as params, 0.5::double as score, 'nan'::double as none, 127266.0::double as mean"
+    names = call("pool", pool, "sql", whole).out.splitlines()
+    assert names[2].split() == ["10", "127266", "10"]
+    lines = call("pool", pool, "sql", f"{mixed}, 1e-7::double as tiny from trials where trial_id = 10").out.splitlines()
+    assert lines[2].split() == ["10", "127266", "0.5000", "-", "127266.0", "1.0e-07"]
+    gaps = "select trial_id, source_trial_id, valid_accuracy * 0 + 2 as two from trials where trial_id = 10"
+    assert call("pool", pool, "sql", gaps).out.splitlines()[2].split() == ["10", "-", "2.0000"]
+
+
+@pytest.mark.parametrize("name", ["mine.parquet", "e000009-00000000.parquet"])
+def test_a_foreign_table_among_the_parts_is_one_line(call, pool, name):
+    """It was a TypeError."""
+    pd.DataFrame({"x": [1, 2]}).to_parquet(pool / "trials" / name)
+    commands = [("resume", pool, "--in-process"), ("pool", pool), ("report", pool), ("watch", pool, "--once")]
+    strange = [("pool", pool, "best"), ("pool", pool, "compact"), ("pool", pool, "sql", "select 1 as one from trials")]
+    for command in commands + (strange if name == "mine.parquet" else []):
+        done = call(*command)
+        assert done.code == 2, command
+        assert len(done.err.splitlines()) == 1, done.err
+        assert f"{name} is no part of this pool, it is of schema version none" in done.err
+    assert call("pool", pool, "check").code == 1
+    (pool / "trials" / name).unlink()
+    assert call("pool", pool, "check").code == 0
 
 
 def test_pool_check_and_compact(call, pool):

@@ -37,6 +37,12 @@ def test_sql_keeps_types(filled):
     assert filled.sql("SELECT min(asked_at)::DATE AS day FROM trials")["day"].astype(str).tolist() == ["2026-01-02"]
 
 
+def test_a_difference_of_times_is_a_duration(filled):
+    frame = filled.sql("SELECT finished_at - started_at AS took, INTERVAL 1 MONTH AS month FROM trials LIMIT 1")
+    assert frame["took"].iloc[0] == pd.Timedelta(seconds=1)
+    assert "months=1" in str(frame["month"].iloc[0])
+
+
 caller_secret = pd.DataFrame({"x": [1]})
 
 

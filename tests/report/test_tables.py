@@ -48,7 +48,14 @@ def test_device_time_falls_back_to_wall_time(make_trials):
 def test_failures_are_counted_by_kind(make_trials):
     rows = tables.failures(make_trials(10, failed=5))
     assert [(row["kind"], row["count"]) for row in rows] == [("timeout", 3), ("nan", 2)]
-    assert rows[0]["message"] == "trial 5 <went> wrong"
+    assert (rows[0]["message"], rows[0]["trial_id"]) == ("trial 8 <went> wrong", 8)
+
+
+def test_of_a_kind_of_failure_the_commonest_message_is_shown(make_trials):
+    trials = make_trials(6, failed=6)
+    trials["failure_kind"] = "error"
+    trials["failure_message"] = ["no 5 GB", "no 6 GB", "no 7 GB", "bad", "bad", None]
+    assert tables.failures(trials) == [{"kind": "error", "count": 6, "message": "no 7 GB", "trial_id": 2}]
 
 
 def test_the_map_keeps_the_distances_of_a_plane(make_trials):

@@ -1,0 +1,75 @@
+"""Tables as text. How a value reads follows from the type of its column alone, so it reads alike in every query."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from nao_ray.pool import Pool
+
+BEST = (
+    "trial_id",
+    "valid_accuracy",
+    "valid_perplexity",
+    "weights_version",
+    "num_params",
+    "round",
+    "predicted_score",
+    "genotype",
+)
+"""Columns of the best trials that are shown, where they hold something."""
+
+
+def best_text(pool: Pool, count: int) -> str:
+    """The best architectures of a pool, as a table.
+
+    Raises:
+        PoolError: a part is damaged.
+    """
+    best = pool.best(count)
+    return frame_text(best[[name for name in BEST if name in best and not best[name].isna().all()] or ["trial_id"]])
+
+
+def frame_text(frame: pd.DataFrame) -> str:
+    """A table with all its columns."""
+    columns = [column_text(column) for _, column in frame.items()]
+    return grid([str(name) for name in frame.columns], list(map(list, zip(*columns, strict=True))))
+
+
+def grid(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, under their names."""
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    lines = (names, ["-" * width for width in widths], *rows)
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )
+
+
+def column_text(column: pd.Series[Any]) -> list[str]:
+    """The values of a column; what is missing, or no number, is ``-``."""
+    if pd.api.types.is_float_dtype(column.dtype):
+        return ["-" if pd.isna(value) else _float(float(value)) for value in column]
+    return list(map(_text, column))
+
+
+def is_missing(value: Any) -> bool:  # noqa: ANN401
+    """Whether a value of a table is null, NaN or NaT; a list is there, whatever it holds."""
+    return value is None or (not hasattr(value, "__len__") and bool(pd.isna(value)))
+
+
+def _text(value: Any) -> str:  # noqa: ANN401
+    if is_missing(value):
+        return "-"
+    if isinstance(value, float):
+        return _float(value)
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    return " ".join(map(_text, value)) if isinstance(value, list) else str(value)
+
+
+def _float(value: float) -> str:
+    """Four decimals; one of a large number, and two digits of a tiny one."""
+    size = abs(value)
+    return f"{value:.1f}" if size >= 1000 else f"{value:.1e}" if 0 < size < 5e-5 else f"{value:.4f}"
