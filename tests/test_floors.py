@@ -111,6 +111,13 @@ def test_only_the_service_imports_ray():
     assert importers <= {"service", "bench"}
 
 
+def test_only_measurements_know_what_they_compare_with():
+    importers = {
+        _unit(_module(path)) for path in MODULES if any(name.startswith("benchmarks") for name in _imports(path))
+    }
+    assert importers == {"bench"}
+
+
 def _is_ray(name: str) -> bool:
     return name == "ray" or name.startswith("ray.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -20,7 +21,10 @@ class Worker:
         self.variant = variant
         self._bench = module.rpartition(".")[2]
         command = [sys.executable, "-m", module, variant, str(threads), json.dumps(size)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # `benchmarks` is beside us
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
 
     def ask(self, question: str) -> float:
         """The process's answer: seconds, or bytes.

@@ -172,10 +172,10 @@ def against_tune(concurrent: str, loop_trials: int, tune_trials: int, repeats: i
     Then the fewest at once where there is room for the most: Tune prepares the next trials on CPUs that are free. Then
     Tune's other forms, at the number at which its fastest form is fastest.
     """
-    from nao_ray.bench import _scale_tune
+    from benchmarks import tune
 
     counts = _counts(concurrent)
-    fastest, saved, *others = _scale_tune.FORMS
+    fastest, saved, *others = tune.FORMS
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder:
         tunes = Path(folder, "tune")
@@ -188,7 +188,7 @@ def against_tune(concurrent: str, loop_trials: int, tune_trials: int, repeats: i
                     pool = Path(folder, f"pool-{at_once}-{cpus}-{turn}")
                     ours.append(_search(loop_trials, at_once, seed + turn, pool))
                     for form, costs in theirs.items():
-                        costs.append(_scale_tune.search(form, tune_trials, at_once, tunes).cost(_WARM))
+                        costs.append(tune.search(form, tune_trials, at_once, tunes).cost(_WARM))
             where = f"{at_once} at once on {cpus} CPUs"
             rows.append(_loop_row("nao_ray, random_search, pool on disk", loop_trials, where, ours, ours))
             for form, costs in theirs.items():
@@ -201,7 +201,7 @@ def against_tune(concurrent: str, loop_trials: int, tune_trials: int, repeats: i
         best = min(counts, key=lambda count: _median(full[count][1]))
         with ray_session(Workers(count=best)):
             for form in others:
-                costs = [_scale_tune.search(form, tune_trials, best, tunes).cost(_WARM)]
+                costs = [tune.search(form, tune_trials, best, tunes).cost(_WARM)]
                 where = f"{best} at once on {best} CPUs"
                 rows.append(_loop_row(f"Ray Tune, {form}", tune_trials, where, costs, full[best][0]))
     return rows

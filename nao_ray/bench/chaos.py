@@ -1,7 +1,7 @@
 """A search that is broken a hundred times, compared with an unbroken one.
 
 The same search runs twice on a real Ray of several nodes: unbroken, and with faults at moments that follow from the
-seed (`_faults`). Both have children that raise, return NaN, run out of memory and hang. Then the two pools are
+seed (`benchmarks.faults`). Both have children that raise, return NaN, run out of memory and hang. Then the pools are
 compared: with one worker row for row, but for times, places and attempts; a trial whose part was cut is evaluated
 again, and takes its old place in the log. With more workers the order of the log is chance: each trial must be there
 once, with the end that its proposal comes to when it is evaluated again, alone.
@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from nao_ray.bench._faults import KINDS, Fault, Injector, Struck, plan
+from benchmarks.faults import KINDS, Fault, Injector, Struck, plan
+from benchmarks.site import Driver, Nodes, Parts, nodes
 from nao_ray.bench._result import BenchResult, machine
-from nao_ray.bench._site import Driver, Nodes, Parts, nodes
 from nao_ray.config import Component, RunConfig
 from nao_ray.errors import ConfigError, RunError
 from nao_ray.evaluators.faulty import Faulty

@@ -1,8 +1,8 @@
 """One training step of a child network against the same network in plain eager PyTorch.
 
 NAONet-B at the size of the reference's search (N = 3, F = 20, batch 64, 32x32 pixels, auxiliary head with weight 0.4):
-forward, both losses, backward, clip and SGD on tensors already prepared. Plain: `bench/_plain.py`, contiguous, a module
-per operation. The two take turns, each in an own process, so that no setting of one touches the other.
+forward, both losses, backward, clip and SGD on tensors already prepared. Plain: `benchmarks/plain.py`, contiguous, a
+module per operation. The two take turns, each in an own process, so that no setting of one touches the other.
 
 Gradients are compared with equal weights on one batch. In float32 a ReLU or a max pool turns rounding into another
 gradient (a number of 1e-7 may end on either side of zero), so any two orders of summation differ over a whole network;
@@ -25,8 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.plain import PlainNetwork, copy_parameters
 from nao_ray import registry, rng
-from nao_ray.bench._plain import PlainNetwork, copy_parameters
 from nao_ray.bench._process import Worker, answer, peak_memory
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.networks import fast

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import reference_fit
 from nao_ray import rng
-from nao_ray.bench import _reference_fit
 from nao_ray.bench._landscape import Landscape
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.controllers.gp_controller import GpController, fit_process
@@ -108,7 +108,7 @@ def _measure(method: str, seed: int, trials: int, heldout: int, epochs: int) -> 
     space = NaoCnnSmall()
     tokens, scores, truth = sample(space, seed, trials + heldout)
     fits: dict[str, Callable[[Tokens, Floats], MlpController | GpController]] = {
-        "reference": lambda x, y: _reference_fit.fit(space, x, y, epochs, seed),
+        "reference": lambda x, y: reference_fit.fit(space, x, y, epochs, seed),
         "gp": lambda x, y: _process(space, x, y, seed),
     }
     began = time.process_time()

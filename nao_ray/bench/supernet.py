@@ -2,7 +2,7 @@
 
 `nao_cnn_small` at the size of the reference (N = 3, F = 20, batch 64, 32x32 pixels, no auxiliary head). Step: forward,
 loss, backward, clip and SGD on tensors already prepared, one genotype per step, the same ones for both. Plain:
-`bench/_plain_supernet.py`, contiguous, one convolution per call, every genotype of the pool evaluated by itself. The
+`benchmarks/plain_supernet.py`, contiguous, one convolution per call, every genotype of the pool by itself. The
 two take turns, each in an own process; gradients and logits are compared in float64.
 """
 
@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.plain_supernet import PlainSupernet, copy_shared_parameters
 from nao_ray import registry, rng
 from nao_ray.bench._epoch import seconds_of_epochs
-from nao_ray.bench._plain_supernet import PlainSupernet, copy_shared_parameters
 from nao_ray.bench._process import Worker, answer, peak_memory
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench.child import relative

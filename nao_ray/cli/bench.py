@@ -6,14 +6,20 @@ import importlib
 import inspect
 import json
 import pkgutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 import yaml
 
 from nao_ray import bench
 from nao_ray.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from nao_ray.bench._result import BenchResult
 
 
 def names() -> list[str]:
@@ -36,14 +42,14 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
     """Measure and print.
 
     Raises:
-        ConfigError: there is no such measurement, or it has no such setting.
+        ConfigError: there is no such measurement, it has no such setting, or it needs the source tree.
         RunError: the result, which is printed, has what must not be.
     """
     if name not in names():
         close = get_close_matches(name, names(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ";"
         raise ConfigError(f"no measurement is named {name!r}{hint} known: {', '.join(names())}")
-    measure = importlib.import_module(f"nao_ray.bench.{name}").run
+    measure = _load(name)
     parameters = inspect.signature(measure).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     open_ended = len(known) < len(parameters)  # it takes SECTION.key too, and says itself which
@@ -66,3 +72,19 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
         typer.echo(result.table)
     if result.wrong:
         raise RunError(f"bench {name}: {len(result.wrong)} things are wrong, see above; the first: {result.wrong[0]}")
+
+
+def _load(name: str) -> Callable[..., BenchResult]:
+    """The measurement; what it compares with lies in `benchmarks/` beside the package, in the source tree alone."""
+    tree = str(Path(bench.__file__).parents[2])
+    if Path(tree, "benchmarks").is_dir() and tree not in sys.path:
+        sys.path.append(tree)
+    try:
+        measure: Callable[..., BenchResult] = importlib.import_module(f"nao_ray.bench.{name}").run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "benchmarks":
+            raise
+        raise ConfigError(
+            f"bench {name} compares with code that an installed nao_ray does not carry; run it from the source tree"
+        ) from None
+    return measure

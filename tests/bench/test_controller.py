@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import reference_fit
 from nao_ray import rng
-from nao_ray.bench import _reference_fit, controller
+from nao_ray.bench import controller
 from nao_ray.bench._landscape import CENTRE, UNIT, Landscape
 from nao_ray.controllers.epd import Epd
 from nao_ray.controllers.pretraining import PretrainingConfig
@@ -43,14 +44,14 @@ def test_the_reference_decodes_what_one_call_decodes() -> None:
         shown = torch.from_numpy(tokens)
         memory = epd.encode(shown)
         point = epd.embed(memory)
-        one_by_one = _reference_fit._token_by_token(epd.decoder, memory, point, shown)
+        one_by_one = reference_fit._token_by_token(epd.decoder, memory, point, shown)
         at_once = torch.log_softmax(epd.decoder.teach(memory, point, shown), dim=-1)
     torch.testing.assert_close(one_by_one, at_once)
 
 
 def test_the_reference_swaps_one_node_of_each_cell() -> None:
     tokens, _, _ = controller.sample(NaoCnnSmall(), 0, 50)
-    swapped = _reference_fit._swapped(tokens, rng.child(0, "swap"))
+    swapped = reference_fit._swapped(tokens, rng.child(0, "swap"))
     nodes, others = tokens.reshape(-1, 2, 5, 2, 2), swapped.reshape(-1, 2, 5, 2, 2)
     changed = (nodes != others).any(axis=(3, 4)).sum(axis=2)
     assert changed.max() == 1

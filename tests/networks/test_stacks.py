@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from benchmarks.plain import PlainNetwork, copy_parameters
 from nao_ray import registry, rng
-from nao_ray.bench._plain import PlainNetwork, copy_parameters
 from nao_ray.bench.child import loss_of, relative
 from nao_ray.networks import fast
 from nao_ray.networks.derived import build

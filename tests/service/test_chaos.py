@@ -12,9 +12,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from nao_ray.bench import _faults, chaos
-from nao_ray.bench._faults import KINDS, Fault, Injector, cut_newest, plan
-from nao_ray.bench._site import Parts
+from benchmarks import faults as injection
+from benchmarks.faults import KINDS, Fault, Injector, cut_newest, plan
+from benchmarks.site import Parts
+from nao_ray.bench import chaos
 from nao_ray.errors import ConfigError, RunError
 from nao_ray.pool import Pool
 from nao_ray.service.hosting.run import run
@@ -172,7 +173,7 @@ def test_a_victim_that_is_not_there_is_waited_for(site):
 
 
 def test_a_stopped_process_that_nobody_ends_is_told_and_ended(site, monkeypatch):
-    monkeypatch.setattr(_faults, "_END_SECONDS", 0.2)
+    monkeypatch.setattr(injection, "_END_SECONDS", 0.2)
     made, _ = injector(site, Fault("stall", 1, 0.0, 0))
     made.step()
     wait(lambda: site.worker.status() == psutil.STATUS_STOPPED)
@@ -182,7 +183,7 @@ def test_a_stopped_process_that_nobody_ends_is_told_and_ended(site, monkeypatch)
 
 def test_a_node_comes_back_later(site, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(_faults.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(injection.time, "monotonic", lambda: now[0])
     made, _ = injector(site, Fault("node", 1, 0.0, 0.5))
     made.step()
     assert site.log[-1] == "kill node"
@@ -228,7 +229,7 @@ def test_a_full_disk_fails_writes_until_it_is_free_again(site, tmp_path, monkeyp
 
 def test_a_disk_is_full_until_a_write_fails(site, tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(_faults.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(injection.time, "monotonic", lambda: now[0])
     site.output, site.told = tmp_path / "output", "trying again"
     site.output.touch()
     process = psutil.Process(site.process.pid)
@@ -236,7 +237,7 @@ def test_a_disk_is_full_until_a_write_fails(site, tmp_path, monkeypatch):
     made.step()
     for now[0] in (2.0, 4.0):
         made.step()
-        assert process.rlimit(psutil.RLIMIT_FSIZE)[0] == _faults._FULL
+        assert process.rlimit(psutil.RLIMIT_FSIZE)[0] == injection._FULL
     site.output.write_text("trying again for 60 s")
     now[0] = 6.0
     made.step()

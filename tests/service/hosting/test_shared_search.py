@@ -6,7 +6,7 @@ from collections import Counter
 import psutil
 import pytest
 
-from nao_ray.bench._site import Driver, Parts, nodes
+from benchmarks.site import Driver, Parts, nodes
 from nao_ray.config import RunConfig
 from nao_ray.pool import Pool
 from nao_ray.service.hosting.run import run

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nao_ray.bench._plain import Reduce, auxiliary_head, calibrator, conv
+from benchmarks.plain import Reduce, auxiliary_head, calibrator, conv
 from nao_ray.networks.cell_supernet import CellSupernet
 from nao_ray.networks.stacks import StackConfig
 from nao_ray.spaces._cnn_cell import CELL_INPUTS, EDGES, NODES

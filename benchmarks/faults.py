@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from benchmarks.site import Driver, Nodes, Parts
 from nao_ray import rng
-from nao_ray.bench._site import Driver, Nodes, Parts
 
 KINDS = ("driver", "worker", "controller", "node", "stall", "disk", "cut")
 """SIGKILL of the driver, of a worker or of the controller; a worker's node lost, a fresh one later; a worker stopped;
