@@ -99,7 +99,7 @@ def test_imports_go_down(path):
 def test_the_reader_of_imports_sees_hidden_ones(tmp_path):
     path = tmp_path / "module.py"
     path.write_text(
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nao_ray.pool import Pool\n"
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nao_ray.pool import PoolReader\n"
         "def f():\n    import ray\n    from nao_ray import cli\n"
     )
     assert {"nao_ray.pool", "ray", "nao_ray.cli"} <= set(_imports(path))
@@ -120,6 +120,11 @@ def test_only_measurements_know_what_they_compare_with():
 
 def _is_ray(name: str) -> bool:
     return name == "ray" or name.startswith("ray.")
+
+
+def test_only_the_pool_reaches_into_the_pool():
+    importers = {_unit(_module(path)) for path in MODULES if any("nao_ray._pool" in name for name in _imports(path))}
+    assert importers == {"pool", "_pool"}
 
 
 @pytest.mark.parametrize("folder", sorted(path.parent for path in ROOT.glob("*/**/__init__.py")), ids=lambda p: p.name)

@@ -12,7 +12,7 @@ from nao_ray.addresses import has_credentials, masked
 from nao_ray.cli.app import main
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, PoolWriter
 
 CONFIG = """
 name: tiny
@@ -59,7 +59,7 @@ def test_an_address_with_credentials_is_refused_wherever_it_stands(address, tmp_
     with pytest.raises(ConfigError, match=r"task\.path"):
         RunConfig.parse(IMAGES, (f"task.path={address}",))
     with pytest.raises(PoolError, match="holds credentials") as refused:
-        Pool.create(address, {})
+        PoolWriter.create(address, {})
     assert SECRET not in str(refused.value)
 
 
@@ -189,7 +189,7 @@ def finished(tmp_path_factory):
 def test_sql_reads_the_pool_and_nothing_else(finished, query):
     before = sorted(finished.rglob("*"))
     with pytest.raises(PoolError, match=r"^sql: ") as caught:
-        Pool.open(str(finished / "pool")).sql(query.format(finished))
+        PoolReader.open(str(finished / "pool")).sql(query.format(finished))
     assert SECRET not in str(caught.value)
     assert "No such file" not in str(caught.value), "what is there is refused, not missed"
     assert sorted(finished.rglob("*")) == before

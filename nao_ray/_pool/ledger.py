@@ -105,16 +105,19 @@ class Ledger:
 def load_ledger(storage: Storage) -> Ledger:
     """The ledger of a pool as it stands."""
     ledger = Ledger()
-    events = read(storage, "events", ["seq", "trial_id", "kind"])
-    ledger.next_seq = max(ids(events, "seq"), default=-1) + 1
+    add_tables(ledger, read(storage, "events", ["seq", "trial_id", "kind"]), read(storage, "trials", list(RANKED)))
+    return ledger
+
+
+def add_tables(ledger: Ledger, events: pa.Table, trials: pa.Table) -> None:
+    """Note rows of `events` and `trials`."""
+    ledger.next_seq = max(ids(events, "seq"), default=ledger.next_seq - 1) + 1
     for trial_id in ids(events.filter(pc.field("kind") == "asked"), "trial_id"):
         ledger.note_asked(trial_id)
-    trials = read(storage, "trials", list(RANKED))
     rows = zip(ids(trials, "trial_id"), trials["state"].to_pylist(), standings(trials), strict=True)
     for trial_id, state, standing in rows:
         if trial_id not in ledger.finished:
             ledger.note_finished(trial_id, str(state), standing)
-    return ledger
 
 
 RANKED = ("trial_id", "state", "phase", "weights_version", *SCORED)

@@ -16,7 +16,7 @@ from nao_ray.trial import Trial
 
 
 def read_log(storage: Storage) -> list[Trial]:
-    """Every trial asked, by id: see `Pool.log`."""
+    """Every trial asked, by id: see `PoolReader.log`."""
     # events first: what finishes between the two reads is then seen as finished, not as missing
     events = read(storage, "events")
     finished = read(storage, "trials")
@@ -35,7 +35,7 @@ def read_log(storage: Storage) -> list[Trial]:
 
 
 def read_best(storage: Storage, n: int) -> pa.Table:
-    """The rows of the best completed trials, best first: see `Pool.best`."""
+    """The rows of the best completed trials, best first: see `PoolReader.best`."""
     ranking = Standings(standings(read(storage, "trials", list(RANKED))), keep=n)
     top = pa.array([standing.trial_id for standing in ranking.top()], pa.int64())
     found = read(storage, "trials", None, pc.field("trial_id").isin(top))

@@ -95,7 +95,7 @@ class View:
     failures: dict[str, int]
     """Failed trials by kind."""
     best: Finished | None
-    """As `Pool.best` ranks them (`Standings`)."""
+    """As `PoolReader.best` ranks them (`Standings`)."""
     last: tuple[Finished, ...]
     """The last ones to finish, newest first."""
     trend: tuple[float, ...]

@@ -26,7 +26,7 @@ from nao_ray.bench._process import peak_memory
 from nao_ray.bench._scale_row import Row
 from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ConfigError, RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop
@@ -116,7 +116,7 @@ def watch(marks: list[int], workers: int, strategy: str) -> list[dict[str, float
             highest = 0.0
 
     with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder, ray_session(Workers(count=1)):
-        pool = Pool.create(Path(folder, "pool"), make_manifest(config, evaluator.data_hash(), None))
+        pool = PoolWriter.create(Path(folder, "pool"), make_manifest(config, evaluator.data_hash(), None))
         with pool.acquire():
             proposer = RayProposer(StrategyFactory(config.to_yaml()), pool.log)
             loop = SearchLoop(pool, proposer, executor, Budget(trials=marks[-1]), clock=clock, listener=look)

@@ -22,11 +22,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nao_ray import registry, rng
-from nao_ray._pool import compaction, rows, tables
-from nao_ray._pool.storage import open_storage
 from nao_ray.bench._scale_row import Row
 from nao_ray.errors import RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import EVENTS, TRIALS, PoolWriter
 from nao_ray.trial import FailureKind, TrialState
 
 COLUMNS = ("trial_id", "state", "valid_accuracy", "num_params", "round", "wall_seconds")
@@ -85,15 +83,13 @@ def measure(trials: int = 1_000_000, shell_trials: int = 100_000, repeats: int =
 
 def make_pool(url: Path, trials: int, seed: int) -> float:
     """A pool of so many made-up trials, merged; returns the seconds of the merging."""
-    pool = Pool.create(url, {"config": {"name": "scale", "space": "nao_cnn", "strategy": "nao", "task": "cifar10"}})
-    storage = open_storage(url)
-    with pool.acquire() as lease:
-        # numbers from the far end: those below are the pool's, for what it merges
-        for number, first in enumerate(range(0, trials, _PART_ROWS), start=50_000_000):
+    pool = PoolWriter.create(
+        url, {"config": {"name": "scale", "space": "nao_cnn", "strategy": "nao", "task": "cifar10"}}
+    )
+    with pool.acquire():
+        for first in range(0, trials, _PART_ROWS):
             made = trial_rows(first, min(_PART_ROWS, trials - first), trials, seed)
-            for folder, data in (("trials", made), ("events", _events(made))):
-                name = compaction.part_name(lease.epoch, number)
-                storage.write(f"{folder}/{name}", tables.to_bytes(data))
+            pool.record_tables(made, _events(made))
         start = time.perf_counter()
         pool.compact()
     return time.perf_counter() - start
@@ -151,18 +147,18 @@ def trial_rows(first: int, count: int, trials: int, seed: int) -> pa.Table:
         "asked_after": np.maximum(0, ids - 64),
         "log_index": ids,
     }
-    return _table(columns, count, rows.TRIALS)
+    return _table(columns, count, TRIALS)
 
 
 def _events(trials: pa.Table) -> pa.Table:
     """That the trials were asked and started."""
-    shared: dict[str, Any] = {name: trials[name] for name in rows.EVENTS.names if name in trials.column_names}
+    shared: dict[str, Any] = {name: trials[name] for name in EVENTS.names if name in trials.column_names}
     ids, count = trials["trial_id"].to_numpy(), len(trials)
     asked = {**shared, "seq": 2 * ids, "kind": ["asked"] * count, "attempt": np.zeros(count, dtype=np.int64)}
     asked |= {"node": None, "at": trials["asked_at"]}
     begun = {"seq": 2 * ids + 1, "kind": ["attempt"] * count, "trial_id": ids, "attempt": trials["attempt"]}
     begun |= {"at": trials["started_at"]}
-    return pa.concat_tables([_table(asked, count, rows.EVENTS), _table(begun, count, rows.EVENTS)]).sort_by("seq")
+    return pa.concat_tables([_table(asked, count, EVENTS), _table(begun, count, EVENTS)]).sort_by("seq")
 
 
 def _table(columns: dict[str, Any], count: int, schema: pa.Schema) -> pa.Table:
@@ -214,7 +210,7 @@ def _made(url: Path, trials: int, seed: int) -> Row:
     merging = make_pool(url, trials, seed)
     seconds = time.perf_counter() - start
     sizes = {
-        folder: [file.stat().st_size for file in (url / folder).glob("*.parquet")] for folder in compaction.FOLDERS
+        folder: [file.stat().st_size for file in (url / folder).glob("*.parquet")] for folder in ("trials", "events")
     }
     return Row(
         measurement="large pool: on disk",

@@ -20,7 +20,7 @@ from nao_ray.bench._scale_course import Cost, Course
 from nao_ray.bench._scale_row import Row
 from nao_ray.config import Budget, Component, RunConfig, Workers
 from nao_ray.errors import ConfigError, RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.service.hosting.cluster import ray_session
 from nao_ray.service.hosting.run import run
@@ -249,7 +249,7 @@ def _config(trials: int, workers: int, seed: int) -> RunConfig:
 
 
 def _check_pool(url: str, trials: int) -> None:
-    pool = Pool.open(url)
+    pool = PoolReader.open(url)
     problems, found = pool.check(), pool.trials(["trial_id"])["trial_id"].tolist()
     if problems or found != list(range(trials)):
         raise RunError(f"bench scale: {len(found):,} rows in the pool, expected {trials:,}, each once: {problems}")

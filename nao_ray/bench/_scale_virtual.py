@@ -25,7 +25,7 @@ from nao_ray.bench._scale_row import Row
 from nao_ray.bench.tabular import tables
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.executor import Completion, Executor, Job
@@ -246,7 +246,7 @@ def perform(config: RunConfig, duration: Duration, workers: int) -> Course:
     proposer = TimedProposer(config.make_strategy(), clock)
     executor = SimulatedExecutor(evaluator, clock, workers, duration)
     with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder:
-        pool = Pool.create(Path(folder, "pool"), make_manifest(config, evaluator.data_hash(), None))
+        pool = PoolWriter.create(Path(folder, "pool"), make_manifest(config, evaluator.data_hash(), None))
         with pool.acquire():
             driver = ChargedDriver(executor, clock, lambda: proposer.total)
             SearchLoop(pool, proposer, driver, Budget(trials=config.budget.trials), clock=clock).run()

@@ -25,7 +25,7 @@ from nao_ray.bench._result import BenchResult, machine
 from nao_ray.config import Component, RunConfig
 from nao_ray.errors import ConfigError, RunError
 from nao_ray.evaluators.faulty import Faulty
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.search.executor import Failure, measure
 from nao_ray.trial import FailureKind, Trial
 
@@ -82,10 +82,10 @@ def run(
     with tempfile.TemporaryDirectory(prefix="nao-chaos-") as folder, nodes(_NODES, workers) as site:
         unbroken, broken = Path(folder, "unbroken"), Path(folder, "broken")
         whole = search(config, unbroken, site, [])
-        children = _children(Pool.open(unbroken), strategy, trials)
+        children = _children(PoolReader.open(unbroken), strategy, trials)
         torn = search(config, broken, site, plan(faults, trials, workers, seed, sleep_seconds))
         wrong = differences(config, broken, unbroken if workers == 1 else None)
-        pool = Pool.open(broken)
+        pool = PoolReader.open(broken)
         rows = pool.trials(["attempt", "failure_kind"])
         problems = _problems(pool, torn, faults)
     recovery = {
@@ -171,7 +171,7 @@ def _row(kind: str, struck: Sequence[Struck], seconds: Sequence[float]) -> list[
     return [kind, times, float(np.median(seconds)), max(seconds)] if seconds else [kind, times, "", ""]
 
 
-def _children(pool: Pool, strategy: str, trials: int) -> list[str]:
+def _children(pool: PoolReader, strategy: str, trials: int) -> list[str]:
     """Which kinds of failing children an unbroken search of a hundred trials lacks.
 
     Raises:
@@ -189,7 +189,7 @@ def _children(pool: Pool, strategy: str, trials: int) -> list[str]:
     )
 
 
-def _problems(pool: Pool, course: Course, faults: int) -> list[str]:
+def _problems(pool: PoolReader, course: Course, faults: int) -> list[str]:
     """What the pool's own check finds beyond the parts that were cut, faults that were none, kinds that are missing."""
     cuts = sum(struck.fault.kind == "cut" for struck in course.struck)
     expected = f"{cuts} damaged parts are in quarantine/"
@@ -238,7 +238,7 @@ def _wrong_ends(config: RunConfig, pool: Path) -> list[str]:
     settings = {**config.evaluator.settings, "sleep_seconds": 0, "hang_seconds": 0}
     evaluator = config.model_copy(update={"evaluator": Component(name=config.evaluator.name, **settings)})
     made, wrong = evaluator.make_evaluator(), []
-    for trial in Pool.open(pool).log():
+    for trial in PoolReader.open(pool).log():
         bare = Trial(proposal=trial.proposal)
         if isinstance(made, Faulty) and made.hangs(trial.proposal):
             alone = bare.fail(FailureKind.TIMEOUT, "")

@@ -37,7 +37,7 @@ from nao_ray.bench._study import Row, stored_row, write_row
 from nao_ray.bench.tabular import positive
 from nao_ray.config import Budget, Component, RunConfig
 from nao_ray.errors import ConfigError, NaoRayError, RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.preset_files import find_config
 from nao_ray.service.hosting.manifest import source_revision
 from nao_ray.service.hosting.run import run as search
@@ -188,14 +188,14 @@ def _perform(job: _Job) -> Row:
     url = str(job.folder / "pools" / job.name)
     try:
         search(job.config, url, in_process=True)
-        row = _row(job, Pool.open(url))
+        row = _row(job, PoolReader.open(url))
     except NaoRayError as error:
         raise RunError(f"{job.label}, seed {job.config.seed}: {error}") from error
     write_row(_row_file(job), row)
     return row
 
 
-def _row(job: _Job, pool: Pool) -> Row:
+def _row(job: _Job, pool: PoolReader) -> Row:
     """What a finished pool says.
 
     Raises:

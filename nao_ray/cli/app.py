@@ -22,7 +22,7 @@ from nao_ray.preset_files import find_config
 
 if TYPE_CHECKING:
     from nao_ray.config import RunConfig
-    from nao_ray.pool import Pool as ArchitecturePool
+    from nao_ray.pool import PoolReader
 
 
 app = typer.Typer(
@@ -150,9 +150,11 @@ class _interruptible:  # noqa: N801 - reads as a word of the language
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            from nao_ray.pool import Pool
+            from nao_ray.pool import PoolReader
 
-            what = f"; nao-ray resume {self.pool} goes on" if Pool.exists(self.pool) else " before the search began"
+            what = (
+                f"; nao-ray resume {self.pool} goes on" if PoolReader.exists(self.pool) else " before the search began"
+            )
             typer.echo(f"nao-ray: interrupted{what}", err=True)
             raise typer.Exit(INTERRUPTED)
 
@@ -164,11 +166,11 @@ def _conclude(url: str) -> None:
         RunError: not one trial was completed.
     """
     from nao_ray.cli.pool import make_space
-    from nao_ray.pool import Pool as ArchitecturePool
+    from nao_ray.pool import PoolReader
     from nao_ray.report.text import best_text
     from nao_ray.report.write import write_report
 
-    pool = ArchitecturePool.open(url)
+    pool = PoolReader.open(url)
     report = write_report(pool, make_space(pool))
     is_empty = not len(pool.best(1))
     if not is_empty:
@@ -178,7 +180,7 @@ def _conclude(url: str) -> None:
         raise RunError(_why_nothing_is_there(pool))
 
 
-def _why_nothing_is_there(pool: ArchitecturePool) -> str:
+def _why_nothing_is_there(pool: PoolReader) -> str:
     """Of a search that has ended without a completed trial: what is true of it."""
     counts = pool.counts()
     if counts.failed:

@@ -18,7 +18,7 @@ from nao_ray.errors import ConfigError, PoolError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nao_ray.pool import Pool
+    from nao_ray.pool import PoolReader
     from nao_ray.spaces.base import SearchSpace
 
 ACTIONS = ("best", "show", "check", "compact", "sql")
@@ -47,7 +47,7 @@ def pool(
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header.")] = False,
 ) -> None:
     """Look at a pool, check it, or merge its files."""
-    from nao_ray.pool import Pool
+    from nao_ray.pool import PoolReader, PoolWriter
 
     if action is not None and action not in ACTIONS:
         raise ConfigError(f"pool has no action {action!r}; choose one of {', '.join(ACTIONS)}")
@@ -56,7 +56,7 @@ def pool(
         raise ConfigError(f"pool {url} {action or ''}: expected {wanted}, got {argument or 'nothing'}")
     if as_json and as_csv:
         raise ConfigError("choose one of --json and --csv")
-    opened = Pool.open(url)
+    opened = PoolReader.open(url)
     form = "json" if as_json else "csv" if as_csv else "text"
     if action == "best":
         _best(opened, form, count)
@@ -65,7 +65,7 @@ def pool(
     elif action == "check":
         _check(opened, form)
     elif action == "compact":
-        opened.compact()
+        PoolWriter.open(url).compact()
         typer.echo(f"{url}: compacted, {len(opened.trials(columns=['trial_id']))} trials")
     elif action == "sql":
         _print_frame(opened.sql(str(argument)), form)
@@ -78,14 +78,14 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Write here; default: report.html in the pool.")] = None,
 ) -> None:
     """Write the report: one HTML file that needs nothing else."""
-    from nao_ray.pool import Pool
+    from nao_ray.pool import PoolReader
     from nao_ray.report.write import write_report
 
-    opened = Pool.open(url)
+    opened = PoolReader.open(url)
     typer.echo(write_report(opened, make_space(opened), out))
 
 
-def make_space(pool: Pool) -> SearchSpace[Any]:
+def make_space(pool: PoolReader) -> SearchSpace[Any]:
     """The search space of a pool."""
     import yaml
 
@@ -102,7 +102,7 @@ def make_space(pool: Pool) -> SearchSpace[Any]:
 # -- actions ------------------------------------------------------------------------------------------------
 
 
-def _best(pool: Pool, form: str, count: int) -> None:
+def _best(pool: PoolReader, form: str, count: int) -> None:
     from nao_ray.report.text import best_text
 
     if form == "text":
@@ -111,7 +111,7 @@ def _best(pool: Pool, form: str, count: int) -> None:
         _print_frame(pool.best(count), form)
 
 
-def _summary(pool: Pool, form: str, count: int) -> None:
+def _summary(pool: PoolReader, form: str, count: int) -> None:
     from nao_ray.report.tables import failures
     from nao_ray.report.text import best_text
 
@@ -147,7 +147,7 @@ def _clipped(message: str) -> str:
     return line if len(line) <= _MESSAGE else f"{line[: _MESSAGE - 3]}..."
 
 
-def _show(pool: Pool, text: str, form: str) -> None:
+def _show(pool: PoolReader, text: str, form: str) -> None:
     try:
         trial_id = int(text)
     except ValueError:
@@ -185,7 +185,7 @@ def _phase(phase: dict[str, Any]) -> str:
     )
 
 
-def _check(pool: Pool, form: str) -> None:
+def _check(pool: PoolReader, form: str) -> None:
     problems = pool.check()
     if form == "json":
         typer.echo(json.dumps({"pool": pool.url, "problems": problems}))

@@ -52,12 +52,12 @@ def finalists(
     """
     from nao_ray.cli.progress import Progress
     from nao_ray.errors import RunError
-    from nao_ray.pool import Pool
+    from nao_ray.pool import PoolReader
     from nao_ray.report.text import best_text
     from nao_ray.service.hosting.run import run
     from nao_ray.service.training.finalists import finalists_config, recipe_for
 
-    config = finalists_config(Pool.open(url), count, recipe, tuple(settings or ()))
+    config = finalists_config(PoolReader.open(url), count, recipe, tuple(settings or ()))
     target = out or extended(url, "-finalists")
     try:
         with Progress(config.name) as progress:
@@ -65,7 +65,7 @@ def finalists(
     except KeyboardInterrupt:
         typer.echo(f"nao-ray: interrupted; nao-ray resume {target} goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    pool = Pool.open(target)
+    pool = PoolReader.open(target)
     best = pool.best(1)
     if best.empty:
         raise RunError(f"no finalist of {url} was completed; nao-ray pool {target} lists what went wrong")
@@ -97,9 +97,9 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train an architecture in full, then read the test split, once. The same command goes on with it."""
-    from nao_ray._pool.storage import open_storage
     from nao_ray.cli.progress import Progress, format_seconds
     from nao_ray.config import TrainConfig
+    from nao_ray.pool import Finals
     from nao_ray.service.hosting.run import stop_on_signal
     from nao_ray.service.training.train import train as train_fully
 
@@ -123,13 +123,13 @@ def train(
     if as_json:
         typer.echo(json.dumps(row, default=str))
         return
-    storage = open_storage(place)
+    url = Finals(place).url
     valid = "" if row["valid_accuracy"] is None else f", validation {row['valid_accuracy']:.4f}"
     typer.echo(f"test        {row['test_accuracy']:.4f} (loss {row['test_loss']:.4f}){valid}")
     typer.echo(f"trained     {row['epochs']} epochs in {format_seconds(row['wall_seconds'])}")
     typer.echo(f"parameters  {row['num_params']:,}, multiply-adds {row['macs']:,}")
-    typer.echo(f"checkpoint  {extended(storage.url, '/' + row['checkpoint'])}")
-    typer.echo(f"row         {extended(storage.url, '/final/' + row['name'] + '.parquet')}")
+    typer.echo(f"checkpoint  {extended(url, '/' + row['checkpoint'])}")
+    typer.echo(f"row         {extended(url, '/final/' + row['name'] + '.parquet')}")
 
 
 def evaluate(
@@ -184,11 +184,11 @@ def _of_text(text: str, name: str | None, dialect: str | None) -> _Source:
 def _of_pool(what: str) -> _Source:
     import yaml
 
-    from nao_ray.pool import Pool
+    from nao_ray.pool import PoolReader
     from nao_ray.service.hosting.manifest import config_of
 
     url, _, which = what.rpartition(":")
-    pool = Pool.open(url)
+    pool = PoolReader.open(url)
     if which == "best":
         rows = pool.best(1)
         if rows.empty:

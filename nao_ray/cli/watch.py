@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
-    from nao_ray._pool.watch import Finished, View, Watch
+    from nao_ray.pool import Finished, View, Watch
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 110  # characters; a wider terminal would only pull things apart
@@ -39,7 +39,7 @@ def watch(
     """
     from rich.console import Console
 
-    from nao_ray._pool.watch import Watch
+    from nao_ray.pool import Watch
 
     console = Console(highlight=False, emoji=False)
     if as_json and not once:
@@ -83,10 +83,9 @@ def _open(url: str) -> Watch | None:
     Raises:
         PoolError: it cannot be read.
     """
-    from nao_ray._pool.watch import Watch
-    from nao_ray.pool import Pool
+    from nao_ray.pool import PoolReader, Watch
 
-    return Watch(url) if Pool.exists(url) else None
+    return Watch(url) if PoolReader.exists(url) else None
 
 
 # -- looks --------------------------------------------------------------------------------------------------

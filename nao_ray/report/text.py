@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 
 BEST = (
     "trial_id",
@@ -22,7 +22,7 @@ BEST = (
 """Columns of the best trials that are shown, where they hold something."""
 
 
-def best_text(pool: Pool, count: int) -> str:
+def best_text(pool: PoolReader, count: int) -> str:
     """The best architectures of a pool, as a table.
 
     Raises:

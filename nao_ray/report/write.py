@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nao_ray._pool.storage import open_storage
 from nao_ray.errors import RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, write_page
 from nao_ray.report.render import render
 from nao_ray.spaces.base import SearchSpace
 
 
-def write_report(pool: Pool, space: SearchSpace[Any], out: Path | None = None) -> str:
+def write_report(pool: PoolReader, space: SearchSpace[Any], out: Path | None = None) -> str:
     """Write the report of a pool; returns where it is.
 
     Args:
@@ -30,9 +29,7 @@ def write_report(pool: Pool, space: SearchSpace[Any], out: Path | None = None) -
     tested = int(pool.sql("SELECT count(*) AS n FROM final")["n"].iloc[0])
     page = render(pool.manifest, pool.trials(), pool.fits(), running, space, tested)
     if out is None:
-        storage = open_storage(pool.url)
-        storage.write("report.html", page.encode())
-        return storage.path("report.html")
+        return write_page(pool.url, page)
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:

@@ -11,7 +11,7 @@ from nao_ray.bench import _shared_summary, shared
 from nao_ray.cli import app as cli
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, DataError, RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.preset_files import find_config
 
 SEARCH = """
@@ -96,7 +96,7 @@ def test_a_row_is_what_the_pool_says(presets, trained):
     rows = pd.read_parquet("study/rows").set_index("label")
     for label, row in rows.iterrows():
         (folder,) = (presets / "study" / "pools").glob(f"{label}-*")
-        trials = Pool.open(str(folder)).trials()
+        trials = PoolReader.open(str(folder)).trials()
         alone = trials[trials["weights_version"].isna() & trials["phase"].isna()]
         last = trials[trials["weights_version"] == "e00002"]
         assert row["scored"] == trials["weights_version"].notna().sum()

@@ -8,14 +8,14 @@ from nao_ray._pool.rows import TRIALS
 from nao_ray.bench import _scale_pool
 from nao_ray.bench._scale_pool import make_pool, measure, trial_rows
 from nao_ray.errors import RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.spaces.base import Genotype
 
 
 def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
     monkeypatch.setattr(_scale_pool, "_PART_ROWS", 100)
     make_pool(tmp_path / "p", 450, seed=1)
-    pool = Pool.open(tmp_path / "p")
+    pool = PoolReader.open(tmp_path / "p")
     assert pool.check() == []
     assert len(list((tmp_path / "p" / "trials").glob("*.parquet"))) == 1
     frame = pool.trials()

@@ -21,7 +21,7 @@ from nao_ray import preset_files
 from nao_ray.cli import app as cli
 from nao_ray.cli import bench as cli_bench
 from nao_ray.cli.app import main
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Measurement, Phase, Trial
 
@@ -212,7 +212,7 @@ def test_pool_summary(call, pool):
 
 
 def test_pool_best_in_three_forms(call, pool):
-    best = Pool.open(str(pool)).best(3)
+    best = PoolReader.open(str(pool)).best(3)
     records = json.loads(call("pool", pool, "best", "-n", "3", "--json").out)
     assert [row["trial_id"] for row in records] == best["trial_id"].tolist()
     assert records[0]["tokens"] == list(best["tokens"].iloc[0])
@@ -236,7 +236,7 @@ def test_pool_show(call, pool):
 
 
 def test_pool_shows_training_of_shared_weights(call, pool):
-    opened = Pool.open(str(pool))
+    opened = PoolWriter.open(str(pool))
     first = opened.log()[0]
     phase = Phase(version="e2", source=None, first_epoch=0, last_epoch=2, genotypes=(first.genotype.key,) * 7)
     proposal = replace(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from _site import HEAD, WORKER
 
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -110,7 +110,7 @@ def test_the_same_command_on_the_new_cluster_goes_on_and_the_old_driver_ends(hos
     assert _parts(pool, epoch=1) == written
     frame = pd.read_parquet(pool / "trials")
     assert not frame["trial_id"].duplicated().any()
-    assert [line for line in Pool.open(pool).check() if "no final row" not in line] == []
+    assert [line for line in PoolReader.open(pool).check() if "no final row" not in line] == []
     lost = frame[frame["attempt"] == 2]["trial_id"]
     assert len(lost) <= 2, "what was running when the old driver ended"
 

@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolWriter
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial
 
@@ -48,7 +48,7 @@ def make_trial(k: int, *, accuracy: float | None = None, log_index: int | None =
     return trial.complete(measured)
 
 
-def record(pool: Pool, first: int, count: int) -> list[Trial]:
+def record(pool: PoolWriter, first: int, count: int) -> list[Trial]:
     """Ask and finish `count` trials, one part each."""
     trials = [make_trial(k) for k in range(first, first + count)]
     for trial in trials:
@@ -58,7 +58,7 @@ def record(pool: Pool, first: int, count: int) -> list[Trial]:
     return trials
 
 
-def die(pool: Pool) -> None:
+def die(pool: PoolWriter) -> None:
     """Leave the pool as its driver's death would: no release, no heartbeat, its process gone."""
     lease = pool._lease
     assert lease is not None
@@ -69,6 +69,6 @@ def die(pool: Pool) -> None:
     edit_holder(pool, pid=gone.pid)
 
 
-def edit_holder(pool: Pool, **changes: object) -> None:
+def edit_holder(pool: PoolWriter, **changes: object) -> None:
     path = Path(pool.url) / "lease" / "holder.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes).ljust(1023) + "\n")

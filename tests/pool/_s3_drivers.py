@@ -11,7 +11,7 @@ import pytest
 
 from nao_ray._pool import lease as leases
 from nao_ray.errors import FencedError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolWriter
 
 HERE = Path(__file__).parent
 CONFIG = """
@@ -24,17 +24,17 @@ budget: {trials: 24}
 """
 
 
-def vanish(pool: Pool) -> None:
+def vanish(pool: PoolWriter) -> None:
     """No heartbeat any more, and no release: a driver that is frozen or cut off."""
     pool._lease._stop.set()
     pool._lease._thread.join()
 
 
-def take_over(url: str) -> Pool:
+def take_over(url: str) -> PoolWriter:
     """A second driver, to whom the first is dead."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(leases, "is_dead", lambda holder: True)
-        other = Pool.open(url)
+        other = PoolWriter.open(url)
         other.acquire()
     return other
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from _made_up_trials import MANIFEST
 
-from nao_ray.pool import Lease, Pool
+from nao_ray.pool import Lease, PoolWriter
 
 
 @pytest.fixture(autouse=True)
@@ -18,18 +18,18 @@ def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pool(tmp_path: Path) -> Pool:
-    return Pool.create(tmp_path / "pool", MANIFEST)
+def pool(tmp_path: Path) -> PoolWriter:
+    return PoolWriter.create(tmp_path / "pool", MANIFEST)
 
 
 @pytest.fixture
-def lease(pool: Pool) -> Iterator[Lease]:
+def lease(pool: PoolWriter) -> Iterator[Lease]:
     with pool.acquire() as lease:
         yield lease
 
 
 @pytest.fixture
-def folder(pool: Pool) -> Path:
+def folder(pool: PoolWriter) -> Path:
     return Path(pool.url)
 
 

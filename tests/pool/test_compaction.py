@@ -11,11 +11,10 @@ import pyarrow as pa
 import pytest
 from _made_up_trials import START, die, make_proposal, make_trial, record
 
-from nao_ray import pool as pools
-from nao_ray._pool import compaction, tables
+from nao_ray._pool import compaction, tables, writer
 from nao_ray._pool import recent as recents
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, PoolWriter
 
 
 def parts(folder: Path, name: str = "trials") -> list[str]:
@@ -93,7 +92,7 @@ def test_compacting_nothing_changes_nothing(pool, lease, folder):
 
 
 def test_compaction_needs_the_lease_and_takes_it_if_free(pool, folder):
-    other = Pool.open(folder)
+    other = PoolWriter.open(folder)
     with pool.acquire():
         record(pool, 0, 3)
         with pytest.raises(PoolError, match="has a driver"):
@@ -148,7 +147,7 @@ def test_large_parts_are_copied_where_links_are_not_allowed(pool, lease, folder,
 
 
 def test_the_driver_merges_by_itself_and_rewrites_little(pool, lease, folder, monkeypatch):
-    monkeypatch.setattr(pools, "COMPACT_AT", 8)
+    monkeypatch.setattr(writer, "COMPACT_AT", 8)
     monkeypatch.setattr(compaction, "GRACE", 0.0)
     monkeypatch.setattr(compaction, "_GROUP_ROWS", 16)
     pool._compact_at = 8
@@ -169,7 +168,7 @@ def test_the_driver_merges_by_itself_and_rewrites_little(pool, lease, folder, mo
 
 
 def test_a_merge_that_fails_leaves_the_pool_as_it_was_and_the_search_running(pool, lease, folder, monkeypatch, caplog):
-    monkeypatch.setattr(pools, "COMPACT_AT", 8)
+    monkeypatch.setattr(writer, "COMPACT_AT", 8)
     pool._compact_at = 8
 
     merge = compaction._write_merged
@@ -202,11 +201,11 @@ def test_a_reader_sees_every_row_once_or_an_error(pool, lease, folder, monkeypat
     record(pool, 0, 30)
     read = {
         "pandas": lambda: pd.read_parquet(folder / "trials")["trial_id"].tolist(),
-        "ours": lambda: Pool.open(folder).trials(["trial_id"])["trial_id"].tolist(),
+        "ours": lambda: PoolReader.open(folder).trials(["trial_id"])["trial_id"].tolist(),
         "sql": lambda: pool_reader.sql("SELECT trial_id FROM trials")["trial_id"].tolist(),
         "log": lambda: [trial.trial_id for trial in pool_reader.log()],
     }[reader]
-    pool_reader = Pool.open(folder)
+    pool_reader = PoolWriter.open(folder)
     stop = threading.Event()
     wrong, errors, reads = [], [], []
 
@@ -290,7 +289,7 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(pool, folder, tmp_path, m
     for step in range(200):
         copy = tmp_path / f"copy{step}"
         shutil.copytree(folder, copy, symlinks=True)
-        crashed = Pool.open(copy)
+        crashed = PoolWriter.open(copy)
         crashed.acquire()
         with monkeypatch.context() as patch:
             done = crash_at(patch, step)
@@ -301,11 +300,11 @@ def test_a_crash_at_any_step_loses_and_doubles_nothing(pool, folder, tmp_path, m
             else:
                 finished = True
         die(crashed)
-        again = Pool.open(copy)
-        assert pd.read_parquet(copy / "trials")["trial_id"].tolist() == list(range(7)), step
-        assert [trial.trial_id for trial in again.log()] == list(range(8)), step
-        assert not [path.name for path in copy.iterdir() if path.name.startswith(".")], step
+        again = PoolWriter.open(copy)
         with again.acquire():
+            assert pd.read_parquet(copy / "trials")["trial_id"].tolist() == list(range(7)), step
+            assert [trial.trial_id for trial in again.log()] == list(range(8)), step
+            assert not [path.name for path in copy.iterdir() if path.name.startswith(".")], step
             assert again.record_finished([make_trial(6), make_trial(7)]) == [make_trial(7)]
             again.compact()
         assert again.check() == [], step
@@ -339,7 +338,7 @@ def test_an_error_between_the_renames_leaves_a_whole_folder(pool, lease, folder,
 def test_a_missing_folder_is_named(pool, folder):
     shutil.rmtree(folder / "trials")
     with pytest.raises(PoolError, match=r"has no trials/; restore it"):
-        Pool.open(folder)
+        pool.acquire()
 
 
 def test_a_driver_replaced_while_it_merges_swaps_nothing(pool, folder, monkeypatch):
@@ -352,7 +351,7 @@ def test_a_driver_replaced_while_it_merges_swaps_nothing(pool, folder, monkeypat
         used = merge(*args, **kwargs)
         if not others:
             die(pool)
-            others.append(Pool.open(folder))
+            others.append(PoolWriter.open(folder))
             others[0].acquire()
             record(others[0], 4, 2)
         return used

@@ -13,11 +13,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from _made_up_trials import MANIFEST, START, die, make_proposal, make_trial, record
+from _made_up_trials import MANIFEST, START, die, edit_holder, make_proposal, make_trial, record
 
-from nao_ray._pool.storage import Storage
+from nao_ray._pool.storage import LocalStorage
 from nao_ray.errors import PoolError, PoolWriteError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, PoolWriter, Watch
 
 WRITES = {
     "asked": lambda pool: pool.record_asked([make_proposal(9)], START),
@@ -92,7 +92,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_loses_nothing_and_the_search_goes_on_when_there_is_space(small_disk):
-    made = Pool.create(small_disk / "p", MANIFEST)
+    made = PoolWriter.create(small_disk / "p", MANIFEST)
     with made.acquire() as lease:
         record(made, 0, 3)
         ballast = small_disk / "ballast"
@@ -107,8 +107,8 @@ def test_a_full_disk_loses_nothing_and_the_search_goes_on_when_there_is_space(sm
         ballast.unlink()
         record(made, pool_was, 3)
         made.compact()
-    assert Pool.open(small_disk / "p").check() == []
-    assert Pool.open(small_disk / "p").trials()["trial_id"].tolist() == list(range(pool_was + 3))
+    assert PoolReader.open(small_disk / "p").check() == []
+    assert PoolReader.open(small_disk / "p").trials()["trial_id"].tolist() == list(range(pool_was + 3))
 
 
 def test_a_part_is_synced_before_it_is_shown_and_its_folder_after(pool, lease, monkeypatch):
@@ -140,8 +140,9 @@ def test_a_truncated_part_is_moved_out_with_a_warning(pool, folder, caplog, size
     with pytest.raises(PoolError, match=f"{part.name} is damaged"):
         pool.trials()
     assert any(part.name in problem for problem in pool.check())
-    with caplog.at_level(logging.WARNING):
-        again = Pool.open(folder)
+    again = PoolWriter.open(folder)
+    with caplog.at_level(logging.WARNING), again.acquire():
+        pass
     assert f"{part.name} is truncated; moved to quarantine/" in caplog.text
     assert pd.read_parquet(folder / "trials")["trial_id"].tolist() == [0, 1]
     assert [trial.state for trial in again.log()] == ["COMPLETED", "COMPLETED", "RUNNING"]
@@ -159,18 +160,16 @@ def test_a_part_that_cannot_be_reached_is_not_taken_for_a_truncated_one(pool, fo
     def stale():
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    look, read = pq.read_schema, Storage.read
+    look, read = pq.read_schema, LocalStorage.read
     with monkeypatch.context() as patch:
         patch.setattr(pq, "read_schema", lambda file: look(file) if isinstance(file, pa.BufferReader) else stale())
-        with Pool.open(folder).acquire():
+        with PoolWriter.open(folder).acquire():
             assert caplog.text == ""
-        patch.setattr(Storage, "read", lambda self, name: stale() if "/e0" in name else read(self, name))
-        Pool.open(folder)
-        assert "was opened as it is: [Errno 116] Stale file handle" in caplog.text
+        patch.setattr(LocalStorage, "read", lambda self, name: stale() if "/e0" in name else read(self, name))
         with pytest.raises(PoolWriteError, match=r"cannot read a part of .*trials: .*Stale file handle; nothing was"):
-            Pool.open(folder).acquire()
+            PoolWriter.open(folder).acquire()
     assert not (folder / "quarantine").exists()
-    assert Pool.open(folder).trials()["trial_id"].tolist() == [0, 1, 2]
+    assert PoolReader.open(folder).trials()["trial_id"].tolist() == [0, 1, 2]
 
 
 def test_what_a_running_training_is_writing_stays_and_what_a_dead_one_left_goes(folder):
@@ -180,7 +179,8 @@ def test_what_a_running_training_is_writing_stays_and_what_a_dead_one_left_goes(
         for file in (".now.parquet.1.tmp", ".then.parquet.2.tmp"):
             (folder / name / file).write_bytes(b"half")
         os.utime(folder / name / ".then.parquet.2.tmp", (old, old))
-    Pool.open(folder)
+    with PoolWriter.open(folder).acquire():
+        pass
     for name in ("final", "weights"):
         assert [path.name for path in (folder / name).glob(".*.tmp")] == [".now.parquet.1.tmp"]
 
@@ -188,7 +188,8 @@ def test_what_a_running_training_is_writing_stays_and_what_a_dead_one_left_goes(
 def test_a_second_truncated_part_of_the_same_name_keeps_the_first(pool, folder):
     for text in (b"one", b"two"):
         (folder / "trials" / "x.parquet").write_bytes(text)
-        Pool.open(folder)
+        with PoolWriter.open(folder).acquire():
+            pass
     found = [(folder / "quarantine" / name).read_bytes() for name in ("trials-x.parquet", "trials-1-x.parquet")]
     assert found == [b"one", b"two"]
 
@@ -199,33 +200,45 @@ def test_a_truncated_event_does_not_lose_finished_trials(pool, folder):
     log = pool.log()
     for part in (folder / "events").glob("*.parquet"):
         part.write_bytes(b"PAR1")
-    assert Pool.open(folder).log() == log
+    with PoolWriter.open(folder).acquire():
+        assert PoolReader.open(folder).log() == log
 
 
 def test_half_written_files_of_a_dead_driver_are_removed(pool, folder):
     pool.acquire()
     (folder / "trials" / ".e000001-00000007.parquet.1.tmp").write_bytes(b"half")
     die(pool)
-    Pool.open(folder)
-    assert not list(folder.glob("trials/.*.tmp"))
+    with PoolWriter.open(folder).acquire():
+        assert not list(folder.glob("trials/.*.tmp"))
 
 
-def test_a_pool_that_may_only_be_read_opens_as_it_is(pool, folder, monkeypatch, caplog):
-    with pool.acquire():
-        record(pool, 0, 3)
+def test_a_reader_changes_nothing_whatever_it_finds(pool, folder, monkeypatch):
+    """Also where the lease of a driver that merges seems over, e.g. to a clock that is ahead."""
+    pool.acquire()
+    record(pool, 0, 3)
+    edit_holder(pool, beat=0.0, place="another host")
+    (folder / "trials" / "x.parquet").write_bytes(b"")
+    (folder / "trials" / ".y.parquet.1.tmp").write_bytes(b"half")
+    merging = folder / ".trials-new-e000001"
+    merging.mkdir()
+    (merging / "e000001-00000004.parquet").write_bytes(b"merged")
+    before = {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]}
 
     def forbidden(*args: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    for name in ("open", "replace", "unlink", "makedirs"):
-        monkeypatch.setattr(os, name, forbidden)
-    with caplog.at_level(logging.WARNING):
-        assert len(Pool.open(folder).trials()) == 3
-    assert caplog.text == ""
-    (folder / "trials" / "x.parquet").write_bytes(b"")
-    with caplog.at_level(logging.WARNING):
-        Pool.open(folder)
-    assert "was opened as it is" in caplog.text
+    with monkeypatch.context() as patch:
+        for name in ("open", "replace", "rename", "unlink", "link", "mkdir", "makedirs", "rmdir"):
+            patch.setattr(os, name, forbidden)
+        for opened in (PoolReader.open(folder), PoolWriter.open(folder)):
+            with pytest.raises(PoolError, match=r"x.parquet is damaged"):
+                opened.trials()
+            assert len(opened.check()) == 1
+            assert opened.fits().empty
+        with pytest.raises(PoolError, match=r"x.parquet is damaged"):
+            Watch(str(folder)).look()
+    assert {path: path.stat().st_mtime_ns for path in [folder, *folder.rglob("*")]} == before
+    die(pool)
 
 
 def test_flipped_bits_are_found_by_check(pool, folder):
@@ -236,7 +249,7 @@ def test_flipped_bits_are_found_by_check(pool, folder):
     data = bytearray(part.read_bytes())
     data[40] ^= 0xFF
     part.write_bytes(data)
-    (problem,) = Pool.open(folder).check()
+    (problem,) = PoolReader.open(folder).check()
     assert problem.startswith(f"trials/{part.name}: damaged")
 
 

@@ -14,12 +14,12 @@ from _made_up_trials import START, die, edit_holder, make_proposal, make_trial, 
 
 from nao_ray._pool import lease as leases
 from nao_ray.errors import FencedError, PoolError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, PoolWriter
 
 DRIVER = """
 import sys
 from _made_up_trials import *
-pool = Pool.open(sys.argv[1])
+pool = PoolWriter.open(sys.argv[1])
 try:
     with pool.acquire(expiry=float(sys.argv[2])):
         record(pool, 0, 1)
@@ -35,7 +35,7 @@ except Exception as error:
 class Driver:
     """A driver in another process."""
 
-    def __init__(self, pool: Pool, expiry: float = 30.0) -> None:
+    def __init__(self, pool: PoolWriter, expiry: float = 30.0) -> None:
         command = [sys.executable, "-c", DRIVER, pool.url, str(expiry)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parent)
@@ -92,7 +92,7 @@ def test_every_write_of_a_replaced_driver_is_refused(pool, folder):
     pool.acquire()
     record(pool, 0, 1)
     die(pool)
-    other = Pool.open(folder)
+    other = PoolWriter.open(folder)
     with other.acquire():
         before = sorted(folder.rglob("*"))
         for write in (
@@ -122,12 +122,12 @@ def test_the_fence_is_checked_at_the_moment_of_the_rename(pool, folder, monkeypa
         fsync(handle)
         monkeypatch.undo()
         die(pool)
-        Pool.open(folder).acquire().release()
+        PoolWriter.open(folder).acquire().release()
 
     monkeypatch.setattr(os, "fsync", replaced_meanwhile)
     with pytest.raises(FencedError):
         pool.record_finished([make_trial(0)])
-    assert len(Pool.open(folder).trials()) == 0
+    assert len(PoolReader.open(folder).trials()) == 0
     assert not list(folder.glob("trials/.*.tmp"))
 
 
@@ -137,19 +137,19 @@ def test_a_released_lease_writes_nothing_and_is_free(pool, folder):
     lease.release()
     with pytest.raises(FencedError):
         pool.record_finished([make_trial(0)])
-    with Pool.open(folder).acquire() as again:
+    with PoolWriter.open(folder).acquire() as again:
         assert again.epoch == 2
 
 
 def test_one_process_has_one_driver_too(pool, lease, folder):
     with pytest.raises(PoolError, match=f"pid {os.getpid()} "):
-        Pool.open(folder).acquire()
+        PoolWriter.open(folder).acquire()
 
 
 def test_readers_need_no_lease_and_disturb_nobody(pool, lease, folder):
     record(pool, 0, 3)
     (folder / "trials" / ".e000001-00000099.parquet.1.tmp").write_bytes(b"being written")
-    reader = Pool.open(folder)
+    reader = PoolWriter.open(folder)
     assert len(reader.trials()) == 3
     assert (folder / "trials" / ".e000001-00000099.parquet.1.tmp").exists()
 
@@ -163,11 +163,11 @@ def test_another_hosts_clock_is_not_trusted(pool, folder, monkeypatch, age, watc
     slept = []
     monkeypatch.setattr(leases.time, "sleep", slept.append)
     if watched:
-        Pool.open(folder).acquire().release()
+        PoolWriter.open(folder).acquire().release()
         assert slept == [12.5]
     else:
         with pytest.raises(PoolError, match="alive 1 s ago"):
-            Pool.open(folder).acquire()
+            PoolWriter.open(folder).acquire()
         assert slept == []
 
 
@@ -177,7 +177,7 @@ def test_another_host_that_still_beats_keeps_its_pool(pool, folder, monkeypatch)
     edit_holder(pool, place="another host", beat=time.time() - 1000)
     monkeypatch.setattr(leases.time, "sleep", lambda _: edit_holder(pool, beat=time.time() - 990))
     with pytest.raises(PoolError, match="has a driver"):
-        Pool.open(folder).acquire()
+        PoolWriter.open(folder).acquire()
 
 
 def test_only_one_of_many_gets_the_lease(pool, folder):
@@ -185,7 +185,7 @@ def test_only_one_of_many_gets_the_lease(pool, folder):
     barrier = threading.Barrier(8)
 
     def race() -> None:
-        rival = Pool.open(folder)
+        rival = PoolWriter.open(folder)
         barrier.wait()
         try:
             won.append(rival.acquire())

@@ -33,7 +33,8 @@ def test_memory_is_given_back():
 
 @pytest.mark.parametrize(("chosen", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
 def test_the_command_line_uses_memory_that_can_be_given_back_unless_told_otherwise(chosen, used):
-    code = "import contextlib, nao_ray.cli\nwith contextlib.suppress(SystemExit): nao_ray.cli.main(['--version'])\n"
+    code = "import contextlib\nfrom nao_ray.cli import app\n"
+    code += "with contextlib.suppress(SystemExit): app.main(['--version'])\n"
     code += "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
     environment = {name: value for name, value in os.environ.items() if name != "ARROW_DEFAULT_MEMORY_POOL"} | chosen
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -17,7 +17,7 @@ from _made_up_trials import MANIFEST, START, make_proposal, make_trial, record
 from nao_ray._pool import rows
 from nao_ray._pool.ledger import IdSet
 from nao_ray.errors import FencedError, PoolError
-from nao_ray.pool import Counts, Pool
+from nao_ray.pool import Counts, PoolReader, PoolWriter
 from nao_ray.spaces.base import Genotype
 from nao_ray.strategies.random_search import RandomSearch
 from nao_ray.trial import Measurement, Trial, TrialState
@@ -46,74 +46,74 @@ def test_a_new_pool_is_readable_by_pandas_before_its_first_trial(pool):
 
 
 def test_the_manifest_is_frozen_and_readable(pool, folder):
-    assert Pool.open(folder).manifest == MANIFEST
+    assert PoolReader.open(folder).manifest == MANIFEST
     assert yaml.safe_load((folder / "run.yaml").read_text())["config"] == MANIFEST["config"]
 
 
 @pytest.mark.parametrize("manifest", [{"config": object()}, {"pool_schema_version": 1}])
 def test_a_manifest_is_plain_data(tmp_path, manifest):
     with pytest.raises(ValueError, match="manifest"):
-        Pool.create(tmp_path / "p", manifest)
+        PoolWriter.create(tmp_path / "p", manifest)
     assert not (tmp_path / "p").exists()
 
 
 def test_create_refuses_a_pool_and_a_folder_with_other_files(pool, tmp_path):
     with pytest.raises(PoolError, match="is a pool already"):
-        Pool.create(pool.url, MANIFEST)
+        PoolWriter.create(pool.url, MANIFEST)
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("")
     with pytest.raises(PoolError, match=r"holds other files \(chapter.tex\)"):
-        Pool.create(tmp_path / "thesis", MANIFEST)
+        PoolWriter.create(tmp_path / "thesis", MANIFEST)
     (tmp_path / "file").write_text("")
     with pytest.raises(PoolError, match="cannot be a pool"):
-        Pool.create(tmp_path / "file", MANIFEST)
+        PoolWriter.create(tmp_path / "file", MANIFEST)
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
 
 
 def test_create_finishes_a_creation_that_was_interrupted(pool, folder):
     (folder / "run.yaml").unlink()
-    assert not Pool.exists(folder)
-    with Pool.create(folder, MANIFEST).acquire():
+    assert not PoolReader.exists(folder)
+    with PoolWriter.create(folder, MANIFEST).acquire():
         pass
-    assert Pool.exists(folder)
-    assert Pool.open(folder).check() == []
+    assert PoolReader.exists(folder)
+    assert PoolReader.open(folder).check() == []
 
 
 def test_create_never_takes_rows_of_another_pool_for_its_own(pool, lease, folder):
     record(pool, 0, 1)
     (folder / "run.yaml").unlink()
     with pytest.raises(PoolError, match="holds other files"):
-        Pool.create(folder, MANIFEST)
+        PoolWriter.create(folder, MANIFEST)
 
 
 @pytest.mark.parametrize("url", ["", "a\0b", "nosuch://x", "mem ory://x"])
 def test_impossible_places_are_refused(url):
     with pytest.raises(PoolError):
-        Pool.open(url)
+        PoolReader.open(url)
 
 
 def test_open_refuses_what_is_no_pool(tmp_path, pool, folder):
     with pytest.raises(PoolError, match="there is no pool"):
-        Pool.open(tmp_path / "nothing")
+        PoolReader.open(tmp_path / "nothing")
     run = folder / "run.yaml"
     text = run.read_text()
     run.write_text(text.replace("pool_schema_version: 1", "pool_schema_version: 2"))
     with pytest.raises(PoolError, match=r"schema version 2, .* update nao_ray"):
-        Pool.open(folder)
+        PoolReader.open(folder)
     run.write_text("- 1\n")
     with pytest.raises(PoolError, match="not the manifest of a pool"):
-        Pool.open(folder)
+        PoolReader.open(folder)
     run.write_text("a: [")
     with pytest.raises(PoolError, match="is not YAML") as caught:
-        Pool.open(folder)
+        PoolReader.open(folder)
     assert "\n" not in str(caught.value)
     run.write_bytes(b"\xff\xfe")
     with pytest.raises(PoolError, match="cannot read"):
-        Pool.open(folder)
+        PoolReader.open(folder)
 
 
 def test_a_file_url_is_a_local_folder(tmp_path):
-    made = Pool.create(f"file://{tmp_path}/p", MANIFEST)
+    made = PoolWriter.create(f"file://{tmp_path}/p", MANIFEST)
     with made.acquire():
         record(made, 0, 2)
         made.compact()
@@ -145,13 +145,13 @@ def test_proposals_and_attempts_are_recorded_in_one_write(pool, lease):
     before = len(list(Path(pool.url, "events").glob("*.parquet")))
     pool.record_asked([make_proposal(0), make_proposal(1)], START, [(0, 1, None, START), (1, 1, "a", START)])
     assert len(list(Path(pool.url, "events").glob("*.parquet"))) == before + 1
-    log = Pool.open(pool.url).log()
+    log = PoolReader.open(pool.url).log()
     assert [(trial.proposal, trial.attempt, trial.node) for trial in log] == [
         (make_proposal(0), 1, None),
         (make_proposal(1), 1, "a"),
     ]
     pool.record_attempts([(0, 2, None, START)])
-    assert [trial.attempt for trial in Pool.open(pool.url).log()] == [2, 1]
+    assert [trial.attempt for trial in PoolReader.open(pool.url).log()] == [2, 1]
     assert pool.check() == ["2 trials were asked and have no final row (resume to finish them): 0, 1"]
 
 
@@ -160,7 +160,7 @@ def test_the_log_rebuilds_every_trial(pool, lease):
     pool.record_asked([make_proposal(5), make_proposal(6), make_proposal(7)], START)
     pool.record_attempts([(5, 1, "a", START), (6, 1, None, START)])
     pool.record_attempts([(5, 2, "b", START)])
-    log = Pool.open(pool.url).log()
+    log = PoolReader.open(pool.url).log()
     assert log[:5] == finished
     assert [trial.proposal for trial in log[5:]] == [make_proposal(k) for k in (5, 6, 7)]
     assert [(t.state, t.attempt, t.node) for t in log[5:]] == [
@@ -182,7 +182,7 @@ def test_a_second_final_row_is_dropped(pool, lease):
 def test_the_ids_are_known_again_after_a_restart(pool, lease):
     record(pool, 0, 3)
     lease.release()
-    again = Pool.open(pool.url)
+    again = PoolWriter.open(pool.url)
     with again.acquire() as second:
         assert second.epoch == lease.epoch + 1
         assert again.record_finished([make_trial(2), make_trial(3)]) == [make_trial(3)]
@@ -249,11 +249,11 @@ def test_a_strategy_restored_from_the_log_goes_on_as_if_never_stopped(tmp_path):
         return RandomSearch(NaoCnnSmall(), RandomSearch.Config(), 5, make_proposal(0).fidelity)
 
     unbroken = strategy().ask(6)
-    made = Pool.create(tmp_path / "p", MANIFEST)
+    made = PoolWriter.create(tmp_path / "p", MANIFEST)
     with made.acquire():
         made.record_asked(strategy().ask(4), START)
     resumed = strategy()
-    resumed.restore(Pool.open(made.url).log())
+    resumed.restore(PoolReader.open(made.url).log())
     assert resumed.ask(2) == unbroken[4:]
 
 
@@ -268,7 +268,7 @@ def test_best_ranks_by_the_metric_and_breaks_ties_by_id(pool, lease):
     assert pool.best()["trial_id"].tolist() == [1, 3, 2, 0, 4]
     assert list(pool.best(1).columns) == DESIGN_COLUMNS
     assert pool.counts() == Counts(asked=6, completed=5, failed=1, best_score=0.9, best_trial_id=1)
-    assert Pool.open(pool.url).counts() == pool.counts()
+    assert PoolReader.open(pool.url).counts() == pool.counts()
 
 
 def test_the_lowest_perplexity_is_best(pool, lease):
@@ -284,7 +284,7 @@ def test_scores_with_shared_weights_are_best_until_a_network_has_its_own(pool, l
         fidelity = replace(make_proposal(k).fidelity, weights_version=version)
         trial = replace(make_trial(k, accuracy=accuracy), proposal=replace(make_proposal(k), fidelity=fidelity))
         pool.record_finished([trial])
-        assert Pool.open(pool.url).counts() == pool.counts()
+        assert PoolReader.open(pool.url).counts() == pool.counts()
         return pool.best()["trial_id"].tolist(), pool.counts().best_trial_id
 
     assert finish(0, 0.9, "e1") == ([0], 0)
@@ -343,7 +343,7 @@ def test_a_driver_killed_while_it_records_loses_and_doubles_nothing(tmp_path):
     code = """
 import sys
 from _made_up_trials import *
-pool = Pool.create(sys.argv[1], MANIFEST)
+pool = PoolWriter.create(sys.argv[1], MANIFEST)
 with pool.acquire():
     for k in range(10_000):
         record(pool, k, 1)
@@ -355,7 +355,7 @@ with pool.acquire():
             run.stdout.readline()
         run.send_signal(signal.SIGKILL)
         last = 39 + len(run.stdout.read().split())
-    again = Pool.open(tmp_path / "p")
+    again = PoolWriter.open(tmp_path / "p")
     assert last + 1 <= len(again.trials()) <= last + 2
     assert again.trials()["trial_id"].is_unique
     with again.acquire(wait=0):
@@ -366,7 +366,7 @@ with pool.acquire():
 
 def test_strategy_and_task_come_from_config_text_too(tmp_path):
     text = yaml.safe_dump({"strategy": "random_search", "task": {"name": "ptb"}})
-    made = Pool.create(tmp_path / "p", {"config": text})
+    made = PoolWriter.create(tmp_path / "p", {"config": text})
     with made.acquire():
         made.record_finished([make_trial(0)])
     assert made.trials()[["strategy", "task"]].values.tolist() == [["random_search", "ptb"]]

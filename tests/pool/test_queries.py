@@ -6,11 +6,11 @@ from _made_up_trials import record
 
 from nao_ray._pool import manifest as manifests
 from nao_ray.errors import PoolError
-from nao_ray.pool import Pool, refuse_changes
+from nao_ray.pool import PoolWriter, refuse_changes
 
 
 @pytest.fixture
-def filled(pool, lease) -> Pool:
+def filled(pool, lease) -> PoolWriter:
     record(pool, 0, 6)
     pool.record_fits([{"round": 0, "loss": 0.5}])
     return pool

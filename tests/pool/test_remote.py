@@ -11,7 +11,7 @@ from nao_ray._pool.objects import ObjectStorage
 from nao_ray._pool.storage import open_storage
 from nao_ray.addresses import has_credentials
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
-from nao_ray.pool import Counts, Pool
+from nao_ray.pool import Counts, PoolReader, PoolWriter
 
 
 @pytest.fixture
@@ -20,16 +20,16 @@ def url():
 
 
 def test_a_pool_by_url_does_what_a_local_one_does(url):
-    assert not Pool.exists(url)
-    made = Pool.create(url, MANIFEST)
-    assert Pool.exists(url)
+    assert not PoolReader.exists(url)
+    made = PoolWriter.create(url, MANIFEST)
+    assert PoolReader.exists(url)
     with made.acquire():
         finished = record(made, 0, 5)
         made.record_asked([make_proposal(5)], START)
         made.record_fits([{"round": 0, "loss": 1.0}])
         made.record_fits([{"round": 1, "loss": 0.5}])
         assert made.record_finished([make_trial(2)]) == []
-    again = Pool.open(url)
+    again = PoolWriter.open(url)
     assert again.manifest == MANIFEST
     assert again.url == url
     assert again.log()[:5] == finished
@@ -39,13 +39,13 @@ def test_a_pool_by_url_does_what_a_local_one_does(url):
     assert again.sql("SELECT count(*) AS n FROM trials")["n"].tolist() == [5]
     assert again.check() == ["1 trials were asked and have no final row (resume to finish them): 5"]
     with pytest.raises(PoolError, match="is a pool already"):
-        Pool.create(url, MANIFEST)
+        PoolWriter.create(url, MANIFEST)
 
 
 def test_the_lease_fences(url, monkeypatch):
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     lease = made.acquire()
-    other = Pool.open(url)
+    other = PoolWriter.open(url)
     with pytest.raises(PoolError, match="has a driver"):
         other.acquire()
     monkeypatch.setattr(leases, "is_dead", lambda holder: True)
@@ -60,7 +60,7 @@ def test_the_lease_fences(url, monkeypatch):
 
 def test_of_two_that_claim_at_once_one_has_the_lease(url, monkeypatch):
     """There is no lock: both see the pool free, and both write their claim."""
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     swap, rivals = ObjectStorage.swap, []
 
     def after_a_rival(self, name, data, tag):
@@ -86,20 +86,22 @@ def test_of_two_that_claim_at_once_one_has_the_lease(url, monkeypatch):
 
 
 def test_a_truncated_part_is_moved_out(url, caplog):
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     with made.acquire():
         record(made, 0, 2)
     storage = made._storage
     name = storage.parts("trials")[-1]
     storage.write(f"trials/{name}", b"PAR1")
-    again = Pool.open(url)
+    again = PoolWriter.open(url)
+    with again.acquire():
+        pass
     assert "moved to quarantine/" in caplog.text
     assert again.trials()["trial_id"].tolist() == [0]
     assert storage.entries("quarantine") == [f"trials-{name}"]
 
 
 def test_a_put_that_fails_is_a_write_error(url, monkeypatch):
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     with made.acquire():
         with monkeypatch.context() as patch:
 
@@ -125,7 +127,7 @@ def test_a_put_that_fails_is_a_write_error(url, monkeypatch):
 )
 def test_a_url_that_cannot_be_opened_is_named(url, says):
     with pytest.raises(PoolError, match=r"cannot open .*") as caught:
-        Pool.open(url)
+        PoolReader.open(url)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 

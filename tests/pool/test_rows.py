@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nao_ray._pool import rows
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
 
@@ -168,7 +168,7 @@ def test_text_that_is_no_unicode_does_not_lose_the_trial():
 
 
 def test_a_pool_from_before_scores_of_any_unit_reads_and_is_sound(tmp_path):
-    pool = Pool.create(tmp_path / "p", MANIFEST)
+    pool = PoolWriter.create(tmp_path / "p", MANIFEST)
     with pool.acquire():
         pool.record_asked([make_proposal(0), make_proposal(1)], START)
         pool.record_finished([make_trial(0, accuracy=0.5), make_trial(1, accuracy=0.75)])
@@ -177,7 +177,7 @@ def test_a_pool_from_before_scores_of_any_unit_reads_and_is_sound(tmp_path):
     old = pa.schema(kept, metadata=rows.TRIALS.metadata)
     for part in (tmp_path / "p" / "trials").glob("*.parquet"):
         pq.write_table(pq.read_table(part).select(old.names).cast(old), part)
-    assert Pool.open(pool.url).log() == before
+    assert PoolReader.open(pool.url).log() == before
     assert pool.check() == []
     assert pool.best()["trial_id"].tolist() == [1, 0]
     with pool.acquire():

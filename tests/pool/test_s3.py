@@ -10,12 +10,12 @@ from _s3_drivers import CONFIG, Driver
 from nao_ray._pool.objects import ObjectStorage
 from nao_ray.addresses import extended
 from nao_ray.errors import PoolError
-from nao_ray.pool import Counts, Pool
+from nao_ray.pool import Counts, PoolReader, PoolWriter
 
 
 def test_a_pool_is_made_written_read_and_taken_up_again(url, server):
-    assert not Pool.exists(url)
-    made = Pool.create(url, MANIFEST)
+    assert not PoolReader.exists(url)
+    made = PoolWriter.create(url, MANIFEST)
     with made.acquire():
         finished = record(made, 0, 5)
         made.record_asked([make_proposal(5)], START)
@@ -23,7 +23,7 @@ def test_a_pool_is_made_written_read_and_taken_up_again(url, server):
         made.record_fits([{"round": 1, "loss": 0.5}])
         made.write_weights("v1", b"weights")
         assert made.record_finished([make_trial(2)]) == []
-    again = Pool.open(url)
+    again = PoolWriter.open(url)
     assert isinstance(again._storage, ObjectStorage)
     assert again.log()[:5] == finished
     assert again.counts() == Counts(asked=6, completed=4, failed=1, best_score=finished[2].score, best_trial_id=2)
@@ -33,7 +33,7 @@ def test_a_pool_is_made_written_read_and_taken_up_again(url, server):
     assert again.check() == ["1 trials were asked and have no final row (resume to finish them): 5"]
     assert sorted(pd.read_parquet(url + "/trials")["trial_id"]) == [0, 1, 2, 3, 4]
     with pytest.raises(PoolError, match="is a pool already"):
-        Pool.create(url, MANIFEST)
+        PoolWriter.create(url, MANIFEST)
     with again.acquire() as lease:
         assert lease.epoch == 2
         record(again, 5, 1)
@@ -46,10 +46,10 @@ def test_a_pool_is_made_written_read_and_taken_up_again(url, server):
 def test_the_endpoint_may_stand_in_the_url(url, server, monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     query = f"?endpoint_override={server.endpoint.removeprefix('http://')}&scheme=http&region=us-east-1"
-    made = Pool.create(url + query, MANIFEST)
+    made = PoolWriter.create(url + query, MANIFEST)
     with made.acquire():
         record(made, 0, 1)
-    assert Pool.open(url + query).trials()["trial_id"].tolist() == [0]
+    assert PoolReader.open(url + query).trials()["trial_id"].tolist() == [0]
     assert pd.read_parquet(f"{url}/trials{query}")["trial_id"].tolist() == [0]
 
 
@@ -115,8 +115,8 @@ def test_a_search_that_is_killed_goes_on_with_the_same_command(url, tmp_path, ca
     unbroken = tmp_path / "unbroken"
     assert call(*words, unbroken).code == 0
     columns = ["trial_id", "genotype", "valid_accuracy", "state", "asked_after", "log_index"]
-    broken = Pool.open(url)
-    pd.testing.assert_frame_equal(broken.trials(columns), Pool.open(unbroken).trials(columns))
+    broken = PoolWriter.open(url)
+    pd.testing.assert_frame_equal(broken.trials(columns), PoolReader.open(unbroken).trials(columns))
     assert broken.check() == []
     assert '"trial_id"' in call("pool", url, "best", "-n", "1", "--json").out
     assert call("pool", url, "check").code == 0

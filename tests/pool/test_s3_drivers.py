@@ -15,13 +15,13 @@ from nao_ray._pool import lease as leases
 from nao_ray._pool import objects
 from nao_ray._pool.objects import ObjectStorage
 from nao_ray.errors import PoolError, PoolWriteError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolWriter
 
 RIVAL = """
 import sys
 from _made_up_trials import *
 from nao_ray.errors import PoolError
-pool = Pool.open(sys.argv[1])
+pool = PoolWriter.open(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -39,7 +39,7 @@ except Exception as error:
 
 @pytest.mark.slow
 def test_of_two_processes_that_claim_at_once_one_writes(url):
-    Pool.create(url, MANIFEST)
+    PoolWriter.create(url, MANIFEST)
     with Driver(RIVAL, url, "30", "8") as one, Driver(RIVAL, url, "30", "8") as other:
         assert {one.hear(), other.hear()} == {"ready"}
         one.tell()
@@ -49,7 +49,7 @@ def test_of_two_processes_that_claim_at_once_one_writes(url):
         assert said[1] == "epoch 1"
         winner = one if one.hear() == "recorded" else other
         assert winner is one or winner.hear() == "recorded"
-        pool = Pool.open(url)
+        pool = PoolWriter.open(url)
         with pytest.raises(PoolError, match=rf"has a driver: pid {winner.process.pid} "):
             pool.acquire()
     assert pool.trials()["trial_id"].tolist() == list(range(8))
@@ -58,7 +58,7 @@ def test_of_two_processes_that_claim_at_once_one_writes(url):
 
 @pytest.mark.slow
 def test_a_killed_driver_is_replaced_at_its_expiry_where_its_process_cannot_be_seen(url, monkeypatch):
-    Pool.create(url, MANIFEST)
+    PoolWriter.create(url, MANIFEST)
     with Driver(RIVAL, url, "3", "2") as driver:
         assert driver.hear() == "ready"
         driver.tell()
@@ -69,8 +69,8 @@ def test_a_killed_driver_is_replaced_at_its_expiry_where_its_process_cannot_be_s
         monkeypatch.setattr(leases, "place", lambda: "another host")
         began = time.monotonic()
         with pytest.raises(PoolError, match="has a driver"):
-            Pool.open(url).acquire()
-        pool = Pool.open(url)
+            PoolWriter.open(url).acquire()
+        pool = PoolWriter.open(url)
         with pool.acquire(wait=20) as lease:
             assert 1 < time.monotonic() - began < 15
             assert lease.epoch == 2
@@ -80,13 +80,13 @@ def test_a_killed_driver_is_replaced_at_its_expiry_where_its_process_cannot_be_s
 
 @pytest.mark.slow
 def test_a_frozen_driver_is_fenced_off_when_it_thaws(url):
-    Pool.create(url, MANIFEST)
+    PoolWriter.create(url, MANIFEST)
     with Driver(RIVAL, url, "1.5", "1") as driver:
         driver.hear()
         driver.tell()
         assert [driver.hear(), driver.hear()] == ["epoch 1", "recorded"]
         os.kill(driver.process.pid, signal.SIGSTOP)
-        pool = Pool.open(url)
+        pool = PoolWriter.open(url)
         with pool.acquire(wait=20):
             record(pool, 1, 1)
             os.kill(driver.process.pid, signal.SIGCONT)
@@ -99,7 +99,7 @@ def test_a_frozen_driver_is_fenced_off_when_it_thaws(url):
 
 @pytest.mark.parametrize("folder", ["trials", "events"])
 def test_a_part_that_was_on_its_way_during_a_takeover_does_not_land(url, server, folder):
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     made.acquire()
     record(made, 0, 1)
     server.hold(f"/{folder}/e000001-")
@@ -118,7 +118,7 @@ def test_a_part_that_was_on_its_way_during_a_takeover_does_not_land(url, server,
 
 
 def test_a_heartbeat_that_was_on_its_way_does_not_undo_a_takeover(url, server):
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     lease = made.acquire()
     vanish(made)
     server.hold("/lease/holder.json")
@@ -134,7 +134,7 @@ def test_a_heartbeat_that_was_on_its_way_does_not_undo_a_takeover(url, server):
 
 
 def test_an_old_drivers_fits_do_not_replace_newer_ones(url, server):
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     made.acquire()
     made.record_fits([{"round": 0, "loss": 1.0}])
     server.hold("/fits/fits.parquet")
@@ -152,7 +152,7 @@ def test_an_old_drivers_fits_do_not_replace_newer_ones(url, server):
 
 def test_a_seal_that_was_cut_short_is_completed(url):
     """The second driver dies after the first of its empty parts; the third seals what the first may still send."""
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     made.acquire()
     record(made, 0, 1)  # parts 0 to 2: what may be on its way is part 3 of either folder
     vanish(made)
@@ -179,7 +179,7 @@ def test_a_seal_that_was_cut_short_is_completed(url):
 
 def test_a_heartbeat_that_hangs_is_sent_again_well_before_the_driver_counts_as_dead(url, server, monkeypatch):
     monkeypatch.setattr(objects, "_LEASE_SECONDS", 0.5)
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     with made.acquire() as lease:
         vanish(made)
         before = leases.read_holder(made._storage).beat
@@ -193,7 +193,7 @@ def test_a_heartbeat_that_hangs_is_sent_again_well_before_the_driver_counts_as_d
 
 
 def test_of_two_that_claim_at_once_one_is_refused(url, server):
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     said: list[object] = []
 
     def claim() -> None:
@@ -206,7 +206,7 @@ def test_of_two_that_claim_at_once_one_is_refused(url, server):
     late = threading.Thread(target=claim)
     late.start()
     server.wait_held()
-    with Pool.open(url).acquire() as lease:
+    with PoolWriter.open(url).acquire() as lease:
         server.let_go()
         late.join()
         assert said == [f"pool {url}: another driver has just taken it"]

@@ -8,12 +8,12 @@ from _s3_drivers import CONFIG
 from nao_ray._pool.objects import ObjectStorage
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError, PoolWriteError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.service.hosting.run import run
 
 
 def test_a_put_that_fails_is_a_write_error_and_may_be_tried_again(url, server):
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     with made.acquire():
         record(made, 0, 1)
         server.refuses = True
@@ -41,12 +41,12 @@ def test_a_search_waits_for_a_server_that_refuses(url, server):
     assert summary.done + summary.failed == 24
     assert len(seen) == 2
     assert "cannot write" in seen[1]
-    assert Pool.open(url).check() == []
+    assert PoolReader.open(url).check() == []
 
 
 @pytest.mark.parametrize("lands_first", [True, False])
 def test_a_write_that_failed_and_landed_after_all_is_not_written_twice(url, server, monkeypatch, lands_first):
-    made = Pool.create(url, MANIFEST)
+    made = PoolWriter.create(url, MANIFEST)
     with made.acquire():
         record(made, 0, 1)
         swap = ObjectStorage.swap
@@ -72,7 +72,7 @@ def test_a_write_that_failed_and_landed_after_all_is_not_written_twice(url, serv
 
 def test_an_answer_that_was_lost_is_no_conflict(url):
     """The library sends a request again whose answer it did not get; then the condition fails on our own file."""
-    storage = Pool.create(url, MANIFEST)._storage
+    storage = PoolWriter.create(url, MANIFEST)._storage
     assert storage.create("final/a", b"1")
     assert storage.create("final/a", b"1"), "it is as we wanted it"
     assert not storage.create("final/a", b"2")
@@ -85,11 +85,11 @@ def test_an_answer_that_was_lost_is_no_conflict(url):
 
 @pytest.mark.parametrize("answer", ["ignored", "refused"])
 def test_a_server_without_conditions_is_refused_before_anything_is_written(url, server, answer):
-    Pool.create(url, MANIFEST)
+    PoolWriter.create(url, MANIFEST)
     server.conditions = answer
     server.writes.clear()
     with pytest.raises(PoolError, match=r"knows no conditional|ignores conditional") as caught:
-        Pool.open(url).acquire()
+        PoolWriter.open(url).acquire()
     assert ("ignores" in str(caught.value)) == (answer == "ignored")
     assert {path.rpartition("/")[2] for path in server.writes} == {"run.yaml"}, "its own content, at most"
-    assert Pool.open(url).manifest == MANIFEST
+    assert PoolReader.open(url).manifest == MANIFEST

@@ -16,7 +16,7 @@ from nao_ray._pool.pace import Spans
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.watch import Watch
 from nao_ray.errors import PoolError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolWriter
 from nao_ray.trial import FailureKind
 
 
@@ -122,7 +122,7 @@ def test_with_two_versions_of_shared_weights_the_best_is_that_of_the_pool(pool):
 )
 def test_progress_is_to_the_smaller_of_budget_and_plan(tmp_path, budget, planned, asked, total):
     config = MANIFEST["config"] | {"budget": {"trials": budget}}
-    pool = Pool.create(tmp_path / "p", {"config": config, "planned": planned})
+    pool = PoolWriter.create(tmp_path / "p", {"config": config, "planned": planned})
     with pool.acquire():
         record(pool, 0, asked)
     assert Watch(pool.url).look().budget_trials == total
@@ -210,7 +210,7 @@ def test_ids_of_no_search_are_refused(pool, folder):
 
 
 def test_a_pool_at_a_url(tmp_path):
-    pool = Pool.create("memory://watched/pool", MANIFEST)
+    pool = PoolWriter.create("memory://watched/pool", MANIFEST)
     with pool.acquire():
         record(pool, 0, 3)
     assert Watch("memory://watched/pool").look().finished == 3

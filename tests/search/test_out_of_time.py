@@ -2,7 +2,7 @@
 
 from _stand_in import closed_form
 
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop
@@ -16,7 +16,7 @@ def test_what_waits_for_a_worker_is_not_begun(tmp_path):
     clock, evaluator = VirtualClock(), closed_form()
     executor = SimulatedExecutor(evaluator, clock, workers=1, duration=lambda job, outcome: 100.0)
     executor.capacity = 5  # it takes five and works on one
-    pool = Pool.create(tmp_path / "pool", {"config": {"strategy": "random_search", "task": "none"}})
+    pool = PoolWriter.create(tmp_path / "pool", {"config": {"strategy": "random_search", "task": "none"}})
     strategy = RandomSearch(evaluator.space, RandomSearch.Config(), 0, Fidelity())
     with pool.acquire():
         budget = Budget(trials=20, seconds=150)

@@ -4,7 +4,7 @@ import pytest
 from _stand_in import MemoryPool, SharedForm, shared_search, simulate
 
 from nao_ray.errors import PoolError, PoolWriteError, RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import SerialExecutor
 from nao_ray.search.loop import SearchLoop
@@ -105,7 +105,7 @@ def test_a_driver_killed_at_any_write_resumes_to_the_unbroken_search(unbroken, k
 
 def test_a_version_that_is_gone_stops_the_resume_and_fails_nothing(tmp_path, unbroken):
     """The pool keeps the last versions; what a user removed is named, and put back the search goes on."""
-    pool = Pool.create(tmp_path / "pool", {"config": {"name": "t", "strategy": "shared_random_search"}})
+    pool = PoolWriter.create(tmp_path / "pool", {"config": {"name": "t", "strategy": "shared_random_search"}})
 
     def search(stop_after=None):
         log = pool.log()

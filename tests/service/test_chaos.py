@@ -17,7 +17,7 @@ from benchmarks.faults import KINDS, Fault, Injector, cut_newest, plan
 from benchmarks.site import Parts
 from nao_ray.bench import chaos
 from nao_ray.errors import ConfigError, RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import run
 from nao_ray.trial import FailureKind
 
@@ -287,13 +287,13 @@ def test_a_search_whose_newest_part_was_cut_ends_as_an_unbroken_one(searched, tm
         assert Parts(torn).count() == finished - (folder == "trials")
         run(searched.config, str(torn), in_process=True)
         assert chaos.differences(searched.config, torn, searched.pool) == []
-        (problem,) = Pool.open(torn).check()
+        (problem,) = PoolReader.open(torn).check()
         assert problem == f"1 damaged parts are in quarantine/: {folder}-{name}"
 
 
 def test_parts_tell_when_a_trial_came_that_started_later(searched):
     parts = Parts(searched.pool)
-    frame = Pool.open(searched.pool).trials(["trial_id", "asked_at", "started_at"]).set_index("trial_id")
+    frame = PoolReader.open(searched.pool).trials(["trial_id", "asked_at", "started_at"]).set_index("trial_id")
     for column in ("asked_at", "started_at"):
         times = [moment.timestamp() for moment in frame[column]]
         assert parts.written_after(times[-1], column) is None
@@ -304,17 +304,17 @@ def test_parts_tell_when_a_trial_came_that_started_later(searched):
 
 
 def test_a_search_that_learns_from_no_trial_proves_nothing(searched, tmp_path):
-    chaos._children(Pool.open(searched.pool), "regularized_evolution", 20)
+    chaos._children(PoolReader.open(searched.pool), "regularized_evolution", 20)
     config = chaos._config(12, 1, 1, "random_search", 0, 0)
     config = config.model_copy(update={"evaluator": searched.config.evaluator})
     run(config, str(tmp_path / "pool"), in_process=True)
-    pool = Pool.open(tmp_path / "pool")
+    pool = PoolReader.open(tmp_path / "pool")
     with pytest.raises(RunError, match="random_search made no proposal of 12 from an earlier trial"):
         chaos._children(pool, "random_search", 12)
 
 
 def test_kinds_of_children_that_are_missing_are_told(searched):
-    pool = Pool.open(searched.pool)
+    pool = PoolReader.open(searched.pool)
     assert chaos._children(pool, "regularized_evolution", 99) == []
     (note,) = chaos._children(pool, "regularized_evolution", 100)
     assert "timeout" in note  # none of them hangs
@@ -323,7 +323,7 @@ def test_kinds_of_children_that_are_missing_are_told(searched):
 def test_kinds_that_never_struck_and_a_fault_without_recovery_are_told(searched):
     struck = [chaos.Struck(Fault(kind, 1, 0, 0), 0.0, 2.0) for kind in KINDS[1:]]
     course = chaos.Course(struck=struck, drivers=1, seconds=1, problems=["process 7 still is there"])
-    pool = Pool.open(searched.pool)
+    pool = PoolReader.open(searched.pool)
     assert chaos._problems(pool, course, 7) == ["process 7 still is there", "no fault was a driver"]
     assert chaos._problems(pool, course, 6) == ["process 7 still is there"]
     assert chaos._row("cut", [*struck, chaos.Struck(Fault("cut", 2, 0, 0), 0.0)], [2.0]) == ["cut", 2, 2.0, 2.0]

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from nao_ray.errors import ClusterError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.service import code
 from nao_ray.service.code import Code, SameCode, own_code, refuse_other_code, worker_path
 
@@ -80,4 +80,4 @@ def test_a_search_loads_nothing_of_the_folder_it_is_started_in(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert Pool.open(tmp_path / "p").counts().finished == 2
+    assert PoolReader.open(tmp_path / "p").counts().finished == 2

@@ -8,12 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from nao_ray._pool.fits import read_fits
-from nao_ray._pool.ledger import RANKED, standings
-from nao_ray._pool.storage import open_storage
-from nao_ray._pool.tail import Tail
 from nao_ray.errors import LoggerError, PoolError
 from nao_ray.loggers.base import COLUMNS, Logger, Row
+from nao_ray.pool import RANKED, PoolReader, standings
 from nao_ray.standings import Standings
 from nao_ray.trial import TrialState
 
@@ -35,7 +32,7 @@ class Follower:
         Raises:
             LoggerError: it cannot be reached or written.
         """
-        self._storage, self._logger = open_storage(pool_url), logger
+        self._pool, self._logger = PoolReader.open(pool_url), logger
         self._restart()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"nao-ray-{logger.package}", daemon=True)
@@ -45,7 +42,7 @@ class Follower:
         """From what the log has; the pool is read from its beginning, for the best so far."""
         self._position = self._logger.open()
         self._next_index, self._next_round = self._position.log_index + 1, self._position.round + 1
-        self._tail = Tail(self._storage, "trials", _TRIALS)
+        self._tail = self._pool.follow("trials", _TRIALS)
         self._standings = Standings()
 
     def _keep(self) -> None:
@@ -74,7 +71,7 @@ class Follower:
             batch = rows[first : first + _BATCH]
             self._logger.log_trials(batch)
             self._next_index = batch[-1]["log_index"] + 1
-        fits = [row for row in read_fits(self._storage).to_pylist() if row["round"] >= self._next_round]
+        fits = [row for row in self._pool.diagnostics() if row["round"] >= self._next_round]
         if fits:
             self._logger.log_fits(fits)
             self._next_round = fits[-1]["round"] + 1

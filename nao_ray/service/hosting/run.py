@@ -17,7 +17,7 @@ from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
 from nao_ray.evaluators.base import SharedEvaluator
 from nao_ray.loggers.base import Search
-from nao_ray.pool import Pool, refuse_changes
+from nao_ray.pool import PoolReader, PoolWriter, refuse_changes
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Executor, SerialExecutor
 from nao_ray.search.loop import Retry, SearchLoop
@@ -47,7 +47,7 @@ class RunSummary:
     seconds: float
     """Wall time of this driver."""
     best: pd.DataFrame
-    """The best trials, best first, as `Pool.best`."""
+    """The best trials, best first, as `PoolReader.best`."""
 
 
 def run(
@@ -81,11 +81,11 @@ def run(
     data_hash = config.make_evaluator().data_hash()
     manifest = make_manifest(config, data_hash, planned)
     config.make_loggers(_search_of(config, manifest, pool_url))
-    if Pool.exists(pool_url):
-        pool = Pool.open(pool_url)
+    if PoolReader.exists(pool_url):
+        pool = PoolWriter.open(pool_url)
         _check_same_search(pool, manifest["config"], data_hash)
     else:
-        pool = Pool.create(pool_url, manifest)
+        pool = PoolWriter.create(pool_url, manifest)
     with pool.acquire(wait=wait):
         return _search(config, pool, listener or (lambda _: None), in_process, stop)
 
@@ -100,11 +100,11 @@ def resume(
         RunError: the run failed; the pool is resumable.
         KeyboardInterrupt: SIGINT or SIGTERM; the pool is resumable.
     """
-    config = config_of(Pool.open(pool_url).manifest, pool_url, overrides)
+    config = config_of(PoolReader.open(pool_url).manifest, pool_url, overrides)
     return run(config, pool_url, listener, in_process=in_process)
 
 
-def _check_same_search(pool: Pool, config: dict[str, object], data_hash: str) -> None:
+def _check_same_search(pool: PoolReader, config: dict[str, object], data_hash: str) -> None:
     before = yaml.safe_load(config_of(pool.manifest, pool.url).to_yaml())
     refuse_changes(before, config, FREE_ON_RESUME)
     if pool.manifest.get("data_hash") != data_hash:
@@ -115,7 +115,7 @@ def _check_same_search(pool: Pool, config: dict[str, object], data_hash: str) ->
 
 
 def _search(
-    config: RunConfig, pool: Pool, listener: Listener, in_process: bool, stop: Callable[[], bool]
+    config: RunConfig, pool: PoolWriter, listener: Listener, in_process: bool, stop: Callable[[], bool]
 ) -> RunSummary:
     with ExitStack() as stack:
         for logger in config.make_loggers(_search_of(config, pool.manifest, pool.url)):
@@ -162,12 +162,12 @@ def _to_all(listeners: Sequence[Listener]) -> Listener:
     return tell
 
 
-def _in_process(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
+def _in_process(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Proposer, Executor]:
     proposer = stack.enter_context(closing(LocalProposer(config.make_strategy(), pool.log())))
     return proposer, stack.enter_context(closing(SerialExecutor(config.make_evaluator(), weights=pool)))
 
 
-def _on_ray(config: RunConfig, pool: Pool, stack: ExitStack) -> tuple[Proposer, Executor]:
+def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Proposer, Executor]:
     from nao_ray.service.code import SameCode
     from nao_ray.service.fleet.actors import EvaluatorFactory, StrategyFactory
     from nao_ray.service.fleet.executor import RayExecutor

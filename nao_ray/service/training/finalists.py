@@ -8,7 +8,7 @@ import yaml
 
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.manifest import config_of
 from nao_ray.training.recipe import FULL_TRAININGS, Recipe
 
@@ -16,7 +16,7 @@ _EPOCHS_FACTOR = 5
 """Times as many epochs as in the search, where no recipe says how many."""
 
 
-def finalists_config(pool: Pool, count: int, recipe: str | None, overrides: tuple[str, ...] = ()) -> RunConfig:
+def finalists_config(pool: PoolReader, count: int, recipe: str | None, overrides: tuple[str, ...] = ()) -> RunConfig:
     """The search that trains the best `count` of a pool again; validation ranks them.
 
     Args:
@@ -51,7 +51,7 @@ def finalists_config(pool: Pool, count: int, recipe: str | None, overrides: tupl
     return config
 
 
-def _best(pool: Pool, count: int) -> list[str]:
+def _best(pool: PoolReader, count: int) -> list[str]:
     """The genotypes of the best trials, each once."""
     take = count
     while True:

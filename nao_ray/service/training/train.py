@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from nao_ray._pool import final
-from nao_ray._pool.storage import Storage, open_storage
 from nao_ray.addresses import split_query
 from nao_ray.config import TrainConfig
 from nao_ray.errors import DataError, RunError
+from nao_ray.pool import Finals, checkpoint_file, read_file
 from nao_ray.tasks.base import Images, Task
 
 if TYPE_CHECKING:
@@ -92,16 +91,16 @@ def train(
         InputError: config, data or a checkpoint that is there are not what they should be.
         RunError: the loss became infinite, or the place cannot be written.
     """
-    task, storage = config.make_task(), open_storage(url)
+    task, finals = config.make_task(), Finals(url)
     data_hash = task.data_hash()
     name = f"{label}-{config.recipe.name}-{_digest(config, data_hash)}"
-    row = final.read_final(storage, name)
+    row = finals.row(name)
     if row is None:
         task.check_test()
-        run = _Run(config, task, storage, name, data_hash, listener)
+        run = _Run(config, task, finals, name, data_hash, listener)
         about = run.to_the_end()
         # the same training may have run elsewhere, and have ended first
-        row = final.read_final(storage, name) or final.write_final(storage, _row(about, trial_id, run))
+        row = finals.row(name) or finals.add(_row(about, trial_id, run))
     return row
 
 
@@ -117,9 +116,8 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
     """
     path, query = split_query(checkpoint)
     folder, _, file = path.rpartition("/")
-    storage = open_storage(folder + query if folder else "/" if path.startswith("/") else ".")
     try:
-        data = storage.read(file)
+        data = read_file(folder + query if folder else "/" if path.startswith("/") else ".", file)
     except OSError as error:
         raise DataError(f"cannot read checkpoint {checkpoint}: {' '.join(str(error).split())}") from None
     about, tensors = _unpack(data, checkpoint)
@@ -141,17 +139,17 @@ class _Run:
     """One training, from its last checkpoint to its end."""
 
     def __init__(
-        self, config: TrainConfig, task: Task[Any], storage: Storage, name: str, data_hash: str, listener: Listener
+        self, config: TrainConfig, task: Task[Any], finals: Finals, name: str, data_hash: str, listener: Listener
     ) -> None:
-        self.config, self.task, self.storage, self.name = config, task, storage, name
+        self.config, self.task, self.finals, self.name = config, task, finals, name
         self.data_hash, self.listener = data_hash, listener
-        self.where = storage.path(final.checkpoint_file(name))
+        self.where = finals.checkpoint_path(name)
         self.tensors: Mapping[str, Tensor] = {}
         """Weights and normalisation, once trained."""
 
     def to_the_end(self) -> About:
         """Train what is left; the last checkpoint holds weights alone."""
-        kept = final.read_checkpoint(self.storage, self.name)
+        kept = self.finals.checkpoint(self.name)
         about, tensors = (None, {}) if kept is None else _unpack(kept, self.where)
         if about is not None:
             self._check(about)
@@ -211,12 +209,12 @@ class _Run:
             state = {name: value for name, value in state.items() if name.startswith("network.")}
         normaliser = {"normaliser.mean": data.normaliser.mean, "normaliser.std": data.normaliser.std}
         self.tensors = {**state, **normaliser}
-        if final.has_final(self.storage, self.name) or self._kept_epochs() > about.epochs_done:
+        if self.finals.has_row(self.name) or self._kept_epochs() > about.epochs_done:
             return  # by the same training elsewhere
-        final.write_checkpoint(self.storage, self.name, pack(self.tensors, about.model_dump_json()))
+        self.finals.write_checkpoint(self.name, pack(self.tensors, about.model_dump_json()))
 
     def _kept_epochs(self) -> int:
-        header = final.read_checkpoint_header(self.storage, self.name)
+        header = self.finals.checkpoint_header(self.name)
         return 0 if header is None else _about(header, self.where).epochs_done
 
     def _data(self) -> TrainingData:
@@ -333,7 +331,7 @@ def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
         "wall_seconds": about.wall_seconds,
         "device": about.device,
         "node": platform.node(),
-        "checkpoint": final.checkpoint_file(about.name),
+        "checkpoint": checkpoint_file(about.name),
         "started_at": about.started_at,
         "finished_at": datetime.now(UTC),
     }

@@ -7,7 +7,7 @@ from ray.cluster_utils import Cluster
 from test_run import config
 
 from nao_ray.bench.chaos import differences
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import run
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -51,4 +51,4 @@ def test_a_node_that_joins_is_put_to_work_and_one_that_dies_loses_nothing(nodes,
     assert seen[-1] == (1, 0)
     assert differences(wanted, tmp_path / "p", None) == []
     assert pd.read_parquet(tmp_path / "p" / "trials")["attempt"].max() == 2
-    assert Pool.open(tmp_path / "p").check() == []
+    assert PoolReader.open(tmp_path / "p").check() == []

@@ -13,7 +13,7 @@ from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, LoggerError
 from nao_ray.loggers.base import Logger, Position, Search
 from nao_ray.loggers.tensorboard import TensorBoard
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.service.hosting import follower
 from nao_ray.service.hosting.follower import Follower
 from nao_ray.service.hosting.run import resume, run
@@ -74,7 +74,7 @@ def test_tensorboard_has_each_trial_and_fit_once_also_after_a_resume(tmp_path):
     assert [at for _, _, at in found["trial/score"]] == pytest.approx([t.timestamp() for t in done["finished_at"]])
     best = rows["valid_accuracy"].cummax().ffill().dropna()  # of failed trials: the best before
     assert [value for _, value, _ in found["trial/best_score"]] == pytest.approx(best.tolist())
-    fits = Pool.open(pool).fits()
+    fits = PoolReader.open(pool).fits()
     assert [step for step, _, _ in found["fit/cpu_seconds"]] == fits["round"][fits["cpu_seconds"].notna()].tolist()
 
 
@@ -153,7 +153,7 @@ def test_mlflow_has_one_run_with_each_trial_once_also_after_a_resume(tmp_path, s
     assert [step for step, _ in history("trial/failed")] == list(range(16))
     done = rows[rows["state"] == "COMPLETED"]
     assert history("trial/score") == list(zip(done.index, done["valid_accuracy"], strict=True))
-    assert len(history("fit/cpu_seconds")) == Pool.open(pool).fits()["cpu_seconds"].notna().sum() > 0
+    assert len(history("fit/cpu_seconds")) == PoolReader.open(pool).fits()["cpu_seconds"].notna().sum() > 0
     assert (found.info.run_name, found.info.status) == ("logged", "FINISHED")
     assert found.data.params["evaluator.noise"] == "0.02"
     best = rows.loc[rows["valid_accuracy"].idxmax()]
@@ -257,7 +257,7 @@ def test_a_compaction_logs_nothing_twice(tmp_path):
         if len(logger.indices) >= 12:
             break
         following._thread.join(0.05)
-    Pool.open(pool).compact()
+    PoolWriter.open(pool).compact()
     following._thread.join(0.5)
     following.close()
     assert logger.indices == list(range(12))

@@ -16,7 +16,7 @@ from nao_ray import rng
 from nao_ray.bench.chaos import differences
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, DataError, PoolError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.service.hosting import cluster
 from nao_ray.service.hosting.run import resume, run
 from nao_ray.strategies.base import Strategy
@@ -60,14 +60,14 @@ def test_a_pool_records_what_the_strategy_planned_at_the_start(tmp_path, monkeyp
     run(config("budget.trials=9"), str(tmp_path / "p"), in_process=True)
     monkeypatch.setattr(Strategy, "planned", property(lambda _: 8))
     resume(str(tmp_path / "p"), in_process=True)
-    assert Pool.open(tmp_path / "p").manifest["planned"] == planned
+    assert PoolReader.open(tmp_path / "p").manifest["planned"] == planned
 
 
 def test_the_summary_counts_and_ranks(tmp_path):
     seen = []
     summary = run(config("budget.trials=12"), str(tmp_path / "p"), seen.append, in_process=True)
     assert summary.done + summary.failed == 12
-    assert summary.failed == Pool.open(tmp_path / "p").counts().failed > 0
+    assert summary.failed == PoolReader.open(tmp_path / "p").counts().failed > 0
     assert summary.best["valid_accuracy"].is_monotonic_decreasing
     assert seen[-1].best_trial_id == summary.best["trial_id"].iloc[0]
     assert seen[-1].eta_seconds == 0
@@ -78,7 +78,7 @@ def test_the_same_command_again_changes_nothing_and_more_budget_goes_on(tmp_path
     run(config("budget.trials=11"), str(pool), in_process=True)
     before = (pool / "run.yaml").read_text()
     assert run(config("budget.trials=11"), str(pool), in_process=True).done > 0
-    assert len(Pool.open(pool).trials(["trial_id"])) == 11
+    assert len(PoolReader.open(pool).trials(["trial_id"])) == 11
     run(config("budget.trials=17", "workers.cpus=2"), str(pool), in_process=True)
     resume(str(pool), ("budget.trials=30",), in_process=True)
     assert differences(config(), pool, unbroken) == []
@@ -150,9 +150,9 @@ def test_a_second_driver_is_refused(tmp_path):
 DRIVER = """
 import sys
 from nao_ray.config import RunConfig
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.service.hosting.run import run
-Pool.acquire.__defaults__ = (1.0, 0.0)  # seconds until a silent driver counts as dead
+PoolWriter.acquire.__defaults__ = (1.0, 0.0)  # seconds until a silent driver counts as dead
 run(RunConfig.load(sys.argv[1]), sys.argv[2], in_process=len(sys.argv) > 3)
 """
 
@@ -171,7 +171,7 @@ def start_driver(tmp_path, *words, overrides=(), env=None):
 
 def wait_for(tmp_path, trials, driver, seconds=60.0):
     end = time.monotonic() + seconds
-    while not Pool.exists(tmp_path / "p") or len(Pool.open(tmp_path / "p").trials(["trial_id"])) < trials:
+    while not PoolReader.exists(tmp_path / "p") or len(PoolReader.open(tmp_path / "p").trials(["trial_id"])) < trials:
         assert driver.poll() is None, driver.stderr.read()
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -253,7 +253,7 @@ budget: {{trials: 5}}
     manifest = yaml.safe_load((pool / "run.yaml").read_text())
     assert manifest["data_hash"] == hashlib.sha256(table.read_bytes()).hexdigest()
     resume(str(pool), ("budget.trials=6",), in_process=True)
-    assert len(Pool.open(pool).trials(["trial_id"])) == 6
+    assert len(PoolReader.open(pool).trials(["trial_id"])) == 6
     table.write_text(table.read_text() + "\n")
     with pytest.raises(PoolError, match="was searched on other data"):
         resume(str(pool), in_process=True)

@@ -10,7 +10,7 @@ import ray
 from test_run import config, each_once, start_driver, wait_for
 
 from nao_ray.bench.chaos import differences
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import resume, run
 
 pytestmark = pytest.mark.ray
@@ -32,13 +32,13 @@ def test_every_kind_of_failure_is_recorded_and_the_search_goes_on(tmp_path):
         "budget.trials=40",
     )
     summary = run(config(*overrides), str(tmp_path / "p"))
-    frame = Pool.open(tmp_path / "p").trials().set_index("trial_id")
+    frame = PoolReader.open(tmp_path / "p").trials().set_index("trial_id")
     kinds = Counter(frame["failure_kind"].dropna())
     assert set(kinds) == {"error", "out_of_memory", "nan", "timeout"}
     assert (summary.done, summary.failed) == (40 - sum(kinds.values()), sum(kinds.values()))
     assert set(frame.loc[frame["failure_kind"] == "error", "attempt"]) == {2}
     assert set(frame.loc[frame["failure_kind"] != "error", "attempt"].dropna()) == {1}
-    assert Pool.open(tmp_path / "p").check() == []
+    assert PoolReader.open(tmp_path / "p").check() == []
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.site import Driver, Parts, nodes
 from nao_ray.config import RunConfig
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -51,7 +51,7 @@ def test_it_ends_with_the_trials_of_an_undisturbed_one(tmp_path):
         finally:
             driver.kill()
     assert trials(pool) == trials(tmp_path / "whole")
-    opened = Pool.open(pool)
+    opened = PoolReader.open(pool)
     assert opened.check() == []
     assert opened.log()[0].attempt > 1
     assert opened.fits()["audited"].iloc[-1] == 4
@@ -82,5 +82,5 @@ def trials(pool):
     """What was asked and how it ended, whatever the order."""
     return Counter(
         (trial.genotype.key, trial.proposal.phase, trial.proposal.fidelity, trial.proposal.round, trial.state)
-        for trial in Pool.open(pool).log()
+        for trial in PoolReader.open(pool).log()
     )

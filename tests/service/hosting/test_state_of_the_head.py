@@ -12,7 +12,7 @@ import ray
 from ray.cluster_utils import Cluster
 from test_run import start_driver, wait_for
 
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -78,7 +78,7 @@ def test_a_search_goes_on_while_the_head_is_away_and_after(cluster, head, tmp_pa
     frame = pd.read_parquet(tmp_path / "p" / "trials")
     assert frame["attempt"].max() == 1, "no worker was lost"
     assert not frame["trial_id"].duplicated().any()
-    assert not [line for line in Pool.open(tmp_path / "p").check() if "no final row" not in line]
+    assert not [line for line in PoolReader.open(tmp_path / "p").check() if "no final row" not in line]
 
 
 def _finished(tmp_path) -> int:

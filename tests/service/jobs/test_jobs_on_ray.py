@@ -20,7 +20,7 @@ import psutil
 import pytest
 import yaml
 
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.manifest import source_revision
 from nao_ray.service.jobs.packing import job_name
 
@@ -137,7 +137,7 @@ def call(start):
 def _wait_for_trials(pool, number):
     give_up = time.monotonic() + 120
     while time.monotonic() < give_up:
-        if Pool.exists(pool) and Pool.open(pool).counts().finished >= number:
+        if PoolReader.exists(pool) and PoolReader.open(pool).counts().finished >= number:
             return
         time.sleep(0.3)
     raise AssertionError(f"{pool} has not {number} trials after two minutes")
@@ -145,7 +145,7 @@ def _wait_for_trials(pool, number):
 
 def _each_once(pool, number):
     trials = pd.read_parquet(Path(pool) / "trials")["trial_id"]
-    return sorted(trials) == list(range(number)) and Pool.open(pool).check() == []
+    return sorted(trials) == list(range(number)) and PoolReader.open(pool).check() == []
 
 
 @pytest.mark.parametrize(
@@ -202,8 +202,8 @@ def test_a_job_that_is_stopped_goes_on_with_the_same_command(start, call, tmp_pa
     _, told = running.communicate(timeout=60)
     assert running.returncode == 130
     assert told == f"nao-ray: {name}-1: stopped; the same command goes on\n"
-    assert 4 <= Pool.open(pool).counts().finished < 2000
-    enough = Pool.open(pool).counts().asked + 3
+    assert 4 <= PoolReader.open(pool).counts().finished < 2000
+    enough = PoolReader.open(pool).counts().asked + 3
     again = call("submit", "slow.yaml", "--set", f"budget.trials={enough}")
     assert again.code == 0, again.out
     assert again.out.startswith(f"job     {name}-2 ")
@@ -221,12 +221,12 @@ def test_an_interrupted_follower_leaves_the_job_running(start, call, cluster, tm
     job = f"{job_name('slow', str(pool))}-1"
     assert f"the job goes on; nao-ray logs {job} --address {cluster.address} -f follows it" in told
     assert "Traceback" not in told
-    _wait_for_trials(pool, Pool.open(pool).counts().finished + 3)
+    _wait_for_trials(pool, PoolReader.open(pool).counts().finished + 3)
     following = start("logs", job, "-f")
     assert call("stop", job).code == 0
     _, told = following.communicate(timeout=60)
     assert following.returncode == 130, told
-    enough = Pool.open(pool).counts().asked + 3
+    enough = PoolReader.open(pool).counts().asked + 3
     done = call(*words, f"budget.trials={enough}")
     assert done.code == 0, done.out
     assert _each_once(pool, enough)
@@ -244,21 +244,21 @@ def test_a_detached_search_outlives_its_job_and_ends_when_it_is_stopped(start, c
     give_up = time.monotonic() + 60
     while "DETACHED" not in call("status", job).out:
         assert time.monotonic() < give_up
-    before = Pool.open(pool).counts().finished
+    before = PoolReader.open(pool).counts().finished
     _wait_for_trials(pool, before + 3)
 
     refused = call(*words)
     assert refused.code == 2
     assert f"is being searched by {job} with other settings: nao-ray stop {job} ends it" in refused.out
     watching = start(*words, *long)
-    _wait_for_trials(pool, Pool.open(pool).counts().finished + 4)
+    _wait_for_trials(pool, PoolReader.open(pool).counts().finished + 4)
     stopped = call("stop", job)
     assert stopped.code == 0, stopped.err
     _, told = watching.communicate(timeout=60)
     assert watching.returncode == 130, told
     assert "DETACHED" not in call("status").out
 
-    enough = Pool.open(pool).counts().asked + 3
+    enough = PoolReader.open(pool).counts().asked + 3
     done = call(*words, "--set", f"budget.trials={enough}")
     assert done.code == 0, done.out
     assert _each_once(pool, enough)

@@ -7,10 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from nao_ray._pool import final
 from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import ConfigError, DataError, PoolError, RunError
-from nao_ray.pool import Pool
+from nao_ray.pool import Finals, PoolReader, PoolWriter
 from nao_ray.service.hosting.run import run
 from nao_ray.service.training.finalists import finalists_config
 from nao_ray.service.training.train import _digest, _Run, _unpack, evaluate, train
@@ -114,8 +113,8 @@ def test_of_a_training_that_runs_twice_at_once_the_first_row_and_the_further_che
     row = train(config(), str(tmp_path), "cell", listener=one)
     assert kept == [3, 3, 3, row]
     assert len(reads) == 1
-    assert final.write_final(_storage(tmp_path), {**row, "test_accuracy": 1.0}) == row
-    assert final.read_final(_storage(tmp_path), row["name"]) == row
+    assert Finals(tmp_path).add({**row, "test_accuracy": 1.0}) == row
+    assert Finals(tmp_path).row(row["name"]) == row
 
 
 def test_a_missing_test_split_is_found_before_the_training(tmp_path):
@@ -130,7 +129,7 @@ def test_a_missing_test_split_is_found_before_the_training(tmp_path):
 def test_all_images_train_or_a_tenth_validates(tmp_path):
     def data(*overrides):
         settings = config(*overrides)
-        return _Run(settings, settings.make_task(), _storage(tmp_path), "n", "h", lambda _: None)._data()
+        return _Run(settings, settings.make_task(), Finals(tmp_path), "n", "h", lambda _: None)._data()
 
     assert [len(split) for split in (data("data=all").train, data("data=all").valid)] == [80, 0]
     assert [len(split) for split in (data().train, data().valid)] == [72, 8]
@@ -138,12 +137,6 @@ def test_all_images_train_or_a_tenth_validates(tmp_path):
     assert (row["valid_accuracy"], row["curve"]) == (None, None)
     assert math.isfinite(row["test_accuracy"])
     assert TrainConfig.make("nao_cifar10", WHAT).data == "all"
-
-
-def _storage(folder):
-    from nao_ray._pool.storage import open_storage
-
-    return open_storage(folder)
 
 
 def test_other_settings_are_another_training_and_other_places_the_same(done):
@@ -263,11 +256,11 @@ def _files(folder):
 
 
 def test_train_and_evaluate_from_the_shell(searched, call):
-    best = Pool.open(searched).best(1).iloc[0]
+    best = PoolReader.open(searched).best(1).iloc[0]
     trained = call("train", f"{searched}:best", "--recipe", "short_digits", *SETTINGS)
     assert trained.code == 0, trained.err
     assert "epoch 3/3" in trained.err
-    pool = Pool.open(searched)
+    pool = PoolReader.open(searched)
     joined = "from final join trials using (trial_id)"
     (row,) = pool.sql(f"select trial_id, trials.genotype, test_accuracy, checkpoint {joined}").to_dict("records")
     assert (row["trial_id"], row["genotype"]) == (best["trial_id"], best["genotype"])
@@ -276,7 +269,7 @@ def test_train_and_evaluate_from_the_shell(searched, call):
     assert f"test        {row['test_accuracy']:.4f}" in trained.out
     scored = call("evaluate", searched / row["checkpoint"], "--json")
     assert f'"test_accuracy": {row["test_accuracy"]}' in scored.out
-    assert Pool.open(searched).check() == []
+    assert PoolReader.open(searched).check() == []
 
 
 def test_a_published_name_and_a_folder_of_its_own(tmp_path, monkeypatch, call):
@@ -302,7 +295,7 @@ def test_an_interrupted_train_says_how_to_go_on(searched, monkeypatch, call):
 
 def test_what_cannot_be_trained_is_refused_in_a_line(tmp_path, searched, call):
     empty = tmp_path / "empty"
-    Pool.create(empty, {"config": dict(SEARCH)})
+    PoolWriter.create(empty, {"config": dict(SEARCH)})
     for words, message in [
         ((f"{empty}:best", "--recipe", "short"), "has no completed trial"),
         ((f"{searched}:99", "--recipe", "short"), "has no finished trial 99"),
@@ -327,15 +320,15 @@ def test_finalists_are_trained_again_in_a_pool_of_their_own(searched, call):
     assert {name: data for name, data in _files(searched).items() if not name.startswith("lease")} == {
         name: data for name, data in before.items() if not name.startswith("lease")
     }
-    pool = Pool.open(f"{searched}-finalists")
+    pool = PoolReader.open(f"{searched}-finalists")
     trials = pool.trials()
-    assert trials["genotype"].tolist() == Pool.open(searched).best(2)["genotype"].tolist()
+    assert trials["genotype"].tolist() == PoolReader.open(searched).best(2)["genotype"].tolist()
     assert (trials["epochs"].tolist(), trials["channels"].tolist()) == ([5, 5], [4, 4])
     winner = pool.best(1).iloc[0]
     assert f"winner  trial {winner['trial_id']}" in left.out
     assert f"nao-ray train {searched}-finalists:best --recipe short" in left.out
     assert call(*words).code == 0
-    assert len(Pool.open(f"{searched}-finalists").trials()) == 2
+    assert len(PoolReader.open(f"{searched}-finalists").trials()) == 2
     other = call("finalists", searched, "-n", 2, "--set", "evaluator.epochs=3", "--in-process")
     assert other.code == 2
     assert "evaluator.epochs was 5, is 3" in other.err
@@ -352,13 +345,13 @@ def test_finalists_are_refused_other_settings(searched, call, override, message)
 
 
 def test_finalists_at_the_size_of_a_recipe(searched):
-    evaluator = finalists_config(Pool.open(searched), 3, "nao_cifar10").evaluator
+    evaluator = finalists_config(PoolReader.open(searched), 3, "nao_cifar10").evaluator
     assert evaluator.settings["recipe"] == "nao_cifar10"
     assert [evaluator.settings[name] for name in ("cells_per_stage", "channels", "epochs")] == [6, 36, 600]
 
 
 def test_finalists_are_trained_on_until_their_learning_rate_is_0_and_no_longer(tmp_path):
-    pool = Pool.create(tmp_path / "p", {"config": {**SEARCH, "evaluator": {"name": "standalone", "epochs": 25}}})
+    pool = PoolWriter.create(tmp_path / "p", {"config": {**SEARCH, "evaluator": {"name": "standalone", "epochs": 25}}})
     with pool.acquire():
         record(pool, 0, 1)
 
@@ -373,7 +366,7 @@ def test_finalists_are_trained_on_until_their_learning_rate_is_0_and_no_longer(t
 
 
 def test_an_architecture_that_was_tried_twice_is_one_finalist(tmp_path):
-    pool = Pool.create(tmp_path / "p", {"config": dict(SEARCH)})
+    pool = PoolWriter.create(tmp_path / "p", {"config": dict(SEARCH)})
     with pool.acquire():
         trials = [make_trial(k) for k in (0, 1, 3)]
         best = max(trials, key=lambda trial: trial.score)
@@ -390,4 +383,4 @@ def test_finalists_on_ray(searched, tmp_path, call):
     settings = ("--set", "evaluator.epochs=1", "--set", "workers.count=2")
     left = call("finalists", searched, "-n", 2, "--pool", tmp_path / "f", *settings)
     assert left.code == 0, left.err
-    assert Pool.open(tmp_path / "f").counts().completed == 2
+    assert PoolReader.open(tmp_path / "f").counts().completed == 2

@@ -1,0 +1,140 @@
+"""A pool as anyone may read it: nothing is written, renamed, made or removed, whatever state a writer has left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from nao_ray._pool import health, query, replay, rows, tables
+from nao_ray._pool import manifest as manifests
+from nao_ray._pool.fits import read_fits
+from nao_ray._pool.ledger import Counts, load_ledger
+from nao_ray._pool.storage import Storage, open_storage
+from nao_ray._pool.tail import Tail
+from nao_ray._pool.weights import read_weights
+from nao_ray.errors import PoolError
+from nao_ray.trial import Trial
+
+
+class PoolReader:
+    """A pool, to read. Made by `open`."""
+
+    def __init__(self, storage: Storage, manifest: dict[str, Any]) -> None:
+        self._storage = storage
+        self.manifest = manifest
+
+    @property
+    def url(self) -> str:
+        """Folder or URL."""
+        return self._storage.url
+
+    @classmethod
+    def open(cls, url: str | Path) -> Self:
+        """An existing pool.
+
+        Raises:
+            PoolError: it is missing, is no pool, or of a newer nao_ray.
+        """
+        storage = open_storage(url)
+        return cls(storage, manifests.read_manifest(storage))
+
+    @staticmethod
+    def exists(url: str | Path) -> bool:
+        """Whether there is a pool.
+
+        Raises:
+            PoolError: the place cannot be reached.
+        """
+        try:
+            return open_storage(url).exists(manifests.NAME)
+        except OSError as error:
+            raise PoolError(f"cannot look for a pool at {url}: {' '.join(str(error).split())}") from None
+
+    def log(self) -> list[Trial]:
+        """Every trial asked, by id: finished ones as recorded, the others RUNNING with their highest attempt.
+
+        Raises:
+            PoolError: a part is damaged.
+        """
+        return replay.read_log(self._storage)
+
+    def trials(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Finished trials, by id: the columns of trials/, or those named.
+
+        Raises:
+            PoolError: a part is damaged, or there is no such column.
+        """
+        unknown = [name for name in columns or () if name not in rows.TRIALS.names]
+        if unknown:
+            raise PoolError(f"trials have no column {unknown[0]!r}; they have {', '.join(rows.TRIALS.names)}")
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "trial_id"]))
+        data = tables.read(self._storage, "trials", wanted).sort_by("trial_id")
+        return tables.to_pandas(data if columns is None else data.select(list(columns)))
+
+    def fits(self) -> pd.DataFrame:
+        """The strategy's diagnostics, one row per round.
+
+        Raises:
+            PoolError: the file is damaged.
+        """
+        return tables.to_pandas(read_fits(self._storage))
+
+    def diagnostics(self) -> list[rows.Row]:
+        """As `fits`, each round as the strategy told it, with None for what it did not tell.
+
+        Raises:
+            PoolError: the file is damaged.
+        """
+        told: list[rows.Row] = read_fits(self._storage).to_pylist()
+        return told
+
+    def best(self, n: int = 10) -> pd.DataFrame:
+        """The `n` best completed trials: highest accuracy or lowest perplexity first, ties by id.
+
+        Scores with shared weights are no match for those of networks with weights of their own: where there is one of
+        these, they alone are ranked; before, the scores of the newest version.
+
+        Raises:
+            PoolError: a part is damaged.
+        """
+        return tables.to_pandas(replay.read_best(self._storage, n))
+
+    def counts(self) -> Counts:
+        """How far the search is: a read of a few columns.
+
+        Raises:
+            PoolError: a part is damaged.
+        """
+        return load_ledger(self._storage).counts()
+
+    def sql(self, select: str) -> pd.DataFrame:
+        """The result of one SELECT (DuckDB) over the tables `trials`, `fits` and `final`; it reaches nothing else.
+
+        Raises:
+            PoolError: the query is wrong, or is not one SELECT.
+        """
+        return query.sql(self._storage, select)
+
+    def read_weights(self, version: str) -> bytes:
+        """A version of shared weights.
+
+        Raises:
+            PoolError: the pool does not have it, or not any more.
+        """
+        return read_weights(self._storage, version)
+
+    def check(self) -> list[str]:
+        """What is wrong, one line each: damaged parts, doubled or missing ids, trials without a final row."""
+        return health.check(self._storage)
+
+    def follow(self, folder: str, columns: Sequence[str]) -> Tail:
+        """The rows of `trials` or `events`, each time those that are new.
+
+        Args:
+            folder: `trials` or `events`.
+            columns: of their rows.
+        """
+        return Tail(self._storage, folder, columns)

@@ -1,0 +1,290 @@
+"""A pool as its driver writes it: under a lease, one driver at a time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from threading import RLock, Thread
+from typing import Any, Self
+
+import pyarrow as pa
+
+from nao_ray._pool import compaction, parts, recent, rows, tables
+from nao_ray._pool import manifest as manifests
+from nao_ray._pool.fits import add_fits
+from nao_ray._pool.lease import Lease, acquire
+from nao_ray._pool.ledger import Counts, Ledger, add_tables, load_ledger
+from nao_ray._pool.reader import PoolReader
+from nao_ray._pool.storage import Guard, LocalStorage, Storage, open_storage
+from nao_ray._pool.weights import keep_weights
+from nao_ray.errors import FencedError, PoolError, PoolWriteError
+from nao_ray.trial import Diagnostics, Proposal, Trial
+
+LEASE_EXPIRY = 30.0
+"""Seconds without a heartbeat after which a driver on another host counts as dead."""
+COMPACT_AT = 1000
+"""Small parts in a folder at which the driver merges them: a thousand opened files still read in a second."""
+
+_COMPACTION_PARTS = 10_000  # more than any compaction makes
+
+_FOLDERS = ("trials", "events", "fits", "lease", "weights", "final")
+
+_EMPTY = compaction.part_name(0, 0)  # keeps trials/ readable before the first trial
+
+_log = logging.getLogger(__name__)
+
+
+class PoolWriter(PoolReader):
+    """A pool to read and, once it is acquired, to write. Made by `create` and `open`, which change no pool."""
+
+    def __init__(self, storage: Storage, manifest: dict[str, Any]) -> None:
+        super().__init__(storage, manifest)
+        self._strategy = manifests.component(manifest, "strategy")
+        self._task = manifests.component(manifest, "task")
+        self._lock = RLock()
+        self._lease: Lease | None = None
+        self._ledger = Ledger()
+        self._unsure = False
+        self._recent = recent.Recent()
+        self._sweeper: Thread | None = None
+        self._next_part = 0
+        self._compact_at = COMPACT_AT
+        self._small_parts = dict.fromkeys(compaction.FOLDERS, 0)
+
+    @classmethod
+    def create(cls, url: str | Path, manifest: Mapping[str, Any]) -> Self:
+        """A new pool in a folder that is missing or empty.
+
+        Args:
+            url: a folder, or an address of object storage: s3://, gs://, az:// or abfs(s)://.
+            manifest: plain data (YAML); its `config` names the `strategy` and the `task` that the rows repeat.
+
+        Raises:
+            PoolError: there is a pool, or something else, already.
+            PoolWriteError: it cannot be written.
+            ValueError: the manifest is not plain data.
+        """
+        text = manifests.to_text(manifest)
+        if cls.exists(url):
+            raise PoolError(f"{url} is a pool already; resume it, or choose another folder")
+        storage = open_storage(url)
+        manifests.refuse_other_files(storage, _FOLDERS, _EMPTY)
+        storage.make_folder()
+        for folder in _FOLDERS:
+            storage.make_folder(folder)
+        for folder in compaction.FOLDERS:
+            compaction.add_gate(storage, folder)
+        storage.write(f"trials/{_EMPTY}", tables.to_bytes(rows.TRIALS.empty_table()))
+        if not storage.create(manifests.NAME, text.encode()):
+            raise PoolError(f"{storage.url} has just been made by another driver; resume it")
+        return cls(storage, manifests.from_text(text, manifests.NAME))
+
+    def acquire(self, expiry: float = LEASE_EXPIRY, wait: float = 0.0) -> Lease:
+        """Become the driver that writes; use as a context manager.
+
+        What a dead driver left half-done is put right then, with a warning in the log.
+
+        Args:
+            expiry: seconds of silence after which others may take over.
+            wait: seconds to wait for another driver to end or to fall silent.
+
+        Raises:
+            PoolError: another driver is alive; says host, pid and the age of its heartbeat.
+            PoolWriteError: the lease cannot be written.
+        """
+        lease = acquire(self._storage, expiry, wait, manifests.NAME)
+        try:
+            with self._lock:
+                with lease.guard():
+                    for epoch in lease.unsealed:
+                        parts.seal(self._storage, epoch)
+                    compaction.recover(self._storage)
+                lease.note_sealed()
+                self._ledger = load_ledger(self._storage)
+                self._unsure = False
+                self._recent.clear()
+                self._next_part = 0
+                for folder in compaction.FOLDERS:
+                    self._small_parts[folder] = len(self._storage.parts(folder))
+                self._lease = lease
+        except BaseException:
+            lease.release()
+            raise
+        return lease
+
+    def record_asked(
+        self, proposals: Sequence[Proposal], asked_at: datetime, attempts: Sequence[rows.Attempt] = ()
+    ) -> None:
+        """Record proposals before anything is started, with `attempts` in one write; known ones are left out.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was recorded; may be tried again.
+        """
+        with self._recording():
+            new = {item.trial_id: item for item in reversed(proposals) if item.trial_id not in self._ledger.asked}
+            first = self._ledger.next_seq
+            events = [rows.asked_row(first + i, new[key], asked_at) for i, key in enumerate(sorted(new))]
+            events += [rows.attempt_row(first + i, *attempt) for i, attempt in enumerate(attempts, start=len(events))]
+            self._append("events", rows.table(events, rows.EVENTS))
+            self._ledger.next_seq += len(events)
+            for trial_id in new:
+                self._ledger.note_asked(trial_id)
+            self._compact_if_due()
+
+    def record_attempts(self, attempts: Sequence[rows.Attempt]) -> None:
+        """Record attempts (trial_id, attempt, node, time) before they are started.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was recorded; may be tried again.
+        """
+        self.record_asked((), datetime.min, attempts)
+
+    def record_finished(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Record final rows; returns the trials recorded, without those that have a final row already.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was recorded; may be tried again.
+            ValueError: a trial is running or has no `log_index`.
+        """
+        with self._recording():
+            new: dict[int, Trial] = {}
+            for trial in trials:
+                if trial.trial_id not in self._ledger.finished:
+                    new.setdefault(trial.trial_id, trial)
+            ended = [rows.trial_row(trial, self._strategy, self._task) for trial in new.values()]
+            self._append("trials", rows.table(ended, rows.TRIALS))
+            for trial in new.values():
+                self._ledger.note_finished(trial.trial_id, trial.state.value, trial.standing)
+            self._compact_if_due()
+            return list(new.values())
+
+    def record_fits(self, fits: Sequence[Diagnostics]) -> None:
+        """Record a strategy's diagnostics; rows of a `round` that is recorded already are left out.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was recorded; may be tried again.
+            ValueError: a row has no integer `round`.
+        """
+        with self._lock:
+            add_fits(self._storage, fits, self._guard())
+
+    def record_tables(self, trials: pa.Table, events: pa.Table) -> None:
+        """Record rows made elsewhere, in the columns of `TRIALS` and `EVENTS`; the caller sees to it that they are new.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: they were not all recorded.
+        """
+        with self._recording():
+            self._append("events", events.cast(rows.EVENTS))
+            self._append("trials", trials.cast(rows.TRIALS))
+            add_tables(self._ledger, events, trials)
+
+    def write_weights(self, version: str, weights: bytes) -> None:
+        """Keep a version of shared weights as `weights/VERSION.safetensors`; the last `KEPT_WEIGHTS` are kept.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was kept; may be tried again.
+        """
+        with self._lock:
+            keep_weights(self._storage, version, weights, self._guard())
+
+    @contextmanager
+    def _recording(self) -> Iterator[None]:
+        """A block that records. After an interrupt, which may have come on either side of a write, look again."""
+        with self._lock:
+            if self._unsure:
+                self._settle()
+                self._ledger = load_ledger(self._storage)
+                self._unsure = False
+            try:
+                yield
+            except (PoolWriteError, FencedError, ValueError):
+                raise
+            except BaseException:
+                self._unsure = True
+                raise
+
+    def _guard(self) -> Guard:
+        if self._lease is None or self._lease.released:
+            raise FencedError(f"pool {self.url} is written under a lease only: acquire() it first")
+        return self._lease.guard
+
+    def _append(self, folder: str, data: pa.Table) -> None:
+        guard = self._guard()
+        if not data.num_rows:
+            with guard():
+                return
+        assert self._lease is not None
+        name = compaction.part_name(self._lease.epoch, self._next_part)
+        self._next_part += 1
+        # until it has succeeded nobody knows whether it lands
+        self._unsure = not isinstance(self._storage, LocalStorage)
+        parts.write(self._storage, f"{folder}/{name}", data, guard)
+        self._unsure = False
+        self._recent.add(folder, name, data)
+        self._small_parts[folder] += 1
+
+    def _settle(self) -> None:
+        """Where a write that failed may still land, see to it that it does not."""
+        if self._lease is not None and not self._lease.released:
+            self._next_part = max(self._next_part, parts.seal(self._storage, self._lease.epoch, self._lease.guard))
+
+    def counts(self) -> Counts:
+        """As `PoolReader.counts`; free while we drive."""
+        with self._lock:
+            driving = self._lease is not None and not self._lease.released
+            return self._ledger.counts() if driving else super().counts()
+
+    # -- upkeep -------------------------------------------------------------------------------------------
+
+    def compact(self) -> None:
+        """Merge the parts into as few as make sense. Under our own lease, or one taken for the moment.
+
+        Raises:
+            PoolError: another driver is alive, or the storage cannot swap folders (object storage).
+            PoolWriteError: it could not be written; the pool is as before.
+        """
+        if self._lease is not None and not self._lease.released:
+            self._compact(whole=True)
+            return
+        with self.acquire():
+            self._compact(whole=True)
+
+    def _compact(self, *, whole: bool) -> None:
+        with self._lock:
+            guard = self._guard()
+            assert self._lease is not None
+            if self._sweeper is not None:
+                self._sweeper.join()
+            # numbers of parts are never used again, also when this fails
+            number, self._next_part = self._next_part, self._next_part + _COMPACTION_PARTS
+            self._next_part = compaction.compact(
+                self._storage, guard, self._recent, self._lease.epoch, number, whole=whole
+            )
+            self._recent.clear()
+            for folder in compaction.FOLDERS:
+                self._small_parts[folder] = 0
+            if whole:
+                compaction.sweep(self._storage)
+            else:  # a search does not wait for it
+                self._sweeper = Thread(target=compaction.sweep, args=(self._storage,), daemon=True)
+                self._sweeper.start()
+
+    def _compact_if_due(self) -> None:
+        if max(self._small_parts.values()) < self._compact_at or not isinstance(self._storage, LocalStorage):
+            return
+        try:
+            self._compact(whole=False)
+            self._compact_at = COMPACT_AT
+        except (PoolError, PoolWriteError) as error:
+            self._compact_at += COMPACT_AT  # what had to be recorded is recorded: try again later
+            _log.warning("pool %s was not compacted: %s", self.url, error)
