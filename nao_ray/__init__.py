@@ -23,6 +23,7 @@ def build_network(
     cells_per_stage: int | None = None,
     channels: int | None = None,
     num_classes: int | None = None,
+    in_channels: int | None = None,
     auxiliary: bool = False,
     dialect: str | None = None,
     plain_separable: bool = False,
@@ -30,7 +31,9 @@ def build_network(
     """A genotype as a stand-alone network.
 
     In evaluation mode a call on ``[B, C, H, W]`` returns logits ``[B, num_classes]``; in training mode, with
-    `auxiliary`, a pair of logits, the auxiliary head's second. `plain_separable`: ENAS's macro network has ordinary
+    `auxiliary`, a pair of logits, the auxiliary head's second. What is None is as published. The row of a trained child
+    in a pool gives all of it: `genotype`, `space`, `network`, `cells_per_stage`, `channels`, `num_classes`,
+    `in_channels`. `plain_separable`: ENAS's macro network has ordinary
     convolutions for separable ones, as the released code builds it.
 
     Raises:
@@ -48,6 +51,7 @@ def build_network(
         cells_per_stage=cells_per_stage,
         channels=channels,
         num_classes=num_classes,
+        in_channels=in_channels,
         auxiliary=auxiliary,
         plain_separable=plain_separable,
     )

@@ -120,6 +120,10 @@ class Measurement:
     device_seconds: float | None = None
     peak_memory_bytes: int | None = None
     device: str | None = None
+    network: str | None = None
+    """Stem of the network that was counted, e.g. `cifar10`; it and the next two build it again."""
+    num_classes: int | None = None
+    in_channels: int | None = None
 
     @property
     def score(self) -> float:

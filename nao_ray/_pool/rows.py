@@ -7,7 +7,7 @@ that was asked; a figure that is no finite number is null (`finite.py`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
@@ -23,9 +23,12 @@ SCHEMA_VERSION = 1
 Row = dict[str, Any]
 Attempt = tuple[int, int, str | None, datetime]
 """Trial id, attempt, node if known, time."""
+Ops = Callable[[Genotype], Mapping[str, Sequence[str]]]
+"""The operations of a genotype by the role of their cell: `SearchSpace.ops_by_cell`."""
 
 _INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()
-_INTS, _FLOATS, _TIME = pa.list_(pa.int64()), pa.list_(pa.float64()), pa.timestamp("us", tz="UTC")
+_INTS, _FLOATS, _TEXTS = pa.list_(pa.int64()), pa.list_(pa.float64()), pa.list_(pa.string())
+_TIME = pa.timestamp("us", tz="UTC")
 
 _FIDELITY = (
     ("epochs", _INT),
@@ -62,7 +65,12 @@ _MEASUREMENT = (
     ("device_seconds", _FLOAT),
     ("peak_memory_bytes", _INT),
     ("device", _TEXT),
+    ("network", _TEXT),
+    ("num_classes", _INT),
+    ("in_channels", _INT),
 )
+_OPS = {"normal_ops": "normal", "reduction_ops": "reduction"}
+"""Columns with the operations of a cell, by its role."""
 _REQUIRED = {"trial_id", "attempt", "seed", "asked_after", "log_index", "seq", "space", "genotype", "state", "kind"}
 
 
@@ -86,6 +94,7 @@ TRIALS = _schema(
     ("attempt", _INT),
     ("strategy", _TEXT),
     *_PROPOSAL,
+    *((name, _TEXTS) for name in _OPS),
     ("task", _TEXT),
     ("state", _TEXT),
     ("failure_kind", _TEXT),
@@ -101,7 +110,7 @@ TRIALS = _schema(
 )
 """One row per finished trial."""
 
-LATER = frozenset({"valid_score", "goal"})
+LATER = frozenset({"valid_score", "goal", *_OPS, "network", "num_classes", "in_channels"})
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(
@@ -173,7 +182,7 @@ def dicts(data: pa.Table) -> Iterator[Row]:
 
 
 def _values(column: pa.Array[Any]) -> list[Any]:
-    """As `to_pylist`, but lists of numbers, which are most of a row, ten times as fast."""
+    """As `to_pylist`, but lists, which are most of a row, ten times as fast."""
     if not isinstance(column, pa.ListArray):
         return list(column.to_pylist())
     flat = column.flatten().to_numpy(zero_copy_only=False).tolist()
@@ -218,8 +227,8 @@ def proposal_row(proposal: Proposal) -> Row:
     return row | {"space": proposal.genotype.space, "genotype": proposal.genotype.key, "phase": phase}
 
 
-def trial_row(trial: Trial, strategy: str | None, task: str | None) -> Row:
-    """A finished trial's columns.
+def trial_row(trial: Trial, strategy: str | None, task: str | None, ops: Ops | None = None) -> Row:
+    """A finished trial's columns; with `ops` also those of its operations.
 
     Raises:
         ValueError: the trial is not finished, or has no place in the log.
@@ -230,6 +239,9 @@ def trial_row(trial: Trial, strategy: str | None, task: str | None) -> Row:
     if trial.measurement is not None:
         row |= {name: getattr(trial.measurement, name) for name, _ in _MEASUREMENT}
         row["device"] = _text(trial.measurement.device)
+    if ops is not None and trial.proposal.phase is None:
+        found = ops(trial.genotype)
+        row |= {name: found.get(role) for name, role in _OPS.items()}
     return row | {
         "attempt": trial.attempt,
         "strategy": strategy,

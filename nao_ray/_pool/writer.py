@@ -46,6 +46,7 @@ class PoolWriter(PoolReader):
         self._task = manifests.component(manifest, "task")
         self._lock = RLock()
         self._lease: Lease | None = None
+        self._ops: rows.Ops | None = None
         self._ledger = Ledger()
         self._unsure = False
         self._recent = recent.Recent()
@@ -82,7 +83,7 @@ class PoolWriter(PoolReader):
             raise PoolError(f"{storage.url} has just been made by another driver; resume it")
         return cls(storage, manifests.from_text(text, manifests.NAME))
 
-    def acquire(self, expiry: float = LEASE_EXPIRY, wait: float = 0.0) -> Lease:
+    def acquire(self, expiry: float = LEASE_EXPIRY, wait: float = 0.0, ops: rows.Ops | None = None) -> Lease:
         """Become the driver that writes; use as a context manager.
 
         What a dead driver left half-done is put right then, with a warning in the log.
@@ -90,6 +91,7 @@ class PoolWriter(PoolReader):
         Args:
             expiry: seconds of silence after which others may take over.
             wait: seconds to wait for another driver to end or to fall silent.
+            ops: names a genotype's operations, `SearchSpace.ops_by_cell`; without it their columns are null.
 
         Raises:
             PoolError: another driver is alive; says host, pid and the age of its heartbeat.
@@ -109,7 +111,7 @@ class PoolWriter(PoolReader):
                 self._next_part = 0
                 for folder in compaction.FOLDERS:
                     self._small_parts[folder] = len(self._storage.parts(folder))
-                self._lease = lease
+                self._lease, self._ops = lease, ops
         except BaseException:
             lease.release()
             raise
@@ -157,7 +159,7 @@ class PoolWriter(PoolReader):
             for trial in trials:
                 if trial.trial_id not in self._ledger.finished:
                     new.setdefault(trial.trial_id, trial)
-            ended = [rows.trial_row(trial, self._strategy, self._task) for trial in new.values()]
+            ended = [rows.trial_row(trial, self._strategy, self._task, self._ops) for trial in new.values()]
             self._append("trials", rows.table(ended, rows.TRIALS))
             for trial in new.values():
                 self._ledger.note_finished(trial.trial_id, trial.state.value, trial.standing)

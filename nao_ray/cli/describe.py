@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nao_ray.errors import ConfigError, GenotypeError
+from nao_ray.cli.source import find_space, find_trial, names_trial
+from nao_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from nao_ray.spaces.base import ArchGraph, Genotype, SearchSpace
@@ -21,10 +23,17 @@ def register(app: typer.Typer) -> None:
 
 def describe(
     genotype: Annotated[
-        str, typer.Argument(help="One quoted text, or the name of a published architecture.", metavar="GENOTYPE")
+        str,
+        typer.Argument(
+            help="One quoted text, or the name of a published architecture, or POOL:best, or POOL:ID.",
+            metavar="GENOTYPE",
+        ),
     ],
     space: Annotated[str | None, typer.Option("--space", help="Search space; a published name brings its own.")] = None,
-    network: Annotated[str, typer.Option("--network", help="cifar10, cifar100, imagenet or small.")] = "cifar10",
+    network: Annotated[
+        str | None,
+        typer.Option("--network", help="cifar10, cifar100, imagenet or small; default: the trial's, or cifar10."),
+    ] = None,
     cells_per_stage: Annotated[
         int | None, typer.Option("--cells-per-stage", help="N; default: the network's published one.", min=1)
     ] = None,
@@ -39,10 +48,19 @@ def describe(
     svg: Annotated[Path | None, typer.Option("--svg", help="Draw the cells into this file.")] = None,
 ) -> None:
     """Count and draw the network of a genotype."""
-    search_space = find_space(space, genotype)
-    parsed = search_space.parse(genotype, dialect)
-    graph = search_space.lower(parsed)
-    facts = _facts(search_space, parsed, graph, network, cells_per_stage, channels, num_classes)
+    sizes: dict[str, Any] = {
+        "network": network,
+        "cells_per_stage": cells_per_stage,
+        "channels": channels,
+        "num_classes": num_classes,
+    }
+    if names_trial(genotype) and space is None:
+        subject = _of_pool(genotype, sizes)
+    else:
+        home = find_space(space, genotype)
+        subject = _Subject(home, home.parse(genotype, dialect), **{**sizes, "network": network or "cifar10"})
+    graph = subject.space.lower(subject.genotype)
+    facts = _facts(subject, graph)
     if svg is not None:
         _draw(graph, facts, svg)
     if as_json:
@@ -53,34 +71,36 @@ def describe(
             typer.echo(f"picture  {svg}")
 
 
-def find_space(name: str | None, genotype: str) -> SearchSpace[Any]:
-    """The named space, or, without a name, the space of a published architecture.
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is described: an architecture, and the network it is counted in."""
 
-    Raises:
-        ConfigError: no such space, or no name although the genotype needs one.
-        GenotypeError: the genotype is a published architecture of another space.
-    """
-    from nao_ray import registry
-
-    home = published_home(genotype)
-    if name is None:
-        if home is None:
-            raise ConfigError(f"--space is missing: one of {', '.join(registry.names('space'))}")
-        name = home
-    space: SearchSpace[Any] = registry.load("space", name).for_text(genotype)
-    if home is not None and genotype.strip() not in space.published:
-        raise GenotypeError(f"{genotype.strip()} is not in space {name}: it belongs to {home}; use --space {home}")
-    return space
+    space: SearchSpace[Any]
+    genotype: Genotype
+    network: str
+    cells_per_stage: int | None
+    channels: int | None
+    num_classes: int | None
+    in_channels: int | None = None
+    recorded: dict[str, Any] = field(default_factory=dict)
+    """What a pool says of it."""
 
 
-def published_home(genotype: str) -> str | None:
-    """The space that a published name belongs to; None for any other text."""
-    from nao_ray import registry
+def _of_pool(text: str, sizes: dict[str, Any]) -> _Subject:
+    """A trial's architecture, in the network it was trained in unless `sizes` say otherwise."""
+    from nao_ray.cli.pool import make_space
 
-    for name in registry.names("space"):
-        if genotype.strip() in registry.load("space", name).published:
-            return name
-    return None
+    trial = find_trial(text)
+    space = make_space(trial.pool)
+    given = {name: value for name, value in sizes.items() if value is not None}
+    recorded: dict[str, Any] = {"pool": trial.url, "trial_id": trial.trial_id}
+    if not given and trial.integer("macs") is not None:  # counted on the task's images, whose size the row lacks
+        recorded["macs"] = trial.integer("macs")
+    kept = ["cells_per_stage", "channels"]
+    kept += [] if "network" in given else ["num_classes", "in_channels"]  # the task's, as is its stem
+    network = trial.row["network"] if isinstance(trial.row["network"], str) else "cifar10"
+    wanted = {**dict.fromkeys(sizes), "network": network, **{name: trial.integer(name) for name in kept}, **given}
+    return _Subject(space, space.parse(trial.genotype), recorded=recorded, **wanted)
 
 
 def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
@@ -89,15 +109,7 @@ def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
     return next((name for name, home in homes.items() if home.canonical(home.parse(name)) == canonical), None)
 
 
-def _facts(
-    space: SearchSpace[Any],
-    genotype: Genotype,
-    graph: ArchGraph,
-    network: str,
-    cells_per_stage: int | None,
-    channels: int | None,
-    num_classes: int | None,
-) -> dict[str, Any]:
+def _facts(subject: _Subject, graph: ArchGraph) -> dict[str, Any]:
     import torch
 
     from nao_ray.networks.counting import count
@@ -107,26 +119,32 @@ def _facts(
     with torch.device("meta"):  # shapes alone: no memory, no time, whatever the width
         built = build(
             graph,
-            network=network,
-            cells_per_stage=cells_per_stage,
-            channels=channels,
-            num_classes=num_classes,
+            network=subject.network,
+            cells_per_stage=subject.cells_per_stage,
+            channels=subject.channels,
+            num_classes=subject.num_classes,
+            in_channels=subject.in_channels,
             auxiliary=True,
         )
-    counts = count(built, input_shape(network))
+    counts = count(built, input_shape(subject.network, subject.in_channels))
+    space, genotype = subject.space, subject.genotype
+    ops = space.ops_by_cell(genotype)
     return {
         "genotype": genotype.key,
         "canonical": space.canonical(genotype).key,
         "space": space.name,
         "published": _published_name(space, genotype),
-        "network": network,
+        "network": subject.network,
         "cells_per_stage": built.config.cells_per_stage,
         "channels": built.config.channels,
         "num_classes": built.config.num_classes,
         "num_params": counts.num_params,
         "num_params_auxiliary": counts.num_params_auxiliary,
         "macs": counts.macs,
+        "normal_ops": ops.get("normal"),
+        "reduction_ops": ops.get("reduction"),
         "loose_ends": loose_ends(graph),
+        **subject.recorded,
     }
 
 
@@ -161,5 +179,5 @@ def _show(graph: ArchGraph, facts: dict[str, Any]) -> None:
     for name, value in shown.items():
         lines.add_row(name, Text(value))
     cells = Columns([Panel(Text(cell_text(cell)), title=f"{role} cell", expand=False) for role, cell in graph.cells])
-    title = facts["published"] or "architecture"
+    title = facts["published"] or (f"trial {facts['trial_id']}" if "trial_id" in facts else "architecture")
     Console(highlight=False).print(Panel(Group(lines, Text(), cells), title=title, expand=False))

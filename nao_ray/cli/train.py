@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,12 +11,10 @@ import typer
 
 from nao_ray.addresses import extended
 from nao_ray.cli.jobs import INTERRUPTED
-from nao_ray.errors import ConfigError, PoolError
+from nao_ray.cli.source import find_space, find_trial, names_trial
 
 if TYPE_CHECKING:
     from nao_ray.service.training.train import Step
-
-_OF_POOL = re.compile(r"(.+):(best|\d+)")
 
 Settings = Annotated[
     list[str] | None,
@@ -103,7 +100,7 @@ def train(
     from nao_ray.service.hosting.run import stop_on_signal
     from nao_ray.service.training.train import train as train_fully
 
-    source = _of_pool(what) if _OF_POOL.fullmatch(what) and space is None else _of_text(what, space, dialect)
+    source = _of_pool(what) if names_trial(what) and space is None else _of_text(what, space, dialect)
     if task is not None:
         source.facts["task"] = {"name": task}
     config = TrainConfig.make(recipe, source.facts, tuple(settings or ()))
@@ -172,8 +169,6 @@ class _Source:
 
 
 def _of_text(text: str, name: str | None, dialect: str | None) -> _Source:
-    from nao_ray.cli.describe import find_space
-
     space = find_space(name, text)
     genotype = space.parse(text, dialect)
     label = text.strip() if text.strip() in space.published else space.name
@@ -184,25 +179,9 @@ def _of_text(text: str, name: str | None, dialect: str | None) -> _Source:
 def _of_pool(what: str) -> _Source:
     import yaml
 
-    from nao_ray.pool import PoolReader
     from nao_ray.service.hosting.manifest import config_of
 
-    url, _, which = what.rpartition(":")
-    pool = PoolReader.open(url)
-    if which == "best":
-        rows = pool.best(1)
-        if rows.empty:
-            raise PoolError(f"{url} has no completed trial, so no best one to train")
-    else:
-        rows = pool.trials(["trial_id", "genotype", "phase"])
-        rows = rows[rows["trial_id"] == int(which)]
-        if rows.empty:
-            raise PoolError(f"{url} has no finished trial {which}")
-        if isinstance(rows["phase"].iloc[0], str):
-            raise ConfigError(
-                f"{what}: this trial trained shared weights and is no architecture; nao-ray pool {url} best"
-            )
-    config = yaml.safe_load(config_of(pool.manifest, url).to_yaml())
+    trial = find_trial(what)
+    config = yaml.safe_load(config_of(trial.pool.manifest, trial.url).to_yaml())
     facts = {key: config[key] for key in ("space", "task") if key in config}
-    trial_id = int(rows["trial_id"].iloc[0])
-    return _Source(f"trial{trial_id}", {**facts, "genotype": str(rows["genotype"].iloc[0])}, url, trial_id)
+    return _Source(f"trial{trial.trial_id}", {**facts, "genotype": trial.genotype}, trial.url, trial.trial_id)

@@ -80,7 +80,14 @@ class Standalone(Evaluator[StandaloneConfig]):
             if not math.isfinite(measured[-1].score):
                 break
         counts = count(self._network(proposal, proposal.seed), self.task.image_shape)
-        return replace(_mean(measured), num_params=counts.num_params, macs=counts.macs)
+        return replace(
+            _mean(measured),
+            num_params=counts.num_params,
+            macs=counts.macs,
+            network=self.task.network,
+            num_classes=self.task.num_classes,
+            in_channels=self.task.image_shape[0],
+        )
 
     def _train(self, proposal: Proposal, seed: int) -> Measurement:
         import torch

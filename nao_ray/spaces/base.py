@@ -181,6 +181,11 @@ class SearchSpace(ABC, Generic[C]):
     def lower(self, genotype: Genotype) -> ArchGraph:
         """The arch graph of a genotype."""
 
+    def ops_by_cell(self, genotype: Genotype) -> dict[str, tuple[str, ...]]:
+        """The operations of each cell by its role, edge by edge in the order of the nodes."""
+        cells = self.lower(genotype).cells
+        return {role: tuple(edge.op for node in cell.nodes for edge in node) for role, cell in cells}
+
     @abstractmethod
     def read(self, text: str, dialect: str) -> Genotype:
         """A genotype from text in one of `dialects`.
@@ -203,8 +208,9 @@ class SearchSpace(ABC, Generic[C]):
                 f"space {self.name} has no dialect {dialect!r}; choose one of {', '.join(self.dialects)}"
             )
         if dialect is None and text[:1].isalpha():
-            close = get_close_matches(text, self.published, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(self.published) or 'none'}"
+            names = {name.lower(): name for name in self.published}
+            close = get_close_matches(text.lower(), names, n=1, cutoff=0.5)
+            hint = f"; did you mean {names[close[0]]}?" if close else f"; known: {', '.join(self.published) or 'none'}"
             raise GenotypeError(f"space {self.name} has no published architecture {text!r}{hint}")
         return self.read(text, dialect or self.dialects[0])
 

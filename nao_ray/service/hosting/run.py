@@ -86,7 +86,7 @@ def run(
         _check_same_search(pool, manifest["config"], data_hash)
     else:
         pool = PoolWriter.create(pool_url, manifest)
-    with pool.acquire(wait=wait):
+    with pool.acquire(wait=wait, ops=config.make_space().ops_by_cell):
         return _search(config, pool, listener or (lambda _: None), in_process, stop)
 
 
