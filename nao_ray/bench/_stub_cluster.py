@@ -82,6 +82,7 @@ class StubCluster:
         cpus: of an actor.
         outcome: how an evaluation ends on an actor; an exception is what Ray raises.
         is_silent: actors that answer no ping.
+        fault: what is wrong with the device of an actor as it starts.
     """
 
     def __init__(
@@ -90,10 +91,11 @@ class StubCluster:
         cpus: float = 1,
         outcome: Callable[[StubActor, Proposal], Outcome] = lambda *_: Measurement(valid_accuracy=0.5),
         is_silent: Callable[[StubActor], bool] = lambda _: False,
+        fault: Callable[[StubActor], str | None] = lambda _: None,
     ) -> None:
         self.resources = {node_id: dict(resources) for node_id, resources in nodes.items()}
         self.dead: set[str] = set()
-        self._cpus, self._outcome, self.is_silent = cpus, outcome, is_silent
+        self._cpus, self._outcome, self.is_silent, self._fault = cpus, outcome, is_silent, fault
         self._free = {node_id: Counter(resources) for node_id, resources in nodes.items()}
         self._devices = {
             node_id: [f"gpu:{number}" for number in reversed(range(int(resources.get("GPU", 0))))]
@@ -148,10 +150,11 @@ class StubCluster:
 
     # -- what happens -------------------------------------------------------------------------------------
 
-    def finish(self, count: int | None = None) -> list[StubActor]:
+    def finish(self, count: int | None = None, where: Callable[[StubActor], bool] = lambda _: True) -> list[StubActor]:
         """End so many evaluations, those that began first; None: all. Returns the actors."""
-        ended, self.begun = self.begun[:count], self.begun[len(self.begun) if count is None else count :]
-        ended = [actor for actor in ended if not actor.is_dead]
+        ended = [actor for actor in self.begun if where(actor) and not actor.is_dead][:count]
+        gone = set(map(id, ended))
+        self.begun = [actor for actor in self.begun if id(actor) not in gone and not actor.is_dead]
         for actor in ended:
             assert actor.call is not None
             outcomes = [self._outcome(actor, proposal) for proposal in actor.proposals]
@@ -160,7 +163,8 @@ class StubCluster:
         return ended
 
     def _report(self, actor: StubActor, outcomes: Sequence[Any]) -> Report:
-        return Report(tuple(outcomes), actor.device, _START, _START, is_spent=False)
+        is_spent = any(isinstance(outcome, Failure) and outcome.is_of_device for outcome in outcomes)
+        return Report(tuple(outcomes), actor.device, _START, _START, is_spent)
 
     def _wants(self, actor: StubActor) -> dict[str, float]:
         return {"CPU": self._cpus, **({"GPU": actor.slot.gpus} if actor.slot.gpus else {})}
@@ -176,7 +180,7 @@ class StubCluster:
                 if actor.slot.gpus >= 1:
                     actor.device = self._devices[node_id].pop()
                 self._waiting.pop(id(actor))
-                actor.begun.end(Place(node_id, 1))
+                actor.begun.end(Place(node_id, 1, actor.device, self._fault(actor)))
                 return
             if actor.slot.node_id is not None:
                 return

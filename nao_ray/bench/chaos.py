@@ -244,7 +244,7 @@ def _wrong_ends(config: RunConfig, pool: Path) -> list[str]:
             alone = bare.fail(FailureKind.TIMEOUT, "")
         else:
             outcome = measure(made, trial.proposal)
-            alone = bare.fail(*outcome) if isinstance(outcome, Failure) else bare.complete(outcome)
+            alone = bare.fail(outcome.kind, outcome.message) if isinstance(outcome, Failure) else bare.complete(outcome)
         if (alone.score, alone.failure_kind) != (trial.score, trial.failure_kind):
             wrong.append(
                 f"trial {trial.trial_id}: {trial.score} {trial.failure_kind}, alone {alone.score} {alone.failure_kind}"

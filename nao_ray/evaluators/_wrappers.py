@@ -25,6 +25,9 @@ class _Wrapper(Evaluator[EvaluatorConfig]):
         super().__init__(inner.space, inner._task, inner.config)
         self.inner = inner
 
+    def prepare(self) -> None:
+        self.inner.prepare()
+
     @classmethod
     def fidelity(cls, config: EvaluatorConfig) -> Fidelity:  # noqa: ARG003
         raise TypeError(f"{cls.__name__} wraps an evaluator; ask that one for its fidelity")

@@ -66,6 +66,13 @@ class Evaluator(ABC, Generic[C]):
             raise ConfigError(f"evaluator {type(self).__name__} was given no task")
         return self._task
 
+    def prepare(self) -> None:
+        """Have at hand what every evaluation needs: libraries, data, the device. It is not part of anyone's time.
+
+        Raises:
+            Exception: what an evaluation would raise, too.
+        """
+
     @property
     def uses_gpu(self) -> bool:
         """Whether it computes on the GPU that a worker is given."""

@@ -71,6 +71,9 @@ class Standalone(Evaluator[StandaloneConfig]):
             data_share=config.data_share,
         )
 
+    def prepare(self) -> None:
+        self._data(self.config.data_share)
+
     def evaluate(self, proposal: Proposal) -> Measurement:
         from nao_ray.networks.counting import count
 

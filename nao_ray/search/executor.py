@@ -25,6 +25,8 @@ class Failure(NamedTuple):
 
     kind: FailureKind
     message: str
+    is_of_device: bool = False
+    """An accelerator failed, or its driver: another may do (`training.failures`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +131,9 @@ def attempt(work: Callable[[], T]) -> T | Failure:
     except PoolError:
         raise
     except Exception as error:
-        from nao_ray.training.failures import classify
+        from nao_ray.training.failures import classify, is_of_device
 
-        return Failure(classify(error), describe(error))
+        return Failure(classify(error), describe(error), is_of_device(error))
 
 
 class Desk:

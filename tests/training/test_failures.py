@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nao_ray.errors import DataError, GenotypeError
-from nao_ray.training.failures import PeerLostError, classify, preparing
+from nao_ray.search.executor import attempt
+from nao_ray.training.failures import PeerLostError, classify, is_of_device, preparing
 from nao_ray.trial import FailureKind
 
 
@@ -56,12 +57,62 @@ def test_what_is_really_raised(function, kind):
         (PeerLostError("a worker is gone"), FailureKind.LOST),
         (GenotypeError("not in the table"), FailureKind.ERROR),
         (ValueError("we ran out of memory of old times"), FailureKind.ERROR),
-        (RuntimeError("CUDA error: an illegal memory access"), FailureKind.ERROR),
         (KeyboardInterrupt(), FailureKind.ERROR),
     ],
 )
 def test_by_type_and_text(error, kind):
     assert classify(error) is kind
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: an illegal memory access was encountered",
+        "CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: unspecified launch failure",
+        "CUDA error: invalid device ordinal",
+        "CUDA error: all CUDA-capable devices are busy or unavailable",
+        "No CUDA GPUs are available",
+        "Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU",
+        "The NVIDIA driver on your system is too old (found version 11040): CUDA driver version is insufficient",
+        "CUDA driver initialization failed, you might not have a CUDA gpu.",
+        "CUDA unknown error - this may be due to an incorrectly set up environment",
+        "cuDNN error: CUDNN_STATUS_NOT_INITIALIZED",
+        "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED",
+        "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`",
+        "NCCL error in: ProcessGroupNCCL.cpp:1690, unhandled cuda error",
+        "HIP error: the operation cannot be performed in the present state",
+        "MPS backend failed: Internal Error (0000000e:Internal Error)",
+    ],
+)
+def test_errors_of_a_device_are_lost_and_known_as_its_own(message):
+    error = RuntimeError(message)
+    assert classify(error) is FailureKind.LOST
+    assert is_of_device(error)
+    assert attempt(lambda: _raise(error)).is_of_device
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("CUDA error: out of memory"), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 17 GB)"), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), FailureKind.ERROR),
+        (RuntimeError("CUDA error: invalid configuration argument"), FailureKind.ERROR),
+        (RuntimeError("shapes of a CUDA tensor and a CPU tensor differ"), FailureKind.ERROR),
+        (ValueError("CUDA error of a name"), FailureKind.ERROR),
+        (PeerLostError("NCCL error: remote process exited"), FailureKind.LOST),
+    ],
+)
+def test_what_is_no_error_of_a_device(error, kind):
+    assert classify(error) is kind
+    assert not is_of_device(error)
+
+
+def _raise(error):
+    raise error
 
 
 @pytest.mark.parametrize(

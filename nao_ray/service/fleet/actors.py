@@ -32,6 +32,10 @@ class Place(NamedTuple):
 
     node_id: str
     pid: int
+    device: str = "cpu"
+    """As Ray numbers it on the node, e.g. `gpu:0`; `cpu`: it was given none."""
+    fault: str | None = None
+    """What is wrong with the device: nothing can be evaluated on it."""
 
 
 class Report(NamedTuple):
@@ -82,14 +86,16 @@ class EvaluatorActor:
     """One worker: one device or a share of it, one evaluation at a time."""
 
     def start(self, make: Callable[[], Evaluator[Any]]) -> Place:
-        """Make the evaluator.
+        """Make the evaluator, and have at hand what every evaluation needs.
 
         Raises:
-            Exception: it cannot be made here, e.g. the data is missing on this node.
+            Exception: it cannot be made here.
         """
         self._evaluator = make()
         self._version: str | None = None
-        return _place()
+        ready = attempt(self._evaluator.prepare)  # what else is wrong is said by the evaluation that runs into it
+        fault = ready.message if isinstance(ready, Failure) and ready.is_of_device else None
+        return _place()._replace(fault=fault)
 
     def evaluate(self, proposals: Sequence[Proposal], weights: Weights | None) -> Report:
         """Evaluate once each; a failure is a value."""
@@ -139,7 +145,7 @@ class EvaluatorActor:
 
     def _report(self, outcomes: Sequence[Measurement | Failure], started_at: datetime) -> Report:
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        is_spent = any("CUDA error" in failure.message for failure in failures)
+        is_spent = any(failure.is_of_device for failure in failures)
         if failures:
             _free_memory(is_spent)
         memory = None if is_spent else _device_memory()
@@ -191,7 +197,7 @@ def interface_of(address: str) -> str | None:
 
 
 def _place() -> Place:
-    return Place(ray.get_runtime_context().get_node_id(), os.getpid())
+    return Place(ray.get_runtime_context().get_node_id(), os.getpid(), _device())
 
 
 def _device() -> str:

@@ -56,6 +56,8 @@ class Demand:
         self._grows = False
         self._holds = self._ahead = self._looks = 0
         self._is_short = False
+        self.aside = 0
+        """Workers that are there and are given no job."""
         self._since: float | None = None  # when the nodes last changed, or sufficed
 
     def look(self, holds: int, now: float) -> None:
@@ -78,16 +80,24 @@ class Demand:
 
     @property
     def present(self) -> int:
-        """Workers that are there or soon will be, at least 1: more proposals than that would wait."""
-        return max(1, self._holds if self._count is None else min(self._holds, self._count))
+        """Workers that are there or soon will be and are not aside, at least 1: more proposals than that would wait."""
+        usable = self._holds - self.aside
+        return max(1, usable if self._count is None else min(usable, self._count))
+
+    @property
+    def holds(self) -> int:
+        """Workers that the nodes hold."""
+        return self._holds
 
     @property
     def most(self) -> int:
-        """Workers that may be asked for, at least 1."""
-        return max(1, self._holds + self._ahead) if self._count is None else self._count
+        """Workers that may be asked for besides those aside, at least 1 with them."""
+        if self._count is None:
+            return max(1 if not self.aside else 0, self._holds + self._ahead - self.aside)
+        return max(0, self._count - self.aside, min(self._count, self._holds - self.aside))
 
     def wanted(self, work: float) -> int:
         """Workers to ask for, where so many would find something to do."""
         wanted = int(min(self.most, work))
-        self._is_short = wanted > self._holds
+        self._is_short = wanted > self._holds - self.aside
         return wanted

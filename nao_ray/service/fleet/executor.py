@@ -28,12 +28,15 @@ from nao_ray.service.fleet.calls import Ended
 from nao_ray.service.fleet.fleet import Fleet
 from nao_ray.service.fleet.gang import Gang
 from nao_ray.service.fleet.placement import Placement, SharedGpus
+from nao_ray.service.fleet.quarantine import Quarantine
 from nao_ray.service.fleet.remote import RayRemote, Remote
 from nao_ray.service.fleet.staffing import Staffing
 from nao_ray.service.fleet.worker import Worker, WorkerPlan
 from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
+
+_SHUN_SECONDS = 60.0  # a trial waits so long for a device other than those that it broke
 
 Outcome = Measurement | Failure
 
@@ -56,9 +59,12 @@ class RayExecutor:
         self._store, self._published = weights, dict[str, Weights]()
         self._gang = Gang(self._plan.gather_seconds, owns_device=(self._plan.gpus or 0) >= 1)
         self._placement = (Placement if self._plan.gpus is not None else SharedGpus)(self._plan)
-        self._staffing = Staffing(self._fleet, self._placement, self._plan, self._remote)
+        self._quarantine = Quarantine(self._fleet, lambda node_id: self._staffing.host(node_id))
+        self._breaker, self._solitude = self._quarantine.breaker, self._quarantine.solitude
+        self._staffing = Staffing(self._fleet, self._placement, self._breaker, self._plan, self._remote)
         self._queue = Backlog(self._plan.at_once)
         self._tried: set[int] = set()  # trials held in the queue that no worker now idle takes
+        self._held: dict[int, float] = {}  # trials held in the queue: since when
         self._expected: int | None = 0  # jobs that may come; None: no limit
         self._ended: list[Completion] = []
         self._error: BaseException | None = None  # to be raised when what had ended before is reported
@@ -74,8 +80,16 @@ class RayExecutor:
     def expect(self, jobs: int | None) -> None:
         self._expected = jobs
 
+    @property
+    def aside(self) -> Sequence[str]:
+        """Devices and nodes that are given nothing for a while, and why."""
+        return self._breaker.aside(self._fleet.now())
+
     def submit(self, job: Job) -> None:
-        self._queue.add(job)
+        if job.proposal.phase is None and self._breaker.broke(job.proposal.trial_id):
+            self._hold(job)
+        else:
+            self._queue.add(job)
 
     def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
         """As the protocol; returns within a second.
@@ -122,25 +136,50 @@ class RayExecutor:
             self._begin_phase()
         if self._staffing.end_unsuited():
             self._tried.clear()
+        if self._quarantine.turn():
+            self._tried.clear()
         self._give_out()
         self._staffing.resize(self._work, self._queue.choosy)
+        self._say_if_nothing_works()
+
+    def _say_if_nothing_works(self) -> None:
+        """Where everything that there is has been set aside, the jobs end: for how long to go on is not ours to say."""
+        if not self._queue or self._solitude.nodes or not self._staffing.is_all_aside:
+            return
+        reason = next(iter(self.aside), None)
+        for job in self._queue.clear() if reason else ():
+            failure = Failure(FailureKind.ENVIRONMENT, f"every device is set aside, the first: {reason}")
+            self._ended.append(Completion(trial_id=job.proposal.trial_id, attempt=job.attempt, outcome=failure))
 
     def _give_out(self) -> None:
         """Jobs to idle workers: those that are not for every worker first."""
         fleet = self._fleet
         for trial_id, job in list(self._queue.choosy.items()):
-            candidates = fleet.fresh if trial_id in self._tried else fleet.idle
-            worker = next((worker for worker in candidates.values() if self._placement.takes(worker, job)), None)
+            worker = self._worker_for(trial_id, job)
             if worker is not None:
                 self._give(worker, self._queue.take_choosy(trial_id))
+                self._held.pop(trial_id, None)
             self._tried.add(trial_id)
         while fleet.idle and (jobs := self._queue.take(len(fleet.idle))):
             self._give(next(reversed(fleet.idle.values())), jobs)
         fleet.fresh.clear()
 
+    def _worker_for(self, trial_id: int, job: Job) -> Worker | None:
+        """A worker that takes a job which is not for every one."""
+        fleet = self._fleet
+        if trial_id in self._solitude.nodes:
+            return self._quarantine.worker_alone(trial_id)
+        shunned = self._breaker.broke(trial_id)
+        is_late = fleet.now() - self._held.get(trial_id, math.inf) > _SHUN_SECONDS or self._staffing.present == 1
+        for worker in (fleet.fresh if trial_id in self._tried else fleet.idle).values():
+            if self._placement.takes(worker, job) and (is_late or worker.device not in shunned):
+                return worker
+        return None
+
     def _hold(self, job: Job) -> None:
         """A job that not every worker takes is to be done before others."""
         self._queue.hold(job)
+        self._held[job.proposal.trial_id] = self._fleet.now()
         self._tried.discard(job.proposal.trial_id)
 
     @property
@@ -206,7 +245,11 @@ class RayExecutor:
             else:
                 self._fail(worker, FailureKind.ERROR, one_line(error))
         except OutOfMemoryError as error:
-            self._lose(worker, FailureKind.OUT_OF_MEMORY, error)
+            if self._quarantine.is_tried_alone(worker):
+                self._fleet.discard(worker)
+                self._hold(worker.jobs[0])
+            else:
+                self._lose(worker, FailureKind.OUT_OF_MEMORY, error)
         except RayError as error:  # died, unavailable, its node died: whatever it did, it is another's turn
             self._lose(worker, FailureKind.LOST, error)
         else:
@@ -218,6 +261,7 @@ class RayExecutor:
     def _has_started(self, worker: Worker, place: Place) -> None:
         self._fleet.has_started(worker, place)
         self._staffing.has_started(worker)
+        self._quarantine.take_in_start(worker, place.fault)
 
     def _has_answered(self, worker: Worker, report: Report) -> None:
         is_member = worker.in_group
@@ -247,10 +291,12 @@ class RayExecutor:
             self._fleet.discard(other)
 
     def _end(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], worker: Worker, report: Report) -> None:
-        for job, outcome in zip(jobs, outcomes, strict=True):
+        for job, given in zip(jobs, outcomes, strict=True):
+            outcome = self._quarantine.judge(worker, job, given)
             if self._placement.learn(worker, job, outcome, report.device_memory_bytes):
                 self._hold(job)
                 continue
+            self._solitude.end(job.proposal.trial_id)
             completion = Completion(
                 trial_id=job.proposal.trial_id,
                 attempt=job.attempt,
@@ -294,7 +340,7 @@ class RayExecutor:
         if self._fleet.group and self._gang.is_overdue(self._fleet.now()):
             self._break_up()
         for worker, failure in self._fleet.check(lambda _: self._plan.timeout_seconds):
-            self._lose(worker, *failure)
+            self._lose(worker, failure.kind, failure.message)
 
     def _look(self) -> None:
         for worker in self._staffing.look():

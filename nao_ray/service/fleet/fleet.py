@@ -17,6 +17,7 @@ from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.clock import Clock
 from nao_ray.search.executor import Failure, Job
 from nao_ray.service.fleet.actors import Place
+from nao_ray.service.fleet.breaker import Device
 from nao_ray.service.fleet.calls import Calls, Ended
 from nao_ray.service.fleet.liveness import AwakeSeconds, Watchlist
 from nao_ray.service.fleet.nodes import HeadAwayError
@@ -29,7 +30,7 @@ Workers = dict[int, Worker]
 
 
 class Fleet:
-    """Workers, each of which is starting, idle or busy."""
+    """Workers, each of which is starting, idle, busy or aside."""
 
     def __init__(self, make: Callable[[], Evaluator[Any]], plan: WorkerPlan, remote: Remote, clock: Clock) -> None:
         """As described above; `make` is called in each worker."""
@@ -38,6 +39,8 @@ class Fleet:
         self.starting: Workers = {}
         self.idle: Workers = {}
         """Longest first."""
+        self.aside: Workers = {}
+        """Without a job, and given none: they keep a device from others, or a node quiet."""
         self.busy: Workers = {}
         self.group: Workers = {}
         """Of the busy ones, those at a phase together."""
@@ -49,10 +52,10 @@ class Fleet:
         self._calls, self._watchlist = Calls(), Watchlist()
 
     def __len__(self) -> int:
-        return len(self.starting) + len(self.idle) + len(self.busy)
+        return len(self.starting) + len(self.idle) + len(self.busy) + len(self.aside)
 
     def __contains__(self, worker: Worker) -> bool:
-        return any(worker.number in workers for workers in (self.starting, self.idle, self.busy))
+        return any(worker.number in workers for workers in (self.busy, self.idle, self.starting, self.aside))
 
     # -- where they are -----------------------------------------------------------------------------------
 
@@ -72,7 +75,7 @@ class Fleet:
     @property
     def has_begun(self) -> bool:
         """A worker has a process; to be asked where no worker has started is well."""
-        return bool(self.idle or self.busy) or any(worker.is_there for worker in self.starting.values())
+        return bool(self.idle or self.busy or self.aside) or any(worker.is_there for worker in self.starting.values())
 
     # -- coming and going ---------------------------------------------------------------------------------
 
@@ -88,7 +91,8 @@ class Fleet:
 
     def has_started(self, worker: Worker, place: Place) -> None:
         """It is on this node, and idle."""
-        worker.node_id = place.node_id
+        worker.node_id, worker.device = place.node_id, Device(place.node_id, place.device)
+        worker.is_spent = place.fault is not None
         self._placeless.pop(worker.number, None)
         self._places[worker.place or place.node_id][worker.number] = worker
         self.rest(worker)
@@ -112,6 +116,17 @@ class Fleet:
         jobs, worker.jobs, worker.call, worker.in_group, worker.since = worker.jobs, [], None, False, self.now()
         return jobs
 
+    def bench(self, worker: Worker) -> None:
+        """It is given no job from now on."""
+        self._forget_state(worker)
+        self.aside[worker.number] = worker
+
+    def recall(self, worker: Worker) -> None:
+        """One that was aside is idle again."""
+        self._forget_state(worker)
+        self.idle[worker.number] = self.fresh[worker.number] = worker
+        worker.since = self.now()
+
     def discard(self, worker: Worker) -> None:
         """End it, whatever it does."""
         self._remote.kill(worker.actor)
@@ -124,11 +139,11 @@ class Fleet:
 
     def close(self) -> None:
         """End all."""
-        for worker in [*self.starting.values(), *self.idle.values(), *self.busy.values()]:
+        for worker in [*self.starting.values(), *self.idle.values(), *self.busy.values(), *self.aside.values()]:
             self.discard(worker)
 
     def _forget_state(self, worker: Worker) -> None:
-        for workers in (self.starting, self.idle, self.busy, self.group, self.fresh):
+        for workers in (self.starting, self.idle, self.busy, self.aside, self.group, self.fresh):
             workers.pop(worker.number, None)
         self._watchlist.drop(worker)
 

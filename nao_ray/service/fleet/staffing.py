@@ -12,6 +12,7 @@ from ray.exceptions import RayTaskError
 from nao_ray.errors import NaoRayError, RunError
 from nao_ray.search.executor import Job
 from nao_ray.service.fleet.actors import cause, first_line, one_line
+from nao_ray.service.fleet.breaker import Breaker
 from nao_ray.service.fleet.demand import Demand
 from nao_ray.service.fleet.fleet import Fleet
 from nao_ray.service.fleet.nodes import NodeWatch
@@ -29,9 +30,9 @@ _CREATED_AT_ONCE = 256  # a turn, so that results are not held up by workers to 
 class Staffing:
     """Keeps a fleet as large as the work and the cluster."""
 
-    def __init__(self, fleet: Fleet, placement: Placement, plan: WorkerPlan, remote: Remote) -> None:
+    def __init__(self, fleet: Fleet, placement: Placement, breaker: Breaker, plan: WorkerPlan, remote: Remote) -> None:
         """As described above."""
-        self._fleet, self._placement, self._plan = fleet, placement, plan
+        self._fleet, self._placement, self._breaker, self._plan = fleet, placement, breaker, plan
         self._demand = Demand(plan.count, remote.can_grow)
         self._node_watch = NodeWatch(plan.watch_seconds, remote.nodes)
         self._hosts: dict[str, str] = {}  # ever seen: id -> host name
@@ -45,6 +46,12 @@ class Staffing:
     def present(self) -> int:
         """Workers that are there or soon will be, at least 1."""
         return self._demand.present
+
+    @property
+    def is_all_aside(self) -> bool:
+        """No worker that there is or could be may be given anything."""
+        fleet = self._fleet
+        return bool(fleet.aside) and not fleet.busy and not fleet.idle and len(fleet.aside) >= self._demand.holds
 
     def host(self, node_id: str | None) -> str | None:
         """The name of a node, else its id."""
@@ -89,16 +96,18 @@ class Staffing:
             work: workers that would find something to do.
             choosy: jobs that none of the idle workers takes, by trial.
         """
-        fleet, now, wanted = self._fleet, self._fleet.now(), self._demand.wanted(work)
-        surplus = max(0, len(fleet) - wanted)
+        fleet, now = self._fleet, self._fleet.now()
+        self._demand.aside = len(fleet.aside)
+        wanted = self._demand.wanted(work)
+        surplus = max(0, len(fleet) - len(fleet.aside) - wanted)
         if not surplus:
             self._enough_since = now  # a pause between two rounds withdraws nothing
         unneeded = chain(self._overdue(fleet.starting.values()), self._overdue(fleet.idle.values()))
-        for worker in list(islice(unneeded, surplus)):
+        for worker in list(islice(unneeded, surplus)) if wanted else [*unneeded, *self._overdue(fleet.aside.values())]:
             fleet.discard(worker)
         if now >= self._create_after:
             self._make_room(choosy)
-            missing = min(wanted - len(fleet), _CREATED_AT_ONCE)
+            missing = min(wanted - len(fleet) + len(fleet.aside), _CREATED_AT_ONCE)
             for slot in self._placement.slots(missing, fleet.taken()) if missing > 0 else ():
                 fleet.create(slot)
 
@@ -114,9 +123,11 @@ class Staffing:
             if trial_id in self._made_for and self._made_for[trial_id].number in fleet.starting:
                 continue
             slot = self._placement.slot_for(job, fleet.taken())
+            if slot is not None and len(fleet) - len(fleet.aside) >= self._demand.most:
+                fleet.discard(next(reversed(fleet.idle.values())))
+            elif slot is None and len(fleet) < self._demand.holds and self._breaker.broke(trial_id):
+                slot = self._placement.slots(1, fleet.taken())[0]  # those that are idle have a device that it broke
             if slot is not None:
-                if len(fleet) >= self._demand.most:
-                    fleet.discard(next(reversed(fleet.idle.values())))
                 self._made_for = {key: worker for key, worker in self._made_for.items() if key in choosy}
                 self._made_for[trial_id] = fleet.create(slot)
                 return

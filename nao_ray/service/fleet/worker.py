@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from nao_ray.search.executor import Job
+from nao_ray.service.fleet.breaker import Device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,8 @@ class Worker:
         self.jobs: list[Job] = []  # none: starting or idle
         self.in_group = False  # at a phase, with others
         self.node_id: str | None = None  # None: starting
+        self.device = Device("", "cpu")  # once it has started
+        self.is_spent = False  # its device failed as it started
         self.since = now  # of the call, or of being idle
         self.started_at: datetime | None = None
         self.ping: Any = None
