@@ -114,9 +114,9 @@ def test_exceptions_are_failures_and_the_worker_lives_on(start, tmp_path):
 
 
 def test_a_broken_cuda_context_costs_the_worker(start, tmp_path):
-    executor = start({0: "raise CUDA error: an illegal memory access was encountered"}, count=1)
-    submit(executor, 0, 1)
-    assert kinds(collect(executor, 2)) == {0: FailureKind.LOST, 1: None}
+    executor = start({1: "raise CUDA error: an illegal memory access was encountered"}, count=1)
+    submit(executor, 0, 1, 2)
+    assert kinds(collect(executor, 3)) == {0: None, 1: FailureKind.LOST, 2: None}
     assert len(pids(tmp_path)) == 2
 
 
