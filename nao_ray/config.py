@@ -9,7 +9,7 @@
     budget: {trials: 72}
     workers: {count: auto, cpus: 1}
 
-Unknown keys are refused by name.
+Unknown keys are refused by name, and what is given twice with both lines.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from nao_ray import registry
+from nao_ray import registry, yaml_text
 from nao_ray.addresses import REMEDY, has_credentials, masked
+from nao_ray.config_text import blamed, complaint, override
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.loggers.base import Logger, Search
+from nao_ray.settings import Settings
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Task
 from nao_ray.training.recipe import FULL_TRAININGS, Recipe
 
+_LEAST = 1e-4
+"""Of a CPU or a GPU that Ray can divide off."""
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
-
-class Component(BaseModel):
+class Component(Settings):
     """A component by name, with its own settings beside the name."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str
 
@@ -55,7 +55,7 @@ class Component(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-class Budget(_Section):
+class Budget(Settings):
     """When the search stops: at the first limit that is reached."""
 
     trials: int | None = Field(default=None, ge=1)
@@ -73,13 +73,13 @@ class Budget(_Section):
         return self
 
 
-class Workers(_Section):
+class Workers(Settings):
     """Who trains."""
 
     count: int | Literal["auto"] = "auto"
     """Worker actors at most; `auto`: as many as the cluster holds, and may grow to hold where it has an autoscaler.
     There are never more than there is work for."""
-    cpus: float = Field(default=1, gt=0)
+    cpus: float = Field(default=1, ge=_LEAST, le=1e6)
     """CPUs per trial; also torch's threads."""
     gpus: float | Literal["auto"] = 0.0
     """GPUs per trial; a fraction puts several on one device. `auto`: as many trials share a GPU as its memory holds by
@@ -102,15 +102,25 @@ class Workers(_Section):
     with growing waits, and after so long without a completed trial ends it, resumable, its trials open; after a tenth
     of that before the first trial."""
 
+    @field_validator("count", mode="before")
+    @classmethod
+    def _some_workers(cls, value: Any) -> Any:  # noqa: ANN401
+        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1e6):
+            raise ValueError("expected a whole number that is 1 or more, or auto")
+        return value
+
     @field_validator("gpus", mode="before")
     @classmethod
     def _some_gpus(cls, value: Any) -> Any:  # noqa: ANN401
-        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
-            raise ValueError("expected a number that is 0 or more, or auto")
+        if value == "auto":
+            return value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not (value == 0 or _LEAST <= value <= 1 or (1 < value <= 1e6 and value == int(value))):
+            raise ValueError("expected 0, a fraction up to 1, a whole number, or auto")
         return value
 
 
-class RunConfig(_Section):
+class RunConfig(Settings):
     """A whole search."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)
@@ -200,19 +210,25 @@ class RunConfig(_Section):
             ConfigError: not YAML, an unknown key, a wrong type or an impossible value; says where.
         """
         try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
+            data = yaml_text.load(text)
+        except yaml_text.YamlTextError as error:
+            raise ConfigError(f"{where}: not YAML: {error}") from None
         if not isinstance(data, dict):
             raise ConfigError(f"{where}: expected a mapping with name, space, task, evaluator, strategy and budget")
-        for override in overrides:
-            _override(data, override)
+        alone = copy.deepcopy(data)
+        for item in overrides:
+            override(data, item)
+        try:
+            return cls._made(data)
+        except ConfigError as error:
+            raise ConfigError(f"{_whose(error, alone, overrides, where)}: {error}", error.key) from None
+
+    @classmethod
+    def _made(cls, data: dict[str, Any]) -> Self:
         try:
             return cls(**data)
         except ValidationError as error:
-            raise ConfigError(f"{where}: {_one_line(error)}") from None
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
+            raise complaint(error, cls) from None
 
     @classmethod
     def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
@@ -229,6 +245,10 @@ class RunConfig(_Section):
 
     def to_yaml(self) -> str:
         """Canonical YAML: every section in order, defaults written out; `parse` gives the same config back."""
+        return yaml_text.dump(self.to_data())
+
+    def to_data(self) -> dict[str, Any]:
+        """What `to_yaml` writes, as plain data."""
         data = self.model_dump(mode="json")
         if self.task is None:
             del data["task"]
@@ -237,10 +257,10 @@ class RunConfig(_Section):
             data[kind] = {"name": component.name, **full}
         if not self.loggers:
             del data["loggers"]
-        return yaml.safe_dump(data, sort_keys=False)
+        return data
 
 
-class TrainConfig(_Section):
+class TrainConfig(Settings):
     """A full training of one architecture."""
 
     space: Component
@@ -285,17 +305,25 @@ class TrainConfig(_Section):
         if recipe not in FULL_TRAININGS:
             raise ConfigError(f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}")
         data = copy.deepcopy({**what, **FULL_TRAININGS[recipe], "recipe": recipe})  # overrides reach into it
-        for override in overrides:
-            key = override.partition("=")[0].strip()
+        for text in overrides:
+            key = text.partition("=")[0].strip()
             if key.partition(".")[0] in ("genotype", "space") or key in ("task", "task.name"):
-                raise ConfigError(f"--set {override}: what is trained is given by the argument, --space and --task")
-            _override(data, override)
+                raise ConfigError(f"--set {text}: what is trained is given by the argument, --space and --task")
+            override(data, text)
         if "task" not in data:
             raise ConfigError("task is missing: give --task, with its settings as --set task.key=value")
+        return cls._made(data, overrides)
+
+    @classmethod
+    def _made(cls, data: dict[str, Any], overrides: tuple[str, ...]) -> TrainConfig:
         try:
             return cls(**data)
         except ValidationError as error:
-            raise ConfigError(_one_line(error)) from None
+            wrong = complaint(error, cls)
+        except ConfigError as error:
+            wrong = error
+        text = blamed(wrong, overrides)
+        raise wrong if text is None else ConfigError(f"--set {masked(text)}: {wrong}", wrong.key) from None
 
     def changed(self, overrides: tuple[str, ...]) -> TrainConfig:
         """With some settings of the task, or the device, set anew.
@@ -304,15 +332,12 @@ class TrainConfig(_Section):
             ConfigError: an override is of something else, or not valid.
         """
         data = self.model_dump(mode="json")
-        for override in overrides:
-            key = override.partition("=")[0].strip()
+        for text in overrides:
+            key = text.partition("=")[0].strip()
             if key != "device" and not key.startswith("task."):
-                raise ConfigError(f"--set {override}: of a checkpoint, only task.* and device may be set anew")
-            _override(data, override)
-        try:
-            return TrainConfig(**data)
-        except ValidationError as error:
-            raise ConfigError(_one_line(error)) from None
+                raise ConfigError(f"--set {text}: of a checkpoint, only task.* and device may be set anew")
+            override(data, text)
+        return self._made(data, overrides)
 
     def make_space(self) -> SearchSpace[Any]:
         """The search space."""
@@ -335,57 +360,40 @@ def _make_task(component: Component) -> Task[Any]:
     return task
 
 
+def _whose(error: ConfigError, alone: dict[str, Any], overrides: tuple[str, ...], where: str) -> str:
+    """Who is at fault: an override, all of them together, or the file without them."""
+    if not overrides:
+        return where
+    text = blamed(error, overrides)
+    if text is not None:
+        return f"--set {masked(text)}"
+    try:
+        RunConfig._made(alone)
+    except ConfigError:
+        return where
+    return f"{where} with {' '.join(f'--set {masked(text)}' for text in overrides)}"
+
+
 def _check_component(kind: str, component: Component) -> None:
     """Raise ConfigError unless the component exists and takes its settings."""
     _refuse_credentials(component.settings, kind)
     try:
-        registry.load(kind, component.name).Config(**component.settings)
+        settings = registry.load(kind, component.name).Config
+    except ConfigError as error:
+        raise ConfigError(str(error), key=f"{kind}.name") from None
+    try:
+        settings(**component.settings)
     except ValidationError as error:
-        raise ConfigError(_one_line(error, prefix=(kind,))) from None
+        raise complaint(error, settings, prefix=(kind,)) from None
 
 
 def _refuse_credentials(value: object, key: str) -> None:
     """Raise ConfigError where a setting, however deep, is an address with credentials: the pool would record them."""
     if isinstance(value, str) and has_credentials(value):
-        raise ConfigError(f"{key}: the address {masked(value)} holds credentials: {REMEDY}")
+        raise ConfigError(f"{key}: the address {masked(value)} holds credentials: {REMEDY}", key)
     if isinstance(value, Mapping):
         for name, inner in value.items():
             _refuse_credentials(inner, f"{key}.{name}")
     elif isinstance(value, list | tuple):
         for inner in value:
             _refuse_credentials(inner, key)
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    path, separator, value = override.partition("=")
-    keys = path.strip().split(".")
-    if not separator or not all(keys):
-        raise ConfigError(f"--set {override}: expected section.key=value")
-    target = data
-    for key in keys[:-1]:
-        inner = target.get(key)
-        if isinstance(inner, str):  # `space: nao_cnn` is short for `space: {name: nao_cnn}`
-            inner = {"name": inner}
-        if not isinstance(inner, dict):
-            inner = {}
-        target[key] = inner
-        target = inner
-    try:
-        target[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {value!r} is not YAML") from None
-
-
-def _one_line(error: ValidationError, prefix: tuple[str, ...] = ()) -> str:
-    """The first complaint of pydantic, as `key: what, got ...`, and how many more there are."""
-    complaints = error.errors()
-    first = complaints[0]
-    location = ".".join(map(str, (*prefix, *first["loc"])))
-    if first["type"] == "extra_forbidden":
-        text = f"unknown key {location}"
-    elif first["type"] == "missing":
-        text = f"{location} is missing"
-    else:
-        text = f"{location or 'config'}: {first['msg']}, got {first['input']!r}"
-    more = len(complaints) - 1
-    return text + (f" (and {more} more)" if more else "")

@@ -28,6 +28,11 @@ class InputError(NaoRayError):
 class ConfigError(InputError):
     """A configuration has an unknown key, a wrong type or an impossible value."""
 
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+        """Where in the config, dotted; None: nowhere in particular."""
+
 
 class GenotypeError(InputError):
     """A genotype cannot be read, or is not in its search space."""

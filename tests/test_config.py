@@ -90,6 +90,18 @@ def test_there_are_presets():
             "task is missing: the evaluator standalone trains on one",
         ),
         ("task: synthetic", "task: [1, 2]", "task: "),
+        ("seed: 3", "seed: true", "seed: expected a number, not true or false, got True"),
+        ("noise: 0.01", "noise: true", "evaluator.noise: expected a number, not true or false"),
+        ("noise: 0.01", "noise: .inf", "evaluator.noise: .*finite number, got inf"),
+        ("seed: 3", "seed: 3\nseed: 4", "the key seed is given twice, in lines 3 and 4"),
+        ("budget: {trials: 5}", "budget: {hours: 1:30}", "budget.hours: .*valid number.*got '1:30'"),
+        ("budget: {trials: 5}", "budget: {trials: 12:30}", "budget.trials: .*got '12:30'"),
+        ("budget: {trials: 5}", "budget: {hours: .inf}", "budget.hours: .*finite number, got inf"),
+        ("budget: {trials: 5}", "budget: {hours: inf}", "budget.hours: .*finite number, got 'inf'"),
+        ("budget: {trials: 5}", "budget: {hours: .nan}", "budget.hours: .*got nan"),
+        ("budget: {trials: 5}", "budget: {trails: 5}", "unknown key budget.trails; did you mean trials"),
+        ("evaluator: {name: closed_form, noise: 0.01}", "evaluator: {name: standalone, epoch: 1}", "mean epochs"),
+        ("seed: 3", "1: 3", "line 3: the key 1 is no text"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(old, new, told):
@@ -124,6 +136,55 @@ def test_shared_weights_want_both_sides():
         RunConfig.parse(TEXT, ("evaluator={name: one_shot}", "strategy={name: random_search}"))
     with pytest.raises(ConfigError, match="the strategy enas trains shared weights, and the evaluator"):
         RunConfig.parse(TEXT, ("evaluator={name: standalone}", "strategy={name: enas}"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        *[(f"count: {value}", "count: expected a whole number that is 1 or more, or auto") for value in (0, -1, True)],
+        *[(f"cpus: {value}", "cpus: ") for value in (0.00001, ".inf", ".nan", "true", 0, "1e9")],
+        *[(f"gpus: {value}", "gpus: expected 0, a fraction up to 1") for value in (1.5, -1, 0.00001, ".inf", "true")],
+        ("timeout_seconds: .inf", "timeout_seconds: .*finite"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(wrong, told):
+    with pytest.raises(ConfigError, match=rf"^my\.yaml: workers\.{told}"):
+        RunConfig.parse(f"{TEXT}workers: {{{wrong}}}", where="my.yaml")
+
+
+@pytest.mark.parametrize(("gpus", "made"), [("0", 0), ("0.25", 0.25), ("1", 1), ("2.0", 2), ("1e-1", 0.1)])
+def test_gpus_are_none_a_fraction_or_whole(gpus, made):
+    assert RunConfig.parse(TEXT, (f"workers.gpus={gpus}",)).workers.gpus == made
+
+
+def test_numbers_of_overrides_are_those_of_yaml_1_2():
+    config = RunConfig.parse(TEXT, ("seed=010", "evaluator.noise=1e-2"))
+    assert (config.seed, config.evaluator.settings["noise"]) == (10, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("seed=4", "budget.trials=0"), r"^--set budget\.trials=0: budget\.trials: "),
+        (("evaluator.nois=1",), r"^--set evaluator\.nois=1: unknown key evaluator\.nois; did you mean noise\?"),
+        (("budget={trials: 0}",), r"^--set budget=\{trials: 0\}: budget\.trials: "),
+        (("strategy=nonsense",), r"^--set strategy=nonsense: no strategy is named 'nonsense'"),
+        (
+            ("evaluator=one_shot",),
+            r"^my\.yaml with --set evaluator=one_shot: the evaluator one_shot scores with shared",
+        ),
+        (("task.path=s3://KEY:SECRET@b",), r"^--set task\.path=s3://\*\*\*@b: task\.path: the address"),
+    ],
+)
+def test_an_override_is_blamed_for_what_it_sets(overrides, told):
+    with pytest.raises(ConfigError, match=told) as caught:
+        RunConfig.parse(TEXT, overrides, where="my.yaml")
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_file_is_blamed_for_what_no_override_sets():
+    with pytest.raises(ConfigError, match=r"^my\.yaml: seed: "):
+        RunConfig.parse(TEXT.replace("seed: 3", "seed: -1"), ("budget.trials=4",), where="my.yaml")
 
 
 def test_overrides():

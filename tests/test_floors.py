@@ -11,8 +11,8 @@ import nao_ray
 
 ROOT = Path(nao_ray.__file__).parent
 FLOORS = [
-    {"addresses", "errors", "metric", "rng"},
-    {"spaces", "preset_files", "standings"},
+    {"addresses", "errors", "metric", "rng", "settings", "yaml_text"},
+    {"spaces", "preset_files", "config_text", "standings"},
     {"trial", "networks", "tasks"},
     {"pool", "_pool", "training"},
     {"evaluators", "controllers", "report", "loggers"},

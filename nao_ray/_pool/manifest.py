@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Set
 from typing import Any
 
-import yaml
-
+from nao_ray import yaml_text
 from nao_ray._pool.rows import SCHEMA_VERSION
 from nao_ray._pool.storage import Storage
 from nao_ray.errors import PoolError
@@ -24,12 +23,10 @@ def to_text(manifest: Mapping[str, Any]) -> str:
     """
     if _VERSION in manifest:
         raise ValueError(f"a manifest has no key {_VERSION}: it is the pool's own")
-    plain = dict(manifest)
     try:
-        text = yaml.safe_dump({_VERSION: SCHEMA_VERSION, **plain}, sort_keys=False, allow_unicode=True)
-    except yaml.YAMLError as error:
-        raise ValueError(f"the manifest is not plain data: {' '.join(str(error).split())}") from None
-    return text
+        return yaml_text.HEAD + yaml_text.dump({_VERSION: SCHEMA_VERSION, **manifest})
+    except ValueError as error:
+        raise ValueError(f"the manifest is {error}") from None
 
 
 def from_text(text: str, where: str) -> dict[str, Any]:
@@ -39,9 +36,9 @@ def from_text(text: str, where: str) -> dict[str, Any]:
         PoolError: it is not one, or of a newer nao_ray.
     """
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise PoolError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+        data = yaml_text.load_document(text)
+    except yaml_text.YamlTextError as error:
+        raise PoolError(f"{where} is not YAML: {error}") from None
     version = data.pop(_VERSION, None) if isinstance(data, dict) else None
     if not isinstance(version, int):
         raise PoolError(f"{where} is not the manifest of a pool: it has no {_VERSION}")
@@ -73,8 +70,8 @@ def component(manifest: Mapping[str, Any], kind: str) -> str | None:
     config = manifest.get("config", manifest)
     if isinstance(config, str):
         try:
-            config = yaml.safe_load(config)
-        except yaml.YAMLError:
+            config = yaml_text.load_document(config)
+        except yaml_text.YamlTextError:
             return None
     section = config.get(kind) if isinstance(config, Mapping) else None
     name = section.get("name") if isinstance(section, Mapping) else section

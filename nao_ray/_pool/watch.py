@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from numpy.typing import NDArray
 
+from nao_ray import yaml_text
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.lease import Holder, is_dead, read_holder
 from nao_ray._pool.ledger import RANKED, standings
@@ -306,8 +306,8 @@ def _finished(row: Mapping[str, Any]) -> Finished:
 def _config(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
     config = manifest.get("config", {})
     try:
-        config = yaml.safe_load(config) if isinstance(config, str) else config
-    except yaml.YAMLError:
+        config = yaml_text.load_document(config) if isinstance(config, str) else config
+    except yaml_text.YamlTextError:
         return {}
     return config if isinstance(config, Mapping) else {}
 

@@ -20,7 +20,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from nao_ray.config import Budget as ConfigBudget
 from nao_ray.config import Component, RunConfig
@@ -74,7 +73,7 @@ class Search:
 
     def file_name(self, table_hash: str) -> str:
         """Names the row; another table, column, setting or default, another name."""
-        whole = yaml.safe_load(self.config().to_yaml())
+        whole = self.config().to_data()
         what = [table_hash, {**whole["evaluator"], "path": None}, whole["space"], whole["strategy"]]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.table}-{self.label}-{digest}-w{self.workers}-s{self.seed:05d}.parquet"

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from nao_ray import registry
 from nao_ray.bench._gather import made
@@ -161,7 +160,7 @@ def _jobs(configs: Mapping[str, RunConfig], seeds: Sequence[int], folder: Path) 
 
 def _name(label: str, config: RunConfig) -> str:
     """Names a search but for its seed; another space, data, setting or default, another name."""
-    whole = yaml.safe_load(config.to_yaml())
+    whole = config.to_data()
     task = {name: value for name, value in whole.get("task", {}).items() if name not in _PLACES}
     what = [_data_hash(json.dumps(whole.get("task"), sort_keys=True)), task]
     what += [whole[section] for section in ("space", "evaluator", "strategy")]

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
-import yaml
 
-from nao_ray import bench
+from nao_ray import bench, yaml_text
 from nao_ray.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -59,8 +58,8 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
         if not separator or (key not in known and not (open_ended and "." in key)):
             raise ConfigError(f"bench {name} {option}: expected key=value with a key of {', '.join(known) or 'none'}")
         try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            settings[key] = yaml_text.load(value)
+        except yaml_text.YamlTextError:
             if value.startswith(("[", "'", '"')):
                 raise ConfigError(f"bench {name} {option}: {value!r} is not a YAML value") from None
             settings[key] = value  # text such as {dataset}_valid

@@ -87,12 +87,11 @@ def report(
 
 def make_space(pool: PoolReader) -> SearchSpace[Any]:
     """The search space of a pool."""
-    import yaml
-
     from nao_ray import registry
+    from nao_ray.yaml_text import load_document
 
     config = pool.manifest["config"]
-    section = (yaml.safe_load(config) if isinstance(config, str) else config)["space"]
+    section = (load_document(config) if isinstance(config, str) else config)["space"]
     settings = {"name": section} if isinstance(section, str) else dict(section)
     space = registry.load("space", settings.pop("name"))
     made: SearchSpace[Any] = space(space.Config(**settings))

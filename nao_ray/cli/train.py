@@ -177,11 +177,10 @@ def _of_text(text: str, name: str | None, dialect: str | None) -> _Source:
 
 
 def _of_pool(what: str) -> _Source:
-    import yaml
 
     from nao_ray.service.hosting.manifest import config_of
 
     trial = find_trial(what)
-    config = yaml.safe_load(config_of(trial.pool.manifest, trial.url).to_yaml())
-    facts = {key: config[key] for key in ("space", "task") if key in config}
+    config = config_of(trial.pool.manifest, trial.url).to_data()
+    facts: dict[str, Any] = {key: config[key] for key in ("space", "task") if key in config}
     return _Source(f"trial{trial.trial_id}", {**facts, "genotype": trial.genotype}, trial.url, trial.trial_id)

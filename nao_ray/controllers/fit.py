@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,15 +26,14 @@ from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correl
 from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.sizes import EpdConfig
 from nao_ray.controllers.targets import TargetScale
+from nao_ray.settings import Settings
 from nao_ray.spaces.base import SearchSpace, Tokens
 
 Floats = NDArray[np.float64]
 
 
-class FitConfig(BaseModel):
+class FitConfig(Settings):
     """How a controller is fitted; the defaults are the paper's. Immutable: no round leaks into the next."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(default=1000, ge=1)
     """Passes over the trials."""

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -30,13 +30,12 @@ from nao_ray.controllers.gp import GaussianProcess, normal_scores
 from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correlation
 from nao_ray.controllers.pretraining import Pretrained
 from nao_ray.controllers.targets import TargetScale
+from nao_ray.settings import Settings
 from nao_ray.spaces.base import SearchSpace, Tokens
 
 
-class GpConfig(BaseModel):
+class GpConfig(Settings):
     """What the process stands on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     features: Literal["descriptors", "embedding"] = "descriptors"
     """Of the arch graph, or the pretrained embedding itself."""

@@ -12,17 +12,16 @@ from typing import Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from nao_ray.controllers.base import one_thread
+from nao_ray.settings import Settings
 from nao_ray.spaces.base import Tokens
 
 
-class LstmConfig(BaseModel):
+class LstmConfig(Settings):
     """Network and update of an LSTM policy; the defaults are for searches of some hundred evaluations."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     hidden: int = Field(default=64, ge=1)
     """H."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,13 +25,12 @@ from nao_ray.controllers.descriptors import Descriptors
 from nao_ray.controllers.epd import Epd
 from nao_ray.controllers.gp import median_distance
 from nao_ray.controllers.sizes import EpdConfig
+from nao_ray.settings import Settings
 from nao_ray.spaces.base import SearchSpace, Tokens
 
 
-class PretrainingConfig(BaseModel):
+class PretrainingConfig(Settings):
     """How long, and on what."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     genotypes: int = Field(default=1000, ge=2)
     """Random genotypes; none of them is ever scored, nor proposed for being among them."""

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from nao_ray.settings import Settings
 
 
-class EpdConfig(BaseModel):
+class EpdConfig(Settings):
     """Architecture of one encoder-predictor-decoder."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     encoder: Literal["lstm", "lstm_one_bias", "steps"] = "steps"
     """`lstm` as the PyTorch releases; `lstm_one_bias` as TensorFlow's; `steps`: each step by itself, then the mean."""

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from nao_ray.errors import ConfigError
+from nao_ray.settings import Settings
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
@@ -32,10 +31,8 @@ class Group:
     """Each has a GPU to itself, if it has one."""
 
 
-class EvaluatorConfig(BaseModel):
+class EvaluatorConfig(Settings):
     """Base of every evaluator's config."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 C = TypeVar("C", bound=EvaluatorConfig)

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
-
 from nao_ray.errors import ConfigError
+from nao_ray.settings import Settings
 
 COLUMNS = (
     "valid_accuracy", "valid_perplexity", "valid_loss", "valid_score", "train_loss", "predicted_score", "num_params",
@@ -21,10 +20,8 @@ COLUMNS = (
 Row = Mapping[str, Any]
 
 
-class LoggerConfig(BaseModel):
+class LoggerConfig(Settings):
     """Settings of a logger."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

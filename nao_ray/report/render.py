@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-import yaml
 
+from nao_ray import yaml_text
 from nao_ray.metric import Metric
 from nao_ray.report import charts, shared, tables
 from nao_ray.report.figures import draw_cells
@@ -93,7 +93,7 @@ def _version(best: pd.DataFrame) -> str:
 def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest with its config, which may be YAML text, as a mapping."""
     config = manifest.get("config")
-    return {**manifest, "config": yaml.safe_load(config)} if isinstance(config, str) else dict(manifest)
+    return {**manifest, "config": yaml_text.load_document(config)} if isinstance(config, str) else dict(manifest)
 
 
 def _name(manifest: Mapping[str, Any]) -> str:

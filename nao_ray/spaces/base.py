@@ -16,9 +16,9 @@ from typing import ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from nao_ray.errors import GenotypeError
+from nao_ray.settings import Settings
 
 Tokens = NDArray[np.int64]
 
@@ -69,10 +69,8 @@ class ArchGraph:
         return dict(self.cells)[role]
 
 
-class SpaceConfig(BaseModel):
+class SpaceConfig(Settings):
     """Base of every space's config; most spaces have no settings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 C = TypeVar("C", bound=SpaceConfig)

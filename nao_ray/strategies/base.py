@@ -13,17 +13,15 @@ from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from nao_ray import rng
+from nao_ray.settings import Settings
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial, TrialState
 
 
-class StrategyConfig(BaseModel):
+class StrategyConfig(Settings):
     """Base of every strategy's config."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 C = TypeVar("C", bound=StrategyConfig)

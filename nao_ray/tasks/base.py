@@ -11,13 +11,12 @@ from typing import ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+
+from nao_ray.settings import Settings
 
 
-class TaskConfig(BaseModel):
+class TaskConfig(Settings):
     """Base of every task's config."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     places: ClassVar[frozenset[str]] = frozenset()
     """Settings that say where the data are, not what is learnt."""

@@ -14,13 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from nao_ray.settings import Settings
 
 
-class Recipe(BaseModel):
+class Recipe(Settings):
     """Settings of a training. In YAML a name, or a mapping with a name and the settings that differ from it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = "paper_search"
     """One of `RECIPES`; what is not given is taken from it."""

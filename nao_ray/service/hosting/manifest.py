@@ -10,9 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from nao_ray import __version__
+from nao_ray import __version__, yaml_text
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
 
@@ -32,7 +30,7 @@ def make_manifest(config: RunConfig, data_hash: str, planned: int | None) -> dic
         planned: trials that the strategy plans, as it says at the start; None if it says nothing.
     """
     return {
-        "config": yaml.safe_load(config.to_yaml()),
+        "config": config.to_data(),
         "planned": planned,
         "data_hash": data_hash,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -52,7 +50,7 @@ def config_of(manifest: Mapping[str, Any], where: str, overrides: tuple[str, ...
     """
     if not isinstance(manifest.get("config"), Mapping):
         raise PoolError(f"{where}/run.yaml has no section config: not the pool of a search")
-    text = yaml.safe_dump(dict(manifest["config"]), sort_keys=False)
+    text = yaml_text.dump(manifest["config"])
     return RunConfig.parse(text, overrides, where=f"{where}/run.yaml")
 
 

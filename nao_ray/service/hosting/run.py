@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
 from nao_ray.evaluators.base import SharedEvaluator
@@ -105,7 +103,7 @@ def resume(
 
 
 def _check_same_search(pool: PoolReader, config: dict[str, object], data_hash: str) -> None:
-    before = yaml.safe_load(config_of(pool.manifest, pool.url).to_yaml())
+    before = config_of(pool.manifest, pool.url).to_data()
     refuse_changes(before, config, FREE_ON_RESUME)
     if pool.manifest.get("data_hash") != data_hash:
         raise PoolError(
@@ -145,7 +143,7 @@ def _search(
 
 def _search_of(config: RunConfig, manifest: Mapping[str, Any], pool_url: str) -> Search:
     search_id = f"{config.name} {manifest.get('created_at')} seed {config.seed}"
-    return Search(name=config.name, id=search_id, pool_url=pool_url, config=yaml.safe_load(config.to_yaml()))
+    return Search(name=config.name, id=search_id, pool_url=pool_url, config=config.to_data())
 
 
 def _metrics(config: RunConfig, stack: ExitStack) -> Listener:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
+from nao_ray import yaml_text
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.pool import PoolReader
@@ -34,7 +33,7 @@ def finalists_config(pool: PoolReader, count: int, recipe: str | None, overrides
     best = _best(pool, count)
     if not best:
         raise PoolError(f"{pool.url} has no completed trial, so no finalists")
-    data = yaml.safe_load(first.to_yaml())
+    data = first.to_data()
     data |= {
         "name": f"{first.name}-finalists"[:100],
         "evaluator": _evaluator(data, recipe),
@@ -44,7 +43,7 @@ def finalists_config(pool: PoolReader, count: int, recipe: str | None, overrides
     for override in overrides:
         if override.partition("=")[0].partition(".")[0].strip() not in ("evaluator", "workers", "seed"):
             raise ConfigError(f"--set {override}: of finalists, only evaluator, workers and seed may be set")
-    text, where = yaml.safe_dump(data), f"finalists of {pool.url}"
+    text, where = yaml_text.dump(data), f"finalists of {pool.url}"
     config = RunConfig.parse(text, overrides, where=where)
     if recipe is None and _cosine_ends_early(config):  # the override of a user stands
         config = RunConfig.parse(text, ("evaluator.recipe.cosine_epochs=null", *overrides), where=where)

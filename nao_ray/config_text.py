@@ -1,0 +1,94 @@
+"""A config as it is written: YAML with ``--set`` laid over it, and what is wrong with it said in one line."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from nao_ray import yaml_text
+from nao_ray.errors import ConfigError
+
+
+def override(data: dict[str, Any], text: str) -> None:
+    """Lay ``section.key=value`` over a config; the value is YAML.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    keys, value = _split(text)
+    target = data
+    for key in keys[:-1]:
+        inner = target.get(key)
+        if isinstance(inner, str):  # `space: nao_cnn` is short for `space: {name: nao_cnn}`
+            inner = {"name": inner}
+        if not isinstance(inner, dict):
+            inner = {}
+        target[key] = inner
+        target = inner
+    try:
+        target[keys[-1]] = yaml_text.load(value)
+    except yaml_text.YamlTextError as error:
+        raise ConfigError(f"--set {text}: {value!r} is not YAML: {error}") from None
+
+
+def _split(text: str) -> tuple[list[str], str]:
+    path, separator, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise ConfigError(f"--set {text}: expected section.key=value")
+    return keys, value
+
+
+def blamed(error: ConfigError, overrides: Sequence[str]) -> str | None:
+    """The last override that gave what an error complains of; None: the error names no key, or that of none."""
+    if error.key is None:
+        return None
+    wrong = error.key.split(".")
+    for text in reversed(overrides):
+        keys = _split(text)[0]
+        if all(a == b for a, b in zip(keys, wrong, strict=False)):
+            return text
+    return None
+
+
+def complaint(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> ConfigError:
+    """The first complaint of pydantic, as `key: what, got ...`, and how many more there are.
+
+    Args:
+        error: what pydantic says.
+        model: of what it says it.
+        prefix: where that stands in the config.
+    """
+    complaints = error.errors()
+    first = complaints[0]
+    location = ".".join(map(str, (*prefix, *first["loc"])))
+    if first["type"] == "extra_forbidden":
+        text = f"unknown key {location}{_hint(model, first['loc'])}"
+    elif first["type"] == "missing":
+        text = f"{location} is missing"
+    else:
+        text = f"{location or 'config'}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}"
+    more = len(complaints) - 1
+    return ConfigError(text + (f" (and {more} more)" if more else ""), key=location or None)
+
+
+def _hint(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    models: list[type[BaseModel]] = [model]
+    for name in location[:-1]:
+        fields = [inner.model_fields[name].annotation for inner in models if name in inner.model_fields]
+        models = [found for field in fields for found in _models(field)] or models
+    known = list(dict.fromkeys(name for inner in models for name in inner.model_fields))
+    close = get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known) or 'none'}"
+
+
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
+    """The models in a type, however deep: `tuple[Component, ...] | None` has one."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in typing.get_args(annotation):
+        yield from _models(inner)
