@@ -148,6 +148,9 @@ class StubCluster:
         self.put_values.append(value)
         return len(self.put_values)
 
+    def last_words(self, worker: object) -> str:
+        return ""
+
     # -- what happens -------------------------------------------------------------------------------------
 
     def finish(self, count: int | None = None, where: Callable[[StubActor], bool] = lambda _: True) -> list[StubActor]:

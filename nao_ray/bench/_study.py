@@ -107,6 +107,9 @@ class _Notes:
     def record_attempts(self, rows: Sequence[Attempt]) -> None:
         self.started += len(rows)
 
+    def record_log(self, trial_id: int, attempt: int, text: str) -> None:
+        pass
+
     def write_weights(self, version: str, weights: bytes) -> None:
         pass
 

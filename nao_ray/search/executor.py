@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 _MESSAGE_LENGTH = 2000
 """Characters kept of a failure's message: enough for an exception and where it was raised."""
+_TRACE_LENGTH = 20_000
+"""Characters kept of a traceback, and a quarter as many of its beginning."""
 
 
 class Failure(NamedTuple):
@@ -27,6 +30,8 @@ class Failure(NamedTuple):
     message: str
     is_of_device: bool = False
     """An accelerator failed, or its driver: another may do (`training.failures`)."""
+    log: str = ""
+    """What there is to understand it by, many lines: the traceback, what was printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +138,7 @@ def attempt(work: Callable[[], T]) -> T | Failure:
     except Exception as error:
         from nao_ray.training.failures import classify, is_of_device
 
-        return Failure(classify(error), describe(error), is_of_device(error))
+        return Failure(classify(error), describe(error), is_of_device(error), trace_of(error))
 
 
 class Desk:
@@ -179,6 +184,12 @@ def describe(error: BaseException) -> str:
         where = f" (in {code.co_name}, {code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno})"
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message}"[: _MESSAGE_LENGTH - len(where)] + where
+
+
+def trace_of(error: BaseException) -> str:
+    """The traceback, as Python prints it, of an exception and of those it was raised from."""
+    lines = "".join(traceback.format_exception(error))
+    return lines if len(lines) <= _TRACE_LENGTH else f"{lines[: _TRACE_LENGTH // 4]}\n[...]\n{lines[-_TRACE_LENGTH:]}"
 
 
 class SerialExecutor:

@@ -18,10 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from nao_ray.errors import RunError, StuckSearchError
+from nao_ray.errors import PoolWriteError, RunError, StuckSearchError
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
-from nao_ray.search.executor import Completion, Executor, Job
+from nao_ray.search.executor import Completion, Executor, Failure, Job
+from nao_ray.search.failure_log import log_text
 from nao_ray.search.proposer import Answer, Proposer
 from nao_ray.search.records import Attempt, Records
 from nao_ray.search.snapshot import Snapshot
@@ -92,6 +93,7 @@ class SearchLoop:
         self._failures = Failures(limits or Limits())
         self._error: RunError | None = None  # to be raised, once what has ended is recorded
         self._ended: list[Trial] = []  # to be recorded
+        self._logs: list[tuple[Trial, str]] = []  # of failed attempts, to be written before
         self._trained: deque[tuple[str, bytes]] = deque()  # versions of shared weights, to be written before
         self._untold: list[Trial] = []  # recorded, to be told
         self._answer: Answer | None = None  # to be recorded
@@ -299,6 +301,8 @@ class SearchLoop:
                 continue
             del self._running[completion.trial_id]
             ended = completion.apply(entry.trial)
+            if isinstance(completion.outcome, Failure):
+                self._logs.append((ended, log_text(ended, completion)))
             self._tally.note_end(ended)
             if self._is_tried_again(ended, entry, completion):
                 retried.append(entry)
@@ -335,7 +339,17 @@ class SearchLoop:
         _log.warning("trial %d, attempt %d: %s on %s", ended.trial_id, ended.attempt, ended.failure_kind, where)
         return True
 
+    def _keep_logs(self) -> None:
+        """A help to people: a search does without those that cannot be written."""
+        logs, self._logs = self._logs, []
+        for trial, text in logs:
+            try:
+                self._pool.record_log(trial.trial_id, trial.attempt, text)
+            except PoolWriteError as error:
+                _log.warning("the log of trial %d, attempt %d, is not kept: %s", trial.trial_id, trial.attempt, error)
+
     def _record_ended(self) -> None:
+        self._keep_logs()
         while self._trained:
             if not self._writer.write(partial(self._pool.write_weights, *self._trained[0])):
                 return

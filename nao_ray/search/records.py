@@ -27,5 +27,8 @@ class Records(Protocol):
     def record_fits(self, rows: Sequence[Diagnostics]) -> None:
         """Rows about the strategy's own state."""
 
+    def record_log(self, trial_id: int, attempt: int, text: str) -> None:
+        """What there is to understand a failed attempt by; before a final row that says it failed."""
+
     def write_weights(self, version: str, weights: bytes) -> None:
         """A version of shared weights; before the trial that trained it is recorded as finished."""

@@ -32,6 +32,7 @@ class MemoryPool:
         self.finished: list[Trial] = []
         self.fits: list[Any] = []
         self.weights: dict[str, bytes] = {}
+        self.logs: dict[tuple[int, int], str] = {}
         self.calls: list[str] = []
         self.broken: Callable[[str], bool] = lambda _: False
 
@@ -69,6 +70,12 @@ class MemoryPool:
     def record_fits(self, rows: Sequence[Any]) -> None:
         self._call("fits")
         self.fits.extend(rows)
+
+    def record_log(self, trial_id: int, attempt: int, text: str) -> None:
+        if self.broken("log"):
+            raise PoolWriteError("cannot write")
+        assert attempt == max(a for t, a in self.attempts if t == trial_id)
+        self.logs[trial_id, attempt] = text
 
     def write_weights(self, version: str, weights: bytes) -> None:
         self._call("weights")

@@ -34,6 +34,9 @@ class Obedient(Evaluator[EvaluatorConfig]):
         order = "" if mark.exists() else self.orders.get(proposal.trial_id, "")
         mark.write_text(str(os.getpid()))
         what, _, argument = order.partition(" ")
+        if what.startswith("talk-"):
+            talk()
+            what = what.removeprefix("talk-")
         if what == "sleep":
             time.sleep(float(argument))
         elif what == "die":
@@ -47,6 +50,19 @@ class Obedient(Evaluator[EvaluatorConfig]):
 
 def obedient(orders: dict[int, str], folder: str | Path) -> Any:
     return lambda: Obedient(orders, folder)
+
+
+def talk() -> None:
+    """Say something in every way there is."""
+    import logging
+    import subprocess
+    import warnings
+
+    for number in range(300):
+        print(f"line {number}")
+    warnings.warn("take heed", stacklevel=1)
+    logging.getLogger("library").info("this may help")
+    subprocess.run(["sh", "-c", "echo from a process of the trial >&2"], check=True)
 
 
 class Hungry(Obedient):

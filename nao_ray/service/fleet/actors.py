@@ -23,6 +23,7 @@ from nao_ray.config import RunConfig
 from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
 from nao_ray.search.executor import Failure, attempt, describe, measure
 from nao_ray.search.proposer import Answer, answer
+from nao_ray.service.fleet.output import LogFile, log_files, log_to_stderr, printed
 from nao_ray.strategies.base import Strategy
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
 
@@ -36,6 +37,8 @@ class Place(NamedTuple):
     """As Ray numbers it on the node, e.g. `gpu:0`; `cpu`: it was given none."""
     fault: str | None = None
     """What is wrong with the device: nothing can be evaluated on it."""
+    files: tuple[LogFile, ...] = ()
+    """What it prints to."""
 
 
 class Report(NamedTuple):
@@ -91,7 +94,9 @@ class EvaluatorActor:
         Raises:
             Exception: it cannot be made here.
         """
+        log_to_stderr()
         self._evaluator = make()
+        self._files = log_files()
         self._version: str | None = None
         ready = attempt(self._evaluator.prepare)  # what else is wrong is said by the evaluation that runs into it
         fault = ready.message if isinstance(ready, Failure) and ready.is_of_device else None
@@ -99,10 +104,10 @@ class EvaluatorActor:
 
     def evaluate(self, proposals: Sequence[Proposal], weights: Weights | None) -> Report:
         """Evaluate once each; a failure is a value."""
-        started_at = datetime.now(UTC)
+        started_at, self._files = datetime.now(UTC), log_files()
         ready = attempt(lambda: self._use(weights))
         if isinstance(ready, Failure):  # the weights could not be fetched or placed: that is no architecture's fault
-            lost = Failure(FailureKind.LOST, ready.message)
+            lost = ready._replace(kind=FailureKind.LOST)
             return self._report([lost] * len(proposals), started_at)._replace(is_spent=True)
         return self._report(self._outcomes(proposals), started_at)
 
@@ -130,7 +135,7 @@ class EvaluatorActor:
 
     def train(self, proposal: Proposal, source: Weights | None, group: Group) -> Report:
         """This worker's part of a phase; a failure is a value."""
-        started_at = datetime.now(UTC)
+        started_at, self._files = datetime.now(UTC), log_files()
         evaluator = self._evaluator
         assert isinstance(evaluator, SharedEvaluator)
         if interface := interface_of(ray.util.get_node_ip_address()):
@@ -148,6 +153,7 @@ class EvaluatorActor:
         is_spent = any(failure.is_of_device for failure in failures)
         if failures:
             _free_memory(is_spent)
+            outcomes = _with_output(outcomes, printed(self._files))
         memory = None if is_spent else _device_memory()
         return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent, memory)
 
@@ -197,7 +203,15 @@ def interface_of(address: str) -> str | None:
 
 
 def _place() -> Place:
-    return Place(ray.get_runtime_context().get_node_id(), os.getpid(), _device())
+    return Place(ray.get_runtime_context().get_node_id(), os.getpid(), _device(), files=log_files())
+
+
+def _with_output(outcomes: Sequence[Measurement | Failure], output: str) -> list[Measurement | Failure]:
+    """Failures with what was printed meanwhile."""
+    return [
+        outcome._replace(log=f"{outcome.log}\n{output}") if isinstance(outcome, Failure) and output else outcome
+        for outcome in outcomes
+    ]
 
 
 def _device() -> str:

@@ -240,10 +240,9 @@ class RayExecutor:
                 self._start_failed(worker, error)
             elif isinstance(cause(error), PoolError):  # no architecture's fault
                 self._error = self._error or cause(error)
-            elif isinstance(cause(error), RayError):  # nor is what the cluster has lost
-                self._fail(worker, FailureKind.LOST, one_line(error))
-            else:
-                self._fail(worker, FailureKind.ERROR, one_line(error))
+            else:  # nor is what the cluster has lost
+                kind = FailureKind.LOST if isinstance(cause(error), RayError) else FailureKind.ERROR
+                self._fail(worker, kind, one_line(error), self._last_words(worker, error))
         except OutOfMemoryError as error:
             if self._quarantine.is_tried_alone(worker):
                 self._fleet.discard(worker)
@@ -314,12 +313,17 @@ class RayExecutor:
         if worker.node_id is None:
             self._start_failed(worker, error)
         else:
-            self._fail(worker, kind, first_line(error))
+            self._fail(worker, kind, first_line(error), self._last_words(worker, error))
+
+    def _last_words(self, worker: Worker, error: Exception | str) -> str:
+        """What there is to understand the end of a worker by."""
+        printed = self._remote.last_words(worker) if len(worker.jobs) == 1 else ""
+        return printed if isinstance(error, str) else f"{error}\n\n{printed}".rstrip()
 
     def _start_failed(self, worker: Worker, error: Exception | str) -> None:
         self._error = self._staffing.has_not_started(worker, error) or self._error
 
-    def _fail(self, worker: Worker, kind: FailureKind, message: str) -> None:
+    def _fail(self, worker: Worker, kind: FailureKind, message: str, log: str = "") -> None:
         """End a worker and its jobs."""
         self._fleet.discard(worker)
         if worker.in_group:
@@ -332,7 +336,7 @@ class RayExecutor:
             return
         now = datetime.now(UTC)
         report = Report((), None, worker.started_at or now, now, is_spent=True)
-        self._end(worker.jobs, [Failure(kind, message)] * len(worker.jobs), worker, report)
+        self._end(worker.jobs, [Failure(kind, message, log)] * len(worker.jobs), worker, report)
 
     # -- what Ray does not notice -------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ class Fleet:
     def has_started(self, worker: Worker, place: Place) -> None:
         """It is on this node, and idle."""
         worker.node_id, worker.device = place.node_id, Device(place.node_id, place.device)
-        worker.is_spent = place.fault is not None
+        worker.is_spent, worker.files = place.fault is not None, place.files
         self._placeless.pop(worker.number, None)
         self._places[worker.place or place.node_id][worker.number] = worker
         self.rest(worker)

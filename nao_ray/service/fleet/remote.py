@@ -16,7 +16,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nao_ray.service.fleet import nodes
 from nao_ray.service.fleet.actors import EvaluatorActor
 from nao_ray.service.fleet.demand import can_grow
-from nao_ray.service.fleet.worker import Slot
+from nao_ray.service.fleet.output import LastWords
+from nao_ray.service.fleet.worker import Slot, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ class Remote(Protocol):
     def put(self, value: object) -> Any:  # noqa: ANN401
         """A reference to a value that all actors can read."""
 
+    def last_words(self, worker: Worker) -> str:
+        """What a dead worker has printed last; waits for a few seconds."""
+
 
 class RayRemote:
     """On the Ray that this process is connected to.
@@ -61,6 +65,7 @@ class RayRemote:
             max_task_retries=0,
             concurrency_groups={"control": 1},
         )(EvaluatorActor)
+        self._last_words = LastWords()
 
     def create(self, slot: Slot) -> Any:  # noqa: ANN401
         where = NodeAffinitySchedulingStrategy(slot.node_id, soft=False) if slot.node_id else None
@@ -84,3 +89,6 @@ class RayRemote:
 
     def put(self, value: object) -> Any:  # noqa: ANN401
         return ray.put(value)
+
+    def last_words(self, worker: Worker) -> str:
+        return self._last_words.of(worker.node_id, worker.files)

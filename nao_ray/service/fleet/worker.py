@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from nao_ray.search.executor import Job
 from nao_ray.service.fleet.breaker import Device
+from nao_ray.service.fleet.output import LogFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,7 @@ class Worker:
         self.node_id: str | None = None  # None: starting
         self.device = Device("", "cpu")  # once it has started
         self.is_spent = False  # its device failed as it started
+        self.files: tuple[LogFile, ...] = ()
         self.since = now  # of the call, or of being idle
         self.started_at: datetime | None = None
         self.ping: Any = None

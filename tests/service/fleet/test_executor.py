@@ -68,6 +68,28 @@ def test_results_come_as_they_finish_from_as_many_workers_as_planned(start, tmp_
     assert 1.5 <= (ended[3].finished_at - ended[3].started_at).total_seconds() < 3
 
 
+@pytest.mark.parametrize(
+    ("order", "kind", "trace"),
+    [
+        ("talk-raise no such layer", FailureKind.ERROR, "Traceback (most recent call last)"),
+        ("talk-die", FailureKind.LOST, "worker process has died"),
+    ],
+)
+def test_what_a_failed_trial_said_comes_with_it(start, order, kind, trace):
+    executor = start({1: order}, count=1)
+    submit(executor, 0)
+    collect(executor, 1)
+    submit(executor, 1)
+    (ended,) = collect(executor, 1)
+    assert ended.outcome.kind is kind
+    log = ended.outcome.log
+    assert trace in log
+    for said in ("line 299", "UserWarning: take heed", "library INFO: this may help", "from a process of the trial"):
+        assert said in log
+    assert "line 200\n" in log
+    assert "line 199\n" not in log
+
+
 def test_auto_means_what_the_cluster_holds(start):
     assert start().capacity == 4
     assert start(cpus=1.5).capacity == 2
