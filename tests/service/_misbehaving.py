@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,7 @@ class Counting(Strategy[StrategyConfig]):
             raise ZeroDivisionError("division by zero")
         if self.what == "die always" or (self.what == "die once" and k == 3 and not self.mark.exists()):
             self.mark.touch()
+            print("the table of moves is broken", file=sys.stderr)
             os._exit(1)
         return Proposal(genotype=self.space.sample(rng))
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import ray
@@ -77,6 +79,17 @@ def _last_lines(file: LogFile) -> list[str]:
 def log_to_stderr() -> None:
     """Let the logging of a worker be among what it has printed."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s: %(message)s", stream=sys.stderr)
+
+
+def words_of(error: BaseException) -> list[str]:
+    """The last lines of the actor whose death this error tells, if it died on this machine; [] otherwise."""
+    pid, address = (re.search(rf"\b{key}: (\S+)", str(error)) for key in ("pid", "ip"))
+    node = ray._private.worker._global_node
+    if pid is None or node is None or (address is not None and address[1] != ray.util.get_node_ip_address()):
+        return []
+    folder = Path(node.get_logs_dir_path())
+    files = [*folder.glob(f"worker-*-{pid[1]}.out"), *folder.glob(f"worker-*-{pid[1]}.err")]  # the error comes last
+    return [line for file in files for line in _last_lines(LogFile(file.suffix, str(file), 0))]
 
 
 class LastWords:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain, islice, takewhile
 from typing import Any
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from nao_ray.errors import NaoRayError, RunError
 from nao_ray.search.executor import Job
@@ -16,6 +16,7 @@ from nao_ray.service.fleet.breaker import Breaker
 from nao_ray.service.fleet.demand import Demand
 from nao_ray.service.fleet.fleet import Fleet
 from nao_ray.service.fleet.nodes import NodeWatch
+from nao_ray.service.fleet.output import words_of
 from nao_ray.service.fleet.placement import Placement
 from nao_ray.service.fleet.remote import Remote
 from nao_ray.service.fleet.worker import Worker, WorkerPlan
@@ -172,6 +173,8 @@ class Staffing:
         self._failed_starts += 1
         self._create_after = self._fleet.now() + 2.0 ** min(self._failed_starts - 2, 6)
         message = one_line(error) if isinstance(error, RayTaskError) else first_line(error)
+        if isinstance(error, ActorDiedError) and (words := words_of(error)):
+            message += f"; its last line: {words[-1].strip()}"
         _log.warning("a worker could not start: %s", message)
         if self._failed_starts < _FAILED_STARTS or self._fleet.has_begun:
             return None

@@ -12,11 +12,13 @@ from ray.exceptions import RayError, RayTaskError
 from nao_ray.errors import NaoRayError, RunError
 from nao_ray.search.proposer import Answer
 from nao_ray.service.fleet.actors import StrategyActor, cause, one_line
+from nao_ray.service.fleet.output import words_of
 from nao_ray.strategies.base import Strategy
 from nao_ray.trial import Trial
 
 _log = logging.getLogger(__name__)
 
+_SHOWN_LINES = 20  # of a controller that died
 _DEATHS = 5  # of one request, before the search ends: it is the strategy, not the machine
 
 
@@ -77,10 +79,13 @@ class RayProposer:
     def _rebuild(self, error: RayError) -> None:
         """A new actor from the pool, which has everything the old one was told, and the same request again."""
         self._deaths += 1
-        what = " ".join(str(error).split())[:300]
+        what, words = " ".join(str(error).split())[:300], words_of(error)
         if self._deaths >= _DEATHS:
-            raise RunError(f"the controller died {self._deaths} times at one request: {what}")
+            last = f"; its last line: {words[-1].strip()}" if words else ""
+            raise RunError(f"the controller died {self._deaths} times at one request: {what}{last}")
         _log.warning("the controller died and is rebuilt from the pool: %s", what)
+        if words:
+            _log.warning("its last lines:\n  %s", "\n  ".join(words[-_SHOWN_LINES:]))
         self._kill()
         self._start()
         self._call = self._actor.answer.remote(self._n, [])

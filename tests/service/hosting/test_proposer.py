@@ -86,9 +86,11 @@ def test_a_strategy_that_raises_ends_the_run_with_the_reason():
     proposer.close()
 
 
-def test_a_controller_that_always_dies_ends_the_run(tmp_path):
+def test_a_controller_that_always_dies_ends_the_run_with_what_it_said_last(tmp_path, caplog):
     proposer = RayProposer(counting("die always", tmp_path), Log())
     proposer.request(1, [])
-    with pytest.raises(RunError, match="the controller died 5 times at one request"):
+    expected = "the controller died 5 times at one request: .*; its last line: the table of moves is broken"
+    with pytest.raises(RunError, match=expected):
         answer_of(proposer)
     proposer.close()
+    assert caplog.text.count("its last lines:\n  ") == 4
