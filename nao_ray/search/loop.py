@@ -21,9 +21,10 @@ from functools import partial
 from nao_ray.errors import PoolWriteError, RunError, StuckSearchError
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
+from nao_ray.search.dialogue import Dialogue
 from nao_ray.search.executor import Completion, Executor, Failure, Job
 from nao_ray.search.failure_log import log_text
-from nao_ray.search.proposer import Answer, Proposer
+from nao_ray.search.proposer import Proposer
 from nao_ray.search.records import Attempt, Records
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.tally import Tally
@@ -84,7 +85,7 @@ class SearchLoop:
             listener: is given a snapshot whenever something has happened.
             stop: asked at every turn; once true, `run` records what has ended and raises KeyboardInterrupt.
         """
-        self._pool, self._proposer, self._executor = pool, proposer, executor
+        self._pool, self._executor = pool, executor
         self._clock, self._listener, self._stop = clock or WallClock(), listener, stop
         self._retry, self._writer = retry or Retry(), Writer(patience or Patience(), self._clock)
         self._queue: deque[_Entry] = deque()  # asked, recorded, to be submitted in this order
@@ -96,14 +97,7 @@ class SearchLoop:
         self._logs: list[tuple[Trial, str]] = []  # of failed attempts, to be written before
         self._trained: deque[tuple[str, bytes]] = deque()  # versions of shared weights, to be written before
         self._untold: list[Trial] = []  # recorded, to be told
-        self._answer: Answer | None = None  # to be recorded
-        self._asking = 0  # proposals requested
-        self._asked_since = 0.0  # when
-        self._ask_seconds = 0.0  # how long the strategy takes to answer: the longest lately
-        self._fit_seconds: float | None = None  # of the last fit
-        self._dry = False  # the strategy wants to be told more first
-        self._strategy_done = False
-        self._planned: int | None = None
+        self._dialogue = Dialogue(proposer, self._clock)
         self._tally = Tally(budget, self._clock)
 
     # -- the course of a search ---------------------------------------------------------------------------
@@ -139,32 +133,32 @@ class SearchLoop:
         self._record_ended()
         self._give_up_if_hopeless()
         self._request()
-        self._poll(0)
+        self._dialogue.poll(0)
         self._record_answer()
         self._submit()
         self._withdraw()
         self._executor.expect(self._to_come())
         self._listener(self.snapshot())
         if self._running:
-            wake = self._proposer.pending if self._asking and self._answer is None else ()
             pauses = (self._writer.seconds_left, self._trouble.seconds_left)
-            self._collect(timeout=min((pause for pause in pauses if pause is not None), default=None), wake=wake)
+            timeout = min((pause for pause in pauses if pause is not None), default=None)
+            self._collect(timeout, wake=self._dialogue.pending)
         elif (pause := self._writer.seconds_left) is not None:
             self._clock.sleep(pause)
-        elif self._asking:
-            self._poll(1.0)
+        elif self._dialogue.asking:
+            self._dialogue.poll(1.0)
         elif (pause := self._trouble.seconds_left) is not None:
             self._clock.sleep(min(pause, 1.0))
         else:
             self._check_progress()
 
     def _finished(self) -> bool:
-        if self._running or self._ended or self._answer is not None or self._error is not None:
+        if self._running or self._ended or self._dialogue.answer is not None or self._error is not None:
             return False
         if self._tally.out_of_time:
             return True
-        nothing_comes = self._strategy_done or self._tally.may_ask == 0
-        return not self._queue and not self._asking and nothing_comes
+        nothing_comes = self._dialogue.is_done or self._tally.may_ask == 0
+        return not self._queue and not self._dialogue.asking and nothing_comes
 
     def _give_up_if_hopeless(self) -> None:
         if self._ended:  # to be written first
@@ -184,12 +178,12 @@ class SearchLoop:
 
     def _last_words(self) -> None:
         """Tell the last results, for the strategy's diagnostics."""
-        if self._asking or not self._untold:
+        is_over = self._dialogue.asking == 0
+        if not is_over or not self._untold:
             return
-        self._proposer.request(0, self._untold)
-        self._untold, self._asking = [], 1
-        while self._asking and not self._stop():
-            self._poll(1.0)
+        self._ask(0)
+        while self._dialogue.asking and not self._stop():
+            self._dialogue.poll(1.0)
             self._record_answer()
             if (pause := self._writer.seconds_left) is not None:
                 self._clock.sleep(pause)
@@ -200,9 +194,10 @@ class SearchLoop:
         """Jobs that may still be submitted; while the strategy wants to be told more first, those it has given."""
         if self._tally.out_of_time:
             return 0
-        left = 0 if self._strategy_done or self._dry else self._tally.may_ask
-        if left is not None and self._planned is not None:
-            left = min(left, max(0, self._planned - self._tally.asked))
+        dialogue = self._dialogue
+        left = 0 if dialogue.is_done or dialogue.is_dry else self._tally.may_ask
+        if left is not None and dialogue.planned is not None:
+            left = min(left, max(0, dialogue.planned - self._tally.asked))
         return None if left is None else left + len(self._queue)
 
     def _wanted(self) -> int:
@@ -217,26 +212,22 @@ class SearchLoop:
         capacity, seconds = self._executor.capacity, self._tally.working_seconds
         if capacity == 1 or seconds is None:
             return 0
-        return min(capacity, math.ceil(2 * self._tally.finished_here / seconds * self._ask_seconds))
+        return min(capacity, math.ceil(2 * self._tally.finished_here / seconds * self._dialogue.seconds))
 
     def _request(self) -> None:
         wanted = self._wanted()
         told_all = not self._ended and self._writer.seconds_left is None
-        if self._asking or self._strategy_done or wanted == 0 or not told_all or (self._dry and not self._untold):
+        if self._dialogue.asking or self._dialogue.is_done or wanted == 0 or not told_all:
             return
-        self._asked_since = self._clock.seconds()
-        self._proposer.request(wanted, self._untold)
-        self._untold, self._asking = [], wanted
+        if self._untold or not self._dialogue.is_dry:
+            self._ask(wanted)
 
-    def _poll(self, timeout: float) -> None:
-        if not self._asking or self._answer is not None:
-            return
-        self._answer = self._proposer.poll(timeout)
-        if self._answer is not None:
-            self._ask_seconds = max(self._clock.seconds() - self._asked_since, 0.9 * self._ask_seconds)
+    def _ask(self, n: int) -> None:
+        told, self._untold = self._untold, []
+        self._dialogue.request(n, told)
 
     def _record_answer(self) -> None:
-        answer = self._answer
+        answer = self._dialogue.answer
         if answer is None:
             return
         if answer.diagnostics and not self._writer.write(lambda: self._pool.record_fits(answer.diagnostics)):
@@ -249,16 +240,11 @@ class SearchLoop:
             return
         for entry in begun if entries else []:
             entry.is_begun = True
-        for row in answer.diagnostics:
-            seconds = row.get("cpu_seconds")
-            self._fit_seconds = float(seconds) if isinstance(seconds, int | float) else self._fit_seconds
         self._queue.extend(entries)
         self._tally.asked += len(answer.proposals)
-        self._dry = len(answer.proposals) < self._asking
-        self._strategy_done, self._planned = answer.done, answer.planned
         left = self._tally.finished - answer.num_told  # a controller rebuilt from the pool knows more
         self._untold = self._untold[len(self._untold) - left :]
-        self._answer, self._asking = None, 0
+        self._dialogue.note_recorded()
 
     # -- running ------------------------------------------------------------------------------------------
 
@@ -365,8 +351,8 @@ class SearchLoop:
 
     def snapshot(self) -> Snapshot:
         """How the search stands."""
-        tally, best = self._tally, self._tally.best
-        total = tally.asked if self._strategy_done else tally.budget.total(self._planned)
+        tally, best, dialogue = self._tally, self._tally.best, self._dialogue
+        total = tally.asked if dialogue.is_done else tally.budget.total(dialogue.planned)
         expected = None if total is None else max(total, tally.asked)
         return Snapshot(
             done=tally.done,
@@ -376,10 +362,10 @@ class SearchLoop:
             asked=tally.asked,
             total=total,
             capacity=self._executor.capacity,
-            proposing=self._asking > 0,
+            proposing=dialogue.asking > 0,
             ahead=self._ahead(),
-            ask_seconds=self._ask_seconds,
-            fit_seconds=self._fit_seconds,
+            ask_seconds=dialogue.seconds,
+            fit_seconds=dialogue.fit_seconds,
             best_score=None if best is None else best.score,
             best_trial_id=None if best is None else best.trial_id,
             seconds=tally.seconds_here,

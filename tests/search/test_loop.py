@@ -70,7 +70,7 @@ def test_virtual_clock_repeats_a_search_with_any_number_of_workers(workers):
 def test_many_workers_look_ahead_by_what_ends_while_the_strategy_thinks(thinking, ahead):
     pool = MemoryPool()
     loop, run = simulate(pool, workers=4, trials=23)
-    local, clock = loop._proposer, loop._clock
+    local, clock = loop._dialogue._proposer, loop._clock
     request = local.request
     local.request = lambda n, told: (clock.advance_to(clock.seconds() + thinking), request(n, told))
     in_hand = []
