@@ -16,14 +16,14 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
-from nao_ray.errors import PoolWriteError, RunError, StuckSearchError
+from nao_ray.errors import RunError, StuckSearchError
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.dialogue import Dialogue
 from nao_ray.search.executor import Completion, Executor, Failure, Job
 from nao_ray.search.failure_log import log_text
+from nao_ray.search.outbox import Outbox
 from nao_ray.search.proposer import Proposer
 from nao_ray.search.records import Attempt, Records
 from nao_ray.search.snapshot import Snapshot
@@ -93,12 +93,9 @@ class SearchLoop:
         self._trouble = Trouble(limits or Limits(), self._clock)
         self._failures = Failures(limits or Limits())
         self._error: RunError | None = None  # to be raised, once what has ended is recorded
-        self._ended: list[Trial] = []  # to be recorded
-        self._logs: list[tuple[Trial, str]] = []  # of failed attempts, to be written before
-        self._trained: deque[tuple[str, bytes]] = deque()  # versions of shared weights, to be written before
-        self._untold: list[Trial] = []  # recorded, to be told
         self._dialogue = Dialogue(proposer, self._clock)
         self._tally = Tally(budget, self._clock)
+        self._outbox = Outbox(pool, self._writer, self._tally)
 
     # -- the course of a search ---------------------------------------------------------------------------
 
@@ -120,7 +117,7 @@ class SearchLoop:
         while not self._finished():
             if self._stop():
                 self._collect(timeout=0)
-                self._record_ended()
+                self._outbox.record()
                 raise KeyboardInterrupt
             self._step()
         self._last_words()
@@ -130,7 +127,7 @@ class SearchLoop:
 
     def _step(self) -> None:
         self._writer.turn()
-        self._record_ended()
+        self._outbox.record()
         self._give_up_if_hopeless()
         self._request()
         self._dialogue.poll(0)
@@ -153,7 +150,7 @@ class SearchLoop:
             self._check_progress()
 
     def _finished(self) -> bool:
-        if self._running or self._ended or self._dialogue.answer is not None or self._error is not None:
+        if self._running or self._outbox or self._dialogue.answer is not None or self._error is not None:
             return False
         if self._tally.out_of_time:
             return True
@@ -161,7 +158,7 @@ class SearchLoop:
         return not self._queue and not self._dialogue.asking and nothing_comes
 
     def _give_up_if_hopeless(self) -> None:
-        if self._ended:  # to be written first
+        if self._outbox:  # to be written first
             return
         if self._error is not None:
             raise self._error
@@ -169,7 +166,7 @@ class SearchLoop:
             raise self._failures.error()
 
     def _check_progress(self) -> None:
-        if self._queue or self._ended or self._untold or self._finished():
+        if self._queue or self._outbox or self._outbox.untold or self._finished():
             return
         raise StuckSearchError(
             f"the strategy proposes nothing after {self._tally.finished} finished trials, nothing is running and "
@@ -179,7 +176,7 @@ class SearchLoop:
     def _last_words(self) -> None:
         """Tell the last results, for the strategy's diagnostics."""
         is_over = self._dialogue.asking == 0
-        if not is_over or not self._untold:
+        if not is_over or not self._outbox.untold:
             return
         self._ask(0)
         while self._dialogue.asking and not self._stop():
@@ -216,14 +213,14 @@ class SearchLoop:
 
     def _request(self) -> None:
         wanted = self._wanted()
-        told_all = not self._ended and self._writer.seconds_left is None
+        told_all = not self._outbox and self._writer.seconds_left is None
         if self._dialogue.asking or self._dialogue.is_done or wanted == 0 or not told_all:
             return
-        if self._untold or not self._dialogue.is_dry:
+        if self._outbox.untold or not self._dialogue.is_dry:
             self._ask(wanted)
 
     def _ask(self, n: int) -> None:
-        told, self._untold = self._untold, []
+        told, self._outbox.untold = self._outbox.untold, []
         self._dialogue.request(n, told)
 
     def _record_answer(self) -> None:
@@ -243,7 +240,7 @@ class SearchLoop:
         self._queue.extend(entries)
         self._tally.asked += len(answer.proposals)
         left = self._tally.finished - answer.num_told  # a controller rebuilt from the pool knows more
-        self._untold = self._untold[len(self._untold) - left :]
+        self._outbox.untold = self._outbox.untold[len(self._outbox.untold) - left :]
         self._dialogue.note_recorded()
 
     # -- running ------------------------------------------------------------------------------------------
@@ -288,7 +285,7 @@ class SearchLoop:
             del self._running[completion.trial_id]
             ended = completion.apply(entry.trial)
             if isinstance(completion.outcome, Failure):
-                self._logs.append((ended, log_text(ended, completion)))
+                self._outbox.add_log(ended, log_text(ended, completion))
             self._tally.note_end(ended)
             if self._is_tried_again(ended, entry, completion):
                 retried.append(entry)
@@ -304,10 +301,8 @@ class SearchLoop:
                 f"{ended.failure_message}; nao-ray resume tries it again"
             )
             return
-        self._ended.append(ended)
+        self._outbox.add(ended, completion.weights)
         self._failures.note_end(ended)
-        if phase is not None and completion.weights is not None:
-            self._trained.append((phase.version, completion.weights))
 
     def _is_tried_again(self, ended: Trial, entry: _Entry, completion: Completion) -> bool:
         if isinstance(completion.outcome, Measurement):
@@ -324,30 +319,6 @@ class SearchLoop:
         where = completion.node or "unknown node"
         _log.warning("trial %d, attempt %d: %s on %s", ended.trial_id, ended.attempt, ended.failure_kind, where)
         return True
-
-    def _keep_logs(self) -> None:
-        """A help to people: a search does without those that cannot be written."""
-        logs, self._logs = self._logs, []
-        for trial, text in logs:
-            try:
-                self._pool.record_log(trial.trial_id, trial.attempt, text)
-            except PoolWriteError as error:
-                _log.warning("the log of trial %d, attempt %d, is not kept: %s", trial.trial_id, trial.attempt, error)
-
-    def _record_ended(self) -> None:
-        self._keep_logs()
-        while self._trained:
-            if not self._writer.write(partial(self._pool.write_weights, *self._trained[0])):
-                return
-            self._trained.popleft()
-        ended = [replace(trial, log_index=i) for i, trial in enumerate(self._ended, start=self._tally.next_index)]
-        if not ended or not self._writer.write(lambda: self._pool.record_finished(ended)):
-            return
-        for trial in ended:
-            self._tally.count(trial)
-        self._tally.next_index += len(ended)
-        self._untold.extend(ended)
-        self._ended = []
 
     def snapshot(self) -> Snapshot:
         """How the search stands."""
