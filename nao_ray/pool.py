@@ -4,6 +4,7 @@
     POOL/trials/*.parquet    one row per finished trial: what users read
     POOL/events/*.parquet    proposals asked and attempts started, in order: what replay reads
     POOL/fits/fits.parquet   what the strategy says of itself, a row per round
+    POOL/logs/*.txt          what failed attempts can be understood by: the traceback, what was printed
     POOL/lease/              who may write
     POOL/quarantine/         truncated parts, moved here by the next driver
 

@@ -12,6 +12,7 @@ from nao_ray._pool import health, query, replay, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.fits import read_fits
 from nao_ray._pool.ledger import Counts, load_ledger
+from nao_ray._pool.logs import read_logs
 from nao_ray._pool.storage import Storage, open_storage
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.weights import read_weights
@@ -125,6 +126,17 @@ class PoolReader:
             PoolError: the pool does not have it, or not any more.
         """
         return read_weights(self._storage, version)
+
+    def logs(self, trial_id: int) -> list[str]:
+        """What the trial's failed attempts can be understood by, a text for each that is kept.
+
+        Raises:
+            PoolError: one cannot be read.
+        """
+        try:
+            return read_logs(self._storage, trial_id)
+        except OSError as error:
+            raise PoolError(f"{self.url}/logs cannot be read: {' '.join(str(error).split())}") from None
 
     def check(self) -> list[str]:
         """What is wrong, one line each: damaged parts, doubled or missing ids, trials without a final row."""

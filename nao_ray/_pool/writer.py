@@ -17,6 +17,7 @@ from nao_ray._pool import manifest as manifests
 from nao_ray._pool.fits import add_fits
 from nao_ray._pool.lease import Lease, acquire
 from nao_ray._pool.ledger import Counts, Ledger, add_tables, load_ledger
+from nao_ray._pool.logs import Logs
 from nao_ray._pool.reader import PoolReader
 from nao_ray._pool.storage import Guard, LocalStorage, Storage, open_storage
 from nao_ray._pool.weights import keep_weights
@@ -30,7 +31,7 @@ COMPACT_AT = 1000
 
 _COMPACTION_PARTS = 10_000  # more than any compaction makes
 
-_FOLDERS = ("trials", "events", "fits", "lease", "weights", "final")
+_FOLDERS = ("trials", "events", "fits", "lease", "weights", "final", "logs")
 
 _EMPTY = compaction.part_name(0, 0)  # keeps trials/ readable before the first trial
 
@@ -50,6 +51,7 @@ class PoolWriter(PoolReader):
         self._ledger = Ledger()
         self._unsure = False
         self._recent = recent.Recent()
+        self._logs = Logs(storage)
         self._sweeper: Thread | None = None
         self._next_part = 0
         self._compact_at = COMPACT_AT
@@ -198,6 +200,16 @@ class PoolWriter(PoolReader):
         """
         with self._lock:
             keep_weights(self._storage, version, weights, self._guard())
+
+    def record_log(self, trial_id: int, attempt: int, text: str) -> None:
+        """Keep what a failed attempt can be understood by, as `logs/TRIAL-ATTEMPT.txt`; `KEPT_LOGS` are kept.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was kept.
+        """
+        with self._lock:
+            self._logs.add(trial_id, attempt, text, self._guard())
 
     @contextmanager
     def _recording(self) -> Iterator[None]:

@@ -151,13 +151,20 @@ def _show(pool: PoolReader, text: str, form: str) -> None:
         trial_id = int(text)
     except ValueError:
         raise ConfigError(f"pool {pool.url} show {text}: expected the number of a trial") from None
-    trials = pool.trials()
+    trials, logs = pool.trials(), pool.logs(trial_id)
     row = trials[trials["trial_id"] == trial_id]
-    if row.empty:
+    if row.empty and not (logs and form == "text"):
         raise PoolError(f"pool {pool.url} has no finished trial {trial_id}")
     if form != "text":
-        _print_frame(row, form)
+        _print_frame(row.assign(logs=row["trial_id"].map(lambda _: logs)) if form == "json" else row, form)
         return
+    if not row.empty:
+        _show_row(pool, row)
+    for log in logs:
+        typer.echo(f"\n{log.rstrip()}")
+
+
+def _show_row(pool: PoolReader, row: pd.DataFrame) -> None:
     from nao_ray.report.text import column_text, is_missing
 
     is_phase = not is_missing(row["phase"].iloc[0])

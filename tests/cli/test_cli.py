@@ -129,6 +129,18 @@ def test_a_search_in_which_every_trial_fails_fails(call):
     assert len(pd.read_parquet("pools/tiny/trials")) == 3
 
 
+def test_show_explains_a_failed_trial(call):
+    Path("bad.yaml").write_text(FAILING)
+    call("search", "bad.yaml", "--in-process")
+    shown = call("pool", "pools/tiny", "show", "1")
+    assert shown.code == 0
+    assert "trial 1, attempt 1: error\nRuntimeError: made to fail (proposal 1)" in shown.out
+    assert "Traceback (most recent call last):" in shown.out
+    assert "in evaluate\n    raise RuntimeError(" in shown.out
+    (row,) = json.loads(call("pool", "pools/tiny", "show", "1", "--json").out)
+    assert "Traceback" in row["logs"][0]
+
+
 def test_used_up_hours_are_not_called_failures(call):
     Path("short.yaml").write_text(RANDOM.replace("trials: 12", "hours: 0.000000001"))
     done = call("search", "short.yaml", "--in-process")
