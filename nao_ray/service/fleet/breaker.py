@@ -89,13 +89,14 @@ class Breaker:
             for each in broke:
                 self._forgive(each, trial_id)
             names = ", ".join(sorted(map(self.name, broke)))
-            return Failure(FailureKind.ERROR, f"{failure.message} (the same on {len(broke)} devices: {names})")
+            message = f"{failure.message} (the same on {len(broke)} devices: {names})"
+            return Failure(FailureKind.ERROR, message, log=failure.log)
         self.failed(device, trial_id, failure.message, now, several)
         is_alone = not any(other != device and not self._is_failing(other) for other in others)
         in_a_row = len(self._records[device].broken)
         if is_alone and (in_a_row > 1 or not self._has_worked):
-            return Failure(FailureKind.ENVIRONMENT, failure.message)
-        return Failure(FailureKind.LOST, failure.message)
+            return Failure(FailureKind.ENVIRONMENT, failure.message, log=failure.log)
+        return Failure(FailureKind.LOST, failure.message, log=failure.log)
 
     def failed(self, device: Device, what: object, message: str, now: float, several: int = SEVERAL) -> None:
         """An error of the device, with a trial or as something else was tried on it."""

@@ -336,7 +336,7 @@ class RayExecutor:
             return
         now = datetime.now(UTC)
         report = Report((), None, worker.started_at or now, now, is_spent=True)
-        self._end(worker.jobs, [Failure(kind, message, log)] * len(worker.jobs), worker, report)
+        self._end(worker.jobs, [Failure(kind, message, log=log)] * len(worker.jobs), worker, report)
 
     # -- what Ray does not notice -------------------------------------------------------------------------
 
