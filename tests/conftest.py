@@ -1,7 +1,10 @@
 """Shared fixtures; the environment is set before anything imports ray."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +14,8 @@ from hypothesis import settings
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.pop("RAY_ADDRESS", None)
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="nao-ray-tests-")  # what is remembered is not the user's
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 # A shell ignores it for what it starts in the background, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

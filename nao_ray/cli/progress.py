@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -73,8 +74,10 @@ class Progress:
         self._pending: str | None = None
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
+        self._log = _LogLines(self._console, name)
 
     def __enter__(self) -> Self:
+        self._log.open()
         if self._console.is_terminal:
             columns = (
                 SpinnerColumn(),
@@ -92,6 +95,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        self._log.close()
         if self._pending is not None:  # the last word is always said
             self._console.print(self._pending, markup=False)
 
@@ -113,6 +117,31 @@ class Progress:
             self._last, self._pending = (now, line), None
         else:
             self._pending = text
+
+
+class _LogLines(logging.Handler):
+    """What nao_ray logs, above the bar and one line each."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        super().__init__(logging.INFO)
+        self._console, self._name = console, name
+        self._logger = logging.getLogger("nao_ray")
+
+    def open(self) -> None:
+        """Begin to listen."""
+        self._before = self._logger.level
+        self._logger.setLevel(min(logging.INFO, self._logger.getEffectiveLevel()))
+        self._logger.addHandler(self)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self in self._logger.handlers:
+            self._logger.removeHandler(self)
+            self._logger.setLevel(self._before)
+        super().close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.print(f"{self._name}: {' '.join(record.getMessage().split())}", markup=False)
 
 
 def status_line(snapshot: Snapshot) -> str:

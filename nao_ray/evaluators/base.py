@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from nao_ray.errors import ConfigError
 from nao_ray.settings import Settings
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.tasks.base import Task
+from nao_ray.tasks.base import Facts, Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
 
 
@@ -82,6 +82,14 @@ class Evaluator(ABC, Generic[C]):
             DataError: the data is not what it should be; nothing was evaluated.
         """
         return hashlib.sha256().hexdigest() if self._task is None else self._task.data_hash()
+
+    def facts(self) -> Facts | None:
+        """What is known of the task's data; None: there is no task.
+
+        Raises:
+            DataError: the data is not what it should be; nothing was evaluated.
+        """
+        return None if self._task is None else self._task.facts()
 
     @classmethod
     @abstractmethod

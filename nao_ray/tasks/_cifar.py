@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pickletools
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -17,8 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _parquet, _splits
+from nao_ray.tasks import _splits
+from nao_ray.tasks._identity import FileIdentity
 from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
+from nao_ray.tasks._labels import Classes
+from nao_ray.tasks._layouts import Role
+from nao_ray.tasks._parquet import Table
+from nao_ray.tasks._picture_task import read_rows
 from nao_ray.tasks.base import Images
 
 _STORED = (3, 32, 32)
@@ -63,21 +69,33 @@ class CifarTask(ImageTask[CifarConfig]):
     def _test_rows(self) -> Images:
         return _splits.shrink(self._read(test=True), self.config.image_size)
 
-    def check_test(self) -> None:
-        found = self._batches(test=True)
-        if found is None:
-            self._table().check_split("test")
-            return
-        missing = [path for path in found[0] if not path.is_file()]
-        if missing:
-            raise DataError(f"{missing[0]}: the test images are missing; download {self.name} again")
+    def _validation_rows(self) -> Images | None:
+        if self._table is None or self._table.labels("validation") is None:
+            return None
+        return _splits.shrink(self._read_table(self._table, "validation"), self.config.image_size)
 
     def _read(self, *, test: bool) -> Images:
         found = self._batches(test=test)
         if found is None:
-            return self._read_table(test=test)
+            assert self._table is not None
+            return self._read_table(self._table, "test" if test else "train")
         paths, read = found
+        if missing := [path for path in paths if not path.is_file()]:
+            raise DataError(f"{missing[0]}: cannot be read: no such file; download {self.name} again")
         return _join([read(path) for path in paths])
+
+    def _files(self) -> list[FileIdentity] | None:
+        if self._table is not None:
+            return self._table.files(("train", "validation"))
+        found = self._batches(test=False)
+        return None if found is None else [FileIdentity.of(path) for path in found[0] if path.is_file()]
+
+    def _layout(self) -> tuple[str, tuple[str, ...]]:
+        return ("", ()) if self._table is None else self._table.told()
+
+    @property
+    def _validation_is_given(self) -> bool:
+        return self._table is not None and self._table.labels("validation") is not None
 
     def _batches(self, *, test: bool) -> tuple[list[Path], Callable[[Path], Images]] | None:
         """The files of the binary or the Python version, and what reads one; None: it is a table."""
@@ -92,7 +110,7 @@ class CifarTask(ImageTask[CifarConfig]):
             for place in (folder, folder / name):
                 if (place / train_files[0]).is_file():
                     return [place / file for file in (test_files if test else train_files)], read
-        if folder.is_dir() and not list(folder.rglob("*.parquet")):
+        if folder.is_dir() and not any(folder.rglob("*.par*")) and not any(folder.rglob("*.pq")):
             raise DataError(
                 f"{path}: no {self.name} here; expected {self._binary[1][0]}, {self._python[1][0]} or *.parquet files"
             )
@@ -113,14 +131,21 @@ class CifarTask(ImageTask[CifarConfig]):
             raise DataError(f"{path}: not a batch of {self.name}: {len(data)} bytes of pixels, {len(labels)} labels")
         return Images(np.frombuffer(data, dtype=np.uint8).reshape(-1, *_STORED), labels)
 
-    def _table(self) -> _parquet.Table:
-        return _parquet.Table(str(self.config.path), label_columns=self._label_columns)
+    @cached_property
+    def _table(self) -> Table | None:
+        if self._batches(test=False) is not None:
+            return None
+        return Table(str(self.config.path), label_columns=self._label_columns)
 
-    def _read_table(self, *, test: bool) -> Images:
-        table = self._table()
-        rows = table.rows("test" if test else "train")
-        keep = None if test else self._kept(rows.labels)
-        return table.read(rows, _STORED, keep)
+    def _read_table(self, table: Table, role: Role) -> Images:
+        numbers = self._numbers(table, role)
+        sizes = None
+        if role != "test" and self._validation_is_given:
+            sizes = (len(self._numbers(table, "train")), len(self._numbers(table, "validation")))
+        return read_rows(table, role, numbers, None if role == "test" else self._kept(numbers, role, sizes), _STORED)
+
+    def _numbers(self, table: Table, role: Role) -> NDArray[np.int64]:
+        return Classes.numbered(self.num_classes).numbers(table.check(role), f"{self._where}, {role} rows")
 
     @property
     def _where(self) -> str:

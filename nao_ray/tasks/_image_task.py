@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TypeVar
 
@@ -12,14 +13,18 @@ from pydantic import Field
 
 from nao_ray.errors import DataError
 from nao_ray.tasks import _splits
-from nao_ray.tasks.base import Images, Task, TaskConfig
+from nao_ray.tasks._identity import FileIdentity, facts_of
+from nao_ray.tasks.base import Facts, Images, Task, TaskConfig
+
+_NAMED = 10  # at most that many classes are told by name
 
 
 class ImageTaskConfig(TaskConfig):
     """What every image task can be told."""
 
     split_seed: int = Field(default=0, ge=0)
-    """Names the 90/10 split into training and validation rows, and the rows that `limit` keeps."""
+    """Names the 90/10 split into training and validation rows, where the data have none, and the rows that `limit`
+    keeps."""
     limit: int | None = Field(default=None, ge=10)
     """Training and validation rows together, classes in their proportions; None: all."""
 
@@ -28,48 +33,133 @@ C = TypeVar("C", bound=ImageTaskConfig)
 
 
 class ImageTask(Task[C]):
-    """Writes `load`, `load_test` and `data_hash`; a task writes `_training_rows` and `_test_rows`."""
+    """Writes `load`, `load_test` and `facts`; a task writes `_training_rows` and `_test_rows`."""
 
     @abstractmethod
     def _training_rows(self) -> Images:
-        """All rows a search may see, in a fixed order; may apply `limit` itself, and must not read test rows."""
+        """All training rows, in a fixed order; may apply `limit` itself, and must not read test rows."""
+
+    def _validation_rows(self) -> Images | None:
+        """The same of the validation split; None: the data have none, and a tenth of the training rows is it."""
+        return None
 
     @abstractmethod
     def _test_rows(self) -> Images:
         """The test rows."""
 
+    def _files(self) -> list[FileIdentity] | None:
+        """The files that `load` reads; None: that cannot be told, or reading them costs nothing."""
+        return None
+
+    def _layout(self) -> tuple[str, tuple[str, ...]]:
+        """How the splits are told apart, in words, and what is odd about them."""
+        return "", ()
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """``[num_classes]``."""
+        return tuple(map(str, range(self.num_classes)))
+
     def load(self) -> tuple[Images, Images]:
-        rows = self._checked(self._training_rows())
-        kept = self._kept(rows.labels)
-        return _splits.split_images(
-            rows if kept is None else _splits.take(rows, kept), self.config.split_seed, self._where
-        )
+        train, valid = self._checked(self._training_rows(), "training"), self._validation_rows()
+        if valid is None:
+            train, valid = _splits.split_images(self._limited(train, "train"), self.config.split_seed, self._where)
+        else:
+            sizes = (len(train), len(valid))
+            valid = self._limited(self._checked(valid, "validation"), "validation", sizes)
+            train = self._limited(train, "train", sizes)
+        if len(train) < 2:
+            raise DataError(f"{self._where}: {len(train)} training image makes no step of training; at least 2")
+        if len(np.unique(train.labels)) < 2:
+            raise DataError(f"{self._where}: every training image has one label; there is nothing to tell apart")
+        return train, valid
 
     def load_test(self) -> Images:
-        return self._checked(self._test_rows())
+        return self._read_test()
 
-    def data_hash(self) -> str:
-        return self._data_hash
+    def check_test(self) -> tuple[str, ...]:
+        test, (train, valid) = self._read_test(), self.load()
+        shared = _splits.count_shared(test, train, valid)
+        return (f"{shared:,} of {len(test):,} test images are training or validation images too",) if shared else ()
+
+    def _read_test(self) -> Images:
+        try:
+            return self._checked(self._test_rows(), "test")
+        except DataError as error:
+            raise DataError(f"the test split cannot be used: {error}") from None
+
+    def facts(self) -> Facts:
+        return self._facts
 
     @cached_property
-    def _data_hash(self) -> str:
-        return _splits.digest(*self.load())
+    def _facts(self) -> Facts:
+        about = {"task": self.name, **self.config.model_dump(mode="json")}
+        return facts_of(about, self._files, lambda: self._read_facts(*self.load()))
 
-    def _kept(self, labels: NDArray[np.int64]) -> NDArray[np.int64] | None:
-        """Indices of the rows that `limit` keeps; None: all."""
+    def _read_facts(self, train: Images, valid: Images) -> Facts:
+        layout, odd = self._layout()
+        place = f"{self._where}{f' ({layout})' if layout else ''}"
+        own = "" if self._validation_is_given else f", drawn by split_seed {self.config.split_seed}"
+        summary = (
+            f"{place}: {len(train):,} images train, {len(valid):,} validate{own}; "
+            f"{_count_classes(train.labels, self.class_names)}"
+        )
+        odd = (*odd, *self._missing(train, "training"), *self._missing(valid, "validation"))
+        if shared := _splits.count_shared(valid, train):
+            odd = (*odd, f"{shared:,} of {len(valid):,} validation images are training images too")
+        return Facts(_splits.digest(train, valid), summary, odd)
+
+    def _missing(self, rows: Images, split: str) -> tuple[str, ...]:
+        absent = np.setdiff1d(np.arange(self.num_classes), rows.labels)
+        names = [self.class_names[label] for label in absent[:3]]
+        more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
+        return (f"no {split} image of class {', '.join(names)}{more}",) if len(absent) else ()
+
+    @property
+    def _validation_is_given(self) -> bool:
+        """Whether the data have a validation split of their own."""
+        return False
+
+    def _kept(
+        self, labels: NDArray[np.int64], split: str = "train", sizes: tuple[int, int] | None = None
+    ) -> NDArray[np.int64] | None:
+        """Indices of the rows that `limit` keeps; None: all.
+
+        Args:
+            labels: of all rows of the split.
+            split: `train` or `validation`.
+            sizes: of both splits, where the data have both: the limit is shared in their proportion.
+        """
         limit = self.config.limit
-        if limit is None or limit >= len(labels):
+        if limit is None or limit >= (sum(sizes) if sizes else len(labels)):
             return None
+        if sizes is not None:
+            valid = min(max(1, round(limit * sizes[1] / sum(sizes))), limit - 1)
+            limit = min(valid if split == "validation" else limit - valid, len(labels))
         return _splits.stratified(labels, limit, self.config.split_seed, "limit")
 
-    def _checked(self, rows: Images) -> Images:
+    def _limited(self, rows: Images, split: str, sizes: tuple[int, int] | None = None) -> Images:
+        kept = self._kept(rows.labels, split, sizes)
+        return rows if kept is None else _splits.take(rows, kept)
+
+    def _checked(self, rows: Images, split: str) -> Images:
+        where = f"{self._where}, {split} rows"
         if not len(rows):
-            raise DataError(f"{self._where}: no images")
+            raise DataError(f"{where}: no images")
         assert rows.images.shape == (len(rows), *self.image_shape), rows.images.shape
-        _splits.check_labels(rows.labels, self.num_classes, self._where)
+        _splits.check_labels(rows.labels, self.num_classes, where)
         return rows
 
     @property
     def _where(self) -> str:
         """Begins every error message; a task that reads files adds their place."""
         return f"task {self.name}"
+
+
+def _count_classes(labels: NDArray[np.int64], names: Sequence[str]) -> str:
+    """``3 classes (cat 20, dog 20, fox 18)``: training images of each."""
+    counts = np.bincount(labels, minlength=len(names))
+    if len(names) > _NAMED or all(name.isdigit() for name in names):
+        return f"{len(names)} classes of {counts.min():,} to {counts.max():,} training images"
+    pairs = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
+    return f"{len(names)} classes ({pairs} training images)"

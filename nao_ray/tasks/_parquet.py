@@ -1,54 +1,58 @@
 """Images in Parquet tables: the form data hubs serve.
 
 An image is an encoded file (PNG, JPEG, ...), raw bytes (channels first; the shape has to be known), or a hub's struct
-of `bytes` and `path`. Splits are told apart by a column, else by file names that begin with the split's name
-(`train-00000-of-00002.parquet`), else every row is a training row. Rows of another split are never decoded, and files
-of another split never opened.
-
-Legend: `n` rows of a split, `C` channels, `H` `W` pixels.
+of `bytes` and `path`. A whole column is one or the other: raw if its type says so (binary of the fixed size of an
+image), else encoded if its first value begins as an image file does, else raw. Splits are told apart by a column, or by
+the paths of files (`_layouts`); rows of another split are never decoded, and files of another split never opened.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
-from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.base import Images
+from nao_ray.tasks import _layouts, _pictures
+from nao_ray.tasks._identity import FileIdentity
+from nao_ray.tasks._labels import Labels
+from nao_ray.tasks._layouts import Role, Wanted
+from nao_ray.tasks._pictures import Shape
+from nao_ray.tasks._sources import Index, Source
 
-Shape = tuple[int, int, int]
+ImageFormat = Literal["auto", "encoded", "raw"]
+T = TypeVar("T")
+
 _IMAGE_COLUMNS = ("image", "img")
-_SPLIT_NAMES = ("train", "test", "validation", "valid", "val", "dev")
+_EXTENSIONS = ("parquet", "pq", "parq")
 _BATCH_ROWS = 1024  # of encoded images held at a time
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+_LOOKED_AT = 1000  # rows that tell whether a column names splits
+_FLAGS = frozenset({"is_train", "is_training", "is_test", "is_valid", "is_val", "is_validation"})
+SPLIT_COLUMN = "split"
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of one split, by their labels."""
+class _Part:
+    """The rows of one split."""
 
     dataset: Any
-    filter: Any
-    labels: NDArray[np.int64]
-    """``[n]``, in the table's order."""
+    filter: Any = None
 
 
-class Table:
+class Table(Source):
     """A Parquet file, or a folder of them, at a path or an address.
 
     Raises:
-        DataError: nothing there, unreadable, or without a column.
+        DataError: nothing there, unreadable, of an unknown layout, or without a column.
     """
 
     def __init__(
@@ -57,103 +61,183 @@ class Table:
         *,
         image_columns: tuple[str, ...] = _IMAGE_COLUMNS,
         label_columns: tuple[str, ...] = ("label",),
-        split_column: str = "split",
-        train_split: str = "train",
+        split_column: str | None = SPLIT_COLUMN,
+        splits: Wanted | None = None,
+        image_format: ImageFormat = "auto",
     ) -> None:
         self.path = path
         self._image_columns, self._label_columns = image_columns, label_columns
-        self._split_column, self._train_split = split_column, train_split
-        self._filesystem, self._files, is_folder = _find(path)
-        names = "|".join(map(re.escape, (train_split, *_SPLIT_NAMES)))
-        starts = [re.match(f"({names})(?![a-z])", file.rpartition("/")[2]) for file in self._files if is_folder]
-        self._split_of = {file: start[1] for file, start in zip(self._files, starts, strict=False) if start}
-        """The split that a file's name begins with; empty where names say nothing."""
+        self._split_column, self._wanted, self._format = split_column, splits or Wanted(), image_format
+        self._filesystem, self._files, root = _find(path)
+        names = {name[len(root) :].lstrip("/"): name for name in self._files}
+        layout = _layouts.split_files(list(names), self._wanted, path) if root else _layouts.Layout()
+        self._notes = layout.notes
+        self._named: dict[Role, list[str]] = {role: [names[n] for n in found] for role, found in layout.files.items()}
+        """The files of each split; empty where names say nothing."""
+        self._parts: dict[Role, _Part | None] = {}
+        if self._named and "train" not in self._named:
+            raise DataError(f"{path}: has no train images: {self.told()[0]}")
 
-    def rows(self, split: str) -> Rows:
-        """The rows of `split`, as the split column or the file names call it.
+    # -- splits -------------------------------------------------------------------------------------------
 
-        Raises:
-            DataError: there is no such split, or its labels are not integers.
-        """
-        dataset, condition = self._split(split)
-        column = self._column(dataset, self._label_columns, "label")
-        labels = _call(self.path, lambda: dataset.to_table(columns=[column], filter=condition))[column]
-        if not pa.types.is_integer(labels.type):
-            raise DataError(f"{self.path}: column {column} is {labels.type}, expected integers 0, 1, 2, ...")
-        if labels.null_count:
-            raise DataError(f"{self.path}: column {column} has {labels.null_count} empty labels")
-        if not len(labels):
-            raise DataError(f"{self.path}: has no {split} images")
-        return Rows(dataset, condition, labels.to_numpy().astype(np.int64))
+    def labels(self, role: Role) -> Labels | None:
+        part = self._part(role)
+        if part is None:
+            return None
+        name = self._column(part.dataset, self._label_columns, "label")
+        column = _call(self.path, lambda: part.dataset.to_table(columns=[name], filter=part.filter))[name]
+        if not len(column):
+            raise DataError(f"{self.path}: has no {role} images: {self.told()[0]}")
+        return Labels.of_column(column, name, f"{self.path}, {role} rows")
 
-    def check_split(self, split: str) -> None:
-        """Whether there are rows of `split`; reads no column but the one that names splits.
+    def told(self) -> tuple[str, tuple[str, ...]]:
+        if self._named:
+            counts = [f"{role}: {len(self._named[role])} file{'s' * (len(self._named[role]) > 1)}" for role in
+                      _layouts.ROLES if role in self._named]  # fmt: skip
+            return ", ".join(counts), self._notes
+        if self._by_column is None:
+            what = f"{len(self._files)} file{'s' * (len(self._files) > 1)}"
+            return f"{what} without splits, all rows train and validate", self._notes
+        rows = [f"{role}: {sum(n for _, n in found):,} rows" for role, found in self._by_column.items() if role]
+        return f"column {self._split_column}, {', '.join(rows)}", self._notes
 
-        Raises:
-            DataError: there are none.
-        """
-        dataset, condition = self._split(split)
-        if not _call(self.path, lambda: dataset.count_rows(filter=condition)):
-            raise DataError(f"{self.path}: has no {split} images")
+    def files(self, roles: tuple[Role, ...]) -> list[FileIdentity] | None:
+        paths = [file for role in roles for file in self._named.get(role, ())] if self._named else list(self._files)
+        if any(self._files[path].mtime_ns is None for path in paths):
+            return None
+        if isinstance(self._filesystem, pafs.LocalFileSystem):
+            return _call(self.path, lambda: [FileIdentity.of(path) for path in paths])
+        infos = _call(self.path, lambda: self._filesystem.get_file_info(paths))
+        scheme = self.path.partition("://")[0]
+        return [FileIdentity(f"{scheme}://{info.path}", info.size or 0, info.mtime_ns or 0) for info in infos]
 
-    def _split(self, split: str) -> tuple[Any, Any]:
-        """The files that hold `split`, and which of their rows."""
-        files, condition = self._files, None
-        if self._split_of:
-            files = [file for file in files if self._split_of.get(file) == split]
-            if not files:
-                raise DataError(f"{self.path}: no file is named {split}-*.parquet")
-        dataset = self._open(files)
-        if self._split_column in dataset.schema.names:
-            condition = pc.field(self._split_column) == split
-        elif not self._split_of and split != self._train_split:
+    def _part(self, role: Role) -> _Part | None:
+        if role not in self._parts:
+            self._parts[role] = self._named_part(role) if self._named else self._unnamed_part(role)
+        return self._parts[role]
+
+    def _named_part(self, role: Role) -> _Part | None:
+        if role not in self._named:
+            return None
+        dataset = self._open(self._named[role])
+        column = self._split_column
+        if column is not None and column in dataset.schema.names:
+            found = self._meaning(dataset, column)
+            if set(found) - {role}:
+                raise DataError(
+                    f"{self.path}: files named {role} hold other rows by their column {column} "
+                    f"({_values(found)}); task.split_column=null goes by the files alone"
+                )
+        return _Part(dataset)
+
+    def _unnamed_part(self, role: Role) -> _Part | None:
+        if self._by_column is None:
+            return _Part(self._whole) if role == "train" else None
+        values = [value for value, _ in self._by_column.get(role, ())]
+        if not values:
+            return None
+        return _Part(self._whole, pc.field(self._split_column).isin(pa.array(values, self._split_type)))
+
+    @cached_property
+    def _whole(self) -> Any:  # noqa: ANN401
+        return self._open(list(self._files))
+
+    @property
+    def _split_type(self) -> Any:  # noqa: ANN401
+        kind = self._whole.schema.field(self._split_column).type
+        return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+    @cached_property
+    def _by_column(self) -> dict[Role | None, list[tuple[Any, int]]] | None:
+        """Values of the split column and how often they occur, by the split they mean; None: there is none."""
+        column, names = self._split_column, self._whole.schema.names
+        if column in names:
+            return self._meaning(self._whole, str(column))
+        if column not in (None, SPLIT_COLUMN):
+            raise DataError(f"{self.path}: no split column {column}; the columns are {', '.join(names)}")
+        if column is not None:
+            self._refuse_unsaid_splits()
+        return None
+
+    def _meaning(self, dataset: Any, column: str) -> dict[Role | None, list[tuple[Any, int]]]:  # noqa: ANN401
+        counts = _call(self.path, lambda: dataset.to_table(columns=[column]))[column].value_counts().to_pylist()
+        found = {count["values"]: count["counts"] for count in counts}
+        if None in found:
+            raise DataError(f"{self.path}: {found[None]} rows have no value in the split column {column}")
+        meaning = _layouts.assign([str(value) for value in found], self._wanted, f"{self.path}, column {column}")
+        parts: dict[Role | None, list[tuple[Any, int]]] = {}
+        for value, count in found.items():
+            parts.setdefault(meaning[str(value)], []).append((value, count))
+        return parts
+
+    def _refuse_unsaid_splits(self) -> None:
+        """Refuse a table that tells splits apart by a column the config does not name."""
+        used = {*self._image_columns, *self._label_columns}
+        texts = [f.name for f in self._whole.schema if f.name not in used and _is_text(f.type)]
+        head = _call(self.path, lambda: self._whole.head(_LOOKED_AT, columns=texts))
+        known = {name for names in _layouts.NAMES.values() for name in names}
+        suspects = [name for name in self._whole.schema.names if name.lower() in _FLAGS]
+        for name in texts:
+            values = {str(value).lower() for value in head[name].unique().to_pylist()}
+            suspects += [name] if values and values <= known else []
+        if suspects:
             raise DataError(
-                f"{self.path}: has no {split} images: no column {self._split_column!r} and no {split}-*.parquet; "
-                "all its rows are for training and validation"
+                f"{self.path}: the column {suspects[0]} seems to name splits; set task.split_column={suspects[0]} (and "
+                "task.train_split and the others, if they are called otherwise), or null if all rows are to train"
             )
-        return dataset, condition
 
-    def shape(self, rows: Rows) -> Shape:
-        """``(C, H, W)`` of the first image."""
-        column = self._column(rows.dataset, self._image_columns, "image")
-        first = _call(self.path, lambda: rows.dataset.head(1, columns=[column], filter=rows.filter))[column][0]
-        shape: Shape = _decode(_payload(first, self.path), None, f"{self.path}, first image").shape
-        return shape
+    # -- pictures -----------------------------------------------------------------------------------------
 
-    def read(self, rows: Rows, shape: Shape, keep: NDArray[np.int64] | None = None, *, resize: bool = False) -> Images:
-        """The images of `rows`, or of those at the ascending indices `keep` alone.
+    def is_raw(self, role: Role, shape: Shape | None) -> bool:
+        if self._format != "auto":
+            return self._format == "raw"
+        part = self._part(role)
+        assert part is not None
+        kind = part.dataset.schema.field(self._column(part.dataset, self._image_columns, "image")).type
+        if pa.types.is_fixed_size_binary(kind):
+            return True
+        _, where, first = next(self.pictures(role, np.zeros(1, dtype=np.int64)))
+        if _pictures.is_encoded(first):
+            return False
+        if shape is None or len(first) != int(np.prod(shape)):
+            raise DataError(f"{where}: {len(first)} bytes that are no image; raw bytes need image_shape")
+        return True
 
-        Raises:
-            DataError: an image cannot be decoded, or has another shape and `resize` is false.
-        """
-        keep = np.arange(len(rows.labels)) if keep is None else keep
-        images = np.empty((len(keep), *shape), dtype=np.uint8)
-        for place, index, value in self._values(rows, keep):
-            where = f"{self.path}, image {index} of the split"
-            image = _decode(_payload(value, where), shape, where, resize=resize)
-            if image.shape != shape:
-                hint = "set image_shape to resize" if not resize else "expected images of one shape"
-                raise DataError(f"{where}: shape {image.shape}, expected {shape}; {hint}")
-            images[place] = image
-        return Images(images, rows.labels[keep])
-
-    def _values(self, rows: Rows, keep: NDArray[np.int64]) -> Iterator[tuple[int, int, Any]]:
-        """(position in `keep`, index in the split, value) of the kept rows, batch by batch."""
-        column = self._column(rows.dataset, self._image_columns, "image")
-        scanner = rows.dataset.scanner(columns=[column], filter=rows.filter, batch_size=_BATCH_ROWS)
+    def pictures(self, role: Role, keep: Index) -> Iterator[tuple[int, str, bytes]]:
+        part = self._part(role)
+        assert part is not None
+        column = self._column(part.dataset, self._image_columns, "image")
+        batches = part.dataset.scanner(columns=[column], filter=part.filter, batch_size=_BATCH_ROWS).to_batches()
         start = place = 0
-        batches = scanner.to_batches()
-        while (batch := _call(self.path, lambda: next(batches, None))) is not None:
+        while place < len(keep) and (batch := _call(self.path, lambda: next(batches, None))) is not None:
             stop = start + batch.num_rows
             while place < len(keep) and keep[place] < stop:
-                yield place, int(keep[place]), batch.column(0)[int(keep[place]) - start]
+                where = f"{self.path}, image {keep[place]} of the {role} split"
+                yield place, where, _payload(batch.column(0)[int(keep[place]) - start], where)
                 place += 1
             start = stop
-            if place == len(keep):
-                return
 
     def _open(self, files: list[str]) -> Any:  # noqa: ANN401
-        return _call(self.path, lambda: ds.dataset(files, format="parquet", filesystem=self._filesystem))
+        """The dataset of shards, once they were found to have the same columns."""
+
+        def open_all() -> tuple[Any, list[Any]]:
+            dataset = ds.dataset(files, format="parquet", filesystem=self._filesystem)
+            return dataset, [(fragment.path, fragment.physical_schema) for fragment in dataset.get_fragments()]
+
+        dataset, schemas = _call(self.path, open_all)
+        used = {*self._image_columns, *self._label_columns, self._split_column}
+        (first, expected), *others = schemas
+        for path, schema in others:
+            differing = set(schema.names) ^ set(expected.names)
+            differing |= {
+                n for n in used & set(schema.names) - differing if schema.field(n).type != expected.field(n).type
+            }
+            if differing:
+                raise DataError(
+                    f"{self.path}: {path} and {first} are not of one table: they differ in the columns "
+                    f"{', '.join(sorted(differing))}"
+                )
+        return dataset
 
     def _column(self, dataset: Any, names: tuple[str, ...], what: str) -> str:  # noqa: ANN401
         for name in names:
@@ -165,37 +249,40 @@ class Table:
         )
 
 
-def _find(path: str) -> tuple[Any, list[str], bool]:
-    """The filesystem, the sorted Parquet files of a path or address, and whether that is a folder."""
+def _find(path: str) -> tuple[Any, dict[str, Any], str]:
+    """The filesystem, the sorted Parquet files of a path or address, and the folder they are in; "": it is a file."""
 
-    def find() -> tuple[Any, list[str], bool]:
-        local = "://" not in path
-        filesystem, root = (
-            (pafs.LocalFileSystem(), str(Path(path).expanduser())) if local else pafs.FileSystem.from_uri(path)
-        )
+    def find() -> tuple[Any, dict[str, Any], str]:
+        if "://" not in path:
+            filesystem, root = pafs.LocalFileSystem(), os.path.abspath(Path(path).expanduser())
+        else:
+            filesystem, root = pafs.FileSystem.from_uri(path)
         info = filesystem.get_file_info(root)
         if info.type == pafs.FileType.NotFound:
             raise DataError(f"{path}: no such file or folder")
         if info.type == pafs.FileType.File:
-            return filesystem, [root], False
+            return filesystem, {root: info}, ""
         inside = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
-        files = sorted(
-            file.path
-            for file in inside
-            if file.type == pafs.FileType.File and file.extension == "parquet" and file.base_name[0] not in "._"
-        )
+        files = {
+            file.path: file
+            for file in sorted(inside, key=lambda file: str(file.path))
+            if file.type == pafs.FileType.File
+            and file.extension.lower() in _EXTENSIONS
+            and not _layouts.is_hidden(file.path[len(root) :])
+        }
         if not files:
             raise DataError(f"{path}: the folder has no *.parquet files")
-        return filesystem, files, True
+        return filesystem, files, root
 
-    found: tuple[Any, list[str], bool] = _call(path, find)
-    return found
+    return _call(path, find)
 
 
-def _call(path: str, read: Any) -> Any:  # noqa: ANN401
+def _call(path: str, read: Callable[[], T]) -> T:
     """What `read` returns; an error of Arrow's or the system's becomes a DataError of one line."""
     try:
         return read()
+    except ImportError as error:  # a filesystem that comes with a package of its own, e.g. hf://
+        raise DataError(f"{path}: {error.msg.strip()} (pip install it, on the workers too)") from None
     except (pa.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: cannot be read as Parquet: {reason}") from None
@@ -211,31 +298,10 @@ def _payload(value: Any, where: str) -> bytes:  # noqa: ANN401
     return content
 
 
-def _decode(content: bytes, shape: Shape | None, where: str, *, resize: bool = False) -> NDArray[np.uint8]:
-    """``[C, H, W]``: raw bytes where their number fits `shape`, else an encoded image."""
-    from PIL import Image
-
-    if shape is not None and len(content) == int(np.prod(shape)) and not _is_encoded(content):
-        return np.frombuffer(content, dtype=np.uint8).reshape(shape)
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            mode = _MODES[shape[0]] if shape else ("L" if image.mode in ("1", "L", "I;16") else "RGB")
-            picture = image if image.mode == mode else image.convert(mode)
-            if shape and resize and picture.size != (shape[2], shape[1]):
-                picture = picture.resize((shape[2], shape[1]), Image.Resampling.BILINEAR)
-            pixels = np.asarray(picture, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        hint = "" if shape else "; raw bytes need image_shape"
-        raise DataError(f"{where}: {len(content)} bytes that are no image{hint} ({type(error).__name__})") from None
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+def _is_text(kind: Any) -> bool:  # noqa: ANN401
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def _is_encoded(content: bytes) -> bool:
-    return content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
-
-
-def check_shape(shape: Shape) -> Shape:
-    """``(C, H, W)`` with 1, 3 or 4 channels and at least one pixel; for configs."""
-    if shape[0] not in _MODES or min(shape) < 1:
-        raise ValueError(f"image_shape is (channels, height, width) with 1, 3 or 4 channels, got {shape}")
-    return shape
+def _values(found: dict[Role | None, list[tuple[Any, int]]]) -> str:
+    return ", ".join(f"{value!r}: {count}" for values in found.values() for value, count in values)

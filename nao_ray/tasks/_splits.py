@@ -59,10 +59,10 @@ def take(rows: Images, indices: NDArray[np.int64]) -> Images:
 
 
 def subset(rows: Images, share: float, seed: int) -> Images:
-    """A stratified share, in (0, 1], of the rows; at least one."""
+    """A stratified share, in (0, 1], of the rows; at least two."""
     if share >= 1:
         return rows
-    return take(rows, stratified(rows.labels, max(1, round(len(rows) * share)), seed, "data share"))
+    return take(rows, stratified(rows.labels, min(len(rows), max(2, round(len(rows) * share))), seed, "data share"))
 
 
 def shrink(rows: Images, size: int) -> Images:
@@ -93,3 +93,13 @@ def digest(*splits: Images) -> str:
         sha.update(np.ascontiguousarray(rows.images).data)
         sha.update(np.ascontiguousarray(rows.labels, dtype="<i8").data)
     return sha.hexdigest()
+
+
+def count_shared(rows: Images, *others: Images) -> int:
+    """How many of `rows` have pixels that one of `others` has too."""
+    seen = {_pixels(image) for split in others for image in split.images}
+    return sum(_pixels(image) in seen for image in rows.images)
+
+
+def _pixels(image: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()

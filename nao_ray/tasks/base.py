@@ -5,6 +5,7 @@ Legend: `n` images, `C` channels, `H` `W` pixels.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
@@ -19,7 +20,19 @@ class TaskConfig(Settings):
     """Base of every task's config."""
 
     places: ClassVar[frozenset[str]] = frozenset()
-    """Settings that say where the data are, not what is learnt."""
+    """Settings that say where the data are."""
+    hashed: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say how the data are read, and without which the data's hash would tell as much. Like `places` they
+    are not what is learnt."""
+
+    def absolute(self) -> dict[str, str]:
+        """The places that are paths of this machine, made absolute; a search and its workers may stand elsewhere."""
+        given = {name: getattr(self, name) for name in sorted(self.places)}
+        return {
+            name: os.path.abspath(os.path.expanduser(place))
+            for name, place in given.items()
+            if isinstance(place, str) and "://" not in place
+        }
 
 
 C = TypeVar("C", bound=TaskConfig)
@@ -36,6 +49,23 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a task's data."""
+
+    digest: str
+    """Hex digest of the images and labels of the train and validation splits."""
+    summary: str
+    """Where they are, how many and of which classes: one line."""
+    odd: tuple[str, ...] = ()
+    """What a reader should know before a score is believed."""
+
+    @property
+    def line(self) -> str:
+        """All of it, in one line."""
+        return "; ".join((self.summary, *self.odd))
 
 
 class Task(ABC, Generic[C]):
@@ -69,15 +99,25 @@ class Task(ABC, Generic[C]):
             DataError: the data is missing, empty or unreadable.
         """
 
-    def check_test(self) -> None:
-        """Whether there is a test split, by its files and names; reads neither pixels nor labels.
+    @abstractmethod
+    def check_test(self) -> tuple[str, ...]:
+        """Read the test split and refuse what `load_test` would: full training asks before it starts.
 
-        For a task that reads files to override: full training asks before it starts.
+        Returns:
+            What should be known before a test score is believed, a line each.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or one that is not what the training and validation splits are.
         """
 
     @abstractmethod
+    def facts(self) -> Facts:
+        """What is known of the data; read once, or remembered of files that have not changed since.
+
+        Raises:
+            DataError: the data is missing, empty or unreadable.
+        """
+
     def data_hash(self) -> str:
         """Hex digest that names the data of the train and validation splits, for the manifest."""
+        return self.facts().digest

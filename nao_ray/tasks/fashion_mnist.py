@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
 from nao_ray.tasks import _splits
+from nao_ray.tasks._identity import FileIdentity
 from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.base import Images, TaskConfig
 
@@ -49,9 +50,8 @@ class FashionMnist(ImageTask[FashionMnistConfig]):
     def _test_rows(self) -> Images:
         return _splits.shrink(self._read("t10k"), self.config.image_size)
 
-    def check_test(self) -> None:
-        for kind in ("images-idx3", "labels-idx1"):
-            self._path(f"t10k-{kind}-ubyte")
+    def _files(self) -> list[FileIdentity] | None:
+        return [FileIdentity.of(self._path(f"train-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1")]
 
     def _read(self, part: str) -> Images:
         images = self._idx(f"{part}-images-idx3-ubyte", (28, 28))

@@ -87,7 +87,7 @@ def fit(
         listener: told of every epoch whose loss is finite.
 
     Raises:
-        DataError: `start` is of another network, or of another kind of device.
+        DataError: `start` is of another network, or of another kind of device, or there are no two images to train on.
     """
     device = data.device
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
@@ -197,6 +197,8 @@ class _Training:
         # An image alone in its batch has no batch statistics on a 1x1 map: a last batch of one is left out.
         whole, rest = divmod(len(data.train), recipe.batch)
         self.steps = whole + (rest > 1)
+        if not self.steps:
+            raise DataError(f"{len(data.train)} training image makes no step; give at least 2 (task.limit, data_share)")
         self.bfloat16 = uses_bfloat16(recipe, device)
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -243,7 +245,7 @@ class _Training:
         for step in range(self.steps):
             chosen = order[step * batch : (step + 1) * batch]
             total += self.step(epoch * self.steps + step, train.images[chosen], train.labels[chosen])
-        return total.item() / max(self.steps, 1)
+        return total.item() / self.steps
 
     def step(self, step: int, images: Tensor, labels: Tensor) -> Tensor:
         """One optimiser step; its loss, still on the device."""

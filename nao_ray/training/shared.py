@@ -86,6 +86,10 @@ class SharedTrainer:
         # An image alone in its batch has no batch statistics: a last batch that leaves a worker with one is left out.
         whole, rest = divmod(len(data.train), recipe.batch)
         self.steps_per_epoch = whole + (rest // self._shard.count > 1)
+        if not self.steps_per_epoch:
+            raise DataError(
+                f"{len(data.train)} training images make no step of {self._shard.count} workers; give two for each"
+            )
 
     # -- training -------------------------------------------------------------------------------------------------
 
@@ -113,7 +117,7 @@ class SharedTrainer:
             total += self.step(step, train.images[chosen], train.labels[chosen], sampler)
         if self._average is not None:  # one for all, so that all go on or none
             total = self._average(total)
-        mean = total.item() / max(self.steps_per_epoch, 1)
+        mean = total.item() / self.steps_per_epoch
         return mean if math.isfinite(mean) else math.nan
 
     def step(self, step: int, images: Tensor, labels: Tensor, sampler: PathSampler) -> Tensor:

@@ -22,6 +22,7 @@ SETTINGS = {
     "cifar10": lambda folder: {"path": str(made.cifar_binary(folder))},
     "cifar100": lambda folder: {"path": str(made.cifar_binary(folder, hundred=True))},
     "fashion_mnist": lambda folder: {"folder": str(made.fashion(folder))},
+    "image_folder": lambda folder: {"path": str(made.folder(folder))},
     "image_table": _table,
 }
 """Data for the tasks that read files; a task without an entry has to work as it is."""
@@ -75,17 +76,30 @@ def test_the_limit_counts_both_splits(make):
     assert sum(map(len, make(limit=30).load())) == 30
 
 
-def test_a_missing_test_split_is_known_without_reading_it(make, monkeypatch):
+def test_a_test_split_that_cannot_be_used_is_found_by_asking(make, monkeypatch):
     """The files of CIFAR and Fashion-MNIST that are made up here have none."""
-    task = make()
     try:
-        task.load_test()
+        make().load_test()
     except DataError:
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match="test"):
             make().check_test()
-    else:
-        monkeypatch.setattr(type(task), "_test_rows", lambda self: pytest.fail("read"))
+        return
+    make().check_test()
+    task = make()
+    rows = task.load_test()
+    bad = Images(rows.images, np.full_like(rows.labels, task.num_classes))
+    monkeypatch.setattr(type(task), "_test_rows", lambda self: bad)
+    with pytest.raises(DataError, match=f"the test split cannot be used: .*label {task.num_classes} in row 0"):
         make().check_test()
+
+
+def test_what_is_read_is_told_in_one_line(make):
+    facts = make().facts()
+    assert facts.digest == make().data_hash()
+    train, valid = make().load()
+    assert f"{len(train):,} images train, {len(valid):,} validate" in facts.line
+    assert f"{make().num_classes} classes" in facts.line
+    assert "\n" not in facts.line
 
 
 def test_a_task_needs_no_torch():

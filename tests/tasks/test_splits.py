@@ -34,6 +34,7 @@ def test_subset_keeps_proportions():
     assert np.bincount(part.labels).tolist() == [5, 5, 5, 5]
     assert (part.images[:, 0, 0, 0] % 4 == part.labels).all()
     assert _splits.subset(rows, 1.0, 0) is rows
+    assert len(_splits.subset(rows, 0.001, 0)) == 2  # one image makes no step of training
 
 
 def test_labels_out_of_range_name_the_row():

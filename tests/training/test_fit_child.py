@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,6 +8,7 @@ from torch import nn
 from nao_ray import rng
 from nao_ray.errors import DataError
 from nao_ray.spaces.base import Genotype
+from nao_ray.tasks import _splits
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.augment import Normaliser
 from nao_ray.training.checkpoint import pack, unpack
@@ -199,3 +201,10 @@ def test_on_cuda():
     measured = fit(network(), data, RECIPE, epochs=12, seed=0)
     assert measured.valid_accuracy > 0.8
     assert measured.peak_memory_bytes > 0
+
+
+def test_a_training_without_a_step_is_no_result():
+    train, valid = Synthetic(SyntheticConfig()).load()
+    one = TrainingData.to_device(_splits.take(train, np.arange(1)), valid, torch.device("cpu"))
+    with pytest.raises(DataError, match="1 training image makes no step; give at least 2"):
+        fit(network(), one, Recipe(), epochs=1, seed=0)

@@ -232,3 +232,9 @@ def test_a_loss_that_is_not_finite_ends_the_training(data):
     losses = trainer.train(4, PathSampler(GRAPHS))
     assert math.isnan(losses[-1])
     assert len(losses) < 4
+
+
+def test_shared_weights_without_a_step_are_no_result(data):
+    few = TrainingData.to_device(*Synthetic(SyntheticConfig(limit=10)).load(), torch.device("cpu"))  # 9 images
+    with pytest.raises(DataError, match="9 training images make no step of 6 workers; give two for each"):
+        _trainer(few, shard=Shard(0, 6))

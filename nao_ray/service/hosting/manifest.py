@@ -21,18 +21,20 @@ FREE_ON_RESUME = frozenset({"budget", "workers", "loggers"})
 """Sections of the config that may differ when a search goes on."""
 
 
-def make_manifest(config: RunConfig, data_hash: str, planned: int | None) -> dict[str, Any]:
+def make_manifest(config: RunConfig, data_hash: str, planned: int | None, *, data: str | None = None) -> dict[str, Any]:
     """The frozen manifest of a new pool.
 
     Args:
         config: what is searched.
         data_hash: of the evaluator's data.
         planned: trials that the strategy plans, as it says at the start; None if it says nothing.
+        data: what the data are, in words.
     """
     return {
         "config": config.to_data(),
         "planned": planned,
         "data_hash": data_hash,
+        **({"data": data} if data is not None else {}),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
         "revision": source_revision(),

@@ -76,8 +76,11 @@ def run(
     planned = config.make_strategy().planned  # what can be refused is refused before any work starts
     if planned is not None and config.budget.trials is not None and config.budget.trials < planned:
         _log.warning("budget.trials %d ends this search early: it plans %d", config.budget.trials, planned)
-    data_hash = config.make_evaluator().data_hash()
-    manifest = make_manifest(config, data_hash, planned)
+    evaluator = config.make_evaluator()
+    data_hash, facts = evaluator.data_hash(), evaluator.facts()
+    if facts is not None:
+        _log.log(logging.WARNING if facts.odd else logging.INFO, "%s", facts.line)
+    manifest = make_manifest(config, data_hash, planned, data=None if facts is None else facts.line)
     config.make_loggers(_search_of(config, manifest, pool_url))
     if PoolReader.exists(pool_url):
         pool = PoolWriter.open(pool_url)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import platform
 import time
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from nao_ray.networks.stacks import Stack
     from nao_ray.training.data import DeviceImages, TrainingData
     from nao_ray.training.fit import Epoch, Scores
+
+_log = logging.getLogger(__name__)
 
 _IDENTITY = ("genotype", "space", "recipe", "cells_per_stage", "channels", "epochs", "data", "seed")
 """What a training is, besides task and data; the rest (places, device, how often it is kept) may differ on resume."""
@@ -96,7 +99,8 @@ def train(
     name = f"{label}-{config.recipe.name}-{_digest(config, data_hash)}"
     row = finals.row(name)
     if row is None:
-        task.check_test()
+        for line in task.check_test():
+            _log.warning("task %s: %s", task.name, line)
         run = _Run(config, task, finals, name, data_hash, listener)
         about = run.to_the_end()
         # the same training may have run elsewhere, and have ended first
@@ -230,7 +234,7 @@ class _Run:
 
 def _digest(config: TrainConfig, data_hash: str) -> str:
     settings = config.make_task().config
-    task = {"name": config.task.name, **settings.model_dump(mode="json", exclude=set(settings.places))}
+    task = {"name": config.task.name, **settings.model_dump(mode="json", exclude={*settings.places, *settings.hashed})}
     what = config.model_dump(mode="json", include=set(_IDENTITY)) | {"task": task, "data_hash": data_hash}
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -305,7 +309,12 @@ def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
     config, task = about.config, run.task
     network = _network(config, task)
     counts, size = count(network, task.image_shape), network.config
-    scores = _test(run.config, task, run.tensors, run.where)
+    try:
+        scores = _test(run.config, task, run.tensors, run.where)
+    except DataError as error:  # it was sound when the training began
+        raise DataError(
+            f"{error}; the weights are kept in {run.where}, and the same command goes on from there"
+        ) from None
     if not math.isfinite(scores.loss):
         raise RunError(f"{run.where}: the test loss is {scores.loss}")
     return {

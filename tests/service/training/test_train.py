@@ -121,9 +121,51 @@ def test_a_missing_test_split_is_found_before_the_training(tmp_path):
     made.table(tmp_path / "data/train-0.parquet", test=0, split_column=False)
     what = {**WHAT, "task": {"name": "image_table", "path": str(tmp_path / "data")}}
     table = TrainConfig.make("short", what, ("channels=2", "epochs=1"))
-    with pytest.raises(DataError, match=r"no file is named test-\*\.parquet"):
+    with pytest.raises(DataError, match=r"the test split cannot be used: .* has no test images: train: 1 file"):
         train(table, str(tmp_path / "out"), "cell", listener=lambda _: pytest.fail("trained"))
     assert not (tmp_path / "out").exists()
+
+
+def _folder(tmp_path):
+    """A task with a test split, and the settings of a training on it."""
+    for seed, split in enumerate(("train", "test")):
+        made.folder(tmp_path / "data" / split, seed=seed)
+    what = {**WHAT, "task": {"name": "image_folder", "path": str(tmp_path / "data")}}
+    return TrainConfig.make("short", what, ("channels=2", "epochs=1")), tmp_path / "data/test"
+
+
+@pytest.mark.parametrize("fault", ["a label", "a size", "a cut picture"])
+def test_a_bad_test_split_is_found_before_the_training(tmp_path, fault):
+    settings, test = _folder(tmp_path)
+    if fault == "a label":
+        made.folder(test, classes=("fox",))
+        message = "label 'fox' in row 36, expected one of the training labels"
+    elif fault == "a size":
+        (test / "cat/0.png").write_bytes(made.encoded(made.images(1, 0, (3, 9, 9))[0], "PNG"))
+        message = r"cat/0.png: shape \(3, 9, 9\), expected \(3, 8, 8\)"
+    else:
+        (test / "cat/0.png").write_bytes((test / "cat/0.png").read_bytes()[:-40])
+        message = r"cat/0.png: a picture of \d+ bytes that cannot be read"
+    with pytest.raises(DataError, match=f"the test split cannot be used: .*{message}"):
+        train(settings, str(tmp_path / "out"), "cell", listener=lambda _: pytest.fail("trained"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_test_split_that_breaks_during_the_training_costs_no_weights(tmp_path):
+    settings, test = _folder(tmp_path)
+    whole = (test / "cat/0.png").read_bytes()
+    with pytest.raises(DataError, match=r"the test split .*cat/0.png.*; the weights are kept in .*/weights/cell-short"):
+        train(settings, str(tmp_path / "out"), "cell", listener=lambda _: (test / "cat/0.png").write_bytes(whole[:-40]))
+    (test / "cat/0.png").write_bytes(whole)
+    row = train(settings, str(tmp_path / "out"), "cell", listener=lambda _: pytest.fail("trained again"))
+    assert 0 <= row["test_accuracy"] <= 1
+
+
+def test_test_pictures_that_were_trained_on_are_counted(tmp_path, caplog):
+    settings, test = _folder(tmp_path)
+    (test / "cat/0.png").write_bytes((test.parent / "train/cat/0.png").read_bytes())
+    train(settings, str(tmp_path / "out"), "cell")
+    assert "1 of 36 test images are training or validation images too" in caplog.text
 
 
 def test_all_images_train_or_a_tenth_validates(tmp_path):

@@ -1,0 +1,163 @@
+"""The base of tasks that read people's own pictures, in a table or in folders: classes and shapes follow from them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from nao_ray.tasks import _pictures, _sources
+from nao_ray.tasks._identity import FileIdentity
+from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
+from nao_ray.tasks._labels import MOST_CLASSES, Classes, Labels
+from nao_ray.tasks._layouts import Role, Wanted
+from nao_ray.tasks.base import Images
+
+_IMAGENET_SIDE = 96  # from this size on the stem halves the image three times
+
+
+class PictureConfig(ImageTaskConfig):
+    """What the splits are called, and what the pictures become."""
+
+    path: str
+    train_split: str = "train"
+    """Name of the split that trains: a value of the split column, or part of the names of files or folders. `train`
+    also finds `training`, in any case."""
+    valid_split: str | None = None
+    """Name of the split that validates; None: `validation`, `valid`, `val` or `dev`, if there is one, else a tenth of
+    the training rows."""
+    test_split: str = "test"
+    """Name of the split that full training tests on."""
+    unused_splits: tuple[str, ...] = ()
+    """Names of splits that are there and are not to be read."""
+    num_classes: int | None = Field(default=None, ge=2, le=MOST_CLASSES)
+    """None: as many as the training rows have distinct labels, in their order. Given: labels are 0..num_classes-1."""
+    image_shape: tuple[int, int, int] | None = None
+    """``(C, H, W)``: raw bytes have it, channels first; encoded images are converted and resized to it. By default the
+    size of the first image, in colour if any training image is."""
+    network: Literal["auto", "cifar10", "cifar100", "imagenet", "small"] = "auto"
+    """The stem; `auto`: by the size of the images."""
+
+    @field_validator("image_shape")
+    @classmethod
+    def _check_shape(cls, shape: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        return shape if shape is None else _pictures.check_shape(shape)
+
+    @property
+    def splits(self) -> Wanted:
+        """What the splits are called."""
+        return Wanted(self.train_split, self.valid_split, self.test_split, self.unused_splits)
+
+
+C = TypeVar("C", bound=PictureConfig)
+
+
+class PictureTask(ImageTask[C]):
+    """A task writes `_open`, which tells splits, labels and pictures."""
+
+    @abstractmethod
+    def _open(self) -> _sources.Source:
+        """The pictures; reads none."""
+
+    @cached_property
+    def num_classes(self) -> int:  # type: ignore[override]  # constant once read
+        """From the config or from the training labels."""
+        return self.config.num_classes or len(self._classes)
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        return self._classes.names
+
+    @cached_property
+    def image_shape(self) -> tuple[int, int, int]:  # type: ignore[override]  # constant once read
+        """From the config or from the training images."""
+        return self.config.image_shape or _sources.native_shape(self._source, len(self._labels))
+
+    @cached_property
+    def network(self) -> str:  # type: ignore[override]  # constant once read
+        """From the config or from the size of the images."""
+        if self.config.network != "auto":
+            return self.config.network
+        if max(self.image_shape[1:]) >= _IMAGENET_SIDE:
+            return "imagenet"
+        return "cifar10" if self.image_shape[0] == 3 else "small"
+
+    @cached_property
+    def _source(self) -> _sources.Source:
+        return self._open()
+
+    @cached_property
+    def _labels(self) -> Labels:
+        return self._source.check("train")
+
+    @cached_property
+    def _valid_labels(self) -> Labels | None:
+        labels = self._source.labels("validation")
+        if labels is None and self.config.valid_split is not None:
+            self._source.check("validation")
+        return labels
+
+    @cached_property
+    def _classes(self) -> Classes:
+        if self.config.num_classes is not None:
+            return Classes.numbered(self.config.num_classes)
+        return Classes.of(self._labels, f"{self._where}, training rows")
+
+    @property
+    def _validation_is_given(self) -> bool:
+        return self._valid_labels is not None
+
+    def _training_rows(self) -> Images:
+        return self._read("train", self._labels)
+
+    def _validation_rows(self) -> Images | None:
+        return None if self._valid_labels is None else self._read("validation", self._valid_labels)
+
+    def _test_rows(self) -> Images:
+        return self._read("test", self._source.check("test"))
+
+    def _read(self, role: Role, labels: Labels) -> Images:
+        """The rows of a split, once all its labels were found to be of a class."""
+        numbers = self._classes.numbers(labels, f"{self._where}, {'training' if role == 'train' else role} rows")
+        keep = None if role == "test" else self._kept(numbers, role, self._sizes)
+        return read_rows(
+            self._source, role, numbers, keep, self.image_shape, convert=self.config.image_shape is not None
+        )
+
+    @property
+    def _sizes(self) -> tuple[int, int] | None:
+        valid = self._valid_labels
+        return None if valid is None else (len(self._labels), len(valid))
+
+    def _files(self) -> list[FileIdentity] | None:
+        return self._source.files(("train", "validation"))
+
+    def _layout(self) -> tuple[str, tuple[str, ...]]:
+        return self._source.told()
+
+    @property
+    def _where(self) -> str:
+        return f"task {self.name}, {self.config.path}"
+
+
+def read_rows(
+    source: _sources.Source,
+    role: Role,
+    numbers: NDArray[np.int64],
+    keep: NDArray[np.int64] | None,
+    shape: tuple[int, int, int],
+    *,
+    convert: bool = False,
+) -> Images:
+    """Pictures and classes of the rows of a split at the ascending indices `keep`; None: of all.
+
+    Raises:
+        DataError: a picture cannot be decoded or has another shape.
+    """
+    keep = np.arange(len(numbers)) if keep is None else keep
+    return Images(_sources.read(source, role, keep, shape, convert=convert), numbers[keep])
