@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from urllib.parse import parse_qsl
 
@@ -45,6 +46,11 @@ def extended(address: str, suffix: str) -> str:
     """The address whose path ends in `suffix` too, with its query behind it."""
     path, query = split_query(address)
     return f"{path.rstrip('/')}{suffix}{query}"
+
+
+def absolute(place: str) -> str:
+    """A path of this machine, made absolute, ``~`` too; an address as it is."""
+    return place if "://" in place else os.path.abspath(os.path.expanduser(place))
 
 
 def masked(address: str) -> str:

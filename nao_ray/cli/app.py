@@ -97,7 +97,7 @@ def search(
 def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False) -> None:
     """Go on with the search of a pool.
 
-    Only budget, workers and loggers may be set anew.
+    Only budget, workers and loggers may be set anew, and where the data are (task.path), if they are the same.
     """
     from nao_ray.cli.progress import Progress
     from nao_ray.service.hosting.run import resume as resume_run

@@ -34,6 +34,9 @@ class Group:
 class EvaluatorConfig(Settings):
     """Base of every evaluator's config."""
 
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say where the data are, not what is learnt: the data's hash says that."""
+
 
 C = TypeVar("C", bound=EvaluatorConfig)
 

@@ -36,6 +36,7 @@ class TabularConfig(EvaluatorConfig):
 
     path: str
     """A Parquet or CSV file."""
+    places: ClassVar[frozenset[str]] = frozenset({"path"})
     genotype: str = "arch_str"
     """Column of architecture texts."""
     dialect: str | None = None

@@ -259,7 +259,7 @@ def _find(path: str) -> tuple[Any, dict[str, Any], str]:
             filesystem, root = pafs.FileSystem.from_uri(path)
         info = filesystem.get_file_info(root)
         if info.type == pafs.FileType.NotFound:
-            raise DataError(f"{path}: no such file or folder")
+            raise DataError(f"{path}: no such file or folder; task.path says where the data are")
         if info.type == pafs.FileType.File:
             return filesystem, {root: info}, ""
         inside = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))

@@ -5,7 +5,6 @@ Legend: `n` images, `C` channels, `H` `W` pixels.
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
@@ -24,15 +23,6 @@ class TaskConfig(Settings):
     hashed: ClassVar[frozenset[str]] = frozenset()
     """Settings that say how the data are read, and without which the data's hash would tell as much. Like `places` they
     are not what is learnt."""
-
-    def absolute(self) -> dict[str, str]:
-        """The places that are paths of this machine, made absolute; a search and its workers may stand elsewhere."""
-        given = {name: getattr(self, name) for name in sorted(self.places)}
-        return {
-            name: os.path.abspath(os.path.expanduser(place))
-            for name, place in given.items()
-            if isinstance(place, str) and "://" not in place
-        }
 
 
 C = TypeVar("C", bound=TaskConfig)

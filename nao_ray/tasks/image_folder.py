@@ -48,7 +48,7 @@ class _Folder(Source):
         self.path = path
         self._root = Path(path).expanduser()
         if "://" in path or not self._root.is_dir():
-            raise DataError(f"{path}: not a folder of this machine; expected one of class/picture.png")
+            raise DataError(f"{path}: not a folder of this machine; task.path is one of class/picture.png")
         self._parts: dict[Role, Path] = self._find_splits(splits) or {"train": self._root}
         self._samples: dict[Role, list[tuple[str, str]]] = {}
         self._ignored: Counter[str] = Counter()

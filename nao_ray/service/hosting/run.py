@@ -24,6 +24,7 @@ from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.trouble import Limits
 from nao_ray.service.hosting.follower import Follower
 from nao_ray.service.hosting.manifest import FREE_ON_RESUME, config_of, make_manifest
+from nao_ray.service.places import placed, unlearnt
 from nao_ray.trial import FailureKind
 
 if TYPE_CHECKING:
@@ -76,25 +77,28 @@ def run(
     planned = config.make_strategy().planned  # what can be refused is refused before any work starts
     if planned is not None and config.budget.trials is not None and config.budget.trials < planned:
         _log.warning("budget.trials %d ends this search early: it plans %d", config.budget.trials, planned)
+    config = placed(config)
     evaluator = config.make_evaluator()
     data_hash, facts = evaluator.data_hash(), evaluator.facts()
-    if facts is not None:
-        _log.log(logging.WARNING if facts.odd else logging.INFO, "%s", facts.line)
     manifest = make_manifest(config, data_hash, planned, data=None if facts is None else facts.line)
     config.make_loggers(_search_of(config, manifest, pool_url))
     if PoolReader.exists(pool_url):
         pool = PoolWriter.open(pool_url)
-        _check_same_search(pool, manifest["config"], data_hash)
+        _check_same_search(pool, config, data_hash)
     else:
         pool = PoolWriter.create(pool_url, manifest)
     with pool.acquire(wait=wait, ops=config.make_space().ops_by_cell):
+        if facts is not None:
+            _log.log(logging.WARNING if facts.odd else logging.INFO, "%s", facts.line)
         return _search(config, pool, listener or (lambda _: None), in_process, stop)
 
 
 def resume(
     pool_url: str, overrides: tuple[str, ...] = (), listener: Listener | None = None, *, in_process: bool = False
 ) -> RunSummary:
-    """Go on with the search of a pool; `overrides` may set ``budget``, ``workers`` and ``loggers`` anew.
+    """Go on with the search of a pool.
+
+    `overrides` may set ``budget``, ``workers`` and ``loggers`` anew, and where the data are.
 
     Raises:
         InputError: there is no such pool, or an override is refused; nothing was started.
@@ -105,9 +109,9 @@ def resume(
     return run(config, pool_url, listener, in_process=in_process)
 
 
-def _check_same_search(pool: PoolReader, config: dict[str, object], data_hash: str) -> None:
-    before = config_of(pool.manifest, pool.url).to_data()
-    refuse_changes(before, config, FREE_ON_RESUME)
+def _check_same_search(pool: PoolReader, config: RunConfig, data_hash: str) -> None:
+    before, after = config_of(pool.manifest, pool.url).to_data(), config.to_data()
+    refuse_changes(before, after, FREE_ON_RESUME | unlearnt(config))
     if pool.manifest.get("data_hash") != data_hash:
         raise PoolError(
             f"{pool.url} was searched on other data: its hash was {pool.manifest.get('data_hash')}, it is now "

@@ -24,6 +24,7 @@ from nao_ray.addresses import split_query
 from nao_ray.config import TrainConfig
 from nao_ray.errors import DataError, RunError
 from nao_ray.pool import Finals, checkpoint_file, read_file
+from nao_ray.service.places import placed
 from nao_ray.tasks.base import Images, Task
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def train(
         InputError: config, data or a checkpoint that is there are not what they should be.
         RunError: the loss became infinite, or the place cannot be written.
     """
+    config = placed(config)
     task, finals = config.make_task(), Finals(url)
     data_hash = task.data_hash()
     name = f"{label}-{config.recipe.name}-{_digest(config, data_hash)}"

@@ -1,0 +1,38 @@
+"""Where the data of a search or a training are, which is not what is learnt: that the data's hash says."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from nao_ray import registry
+from nao_ray.addresses import absolute
+from nao_ray.config import Component, RunConfig, TrainConfig
+
+C = TypeVar("C", RunConfig, TrainConfig)
+
+
+def placed(config: C) -> C:
+    """The config with the paths of its data absolute: workers, and whoever goes on later, may stand elsewhere."""
+    return config.model_copy(update={kind: _placed(kind, component) for kind, component in _readers(config).items()})
+
+
+def unlearnt(config: RunConfig | TrainConfig) -> frozenset[str]:
+    """Dotted keys of the settings that say where the data are and how they are read."""
+    keys: set[str] = set()
+    for kind, component in _readers(config).items():
+        settings = registry.load(kind, component.name).Config
+        keys |= {f"{kind}.{name}" for name in settings.places | getattr(settings, "hashed", frozenset())}
+    return frozenset(keys)
+
+
+def _readers(config: RunConfig | TrainConfig) -> dict[str, Component]:
+    """The components that read data."""
+    given = {"task": config.task, "evaluator": getattr(config, "evaluator", None)}
+    return {kind: component for kind, component in given.items() if component is not None}
+
+
+def _placed(kind: str, component: Component) -> Component:
+    settings = registry.load(kind, component.name).Config(**component.settings)
+    given = {name: getattr(settings, name) for name in settings.places}
+    paths = {name: absolute(place) for name, place in given.items() if place is not None}
+    return Component(name=component.name, **{**component.settings, **paths})
