@@ -8,7 +8,7 @@ import yaml
 
 from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import DataError, PoolError
-from nao_ray.pool import Pool
+from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import resume, run
 from nao_ray.service.training.train import evaluate, train
 from tests.tasks import _made_up_data as made
@@ -65,7 +65,7 @@ def test_a_pool_that_recorded_a_relative_path_goes_on(searched, tmp_path):
 
 
 def test_the_manifest_says_what_the_data_are(searched, caplog):
-    line = Pool.open(searched).manifest["data"]
+    line = PoolReader.open(searched).manifest["data"]
     assert "32 images train, 4 validate" in line
     assert "bear" in line
     caplog.set_level("INFO")
