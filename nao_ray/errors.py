@@ -10,7 +10,9 @@
     `-- RunError              the run failed (exit code 1)
         |-- StuckSearchError  the strategy proposes nothing, and nothing is running
         |-- LoggerError       a logger of the search cannot log
-        |-- PoolWriteError    the pool could not be written: a full or read-only disk
+        |-- StorageError      the pool's storage is in trouble; nothing is lost, it may be tried again
+        |   |-- PoolReadError   it could not be read: a server that throttles, a stalled disk, no permission
+        |   `-- PoolWriteError  it could not be written: a full or read-only disk
         `-- FencedError       another driver has taken over the pool
 
 Every message is one line: what, where, what was expected, what to do.
@@ -62,7 +64,15 @@ class LoggerError(RunError):
     """A logger of the search cannot be reached or written."""
 
 
-class PoolWriteError(RunError):
+class StorageError(RunError):
+    """The pool's storage is in trouble; nothing is lost, and the same may be tried again."""
+
+
+class PoolReadError(StorageError):
+    """The pool could not be read, though nothing says that it is damaged."""
+
+
+class PoolWriteError(StorageError):
     """The pool could not be written."""
 
 

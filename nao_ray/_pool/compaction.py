@@ -23,9 +23,11 @@ from itertools import groupby
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nao_ray._pool.faults import READING, Fault, kind_of, line
+from nao_ray._pool.quarantine import quarantine
 from nao_ray._pool.recent import Recent
 from nao_ray._pool.storage import Guard, LocalStorage, Storage, sync_folder
-from nao_ray._pool.tables import SCHEMAS, find_damaged, in_batches, refuse_strangers
+from nao_ray._pool.tables import SCHEMAS, find_damaged, in_batches, refuse_strangers, unreadable
 from nao_ray.errors import PoolError, PoolWriteError
 
 GATE = ".compaction-gate"
@@ -122,9 +124,7 @@ def recover(storage: Storage) -> None:
                 storage.remove(f"{folder}/{name}")
     for folder in FOLDERS:
         for name in _truncated(storage, folder):
-            target = _quarantine_name(storage, folder, name)
-            storage.make_folder("quarantine")
-            storage.move(f"{folder}/{name}", target)
+            target = quarantine(storage, f"{folder}/{name}")
             _log.warning(
                 "%s is truncated; moved to %s: its trials count as not finished", storage.path(folder, name), target
             )
@@ -133,20 +133,11 @@ def recover(storage: Storage) -> None:
 def _truncated(storage: Storage, folder: str) -> list[str]:
     try:
         return find_damaged(storage, folder)
-    except OSError as error:
-        why = " ".join(str(error).split())
+    except READING as error:
         raise PoolWriteError(
-            f"cannot read a part of {storage.path(folder)}: {why}; nothing was moved: fix the storage, then try again"
+            f"cannot read a part of {storage.path(folder)}: {line(error)}; nothing was moved: fix the storage, then "
+            "try again"
         ) from None
-
-
-def _quarantine_name(storage: Storage, folder: str, name: str) -> str:
-    target = f"quarantine/{folder}-{name}"
-    copy = 1
-    while storage.exists(target):
-        target = f"quarantine/{folder}-{copy}-{name}"
-        copy += 1
-    return target
 
 
 # -- one folder -------------------------------------------------------------------------------------------
@@ -238,11 +229,11 @@ def _merge(storage: LocalStorage, recent: Recent, folder: str, epoch: int, numbe
     except BaseException as error:
         with suppress(OSError):
             storage.remove(new)
-        if isinstance(error, OSError):
-            raise storage.failed(new, error) from None
-        if isinstance(error, pa.ArrowException):
-            raise PoolError(f"cannot compact {storage.path(folder)}: {error}; `pool check` tells more") from None
-        raise
+        if not isinstance(error, READING):
+            raise
+        raise (
+            unreadable(storage, folder, error) if kind_of(error) is Fault.DAMAGED else storage.failed(new, error)
+        ) from None
     return used
 
 

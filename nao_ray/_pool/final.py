@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nao_ray._pool import rows
+from nao_ray._pool.faults import READING, patient, unreadable
 from nao_ray._pool.finite import finite
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tables import to_bytes
-from nao_ray.errors import PoolError
 
 _HEADER = 100 * 2**20  # bytes; safetensors allows no more
+_RETRAIN = "move it elsewhere, and the training begins anew"
 
 
 class Finals:
@@ -44,18 +45,27 @@ class Finals:
 
         Raises:
             PoolError: the file is damaged.
+            PoolReadError: it cannot be read at the moment.
         """
         file = _row_file(name)
-        if not self._storage.exists(file):
+        lost = "its test score; move the file elsewhere, and the same command reads the test split anew"
+        data = self._read(file, lost)
+        if data is None:
             return None
-        path = self._storage.path(file)
         try:
-            with self._storage.open(file) as source:
-                (row,) = finite(pq.read_table(source)).to_pylist()
-        except (OSError, ValueError, pa.ArrowException) as error:
-            why = " ".join(str(error).split())
-            raise PoolError(f"{path} is damaged ({why}); remove it, the test split is then read anew") from None
+            (row,) = finite(pq.read_table(pa.BufferReader(data), page_checksum_verification=True)).to_pylist()
+        except (*READING, ValueError) as error:
+            raise unreadable(self._storage.path(file), error, lost) from None
         return dict(row)
+
+    def _read(self, file: str, lost: str, length: int | None = None) -> bytes | None:
+        """A file's bytes; None where it is not there."""
+        try:
+            return patient(lambda: self._storage.read(file, length), merged=False)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unreadable(self._storage.path(file), error, lost) from None
 
     def add(self, row: Mapping[str, Any]) -> rows.Row:
         """Write the row of a training that has none; returns the one that is recorded.
@@ -81,30 +91,21 @@ class Finals:
         """The checkpoint of a training; None where there is none.
 
         Raises:
-            PoolError: it cannot be read.
+            PoolReadError: it cannot be read at the moment.
         """
-        file = checkpoint_file(name)
-        if not self._storage.exists(file):
-            return None
-        try:
-            return self._storage.read(file)
-        except OSError as error:
-            raise PoolError(f"cannot read {self._storage.path(file)}: {' '.join(str(error).split())}") from None
+        return self._read(checkpoint_file(name), _RETRAIN)
 
     def checkpoint_header(self, name: str) -> bytes | None:
         """The checkpoint without its tensors; None where there is none.
 
         Raises:
-            PoolError: it cannot be read.
+            PoolReadError: it cannot be read at the moment.
         """
         file = checkpoint_file(name)
-        try:
-            length = self._storage.read(file, 8)
-            return self._storage.read(file, 8 + min(_HEADER, int.from_bytes(length, "little")))
-        except FileNotFoundError:
+        length = self._read(file, _RETRAIN, 8)
+        if length is None:
             return None
-        except OSError as error:
-            raise PoolError(f"cannot read {self._storage.path(file)}: {' '.join(str(error).split())}") from None
+        return self._read(file, _RETRAIN, 8 + min(_HEADER, int.from_bytes(length, "little")))
 
     def write_checkpoint(self, name: str, data: bytes) -> None:
         """Write the checkpoint of a training, in the place of the one before.

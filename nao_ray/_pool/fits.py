@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nao_ray._pool.faults import READING, patient, unreadable
 from nao_ray._pool.finite import finite, number
-from nao_ray._pool.storage import Guard, Storage, patient
+from nao_ray._pool.quarantine import quarantine
+from nao_ray._pool.storage import Guard, Storage
 from nao_ray._pool.tables import to_bytes, with_pandas_integers
 from nao_ray.errors import PoolError
 from nao_ray.trial import Diagnostics
 
 FITS = "fits/fits.parquet"
+_LOST = "what the strategy said of its rounds so far; the search goes on, its driver moves the file to quarantine/"
+
+_log = logging.getLogger(__name__)
 
 
 def read_fits(storage: Storage) -> pa.Table:
@@ -22,29 +28,34 @@ def read_fits(storage: Storage) -> pa.Table:
 
     Raises:
         PoolError: the file is damaged.
+        PoolReadError: it cannot be read at the moment.
     """
-    if not storage.exists(FITS):
-        return pa.table({"round": pa.array([], pa.int64())})
-
-    def read() -> pa.Table:
-        with storage.open(FITS) as source:
-            return pq.read_table(source)
-
     try:
-        return finite(patient(read))
-    except (OSError, pa.ArrowException) as error:
-        where = storage.path(FITS)
-        raise PoolError(f"{where} is damaged ({' '.join(str(error).split())}); remove it, the search goes on") from None
+        data = patient(lambda: storage.read(FITS), merged=False)
+        return finite(pq.read_table(pa.BufferReader(data), page_checksum_verification=True))
+    except FileNotFoundError:
+        return pa.table({"round": pa.array([], pa.int64())})
+    except READING as error:
+        raise unreadable(storage.path(FITS), error, _LOST) from None
 
 
 def add_fits(storage: Storage, fits: Sequence[Diagnostics], guard: Guard) -> None:
     """Add rows whose `round` is not there yet.
 
+    A file that is damaged is moved to quarantine/ and begun anew: a search does not depend on it.
+
     Raises:
+        PoolReadError: what is there cannot be read at the moment.
         PoolWriteError: nothing was recorded.
         ValueError: a row has no integer `round`.
     """
-    recorded = read_fits(storage)
+    try:
+        recorded = read_fits(storage)
+    except PoolError as error:
+        _log.warning("%s", error)
+        with guard():
+            quarantine(storage, FITS)
+        recorded = read_fits(storage)
     known = set(recorded["round"].to_pylist())
     new: dict[int, Diagnostics] = {}
     for row in fits:

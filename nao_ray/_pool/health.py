@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from nao_ray._pool.storage import Storage, patient
-from nao_ray._pool.tables import SCHEMAS, damage, ids, read
+from nao_ray._pool.faults import READING, line, patient
+from nao_ray._pool.storage import Storage
+from nao_ray._pool.tables import SCHEMAS, broken, damage, ids, read
 from nao_ray.errors import PoolError
 
 _SHOWN = 5  # ids in one line
@@ -22,7 +21,7 @@ def check(storage: Storage) -> list[str]:
     problems = []
     for folder in SCHEMAS:
         for name in patient(lambda folder=folder: storage.parts(folder)):  # type: ignore[misc]
-            what = damage(storage, folder, name) or _damaged_pages(storage, folder, name)
+            what = _wrong(storage, folder, name)
             if what:
                 problems.append(f"{folder}/{name}: {what}")
     quarantined = storage.entries("quarantine")
@@ -33,15 +32,14 @@ def check(storage: Storage) -> list[str]:
     return problems
 
 
-def _damaged_pages(storage: Storage, folder: str, name: str) -> str | None:
+def _wrong(storage: Storage, folder: str, name: str) -> str | None:
+    """What is wrong with a part; None when nothing is."""
     try:
-        with storage.open(f"{folder}/{name}") as file:
-            pq.read_table(file, page_checksum_verification=True)
-    except FileNotFoundError:
-        return None  # merged meanwhile
-    except (OSError, pa.ArrowException) as error:
-        return f"damaged: {' '.join(str(error).split())}"
-    return None
+        what = damage(storage, folder, name)
+        found = None if what else broken(storage, f"{folder}/{name}")
+    except READING as error:
+        return f"cannot be read at the moment, so nothing is known of it: {line(error)}"
+    return what or (None if found is None else f"damaged: {line(found)}")
 
 
 def _rows(storage: Storage) -> list[str]:

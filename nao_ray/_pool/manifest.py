@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Set
 from typing import Any
 
 from nao_ray import yaml_text
+from nao_ray._pool.faults import READING, patient, unreadable
 from nao_ray._pool.rows import SCHEMA_VERSION
 from nao_ray._pool.storage import Storage
 from nao_ray.errors import PoolError
@@ -57,11 +58,11 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     """
     where = storage.path(NAME)
     try:
-        text = storage.read(NAME).decode()
+        text = patient(lambda: storage.read(NAME), merged=False).decode()
     except (FileNotFoundError, NotADirectoryError):
         raise PoolError(f"there is no pool at {storage.url}: {where} is missing") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PoolError(f"cannot read {where}: {' '.join(str(error).split())}") from None
+    except READING as error:
+        raise unreadable(where, error, "it says what was searched; restore it from a copy") from None
     return from_text(text, where)
 
 
@@ -116,7 +117,9 @@ def refuse_other_files(storage: Storage, folders: Collection[str], marker: str) 
         for folder in folders:
             names = [name for name in storage.entries(folder) if name != marker and not name.startswith(".")]
             found += [f"{folder}/{name}" for name in names]
+    except NotADirectoryError:
+        raise PoolError(f"{storage.url} cannot be a pool: it is a file; give a new or an empty folder") from None
     except OSError as error:
-        raise PoolError(f"{storage.url} cannot be a pool: {' '.join(str(error).split())}") from None
+        raise unreadable(storage.url, error, "give a new or an empty folder") from None
     if found:
         raise PoolError(f"{storage.url} holds other files ({found[0]}); give a new or an empty folder")

@@ -15,9 +15,16 @@ from functools import cache
 from typing import Any
 
 import pyarrow as pa
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, PreconditionError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
 
 from nao_ray._pool import stores
+from nao_ray._pool.faults import UnreachableError, line, unreadable
 from nao_ray._pool.storage import Guard, Storage, Tag
 from nao_ray.errors import PoolError, PoolWriteError
 
@@ -98,7 +105,7 @@ class ObjectStorage(Storage):
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.path(name)} is not there") from None
         except BaseError as error:
-            raise _os_error(error, f"cannot read {self.path(name)}") from None
+            raise _os_error(error) from None
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -129,7 +136,7 @@ class ObjectStorage(Storage):
                 return _tag(self._store(name, len(body)).put(self._key(name), body, mode=mode))
             except (AlreadyExistsError, PreconditionError, FileNotFoundError):
                 return self._own(name, body)  # it may be ours: its answer was lost, and it was sent again
-            except PermissionDeniedError as error:
+            except (PermissionDeniedError, UnauthenticatedError) as error:
                 raise self.failed(name, error) from None
             except BaseError as error:
                 if attempt == _TRIES - 1:
@@ -177,6 +184,9 @@ class ObjectStorage(Storage):
         except (BaseError, OSError) as error:
             raise self.failed(name, error) from None
 
+    def failed(self, name: str, error: BaseException) -> PoolWriteError:
+        return super().failed(name, _os_error(error) if isinstance(error, BaseError) else error)
+
     def exclusive(self) -> AbstractContextManager[None]:
         return nullcontext()
 
@@ -184,7 +194,7 @@ class ObjectStorage(Storage):
         try:
             body = self.read(name)
         except OSError as error:
-            raise PoolError(f"cannot take pool {self.url}: {error}") from None
+            raise unreadable(self.path(name), error, "restore it from a copy") from None
         what = f"cannot write to {self.url}: its server {{}} conditional writes, which tell two drivers apart"
         try:
             self._store(name).put(self._key(name), body, mode="create")
@@ -206,6 +216,7 @@ def _tag(meta: Any) -> Tag:  # noqa: ANN401 - a dictionary of obstore's
     )
 
 
-def _os_error(error: BaseError, what: str) -> OSError:
-    kind = PermissionError if isinstance(error, PermissionDeniedError) else OSError
-    return kind(f"{what}: {stores.line(error)}")
+def _os_error(error: BaseError) -> OSError:
+    """Obstore's error as one that `faults.py` tells apart."""
+    is_refused = isinstance(error, PermissionDeniedError | UnauthenticatedError) or "credential" in str(error).lower()
+    return (PermissionError if is_refused else UnreachableError)(line(error))

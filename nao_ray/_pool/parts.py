@@ -13,6 +13,7 @@ from contextlib import nullcontext
 import pyarrow as pa
 
 from nao_ray._pool import compaction, tables
+from nao_ray._pool.faults import READING
 from nao_ray._pool.storage import Guard, LocalStorage, Storage
 from nao_ray.errors import PoolWriteError
 
@@ -53,7 +54,7 @@ def seal(storage: Storage, epoch: int, guard: Guard = nullcontext) -> int:
     try:
         with guard():
             return _seal(storage, epoch)
-    except (OSError, pa.ArrowException) as error:
+    except READING as error:
         raise storage.failed("trials", error) from None
 
 

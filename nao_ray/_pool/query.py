@@ -10,11 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nao_ray._pool.faults import line
 from nao_ray._pool.finite import finite, finite_view
 from nao_ray._pool.fits import read_fits
 from nao_ray._pool.rows import FINAL, TRIALS
-from nao_ray._pool.storage import Storage, patient
-from nao_ray._pool.tables import dataset, to_pandas
+from nao_ray._pool.storage import Storage
+from nao_ray._pool.tables import dataset, reading, to_pandas
 from nao_ray.errors import PoolError
 
 _SETTINGS = (
@@ -33,11 +34,9 @@ def sql(storage: Storage, query: str) -> pd.DataFrame:
         PoolError: the query is wrong, is not one SELECT, or the pool cannot be read.
     """
     try:
-        return patient(lambda: _run(storage, query))
+        return reading(storage, "trials", lambda: _run(storage, query))
     except duckdb.Error as error:
-        raise PoolError(f"sql: {' '.join(str(error).split())}") from None
-    except (OSError, pa.ArrowException) as error:
-        raise PoolError(f"cannot read pool {storage.url}: {' '.join(str(error).split())}") from None
+        raise PoolError(f"sql: {line(error)}") from None
 
 
 def _run(storage: Storage, query: str) -> pd.DataFrame:
@@ -56,6 +55,8 @@ def _run(storage: Storage, query: str) -> pd.DataFrame:
         except duckdb.Error as error:
             if "No such file" in str(error):
                 raise FileNotFoundError(str(error)) from None  # merged meanwhile: read it again
+            if "reading the stream" in str(error):
+                raise pa.ArrowInvalid(str(error)) from None
             raise
         twice = [name for name, count in Counter(result.column_names).items() if count > 1]
         if twice:

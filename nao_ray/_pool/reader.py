@@ -10,6 +10,7 @@ import pandas as pd
 
 from nao_ray._pool import health, query, replay, rows, tables
 from nao_ray._pool import manifest as manifests
+from nao_ray._pool.faults import patient, unreadable
 from nao_ray._pool.fits import read_fits
 from nao_ray._pool.ledger import Counts, load_ledger
 from nao_ray._pool.logs import read_logs
@@ -47,12 +48,14 @@ class PoolReader:
         """Whether there is a pool.
 
         Raises:
-            PoolError: the place cannot be reached.
+            PoolError: there is no such kind of place.
+            PoolReadError: it cannot be reached.
         """
+        storage = open_storage(url)
         try:
-            return open_storage(url).exists(manifests.NAME)
+            return patient(lambda: storage.exists(manifests.NAME), merged=False)
         except OSError as error:
-            raise PoolError(f"cannot look for a pool at {url}: {' '.join(str(error).split())}") from None
+            raise unreadable(storage.path(manifests.NAME), error, "give a folder or an address") from None
 
     def log(self) -> list[Trial]:
         """Every trial asked, by id: finished ones as recorded, the others RUNNING with their highest attempt.

@@ -6,7 +6,6 @@ skips), synced, then moved with `os.replace` (the habit of submitit's `temporary
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from nao_ray._pool.faults import unwritable
 from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.errors import PoolError, PoolWriteError
 
@@ -32,8 +32,6 @@ Tag = tuple[tuple[str, str], ...]
 """What a file's change is told by."""
 _UNTOLD: Tag = ()  # locally it is not
 
-_READ_TRIES = 60
-_READ_PAUSE = 0.05  # seconds; 3 s in all, a compaction hides a folder for milliseconds
 _LOCK_PATIENCE = 10.0  # seconds; the lock is held for one rename
 
 
@@ -57,10 +55,6 @@ def open_storage(url: str | Path) -> Storage:
     return ObjectStorage(text)
 
 
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
-
-
 class Storage(ABC):
     """The files of one pool, by name relative to its root, e.g. ``trials/e000001-00000000.parquet``."""
 
@@ -80,13 +74,13 @@ class Storage(ABC):
         """Names of a folder's Parquet parts, in the order they were written.
 
         Raises:
-            FileNotFoundError: a local folder is missing, e.g. for the moment of a compaction (see `patient`).
+            FileNotFoundError: a local folder is missing, e.g. for the moment of a compaction (see `faults.patient`).
         """
         return [name for name in self.entries(folder) if name.endswith(".parquet") and name[0] not in "._"]
 
     @abstractmethod
     def exists(self, name: str) -> bool:
-        """Whether there is such a file; locally, or folder."""
+        """Whether there is such a file; locally, or folder; raises OSError where that cannot be told."""
 
     @abstractmethod
     def read(self, name: str, length: int | None = None) -> bytes:
@@ -150,26 +144,7 @@ class Storage(ABC):
 
     def failed(self, name: str, error: BaseException) -> PoolWriteError:
         """The error of a write that failed."""
-        return PoolWriteError(
-            f"cannot write {self.path(name)}: {_line(error)}; nothing recorded was lost: free the disk or fix the "
-            "storage, then resume"
-        )
-
-
-def patient(read: Callable[[], T]) -> T:
-    """A reader's result, tried again while a compaction has its folder or its files in hand.
-
-    Raises:
-        OSError: it could not be read for three seconds.
-    """
-    for _ in range(_READ_TRIES):
-        try:
-            return read()
-        except OSError as error:
-            if error.errno != errno.ENOENT and not isinstance(error, FileNotFoundError):
-                raise
-            time.sleep(_READ_PAUSE)
-    return read()
+        return unwritable(self.path(name), error)
 
 
 class LocalStorage(Storage):
@@ -193,7 +168,11 @@ class LocalStorage(Storage):
         return sorted(os.listdir(self.path(folder) if folder else self.root))
 
     def exists(self, name: str) -> bool:
-        return os.path.exists(self.path(name))
+        try:
+            os.stat(self.path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def read(self, name: str, length: int | None = None) -> bytes:
         with open(self.path(name), "rb") as file:

@@ -20,6 +20,7 @@ import pyarrow.fs as pafs
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
 
+from nao_ray._pool.faults import line
 from nao_ray.addresses import masked
 from nao_ray.errors import PoolError
 
@@ -88,11 +89,6 @@ def parse(url: str) -> tuple[Opener, str, str]:
             raise PoolError(f"cannot open {masked(url)}: {line(error)}") from None
 
     return opener, bucket, path.strip("/")
-
-
-def line(error: BaseException) -> str:
-    """What an error says, in one line; obstore's go on with pages for its authors."""
-    return " ".join(str(error).partition("\n\nDebug source:")[0].split())
 
 
 _memories: dict[str, MemoryStore] = {}

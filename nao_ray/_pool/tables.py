@@ -5,24 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from itertools import groupby
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from nao_ray._pool import faults
+from nao_ray._pool.faults import READING, Fault, kind_of, patient
 from nao_ray._pool.finite import finite
 from nao_ray._pool.rows import EVENTS, LATER, SCHEMA_VERSION, TRIALS, metadata
-from nao_ray._pool.storage import LocalStorage, Storage, patient
-from nao_ray.errors import PoolError
+from nao_ray._pool.storage import LocalStorage, Storage
+from nao_ray.errors import PoolError, PoolReadError
+
+T = TypeVar("T")
 
 SCHEMAS = {"trials": TRIALS, "events": EVENTS}
 _ALWAYS = ("trial_id", "log_index", "seq")
 """Columns that every row has."""
 
 _PART = re.compile(r"e\d{6,}-\d{8,}\.parquet")  # as a driver names them
+_LOST = {
+    "trials": "the results in it, unless a copy is put back; with it moved elsewhere resume runs its trials again",
+    "events": "what was asked in it, unless a copy is put back; with it moved elsewhere the search goes on without",
+}
+_SCAN = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+FORMAT = ds.ParquetFileFormat(default_fragment_scan_options=_SCAN)
+"""Of parts: bits that have flipped are an error, not other numbers."""
 _READERS = 16  # parts looked at at once, where each costs a round trip
 _SCANNED = 32  # small parts opened at once for merging
 
@@ -38,7 +49,7 @@ def to_bytes(data: pa.Table) -> memoryview:
 
 
 def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -> ds.Dataset:
-    """Parts of `trials` or `events`, by default all there are; reading may raise FileNotFoundError (see `patient`).
+    """Parts of `trials` or `events`, by default all there are; to be read under `reading`.
 
     Raises:
         PoolError: one of them is something else that was put there.
@@ -49,7 +60,7 @@ def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -
         return ds.dataset(SCHEMAS[folder].empty_table())
     if isinstance(storage, LocalStorage):
         paths = [storage.path(folder, name) for name in names]
-        return ds.dataset(paths, schema=SCHEMAS[folder], format="parquet", filesystem=storage.filesystem)
+        return ds.dataset(paths, schema=SCHEMAS[folder], format=FORMAT, filesystem=storage.filesystem)
     with ThreadPoolExecutor(_READERS) as pool:
         parts = list(pool.map(lambda name: storage.read(f"{folder}/{name}"), names))
     return in_memory(parts, SCHEMAS[folder])
@@ -57,8 +68,7 @@ def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -
 
 def in_memory(parts: Iterable[bytes], schema: pa.Schema) -> ds.Dataset:
     """Parts that were read whole, each in one request."""
-    form = ds.ParquetFileFormat()
-    return ds.FileSystemDataset([form.make_fragment(pa.BufferReader(part)) for part in parts], schema, form)
+    return ds.FileSystemDataset([FORMAT.make_fragment(pa.BufferReader(part)) for part in parts], schema, FORMAT)
 
 
 def read(
@@ -67,13 +77,11 @@ def read(
     """Rows of `trials` or `events`, each once, in the order written.
 
     Raises:
-        PoolError: a part is damaged or cannot be read; names it.
+        PoolError: a part is damaged; names it.
+        PoolReadError: the parts cannot be read at the moment.
     """
     schema = SCHEMAS[folder]
-    try:
-        data = patient(lambda: dataset(storage, folder).to_table(columns=columns, filter=where))
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable(storage, folder, error) from None
+    data = reading(storage, folder, lambda: dataset(storage, folder).to_table(columns=columns, filter=where))
     return checked(storage, folder, data).replace_schema_metadata(schema.metadata)
 
 
@@ -126,7 +134,7 @@ def _has_groups(schema: pa.Schema) -> Callable[[str], bool]:
 def _by_group(paths: Iterable[str]) -> Iterator[pa.RecordBatch]:
     """Large parts, one row group in memory at a time: a scan reads ahead what grows with the part."""
     for path in paths:
-        with pq.ParquetFile(path) as part:
+        with pq.ParquetFile(path, page_checksum_verification=True) as part:
             for number in range(part.num_row_groups):
                 yield from part.read_row_group(number, use_threads=False).to_batches()
 
@@ -134,28 +142,85 @@ def _by_group(paths: Iterable[str]) -> Iterator[pa.RecordBatch]:
 def _scanned(paths: Sequence[str], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
     """Small parts, also of older schemas; a few at a time, for a scan keeps the footers of all it is given."""
     for first in range(0, len(paths), _SCANNED):
-        source = ds.dataset(list(paths[first : first + _SCANNED]), schema=schema, format="parquet")
+        source = ds.dataset(list(paths[first : first + _SCANNED]), schema=schema, format=FORMAT)
         yield from source.to_batches(batch_size=rows, batch_readahead=1, fragment_readahead=4)
 
 
-def unreadable(storage: Storage, folder: str, error: Exception) -> PoolError:
-    """The error of a folder whose parts cannot be read: names the first that is damaged."""
-    damaged: list[str] = []
-    with suppress(OSError):  # it is the storage's fault, and `error` says so
-        damaged = find_damaged(storage, folder)
-    what = f"{storage.path(folder, damaged[0])} is damaged" if damaged else " ".join(str(error).split())
-    return PoolError(f"cannot read pool {storage.url}: {what}; `pool check` lists what is wrong")
+def reading(storage: Storage, folder: str, read: Callable[[], T]) -> T:
+    """What a reader of parts returns, tried again while the trouble is a transient one.
+
+    Raises:
+        PoolError: a part is damaged; says which, and what is lost.
+        PoolReadError: the parts cannot be read at the moment.
+    """
+    for is_last in (False, True):
+        try:
+            return patient(read)
+        except READING as error:
+            found = unreadable(storage, folder, error)
+            # what made no sense, and does when it is looked at, came wrongly: once more
+            if is_last or isinstance(found, PoolError) or kind_of(error) is not Fault.DAMAGED:
+                raise found from None
+    raise AssertionError
+
+
+def unreadable(storage: Storage, folder: str, error: BaseException) -> PoolError | PoolReadError:
+    """The error of a folder whose parts cannot be read: names the part that is damaged, if one is.
+
+    Args:
+        storage: of the pool.
+        folder: `trials` or `events`.
+        error: what reading raised; what seems to be damage is looked at.
+    """
+    where = storage.path(folder)
+    if isinstance(error, FileNotFoundError):
+        return PoolError(f"the pool {storage.url} is gone, or was never whole: no {folder}/")
+    if kind_of(error) is not Fault.DAMAGED:
+        return faults.unreadable(where, error, "")
+    try:
+        for name in patient(lambda: storage.parts(folder)):
+            found = broken(storage, f"{folder}/{name}")
+            if found is not None:
+                return faults.unreadable(storage.path(folder, name), found, _LOST[folder])
+    except READING as other:
+        return faults.unreadable(where, other, "")
+    return faults.unreadable(where, faults.UnreachableError(faults.line(error)), "")
+
+
+def broken(storage: Storage, name: str) -> BaseException | None:
+    """What is wrong with a part's own bytes, which are all read, then looked at in memory; None when nothing is.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    try:
+        data = patient(lambda: storage.read(name), merged=False)
+    except FileNotFoundError:
+        return None  # merged meanwhile
+    try:
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as part:
+            for _ in part.iter_batches():
+                pass
+    except READING as error:
+        return error
+    return None
 
 
 def damage(storage: Storage, folder: str, name: str) -> str | None:
-    """What is wrong with a part, by its footer; None when nothing is."""
+    """What is wrong with a part, by its footer; None when nothing is.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     try:
         with storage.open(f"{folder}/{name}") as file:
             schema = pq.read_schema(file)
     except FileNotFoundError:
         return None  # merged meanwhile
-    except (OSError, pa.ArrowException) as error:
-        return f"truncated or damaged: {' '.join(str(error).split())}"
+    except READING as error:
+        if kind_of(error) is not Fault.DAMAGED:
+            raise
+        return f"truncated or damaged: {faults.line(error)}"
     version = (schema.metadata or {}).get(b"schema_version", b"none").decode("utf-8", "replace")
     if version != str(SCHEMA_VERSION):
         return f"of schema version {version}, this nao_ray has {SCHEMA_VERSION}"
@@ -175,12 +240,21 @@ def find_damaged(storage: Storage, folder: str) -> list[str]:
     """
     names = patient(lambda: storage.parts(folder))
     if isinstance(storage, LocalStorage):
-        found = [damage(storage, folder, name) for name in names]
+        found = [_is_suspect(storage, folder, name) for name in names]
     else:
         with ThreadPoolExecutor(_READERS) as pool:
-            found = list(pool.map(lambda name: damage(storage, folder, name), names))
-    suspects = [name for name, what in zip(names, found, strict=True) if what and what.startswith("truncated")]
+            found = list(pool.map(lambda name: _is_suspect(storage, folder, name), names))
+    suspects = [name for name, suspect in zip(names, found, strict=True) if suspect]
     return [name for name in suspects if _is_truncated(storage, folder, name)]
+
+
+def _is_suspect(storage: Storage, folder: str, name: str) -> bool:
+    """Whether a part's footer was not read, for whatever reason."""
+    try:
+        what = damage(storage, folder, name)
+    except READING:
+        return True
+    return what is not None and what.startswith("truncated")
 
 
 def _is_truncated(storage: Storage, folder: str, name: str) -> bool:
@@ -191,7 +265,7 @@ def _is_truncated(storage: Storage, folder: str, name: str) -> bool:
         return False  # merged meanwhile
     try:
         pq.read_schema(pa.BufferReader(data))
-    except (OSError, pa.ArrowException):
+    except READING:
         return True
     return False
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from nao_ray._pool.storage import Storage, patient
-from nao_ray._pool.tables import checked, dataset, unreadable
-from nao_ray.errors import PoolError
+from nao_ray._pool.storage import Storage
+from nao_ray._pool.tables import checked, dataset, reading
 
 
 class Tail:
@@ -26,13 +25,9 @@ class Tail:
 
         Raises:
             PoolError: the pool is gone, or a part is damaged.
+            PoolReadError: it cannot be read at the moment.
         """
-        try:
-            names, data = patient(self._read_new)
-        except FileNotFoundError:
-            raise PoolError(f"the pool {self._storage.url} is gone, or was never whole: no {self._folder}/") from None
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(self._storage, self._folder, error) from None
+        names, data = reading(self._storage, self._folder, self._read_new)
         data = checked(self._storage, self._folder, data)
         self._read = names
         return data

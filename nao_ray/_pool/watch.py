@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from nao_ray import yaml_text
 from nao_ray._pool import manifest as manifests
+from nao_ray._pool.faults import unreadable
 from nao_ray._pool.lease import Holder, is_dead, read_holder
 from nao_ray._pool.ledger import RANKED, standings
 from nao_ray._pool.pace import Pace, Spans
@@ -159,7 +160,7 @@ class Watch:
         try:
             driver, holder = self._driver()
         except OSError as error:
-            raise PoolError(f"cannot read pool {self._storage.url}: {' '.join(str(error).split())}") from None
+            raise unreadable(self._storage.path("lease"), error, "nothing of the trials") from None
         return self._view(driver, holder)
 
     # -- folding ------------------------------------------------------------------------------------------

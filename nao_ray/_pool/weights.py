@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 
+from nao_ray._pool.faults import patient, unreadable
 from nao_ray._pool.storage import Guard, Storage
 from nao_ray.errors import PoolError
 
@@ -12,6 +14,8 @@ FOLDER = "weights"
 KEPT_WEIGHTS = 3
 """The newest ones: what scores are made with, what a phase in progress goes on from, and one more."""
 _ORDER = f"{FOLDER}/versions.json"
+
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
@@ -32,23 +36,37 @@ def read_weights(storage: Storage, version: str) -> bytes:
 
     Raises:
         PoolError: there is none of this name.
+        PoolReadError: it cannot be read at the moment.
     """
+    file = _file(version)
+    remedy = f"put {file} back and resume, or begin another pool"
     try:
-        return storage.read(_file(version))
-    except (OSError, PoolError):
+        return patient(lambda: storage.read(file), merged=False)
+    except FileNotFoundError:
         there = ", ".join(versions(storage)) or "none"
-        raise PoolError(
-            f"{storage.url} has no weights of version {version}, it has {there}: put {_file(version)} back and resume, "
-            "or begin another pool"
-        ) from None
+        raise PoolError(f"{storage.url} has no weights of version {version}, it has {there}: {remedy}") from None
+    except OSError as error:
+        raise unreadable(storage.path(file), error, remedy) from None
 
 
 def versions(storage: Storage) -> list[str]:
-    """Oldest first."""
-    if not storage.exists(_ORDER):
+    """Oldest first; none where the list of them is damaged, so that older ones stay.
+
+    Raises:
+        PoolReadError: they cannot be read at the moment.
+    """
+    try:
+        found = json.loads(patient(lambda: storage.read(_ORDER), merged=False))
+    except FileNotFoundError:
         return []
-    names: list[str] = json.loads(storage.read(_ORDER))
-    return names
+    except OSError as error:
+        raise unreadable(storage.path(_ORDER), error, "older versions stay") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, list):
+        _log.warning("%s is damaged: the versions it listed are kept for good", storage.path(_ORDER))
+        return []
+    return [str(name) for name in found]
 
 
 def _file(version: str) -> str:

@@ -21,7 +21,7 @@ from nao_ray._pool.logs import Logs
 from nao_ray._pool.reader import PoolReader
 from nao_ray._pool.storage import Guard, LocalStorage, Storage, open_storage
 from nao_ray._pool.weights import keep_weights
-from nao_ray.errors import FencedError, PoolError, PoolWriteError
+from nao_ray.errors import FencedError, PoolError, StorageError
 from nao_ray.trial import Diagnostics, Proposal, Trial
 
 LEASE_EXPIRY = 30.0
@@ -176,7 +176,7 @@ class PoolWriter(PoolReader):
             PoolWriteError: nothing was recorded; may be tried again.
             ValueError: a row has no integer `round`.
         """
-        with self._lock:
+        with self._recording():
             add_fits(self._storage, fits, self._guard())
 
     def record_tables(self, trials: pa.Table, events: pa.Table) -> None:
@@ -198,7 +198,7 @@ class PoolWriter(PoolReader):
             FencedError: another driver has taken over, or there is no lease.
             PoolWriteError: nothing was kept; may be tried again.
         """
-        with self._lock:
+        with self._recording():
             keep_weights(self._storage, version, weights, self._guard())
 
     def record_log(self, trial_id: int, attempt: int, text: str) -> None:
@@ -221,8 +221,11 @@ class PoolWriter(PoolReader):
                 self._unsure = False
             try:
                 yield
-            except (PoolWriteError, FencedError, ValueError):
+            except (StorageError, FencedError, ValueError):
                 raise
+            except OSError as error:
+                self._unsure = True
+                raise self._storage.failed("", error) from None
             except BaseException:
                 self._unsure = True
                 raise
@@ -299,6 +302,6 @@ class PoolWriter(PoolReader):
         try:
             self._compact(whole=False)
             self._compact_at = COMPACT_AT
-        except (PoolError, PoolWriteError) as error:
+        except (PoolError, StorageError) as error:
             self._compact_at += COMPACT_AT  # what had to be recorded is recorded: try again later
             _log.warning("pool %s was not compacted: %s", self.url, error)

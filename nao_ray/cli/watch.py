@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nao_ray.cli.progress import format_score, format_seconds
-from nao_ray.errors import ConfigError
+from nao_ray.errors import ConfigError, PoolReadError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -68,11 +68,15 @@ def _live(console: Console, url: str, every: float) -> None:
     with Live(console=console, auto_refresh=False) as live:
         watched: Watch | None = None
         while True:
-            watched = watched or _open(url)
-            if watched is None:
-                shown: RenderableType = Text(f"no pool at {url} yet; waiting for it (Ctrl-C leaves)", style="yellow")
-            else:
-                shown = render(watched.look(), time.time())
+            shown: RenderableType
+            try:
+                watched = watched or _open(url)
+                if watched is None:
+                    shown = Text(f"no pool at {url} yet; waiting for it (Ctrl-C leaves)", style="yellow")
+                else:
+                    shown = render(watched.look(), time.time())
+            except PoolReadError as error:  # nothing says that it is broken
+                shown = Text(f"{error} (Ctrl-C leaves)", style="yellow")
             live.update(shown, refresh=True)
             time.sleep(every)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from nao_ray.errors import PoolError, RunError
+from nao_ray.errors import PoolError, RunError, StorageError
 from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
@@ -130,10 +130,11 @@ def attempt(work: Callable[[], T]) -> T | Failure:
 
     Raises:
         PoolError: weights are gone, or of another supernet; no architecture's fault, and none is FAILED for it.
+        StorageError: they cannot be read at the moment; nor is that.
     """
     try:
         return work()
-    except PoolError:
+    except (PoolError, StorageError):
         raise
     except Exception as error:
         from nao_ray.training.failures import classify, is_of_device

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nao_ray.errors import PoolWriteError
+from nao_ray.errors import StorageError
 from nao_ray.search.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -36,14 +36,14 @@ class Writer:
         """Whether the pool was written; otherwise the caller keeps what it has and comes again.
 
         Raises:
-            PoolWriteError: it could not be written for longer than patience lasts.
+            StorageError: it could not be written, or read for it, for longer than patience lasts.
         """
         now = self._clock.seconds()
         if self.seconds_left:
             return False
         try:
             write()
-        except PoolWriteError as error:
+        except StorageError as error:
             if self._failing_since is None:
                 _log.warning("%s; trying again for %.0f s", error, self._patience.seconds)
                 self._failing_since = now

@@ -24,10 +24,11 @@ from nao_ray.trial import Measurement, Trial, TrialState
 
 COLUMNS_TEXT = """
 trial_id attempt strategy space genotype tokens embedding predicted_score predicted_spread
-source_trial_id source_step_size round phase epochs cells_per_stage channels data_share weights_version valid_share task
+source_trial_id source_step_size round phase epochs cells_per_stage channels data_share weights_version valid_share
+normal_ops reduction_ops task
 state failure_kind failure_message valid_accuracy valid_perplexity valid_loss valid_score goal train_loss curve
 num_params macs wall_seconds device_seconds
-peak_memory_bytes device node seed asked_at started_at finished_at asked_after log_index
+peak_memory_bytes device network num_classes in_channels node seed asked_at started_at finished_at asked_after log_index
 """
 DESIGN_COLUMNS = COLUMNS_TEXT.split()
 
@@ -108,7 +109,7 @@ def test_open_refuses_what_is_no_pool(tmp_path, pool, folder):
         PoolReader.open(folder)
     assert "\n" not in str(caught.value)
     run.write_bytes(b"\xff\xfe")
-    with pytest.raises(PoolError, match="cannot read"):
+    with pytest.raises(PoolError, match="run.yaml is damaged"):
         PoolReader.open(folder)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from nao_ray.errors import NaoRayError, PoolError, RunError
+from nao_ray.errors import NaoRayError, PoolError, RunError, StorageError
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Failure, Job, WeightsStore
@@ -238,7 +238,7 @@ class RayExecutor:
         except RayTaskError as error:
             if worker.node_id is None:
                 self._start_failed(worker, error)
-            elif isinstance(cause(error), PoolError):  # no architecture's fault
+            elif isinstance(cause(error), PoolError | StorageError):  # no architecture's fault
                 self._error = self._error or cause(error)
             else:  # nor is what the cluster has lost
                 kind = FailureKind.LOST if isinstance(cause(error), RayError) else FailureKind.ERROR

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from nao_ray.errors import LoggerError, PoolError
+from nao_ray.errors import LoggerError, PoolError, StorageError
 from nao_ray.loggers.base import COLUMNS, Logger, Row
 from nao_ray.pool import RANKED, PoolReader, standings
 from nao_ray.standings import Standings
@@ -58,7 +58,7 @@ class Follower:
                 failed_at = None
                 if over:
                     self._logger.close()
-            except (LoggerError, PoolError) as error:
+            except (LoggerError, PoolError, StorageError) as error:
                 if failed_at is None:
                     _log.warning("%s; the search goes on, what is missing will be logged later", error)
                 failed_at = time.monotonic()
