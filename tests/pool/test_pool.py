@@ -109,7 +109,7 @@ def test_open_refuses_what_is_no_pool(tmp_path, pool, folder):
         PoolReader.open(folder)
     assert "\n" not in str(caught.value)
     run.write_bytes(b"\xff\xfe")
-    with pytest.raises(PoolError, match="run.yaml is damaged"):
+    with pytest.raises(PoolError, match=r"run\.yaml is damaged"):
         PoolReader.open(folder)
 
 
