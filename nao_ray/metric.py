@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Goal = Literal["maximize", "minimize"]
 
@@ -51,7 +51,7 @@ class Metric:
         """A value as a score, of which more is better; and a score as a value."""
         return value if self.more_is_better else -value
 
-    def measured(self, value: float) -> dict[str, float | str]:
+    def measured(self, value: float) -> dict[str, Any]:
         """The fields of a `Measurement` that hold a value."""
         return {self.column: value} | ({"goal": self.goal} if self.column == "valid_score" else {})
 

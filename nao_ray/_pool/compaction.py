@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nao_ray._pool.faults import READING, Fault, kind_of, line
-from nao_ray._pool.names import part_name
 from nao_ray._pool.quarantine import quarantine
 from nao_ray._pool.recent import Recent
 from nao_ray._pool.storage import Guard, LocalStorage, Storage, sync_folder
@@ -46,6 +45,11 @@ _GROUP_ROWS = 16_384  # rows held in memory and written as one row group
 _log = logging.getLogger(__name__)
 
 
+def part_name(epoch: int, number: int) -> str:
+    """Name of a part: sorted, parts are in the order written; never used twice."""
+    return f"e{epoch:06d}-{number:08d}.parquet"
+
+
 def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, number: int, *, whole: bool) -> int:
     """Merge the parts of trials/ and events/ into parts numbered from `number` on; returns the next number.
 
@@ -58,7 +62,10 @@ def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, number: 
         PoolWriteError: it could not be written; the pool is as before.
     """
     if not isinstance(storage, LocalStorage):
-        raise PoolError(f"{storage.url} cannot be compacted in place: it has no rename of folders")
+        raise PoolError(
+            f"{storage.url} cannot be compacted in place: object storage has no rename of folders; copy the pool to a "
+            "disk, compact it there, copy it back"
+        )
     sweep(storage)
     swapped = []
     try:

@@ -10,6 +10,7 @@ from nao_ray._pool.faults import READING, patient, unreadable
 from nao_ray._pool.rows import SCHEMA_VERSION
 from nao_ray._pool.storage import Storage
 from nao_ray.errors import PoolError
+from nao_ray.metric import PERPLEXITY, Metric, from_plain
 
 NAME = "run.yaml"
 _VERSION = "pool_schema_version"
@@ -77,6 +78,16 @@ def component(manifest: Mapping[str, Any], kind: str) -> str | None:
     section = config.get(kind) if isinstance(config, Mapping) else None
     name = section.get("name") if isinstance(section, Mapping) else section
     return name if isinstance(name, str) else None
+
+
+def metric(manifest: Mapping[str, Any], *, negative: bool = False) -> Metric:
+    """What the trials of a pool are measured by.
+
+    Args:
+        manifest: a pool that is older than metrics says nothing.
+        negative: it has scores below zero, which then are perplexities, not accuracies.
+    """
+    return PERPLEXITY if negative and "metric" not in manifest else from_plain(manifest.get("metric"))
 
 
 def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], free: Set[str] = frozenset()) -> None:

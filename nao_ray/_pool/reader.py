@@ -18,6 +18,7 @@ from nao_ray._pool.storage import Storage, open_storage
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.weights import read_weights
 from nao_ray.errors import PoolError
+from nao_ray.metric import Metric
 from nao_ray.trial import Trial
 
 
@@ -32,6 +33,11 @@ class PoolReader:
     def url(self) -> str:
         """Folder or URL."""
         return self._storage.url
+
+    @property
+    def metric(self) -> Metric:
+        """What its trials are measured by."""
+        return manifests.metric(self.manifest)
 
     @classmethod
     def open(cls, url: str | Path) -> Self:
@@ -63,8 +69,7 @@ class PoolReader:
         Raises:
             PoolError: a part is damaged.
         """
-        with self._storage.moment():
-            return replay.read_log(self._storage)
+        return replay.read_log(self._storage)
 
     def trials(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Finished trials, by id: the columns of trials/, or those named.
@@ -105,8 +110,7 @@ class PoolReader:
         Raises:
             PoolError: a part is damaged.
         """
-        with self._storage.moment():
-            return tables.to_pandas(replay.read_best(self._storage, n))
+        return tables.to_pandas(replay.read_best(self._storage, n))
 
     def counts(self) -> Counts:
         """How far the search is: a read of a few columns.
@@ -114,8 +118,7 @@ class PoolReader:
         Raises:
             PoolError: a part is damaged.
         """
-        with self._storage.moment():
-            return load_ledger(self._storage).counts()
+        return load_ledger(self._storage).counts()
 
     def sql(self, select: str) -> pd.DataFrame:
         """The result of one SELECT (DuckDB) over the tables `trials`, `fits` and `final`; it reaches nothing else.
@@ -146,8 +149,7 @@ class PoolReader:
 
     def check(self) -> list[str]:
         """What is wrong, one line each: damaged parts, doubled or missing ids, trials without a final row."""
-        with self._storage.moment():
-            return health.check(self._storage)
+        return health.check(self._storage)
 
     def follow(self, folder: str, columns: Sequence[str]) -> Tail:
         """The rows of `trials` or `events`, each time those that are new.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from nao_ray._pool.names import merged, number
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import checked, dataset, reading
 
@@ -17,30 +16,23 @@ class Tail:
     def __init__(self, storage: Storage, folder: str, columns: Sequence[str]) -> None:
         self._storage, self._folder, self._columns = storage, folder, list(columns)
         self._read: frozenset[str] = frozenset()
-        self._last = (-1, -1)
 
     def read(self) -> pa.Table:
         """Rows of the parts that are new, in the order written.
 
-        Merging gives parts a new name, for no name is used twice: locally the rows then come again, out of a few large
-        files; on object storage, where names tell what a merged part holds, only if some of them are new.
+        A compaction gives every part a new name, for no name is used twice: the rows then come again, out of a few
+        large files.
 
         Raises:
             PoolError: the pool is gone, or a part is damaged.
             PoolReadError: it cannot be read at the moment.
         """
-        with self._storage.moment():
-            names, data = reading(self._storage, self._folder, self._read_new)
+        names, data = reading(self._storage, self._folder, self._read_new)
         data = checked(self._storage, self._folder, data)
         self._read = names
-        self._last = max((self._last, *filter(None, map(number, names))))
         return data
 
     def _read_new(self) -> tuple[frozenset[str], pa.Table]:
         names = self._storage.parts(self._folder)
-        new = [name for name in names if name not in self._read and not self._holds_nothing_new(name)]
+        new = [name for name in names if name not in self._read]
         return frozenset(names), dataset(self._storage, self._folder, new).to_table(columns=self._columns)
-
-    def _holds_nothing_new(self, name: str) -> bool:
-        last = number(name)
-        return merged(name) is not None and last is not None and last <= self._last

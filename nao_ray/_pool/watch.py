@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from nao_ray import yaml_text
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.faults import unreadable
-from nao_ray._pool.lease import Holder, glance_at_holder, is_dead
+from nao_ray._pool.lease import Holder, is_dead, read_holder
 from nao_ray._pool.ledger import RANKED, standings
 from nao_ray._pool.pace import Pace, Spans
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tail import Tail
 from nao_ray.errors import PoolError
+from nao_ray.metric import Metric
 from nao_ray.standings import Standing, Standings
 from nao_ray.trial import TrialState
 
@@ -95,6 +96,8 @@ class View:
     """Asked and not at work: in the queue, or left by a driver that is gone."""
     failures: dict[str, int]
     """Failed trials by kind."""
+    metric: Metric
+    """What trials are measured by."""
     best: Finished | None
     """As `PoolReader.best` ranks them (`Standings`)."""
     last: tuple[Finished, ...]
@@ -153,15 +156,14 @@ class Watch:
         Raises:
             PoolError: the pool is gone, or a part is damaged.
         """
-        with self._storage.moment():
-            # events first: what finishes between the two reads is then seen as finished, not as missing
-            events = self._events.read()
-            self._fold_trials(self._trials.read())
-            self._fold_events(events)
-            try:
-                driver, holder = self._driver()
-            except OSError as error:
-                raise unreadable(self._storage.path("lease"), error, "nothing of the trials") from None
+        # events first: what finishes between the two reads is then seen as finished, not as missing
+        events = self._events.read()
+        self._fold_trials(self._trials.read())
+        self._fold_events(events)
+        try:
+            driver, holder = self._driver()
+        except OSError as error:
+            raise unreadable(self._storage.path("lease"), error, "nothing of the trials") from None
         return self._view(driver, holder)
 
     # -- folding ------------------------------------------------------------------------------------------
@@ -208,7 +210,7 @@ class Watch:
     # -- the view -----------------------------------------------------------------------------------------
 
     def _driver(self) -> tuple[Driver, Holder | None]:
-        holder = glance_at_holder(self._storage)
+        holder = read_holder(self._storage)
         if holder is None:
             return Driver(state="none"), None
         if self._beat is not None and self._beat != (holder.token, holder.beat):
@@ -245,6 +247,7 @@ class Watch:
             running=len(running),
             waiting=self._asked.count - completed - failed - len(running),
             failures=dict(self._failures.most_common()),
+            metric=manifests.metric(self._manifest, negative=bool((self._scores < 0).any())),
             best=self._best.get(self._standings.version),
             last=self._last,
             trend=_trend(self._scores),

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from nao_ray import rng
 from nao_ray.bench._study import Row
-from nao_ray.bench._summary import after, groups
+from nao_ray.bench._summary import after, groups, metric_of, shown
+from nao_ray.metric import ACCURACY, Metric
 
 Floats = NDArray[np.float64]
 
 CURVES = {
-    "curve_valid": "validation accuracy, which selects (%)",
-    "curve_test": "test accuracy of the selected (%)",
-    "curve_oracle_test": "best test accuracy seen: an oracle's (%)",
+    "curve_valid": "validation {}, which selects{}",
+    "curve_test": "test {} of the selected{}",
+    "curve_oracle_test": "best test {} seen: an oracle's{}",
 }
 _COLOURS = ("#4c7fe0", "#d9622f", "#2f9e6e", "#a06ad8", "#c2982a", "#d04f86")
 _RESAMPLES = 1000
@@ -81,6 +82,8 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 def _figure(by_label: Mapping[str, Sequence[Row]], title: str) -> Figure:
     curves = [curve for curve in CURVES if _known(by_label, curve)]
+    metric = metric_of(next(iter(by_label.values()))[0])
+    unit = "%" if metric == ACCURACY else metric.unit
     figure = Figure(figsize=(4.2 * len(curves), 6.4), layout="constrained")
     grid = figure.subplots(2, len(curves), squeeze=False, sharey="col")
     for column, curve in enumerate(curves):
@@ -90,11 +93,12 @@ def _figure(by_label: Mapping[str, Sequence[Row]], title: str) -> Figure:
             starts = []
             for colour, (label, group) in zip(_cycle(len(by_label)), by_label.items(), strict=True):
                 at, values = over(group, curve)
-                mean, low, high = band(100 * values)
+                mean, low, high = band(shown(metric) * values)
                 axes.plot(at, mean, color=colour, linewidth=1.6, label=f"{label} (n = {len(group)})")
                 axes.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
                 starts.append(mean)
-            _dress(axes, starts, name, CURVES[curve], log=over is over_hours)
+            label = CURVES[curve].format(metric.name, f" ({unit})" if unit else "")
+            _dress(axes, starts, name, label, metric, log=over is over_hours)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(title)
@@ -109,8 +113,8 @@ def _cycle(count: int) -> list[str]:
     return [_COLOURS[number % len(_COLOURS)] for number in range(count)]
 
 
-def _dress(axes: Axes, means: Sequence[Floats], x: str, y: str, log: bool) -> None:
-    """What matters happens near the top: the picture starts where the worst curve has had ten queries."""
+def _dress(axes: Axes, means: Sequence[Floats], x: str, y: str, metric: Metric, *, log: bool) -> None:
+    """What matters happens near the best: the picture starts where the worst curve has had ten queries."""
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(visible=True, alpha=0.3, linewidth=0.5)
@@ -118,7 +122,8 @@ def _dress(axes: Axes, means: Sequence[Floats], x: str, y: str, log: bool) -> No
     if log:
         axes.set_xscale("log")
     finite = [mean[np.isfinite(mean)] for mean in means]
-    low = min(float(mean[min(9, len(mean) - 1)]) for mean in finite)
-    high = max(float(mean.max()) for mean in finite)
-    if high > low and not log:
-        axes.set_ylim(low - 0.02 * (high - low), high + 0.04 * (high - low))
+    early = min(metric.score(float(mean[min(9, len(mean) - 1)])) for mean in finite)
+    best = max(float((mean * metric.score(1.0)).max()) for mean in finite)
+    if best > early and not log:
+        ends = (metric.score(early - 0.02 * (best - early)), metric.score(best + 0.04 * (best - early)))
+        axes.set_ylim(min(ends), max(ends))

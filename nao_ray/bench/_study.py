@@ -25,13 +25,14 @@ from nao_ray.config import Budget as ConfigBudget
 from nao_ray.config import Component, RunConfig
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.tabular import Tabular
+from nao_ray.metric import to_plain
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.records import Attempt
 from nao_ray.search.simulated import SimulatedExecutor
-from nao_ray.service.hosting.manifest import source_revision
+from nao_ray.service.hosting.manifest import settled, source_revision
 from nao_ray.standings import Standings
 from nao_ray.trial import Diagnostics, Proposal, Trial
 
@@ -89,7 +90,8 @@ class _Notes:
     def __init__(self, table: Tabular, clock: VirtualClock, stop_at_optimum: bool) -> None:
         self._table, self._clock, self._stop = table, clock, stop_at_optimum
         self._standings = Standings()
-        self._seen_test = float("-inf")
+        self._score = table.config.measure.score
+        self._seen_test = float("nan")
         self.started = self.failed = 0
         self.queries_to_optimum: int | None = None
         self.started_at_optimum: int | None = None
@@ -132,27 +134,32 @@ class _Notes:
         test = self.test[-1] if self.test else float("nan")
         self.failed += trial.score is None
         if trial.score is not None:
-            truth = self._table.valid_accuracy(trial.genotype)
-            mine = self._table.test_accuracy(trial.genotype) if self._table.config.test else float("nan")
-            self._seen_test = max(self._seen_test, mine) if mine == mine else self._seen_test
+            truth = self._table.valid(trial.genotype)
+            mine = self._table.test(trial.genotype) if self._table.config.test else float("nan")
+            if mine == mine and not self._score(mine) <= self._score(self._seen_test):  # nothing seen is a NaN
+                self._seen_test = mine
             if self._standings.add(trial.standing):
                 valid, test = truth, mine
-            if truth >= self._table.best_valid and self.queries_to_optimum is None:
+            if self._score(truth) >= self._score(self._table.best_valid) and self.queries_to_optimum is None:
                 self.queries_to_optimum = len(self.valid) + 1
                 self.started_at_optimum = self.started
                 self.hours_to_optimum = self._clock.seconds() / 3600
         self.valid.append(valid)
         self.test.append(test)
-        self.oracle_test.append(self._seen_test if self._seen_test > float("-inf") else float("nan"))
+        self.oracle_test.append(self._seen_test)
         self.hours.append(self._clock.seconds() / 3600)
 
 
 @lru_cache(maxsize=4)
 def _open(text: str) -> tuple[Tabular, str]:
-    evaluator = RunConfig.parse(text).make_evaluator()
+    config = RunConfig.parse(text)
+    evaluator = config.make_evaluator()
     if not isinstance(evaluator, Tabular):
         raise ConfigError(f"a study on a table needs the evaluator tabular, got {type(evaluator).__name__}")
-    return evaluator, evaluator.data_hash()
+    table_hash = evaluator.data_hash()
+    table = settled(config, evaluator.settled()).make_evaluator()
+    assert isinstance(table, Tabular)
+    return table, table_hash
 
 
 def open_table(search: Search) -> tuple[Tabular, str]:
@@ -169,7 +176,7 @@ def open_table(search: Search) -> tuple[Tabular, str]:
 def perform(search: Search) -> Row:
     """Search, and say what came of it."""
     table, table_hash = open_table(search)
-    config = search.config()
+    config = settled(search.config(), table.settled())
     clock = VirtualClock()
     notes = _Notes(table, clock, search.stop_at_optimum)
     began = time.process_time()
@@ -188,6 +195,7 @@ def perform(search: Search) -> Row:
     return {
         **{name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in asdict(search).items()},
         "table_hash": table_hash,
+        "metric": json.dumps(to_plain(table.config.measure)),
         "queries": len(notes.valid),
         "failed": notes.failed,
         "queries_to_optimum": notes.queries_to_optimum,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._study import Row
+from nao_ray.metric import ACCURACY, Metric, from_plain
 
 Floats = NDArray[np.float64]
 
@@ -29,10 +31,11 @@ def summary(rows: Sequence[Row]) -> BenchResult:
     table = [[*key, *_line(group)] for key, group in groups(rows).items()]
     most = max((row["scored_per_query_max"] for row in rows), default=0)
     notes = [
-        f"queries: until the table's best validation accuracy, mean over n seeds ± standard error; one that did not "
+        f"queries: until the table's best in validation, mean over n seeds ± standard error; one that did not "
         f"find it counts as its {last} queries. With several workers a query counts when its result is in.",
-        f"valid@{EARLY}, test@{EARLY}: percent, of the best by validation after {EARLY} queries; oracle@{EARLY}: the "
-        f"best test seen by then. scored: distinct genotypes the predictor scored (at most {most} for one query).",
+        f"valid@{EARLY}, test@{EARLY}: {_units(rows)}, of the best by validation after {EARLY} queries; "
+        f"oracle@{EARLY}: the best test seen by then. scored: distinct genotypes the predictor scored (at most {most} "
+        "for one query).",
         machine(),
     ]
     if len({row["revision"] for row in rows}) > 1:
@@ -55,7 +58,8 @@ def _line(group: Sequence[Row]) -> list[object]:
     within = sum((row["queries_to_optimum"] or math.inf) <= WITHIN for row in group)
     last = max(row["max_queries"] for row in group)
     curves = [("valid", EARLY), ("test", EARLY), ("oracle_test", EARLY), ("valid", last), ("test", last)]
-    best = [np.array([100 * after(row, f"curve_{curve}", at) for row in group]) for curve, at in curves]
+    scale = shown(metric_of(group[0]))
+    best = [np.array([scale * after(row, f"curve_{curve}", at) for row in group]) for curve, at in curves]
     return [
         len(group),
         f"{within}/{len(group)}",
@@ -64,6 +68,26 @@ def _line(group: Sequence[Row]) -> list[object]:
         *(mean_and_error(values, 3) for values in best),
         *(float(np.mean([row[name] for row in group])) for name in ("cpu_seconds", "scored", "scored_share_of_space")),
     ]
+
+
+def metric_of(row: Row) -> Metric:
+    """What its table measures; rows of earlier studies are of accuracies."""
+    return from_plain(json.loads(row.get("metric") or "null"))
+
+
+def shown(metric: Metric) -> float:
+    """Times its value it is shown: accuracies in percent, anything else as it is."""
+    return 100.0 if metric == ACCURACY else 1.0
+
+
+def _units(rows: Sequence[Row]) -> str:
+    metrics = dict.fromkeys(map(metric_of, rows))
+    return " or ".join(
+        "percent"
+        if metric == ACCURACY
+        else f"{metric.name}{f' in {metric.unit}' if metric.unit else ''} ({metric.goal}d)"
+        for metric in metrics
+    )
 
 
 def mean_and_error(values: Floats, digits: int) -> str:

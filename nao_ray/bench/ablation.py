@@ -14,7 +14,7 @@ from typing import Any
 from nao_ray.bench._gather import gather
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._summary import groups, mean_and_error, queries_to_optimum
-from nao_ray.bench.tabular import plan, positive, tables
+from nao_ray.bench.tabular import Column, plan, positive, tables
 from nao_ray.errors import ConfigError
 
 WHOLE = "whole"
@@ -43,8 +43,8 @@ def run(
     results: str | None = None,
     path: str | None = None,
     datasets: str | None = None,
-    valid: str | None = None,
-    cost: str | None = None,
+    valid: Column = None,
+    cost: Column = None,
     space: str = "nas_bench_201",
 ) -> BenchResult:
     """Search with every variant.
@@ -91,5 +91,5 @@ def run(
         name="ablation",
         columns=["table", "workers", "variant", "n", "queries", "more than whole", f"not within {max_queries}"],
         rows=rows,
-        notes=["Queries until the table's best validation accuracy, mean over n seeds ± standard error.", machine()],
+        notes=["Queries until the table's best in validation, mean over n seeds ± standard error.", machine()],
     )

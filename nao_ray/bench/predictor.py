@@ -135,7 +135,7 @@ def _nas_bench_201(settings: Mapping[str, Any]) -> _Scored:
     assert isinstance(table, Tabular)
     genotypes = sorted(table.genotypes(), key=str)
     tokens = np.stack([table.space.encode(genotype) for genotype in genotypes])
-    return _Scored(table.space, tokens, np.array([table.valid_accuracy(genotype) for genotype in genotypes]))
+    return _Scored(table.space, tokens, np.array([table.valid(genotype) for genotype in genotypes]))
 
 
 def _on_darts(repeats: int, seed: int) -> Iterator[_Work]:

@@ -35,7 +35,7 @@ def run(parts: str = ",".join(PARTS), **settings: Any) -> BenchResult:  # noqa: 
 
     Args:
         parts: of `PARTS`.
-        **settings: ``PART.key``.
+        **settings: ``PART.key``, a setting of one part.
 
     Raises:
         ConfigError: there is no such part, or it has no such setting.

@@ -6,10 +6,11 @@ accuracy selects, and the test accuracy is that of the selected architecture.
 
     nao-ray bench tabular seeds=100 results=study figures=pictures
     nao-ray bench tabular path=FILE datasets=a,b valid={dataset}_valid test={dataset}_test cost={dataset}_seconds
+    nao-ray bench tabular path=FILE valid=val_loss evaluator.goal=minimize evaluator.unit=nats
     nao-ray bench tabular strategies=nao,published:nao published.preset=paper seeds=20 workers=1,8
 
 Besides the arguments of `run`: ``LABEL.key=value`` sets a strategy's setting, ``evaluator.key=value`` one of the table
-(`runs`, `unit`, `genotype`, `where`, ...), ``space.key=value`` one of the space.
+(`runs`, `unit`, `goal`, `twins`, `where`, ...), ``space.key=value`` one of the space.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from nao_ray.bench._study import Search
 from nao_ray.bench._summary import summary
 from nao_ray.errors import ConfigError
 
+Column = str | Mapping[str, str] | None
+"""Name of a column, or its names by data set."""
 STRATEGIES = "nao,random_search,regularized_evolution,local_search,reinforce"
 _EXAMPLE = Path("nas_bench_201") / "nas_bench_201.parquet"
 _EXAMPLE_COLUMNS = {"valid": "{dataset}_valid_acc_200", "test": "{dataset}_test_acc_200"}
@@ -36,9 +39,9 @@ _EXAMPLE_COSTS = {"cifar10": "cifar10_valid_train_time_200_s", "cifar100": "cifa
 def run(
     path: str | None = None,
     datasets: str | None = None,
-    valid: str | None = None,
-    test: str | None = None,
-    cost: str | None = None,
+    valid: Column = None,
+    test: Column = None,
+    cost: Column = None,
     strategies: str = STRATEGIES,
     seeds: int = 100,
     first_seed: int = 0,
@@ -56,8 +59,8 @@ def run(
     Args:
         path: Parquet or CSV; default: NAS-Bench-201 in ``$NAO_RAY_DATA``, its CIFAR-10 and CIFAR-100.
         datasets: names by commas, each a table of its own: what ``{dataset}`` in a column's name stands for.
-        valid: column of the validation accuracy.
-        test: column of the test accuracy.
+        valid: column of what is searched by, on the validation split; by data set, as the next two: ``a:x,b:y``.
+        test: column of the same on the test split.
         cost: column of the training time in seconds; without it a query takes one second.
         strategies: names, or ``LABEL:NAME`` to have one with several settings; by commas.
         seeds: searches per strategy, with the seeds from `first_seed` on.
@@ -126,20 +129,48 @@ def plan(
 def tables(
     path: str | None,
     datasets: str | None,
-    columns: Mapping[str, str | None],
+    columns: Mapping[str, Column],
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, dict[str, Any]]:
     """By name, the settings of the evaluator for each table; `settings` of all of them win."""
     names = [name.strip() for name in str(datasets).split(",")] if datasets else []
     if path is not None:
-        common = {"name": "tabular", "path": path, **columns, **settings}
-        return {name: {**common, "dataset": name} for name in names} or {Path(path).stem: common}
-    known = {name: value or _EXAMPLE_COLUMNS.get(name) for name, value in columns.items()}
-    common = {"name": "tabular", "path": str(data_folder() / _EXAMPLE), **known}
-    return {
-        name: {**common, "dataset": name, "cost": known["cost"] or _EXAMPLE_COSTS.get(name), **settings}
-        for name in names or _EXAMPLE_COSTS
-    }
+        common = {"name": "tabular", "path": path}
+        if not names:
+            return {Path(path).stem: {**common, **_of(None, columns), **settings}}
+        return {name: {**common, **_of(name, columns), "dataset": name, **settings} for name in names}
+    common = {"name": "tabular", "path": str(data_folder() / _EXAMPLE), "twins": "merge"}
+    found = {}
+    for name in names or _EXAMPLE_COSTS:
+        own = _of(name, columns, {**_EXAMPLE_COLUMNS, "cost": _EXAMPLE_COSTS.get(name)})
+        found[name] = {**common, **own, "dataset": name, **settings}
+    return found
+
+
+def _of(
+    dataset: str | None, columns: Mapping[str, Column], defaults: Mapping[str, str | None] = MappingProxyType({})
+) -> dict[str, str | None]:
+    """The columns of one data set.
+
+    Raises:
+        ConfigError: columns are given by data set, and this one has none.
+    """
+    found = {}
+    for name, given in columns.items():
+        column = by_dataset(given)
+        if isinstance(column, Mapping) and dataset not in column:
+            what = f"data set {dataset}" if dataset is not None else "a table without datasets"
+            raise ConfigError(f"bench {name}: no column for {what}; it has those of {', '.join(column)}")
+        found[name] = (column[str(dataset)] if isinstance(column, Mapping) else column) or defaults.get(name)
+    return found
+
+
+def by_dataset(column: Column) -> Column:
+    """A column's name, or names by data set, also written ``a:column,b:other``."""
+    if not isinstance(column, str) or ":" not in column:
+        return column
+    pairs = [part.partition(":") for part in column.split(",")]
+    return {dataset.strip(): name.strip() for dataset, _, name in pairs}
 
 
 def positive(name: str, number: int) -> int:

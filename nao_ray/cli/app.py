@@ -108,16 +108,27 @@ def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False)
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="What to measure; `all` for everything.", metavar="NAME")],
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(help="What to measure; `all` for everything.", metavar="NAME", show_default=False)
+    ] = None,
     options: Annotated[
         list[str] | None, typer.Argument(help="Settings of the measurement.", metavar="[KEY=VALUE]...")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object with the single figures.")] = False,
+    settings: Annotated[
+        bool, typer.Option("--help", help="Show this message; with a NAME, the settings of that measurement.")
+    ] = False,
 ) -> None:
     """Measure: the figures of docs/measurements.md."""
     from nao_ray.cli import bench as measurements
 
-    if name == "all":
+    if name is None:
+        typer.echo(context.get_help() + "\n\n" + measurements.summary())
+        raise typer.Exit(0 if settings else 2)
+    if settings and name != "all":
+        typer.echo(measurements.manual(name))
+    elif name == "all":
         measurements.run_all(as_json)
     else:
         measurements.run(name, options or [], as_json)
@@ -196,7 +207,7 @@ def _why_nothing_is_there(pool: PoolReader) -> str:
 
 for part in (watch, pool, describe, train, jobs):  # in the order of the help
     part.register(app)
-app.command()(bench)
+app.command(context_settings={"help_option_names": []})(bench)
 table.register(app)
 
 

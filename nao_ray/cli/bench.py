@@ -7,6 +7,7 @@ import inspect
 import json
 import pkgutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,9 @@ from nao_ray.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from nao_ray.bench._result import BenchResult
+
+
+_NAME_WIDTH = 17  # characters of the longest setting
 
 
 def names() -> list[str]:
@@ -37,6 +41,50 @@ def run_all(as_json: bool) -> None:
         run(name, [], as_json)
 
 
+def summary() -> str:
+    """What can be measured, and how to ask further."""
+    return f"Measurements: {', '.join(names())}. nao-ray bench NAME --help shows what each is, and its settings."
+
+
+def manual(name: str) -> str:
+    """What is measured, and every setting with its default and what it means.
+
+    Raises:
+        ConfigError: there is no such measurement.
+    """
+    measure = _load(name)
+    parameters = inspect.signature(measure).parameters.values()
+    about = inspect.getdoc(sys.modules[measure.__module__]) or ""
+    meanings = _meanings(inspect.getdoc(measure) or "")
+    lines = [f"Usage: nao-ray bench {name} [KEY=VALUE]... [--json]", "", about, "", "Settings:"]
+    for parameter in parameters:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            lines.append(_entry("SECTION.KEY", meanings.get("**" + parameter.name, "")))
+        else:
+            default = "" if parameter.default is None else f" [default: {parameter.default}]"
+            lines.append(_entry(parameter.name, meanings.get(parameter.name, "") + default))
+    return "\n".join(lines)
+
+
+def _entry(name: str, meaning: str) -> str:
+    indent = " " * (_NAME_WIDTH + 4)
+    first = f"  {name:<{_NAME_WIDTH}}  "
+    return textwrap.fill(meaning, 100, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _meanings(text: str) -> dict[str, str]:
+    """The section Args of a docstring: meaning by name, each in one line."""
+    section = text.partition("Args:\n")[2].partition("\n\n")[0]
+    found: dict[str, str] = {}
+    for line in section.splitlines():
+        if not line.startswith("     "):
+            name, _, meaning = line.strip().partition(": ")
+            found[name] = meaning
+        else:
+            found[name] += f" {line.strip()}"
+    return found
+
+
 def run(name: str, options: Sequence[str], as_json: bool) -> None:
     """Measure and print.
 
@@ -44,10 +92,6 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
         ConfigError: there is no such measurement, it has no such setting, or it needs the source tree.
         RunError: the result, which is printed, has what must not be.
     """
-    if name not in names():
-        close = get_close_matches(name, names(), n=1)
-        hint = f"; did you mean {close[0]}?" if close else ";"
-        raise ConfigError(f"no measurement is named {name!r}{hint} known: {', '.join(names())}")
     measure = _load(name)
     parameters = inspect.signature(measure).parameters.values()
     known = [parameter.name for parameter in parameters if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -75,6 +119,10 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
 
 def _load(name: str) -> Callable[..., BenchResult]:
     """The measurement; what it compares with lies in `benchmarks/` beside the package, in the source tree alone."""
+    if name not in names():
+        close = get_close_matches(name, names(), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ";"
+        raise ConfigError(f"no measurement is named {name!r}{hint} known: {', '.join(names())}")
     tree = str(Path(bench.__file__).parents[2])
     if Path(tree, "benchmarks").is_dir() and tree not in sys.path:
         sys.path.append(tree)

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 
+from nao_ray.metric import Metric
+
 PLAIN_INTERVAL_SECONDS = 5.0
 """Plain lines come no closer than this, so that the log of a search of many trials stays readable."""
 
@@ -37,8 +39,12 @@ class Snapshot(Protocol):
         """Trials of the budget; None where the budget is time."""
 
     @property
+    def metric(self) -> Metric:
+        """What trials are measured by."""
+
+    @property
     def best_score(self) -> float | None:
-        """The best score so far, higher is better."""
+        """The best score so far, more is better."""
 
     @property
     def best_trial_id(self) -> int | None:
@@ -149,7 +155,7 @@ def status_line(snapshot: Snapshot) -> str:
     total = f"/{snapshot.total}" if snapshot.total is not None else ""
     parts = [f"{snapshot.done}{total} done", f"{snapshot.running} running", f"{snapshot.failed} failed"]
     if snapshot.best_score is not None:
-        parts.append(f"best {format_score(snapshot.best_score)} (trial {snapshot.best_trial_id})")
+        parts.append(f"best {snapshot.metric.words(snapshot.best_score)} (trial {snapshot.best_trial_id})")
     if snapshot.eta_seconds is not None and snapshot.running:
         parts.append(f"{format_seconds(snapshot.eta_seconds)} left")
     if snapshot.write_error is not None:
@@ -157,11 +163,6 @@ def status_line(snapshot: Snapshot) -> str:
     if snapshot.trouble is not None:
         parts.append(f"paused: {snapshot.trouble}")
     return ", ".join(parts)
-
-
-def format_score(score: float) -> str:
-    """An accuracy with four digits; a negative score is minus a perplexity and shown as that."""
-    return f"{score:.4f}" if score >= 0 else f"perplexity {-score:.2f}"
 
 
 def format_seconds(seconds: float) -> str:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nao_ray.cli.progress import format_score, format_seconds
+from nao_ray.cli.progress import format_seconds
 from nao_ray.errors import ConfigError, PoolReadError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
 
+    from nao_ray.metric import Metric
     from nao_ray.pool import Finished, View, Watch
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -110,7 +111,7 @@ def render(view: View, now: float) -> RenderableType:
 
     parts: list[RenderableType] = [_progress(view), Text(), _facts(view)]
     if view.best is not None:
-        parts += [Rule(style="bright_black"), _best(view.best)]
+        parts += [Rule(style="bright_black"), _best(view.best, view.metric)]
     if view.last:
         parts += [Rule(style="bright_black"), _last(view, now)]
     title = Text.assemble((f" {_clean(view.name or view.pool)} ", "bold"), no_wrap=True)
@@ -167,7 +168,7 @@ def _facts(view: View) -> RenderableType:
     grid.add_row("pace", pace)
     grid.add_row("driver", _driver(view))
     if len(view.trend) > 1:
-        low, high = (format_score(score) for score in (min(view.trend), max(view.trend)))
+        low, high = (view.metric.words(score) for score in (min(view.trend), max(view.trend)))
         grid.add_row("scores", Text.assemble((_sparkline(view.trend), "cyan"), (f"  mean {low} to {high}", "dim")))
     grid.add_row("pool", Text(_clean(view.pool), overflow="fold"))
     return grid
@@ -197,11 +198,11 @@ def _advice(view: View) -> str:
     return f"nao-ray resume {_clean(view.pool)} goes on"
 
 
-def _best(best: Finished) -> RenderableType:
+def _best(best: Finished, metric: Metric) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    head = Text.assemble((_score(best), "bold green"), f"  trial {best.trial_id}")
+    head = Text.assemble((_score(best, metric), "bold green"), f"  trial {best.trial_id}")
     if best.num_params is not None:
         head.append(f", {best.num_params:,} parameters")
     if best.round is not None:
@@ -233,7 +234,7 @@ def _last(view: View, now: float) -> RenderableType:
         failed = Text(f"{trial.failure_kind}: {_clean(trial.failure_message or '')}" if trial.failure_kind else "")
         table.add_row(
             str(trial.trial_id),
-            Text(_score(trial), style="bold green" if is_best else "red" if trial.failure_kind else ""),
+            Text(_score(trial, view.metric), style="bold green" if is_best else "red" if trial.failure_kind else ""),
             "-" if trial.wall_seconds is None else format_seconds(trial.wall_seconds),
             "-" if trial.finished_at is None else f"{format_seconds(max(0.0, now - trial.finished_at))} ago",
             "-" if trial.round is None else str(trial.round),
@@ -243,9 +244,9 @@ def _last(view: View, now: float) -> RenderableType:
     return table
 
 
-def _score(trial: Finished) -> str:
+def _score(trial: Finished, metric: Metric) -> str:
     if trial.score is not None:
-        return format_score(trial.score)
+        return metric.words(trial.score)
     return "failed" if trial.failure_kind is not None else "trained"
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from nao_ray.errors import ConfigError
+from nao_ray.metric import ACCURACY, Metric
 from nao_ray.settings import Settings
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Facts, Task
@@ -36,6 +37,8 @@ class EvaluatorConfig(Settings):
 
     places: ClassVar[frozenset[str]] = frozenset()
     """Settings that say where the data are, not what is learnt: the data's hash says that."""
+    of_before: ClassVar[Mapping[str, Any]] = {}
+    """What held in pools that were made before a setting existed, where that is not its default."""
 
 
 C = TypeVar("C", bound=EvaluatorConfig)
@@ -78,11 +81,6 @@ class Evaluator(ABC, Generic[C]):
         """Whether it computes on the GPU that a worker is given."""
         return False
 
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether it computes nowhere else."""
-        return False
-
     def data_hash(self) -> str:
         """Hex digest that names the data behind the scores, for the manifest.
 
@@ -92,12 +90,25 @@ class Evaluator(ABC, Generic[C]):
         return hashlib.sha256().hexdigest() if self._task is None else self._task.data_hash()
 
     def facts(self) -> Facts | None:
-        """What is known of the task's data; None: there is no task.
+        """What is known of the data; None: there are none.
 
         Raises:
             DataError: the data is not what it should be; nothing was evaluated.
         """
         return None if self._task is None else self._task.facts()
+
+    def settled(self) -> Mapping[str, Mapping[str, Any]]:
+        """Settings that were left to the data to decide: by section, `evaluator` or `space`, what is to be recorded.
+
+        Raises:
+            DataError: the data is not what it should be.
+        """
+        return {}
+
+    @classmethod
+    def metric(cls, config: C) -> Metric:  # noqa: ARG003
+        """What is measured under this config; needs neither data nor a device."""
+        return ACCURACY
 
     @classmethod
     @abstractmethod

@@ -1,7 +1,7 @@
 """Look-up in a table of trained architectures: any Parquet or CSV file of a space, by configuration alone.
 
-The table has one column of architecture texts and columns of measurements; the config says which is which. Rows of
-one isomorphism class are one architecture: the class's first row stands for it, so a duplicate costs no second query.
+The table has one column of architecture texts and columns of measurements; the config says which is which, what is
+measured and whether more of it is better.
 """
 
 from __future__ import annotations
@@ -10,94 +10,19 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv as csv
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from nao_ray import rng
-from nao_ray.errors import DataError, GenotypeError
+from nao_ray.errors import ConfigError, DataError, GenotypeError
+from nao_ray.evaluators._table import Column, Table
+from nao_ray.evaluators._table_config import TabularConfig
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
-from nao_ray.spaces.base import Genotype
+from nao_ray.metric import Metric
+from nao_ray.spaces.base import Genotype, SearchSpace
+from nao_ray.tasks.base import Facts, Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
-
-Column = NDArray[np.float64]
-_COLUMNS = frozenset({"valid", "test", "runs", "cost", "num_params", "macs"})
-"""Settings that name columns of numbers."""
-
-
-class TabularConfig(EvaluatorConfig):
-    """Which file, and what its columns mean."""
-
-    path: str
-    """A Parquet or CSV file."""
-    places: ClassVar[frozenset[str]] = frozenset({"path"})
-    genotype: str = "arch_str"
-    """Column of architecture texts."""
-    dialect: str | None = None
-    """Notation of that column, one of the space's dialects; the space's own by default."""
-    dataset: str | None = None
-    """What ``{dataset}`` in the name of a column stands for: one config serves a table of several data sets."""
-    where: Mapping[str, str | int | float | bool] = {}
-    """Column -> value: rows with other values are left out, e.g. of other data sets or fidelities."""
-    valid: str | None = None
-    """Column of the validation accuracy, e.g. `cifar10_valid_acc_200`: what is searched by."""
-    test: str | None = None
-    """Column of the test accuracy: reported, never searched by."""
-    runs: tuple[str, ...] = ()
-    """Columns of single runs: a query returns one of them, drawn by the trial's seed, instead of `valid`."""
-    draw: Literal["one", "mean"] = "one"
-    """`mean`: a query returns the mean of `runs` instead."""
-    cost: str | None = None
-    """Column of the training time in seconds, by which a simulated search's clock advances."""
-    num_params: str | None = None
-    macs: str | None = None
-    unit: Literal["percent", "fraction"] = "percent"
-    """Unit of the accuracies in the table; measurements are always in [0, 1]."""
-    epochs: int | None = Field(default=None, ge=1)
-    """Epochs behind the numbers, for the record; ``{epochs}`` in the name of a column stands for it."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in(cls, values: Any) -> Any:  # noqa: ANN401
-        """Columns named by a pattern."""
-        if not isinstance(values, Mapping):
-            return values
-        known = {name: values[name] for name in ("dataset", "epochs") if values.get(name) is not None}
-
-        def fill(text: Any) -> Any:  # noqa: ANN401
-            if not isinstance(text, str):
-                return [fill(each) for each in text] if isinstance(text, (list, tuple)) else text
-            for name in ("dataset", "epochs"):
-                if (mark := f"{{{name}}}") in text:
-                    if name not in known:
-                        raise ValueError(f"the column {text} is named by its {name}: give {name}")
-                    text = text.replace(mark, str(known[name]))
-            return text
-
-        return {key: fill(value) if key in _COLUMNS else value for key, value in values.items()}
-
-    @model_validator(mode="after")
-    def _some_metric(self) -> Self:
-        if self.valid is None and not self.runs:
-            raise ValueError("give the column of the validation accuracy (valid), or of single runs (runs)")
-        return self
-
-    @property
-    def accuracies(self) -> tuple[str, ...]:
-        """Columns in `unit`."""
-        return tuple(name for name in (self.valid, self.test, *self.runs) if name is not None)
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """All columns of numbers, each once."""
-        others = (self.cost, self.num_params, self.macs)
-        return tuple(dict.fromkeys((*self.accuracies, *(name for name in others if name is not None))))
 
 
 class Tabular(Evaluator[TabularConfig]):
@@ -110,9 +35,17 @@ class Tabular(Evaluator[TabularConfig]):
     Config: ClassVar[type[EvaluatorConfig]] = TabularConfig
     needs_task: ClassVar[bool] = False
 
+    def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: TabularConfig) -> None:
+        super().__init__(space, task, config)
+        self._table = Table(space, config)
+
     @classmethod
     def fidelity(cls, config: TabularConfig) -> Fidelity:
         return Fidelity(epochs=config.epochs)
+
+    @classmethod
+    def metric(cls, config: TabularConfig) -> Metric:
+        return config.measure
 
     def evaluate(self, proposal: Proposal) -> Measurement:
         """The row's numbers.
@@ -121,15 +54,15 @@ class Tabular(Evaluator[TabularConfig]):
             GenotypeError: the architecture is not in the table.
         """
         row = self.row(proposal.genotype)
-        config = self.config
+        config, columns = self.config, self._table.columns
         if config.runs and config.draw == "one":
-            values = np.array([self._columns[name][row] for name in config.runs])
-            accuracy = float(rng.child(proposal.seed, "run").choice(values[np.isfinite(values)]))
+            values = np.array([columns[name][row] for name in config.runs])
+            value = float(rng.child(proposal.seed, "run").choice(values[np.isfinite(values)]))
         else:
-            accuracy = float(self._mean[row] if config.runs else self._truth[row])
-        seconds = float(self._columns[config.cost][row]) if config.cost else None
+            value = float(self._mean[row] if config.runs else self._truth[row])
+        seconds = float(columns[config.cost][row]) if config.cost else None
         return Measurement(
-            valid_accuracy=self._fraction(accuracy),
+            **config.measure.measured(self._scaled(value)),
             num_params=self._integer(config.num_params, row),
             macs=self._integer(config.macs, row),
             wall_seconds=seconds,
@@ -138,160 +71,107 @@ class Tabular(Evaluator[TabularConfig]):
         )
 
     def data_hash(self) -> str:
-        len(self)  # opens and checks
-        return hashlib.sha256(Path(self.config.path).read_bytes()).hexdigest()
+        return self.facts().digest
+
+    def facts(self) -> Facts:
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> Facts:
+        self._table.check_coverage()  # opens and checks
+        digest = hashlib.sha256(Path(self.config.path).read_bytes()).hexdigest()
+        return Facts(digest, self._table.summary, self._table.odd)
+
+    def settled(self) -> Mapping[str, Mapping[str, Any]]:
+        """How twins are treated, in the table and in the space.
+
+        Raises:
+            ConfigError: they are to be distinct, in a space that only merges them.
+        """
+        twins = self._table.twins
+        if twins != "distinct":
+            return {"evaluator": {"twins": twins}}
+        if not self.space.may_be_distinct:
+            raise ConfigError(f"evaluator.twins: the space {self.space.name} merges twins; choose merge or mean")
+        return {"evaluator": {"twins": twins}, "space": {"twins": twins}}
 
     # -- for the study of a finished search ---------------------------------------------------------------
 
-    def valid_accuracy(self, genotype: Genotype) -> float:
-        """Validation accuracy without noise, in [0, 1]: of `valid`, or the mean of `runs`.
+    def valid(self, genotype: Genotype) -> float:
+        """What is searched by, without noise: of `valid`, or the mean of `runs`; accuracies in [0, 1].
 
         Raises:
             GenotypeError: the architecture is not in the table.
         """
-        return self._fraction(float(self._truth[self.row(genotype)]))
+        return self._scaled(float(self._truth[self.row(genotype)]))
 
-    def test_accuracy(self, genotype: Genotype) -> float:
-        """Test accuracy in [0, 1], for the report of a finished search alone.
+    def test(self, genotype: Genotype) -> float:
+        """The same on the test split, for the report of a finished search alone.
 
         Raises:
             DataError: the config names no test column.
             GenotypeError: the architecture is not in the table.
         """
-        if self.config.test is None:
-            raise DataError("this table's config names no test column: give evaluator.test")
-        return self._fraction(float(self._columns[self.config.test][self.row(genotype)]))
+        return self._scaled(float(self._test[self.row(genotype)]))
 
     @cached_property
     def best_valid(self) -> float:
-        """The best `valid_accuracy` over the table: what a finished study is judged against."""
-        return self._fraction(float(np.max(self._truth[list(self._rows.values())])))
+        """The best `valid` of the table: what a finished study is judged against."""
+        return self._best(self._truth)
 
     @cached_property
     def best_test(self) -> float:
-        """The best `test_accuracy` over the table.
+        """The best `test` of the table.
 
         Raises:
             DataError: the config names no test column.
         """
-        if self.config.test is None:
-            raise DataError("this table's config names no test column: give evaluator.test")
-        return self._fraction(float(np.nanmax(self._columns[self.config.test][list(self._rows.values())])))
+        return self._best(self._test)
 
     def genotypes(self) -> list[Genotype]:
         """Every distinct architecture of the table, in the order of its rows; for measurements, not for a search."""
-        return [Genotype(self.space.name, key) for key in self._rows]
+        return [Genotype(self.space.name, key) for key in self._table.rows]
 
     def row(self, genotype: Genotype) -> int:
-        """Row of an architecture: its class's first.
+        """Row of an architecture; of merged twins the first.
 
         Raises:
             GenotypeError: the architecture is not in the table.
         """
         try:
-            return self._rows[self.space.canonical(genotype).key]
+            return self._table.rows[self._table.key(genotype)]
         except KeyError:
             raise GenotypeError(f"not in the table {self.config.path}: {genotype.key}") from None
 
     def __len__(self) -> int:
         """Number of distinct architectures in the table."""
-        return len(self._rows)
+        return len(self._table.rows)
 
-    # -- the table ----------------------------------------------------------------------------------------
+    # -- columns ------------------------------------------------------------------------------------------
 
-    def _fraction(self, accuracy: float) -> float:
-        return accuracy / 100 if self.config.unit == "percent" else accuracy
+    def _scaled(self, value: float) -> float:
+        return value / 100 if self.config.in_percent else value
+
+    def _best(self, values: Column) -> float:
+        best = np.nanmax if self.config.measure.more_is_better else np.nanmin
+        return self._scaled(float(best(values[list(self._table.rows.values())])))
 
     def _integer(self, column: str | None, row: int) -> int | None:
-        return int(self._columns[column][row]) if column else None
+        return int(self._table.columns[column][row]) if column else None
+
+    @property
+    def _test(self) -> Column:
+        if self.config.test is None:
+            raise DataError("this table's config names no test column: give evaluator.test")
+        return self._table.columns[self.config.test]
 
     @cached_property
     def _truth(self) -> Column:
-        return self._mean if self.config.valid is None else self._columns[self.config.valid]
+        return self._mean if self.config.valid is None else self._table.columns[self.config.valid]
 
     @cached_property
     def _mean(self) -> Column:
         """Mean of the runs; an architecture may have fewer runs than there are columns."""
-        mean: Column = np.nanmean(np.stack([self._columns[name] for name in self.config.runs]), axis=0)
+        columns = self._table.columns
+        mean: Column = np.nanmean(np.stack([columns[name] for name in self.config.runs]), axis=0)
         return mean
-
-    @cached_property
-    def _rows(self) -> dict[str, int]:
-        """First row of each architecture, by its canonical key."""
-        self._check(self._columns)
-        rows: dict[str, int] = {}
-        exact: dict[str, int] = {}
-        for row, text in enumerate(self._table[self.config.genotype].to_pylist()):
-            try:
-                genotype = self.space.parse(str(text), self.config.dialect)
-            except GenotypeError as error:
-                raise self._fault(row, self.config.genotype, str(error)) from None
-            if (other := exact.setdefault(genotype.key, row)) != row:
-                what = f"the architecture of row {other} again: one row each is expected; evaluator.where selects rows"
-                raise self._fault(row, self.config.genotype, what)
-            rows.setdefault(self.space.canonical(genotype).key, row)
-        return rows
-
-    def _check(self, columns: Mapping[str, Column]) -> None:
-        config = self.config
-        if not self._table.num_rows:
-            raise DataError(f"the table {config.path} has no rows" + (" like evaluator.where" if config.where else ""))
-        top = 100.0 if config.unit == "percent" else 1.0
-        for name in config.accuracies:
-            values = columns[name]
-            odd = np.isinf(values) | (values < 0) | (values > top)
-            if name == config.valid:
-                odd |= np.isnan(values)
-            if odd.any():
-                row = int(np.argmax(odd))
-                expected = f"expected an accuracy in 0..{top:g}; evaluator.unit is {config.unit}"
-                raise self._fault(row, name, f"{values[row]:g}, {expected}")
-            if config.unit == "percent" and np.nanmax(values, initial=0.0) <= 1:
-                raise DataError(
-                    f"the table {config.path}, column {name}: no value is over 1, so its unit is not percent; "
-                    "set evaluator.unit to fraction"
-                )
-        if config.runs:
-            none = np.isnan(np.stack([columns[name] for name in config.runs])).all(axis=0)
-            if none.any():
-                raise self._fault(int(np.argmax(none)), ", ".join(config.runs), "no run has a value")
-        for name in [name for name in config.numbers if name not in config.accuracies]:
-            if (odd := ~(columns[name] >= 0) | np.isinf(columns[name])).any():
-                row = int(np.argmax(odd))
-                raise self._fault(row, name, f"{columns[name][row]:g}, expected a finite number >= 0")
-
-    def _fault(self, row: int, column: str, what: str) -> DataError:
-        return DataError(f"the table {self.config.path}, row {row}, column {column}: {what}")
-
-    @cached_property
-    def _columns(self) -> dict[str, Column]:
-        columns = {}
-        for name in self.config.numbers:
-            try:
-                columns[name] = self._table[name].cast(pa.float64()).to_numpy()
-            except pa.ArrowException as error:
-                raise DataError(f"the table {self.config.path}, column {name}: not numbers: {_line(error)}") from None
-        return columns
-
-    @cached_property
-    def _table(self) -> pa.Table:
-        path, config = Path(self.config.path), self.config
-        names = list(dict.fromkeys((config.genotype, *config.numbers, *config.where)))
-        try:
-            if path.suffix == ".csv":
-                table = csv.read_csv(path)
-                missing = [name for name in names if name not in table.column_names]
-            else:
-                missing = [name for name in names if name not in pq.read_schema(path).names]
-                table = pq.read_table(path, columns=[name for name in names if name not in missing])
-            if missing:
-                raise DataError(f"the table {path} has no column {', '.join(missing)}; say which in evaluator.*")
-            for name, value in config.where.items():
-                table = table.filter(pc.field(name) == value)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(f"cannot read the table {path}: {_line(error)}; give evaluator.path") from None
-        return table
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

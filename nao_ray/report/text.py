@@ -13,6 +13,7 @@ BEST = (
     "trial_id",
     "valid_accuracy",
     "valid_perplexity",
+    "valid_score",
     "weights_version",
     "num_params",
     "round",
@@ -28,8 +29,12 @@ def best_text(pool: PoolReader, count: int) -> str:
     Raises:
         PoolError: a part is damaged.
     """
-    best = pool.best(count)
-    return frame_text(best[[name for name in BEST if name in best and not best[name].isna().all()] or ["trial_id"]])
+    best, metric = pool.best(count), pool.metric
+    shown = best[[name for name in BEST if name in best and not best[name].isna().all()] or ["trial_id"]]
+    if "predicted_score" in shown and not metric.more_is_better:
+        shown = shown.assign(predicted_score=-shown["predicted_score"])
+    unit = f" ({metric.unit})" if metric.unit else ""
+    return frame_text(shown.rename(columns={"valid_score": f"{metric.name}{unit}"}))
 
 
 def frame_text(frame: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from nao_ray.errors import RunError, StuckSearchError
+from nao_ray.metric import ACCURACY, Metric
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.dialogue import Dialogue
@@ -68,6 +69,7 @@ class SearchLoop:
         limits: Limits | None = None,
         patience: Patience | None = None,
         clock: Clock | None = None,
+        metric: Metric = ACCURACY,
         listener: Callable[[Snapshot], None] = lambda _: None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -82,11 +84,13 @@ class SearchLoop:
             limits: when to give up a search in which nothing succeeds.
             patience: how long to bear a pool that cannot be written.
             clock: the executor's idea of time.
+            metric: what trials are measured by, for the listener.
             listener: is given a snapshot whenever something has happened.
             stop: asked at every turn; once true, `run` records what has ended and raises KeyboardInterrupt.
         """
         self._pool, self._executor = pool, executor
         self._clock, self._listener, self._stop = clock or WallClock(), listener, stop
+        self._metric = metric
         self._retry, self._writer = retry or Retry(), Writer(patience or Patience(), self._clock)
         self._queue: deque[_Entry] = deque()  # asked, recorded, to be submitted in this order
         self._running: dict[int, _Entry] = {}
@@ -337,6 +341,7 @@ class SearchLoop:
             ahead=self._ahead(),
             ask_seconds=dialogue.seconds,
             fit_seconds=dialogue.fit_seconds,
+            metric=self._metric,
             best_score=None if best is None else best.score,
             best_trial_id=None if best is None else best.trial_id,
             seconds=tally.seconds_here,

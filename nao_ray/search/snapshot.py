@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nao_ray.metric import Metric
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
@@ -29,7 +31,10 @@ class Snapshot:
     """How long the strategy takes to answer: the longest lately."""
     fit_seconds: float | None
     """CPU seconds of the controller's last fit; None where nothing has been fitted by this driver."""
+    metric: Metric
+    """What trials are measured by."""
     best_score: float | None
+    """More is better, whatever the metric."""
     best_trial_id: int | None
     seconds: float
     """Wall time of this driver."""

@@ -69,6 +69,11 @@ class ArchGraph:
         return dict(self.cells)[role]
 
 
+def by_commas(value: object) -> object:
+    """Validator of a list of words: takes ``a,b`` as well as ``[a, b]``."""
+    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+
 class SpaceConfig(Settings):
     """Base of every space's config; most spaces have no settings."""
 
@@ -86,6 +91,8 @@ class SearchSpace(ABC, Generic[C]):
     """Published architectures of this space: name -> text."""
     dialects: ClassVar[tuple[str, ...]] = ()
     """Notations `parse` reads besides the space's own; the first entry names the space's own."""
+    may_be_distinct: ClassVar[bool] = False
+    """Its config has `twins`: with `distinct` every text is an architecture of its own."""
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = config if config is not None else self.Config()  # type: ignore[assignment]
@@ -126,6 +133,11 @@ class SearchSpace(ABC, Generic[C]):
     @abstractmethod
     def num_architectures(self) -> int:
         """Number of canonical forms."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of equal networks; other than `num_architectures` where twins are distinct."""
+        return self.num_architectures
 
     # -- genotypes ----------------------------------------------------------------------------------------
 
@@ -170,6 +182,10 @@ class SearchSpace(ABC, Generic[C]):
     @abstractmethod
     def canonical(self, genotype: Genotype) -> Genotype:
         """The one genotype that stands for all twins of `genotype`; idempotent."""
+
+    def twin_key(self, genotype: Genotype) -> str:
+        """Names the class of equal networks that a genotype is of, also where twins are distinct."""
+        return self.canonical(genotype).key
 
     @abstractmethod
     def twins(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:

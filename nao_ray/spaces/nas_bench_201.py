@@ -14,14 +14,14 @@ import itertools
 import re
 from collections import defaultdict
 from functools import cached_property
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from nao_ray.errors import GenotypeError
-from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
+from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens, by_commas
 
 _SOURCES = (0, 0, 1, 0, 1, 2)  # of the six edges, in the order of the text
 _NODES = ((0,), (1, 2), (3, 4, 5))  # edges that end in node 1, 2, 3
@@ -39,8 +39,10 @@ _LOWERED = {
 class NasBench201Config(SpaceConfig):
     """Settings of the space."""
 
-    ops: tuple[str, ...] = Field(default=tuple(_LOWERED), min_length=2)
+    ops: Annotated[tuple[str, ...], BeforeValidator(by_commas)] = Field(default=tuple(_LOWERED), min_length=2)
     """Operations, in token order; a related table may have fewer (NATS-Bench's size 5 is the default)."""
+    twins: Literal["merge", "distinct"] = "merge"
+    """`distinct`: each of the space's texts is an architecture of its own, as in a table that trained all of them."""
 
 
 class NasBench201(SearchSpace[NasBench201Config]):
@@ -53,6 +55,7 @@ class NasBench201(SearchSpace[NasBench201Config]):
     name: ClassVar[str] = "nas_bench_201"
     Config: ClassVar[type[SpaceConfig]] = NasBench201Config
     dialects: ClassVar[tuple[str, ...]] = ("nas_bench_201", "tokens")
+    may_be_distinct: ClassVar[bool] = True
 
     def __init__(self, config: NasBench201Config | None = None) -> None:
         super().__init__(config)
@@ -85,7 +88,11 @@ class NasBench201(SearchSpace[NasBench201Config]):
 
     @property
     def num_architectures(self) -> int:
-        return len(self._classes)
+        return self.num_genotypes if self._is_distinct else self.num_classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self._expressions)
 
     def sample(self, rng: np.random.Generator) -> Genotype:
         return self.canonical(self._genotype(tuple(rng.integers(0, len(self.ops), size=self.length).tolist())))
@@ -97,7 +104,7 @@ class NasBench201(SearchSpace[NasBench201Config]):
             mutant = list(origin)
             edge = int(rng.integers(self.length))
             mutant[edge] = int(mutant[edge] + rng.integers(1, len(self.ops))) % len(self.ops)
-            if self._class_of(tuple(mutant)) is not home:
+            if self._class_of(tuple(mutant)) != home:
                 return self.canonical(self._genotype(tuple(mutant)))
             origin = tuple(mutant)  # a step inside the class: go on from there
 
@@ -113,6 +120,9 @@ class NasBench201(SearchSpace[NasBench201Config]):
 
     def canonical(self, genotype: Genotype) -> Genotype:
         return self._genotype(self._class_of(self._indices(genotype))[0])
+
+    def twin_key(self, genotype: Genotype) -> str:
+        return self._genotype(self._class_by_indices[self._indices(genotype)][0]).key
 
     def twins(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
         rows = []
@@ -143,7 +153,7 @@ class NasBench201(SearchSpace[NasBench201Config]):
     # -- isomorphism --------------------------------------------------------------------------------------
 
     @cached_property
-    def _classes(self) -> dict[str, list[tuple[int, ...]]]:
+    def _expressions(self) -> dict[str, list[tuple[int, ...]]]:
         """Members of every class of equal cells, in token order; the first one stands for the class."""
         classes: dict[str, list[tuple[int, ...]]] = defaultdict(list)
         for indices in itertools.product(range(len(self.ops)), repeat=self.length):
@@ -152,10 +162,15 @@ class NasBench201(SearchSpace[NasBench201Config]):
 
     @cached_property
     def _class_by_indices(self) -> dict[tuple[int, ...], list[tuple[int, ...]]]:
-        return {member: members for members in self._classes.values() for member in members}
+        return {member: members for members in self._expressions.values() for member in members}
+
+    @property
+    def _is_distinct(self) -> bool:
+        return self.config.twins == "distinct"
 
     def _class_of(self, indices: tuple[int, ...]) -> list[tuple[int, ...]]:
-        return self._class_by_indices[indices]
+        """What counts as one architecture."""
+        return [indices] if self._is_distinct else self._class_by_indices[indices]
 
     def _expression(self, indices: tuple[int, ...]) -> str:
         """The function a cell computes, as text: equal for equal cells."""

@@ -1,16 +1,17 @@
 """What a search says of itself while it runs."""
 
 import io
-import logging
 from types import SimpleNamespace
 
 import pytest
 
 from nao_ray.cli import progress
+from nao_ray.metric import ACCURACY, PERPLEXITY, Metric
 
 
 def _snapshot(**changes):
     values = {"done": 0, "running": 2, "failed": 0, "total": 64, "best_score": None, "best_trial_id": None}
+    values["metric"] = ACCURACY
     return SimpleNamespace(**{**values, "eta_seconds": None, "write_error": None, "trouble": None, **changes})
 
 
@@ -18,8 +19,12 @@ def test_status_lines():
     assert progress.status_line(_snapshot()) == "0/64 done, 2 running, 0 failed"
     line = progress.status_line(_snapshot(done=12, failed=1, best_score=0.93214, best_trial_id=7, eta_seconds=80))
     assert line == "12/64 done, 2 running, 1 failed, best 0.9321 (trial 7), 1m20s left"
-    line = progress.status_line(_snapshot(total=None, best_score=-80.123, best_trial_id=1, write_error="no space"))
+    line = progress.status_line(
+        _snapshot(total=None, best_score=-80.123, metric=PERPLEXITY, best_trial_id=1, write_error="no space")
+    )
     assert line == "0 done, 2 running, 0 failed, best perplexity 80.12 (trial 1), cannot write the pool: no space"
+    loss = _snapshot(done=3, best_score=-5.57654, metric=Metric("loss", "nats", "minimize"), best_trial_id=2)
+    assert progress.status_line(loss) == "3/64 done, 2 running, 0 failed, best loss 5.5765 nats (trial 2)"
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.4, "3s"), (80, "1m20s"), (11100, "3h05m")])
@@ -50,14 +55,3 @@ def test_the_terminal_gets_a_live_line(monkeypatch):
         listener(_snapshot(done=12, best_score=0.5, best_trial_id=3))
     assert "12/64 done" in stream.getvalue()
     assert "\x1b[" in stream.getvalue()
-
-
-def test_what_is_logged_is_told_above_the_progress_and_no_longer_than_it():
-    stream = io.StringIO()
-    before = logging.getLogger("nao_ray").level
-    with progress.Progress("s", stream):
-        logging.getLogger("nao_ray.service.x").info("12 images [train],\n3 validate")
-        logging.getLogger("nao_ray.search").debug("nothing")
-    logging.getLogger("nao_ray.service.x").info("later")
-    assert stream.getvalue() == "s: 12 images [train], 3 validate\n"
-    assert logging.getLogger("nao_ray").level == before

@@ -20,6 +20,7 @@ from rich.console import Console
 from nao_ray._pool.watch import Driver, Finished, View
 from nao_ray.cli import watch as cli_watch
 from nao_ray.cli.app import main
+from nao_ray.metric import ACCURACY
 
 BEST = Finished(
     trial_id=7, state="COMPLETED", score=0.95, genotype="0 1 2", round=1, num_params=1234, weights_version=None,
@@ -27,8 +28,8 @@ BEST = Finished(
 )  # fmt: skip
 VIEW = View(
     pool="s3://bucket/pool", name="digits", strategy="nao", space="nao_cnn", task="digits", budget_trials=64,
-    completed=30, failed=2, running=2, waiting=1, failures={"nan": 2}, best=BEST, last=(BEST,), trend=(0.1, 0.5, 0.8),
-    trials_per_hour=120.0, busy_share=0.93, workers=2, eta_seconds=960.0,
+    completed=30, failed=2, running=2, waiting=1, failures={"nan": 2}, metric=ACCURACY, best=BEST, last=(BEST,),
+    trend=(0.1, 0.5, 0.8), trials_per_hour=120.0, busy_share=0.93, workers=2, eta_seconds=960.0,
     driver=Driver(state="alive", host="head", pid=41, epoch=2, silent_seconds=4.0),
 )  # fmt: skip
 

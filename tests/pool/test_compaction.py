@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from _made_up_trials import START, die, make_proposal, make_trial, record
 
-from nao_ray._pool import compaction, local_journal, tables
+from nao_ray._pool import compaction, tables, writer
 from nao_ray._pool import recent as recents
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
 from nao_ray.pool import PoolReader, PoolWriter
@@ -147,10 +147,10 @@ def test_large_parts_are_copied_where_links_are_not_allowed(pool, lease, folder,
 
 
 def test_the_driver_merges_by_itself_and_rewrites_little(pool, lease, folder, monkeypatch):
-    monkeypatch.setattr(local_journal, "COMPACT_AT", 8)
+    monkeypatch.setattr(writer, "COMPACT_AT", 8)
     monkeypatch.setattr(compaction, "GRACE", 0.0)
     monkeypatch.setattr(compaction, "_GROUP_ROWS", 16)
-    pool._journal._compact_at = 8
+    pool._compact_at = 8
     written = []
     merge = compaction._write_merged
 
@@ -168,8 +168,8 @@ def test_the_driver_merges_by_itself_and_rewrites_little(pool, lease, folder, mo
 
 
 def test_a_merge_that_fails_leaves_the_pool_as_it_was_and_the_search_running(pool, lease, folder, monkeypatch, caplog):
-    monkeypatch.setattr(local_journal, "COMPACT_AT", 8)
-    pool._journal._compact_at = 8
+    monkeypatch.setattr(writer, "COMPACT_AT", 8)
+    pool._compact_at = 8
 
     merge = compaction._write_merged
 

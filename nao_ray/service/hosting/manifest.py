@@ -10,9 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nao_ray import __version__, yaml_text
+from nao_ray import __version__, registry, yaml_text
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
+from nao_ray.evaluators.base import Evaluator
+from nao_ray.metric import Metric, to_plain
 
 _PACKAGES = ("torch", "ray", "numpy", "pandas", "pyarrow", "pydantic", "scikit-learn")
 """Packages whose version can change a result or a file."""
@@ -32,6 +34,7 @@ def make_manifest(config: RunConfig, data_hash: str, planned: int | None, *, dat
     """
     return {
         "config": config.to_data(),
+        "metric": to_plain(metric_of(config)),
         "planned": planned,
         "data_hash": data_hash,
         **({"data": data} if data is not None else {}),
@@ -52,8 +55,52 @@ def config_of(manifest: Mapping[str, Any], where: str, overrides: tuple[str, ...
     """
     if not isinstance(manifest.get("config"), Mapping):
         raise PoolError(f"{where}/run.yaml has no section config: not the pool of a search")
-    text = yaml_text.dump(manifest["config"])
+    text = yaml_text.dump(_completed(manifest["config"]))
     return RunConfig.parse(text, overrides, where=f"{where}/run.yaml")
+
+
+def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a pool that may be older than some settings."""
+    evaluator = config.get("evaluator")
+    if not isinstance(evaluator, Mapping) or evaluator.get("name") not in registry.names("evaluator"):
+        return dict(config)
+    before = registry.load("evaluator", str(evaluator["name"])).Config.of_before
+    return {**config, "evaluator": {**before, **evaluator}}
+
+
+def settle(config: RunConfig, evaluator: Evaluator[Any], before: RunConfig | None) -> RunConfig:
+    """The config with what the data decide; of a search that goes on, with what was decided when it began.
+
+    Args:
+        config: what is searched.
+        evaluator: made of it.
+        before: the config of the pool; None: it is a new one.
+
+    Raises:
+        InputError: the data is not what it should be, or a setting does not fit it.
+    """
+    decided = evaluator.settled()
+    settings = config.evaluator.settings
+    if before is not None and any(settings.get(name) is None for name in decided.get("evaluator", ())):
+        recorded = before.to_data()
+        decided = {
+            section: {name: recorded[section].get(name, value) for name, value in values.items()}
+            for section, values in decided.items()
+        }
+    return settled(config, decided)
+
+
+def settled(config: RunConfig, decided: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """The config with the settings that the data decide, by section (`Evaluator.settled`)."""
+    data = config.model_dump(mode="json")
+    return RunConfig(**{**data, **{section: {**data[section], **values} for section, values in decided.items()}})
+
+
+def metric_of(config: RunConfig) -> Metric:
+    """What a search's trials are measured by."""
+    evaluator = registry.load("evaluator", config.evaluator.name)
+    metric: Metric = evaluator.metric(evaluator.Config(**config.evaluator.settings))
+    return metric
 
 
 REVISION = "REVISION"

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from nao_ray.config import RunConfig
-from nao_ray.errors import ConfigError, PoolError
+from nao_ray.errors import PoolError
 from nao_ray.evaluators.base import SharedEvaluator
 from nao_ray.loggers.base import Search
 from nao_ray.pool import PoolReader, PoolWriter, refuse_changes
@@ -23,7 +23,7 @@ from nao_ray.search.proposer import LocalProposer, Proposer
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.trouble import Limits
 from nao_ray.service.hosting.follower import Follower
-from nao_ray.service.hosting.manifest import FREE_ON_RESUME, config_of, make_manifest
+from nao_ray.service.hosting.manifest import FREE_ON_RESUME, config_of, make_manifest, metric_of, settle
 from nao_ray.service.places import placed, unlearnt
 from nao_ray.trial import FailureKind
 
@@ -74,18 +74,15 @@ def run(
         RunError: the run failed; the pool is resumable.
         KeyboardInterrupt: SIGINT, SIGTERM or `stop`; the pool is resumable.
     """
-    planned = config.make_strategy().planned  # what can be refused is refused before any work starts
+    config = placed(config)
+    config.make_strategy()  # what can be refused is refused before any work starts
+    evaluator = config.make_evaluator()
+    data_hash, facts = evaluator.data_hash(), evaluator.facts()
+    begun = config_of(PoolReader.open(pool_url).manifest, pool_url) if PoolReader.exists(pool_url) else None
+    config = settle(config, evaluator, begun)
+    planned = config.make_strategy().planned
     if planned is not None and config.budget.trials is not None and config.budget.trials < planned:
         _log.warning("budget.trials %d ends this search early: it plans %d", config.budget.trials, planned)
-    config = placed(config)
-    evaluator = config.make_evaluator()
-    if evaluator.needs_gpu and config.workers.gpus == 0 and not in_process:
-        device = config.evaluator.settings.get("device")
-        raise ConfigError(
-            f"evaluator.device is {device}, and workers.gpus is 0, so that no worker is given a GPU: set workers.gpus "
-            "to auto, or to how many each is to have"
-        )
-    data_hash, facts = evaluator.data_hash(), evaluator.facts()
     manifest = make_manifest(config, data_hash, planned, data=None if facts is None else facts.line)
     config.make_loggers(_search_of(config, manifest, pool_url))
     if PoolReader.exists(pool_url):
@@ -132,7 +129,7 @@ def _search(
         for logger in config.make_loggers(_search_of(config, pool.manifest, pool.url)):
             stack.enter_context(closing(Follower(pool.url, logger)))
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
-        listeners = [listener] if in_process else [listener, _metrics(config, pool.url, stack)]
+        listeners = [listener] if in_process else [listener, _metrics(config, stack)]
         signalled = stack.enter_context(stop_on_signal(at_once=in_process))
         hours = config.budget.hours
         loop = SearchLoop(
@@ -145,6 +142,7 @@ def _search(
                 kinds=frozenset({FailureKind.LOST, *map(FailureKind, config.workers.retry)}),
             ),
             limits=Limits(trouble_seconds=config.workers.patience_seconds, failures=config.budget.failures),
+            metric=metric_of(config),
             listener=_to_all(listeners),
             stop=lambda: signalled() or stop(),
         )
@@ -159,10 +157,10 @@ def _search_of(config: RunConfig, manifest: Mapping[str, Any], pool_url: str) ->
     return Search(name=config.name, id=search_id, pool_url=pool_url, config=config.to_data())
 
 
-def _metrics(config: RunConfig, pool_url: str, stack: ExitStack) -> Listener:
+def _metrics(config: RunConfig, stack: ExitStack) -> Listener:
     from nao_ray.service.hosting.metrics import RayMetrics
 
-    return stack.enter_context(closing(RayMetrics(config.name, pool_url)))
+    return stack.enter_context(closing(RayMetrics(config.name)))
 
 
 def _to_all(listeners: Sequence[Listener]) -> Listener:
@@ -196,7 +194,7 @@ def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Prop
         cpus=workers.cpus,
         gpus=resolve_gpus(workers, evaluator),
         max_per_gpu=workers.max_per_gpu,
-        timeout_seconds=None if workers.timeout_seconds == "none" else workers.timeout_seconds,
+        timeout_seconds=workers.timeout_seconds,
         ping_seconds=min(30.0, workers.silent_seconds / 6),
         silent_seconds=workers.silent_seconds,
         at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
