@@ -8,8 +8,10 @@ the paths of files (`_layouts`); rows of another split are never decoded, and fi
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +36,7 @@ T = TypeVar("T")
 
 _IMAGE_COLUMNS = ("image", "img")
 _EXTENSIONS = ("parquet", "pq", "parq")
+_OPENED_AT_ONCE = 16
 _BATCH_ROWS = 1024  # of encoded images held at a time
 _LOOKED_AT = 1000  # rows that tell whether a column names splits
 _FLAGS = frozenset({"is_train", "is_training", "is_test", "is_valid", "is_val", "is_validation"})
@@ -89,6 +92,15 @@ class Table(Source):
         if not len(column):
             raise DataError(f"{self.path}: has no {role} images: {self.told()[0]}")
         return Labels.of_column(column, name, f"{self.path}, {role} rows")
+
+    def names(self, role: Role) -> tuple[str, ...] | None:
+        part = self._part(role)
+        assert part is not None
+        try:  # as data hubs write it
+            about = json.loads((part.dataset.schema.metadata or {})[b"huggingface"])
+            return tuple(about["info"]["features"][self._column(part.dataset, self._label_columns, "label")]["names"])
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def told(self) -> tuple[str, tuple[str, ...]]:
         if self._named:
@@ -222,7 +234,8 @@ class Table(Source):
 
         def open_all() -> tuple[Any, list[Any]]:
             dataset = ds.dataset(files, format="parquet", filesystem=self._filesystem)
-            return dataset, [(fragment.path, fragment.physical_schema) for fragment in dataset.get_fragments()]
+            with ThreadPoolExecutor(_OPENED_AT_ONCE) as threads:  # a request or two each, at an address
+                return dataset, list(threads.map(lambda f: (f.path, f.physical_schema), dataset.get_fragments()))
 
         dataset, schemas = _call(self.path, open_all)
         used = {*self._image_columns, *self._label_columns, self._split_column}

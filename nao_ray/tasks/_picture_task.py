@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
+from nao_ray.errors import DataError
 from nao_ray.tasks import _pictures, _sources
 from nao_ray.tasks._identity import FileIdentity
 from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
@@ -71,7 +72,10 @@ class PictureTask(ImageTask[C]):
 
     @property
     def class_names(self) -> Sequence[str]:
-        return self._classes.names
+        names = self._source.names("train")
+        if names is None or any(not isinstance(value, int) or value >= len(names) for value in self._classes.values):
+            return self._classes.names
+        return tuple(names[int(value)] for value in self._classes.values)
 
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:  # type: ignore[override]  # constant once read
@@ -123,6 +127,9 @@ class PictureTask(ImageTask[C]):
 
     def _read(self, role: Role, labels: Labels) -> Images:
         """The rows of a split, once all its labels were found to be of a class."""
+        named = {names for split in (role, "train") if (names := self._source.names(split)) is not None}
+        if len(named) > 1:
+            raise DataError(f"{self._where}: the {role} rows number their classes otherwise than the training rows")
         numbers = self._classes.numbers(labels, f"{self._where}, {'training' if role == 'train' else role} rows")
         keep = None if role == "test" else self._kept(numbers, role, self._sizes)
         return read_rows(

@@ -22,6 +22,7 @@ Legend: `C` channels, `H` `W` pixels.
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,18 @@ _WITH_ALPHA = frozenset({"LA", "La", "RGBA", "RGBa", "PA"})
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _ORIENTATION = 0x0112
 _WHITE = 255
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    RuntimeError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+)
+"""What Pillow's readers raise at damaged files."""
 
 
 def check_shape(shape: Shape) -> Shape:
@@ -58,7 +71,7 @@ def is_encoded(content: bytes) -> bool:
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)):
             return True
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (*_BROKEN, Image.DecompressionBombError):
         return False
 
 
@@ -124,7 +137,7 @@ def _opened(content: bytes, where: str, use: Any) -> Any:  # noqa: ANN401
                     f"{where}: a picture of mode {picture.mode}, of no known range; save it with 8 or 16 bits"
                 )
             return use(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split()).replace("<_io.BytesIO object at", "bytes at")
         if isinstance(error, Image.UnidentifiedImageError):
             raise DataError(f"{where}: {len(content)} bytes that are no image") from None

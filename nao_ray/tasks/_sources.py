@@ -50,6 +50,10 @@ class Source(ABC):
         """Whether the pictures are bytes of pixels, channels first, and not image files."""
         return False
 
+    def names(self, role: Role) -> tuple[str, ...] | None:
+        """What the numbers 0, 1, ... of the labels stand for, where the data say it."""
+        return None
+
     def check(self, role: Role) -> Labels:
         """The labels of a split that has to be there.
 

@@ -1,5 +1,7 @@
 """What labels become, and which are none."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -105,3 +107,22 @@ def test_one_training_image_is_too_few(tmp_path):
 def test_the_numbers_0_to_n_are_their_own_classes(tmp_path):
     loaded = task(tmp_path, np.arange(60) % 6)
     assert loaded._training_rows().labels.tolist() == (np.arange(60) % 6).tolist()
+
+
+def _of_a_hub(path, names):
+    """A shard as data hubs write it: numbers, and what they stand for beside the columns."""
+    cells = [made.encoded(image, "PNG") for image in made.images(20, len(path.name), (3, 8, 8))]
+    about = {"info": {"features": {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}}}
+    table = pa.table({"image": cells, "label": [0, 2] * 10})
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(about)}), path)
+
+
+def test_names_that_a_data_hub_wrote_are_kept(tmp_path):
+    _of_a_hub(tmp_path / "train.parquet", ["cat", "dog", "eel"])
+    _of_a_hub(tmp_path / "test.parquet", ["cat", "dog", "eel"])
+    loaded = ImageTable(ImageTable.Config(path=str(tmp_path)))
+    assert loaded.load_test().labels.tolist() == [0, 1] * 10
+    assert "2 classes (cat 9, eel 9 training images)" in loaded.facts().line
+    _of_a_hub(tmp_path / "test.parquet", ["eel", "dog", "cat"])
+    with pytest.raises(DataError, match="the test rows number their classes otherwise than the training rows"):
+        ImageTable(ImageTable.Config(path=str(tmp_path))).load_test()

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from nao_ray.errors import DataError
+from nao_ray.tasks import _pictures
 from nao_ray.tasks.image_table import ImageTable
 from tests.tasks import _made_up_data as made
 
@@ -152,3 +153,21 @@ def test_a_column_is_raw_or_encoded_as_a_whole(tmp_path):
         load(tmp_path, [pixels.tobytes(), made.encoded(pixels, "PNG")], image_shape=(3, 8, 8))
     with pytest.raises(DataError, match=r"image 0 of the train split: \d+ raw bytes, expected 192"):
         load(tmp_path, [made.encoded(pixels, "PNG")], image_shape=(3, 8, 8), image_format="raw")
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "DDS", "JPEG2000"])
+def test_damaged_pictures_raise_nothing_but_a_line(form):
+    whole, draw = saved(Image.fromarray(made.images(1, 0, (8, 8, 3))[0]), form), np.random.default_rng(0)
+    lines = []
+    for _ in range(60):
+        content = bytearray(whole)
+        for place in draw.integers(0, len(content), size=3):
+            content[place] = draw.integers(0, 256)
+        cut = bytes(content[: draw.integers(1, len(content) + 1)])
+        try:
+            _pictures.shape_of(cut, "x")
+            _pictures.decode(cut, (3, 8, 8), "x", convert=True)
+        except DataError as error:
+            lines.append(str(error))
+    assert lines
+    assert not [line for line in lines if "\n" in line]
