@@ -98,6 +98,11 @@ class Strategy(ABC, Generic[C]):
         """Trials it will have asked when it is done, as far as it can tell; None: as many as it is let."""
         return None
 
+    @property
+    def unguided(self) -> int:
+        """Proposals, from the first, that follow from no result; 0 where that is the whole strategy, or none."""
+        return 0
+
     def diagnostics(self) -> list[Diagnostics]:
         """Rows about the strategy's own state since the last call, e.g. one per controller fit; keyed by `round`."""
         return []

@@ -80,6 +80,10 @@ class Nao(Strategy[NaoConfig]):
         return self._used_up or (limit is not None and self.num_asked >= limit)
 
     @property
+    def unguided(self) -> int:
+        return self._num_seeds
+
+    @property
     def _limit(self) -> int | None:
         rounds = self.config.rounds
         return None if rounds is None else self._num_seeds + rounds * self.config.round_size

@@ -62,6 +62,10 @@ class RegularizedEvolution(Strategy[EvolutionConfig]):
             self._living.append((score, trial.trial_id, trial.genotype))  # the oldest falls out
 
     @property
+    def unguided(self) -> int:
+        return self.config.population
+
+    @property
     def done(self) -> bool:
         return self._used_up
 

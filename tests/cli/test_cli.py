@@ -403,7 +403,7 @@ def test_interrupted_before_there_is_a_pool(call, monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nao_ray.service.hosting.run.make_manifest", lambda *_, **__: interrupted(_))
+    monkeypatch.setattr("nao_ray.service.hosting.checks.make_manifest", lambda *_, **__: interrupted(_))
     Path("tiny.yaml").write_text(RANDOM)
     done = call("search", "tiny.yaml", "--in-process")
     assert done.code == 130

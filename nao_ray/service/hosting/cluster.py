@@ -11,11 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import ray
+from ray._common.utils import get_default_ray_temp_dir
+from ray._private.grpc_utils import init_grpc_channel
+from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
+from ray.core.generated.gcs_service_pb2 import CheckAliveRequest
+from ray.core.generated.gcs_service_pb2_grpc import NodeInfoGcsServiceStub
 from ray.exceptions import RayError, RayTaskError
 
 from nao_ray.config import Workers
-from nao_ray.errors import ConfigError, RunError
+from nao_ray.errors import ClusterError, ConfigError, RunError
 from nao_ray.service.code import OwnPath, own_code, refuse_other_code
 
 _log = logging.getLogger(__name__)
@@ -28,6 +34,10 @@ _OBJECT_STORE_BYTES_SHARED = 640 * 2**20
 
 
 _CHECK_SECONDS = 30.0
+_KNOCK_SECONDS = 30.0
+_ADVICE = "start a cluster (cluster/machine.sh up), or unset RAY_ADDRESS to search on this machine alone"
+_LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
+"""Bytes of Ray's folder: with this behind it, a socket's path has the 107 that Linux takes."""
 
 
 @contextmanager
@@ -38,15 +48,16 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
     a local one, which ends with the block.
 
     Raises:
+        ClusterError: no cluster answers at its address.
         ConfigError: this machine does not hold one such worker.
-        RunError: the cluster cannot be reached.
+        RunError: the cluster cannot be joined, or a local Ray not be started.
     """
     if ray.is_initialized():
         yield
         return
+    address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "namespace": "nao_ray"}
     options["job_config"] = OwnPath()
-    address = os.environ.get("RAY_ADDRESS")
     logging.getLogger("ray").setLevel(logging.ERROR)
     if not address or address == "local":
         make_token()
@@ -55,10 +66,16 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
             "num_cpus": _local_cpus(workers),
             "include_dashboard": False,
             "object_store_memory": _OBJECT_STORE_BYTES_SHARED if shares_weights else _OBJECT_STORE_BYTES,
+            "_temp_dir": _short_folder(),
         }
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves them beside anything else
+    else:
+        _knock(address)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        if address == "auto" and isinstance(error, ConnectionError):
+            raise ClusterError(f"no cluster runs on this machine, where RAY_ADDRESS is auto: {_ADVICE}") from None
         where = f"the cluster at RAY_ADDRESS {address}" if address else "a local Ray"
         raise RunError(f"cannot reach or start {where}: {' '.join(str(error).split())[:300]}") from error
     try:
@@ -70,6 +87,47 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether a head answers, before Ray is asked to join it, which takes minutes to give up and hears no signal.
+
+    Raises:
+        ClusterError: none does.
+    """
+    if address.startswith(("http://", "https://")):
+        raise ClusterError(
+            f"RAY_ADDRESS {address} is that of a dashboard: hand the search in with nao-ray submit, or give the head's "
+            "own HOST:6379"
+        )
+    if address == "auto":
+        return  # Ray says at once that there is none on this machine
+    with init_grpc_channel(address.removeprefix("ray://"), options=GLOBAL_GRPC_OPTIONS) as channel:
+        try:
+            ask = NodeInfoGcsServiceStub(channel).CheckAlive
+            ask(CheckAliveRequest(), timeout=_KNOCK_SECONDS, wait_for_ready=True)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                return  # of the token Ray has more to say
+            is_late = error.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+            how = f"within {_KNOCK_SECONDS:.0f} s" if is_late else "as the head of a cluster"
+            raise ClusterError(f"nothing answers {how} at RAY_ADDRESS {address}: {_ADVICE}") from None
+
+
+def _short_folder() -> str | None:
+    """Where Ray keeps its sockets: None, where it would; ``/tmp``, where their paths would be too long for the system.
+
+    Raises:
+        RunError: there is no short folder.
+    """
+    wanted = get_default_ray_temp_dir()
+    if len(os.fsencode(wanted)) <= _LONGEST_FOLDER:
+        return None
+    if os.access("/tmp", os.W_OK):
+        _log.info("%s is too long for Ray's sockets, which are in /tmp/ray", wanted)
+        return "/tmp/ray"
+    most = _LONGEST_FOLDER - len("/ray")
+    raise RunError(f"the folder {wanted} is too long for Ray's sockets: give RAY_TMPDIR, of at most {most} bytes")
 
 
 def _check_code() -> None:

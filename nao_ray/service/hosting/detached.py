@@ -2,8 +2,10 @@
 
 The actor is named after config and pool. Ray restarts it wherever there is room (``max_restarts=-1``), and its
 constructor goes on from the pool, so a lost actor costs what a lost driver costs. It ends with the search, with
-``nao-ray stop``, or with the cluster; the end of the watcher, whatever the cause, does not touch it. It stays away
-from the head where another node lives, so that with a fault-tolerant GCS it outlives the head as well.
+``nao-ray stop``, or with the cluster; the end of the watcher, whatever the cause, does not touch it. Where there is a
+choice it stays away from spot nodes, which are taken away, and from the head, so that with a fault-tolerant GCS it
+outlives that as well. Wherever it is, it must find the pool that the first watcher has made: a folder of one machine
+is refused instead of searched anew.
 """
 
 from __future__ import annotations
@@ -13,18 +15,21 @@ import os
 import secrets
 import threading
 import time
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ClusterError, ConfigError, InputError, NaoRayError, PoolError, RunError
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.service.code import Code, own_code, refuse_other_code
+from nao_ray.service.hosting.checks import check_search, take_pool
 from nao_ray.service.hosting.cluster import ray_session
+from nao_ray.service.hosting.manifest import storage_id
 from nao_ray.service.hosting.run import Listener, run, stop_on_signal
 from nao_ray.service.jobs.packing import LEASE_WAIT_SECONDS, job_name, shared_pool
 
@@ -32,6 +37,8 @@ _log = logging.getLogger(__name__)
 
 NAMESPACE = "nao_ray"
 
+_NODE_LABEL = "ray.io/node-id"
+_MARKET_LABEL = "ray.io/market-type"
 _KEPT_SECONDS = 120.0  # the actor stays so long after the end, for its watcher to see it; the pool says the rest
 _START_SECONDS = 300.0  # until an actor must have answered
 _ANSWER_SECONDS = 30.0
@@ -61,9 +68,9 @@ class Look(NamedTuple):
 class SearchActor:
     """The loop, in a thread of its own; made anew, it goes on from the pool."""
 
-    def __init__(self, launch: str, config: str, pool_url: str, wait: float, code: Code) -> None:
+    def __init__(self, launch: str, config: str, pool_url: str, wait: float, made_as: str, code: Code) -> None:
         self._launch, self._config, self._pool_url, self._wait = launch, config, pool_url, wait
-        self._code = code
+        self._made_as, self._code = made_as, code
         self._snapshot: Snapshot | None = None
         self._outcome: Outcome | None = None
         self._stop = threading.Event()
@@ -90,7 +97,7 @@ class SearchActor:
             wait = max(
                 self._wait, LEASE_WAIT_SECONDS
             )  # Ray may have made this anew before the last one's lease is over
-            run(config, self._pool_url, self._listen, wait=wait, stop=self._stop.is_set)
+            run(config, self._pool_url, self._listen, wait=wait, stop=self._stop.is_set, made_as=self._made_as)
         except KeyboardInterrupt:
             return Outcome(130, "stopped")
         except NaoRayError as error:
@@ -172,22 +179,16 @@ def _until_ended(actor: ActorHandle) -> None:
 def _host(config: RunConfig, pool_url: str, wait: float) -> ActorHandle:
     """The actor of this search: the one that runs, or a new one."""
     name, text, launch = job_name(config.name, pool_url), config.to_yaml(), secrets.token_hex(8)
+    make: Callable[[], ActorHandle] | None = None
     give_up = time.monotonic() + _START_SECONDS
     while time.monotonic() < give_up:
-        actor = (
-            ray.remote(SearchActor)
-            .options(
-                name=name,
-                namespace=NAMESPACE,
-                lifetime="detached",
-                get_if_exists=True,
-                max_restarts=-1,
-                max_task_retries=0,
-                num_cpus=0,
-                scheduling_strategy=_away_from_the_head(),
-            )
-            .remote(launch, text, pool_url, wait, own_code())
-        )
+        try:
+            actor = ray.get_actor(name, NAMESPACE)
+        except ValueError:
+            if make is None:  # the pool is made, and checked, here: wherever the actor comes to be, it must find it
+                made_as = storage_id(take_pool(pool_url, check_search(config, pool_url)).manifest)
+                make = partial(_make, name, (launch, text, pool_url, wait, made_as, own_code()))
+            actor = make()
         try:
             look = _look(actor)
         except ActorDiedError as error:  # an earlier one, on its way out
@@ -204,6 +205,25 @@ def _host(config: RunConfig, pool_url: str, wait: float) -> ActorHandle:
         else:  # an earlier search, whose end nobody saw
             _kill(actor)
     raise RunError(f"the cluster found no place for the detached search {name} within {_START_SECONDS:.0f} s")
+
+
+def _make(name: str, arguments: tuple[Any, ...]) -> ActorHandle:
+    first, *others = _places([node for node in ray.nodes() if node["Alive"]])
+    return (
+        ray.remote(SearchActor)
+        .options(
+            name=name,
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            max_restarts=-1,
+            max_task_retries=0,
+            num_cpus=0,
+            label_selector=first,
+            fallback_strategy=[{"label_selector": place} for place in others],
+        )
+        .remote(*arguments)
+    )
 
 
 def _look(actor: ActorHandle) -> Look | None:
@@ -230,12 +250,18 @@ def _conclude(outcome: Outcome) -> bool:
     return outcome.code == 0
 
 
-def _away_from_the_head() -> NodeAffinitySchedulingStrategy | str:
-    """A preference, not a demand: another node if there is one now, and any node when that one is lost."""
-    for node in ray.nodes():
-        if node["Alive"] and "node:__internal_head__" not in node["Resources"]:
-            return NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)
-    return "DEFAULT"
+def _places(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Label selectors of nodes for the actor, the best first, looked at again whenever it is restarted.
+
+    Rather the head than a spot node: its end is rarer.
+
+    Args:
+        nodes: those alive, as Ray lists them.
+    """
+    heads = [node["NodeID"] for node in nodes if "node:__internal_head__" in node["Resources"]]
+    away = {_NODE_LABEL: f"!{heads[0]}"} if heads else {}
+    stays = {_MARKET_LABEL: "!spot"}
+    return [{**away, **stays}, stays, away, {}]
 
 
 def _kill(actor: ActorHandle) -> None:

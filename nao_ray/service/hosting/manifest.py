@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import secrets
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -38,12 +39,18 @@ def make_manifest(config: RunConfig, data_hash: str, planned: int | None, *, dat
         "planned": planned,
         "data_hash": data_hash,
         **({"data": data} if data is not None else {}),
+        "storage_id": secrets.token_hex(8),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
         "revision": source_revision(),
         "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
     }
+
+
+def storage_id(manifest: Mapping[str, Any]) -> str:
+    """By which a pool is known on another machine: drawn when it was made; of earlier ones, when that was."""
+    return str(manifest.get("storage_id", manifest.get("created_at")))
 
 
 def config_of(manifest: Mapping[str, Any], where: str, overrides: tuple[str, ...] = ()) -> RunConfig:

@@ -5,26 +5,24 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nao_ray.config import RunConfig
-from nao_ray.errors import PoolError
 from nao_ray.evaluators.base import SharedEvaluator
-from nao_ray.loggers.base import Search
-from nao_ray.pool import PoolReader, PoolWriter, refuse_changes
+from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Executor, SerialExecutor
 from nao_ray.search.loop import Retry, SearchLoop
 from nao_ray.search.proposer import LocalProposer, Proposer
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.trouble import Limits
+from nao_ray.service.hosting.checks import check_search, search_of, take_pool, warn_of_ignored
 from nao_ray.service.hosting.follower import Follower
-from nao_ray.service.hosting.manifest import FREE_ON_RESUME, config_of, make_manifest, metric_of, settle
-from nao_ray.service.places import placed, unlearnt
+from nao_ray.service.hosting.manifest import config_of, metric_of
 from nao_ray.trial import FailureKind
 
 if TYPE_CHECKING:
@@ -57,6 +55,7 @@ def run(
     in_process: bool = False,
     wait: float = 0.0,
     stop: Callable[[], bool] = lambda: False,
+    made_as: str | None = None,
 ) -> RunSummary:
     """Search; on a pool that exists already, go on with it.
 
@@ -68,31 +67,24 @@ def run(
             trial that takes longer than ``workers.timeout_seconds``.
         wait: seconds to wait for another driver of the pool to end or to fall silent.
         stop: asked at every turn of the search; once true, it ends as if interrupted.
+        made_as: the `storage_id` of the pool, where another machine has made it.
 
     Raises:
         InputError: the config, the data or the pool is not what it should be; nothing was started.
         RunError: the run failed; the pool is resumable.
         KeyboardInterrupt: SIGINT, SIGTERM or `stop`; the pool is resumable.
     """
-    config = placed(config)
-    config.make_strategy()  # what can be refused is refused before any work starts
-    evaluator = config.make_evaluator()
-    data_hash, facts = evaluator.data_hash(), evaluator.facts()
-    begun = config_of(PoolReader.open(pool_url).manifest, pool_url) if PoolReader.exists(pool_url) else None
-    config = settle(config, evaluator, begun)
-    planned = config.make_strategy().planned
-    if planned is not None and config.budget.trials is not None and config.budget.trials < planned:
-        _log.warning("budget.trials %d ends this search early: it plans %d", config.budget.trials, planned)
-    manifest = make_manifest(config, data_hash, planned, data=None if facts is None else facts.line)
-    config.make_loggers(_search_of(config, manifest, pool_url))
-    if PoolReader.exists(pool_url):
-        pool = PoolWriter.open(pool_url)
-        _check_same_search(pool, config, data_hash)
-    else:
-        pool = PoolWriter.create(pool_url, manifest)
-    with pool.acquire(wait=wait, ops=config.make_space().ops_by_cell):
-        if facts is not None:
-            _log.log(logging.WARNING if facts.odd else logging.INFO, "%s", facts.line)
+    search = check_search(config, pool_url)
+    config = search.config
+    with ExitStack() as stack:  # the cluster first: until it is there, nothing is made and nobody kept waiting
+        if in_process:
+            warn_of_ignored(config.workers)
+        else:
+            _connect(config, stack)
+        pool = take_pool(pool_url, search, made_as)
+        stack.enter_context(pool.acquire(wait=wait, ops=config.make_space().ops_by_cell))
+        if search.facts is not None:
+            _log.log(logging.WARNING if search.facts.odd else logging.INFO, "%s", search.facts.line)
         return _search(config, pool, listener or (lambda _: None), in_process, stop)
 
 
@@ -112,21 +104,11 @@ def resume(
     return run(config, pool_url, listener, in_process=in_process)
 
 
-def _check_same_search(pool: PoolReader, config: RunConfig, data_hash: str) -> None:
-    before, after = config_of(pool.manifest, pool.url).to_data(), config.to_data()
-    refuse_changes(before, after, FREE_ON_RESUME | unlearnt(config))
-    if pool.manifest.get("data_hash") != data_hash:
-        raise PoolError(
-            f"{pool.url} was searched on other data: its hash was {pool.manifest.get('data_hash')}, it is now "
-            f"{data_hash}; give the same data, or another pool"
-        )
-
-
 def _search(
     config: RunConfig, pool: PoolWriter, listener: Listener, in_process: bool, stop: Callable[[], bool]
 ) -> RunSummary:
     with ExitStack() as stack:
-        for logger in config.make_loggers(_search_of(config, pool.manifest, pool.url)):
+        for logger in config.make_loggers(search_of(config, pool.manifest, pool.url)):
             stack.enter_context(closing(Follower(pool.url, logger)))
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
         listeners = [listener] if in_process else [listener, _metrics(config, stack)]
@@ -152,11 +134,6 @@ def _search(
     )
 
 
-def _search_of(config: RunConfig, manifest: Mapping[str, Any], pool_url: str) -> Search:
-    search_id = f"{config.name} {manifest.get('created_at')} seed {config.seed}"
-    return Search(name=config.name, id=search_id, pool_url=pool_url, config=config.to_data())
-
-
 def _metrics(config: RunConfig, stack: ExitStack) -> Listener:
     from nao_ray.service.hosting.metrics import RayMetrics
 
@@ -176,19 +153,24 @@ def _in_process(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[
     return proposer, stack.enter_context(closing(SerialExecutor(config.make_evaluator(), weights=pool)))
 
 
+def _connect(config: RunConfig, stack: ExitStack) -> None:
+    from nao_ray.service.fleet.nodes import one_cluster
+    from nao_ray.service.hosting.cluster import ray_session
+
+    shares_weights = config.make_evaluator().shares_weights
+    stack.enter_context(ray_session(config.workers, shares_weights=shares_weights))
+    stack.enter_context(one_cluster())
+
+
 def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Proposer, Executor]:
     from nao_ray.service.code import SameCode
     from nao_ray.service.fleet.actors import EvaluatorFactory, StrategyFactory
     from nao_ray.service.fleet.executor import RayExecutor
-    from nao_ray.service.fleet.nodes import one_cluster
     from nao_ray.service.fleet.placement import resolve_gpus
     from nao_ray.service.fleet.worker import WorkerPlan
-    from nao_ray.service.hosting.cluster import ray_session
     from nao_ray.service.hosting.proposer import RayProposer
 
     workers, text, evaluator = config.workers, config.to_yaml(), config.make_evaluator()
-    stack.enter_context(ray_session(workers, shares_weights=evaluator.shares_weights))
-    stack.enter_context(one_cluster())
     plan = WorkerPlan(
         count=None if workers.count == "auto" else workers.count,
         cpus=workers.cpus,

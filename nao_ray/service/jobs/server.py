@@ -56,7 +56,7 @@ def connect(address: str | None = None) -> tuple[Any, str, Callable[[], frozense
             client = ask(lambda: JobSubmissionClient(where), where)
         except UnreachableError:
             raise ClusterError(
-                f"no Ray job server at {where}: start Ray on that machine (ray start --head), open a tunnel to its "
+                f"no Ray job server at {where}: start a cluster (cluster/machine.sh up), open a tunnel to its "
                 "dashboard, or give another --address"
             ) from None
     return client, where, searching

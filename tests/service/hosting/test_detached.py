@@ -34,7 +34,7 @@ def test_the_actor_stays_for_a_moment_after_its_outcome_was_seen(monkeypatch, tm
 def test_a_search_that_is_made_anew_waits_for_the_lease_of_the_last_one(monkeypatch, asked, waits):
     actor, seen = object.__new__(SearchActor), []
     actor._config, actor._pool_url, actor._wait, actor._stop = CONFIG, "/p", asked, threading.Event()
-    actor._code = own_code()
-    monkeypatch.setattr(detached, "run", lambda *_, wait, stop: seen.append(wait))
+    actor._made_as, actor._code = "id", own_code()
+    monkeypatch.setattr(detached, "run", lambda *_, wait, stop, made_as: seen.append(wait))
     assert actor._run() == Outcome(0, "")
     assert seen == [waits]

@@ -15,9 +15,11 @@ import yaml
 from nao_ray import rng
 from nao_ray.bench.chaos import differences
 from nao_ray.config import RunConfig
-from nao_ray.errors import ConfigError, DataError, PoolError
+from nao_ray.errors import ClusterError, ConfigError, DataError, PoolError
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting import cluster
+from nao_ray.service.hosting.checks import check_search
+from nao_ray.service.hosting.manifest import storage_id
 from nao_ray.service.hosting.run import resume, run
 from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.synthetic import Synthetic
@@ -27,7 +29,7 @@ name: quick
 space: nao_cnn_small
 task: synthetic
 evaluator: {name: faulty, noise: 0.02, error_share: 0.1, nan_share: 0.1}
-strategy: regularized_evolution
+strategy: {name: regularized_evolution, population: 8, sample: 4}
 budget: {trials: 30}
 workers: {count: 1}
 """
@@ -134,6 +136,74 @@ def test_the_comparison_of_pools_sees_what_is_wrong(tmp_path, unbroken):
     assert any("is there 2 times" in line for line in differences(config(), pool, unbroken))
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "http://127.0.0.1:8265"])
+def test_without_a_cluster_nothing_is_made_and_no_lease_is_taken(tmp_path, monkeypatch, address):
+    pool = tmp_path / "p"
+    run(config("budget.trials=3"), str(tmp_path / "other"), in_process=True)
+    before = (tmp_path / "other" / "lease" / "holder.json").read_bytes()
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(cluster, "_KNOCK_SECONDS", 0.2)
+    with pytest.raises(ClusterError, match=rf"RAY_ADDRESS {address}"):
+        run(config(), str(pool))
+    with pytest.raises(ClusterError, match=rf"RAY_ADDRESS {address}"):
+        resume(str(tmp_path / "other"), ("budget.trials=4",))
+    assert not pool.exists()
+    assert (tmp_path / "other" / "lease" / "holder.json").read_bytes() == before
+
+
+def test_a_machine_that_is_too_small_leaves_no_pool_behind(tmp_path, monkeypatch):
+    """It would refuse the settings that do fit."""
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", lambda **_: None)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    with pytest.raises(ConfigError, match=r"workers\.gpus is 1, and this machine has 0"):
+        run(config("workers.gpus=1"), str(tmp_path / "p"))
+    assert not (tmp_path / "p").exists()
+
+
+@pytest.mark.parametrize(
+    ("folder", "made_as", "told"),
+    [("missing", "f00", "there is none"), ("unbroken", "f00", "another one is there")],
+)
+def test_a_pool_that_another_machine_has_made_is_not_made_anew(tmp_path, unbroken, folder, made_as, told):
+    place = tmp_path / "p" if folder == "missing" else unbroken
+    with pytest.raises(PoolError, match=f"is not on all machines: on .* {told} where"):
+        run(config(), str(place), in_process=True, made_as=made_as)
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_pool_is_known_by_what_was_drawn_when_it_was_made(tmp_path, unbroken):
+    manifest = PoolReader.open(unbroken).manifest
+    assert len(storage_id(manifest)) == 16
+    run(config(), str(unbroken), in_process=True, made_as=storage_id(manifest))
+    del manifest["storage_id"]
+    assert storage_id(manifest) == manifest["created_at"], "of a pool that an earlier version made"
+
+
+@pytest.mark.parametrize(
+    ("override", "warned"),
+    [
+        ("strategy={name: nao, seeds: 5, round_size: 2}", "budget.trials 5: the first 5 that nao asks are random"),
+        ("strategy={name: regularized_evolution, population: 9, sample: 2}", "budget.trials 5: the first 9"),
+        ("strategy={name: nao, seeds: 3, round_size: 2}", None),
+        ("strategy=random_search", None),
+    ],
+)
+def test_a_budget_that_the_random_start_uses_up_is_told(tmp_path, caplog, override, warned):
+    check_search(config(override, "budget.trials=5"), str(tmp_path / "p"))
+    said = [line for line in caplog.messages if "random search" in line]
+    assert len(said) == (warned is not None)
+    assert warned is None or said[0].startswith(warned)
+    assert not (tmp_path / "p").exists()
+
+
+def test_what_means_nothing_in_process_is_told(tmp_path, caplog):
+    changed = config("workers={count: 3, gpus: auto, max_attempts: 2, timeout_seconds: 9}", "budget.trials=1")
+    run(changed, str(tmp_path / "p"), in_process=True)
+    assert caplog.messages[-1] == "--in-process ignores workers.count 3, workers.gpus auto, workers.timeout_seconds 9.0"
+
+
 def test_a_second_driver_is_refused(tmp_path):
     refused = []
 
@@ -152,7 +222,7 @@ import sys
 from nao_ray.config import RunConfig
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.service.hosting.run import run
-PoolWriter.acquire.__defaults__ = (1.0, 0.0)  # seconds until a silent driver counts as dead
+PoolWriter.acquire.__defaults__ = (1.0, 0.0, None)  # seconds until a silent driver counts as dead
 run(RunConfig.load(sys.argv[1]), sys.argv[2], in_process=len(sys.argv) > 3)
 """
 
