@@ -13,6 +13,7 @@
         |-- StorageError      the pool's storage is in trouble; nothing is lost, it may be tried again
         |   |-- PoolReadError   it could not be read: a server that throttles, a stalled disk, no permission
         |   `-- PoolWriteError  it could not be written: a full or read-only disk
+        |-- PoolGoneError     the pool's folder was removed under its driver
         `-- FencedError       another driver has taken over the pool
 
 Every message is one line: what, where, what was expected, what to do.
@@ -74,6 +75,10 @@ class PoolReadError(StorageError):
 
 class PoolWriteError(StorageError):
     """The pool could not be written."""
+
+
+class PoolGoneError(RunError):
+    """The pool was removed or moved under its driver."""
 
 
 class FencedError(RunError):

@@ -1,22 +1,25 @@
 """Merging small parts into large ones, and putting right what a crash left.
 
-Rows are never seen twice, or not at all. The merged parts are written to a hidden folder beside the old one, which
-two renames then put in its place. No name is ever used again, so a reader that listed the old folder and
-opens a part after the renames gets FileNotFoundError.
+Rows are never seen twice, or not at all. The merged parts are written to a hidden folder, named for their driver, which
+then takes the place of the old one at once. The old one is removed when it has been replaced, and replaced only by a
+folder that holds as many rows.
 
-One hole is left by readers that look each listed name up before they open any (pyarrow's folders) and leave out those
-that are gone: listing, renames, look-up would give them an empty table. So every folder holds the hidden file
-`GATE`, and for `GRACE` seconds after the renames it is a link that cannot be followed: such a reader stumbles over it,
-loudly (OSError, "File name too long"; a link to nothing or to itself it would leave out as well).
+Readers list a folder first, look each name up, then open them, and a swap may come between. So a merged part has the
+name of the first of those it holds, and parts that are not merged keep theirs. Then
+- who looks names up after the swap (and leaves out what is gone, as pyarrow does) finds all rows under those that stay;
+- who has looked one up that the swap took away cannot open it, and fails: at once, loudly, and not when it tries again.
+No passive storage can do more for a reader that opens by name what it has listed before. What is left is a reader that
+opens the first of its parts after all others: the known ones begin with it. Our own look again (`steady`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import secrets
 import shutil
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 
@@ -24,18 +27,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nao_ray._pool.faults import READING, Fault, kind_of, line
+from nao_ray._pool.local import LocalStorage, moved_away, sync_folder
 from nao_ray._pool.quarantine import quarantine
 from nao_ray._pool.recent import Recent
-from nao_ray._pool.storage import Guard, LocalStorage, Storage, sync_folder
+from nao_ray._pool.renames import UNSUPPORTED
+from nao_ray._pool.storage import Guard, Storage
 from nao_ray._pool.tables import SCHEMAS, find_damaged, in_batches, refuse_strangers, unreadable
 from nao_ray.errors import PoolError, PoolWriteError
 
-GATE = ".compaction-gate"
-_NOWHERE = "being-compacted-read-again-" * 12  # longer than a name may be (255)
-GRACE = 0.1  # seconds; between a reader's listing and its look-up lie microseconds
 FOLDERS = ("trials", "events")
-_WRITTEN = (*FOLDERS, "fits", "lease")
-_SHARED = ("final", "weights")  # also written by full trainings, which hold no lease
+_LEASED = (*FOLDERS, "fits", "lease", "logs")
+_UNLEASED = ("final", "weights")  # also written by full trainings, which hold no lease
+_OLD_GATE = ".compaction-gate"  # earlier versions shut it while they merged
 _LEFT_BEHIND = 3600.0  # seconds; a file is not half-written for that long
 
 MAX_ROWS = 1_000_000  # of a merged part
@@ -46,19 +49,19 @@ _log = logging.getLogger(__name__)
 
 
 def part_name(epoch: int, number: int) -> str:
-    """Name of a part: sorted, parts are in the order written; never used twice."""
+    """Name of a part: sorted, parts are in the order written."""
     return f"e{epoch:06d}-{number:08d}.parquet"
 
 
-def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, number: int, *, whole: bool) -> int:
-    """Merge the parts of trials/ and events/ into parts numbered from `number` on; returns the next number.
+def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, *, whole: bool) -> list[str]:
+    """Merge the parts of trials/ and events/; returns the folders that were replaced, for `sweep`.
 
     `whole` merges everything up to the limits; otherwise only the newest parts, as far back as it pays: a part is
     taken while it has at most twice the rows of all newer ones, so that each row is rewritten a few times only.
-    `guard` is held for the renames alone: merging may take longer than a driver may be silent.
+    `guard` is held for the swaps alone: merging may take longer than a driver may be silent.
 
     Raises:
-        PoolError: the storage cannot swap folders.
+        PoolError: the storage cannot swap folders, or a merged folder has not the rows of the old one.
         PoolWriteError: it could not be written; the pool is as before.
     """
     if not isinstance(storage, LocalStorage):
@@ -66,62 +69,44 @@ def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, number: 
             f"{storage.url} cannot be compacted in place: object storage has no rename of folders; copy the pool to a "
             "disk, compact it there, copy it back"
         )
-    sweep(storage)
-    swapped = []
-    try:
-        for folder in FOLDERS:
-            used = _merge(storage, recent, folder, epoch, number, whole=whole)
-            number += used
-            if used:
-                _swap(storage, folder, _new(folder, epoch), guard)
-                swapped.append(folder)
-    finally:
-        try:
-            time.sleep(GRACE if swapped else 0)
-        finally:
-            for folder in swapped:
-                _open_gate(storage, folder)
-    return number
-
-
-def sweep(storage: Storage) -> None:
-    """Remove the folders that a compaction has replaced; may take seconds, for some disks take 3 ms for each file."""
+    replaced = []
     for folder in FOLDERS:
-        with suppress(OSError):  # left to the next one
-            storage.remove(_old(folder))
+        merge = _Merge(storage, recent, folder, epoch)
+        try:
+            if merge.write(whole=whole):
+                replaced.append(merge.swap(guard))
+        except BaseException as error:
+            with suppress(OSError):
+                if storage.place_of_link(folder) != merge.new:  # it may be in use: an error may come after the swap
+                    storage.remove(merge.new)
+            if not isinstance(error, READING):
+                raise
+            is_damaged = kind_of(error) is Fault.DAMAGED
+            raise (unreadable(storage, folder, error) if is_damaged else storage.failed(merge.new, error)) from None
+    return replaced
 
 
-def add_gate(storage: Storage, folder: str) -> None:
-    """Give a new folder its gate, open."""
-    if isinstance(storage, LocalStorage):
-        storage.write(f"{folder}/{GATE}", b"")
+def sweep(storage: Storage, replaced: Sequence[str]) -> None:
+    """Remove the folders that a compaction has replaced; may take seconds, for some disks take 3 ms for each file."""
+    for name in replaced:
+        with suppress(OSError):  # left to the next driver
+            storage.remove(name)
 
 
-def needs_recovery(storage: Storage) -> bool:
-    """Whether `recover` would change anything."""
-    if isinstance(storage, LocalStorage):
-        for folder in FOLDERS:
-            leftovers = [_old(folder), *_unfinished(storage, folder)]
-            closed = os.path.islink(storage.path(folder, GATE))
-            if not storage.exists(folder) or closed or any(storage.exists(name) for name in leftovers):
-                return True
-        if any(_half_written(storage, folder) for folder in (*_WRITTEN, *_SHARED)):
-            return True
-    return any(find_damaged(storage, folder) for folder in FOLDERS)
-
-
-def recover(storage: Storage) -> None:
-    """Complete or roll back what a dead driver left: a compaction, half-written files, truncated parts.
+def recover(storage: Storage, epoch: int) -> None:
+    """Complete or roll back what dead drivers before this epoch left: a merge, half-written files, truncated parts.
 
     Raises:
+        PoolError: a folder is missing.
         PoolWriteError: a part cannot be read, so that it cannot be told whether it is truncated; it stays.
     """
     if isinstance(storage, LocalStorage):
-        for folder in FOLDERS:
-            _recover_compaction(storage, folder)
-        for folder in (*_WRITTEN, *_SHARED):
-            for name in _half_written(storage, folder):
-                storage.remove(f"{folder}/{name}")
+        try:
+            for folder in FOLDERS:
+                _recover_merge(storage, folder, epoch)
+            storage.remove(*_half_written(storage))
+        except OSError as error:
+            raise storage.failed("trials", error) from None
     for folder in FOLDERS:
         for name in _truncated(storage, folder):
             target = quarantine(storage, f"{folder}/{name}")
@@ -143,113 +128,141 @@ def _truncated(storage: Storage, folder: str) -> list[str]:
 # -- one folder -------------------------------------------------------------------------------------------
 
 
-def _half_written(storage: LocalStorage, folder: str) -> list[str]:
-    """What a dead process left; in `_SHARED` by its age."""
-    names = [name for name in storage.entries(folder) if name.startswith(".") and name.endswith(".tmp")]
-    return [name for name in names if folder not in _SHARED or _age(storage.path(folder, name)) > _LEFT_BEHIND]
+def _half_written(storage: LocalStorage) -> list[str]:
+    """What a dead process left at the top (earlier versions: in the folders); of what has no lease by its age."""
+    found = []
+    for folder in ("", *_LEASED, *_UNLEASED):
+        for name in storage.entries(folder):
+            if name.startswith(".") and name.endswith(".tmp"):
+                path = f"{folder}/{name}" if folder else name
+                leased = (folder or name[1:].partition("-")[0]) in _LEASED
+                if leased or _age(storage, path) > _LEFT_BEHIND:
+                    found.append(path)
+    return found
 
 
-def _age(path: str) -> float:
-    """Seconds since a file was written to; 0 when it is gone."""
+def _age(storage: LocalStorage, name: str) -> float:
+    """Seconds since a file was written to, by the clock that dates files (the lease is of now); 0 when it is gone."""
     with suppress(FileNotFoundError):
-        return time.time() - os.path.getmtime(path)
+        return os.path.getmtime(storage.path("lease/holder.json")) - os.path.getmtime(storage.path(name))
     return 0.0
 
 
-def _new(folder: str, epoch: int) -> str:
-    # with the epoch: a driver that was replaced in the middle of merging cannot add to its successor's folder
-    return f".{folder}-new-e{epoch:06d}"
-
-
-def _unfinished(storage: LocalStorage, folder: str) -> list[str]:
-    return [name for name in storage.entries() if name.startswith(f".{folder}-new-")]
-
-
-def _old(folder: str) -> str:
-    return f".{folder}-old"
-
-
-def _recover_compaction(storage: LocalStorage, folder: str) -> None:
-    if not storage.exists(folder):
-        # between the renames: the merged parts are complete, for they are synced before the first; of several
-        # folders the one of the last epoch, for no older driver can have begun to rename
-        whole = [name for name in (_old(folder), *_unfinished(storage, folder)) if storage.exists(name)]
-        if not whole:
+def _recover_merge(storage: LocalStorage, folder: str, epoch: int) -> None:
+    if not os.path.isdir(storage.path(folder)):
+        if not storage.exists(moved_away(folder)):
             raise PoolError(f"pool {storage.url} has no {folder}/; restore it from a copy")
-        storage.move(whole[-1], folder)
-    for name in (*_unfinished(storage, folder), _old(folder)):
-        storage.remove(name)
-    _open_gate(storage, folder)
+        storage.remove(folder)  # a link whose folder is gone
+        storage.move(moved_away(folder), folder)
+    used = storage.place_of_link(folder)
+    for name in storage.entries():
+        if name != used and _is_leftover(name, folder, epoch):
+            storage.remove(name)
+    storage.remove(f"{folder}/{_OLD_GATE}")
 
 
-def _swap(storage: LocalStorage, folder: str, new: str, guard: Guard) -> None:
-    try:
-        with guard():
-            try:
-                storage.move(folder, _old(folder))
-                storage.move(new, folder)
-            except BaseException:
-                _recover_compaction(storage, folder)
-                raise
-    except OSError as error:
-        raise storage.failed(folder, error) from None
-    finally:
-        storage.remove(new)  # gone already unless something was raised
+def _is_leftover(name: str, folder: str, epoch: int) -> bool:
+    """Whether a folder is a merge's of a driver before this epoch."""
+    if name == moved_away(folder) or name.startswith(f".{folder}-link-"):
+        return True
+    found = re.fullmatch(rf"\.{folder}-(?:new-)?e(\d+)(?:-[0-9a-f]+)?", name)
+    return found is not None and int(found[1]) < epoch
 
 
-def _open_gate(storage: LocalStorage, folder: str) -> None:
-    gate = f"{folder}/{GATE}"
-    if os.path.islink(storage.path(gate)) or not os.path.exists(storage.path(gate)):
-        storage.remove(gate)  # first, for a full disk forbids only what comes next
-        with suppress(PoolWriteError):
-            storage.write(gate, b"")
+class _Merge:
+    """The successor of a folder."""
 
+    def __init__(self, storage: LocalStorage, recent: Recent, folder: str, epoch: int) -> None:
+        self._storage, self._recent, self._folder = storage, recent, folder
+        self.new = f".{folder}-e{epoch:06d}-{secrets.token_hex(4)}"
+        """Its name: the driver's own, so that none adds to or removes another's."""
+        self._names: list[str] = []
 
-def _merge(storage: LocalStorage, recent: Recent, folder: str, epoch: int, number: int, *, whole: bool) -> int:
-    """Write the folder's successor; returns the part numbers used, 0 if there is nothing to merge."""
-    new = _new(folder, epoch)
-    used = 0
-    try:
-        names = storage.parts(folder)
+    def write(self, *, whole: bool) -> bool:
+        """Write it, durably; False if there is nothing to merge."""
+        storage, folder = self._storage, self._folder
+        names = self._names = storage.parts(folder)
         refuse_strangers(storage, folder, names)
-        keep = _kept(storage, recent, folder, names, whole=whole)
-        if len(names) - len(keep) < 2:
-            return 0
-        storage.remove(new)
-        storage.make_folder(new)
-        for run, kept in _runs(names, keep):
-            if kept:
-                _link(storage.path(folder, run[0]), storage.path(new, part_name(epoch, number + used)))
-                used += 1
+        rows = {name: self._rows(name) for name in names}
+        keep = _kept(storage, folder, rows, whole=whole)
+        runs = [(run, kept) for run, kept in _runs(names, keep)]
+        if not any(len(run) > 1 for run, _ in runs):
+            return False
+        os.mkdir(storage.path(self.new))
+        os.chmod(storage.path(self.new), os.stat(storage.path(folder)).st_mode & 0o7777)
+        for run, kept in runs:
+            if kept or len(run) == 1:
+                _link(storage.path(folder, run[0]), storage.path(self.new, run[0]))
             else:
-                used += _write_merged(storage, recent, folder, run, epoch, number + used)
-        with suppress(OSError):  # a file system without links: the hole of a few microseconds stays
-            os.symlink(_NOWHERE, storage.path(new, GATE))
-        sync_folder(storage.path(new))
-    except BaseException as error:
-        with suppress(OSError):
-            storage.remove(new)
-        if not isinstance(error, READING):
-            raise
-        raise (
-            unreadable(storage, folder, error) if kind_of(error) is Fault.DAMAGED else storage.failed(new, error)
-        ) from None
-    return used
+                self._write_merged(run)
+        sync_folder(storage.path(self.new))
+        merged = storage.parts(self.new)
+        found = sum(_rows_of(storage.path(self.new, name)) for name in merged)
+        if found != sum(rows.values()) or not set(merged) < set(names):
+            raise PoolError(
+                f"merging {storage.path(folder)} gave {found} rows in {len(merged)} parts of {sum(rows.values())} in "
+                f"{len(names)}; nothing was changed: `pool check` tells more"
+            )
+        return True
+
+    def swap(self, guard: Guard) -> str:
+        """Put it in the folder's place; returns the name that the old one has now."""
+        with guard():
+            if self._storage.parts(self._folder) != self._names:
+                raise PoolError(
+                    f"{self._storage.path(self._folder)} was changed while it was merged; nothing was replaced"
+                )
+            return self._storage.swap_folder(self._folder, self.new)
+
+    def _rows(self, name: str) -> int:
+        known = self._recent.get(self._folder, name)
+        return _rows_of(self._storage.path(self._folder, name)) if known is None else int(known.num_rows)
+
+    def _write_merged(self, names: list[str]) -> None:
+        """Merge parts into as few as the limits allow, under the first of their names."""
+        free = iter(names)
+        part: _Part | None = None
+        schema = SCHEMAS[self._folder]
+        try:
+            for group in _groups(self._batches(names)):
+                if part is not None and part.full:
+                    part.close()
+                    part = None
+                if part is None:
+                    part = _Part(self._storage.path(self.new, next(free)), schema)
+                part.write(pa.Table.from_batches(group, schema))
+        finally:
+            if part is not None:
+                part.close()
+
+    def _batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of parts, in order."""
+        folder = self._folder
+        for cached, run in groupby(names, lambda name: self._recent.get(folder, name) is not None):
+            if cached:
+                for data in (self._recent.get(folder, name) for name in run):
+                    assert data is not None
+                    yield from data.to_batches()
+            else:
+                paths = [self._storage.path(folder, name) for name in run]
+                yield from in_batches(paths, SCHEMAS[folder], _GROUP_ROWS)
 
 
-def _kept(storage: LocalStorage, recent: Recent, folder: str, names: list[str], *, whole: bool) -> set[str]:
-    """Parts that are carried over as they are."""
+def _rows_of(path: str) -> int:
+    found: int = pq.read_metadata(path).num_rows
+    return found
+
+
+def _kept(storage: LocalStorage, folder: str, rows: dict[str, int], *, whole: bool) -> set[str]:
+    """Parts that are carried over as they are, of those with so many rows."""
     keep: set[str] = set()
     newer_rows = 0
-    for name in reversed(names):
-        path = storage.path(folder, name)
-        known = recent.get(folder, name)
-        rows = pq.read_metadata(path).num_rows if known is None else known.num_rows
-        large = rows >= MAX_ROWS // 2 or os.path.getsize(path) >= MAX_BYTES // 2
+    for name, count in reversed(rows.items()):
+        large = count >= MAX_ROWS // 2 or os.path.getsize(storage.path(folder, name)) >= MAX_BYTES // 2
         # once a part does not pay, none before it is looked at: merged parts stay in the order of the log
-        if large or (not whole and (keep or rows > max(2 * newer_rows, _GROUP_ROWS // 16))):
+        if large or (not whole and (keep or count > max(2 * newer_rows, _GROUP_ROWS // 16))):
             keep.add(name)
-        newer_rows += rows
+        newer_rows += count
     return keep
 
 
@@ -265,46 +278,16 @@ def _runs(names: list[str], keep: set[str]) -> list[tuple[list[str], bool]]:
 
 
 def _link(source: str, target: str) -> None:
-    """The same part under a new name; a copy where the file system has no hard links."""
+    """The same part in another folder; a copy where the file system has no hard links."""
     try:
         os.link(source, target)
-    except PermissionError:
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
         with open(source, "rb") as original, open(target, "wb") as copy:
             shutil.copyfileobj(original, copy)
             copy.flush()
             os.fsync(copy.fileno())
-
-
-def _write_merged(storage: LocalStorage, recent: Recent, folder: str, names: list[str], epoch: int, number: int) -> int:
-    """Merge parts into as few as the limits allow; returns their number."""
-    schema = SCHEMAS[folder]
-    part: _Part | None = None
-    written = 0
-    try:
-        for group in _groups(_batches(storage, recent, folder, names)):
-            if part is not None and part.full:
-                part.close()
-                part = None
-            if part is None:
-                part = _Part(storage.path(_new(folder, epoch), part_name(epoch, number + written)), schema)
-                written += 1
-            part.write(pa.Table.from_batches(group, schema))
-    finally:
-        if part is not None:
-            part.close()
-    return written
-
-
-def _batches(storage: LocalStorage, recent: Recent, folder: str, names: list[str]) -> Iterator[pa.RecordBatch]:
-    """The rows of parts, in order."""
-    for cached, run in groupby(names, lambda name: recent.get(folder, name) is not None):
-        if cached:
-            for data in (recent.get(folder, name) for name in run):
-                assert data is not None
-                yield from data.to_batches()
-        else:
-            paths = [storage.path(folder, name) for name in run]
-            yield from in_batches(paths, SCHEMAS[folder], _GROUP_ROWS)
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]]:

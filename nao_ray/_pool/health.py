@@ -24,7 +24,7 @@ def check(storage: Storage) -> list[str]:
             what = _wrong(storage, folder, name)
             if what:
                 problems.append(f"{folder}/{name}: {what}")
-    quarantined = storage.entries("quarantine")
+    quarantined = [name for name in storage.entries("quarantine") if not name.startswith(".")]
     if quarantined:
         problems.append(f"{len(quarantined)} damaged parts are in quarantine/: {_some(quarantined)}")
     if not problems:

@@ -25,7 +25,8 @@ from typing import Self
 
 import psutil
 
-from nao_ray._pool.storage import LocalStorage, Storage, Tag
+from nao_ray._pool.local import LocalStorage
+from nao_ray._pool.storage import Storage, Tag
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
 
 HOLDER = "lease/holder.json"

@@ -124,7 +124,7 @@ def refuse_other_files(storage: Storage, folders: Collection[str], marker: str) 
         PoolError: it holds other files than `folders` with nothing but the `marker` in them.
     """
     try:
-        found = [name for name in storage.entries() if name not in folders and not name.startswith(f".{NAME}.")]
+        found = [name for name in storage.entries() if name not in folders and not name.startswith(".")]
         for folder in folders:
             names = [name for name in storage.entries(folder) if name != marker and not name.startswith(".")]
             found += [f"{folder}/{name}" for name in names]

@@ -26,7 +26,7 @@ from obstore.exceptions import (
 from nao_ray._pool import stores
 from nao_ray._pool.faults import UnreachableError, line, unreadable
 from nao_ray._pool.storage import Guard, Storage, Tag
-from nao_ray.errors import PoolError, PoolWriteError
+from nao_ray.errors import PoolError, PoolWriteError, RunError
 
 _SECONDS = 60.0  # that a request may take
 _LARGE = 8 * 2**20  # bytes; a larger file may take
@@ -184,7 +184,7 @@ class ObjectStorage(Storage):
         except (BaseError, OSError) as error:
             raise self.failed(name, error) from None
 
-    def failed(self, name: str, error: BaseException) -> PoolWriteError:
+    def failed(self, name: str, error: BaseException) -> RunError:
         return super().failed(name, _os_error(error) if isinstance(error, BaseError) else error)
 
     def exclusive(self) -> AbstractContextManager[None]:

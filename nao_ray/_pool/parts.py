@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from nao_ray._pool import compaction, tables
 from nao_ray._pool.faults import READING
-from nao_ray._pool.storage import Guard, LocalStorage, Storage
+from nao_ray._pool.local import LocalStorage
+from nao_ray._pool.storage import Guard, Storage
 from nao_ray.errors import PoolWriteError
 
 _EMPTY = {folder: tables.SCHEMAS[folder].empty_table() for folder in compaction.FOLDERS}
@@ -28,7 +29,8 @@ def write(storage: Storage, name: str, data: pa.Table, guard: Guard) -> None:
         PoolWriteError: it was not written; on object storage it may yet be, unless it is sealed.
     """
     if isinstance(storage, LocalStorage):
-        storage.write(name, tables.to_bytes(data), guard)
+        if not storage.create(name, tables.to_bytes(data), guard):
+            raise PoolWriteError(f"{storage.path(name)} is there already, and is not replaced; trying the next number")
         return
     try:
         with guard():

@@ -15,7 +15,7 @@ from nao_ray._pool.finite import finite, finite_view
 from nao_ray._pool.fits import read_fits
 from nao_ray._pool.rows import FINAL, TRIALS
 from nao_ray._pool.storage import Storage
-from nao_ray._pool.tables import dataset, reading, to_pandas
+from nao_ray._pool.tables import dataset, steady, to_pandas
 from nao_ray.errors import PoolError
 
 _SETTINGS = (
@@ -34,14 +34,14 @@ def sql(storage: Storage, query: str) -> pd.DataFrame:
         PoolError: the query is wrong, is not one SELECT, or the pool cannot be read.
     """
     try:
-        return reading(storage, "trials", lambda: _run(storage, query))
+        return steady(storage, "trials", lambda names: _run(storage, names, query))
     except duckdb.Error as error:
         raise PoolError(f"sql: {line(error)}") from None
 
 
-def _run(storage: Storage, query: str) -> pd.DataFrame:
+def _run(storage: Storage, names: list[str], query: str) -> pd.DataFrame:
     with duckdb.connect(":memory:") as connection:
-        connection.register("trials_as_stored", dataset(storage, "trials"))
+        connection.register("trials_as_stored", dataset(storage, "trials", names))
         connection.execute(f"CREATE TEMP VIEW trials AS {finite_view('trials_as_stored', TRIALS)}")
         connection.register("fits", read_fits(storage))
         connection.register("final", _final(storage))

@@ -1,18 +1,14 @@
-"""Where a pool's files live: a local folder, or object storage (`objects.py`).
+"""Where a pool's files live: a local folder (`local.py`), or object storage (`objects.py`).
 
-A file appears whole or not at all. Locally it is written under a name that starts with a dot (which pyarrow
-skips), synced, then moved with `os.replace` (the habit of submitit's `temporary_save_path`).
+A file appears whole or not at all.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +17,7 @@ import pyarrow.fs as pafs
 
 from nao_ray._pool.faults import unwritable
 from nao_ray.addresses import REMEDY, has_credentials, masked
-from nao_ray.errors import PoolError, PoolWriteError
+from nao_ray.errors import PoolError, RunError
 
 T = TypeVar("T")
 
@@ -31,8 +27,6 @@ Guard = Callable[[], AbstractContextManager[Any]]
 Tag = tuple[tuple[str, str], ...]
 """What a file's change is told by."""
 _UNTOLD: Tag = ()  # locally it is not
-
-_LOCK_PATIENCE = 10.0  # seconds; the lock is held for one rename
 
 
 def open_storage(url: str | Path) -> Storage:
@@ -49,6 +43,8 @@ def open_storage(url: str | Path) -> Storage:
     if text.startswith("file://"):
         text = pafs.FileSystem.from_uri(text)[1]
     if "://" not in text:
+        from nao_ray._pool.local import LocalStorage
+
         return LocalStorage(text)
     from nao_ray._pool.objects import ObjectStorage  # needed for addresses alone
 
@@ -57,6 +53,9 @@ def open_storage(url: str | Path) -> Storage:
 
 class Storage(ABC):
     """The files of one pool, by name relative to its root, e.g. ``trials/e000001-00000000.parquet``."""
+
+    merges_in_place = False
+    """Whether a merge takes names away, and gives the name of the first to the merged part."""
 
     def __init__(self, root: str, url: str) -> None:
         self.root = root.rstrip("/") or "/"
@@ -74,9 +73,17 @@ class Storage(ABC):
         """Names of a folder's Parquet parts, in the order they were written.
 
         Raises:
-            FileNotFoundError: a local folder is missing, e.g. for the moment of a compaction (see `faults.patient`).
+            FileNotFoundError: a local folder is missing.
         """
         return [name for name in self.entries(folder) if name.endswith(".parquet") and name[0] not in "._"]
+
+    def marks(self, folder: str) -> dict[str, object]:
+        """As `parts`, each with what tells its content from others that had its name."""
+        return dict.fromkeys(self.parts(folder), True)
+
+    def place(self, folder: str) -> str:
+        """Where the parts of a folder are: another one where a merge was cut short that could not swap at once."""
+        return folder
 
     @abstractmethod
     def exists(self, name: str) -> bool:
@@ -142,159 +149,6 @@ class Storage(ABC):
     def exclusive(self) -> AbstractContextManager[None]:
         """Locks out every other process that changes this pool, where the storage can; held for moments."""
 
-    def failed(self, name: str, error: BaseException) -> PoolWriteError:
-        """The error of a write that failed."""
+    def failed(self, name: str, error: BaseException) -> RunError:
+        """The error of a write that failed: PoolWriteError, or PoolGoneError where there is no pool any more."""
         return unwritable(self.path(name), error)
-
-
-class LocalStorage(Storage):
-    """A folder."""
-
-    def __init__(self, root: str) -> None:
-        path = os.path.abspath(os.path.expanduser(root))
-        super().__init__(path, root)
-        self.filesystem = pafs.LocalFileSystem()
-
-    def entries(self, folder: str = "") -> list[str]:
-        with suppress(FileNotFoundError):
-            return self._listing(folder)
-        return []
-
-    def parts(self, folder: str) -> list[str]:
-        return [name for name in self._listing(folder) if name.endswith(".parquet") and name[0] not in "._"]
-
-    def _listing(self, folder: str) -> list[str]:
-        # not pyarrow's, which leaves out names that vanish under it
-        return sorted(os.listdir(self.path(folder) if folder else self.root))
-
-    def exists(self, name: str) -> bool:
-        try:
-            os.stat(self.path(name))
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
-
-    def read(self, name: str, length: int | None = None) -> bytes:
-        with open(self.path(name), "rb") as file:
-            return file.read() if length is None else file.read(length)
-
-    def open(self, name: str) -> pa.NativeFile:
-        return pa.OSFile(self.path(name), "rb")
-
-    def make_folder(self, name: str = "") -> None:
-        path = self.path(name) if name else self.root
-        try:
-            os.makedirs(path, exist_ok=True)
-            sync_folder(os.path.dirname(path))
-        except OSError as error:
-            raise self.failed(name, error) from None
-
-    def write(self, name: str, data: bytes | memoryview, guard: Guard = nullcontext) -> None:
-        path = self.path(name)
-        hidden = self._write_hidden(name, data)
-        try:
-            with guard():
-                os.replace(hidden, path)
-            self._sync_or_remove(path)
-        except OSError as error:
-            raise self.failed(name, error) from None
-        finally:
-            with suppress(OSError):  # gone already unless something was raised
-                os.unlink(hidden)
-
-    def create(self, name: str, data: bytes | memoryview) -> bool:
-        hidden = self._write_hidden(name, data)
-        try:
-            os.link(hidden, self.path(name))
-            sync_folder(os.path.dirname(self.path(name)))
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise self.failed(name, error) from None
-        finally:
-            with suppress(OSError):
-                os.unlink(hidden)
-        return True
-
-    def _sync_or_remove(self, path: str) -> None:
-        """Make a new name durable; if that fails take it back, for its rows will be written again."""
-        try:
-            sync_folder(os.path.dirname(path))
-        except OSError:
-            os.unlink(path)
-            raise
-
-    def _write_hidden(self, name: str, data: bytes | memoryview) -> str:
-        folder, base = os.path.split(self.path(name))
-        hidden = os.path.join(folder, f".{base}.{os.getpid()}.tmp")
-        try:
-            with open(hidden, "wb", buffering=0) as file:
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
-                os.fsync(file.fileno())
-        except BaseException as error:
-            with suppress(OSError):
-                os.unlink(hidden)
-            if isinstance(error, OSError):
-                raise self.failed(name, error) from None
-            raise
-        return hidden
-
-    def move(self, name: str, target: str) -> None:
-        os.replace(self.path(name), self.path(target))
-        for path in {os.path.dirname(self.path(name)), os.path.dirname(self.path(target))}:
-            sync_folder(path)
-
-    def remove(self, *names: str) -> None:
-        for path in map(self.path, names):
-            with suppress(FileNotFoundError):
-                if os.path.isdir(path) and not os.path.islink(path):
-                    shutil.rmtree(path, onerror=_unless_missing)
-                else:
-                    os.unlink(path)
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Raises PoolWriteError when another process keeps the lock, e.g. because it is stopped."""
-        try:
-            handle = os.open(self.path("lease", "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise self.failed("lease/lock", error) from None
-        try:
-            self._lock(handle)
-            yield
-        finally:
-            os.close(handle)  # and with it the lock
-
-    def _lock(self, handle: int) -> None:
-        end = time.monotonic() + _LOCK_PATIENCE
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise PoolWriteError(
-                        f"{self.path('lease', 'lock')} has been locked for {_LOCK_PATIENCE:.0f} s: a process stopped "
-                        "while it changed the pool; end it, then try again"
-                    ) from None
-                time.sleep(0.002)
-            except OSError:
-                return  # a file system without locks: the epoch check alone has to do
-            else:
-                return
-
-
-def _unless_missing(_function: object, _path: str, error: Any) -> None:  # noqa: ANN401 - the signature of shutil
-    """Removing goes on where another process has removed something."""
-    if not isinstance(error[1], FileNotFoundError):
-        raise error[1]
-
-
-def sync_folder(path: str) -> None:
-    """Make the names in a folder durable; raises OSError."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ import pyarrow.parquet as pq
 from nao_ray._pool import faults
 from nao_ray._pool.faults import READING, Fault, kind_of, patient
 from nao_ray._pool.finite import finite
+from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.rows import EVENTS, LATER, SCHEMA_VERSION, TRIALS, metadata
-from nao_ray._pool.storage import LocalStorage, Storage
+from nao_ray._pool.storage import Storage
 from nao_ray.errors import PoolError, PoolReadError
 
 T = TypeVar("T")
@@ -59,7 +61,8 @@ def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -
     if not names:
         return ds.dataset(SCHEMAS[folder].empty_table())
     if isinstance(storage, LocalStorage):
-        paths = [storage.path(folder, name) for name in names]
+        place = storage.place(folder)
+        paths = [storage.path(place, name) for name in names]
         return ds.dataset(paths, schema=SCHEMAS[folder], format=FORMAT, filesystem=storage.filesystem)
     with ThreadPoolExecutor(_READERS) as pool:
         parts = list(pool.map(lambda name: storage.read(f"{folder}/{name}"), names))
@@ -81,7 +84,9 @@ def read(
         PoolReadError: the parts cannot be read at the moment.
     """
     schema = SCHEMAS[folder]
-    data = reading(storage, folder, lambda: dataset(storage, folder).to_table(columns=columns, filter=where))
+    data = steady(
+        storage, folder, lambda names: dataset(storage, folder, names).to_table(columns=columns, filter=where)
+    )
     return checked(storage, folder, data).replace_schema_metadata(schema.metadata)
 
 
@@ -144,6 +149,24 @@ def _scanned(paths: Sequence[str], schema: pa.Schema, rows: int) -> Iterator[pa.
     for first in range(0, len(paths), _SCANNED):
         source = ds.dataset(list(paths[first : first + _SCANNED]), schema=schema, format=FORMAT)
         yield from source.to_batches(batch_size=rows, batch_readahead=1, fragment_readahead=4)
+
+
+def steady(storage: Storage, folder: str, read: Callable[[list[str]], T]) -> T:
+    """What `read` makes of the parts of a folder, none of which was merged away before it was done.
+
+    Raises:
+        PoolError: a part is damaged; says which, and what is lost.
+        PoolReadError: the parts cannot be read at the moment.
+    """
+
+    def look() -> T:
+        names = storage.parts(folder)
+        found = read(names)
+        if storage.merges_in_place and not set(names) <= set(storage.parts(folder)):
+            raise FileNotFoundError(errno.ENOENT, "parts were merged while they were read", storage.path(folder))
+        return found
+
+    return reading(storage, folder, look)
 
 
 def reading(storage: Storage, folder: str, read: Callable[[], T]) -> T:
@@ -213,7 +236,7 @@ def damage(storage: Storage, folder: str, name: str) -> str | None:
         OSError: it cannot be read.
     """
     try:
-        with storage.open(f"{folder}/{name}") as file:
+        with storage.open(f"{storage.place(folder)}/{name}") as file:
             schema = pq.read_schema(file)
     except FileNotFoundError:
         return None  # merged meanwhile
@@ -260,7 +283,7 @@ def _is_suspect(storage: Storage, folder: str, name: str) -> bool:
 def _is_truncated(storage: Storage, folder: str, name: str) -> bool:
     """Whether a part's own bytes are at fault, not the way to them: they are all read, then looked at in memory."""
     try:
-        data = storage.read(f"{folder}/{name}")
+        data = storage.read(f"{storage.place(folder)}/{name}")
     except FileNotFoundError:
         return False  # merged meanwhile
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
@@ -15,24 +16,27 @@ class Tail:
 
     def __init__(self, storage: Storage, folder: str, columns: Sequence[str]) -> None:
         self._storage, self._folder, self._columns = storage, folder, list(columns)
-        self._read: frozenset[str] = frozenset()
+        self._read: Mapping[str, object] = {}
 
     def read(self) -> pa.Table:
         """Rows of the parts that are new, in the order written.
 
-        A compaction gives every part a new name, for no name is used twice: the rows then come again, out of a few
-        large files.
+        After a merge rows come again, out of a few large parts: those that are not merged themselves keep their marks.
 
         Raises:
             PoolError: the pool is gone, or a part is damaged.
             PoolReadError: it cannot be read at the moment.
         """
-        names, data = reading(self._storage, self._folder, self._read_new)
+        marks, data = reading(self._storage, self._folder, self._read_new)
         data = checked(self._storage, self._folder, data)
-        self._read = names
+        self._read = marks
         return data
 
-    def _read_new(self) -> tuple[frozenset[str], pa.Table]:
-        names = self._storage.parts(self._folder)
-        new = [name for name in names if name not in self._read]
-        return frozenset(names), dataset(self._storage, self._folder, new).to_table(columns=self._columns)
+    def _read_new(self) -> tuple[Mapping[str, object], pa.Table]:
+        marks = self._storage.marks(self._folder)
+        new = [name for name, mark in marks.items() if self._read.get(name) != mark]
+        data = dataset(self._storage, self._folder, new).to_table(columns=self._columns)
+        after = self._storage.marks(self._folder) if self._storage.merges_in_place else marks
+        if any(after.get(name) != mark for name, mark in marks.items()):
+            raise FileNotFoundError(errno.ENOENT, "parts were merged while they were read", self._folder)
+        return marks, data

@@ -17,9 +17,10 @@ from nao_ray._pool import manifest as manifests
 from nao_ray._pool.fits import add_fits
 from nao_ray._pool.lease import Lease, acquire
 from nao_ray._pool.ledger import Counts, Ledger, add_tables, load_ledger
+from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.logs import Logs
 from nao_ray._pool.reader import PoolReader
-from nao_ray._pool.storage import Guard, LocalStorage, Storage, open_storage
+from nao_ray._pool.storage import Guard, Storage, open_storage
 from nao_ray._pool.weights import keep_weights
 from nao_ray.errors import FencedError, PoolError, StorageError
 from nao_ray.trial import Diagnostics, Proposal, Trial
@@ -28,8 +29,6 @@ LEASE_EXPIRY = 30.0
 """Seconds without a heartbeat after which a driver on another host counts as dead."""
 COMPACT_AT = 1000
 """Small parts in a folder at which the driver merges them: a thousand opened files still read in a second."""
-
-_COMPACTION_PARTS = 10_000  # more than any compaction makes
 
 _FOLDERS = ("trials", "events", "fits", "lease", "weights", "final", "logs")
 
@@ -76,10 +75,10 @@ class PoolWriter(PoolReader):
         storage = open_storage(url)
         manifests.refuse_other_files(storage, _FOLDERS, _EMPTY)
         storage.make_folder()
+        if isinstance(storage, LocalStorage):
+            storage.make_swappable(*compaction.FOLDERS)
         for folder in _FOLDERS:
             storage.make_folder(folder)
-        for folder in compaction.FOLDERS:
-            compaction.add_gate(storage, folder)
         storage.write(f"trials/{_EMPTY}", tables.to_bytes(rows.TRIALS.empty_table()))
         if not storage.create(manifests.NAME, text.encode()):
             raise PoolError(f"{storage.url} has just been made by another driver; resume it")
@@ -105,7 +104,7 @@ class PoolWriter(PoolReader):
                 with lease.guard():
                     for epoch in lease.unsealed:
                         parts.seal(self._storage, epoch)
-                    compaction.recover(self._storage)
+                    compaction.recover(self._storage, lease.epoch)
                 lease.note_sealed()
                 self._ledger = load_ledger(self._storage)
                 self._unsure = False
@@ -282,18 +281,14 @@ class PoolWriter(PoolReader):
             assert self._lease is not None
             if self._sweeper is not None:
                 self._sweeper.join()
-            # numbers of parts are never used again, also when this fails
-            number, self._next_part = self._next_part, self._next_part + _COMPACTION_PARTS
-            self._next_part = compaction.compact(
-                self._storage, guard, self._recent, self._lease.epoch, number, whole=whole
-            )
+            replaced = compaction.compact(self._storage, guard, self._recent, self._lease.epoch, whole=whole)
             self._recent.clear()
             for folder in compaction.FOLDERS:
                 self._small_parts[folder] = 0
             if whole:
-                compaction.sweep(self._storage)
+                compaction.sweep(self._storage, replaced)
             else:  # a search does not wait for it
-                self._sweeper = Thread(target=compaction.sweep, args=(self._storage,), daemon=True)
+                self._sweeper = Thread(target=compaction.sweep, args=(self._storage, replaced), daemon=True)
                 self._sweeper.start()
 
     def _compact_if_due(self) -> None:

@@ -1,20 +1,19 @@
 """Compaction shows each row once, whatever is read or dies meanwhile."""
 
+import errno
 import logging
-import os
 import shutil
-import threading
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pytest
-from _made_up_trials import START, die, make_proposal, make_trial, record
+from _made_up_trials import die, record
 
 from nao_ray._pool import compaction, tables, writer
 from nao_ray._pool import recent as recents
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
-from nao_ray.pool import PoolReader, PoolWriter
+from nao_ray.pool import PoolWriter
 
 
 def parts(folder: Path, name: str = "trials") -> list[str]:
@@ -104,18 +103,46 @@ def test_compaction_needs_the_lease_and_takes_it_if_free(pool, folder):
     assert pool.trials()["trial_id"].tolist() == list(range(4))
 
 
-def test_no_name_is_ever_used_again(pool, folder):
-    """A reader with an old listing must never find another content under an old name."""
-    seen: dict[str, bytes] = {}
+def test_a_merged_part_has_the_name_of_its_first_and_no_new_part_has_a_name_that_was_used(pool, folder):
+    used: set[str] = set()
     for start in range(0, 12, 4):
         with pool.acquire():
             for k in range(start, start + 4):
+                before = parts(folder)
                 record(pool, k, 1)
+                (new,) = set(parts(folder)) - set(before)
+                assert new not in used
+                used |= {new, *before}
                 if k % 2:
                     pool.compact()
-                for name in parts(folder):
-                    content = (folder / "trials" / name).read_bytes()
-                    assert seen.setdefault(name, content) == content
+                    assert parts(folder) == before[:1]
+
+
+def test_a_merge_that_has_lost_a_row_replaces_nothing(pool, lease, folder, monkeypatch):
+    record(pool, 0, 6)
+    before = parts(folder)
+    write = compaction._Part.write
+    monkeypatch.setattr(compaction._Part, "write", lambda part, data: write(part, data.slice(1)))
+    with pytest.raises(PoolError, match=r"merging .*trials gave 5 rows in 1 parts of 6 in 7; nothing was changed"):
+        pool.compact()
+    assert parts(folder) == before
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert pool.trials()["trial_id"].tolist() == list(range(6))
+
+
+def test_a_folder_that_was_changed_while_it_was_merged_is_not_replaced(pool, lease, folder, monkeypatch):
+    record(pool, 0, 3)
+    write = compaction._Merge.write
+
+    def changed_meanwhile(merge, *, whole):  # type: ignore[no-untyped-def]
+        found = write(merge, whole=whole)
+        shutil.copy(folder / merge._folder / parts(folder, merge._folder)[-1], folder / merge._folder / "z.parquet")
+        return found
+
+    monkeypatch.setattr(compaction._Merge, "write", changed_meanwhile)
+    with pytest.raises(PoolError, match="was changed while it was merged; nothing was replaced"):
+        pool.compact()
+    assert "z.parquet" in parts(folder)
 
 
 def test_large_parts_are_carried_over_and_limits_kept(pool, lease, folder, monkeypatch):
@@ -137,7 +164,7 @@ def test_large_parts_are_copied_where_links_are_not_allowed(pool, lease, folder,
     monkeypatch.setattr(compaction, "_GROUP_ROWS", 2)
 
     def forbidden(source: str, target: str) -> None:
-        raise PermissionError("no links here")
+        raise PermissionError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(compaction.os, "link", forbidden)
     for start in (0, 6):
@@ -148,18 +175,17 @@ def test_large_parts_are_copied_where_links_are_not_allowed(pool, lease, folder,
 
 def test_the_driver_merges_by_itself_and_rewrites_little(pool, lease, folder, monkeypatch):
     monkeypatch.setattr(writer, "COMPACT_AT", 8)
-    monkeypatch.setattr(compaction, "GRACE", 0.0)
     monkeypatch.setattr(compaction, "_GROUP_ROWS", 16)
     pool._compact_at = 8
     written = []
-    merge = compaction._write_merged
+    merged = compaction._Merge._write_merged
 
-    def counting(storage, recent, folder, names, epoch, number):  # type: ignore[no-untyped-def]
-        if folder == "trials":
-            written.append(sum(len(pd.read_parquet(storage.path(folder, name))) for name in names))
-        return merge(storage, recent, folder, names, epoch, number)
+    def counting(merge, names):  # type: ignore[no-untyped-def]
+        if merge._folder == "trials":
+            written.append(sum(len(pd.read_parquet(folder / "trials" / name)) for name in names))
+        return merged(merge, names)
 
-    monkeypatch.setattr(compaction, "_write_merged", counting)
+    monkeypatch.setattr(compaction._Merge, "_write_merged", counting)
     record(pool, 0, 100)
     assert len(parts(folder)) < 20
     assert pool.trials()["trial_id"].tolist() == list(range(100))
@@ -171,13 +197,12 @@ def test_a_merge_that_fails_leaves_the_pool_as_it_was_and_the_search_running(poo
     monkeypatch.setattr(writer, "COMPACT_AT", 8)
     pool._compact_at = 8
 
-    merge = compaction._write_merged
+    merge = compaction._Merge._write_merged
 
     def full(*args: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compaction, "_write_merged", full)
-    monkeypatch.setattr(compaction, "GRACE", 0.0)
+    monkeypatch.setattr(compaction._Merge, "_write_merged", full)
     with caplog.at_level(logging.WARNING):
         record(pool, 0, 6)
     assert "was not compacted" in caplog.text
@@ -185,154 +210,13 @@ def test_a_merge_that_fails_leaves_the_pool_as_it_was_and_the_search_running(poo
     with pytest.raises(PoolWriteError, match="No space left"):
         pool.compact()
     assert pool.trials()["trial_id"].tolist() == list(range(6))
-    monkeypatch.setattr(compaction, "_write_merged", merge)
+    monkeypatch.setattr(compaction._Merge, "_write_merged", merge)
     pool.compact()
     assert pool.trials()["trial_id"].tolist() == list(range(6))
     assert pool.check() == []
 
 
-# -- readers ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("reader", ["pandas", "ours", "sql", "log"])
-def test_a_reader_sees_every_row_once_or_an_error(pool, lease, folder, monkeypatch, reader):
-    """pandas may meet OSError (FileNotFoundError, or the gate); our own readers wait instead."""
-    monkeypatch.setattr(compaction, "GRACE", 0.02)
-    record(pool, 0, 30)
-    read = {
-        "pandas": lambda: pd.read_parquet(folder / "trials")["trial_id"].tolist(),
-        "ours": lambda: PoolReader.open(folder).trials(["trial_id"])["trial_id"].tolist(),
-        "sql": lambda: pool_reader.sql("SELECT trial_id FROM trials")["trial_id"].tolist(),
-        "log": lambda: [trial.trial_id for trial in pool_reader.log()],
-    }[reader]
-    pool_reader = PoolWriter.open(folder)
-    stop = threading.Event()
-    wrong, errors, reads = [], [], []
-
-    def loop() -> None:
-        while not stop.is_set():
-            try:
-                found = sorted(read())
-            except OSError as error:
-                errors.append(error)
-            else:
-                reads.append(len(found))
-                if found[:30] != list(range(30)) or len(set(found)) != len(found) or len(found) < reads[-2:][0]:
-                    wrong.append(found)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    for k in range(30, 55):
-        record(pool, k, 1)
-        pool.compact()
-    stop.set()
-    thread.join()
-    assert wrong == []
-    assert len(reads) > 5
-    assert reader == "pandas" or errors == []
-
-
-def test_a_reader_that_listed_before_the_renames_stumbles(pool, lease, folder, monkeypatch):
-    """pyarrow leaves out names that vanish between listing and look-up; the gate makes that loud."""
-    gates = []
-    sleep = compaction.time.sleep
-
-    def look(seconds: float) -> None:
-        if seconds == compaction.GRACE:
-            gates.append([os.path.islink(folder / name / compaction.GATE) for name in compaction.FOLDERS])
-            with pytest.raises(OSError, match=r"compaction-gate.*File name too long"):
-                pd.read_parquet(folder / "trials")
-        sleep(seconds)
-
-    monkeypatch.setattr(compaction.time, "sleep", look)
-    record(pool, 0, 3)
-    pool.compact()
-    assert gates == [[True, True]]
-    assert len(pd.read_parquet(folder / "trials")) == 3
-
-
-# -- crashes ----------------------------------------------------------------------------------------------
-
-
-class Crash(BaseException):
-    """The process is killed."""
-
-
-def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
-    """From the given change of the file system on, nothing is changed any more: each attempt raises Crash."""
-    done = [0]
-
-    def killing(function):  # type: ignore[no-untyped-def]
-        def wrapper(*args, **kwargs):  # type: ignore[no-untyped-def]
-            if done[0] >= step:
-                raise Crash
-            done[0] += 1
-            return function(*args, **kwargs)
-
-        return wrapper
-
-    for module, name in (
-        *((os, name) for name in ("replace", "link", "symlink", "unlink", "makedirs", "fsync")),
-        (shutil, "rmtree"),
-    ):
-        monkeypatch.setattr(module, name, killing(getattr(module, name)))
-    return done
-
-
-def test_a_crash_at_any_step_loses_and_doubles_nothing(pool, folder, tmp_path, monkeypatch):
-    with pool.acquire():
-        record(pool, 0, 4)
-        pool.compact()
-        record(pool, 4, 3)
-        pool.record_asked([make_proposal(7)], START)
-    monkeypatch.setattr(compaction, "GRACE", 0.0)
-    for step in range(200):
-        copy = tmp_path / f"copy{step}"
-        shutil.copytree(folder, copy, symlinks=True)
-        crashed = PoolWriter.open(copy)
-        crashed.acquire()
-        with monkeypatch.context() as patch:
-            done = crash_at(patch, step)
-            try:
-                crashed.compact()
-            except Crash:
-                finished = False
-            else:
-                finished = True
-        die(crashed)
-        again = PoolWriter.open(copy)
-        with again.acquire():
-            assert pd.read_parquet(copy / "trials")["trial_id"].tolist() == list(range(7)), step
-            assert [trial.trial_id for trial in again.log()] == list(range(8)), step
-            assert not [path.name for path in copy.iterdir() if path.name.startswith(".")], step
-            assert again.record_finished([make_trial(6), make_trial(7)]) == [make_trial(7)]
-            again.compact()
-        assert again.check() == [], step
-        if finished:
-            break
-    assert finished
-    assert done[0] > 20  # there was something to crash
-
-
-@pytest.mark.parametrize("step", [0, 1])
-def test_an_error_between_the_renames_leaves_a_whole_folder(pool, lease, folder, monkeypatch, step):
-    record(pool, 0, 3)
-    calls = []
-    move = compaction.LocalStorage.move
-
-    def failing(self, name, target):  # type: ignore[no-untyped-def]
-        calls.append(name)
-        if len(calls) == step + 1:
-            raise OSError(5, "Input/output error")
-        move(self, name, target)
-
-    monkeypatch.setattr(compaction.LocalStorage, "move", failing)
-    with pytest.raises(PoolWriteError, match="Input/output error"):
-        pool.compact()
-    monkeypatch.undo()
-    assert pd.read_parquet(folder / "trials")["trial_id"].tolist() == [0, 1, 2]
-    record(pool, 3, 1)
-    assert pool.check() == []
+# -- what others do meanwhile -----------------------------------------------------------------------------
 
 
 def test_a_missing_folder_is_named(pool, folder):
@@ -344,19 +228,19 @@ def test_a_missing_folder_is_named(pool, folder):
 def test_a_driver_replaced_while_it_merges_swaps_nothing(pool, folder, monkeypatch):
     pool.acquire()
     record(pool, 0, 4)
-    merge = compaction._merge
+    write = compaction._Merge.write
     others = []
 
-    def replaced_meanwhile(*args, **kwargs):  # type: ignore[no-untyped-def]
-        used = merge(*args, **kwargs)
+    def replaced_meanwhile(merge, *, whole):  # type: ignore[no-untyped-def]
+        found = write(merge, whole=whole)
         if not others:
             die(pool)
             others.append(PoolWriter.open(folder))
             others[0].acquire()
             record(others[0], 4, 2)
-        return used
+        return found
 
-    monkeypatch.setattr(compaction, "_merge", replaced_meanwhile)
+    monkeypatch.setattr(compaction._Merge, "write", replaced_meanwhile)
     with pytest.raises(FencedError):
         pool.compact()
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 from _made_up_trials import MANIFEST, START, die, edit_holder, make_proposal, make_trial, record
 
-from nao_ray._pool.storage import LocalStorage
+from nao_ray._pool import local
+from nao_ray._pool.local import LocalStorage
 from nao_ray.errors import PoolError, PoolWriteError
 from nao_ray.pool import PoolReader, PoolWriter, Watch
 
@@ -41,6 +43,7 @@ def test_a_failed_write_leaves_nothing_and_may_be_tried_again(pool, lease, folde
             patch.setattr("builtins.open", _failing_open)
         else:
             patch.setattr(os, failing, fail)
+            patch.setattr(local, "take_name", fail)
         for _ in range(2):
             with pytest.raises(
                 PoolWriteError, match=r"cannot write .*No space left on device; .*then resume"
@@ -61,7 +64,7 @@ _open = open
 
 def _failing_open(path, mode="r", *args, **kwargs):  # type: ignore[no-untyped-def]
     file = _open(path, mode, *args, **kwargs)
-    if mode == "wb":
+    if mode == "xb":
         file.close()
         raise OSError(28, "No space left on device")
     return file
@@ -112,18 +115,18 @@ def test_a_full_disk_loses_nothing_and_the_search_goes_on_when_there_is_space(sm
 
 
 def test_a_part_is_synced_before_it_is_shown_and_its_folder_after(pool, lease, monkeypatch):
-    """The order that makes `os.replace` durable."""
+    """The order that makes a rename durable; and the name meanwhile is nobody else's, whatever their process id."""
     steps = []
-    replace = os.replace
+    take_name = local.take_name
 
     def name(handle: int) -> str:
         return Path(os.readlink(f"/proc/self/fd/{handle}")).name
 
     monkeypatch.setattr(os, "fsync", lambda handle: steps.append(("sync", name(handle))))
-    monkeypatch.setattr(os, "replace", lambda a, b: (steps.append(("show", Path(b).name)), replace(a, b)))
+    monkeypatch.setattr(local, "take_name", lambda a, b: (steps.append(("show", Path(b).name)), take_name(a, b)))
     pool.record_finished([make_trial(0)])
     hidden, shown, folder = steps
-    assert hidden[1] == f".{shown[1]}.{os.getpid()}.tmp"
+    assert re.fullmatch(rf"\.trials-{shown[1]}\.[0-9a-f]{{16}}\.tmp", hidden[1])
     assert [kind for kind, _ in steps] == ["sync", "show", "sync"]
     assert folder[1] == "trials"
 

@@ -12,7 +12,7 @@ from obstore.exceptions import GenericError, PermissionDeniedError, Unauthentica
 
 from nao_ray._pool import faults, objects
 from nao_ray._pool.faults import Fault, UnreachableError, kind_of
-from nao_ray._pool.storage import LocalStorage
+from nao_ray._pool.local import LocalStorage
 from nao_ray.errors import PoolError, PoolReadError, PoolWriteError, StorageError
 from nao_ray.pool import Finals, PoolReader, PoolWriter, Watch
 from nao_ray.search.clock import VirtualClock

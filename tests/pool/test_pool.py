@@ -1,6 +1,5 @@
 """Making, opening, recording and reading a pool."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import yaml
 from _made_up_trials import MANIFEST, START, make_proposal, make_trial, record
 
-from nao_ray._pool import rows
+from nao_ray._pool import local, rows
 from nao_ray._pool.ledger import IdSet
 from nao_ray.errors import FencedError, PoolError
 from nao_ray.pool import Counts, PoolReader, PoolWriter
@@ -228,14 +227,14 @@ def test_nothing_is_written_without_a_lease(pool):
 
 
 def test_an_interrupt_in_the_middle_of_a_write_doubles_nothing(pool, lease, monkeypatch):
-    replaced = os.replace
+    take_name = local.take_name
 
     def interrupted(source, target):
-        replaced(source, target)
+        take_name(source, target)
         if "trials" in str(target):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "replace", interrupted)
+    monkeypatch.setattr(local, "take_name", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pool.record_finished([make_trial(0)])
     monkeypatch.undo()

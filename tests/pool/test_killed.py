@@ -1,0 +1,129 @@
+"""A driver is killed before each change that it makes to files: every reader, then and later, sees each row once."""
+
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+from _killed import without_exchange
+from _made_up_trials import MANIFEST, START, die, make_proposal, make_trial, record
+
+from nao_ray._pool import local
+from nao_ray.pool import PoolReader, PoolWriter
+
+pytestmark = pytest.mark.slow
+
+LOUD = (OSError, pa.ArrowException, duckdb.Error, pl.exceptions.PolarsError)
+PLAIN = {
+    "pandas": lambda where: pd.read_parquet(where)["trial_id"].tolist(),
+    "pyarrow": lambda where: ds.dataset(where).to_table()["trial_id"].to_pylist(),
+    "polars": lambda where: pl.read_parquet(where)["trial_id"].to_list(),
+    "duckdb": lambda where: duckdb.sql(f"SELECT trial_id FROM '{where}/*.parquet'").to_arrow_table()[0].to_pylist(),
+}
+
+
+@pytest.fixture
+def template(tmp_path, monkeypatch, request):
+    """A pool of seven trials, four of them merged, and an eighth that was asked."""
+    with monkeypatch.context() as patch:
+        if getattr(request, "param", "") == "links":
+            patch.setattr(local, "exchange", local.exchange)
+            without_exchange()
+        pool = PoolWriter.create(tmp_path / "template", MANIFEST)
+        with pool.acquire():
+            record(pool, 0, 4)
+            pool.compact()
+            record(pool, 4, 3)
+            pool.record_asked([make_proposal(7)], START)
+    return tmp_path / "template"
+
+
+def _killed(template: Path, folder: Path, what: str) -> list[str]:
+    """The calls that were not made; one pool in `folder` for each."""
+    folder.mkdir()
+    words = [sys.executable, str(Path(__file__).with_name("_killed.py")), str(template), str(folder), what]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [line.partition(" ")[2] for line in done.stdout.splitlines()]
+
+
+def _look(url: Path, finished=range(7)) -> list[str]:
+    """The plain readers that fail; all others, and ours, now and after a next driver, see each row once."""
+    failing = []
+    for name, read in PLAIN.items():
+        try:
+            assert read(f"{url}/trials") in ([*finished], [*finished, 7]), (url, name)
+        except LOUD:
+            failing.append(name)
+    before = {path: path.lstat().st_mtime_ns for path in url.rglob("*")}
+    reader = PoolReader.open(url)
+    assert reader.trials()["trial_id"].tolist() in ([*finished], [*finished, 7]), url
+    assert [trial.trial_id for trial in reader.log()] == [*range(8)], url
+    assert {path: path.lstat().st_mtime_ns for path in url.rglob("*")} == before, url
+    again = PoolWriter.open(url)
+    with again.acquire():
+        again.record_finished([make_trial(k) for k in range(8)])
+        assert not [path.name for path in url.iterdir() if path.name.startswith(".") and not _is_used(path)], url
+        again.compact()
+    for name, read in PLAIN.items():
+        assert sorted(read(f"{url}/trials")) == [*range(8)], (url, name)
+    assert again.check() == [], url
+    return failing
+
+
+def _is_used(path: Path) -> bool:
+    return any((path.parent / name).resolve() == path for name in ("trials", "events"))
+
+
+@pytest.mark.parametrize(
+    ("template", "what"),
+    [("plain", "merge"), ("links", "merge by links"), ("plain", "write")],
+    indirect=["template"],
+)
+def test_killed_before_any_call_no_row_is_lost_or_doubled_and_every_reader_reads(template, tmp_path, what):
+    calls = _killed(template, tmp_path / "killed", what)
+    print(f"{what}: killed before {len(calls) - 1} calls: {dict(Counter(calls[:-1]))}")
+    assert len(calls) > 10
+    assert calls[-1] == "the end"
+    for k in range(len(calls)):
+        assert _look(tmp_path / "killed" / str(k)) == [], (k, calls[k])
+
+
+def test_a_folder_becomes_a_link_once_and_only_then_plain_readers_may_find_none(template, tmp_path):
+    """Earlier versions' pools where names cannot be exchanged: ours read on, others fail until the next driver."""
+    calls = _killed(template, tmp_path / "killed", "merge by links")
+    failing = [_look(tmp_path / "killed" / str(k)) for k in range(len(calls))]
+    assert [names for names in failing if names] == [list(PLAIN)]
+
+
+@pytest.mark.parametrize("how", ["", "by links"])
+def test_killed_while_it_puts_right_what_another_left(template, tmp_path, how):
+    """Merges cut short before and after their swap, half-written files, a truncated part."""
+    pool = PoolWriter.open(template)
+    pool.acquire()
+    die(pool)
+    parts = sorted((template / "trials").glob("*.parquet"))
+    for name in (".trials-e000001-0123abcd", ".events-new-e000001"):
+        (template / name).mkdir()
+        shutil.copy(parts[0], template / name)
+    if how:
+        (template / "trials").rename(template / ".trials-old")
+    else:
+        (template / ".trials-old").mkdir()
+        shutil.copy(parts[0], template / ".trials-old")
+    for name in (".trials-x.parquet.12.tmp", "events/.x.parquet.12.tmp", ".lease-holder.json.34.tmp"):
+        (template / name).write_bytes(b"half")
+    torn = sorted((template / "events").glob("*.parquet"))[-1]  # the proposal of trial 7: it will be asked again
+    calls = _killed(template, tmp_path / "killed", f"acquire {how}".strip())
+    print(f"acquire {how}: killed before {len(calls) - 1} calls: {dict(Counter(calls[:-1]))}")
+    assert len(calls) > 15
+    assert torn.exists()
+    for k in range(len(calls)):
+        _look(tmp_path / "killed" / str(k))
