@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -221,13 +222,16 @@ def acquire(storage: Storage, expiry: float, wait: float, witness: str) -> Lease
         PoolWriteError: the lease cannot be written.
     """
     storage.refuse_without_conditions(witness)
-    end = time.monotonic() + wait
+    end, is_told = time.monotonic() + wait, False
     while True:
         try:
             return _take(storage, expiry)
-        except PoolError:
-            if time.monotonic() > end:
+        except PoolError as error:
+            if (left := end - time.monotonic()) < 0:
                 raise
+            if not is_told:
+                _log.warning("%s; waiting for that until %s", error, f"{datetime.now() + timedelta(seconds=left):%X}")
+            is_told = True
         time.sleep(min(1.0, expiry / _BEATS))
 
 

@@ -75,6 +75,7 @@ def search(
     detach: Annotated[
         bool, typer.Option("--detach", help="On a cluster: the search outlives this driver, which only watches.")
     ] = False,
+    made_as: Annotated[str | None, typer.Option("--made-as", hidden=True)] = None,
 ) -> None:
     """Start a search; on a pool that exists already, go on with it."""
     from nao_ray.cli.progress import Progress
@@ -84,12 +85,12 @@ def search(
     if detach and in_process:
         raise ConfigError("choose one of --detach and --in-process")
     run_config = RunConfig.load(find_config(config), tuple(settings or ()))
-    url = pool or f"pools/{run_config.name}"
+    url = jobs.pool_of(pool, run_config.name)
     if detach:
-        _watch(run_config, url, wait)
+        _watch(run_config, url, wait, made_as)
     else:
         with _interruptible(url), Progress(run_config.name) as progress:
-            run(run_config, url, listener=progress, in_process=in_process, wait=wait)
+            run(run_config, url, listener=progress, in_process=in_process, wait=wait, made_as=made_as)
     _conclude(url)
 
 
@@ -134,14 +135,14 @@ def bench(
         measurements.run(name, options or [], as_json)
 
 
-def _watch(config: RunConfig, pool: str, wait: float) -> None:
+def _watch(config: RunConfig, pool: str, wait: float, made_as: str | None) -> None:
     """Watch a detached search to its end."""
     from nao_ray.cli.progress import Progress
     from nao_ray.service.hosting.detached import watch
 
     try:
         with Progress(config.name) as progress:
-            is_done = watch(config, pool, progress, wait=wait)
+            is_done = watch(config, pool, progress, wait=wait, made_as=made_as)
     except KeyboardInterrupt:
         typer.echo(f"nao-ray: no longer watching; the search of {pool} goes on in the cluster", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nao_ray import __version__
-from nao_ray.errors import ClusterError
+from nao_ray.addresses import absolute
+from nao_ray.cli.progress import format_seconds
+from nao_ray.errors import ClusterError, ConfigError, NaoRayError
 
 if TYPE_CHECKING:
     from nao_ray.service.jobs.client import Jobs, JobView
@@ -60,19 +62,24 @@ def submit(
     """Start a search as a job of a Ray cluster, or go on with one. It is `search`, over there."""
     from nao_ray.config import RunConfig
     from nao_ray.preset_files import find_config
+    from nao_ray.service import places
     from nao_ray.service.jobs import packing
     from nao_ray.service.jobs.client import connect, describe
 
     path, overrides = find_config(config), tuple(settings or ())
     run_config = RunConfig.load(path, overrides)
     run_config.make_strategy()
-    url = packing.shared_pool(pool or f"pools/{run_config.name}")
+    folder = pool_of(pool, run_config.name)
+    url = packing.shared_pool(folder)
     name, file = packing.job_name(run_config.name, url), f"{run_config.name}.yaml"
     jobs = connect(address)
+    data = places.given(run_config)
+    packing.refuse_local({packing.POOL: folder, **data}, jobs.nodes())
+    overrides += tuple(f"{key}={json.dumps(absolute(path))}" for key, path in data.items())
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "job.zip"
         size = packing.pack(archive, path, file, package=not installed)
-        command = packing.entrypoint(python, file, url, overrides, detach=detach)
+        command = packing.entrypoint(python, file, url, overrides, detach=detach, made_as=packing.known_as(url))
         try:
             job_id = jobs.submit(name, command, archive, describe(name, url, detach=detach))
         except KeyboardInterrupt:
@@ -89,7 +96,10 @@ def status(
     address: Address = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON: one object per job.")] = False,
 ) -> None:
-    """List the jobs of nao-ray on a cluster, or show one."""
+    """List the jobs of nao-ray on a cluster, or show one.
+
+    Trials done, the best score and the time left are those of its pool, where that can be read from here.
+    """
     from nao_ray.service.jobs.client import connect
 
     jobs = connect(address)
@@ -140,6 +150,17 @@ def end_detached(name: str) -> None:
     end(name)
 
 
+def pool_of(given: str | None, config_name: str) -> str:
+    """The pool of a command: the given one, or the default.
+
+    Raises:
+        ConfigError: the given one is empty, as an unset variable is.
+    """
+    if given is not None and not given.strip():
+        raise ConfigError("--pool is empty: give a folder or a URL, or leave it out for pools/<name of the config>")
+    return given or f"pools/{config_name}"
+
+
 def _follow(jobs: Jobs, job_id: str, is_detached: bool) -> int:
     """A job's log until it is over, and its exit code."""
     from nao_ray.service.jobs.client import ending, exit_code
@@ -172,5 +193,22 @@ def _row(view: JobView) -> dict[str, object]:
         "detached": "yes" if view.is_detached else "no",
         "started_at": None if view.started_at is None else f"{view.started_at:%Y-%m-%d %H:%M:%S}",
         "ended_at": None if view.ended_at is None else f"{view.ended_at:%Y-%m-%d %H:%M:%S}",
+        **_progress(view),
         "pool": view.pool,
     }
+
+
+def _progress(view: JobView) -> dict[str, object]:
+    """How its search stands, where the pool can be read from here."""
+    from nao_ray.pool import PoolReader, Watch
+
+    try:
+        seen = Watch(view.pool).look() if view.pool and PoolReader.exists(view.pool) else None
+    except NaoRayError:
+        seen = None
+    if seen is None:
+        return dict.fromkeys(("trials", "best", "left"))
+    total = "" if seen.budget_trials is None else f"/{seen.budget_trials}"
+    left = None if view.is_over or not seen.eta_seconds else format_seconds(seen.eta_seconds)
+    best = None if seen.best is None or seen.best.score is None else seen.metric.words(seen.best.score)
+    return {"trials": f"{seen.finished}{total}", "best": best, "left": left}

@@ -16,6 +16,16 @@ def placed(config: C) -> C:
     return config.model_copy(update={kind: _placed(kind, component) for kind, component in _readers(config).items()})
 
 
+def given(config: RunConfig) -> dict[str, str]:
+    """The paths of a search's data as the config has them, by dotted key."""
+    found: dict[str, str] = {}
+    for kind, component in _readers(config).items():
+        settings = registry.load(kind, component.name).Config(**component.settings)
+        paths = {f"{kind}.{name}": getattr(settings, name) for name in settings.places}
+        found |= {key: str(path) for key, path in paths.items() if path is not None}
+    return found
+
+
 def unlearnt(config: RunConfig | TrainConfig) -> frozenset[str]:
     """Dotted keys of the settings that say where the data are and how they are read."""
     keys: set[str] = set()

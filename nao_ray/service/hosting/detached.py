@@ -111,8 +111,12 @@ class SearchActor:
         self._snapshot = snapshot
 
 
-def watch(config: RunConfig, pool_url: str, listener: Listener, *, wait: float = 0.0) -> bool:
+def watch(
+    config: RunConfig, pool_url: str, listener: Listener, *, wait: float = 0.0, made_as: str | None = None
+) -> bool:
     """Have a detached actor search, or find the one that does, and watch it until it ends.
+
+    `made_as` is the `storage_id` of the pool, where another machine has seen it.
 
     Returns:
         True: the search is done; False: it was stopped.
@@ -126,7 +130,7 @@ def watch(config: RunConfig, pool_url: str, listener: Listener, *, wait: float =
         raise ConfigError("--detach needs a cluster that stays: give RAY_ADDRESS, or hand in nao-ray submit --detach")
     pool_url = shared_pool(pool_url)  # the actor stands elsewhere
     with ray_session(config.workers), stop_on_signal() as stopped:
-        actor = _host(config, pool_url, wait)
+        actor = _host(config, pool_url, wait, made_as)
         while True:
             try:
                 look = _look(actor)
@@ -176,7 +180,7 @@ def _until_ended(actor: ActorHandle) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _host(config: RunConfig, pool_url: str, wait: float) -> ActorHandle:
+def _host(config: RunConfig, pool_url: str, wait: float, made_as: str | None) -> ActorHandle:
     """The actor of this search: the one that runs, or a new one."""
     name, text, launch = job_name(config.name, pool_url), config.to_yaml(), secrets.token_hex(8)
     make: Callable[[], ActorHandle] | None = None
@@ -186,7 +190,7 @@ def _host(config: RunConfig, pool_url: str, wait: float) -> ActorHandle:
             actor = ray.get_actor(name, NAMESPACE)
         except ValueError:
             if make is None:  # the pool is made, and checked, here: wherever the actor comes to be, it must find it
-                made_as = storage_id(take_pool(pool_url, check_search(config, pool_url)).manifest)
+                made_as = storage_id(take_pool(pool_url, check_search(config, pool_url), made_as).manifest)
                 make = partial(_make, name, (launch, text, pool_url, wait, made_as, own_code()))
             actor = make()
         try:

@@ -71,6 +71,7 @@ class Jobs:
         client: JobSubmissionClient,
         address: str,
         searching: Callable[[], frozenset[str]] = frozenset,
+        nodes: Callable[[], list[str]] = list,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,10 +81,11 @@ class Jobs:
             client: a `ray.job_submission.JobSubmissionClient`.
             address: of the cluster, for messages.
             searching: names of the detached searches that are there.
+            nodes: IP addresses of the nodes that are alive.
             sleep: pauses for some seconds.
             clock: seconds.
         """
-        self._client, self.address, self._searching = client, address, searching
+        self._client, self.address, self._searching, self._nodes = client, address, searching, nodes
         self._sleep, self._clock = sleep, clock
 
     # -- looking up ---------------------------------------------------------------------------------------
@@ -99,17 +101,25 @@ class Jobs:
         return [_view(job, _name(job) in searching and last[_name(job)] == job.submission_id) for job in found]
 
     def find(self, job: str | None) -> JobView:
-        """A job by its id, or the last one of a name; None: the last one of all.
+        """A job by its id, or the last one of a name, with or without its number; None: the last one of all.
 
         Raises:
             ClusterError: there is none.
         """
         known = self.all()
-        found = [view for view in known if job in (None, view.job_id)] or [view for view in known if view.name == job]
-        if found:
-            return found[-1]
+        for is_meant in (
+            lambda view: job in (None, view.job_id),
+            lambda view: view.name == job,
+            lambda view: view.name.rpartition("-")[0] == job,  # as its config is called
+        ):
+            if found := [view for view in known if is_meant(view)]:
+                return found[-1]
         names = ", ".join(dict.fromkeys(view.name for view in known)) or "none"
         raise ClusterError(f"{self.address} has no job {job or 'of nao-ray'}; known: {names}")
+
+    def nodes(self) -> list[str]:
+        """IP addresses of the nodes that are alive."""
+        return self._ask(self._nodes)
 
     def _view_of(self, job_id: str) -> JobView:
         return _view(self._ask(lambda: self._client.get_job_info(job_id)), is_searching=False)

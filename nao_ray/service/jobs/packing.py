@@ -6,15 +6,19 @@ import hashlib
 import os
 import shlex
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
+import psutil
+
 import nao_ray
 from nao_ray.addresses import REMEDY, has_credentials, masked
-from nao_ray.errors import ConfigError
-from nao_ray.service.hosting.manifest import REVISION, source_revision
+from nao_ray.errors import ConfigError, DataError, NaoRayError
+from nao_ray.pool import PoolReader
+from nao_ray.service.hosting.manifest import REVISION, source_revision, storage_id
 
+POOL = "the pool"
 UPLOAD_LIMIT = 100 * 2**20
 """Bytes that Ray's job server takes in one upload; beyond, it answers with HTTP 413."""
 LEASE_WAIT_SECONDS = 60
@@ -45,11 +49,54 @@ def shared_pool(url: str) -> str:
     return url.rstrip("/") if "://" in url else os.path.abspath(url)
 
 
-def entrypoint(python: str, config: str, pool_url: str, settings: Sequence[str], *, detach: bool) -> str:
+def refuse_local(given: Mapping[str, str], nodes: Collection[str]) -> None:
+    """Refuse paths that the machines of a cluster cannot share.
+
+    Args:
+        given: as the user wrote them, by what they are (`the pool`, `task.path`).
+        nodes: IP addresses of the cluster's nodes.
+
+    Raises:
+        ConfigError: a path is relative to a folder of this machine, and the cluster has others.
+        DataError: it is not there, on a machine of the cluster.
+    """
+    for what, path in given.items():
+        if "://" in path:
+            continue
+        if len(nodes) > 1 and not os.path.isabs(path):
+            raise ConfigError(
+                f"{what} {path} is relative to a folder of this machine, and the cluster has {len(nodes)} nodes: give "
+                "a path that all of them see, from /, or a URL"
+            )
+        if what != POOL and _is_here(nodes) and not os.path.exists(path):
+            raise DataError(f"{what} {os.path.abspath(path)} is not there")
+
+
+def _is_here(nodes: Collection[str]) -> bool:
+    """Whether this machine is one of the nodes."""
+    mine = {found.address for addresses in psutil.net_if_addrs().values() for found in addresses}
+    return not mine.isdisjoint(nodes)
+
+
+def known_as(pool_url: str) -> str | None:
+    """By what the pool is known that this machine sees in a folder; None: it sees none, or it is the same for all."""
+    if "://" in pool_url:
+        return None
+    try:
+        return storage_id(PoolReader.open(pool_url).manifest) if PoolReader.exists(pool_url) else None
+    except NaoRayError:
+        return None  # whether it can be read over there, the job will say
+
+
+def entrypoint(
+    python: str, config: str, pool_url: str, settings: Sequence[str], *, detach: bool, made_as: str | None = None
+) -> str:
     """The command of a job: what one would type on the cluster."""
     words = [python, "-m", "nao_ray", "search", config, "--pool", pool_url, "--wait", str(LEASE_WAIT_SECONDS)]
     for setting in settings:
         words += ["--set", setting]
+    if made_as is not None:
+        words += ["--made-as", made_as]
     return shlex.join([*words, "--detach"] if detach else words)
 
 

@@ -26,8 +26,8 @@ class UnknownJobError(ClusterError):
     """The cluster does not know the job any more."""
 
 
-def connect(address: str | None = None) -> tuple[Any, str, Callable[[], frozenset[str]]]:
-    """Ray's client, its address, and a question: which detached searches are there?
+def connect(address: str | None = None) -> tuple[Any, str, Callable[[], frozenset[str]], Callable[[], list[str]]]:
+    """Ray's client, its address, and two questions: which detached searches are there, and which nodes?
 
     Ray's own variables give the token: `RAY_AUTH_MODE`, and `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH` or the file
     ``~/.ray/auth_token``. Where one of the first two gives a token, the mode is `token` unless said otherwise.
@@ -39,7 +39,7 @@ def connect(address: str | None = None) -> tuple[Any, str, Callable[[], frozense
     if any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported, which reads it once
     from ray.job_submission import JobSubmissionClient
-    from ray.util.state import list_actors
+    from ray.util.state import list_actors, list_nodes
 
     for name in ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -51,6 +51,13 @@ def connect(address: str | None = None) -> tuple[Any, str, Callable[[], frozense
             actors = list_actors(address=where, filters=wanted, limit=10_000, raise_on_missing_output=False)
             return frozenset(actor.name for actor in actors if actor.name)
 
+    def nodes() -> list[str]:
+        with _nothing_but(where):
+            found = list_nodes(
+                address=where, filters=[("state", "=", "ALIVE")], limit=10_000, raise_on_missing_output=False
+            )
+            return [str(node.node_ip) for node in found]
+
     with _nothing_but(where):
         try:
             client = ask(lambda: JobSubmissionClient(where), where)
@@ -59,7 +66,7 @@ def connect(address: str | None = None) -> tuple[Any, str, Callable[[], frozense
                 f"no Ray job server at {where}: start a cluster (cluster/machine.sh up), open a tunnel to its "
                 "dashboard, or give another --address"
             ) from None
-    return client, where, searching
+    return client, where, searching, nodes
 
 
 def ask(question: Callable[[], T], address: str) -> T:

@@ -316,7 +316,7 @@ def test_an_address_of_something_else_is_refused():
 
 def test_the_given_address_counts_not_rays_variables(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "http://elsewhere:1")
-    with pytest.raises(ClusterError, match=r"no Ray job server at http://127\.0\.0\.1:9: start Ray"):
+    with pytest.raises(ClusterError, match=r"no Ray job server at http://127\.0\.0\.1:9: start a cluster"):
         job_server.connect("127.0.0.1:9")
     assert job_server.os.environ["RAY_ADDRESS"] == "http://elsewhere:1"
 
@@ -389,7 +389,18 @@ def test_an_interrupted_follower_says_how_to_go_on(call, monkeypatch):
 def test_status_logs_and_stop(call):
     client = Client(job("a-1", "FAILED", code=1), job("a-2", "RUNNING", start=1_700_000_000_000))
     shown = call(client, "status").out.splitlines()
-    assert shown[0].split() == ["job", "status", "exit_code", "detached", "started_at", "ended_at", "pool"]
+    assert shown[0].split() == [
+        "job",
+        "status",
+        "exit_code",
+        "detached",
+        "started_at",
+        "ended_at",
+        "trials",
+        "best",
+        "left",
+        "pool",
+    ]
     assert [line.split()[:2] for line in shown[2:]] == [["a-1", "FAILED"], ["a-2", "RUNNING"]]
     assert '"job": "a-2", "status": "RUNNING", "exit_code": null' in call(client, "status", "a", "--json").out
     assert call(client, "logs").out == "one\ntwo\n"

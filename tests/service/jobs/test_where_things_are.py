@@ -1,0 +1,129 @@
+"""Paths that a cluster's machines do not share are refused before a job is handed in; jobs tell how pools stand."""
+
+import json
+import shlex
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_jobs import Client, job, over
+
+from nao_ray.cli.app import main
+from nao_ray.config import RunConfig
+from nao_ray.errors import PoolError
+from nao_ray.pool import PoolReader, PoolWriter
+from nao_ray.service.hosting.manifest import storage_id
+from nao_ray.service.hosting.run import run
+from nao_ray.service.jobs import client as jobs
+from nao_ray.service.jobs.client import describe
+
+TINY = "{name: tiny, space: nao_cnn_small, evaluator: closed_form, strategy: random_search, budget: {trials: 2}}"
+HERE, ELSEWHERE = "127.0.0.1", "203.0.113.7"
+
+
+@pytest.fixture
+def submit(call, monkeypatch, tmp_path):
+    """`submit(nodes, "tiny.yaml", ...)` -> exit code, stdout, stderr, and the words of the job's command."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+
+    def hand_in(nodes, *words):
+        client = Client()
+        monkeypatch.setattr(jobs, "connect", lambda address: over(client, nodes=lambda: nodes))
+        done = call("submit", *words)
+        done.command = shlex.split(client.submitted[0]["entrypoint"]) if client.submitted else None
+        return done
+
+    return hand_in
+
+
+@pytest.mark.parametrize("words", [(), ("--pool", "pools/x"), ("--pool", "~/x")])
+def test_a_relative_pool_is_refused_where_there_are_several_nodes(submit, words):
+    done = submit([HERE, ELSEWHERE], "tiny.yaml", *words)
+    assert (done.code, done.command) == (2, None)
+    assert "is relative to a folder of this machine, and the cluster has 2 nodes: give a path" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_a_pool_that_all_may_see_is_taken_and_any_where_there_is_one_node(submit, tmp_path):
+    assert submit([HERE, ELSEWHERE], "tiny.yaml", "--pool", tmp_path / "x").code == 0
+    assert submit([HERE, ELSEWHERE], "tiny.yaml", "--pool", "s3://bucket/x").code == 0
+    done = submit([ELSEWHERE], "tiny.yaml", "--pool", "x")
+    assert done.command[done.command.index("--pool") + 1] == str(tmp_path / "x")
+
+
+def test_an_empty_pool_is_no_default(submit, call):
+    for done in (submit([HERE], "tiny.yaml", "--pool", ""), call("search", "tiny.yaml", "--pool", " ")):
+        assert done.code == 2
+        assert "--pool is empty" in done.err
+    assert not Path("pools").exists()
+
+
+TABLE = "task={name: image_table, path: data}"
+
+
+def test_data_are_looked_for_like_the_pool(submit, tmp_path):
+    words = ("tiny.yaml", "--pool", tmp_path / "x", "--set", TABLE)
+    assert "task.path data is relative to a folder" in submit([HERE, ELSEWHERE], *words).err
+    missing = submit([HERE], *words)
+    assert (missing.code, missing.command) == (2, None)
+    assert f"task.path {tmp_path}/data is not there" in missing.err
+    (tmp_path / "data").mkdir()
+    assert submit([HERE], *words).command[-2:] == ["--set", f'task.path="{tmp_path}/data"']
+    (tmp_path / "data").rmdir()
+    assert submit([ELSEWHERE], *words).code == 0, "what another machine has, its job will say"
+
+
+def test_a_job_is_told_which_pool_its_user_sees_there(submit, tmp_path):
+    run(RunConfig.parse(TINY), str(tmp_path / "p"), in_process=True)
+    seen = storage_id(PoolReader.open(tmp_path / "p").manifest)
+    assert submit([HERE], "tiny.yaml", "--pool", "p").command[-2:] == ["--made-as", seen]
+    assert "--made-as" not in submit([HERE], "tiny.yaml", "--pool", "q").command
+
+
+def test_the_job_refuses_another_pool_than_its_user_sees(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    done = call("search", "tiny.yaml", "--pool", "p", "--made-as", "f00", "--in-process")
+    assert done.code == 2
+    assert "p is not on all machines: on " in done.err
+    assert not Path("p").exists()
+
+
+def test_status_tells_how_a_pool_stands_that_can_be_read_from_here(capsys, monkeypatch, tmp_path):
+    run(RunConfig.parse(TINY), str(tmp_path / "p"), in_process=True)
+    metadata = [describe("tiny-1234", url, detach=False) for url in (str(tmp_path / "p"), "/no/such/pool")]
+    client = Client(*(job(f"tiny-1234-{i}", "SUCCEEDED", start=i, metadata=it) for i, it in enumerate(metadata, 1)))
+    monkeypatch.setattr(jobs, "connect", lambda address: over(client))
+    with pytest.raises(SystemExit):
+        main(["status", "--json"])
+    here, nowhere = json.loads(capsys.readouterr().out)
+    assert here["trials"] == "2/2"
+    assert here["best"] == f"{PoolReader.open(tmp_path / 'p').best(1)['valid_accuracy'].iloc[0]:.4f}"
+    assert (nowhere["trials"], nowhere["best"], nowhere["left"]) == (None, None, None)
+
+
+def test_a_configs_name_finds_its_newest_job():
+    client = Client(job("a-1f-1", "FAILED"), job("a-2e-1", "RUNNING", start=2), job("b-3d-1", "RUNNING", start=3))
+    assert over(client).find("a").job_id == "a-2e-1"
+    assert over(client).find("a-1f").job_id == "a-1f-1"
+
+
+def test_who_waits_for_a_pool_says_at_once_for_whom_and_until_when(tmp_path, caplog):
+    run(RunConfig.parse(TINY), str(tmp_path / "p"), in_process=True)
+    first, second = PoolWriter.open(tmp_path / "p"), PoolWriter.open(tmp_path / "p")
+    with first.acquire() as lease:
+        waiting = threading.Thread(target=lambda: second.acquire(wait=60).release())
+        waiting.start()
+        end = time.monotonic() + 30
+        while not caplog.messages and time.monotonic() < end:
+            time.sleep(0.05)
+        lease.release()
+        waiting.join(30)
+    assert not waiting.is_alive()
+    assert len(caplog.messages) == 1, "once"
+    assert "has a driver: pid" in caplog.messages[0]
+    assert "; waiting for that until " in caplog.messages[0]
+    with first.acquire(), pytest.raises(PoolError, match="has a driver"):
+        second.acquire()
