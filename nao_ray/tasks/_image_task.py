@@ -88,6 +88,9 @@ class ImageTask(Task[C]):
         except DataError as error:
             raise DataError(f"the test split cannot be used: {error}") from None
 
+    def data_hash(self) -> str:
+        return self._facts.digest
+
     def facts(self) -> Facts:
         return self._facts
 
@@ -160,6 +163,7 @@ def _count_classes(labels: NDArray[np.int64], names: Sequence[str]) -> str:
     """``3 classes (cat 20, dog 20, fox 18)``: training images of each."""
     counts = np.bincount(labels, minlength=len(names))
     if len(names) > _NAMED or all(name.isdigit() for name in names):
-        return f"{len(names)} classes of {counts.min():,} to {counts.max():,} training images"
+        least, most = f"{counts.min():,}", f"{counts.max():,}"
+        return f"{len(names)} classes of {least if least == most else f'{least} to {most}'} training images"
     pairs = ", ".join(f"{name} {count:,}" for name, count in zip(names, counts, strict=True))
     return f"{len(names)} classes ({pairs} training images)"

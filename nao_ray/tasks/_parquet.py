@@ -269,7 +269,7 @@ def _find(path: str) -> tuple[Any, dict[str, Any], str]:
         if "://" not in path:
             filesystem, root = pafs.LocalFileSystem(), os.path.abspath(Path(path).expanduser())
         else:
-            filesystem, root = pafs.FileSystem.from_uri(path)
+            filesystem, root = _at_address(path)
         info = filesystem.get_file_info(root)
         if info.type == pafs.FileType.NotFound:
             raise DataError(f"{path}: no such file or folder; task.path says where the data are")
@@ -288,6 +288,12 @@ def _find(path: str) -> tuple[Any, dict[str, Any], str]:
         return filesystem, files, root
 
     return _call(path, find)
+
+
+def _at_address(address: str) -> tuple[Any, str]:
+    """The filesystem of an address, and the path there."""
+    filesystem, root = pafs.FileSystem.from_uri(address)
+    return filesystem, root.rstrip("/")
 
 
 def _call(path: str, read: Callable[[], T]) -> T:

@@ -1,6 +1,7 @@
 """What a search says of itself while it runs."""
 
 import io
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -55,3 +56,14 @@ def test_the_terminal_gets_a_live_line(monkeypatch):
         listener(_snapshot(done=12, best_score=0.5, best_trial_id=3))
     assert "12/64 done" in stream.getvalue()
     assert "\x1b[" in stream.getvalue()
+
+
+def test_what_is_logged_is_told_above_the_progress_and_no_longer_than_it():
+    stream = io.StringIO()
+    before = logging.getLogger("nao_ray").level
+    with progress.Progress("s", stream):
+        logging.getLogger("nao_ray.service.x").info("12 images [train],\n3 validate")
+        logging.getLogger("nao_ray.search").debug("nothing")
+    logging.getLogger("nao_ray.service.x").info("later")
+    assert stream.getvalue() == "s: 12 images [train], 3 validate\n"
+    assert logging.getLogger("nao_ray").level == before

@@ -4,10 +4,11 @@ import json
 import os
 import time
 
+import pyarrow.fs as pafs
 import pytest
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _identity
+from nao_ray.tasks import _identity, _parquet
 from nao_ray.tasks.cifar10 import Cifar10
 from nao_ray.tasks.fashion_mnist import FashionMnist
 from nao_ray.tasks.image_folder import ImageFolder
@@ -117,3 +118,22 @@ def test_the_reader_of_the_data_has_a_version(make, cache, monkeypatch):
     monkeypatch.setattr(_identity, "VERSION", -1)
     make().facts()
     assert len(list(cache.iterdir())) == 2
+
+
+def test_files_at_an_address_are_known_by_path_size_and_time(tmp_path, monkeypatch, cache):
+    """A file system that is not this machine's: paths are below a bucket, and there are no inodes."""
+    for name in ("train", "val", "test"):
+        made.table(tmp_path / f"store/bucket/data/{name}/0.parquet", test=0, split_column=False)
+    settle(tmp_path / "store")
+    remote = pafs.SubTreeFileSystem(str(tmp_path / "store"), pafs.LocalFileSystem())
+    monkeypatch.setattr(_parquet, "_at_address", lambda _: (remote, "bucket/data"))
+    task = ImageTable(ImageTable.Config(path="s3://bucket/data"))
+    assert [len(split) for split in (*task.load(), task.load_test())] == [40, 40, 40]
+    assert [(file.path, file.inode) for file in task._files()] == [
+        ("s3://bucket/data/train/0.parquet", 0),
+        ("s3://bucket/data/val/0.parquet", 0),
+    ]
+    facts = task.facts()
+    monkeypatch.setattr(ImageTable, "load", lambda _: pytest.fail("read again"))
+    assert ImageTable(ImageTable.Config(path="s3://bucket/data")).facts() == facts
+    assert "40 of 40 validation images are training images too" in facts.odd

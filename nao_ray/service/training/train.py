@@ -101,8 +101,8 @@ def train(
     name = f"{label}-{config.recipe.name}-{_digest(config, data_hash)}"
     row = finals.row(name)
     if row is None:
-        for line in task.check_test():
-            _log.warning("task %s: %s", task.name, line)
+        odd = task.check_test()
+        _log.log(logging.WARNING if odd else logging.INFO, "%s", "; ".join((task.facts().line, *odd)))
         run = _Run(config, task, finals, name, data_hash, listener)
         about = run.to_the_end()
         # the same training may have run elsewhere, and have ended first
