@@ -351,6 +351,16 @@ def test_bench_prints_what_is_wrong_then_fails(call, monkeypatch):
     assert "2 things are wrong, see above; the first: trial 3 is missing" in failed.err
 
 
+def test_a_measurement_that_compares_wants_the_source_tree(call, monkeypatch):
+    monkeypatch.delitem(sys.modules, "nao_ray.bench.chaos", raising=False)
+    monkeypatch.setitem(sys.modules, "benchmarks", None)  # as where nao_ray is installed
+    for name in [name for name in sys.modules if name.startswith("benchmarks.")]:
+        monkeypatch.delitem(sys.modules, name)
+    refused = call("bench", "chaos")
+    assert refused.code == 2
+    assert "run it from the source tree" in refused.err
+
+
 def test_bench_takes_settings(call, monkeypatch):
     from nao_ray.bench._result import BenchResult
 
