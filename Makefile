@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= digits
+CORES ?= 2  # processes of the tests
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
@@ -51,7 +52,7 @@ cluster-down:  ## end it
 # -- development -------------------------------------------------------------------------------------------
 
 test: $(VENV)/.installed-dev  ## all tests but the slow and the Ray ones
-	$(BIN)/python -m pytest -m "not ray and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadscope -m "not ray and not slow"
 
 test-ray: $(VENV)/.installed-dev  ## the tests that start a local Ray, and the slow ones
 	$(BIN)/python -m pytest -m "ray or slow"

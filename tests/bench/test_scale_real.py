@@ -79,22 +79,3 @@ def test_a_search_on_real_workers():
     assert memory["with_torch"] == 0
     cost = rows["real workers: cost of a trial"].data
     assert 0 < cost["cpu_seconds"] < cost["wall_seconds"]
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_own")
-def test_ray_tune_on_the_same_ray(capsys):
-    rows = against_tune("2", loop_trials=10, tune_trials=4, repeats=2, seed=0)
-    assert [row.measurement for row in rows] == [
-        "cost of a trial: nao_ray, random_search, pool on disk",
-        "cost of a trial: Ray Tune, class",
-        "cost of a trial: Ray Tune, class, checkpoint at the end",
-        "cost of a trial: Ray Tune, class, results logged",
-        "cost of a trial: Ray Tune, function",
-    ]
-    assert [len(row.data["costs"]) for row in rows] == [2, 2, 2, 1, 1]
-    assert all(cost["wall_seconds"] > 0 for row in rows for cost in row.data["costs"])
-    assert rows[0].data["times_ours"] == 1
-    assert len(rows[1].data["times_ours_each"]) == len(rows[2].data["times_ours_each"]) == 2
-    assert capsys.readouterr().out == ""

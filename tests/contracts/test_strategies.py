@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,23 +146,29 @@ def test_another_seed_is_another_search(name: str, settings: dict[str, Any]) -> 
 _ELSEWHERE = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from test_strategies import CASES, World, make
-name, settings = CASES[int(sys.argv[2])]
-world = World(make(name, settings), width=1)
-world.advance(int(sys.argv[3]))
-print(json.dumps([[p.genotype.key, p.seed, p.embedding, p.predicted_score] for p in world.proposals]))
+from test_strategies import CASES, proposed
+json.dump([proposed(*case) for case in CASES], sys.stdout)
 """
+
+
+def proposed(name: str, settings: dict[str, Any]) -> list[list[Any]]:
+    """What a strategy proposes in a search of 16, as plain data."""
+    world = World(make(name, settings), width=1)
+    world.advance(16)
+    return [[p.genotype.key, p.seed, p.embedding, p.predicted_score] for p in world.proposals]
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> list[list[list[Any]]]:
+    """What each proposes in another process, one for all."""
+    command = [sys.executable, "-c", _ELSEWHERE, str(Path(__file__).parent)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(CASES)), ids=IDS)
-def test_the_same_in_another_process(number: int, request: pytest.FixtureRequest) -> None:
-    world = World(make(*CASES[number]), width=1)
-    world.advance(16)
-    here = [[p.genotype.key, p.seed, p.embedding, p.predicted_score] for p in world.proposals]
-    command = [sys.executable, "-c", _ELSEWHERE, str(request.path.parent), str(number), "16"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == json.loads(json.dumps(here))
+def test_the_same_in_another_process(number: int, elsewhere: list[list[list[Any]]]) -> None:
+    assert elsewhere[number] == json.loads(json.dumps(proposed(*CASES[number])))
 
 
 @pytest.mark.parametrize(("name", "settings"), ALONE, ids=ALONE_IDS)

@@ -53,7 +53,9 @@ def test_controller_sequences(name, sequence):
 
 
 @pytest.mark.parametrize(
-    ("space", "vocabulary", "ops"), [(SMALL, 12, 5), (MIDDLE, 17, 10), (LARGE, 18, 11)], ids=lambda x: str(x)
+    ("space", "vocabulary", "ops"),
+    [(SMALL, 12, 5), (MIDDLE, 17, 10), (LARGE, 18, 11)],
+    ids=lambda value: getattr(value, "name", str(value)),
 )
 def test_vocabularies(space, vocabulary, ops):
     assert (space.length, space.vocabulary, len(space.ops), space.tokens_per_step) == (40, vocabulary, ops, 2)
