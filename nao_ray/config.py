@@ -15,6 +15,7 @@ Unknown keys are refused by name, and what is given twice with both lines.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -88,8 +89,10 @@ class Workers(Settings):
     has a GPU and none can be added."""
     max_per_gpu: int = Field(default=8, ge=1)
     """Trials on one GPU at most, where `gpus` is `auto`."""
-    timeout_seconds: float | None = Field(default=None, gt=0)
-    """A trial that takes longer is FAILED as `timeout`."""
+    timeout_seconds: float | Literal["auto", "none"] | None = "auto"
+    """A trial that takes longer is FAILED as `timeout`; its worker's start and the loading of data do not count.
+    `auto`: 10 times the median of what trials of its fidelity took, at least 10 minutes, once three have ended.
+    `none`: any time."""
     silent_seconds: float = Field(default=180, ge=2)
     """A worker that says nothing for this long, although it is asked, is lost and replaced: stopped, or on a machine
     that hangs. More than the longest stretch in which a trial lets no other thread of its process run."""
@@ -101,6 +104,14 @@ class Workers(Settings):
     """What is no architecture's fault (data, device, installation, disk, permissions) pauses the search, is tried again
     with growing waits, and after so long without a completed trial ends it, resumable, its trials open; after a tenth
     of that before the first trial."""
+
+    @field_validator("timeout_seconds", mode="before")
+    @classmethod
+    def _some_seconds(cls, value: Any) -> Any:  # noqa: ANN401
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value not in ("auto", "none", None) and not (is_number and 0 < value < math.inf):
+            raise ValueError("expected a finite number above 0, auto or none")
+        return value
 
     @field_validator("count", mode="before")
     @classmethod

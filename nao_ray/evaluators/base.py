@@ -81,6 +81,11 @@ class Evaluator(ABC, Generic[C]):
         """Whether it computes on the GPU that a worker is given."""
         return False
 
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether it computes nowhere else."""
+        return False
+
     def data_hash(self) -> str:
         """Hex digest that names the data behind the scores, for the manifest.
 

@@ -87,6 +87,15 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     def uses_gpu(self) -> bool:
         return self._alone.uses_gpu
 
+    @property
+    def needs_gpu(self) -> bool:
+        return self._alone.needs_gpu
+
+    def prepare(self) -> None:
+        import nao_ray.training.shared  # noqa: F401
+
+        _ = self._data
+
     @classmethod
     def fidelity(cls, config: OneShotConfig) -> Fidelity:
         """Of a proposal that names no version."""

@@ -72,6 +72,10 @@ class Standalone(Evaluator[StandaloneConfig]):
         )
 
     def prepare(self) -> None:
+        import nao_ray.networks.counting
+        import nao_ray.training.child
+        import nao_ray.training.fit  # noqa: F401
+
         self._data(self.config.data_share)
 
     def evaluate(self, proposal: Proposal) -> Measurement:
@@ -137,6 +141,10 @@ class Standalone(Evaluator[StandaloneConfig]):
     @property
     def uses_gpu(self) -> bool:
         return self.config.device == "auto" or self.config.device.startswith("cuda")
+
+    @property
+    def needs_gpu(self) -> bool:
+        return self.config.device.startswith("cuda")
 
     @cached_property
     def device(self) -> torch.device:

@@ -263,8 +263,10 @@ class RayExecutor:
         self._quarantine.take_in_start(worker, place.fault)
 
     def _has_answered(self, worker: Worker, report: Report) -> None:
-        is_member = worker.in_group
+        is_member, took = worker.in_group, self._fleet.now() - worker.since
         jobs = self._fleet.rest(worker)
+        if not any(isinstance(outcome, Failure) for outcome in report.outcomes):
+            self._fleet.limits.note(jobs, took)
         if is_member:
             self._took_part(worker, jobs[0], report)
         elif report.is_spent and len(jobs) > 1:  # one of them broke it for those after it
@@ -343,7 +345,7 @@ class RayExecutor:
     def _end_overdue(self) -> None:
         if self._fleet.group and self._gang.is_overdue(self._fleet.now()):
             self._break_up()
-        for worker, failure in self._fleet.check(lambda _: self._plan.timeout_seconds):
+        for worker, failure in self._fleet.check():
             self._lose(worker, failure.kind, failure.message)
 
     def _look(self) -> None:

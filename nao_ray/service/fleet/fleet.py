@@ -19,6 +19,7 @@ from nao_ray.search.executor import Failure, Job
 from nao_ray.service.fleet.actors import Place
 from nao_ray.service.fleet.breaker import Device
 from nao_ray.service.fleet.calls import Calls, Ended
+from nao_ray.service.fleet.limits import TimeLimits
 from nao_ray.service.fleet.liveness import AwakeSeconds, Watchlist
 from nao_ray.service.fleet.nodes import HeadAwayError
 from nao_ray.service.fleet.remote import Remote
@@ -36,6 +37,7 @@ class Fleet:
         """As described above; `make` is called in each worker."""
         self._make, self._plan, self._remote = make, plan, remote
         self.now = AwakeSeconds(clock)
+        self.limits = TimeLimits(plan.timeout_seconds)
         self.starting: Workers = {}
         self.idle: Workers = {}
         """Longest first."""
@@ -170,20 +172,16 @@ class Fleet:
 
     # -- liveness -----------------------------------------------------------------------------------------
 
-    def check(self, limit: Callable[[Worker], float | None]) -> Iterator[tuple[Worker, Failure]]:
-        """Ask those that were silent for a while for a sign of life; those that took too long, or are lost.
-
-        Args:
-            limit: seconds that the worker's call may take; None: any time.
-        """
+    def check(self) -> Iterator[tuple[Worker, Failure]]:
+        """Ask those that were silent for a while for a sign of life; those that took too long, or are lost."""
         now, starting = self.now(), list[Worker]()
         for worker in list(self._watchlist.due(now)):
-            seconds = limit(worker) if worker.jobs and not worker.in_group else None
+            seconds = self.limits.of(worker.jobs)
             silent = now - worker.heard
             if worker not in self:
                 continue  # it ended with another that was found here
             if seconds is not None and now - worker.since > seconds:
-                yield worker, Failure(FailureKind.TIMEOUT, f"took longer than workers.timeout_seconds {seconds:g}")
+                yield worker, Failure(FailureKind.TIMEOUT, self.limits.message(seconds))
             elif not worker.is_there:
                 starting.append(worker)
             elif silent > self._plan.silent_seconds:
@@ -192,13 +190,14 @@ class Fleet:
             else:
                 if worker.ping is None and silent > self._plan.ping_seconds:
                     self._ping(worker)
-                self._watch(worker, seconds)
+                self._watch(worker)
         self._find_processes(starting, now)
 
-    def _watch(self, worker: Worker, limit: float | None = None) -> None:
+    def _watch(self, worker: Worker) -> None:
         plan = self._plan
         patience = plan.silent_seconds if worker.ping is not None and worker.is_there else plan.ping_seconds
-        moments = [worker.heard + patience, worker.since + (limit or plan.timeout_seconds or math.inf)]
+        limit = self.limits.of(worker.jobs)
+        moments = [worker.heard + patience, worker.since + (math.inf if limit is None else limit)]
         self._watchlist.set(worker, max(min(moments), self.now()))
 
     def _ping(self, worker: Worker) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from nao_ray.search.executor import Job
 from nao_ray.service.fleet.breaker import Device
@@ -23,8 +23,8 @@ class WorkerPlan:
     """GPUs per worker; a fraction puts several on one device; None: as many share a GPU as fit (`placement`)."""
     max_per_gpu: int = 8
     """Of those, at most so many."""
-    timeout_seconds: float | None = None
-    """An evaluation that takes longer is ended as `timeout`; training of shared weights may take any time."""
+    timeout_seconds: float | Literal["auto"] | None = "auto"
+    """An evaluation that takes longer is ended as `timeout` (`limits`); training of shared weights takes any time."""
     at_once: int = 1
     """Proposals a worker scores in one call, where one version of shared weights scores them."""
     trained_by: int | None = None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from nao_ray.config import RunConfig, Workers
-from nao_ray.errors import PoolError
+from nao_ray.errors import ConfigError, PoolError
 from nao_ray.loggers.base import Search
 from nao_ray.pool import PoolReader, PoolWriter, refuse_changes
 from nao_ray.service.hosting.manifest import FREE_ON_RESUME, config_of, make_manifest, settle, storage_id
@@ -83,6 +83,16 @@ def search_of(config: RunConfig, manifest: Mapping[str, Any], pool_url: str) -> 
     """What loggers are told of the search."""
     search_id = f"{config.name} {manifest.get('created_at')} seed {config.seed}"
     return Search(name=config.name, id=search_id, pool_url=pool_url, config=config.to_data())
+
+
+def refuse_device_without_gpu(config: RunConfig) -> None:
+    """Raise ConfigError where workers are to compute on a GPU that none of them is given."""
+    if config.make_evaluator().needs_gpu and config.workers.gpus == 0:
+        device = config.evaluator.settings.get("device")
+        raise ConfigError(
+            f"evaluator.device is {device}, and workers.gpus is 0, so that no worker is given a GPU: set workers.gpus "
+            "to auto, or to how many each is to have"
+        )
 
 
 def warn_of_ignored(workers: Workers) -> None:

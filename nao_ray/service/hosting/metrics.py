@@ -1,7 +1,8 @@
 """Metrics of a running search, on the Prometheus port of the node that its driver runs on.
 
-Ray serves them as `ray_nao_...`, labelled with the search's name, on the port of `ray start --metrics-export-port`.
-A gauge that is not set again is dropped by Ray after about 20 seconds: so is what a dead driver said.
+Ray serves them as `ray_nao_...`, labelled with the search's name and its pool, on the port of
+`ray start --metrics-export-port`. A gauge that is not set again is dropped by Ray after about 20 seconds: so is what a
+dead driver said.
 """
 
 from __future__ import annotations
@@ -38,16 +39,17 @@ _MINUTE = 60.0
 class RayMetrics:
     """A listener of a search. To be made after `ray.init`, closed before `ray.shutdown`."""
 
-    def __init__(self, search: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, search: str, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
         """As described above.
 
         Args:
             search: name of the search, the label `search`.
+            pool: its pool, the label `pool`: one config may be searched several times.
             clock: seconds, monotonic.
         """
         self._gauges = {name: Gauge(name, text, tag_keys=_tags(name)) for name, text in METRICS.items()}
         for gauge in self._gauges.values():
-            gauge.set_default_tags({"search": search})
+            gauge.set_default_tags({"search": search, "pool": pool})
         self._clock = clock
         self._busy = BusyShare()
         self._last: Snapshot | None = None
@@ -122,4 +124,4 @@ class BusyShare:
 
 
 def _tags(name: str) -> tuple[str, ...]:
-    return ("search", "state") if name == "nao_trials" else ("search",)
+    return ("search", "pool", "state") if name == "nao_trials" else ("search", "pool")

@@ -20,7 +20,13 @@ from nao_ray.search.loop import Retry, SearchLoop
 from nao_ray.search.proposer import LocalProposer, Proposer
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.trouble import Limits
-from nao_ray.service.hosting.checks import check_search, search_of, take_pool, warn_of_ignored
+from nao_ray.service.hosting.checks import (
+    check_search,
+    refuse_device_without_gpu,
+    search_of,
+    take_pool,
+    warn_of_ignored,
+)
 from nao_ray.service.hosting.follower import Follower
 from nao_ray.service.hosting.manifest import config_of, metric_of
 from nao_ray.trial import FailureKind
@@ -80,6 +86,7 @@ def run(
         if in_process:
             warn_of_ignored(config.workers)
         else:
+            refuse_device_without_gpu(config)
             _connect(config, stack)
         pool = take_pool(pool_url, search, made_as)
         stack.enter_context(pool.acquire(wait=wait, ops=config.make_space().ops_by_cell))
@@ -111,7 +118,7 @@ def _search(
         for logger in config.make_loggers(search_of(config, pool.manifest, pool.url)):
             stack.enter_context(closing(Follower(pool.url, logger)))
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
-        listeners = [listener] if in_process else [listener, _metrics(config, stack)]
+        listeners = [listener] if in_process else [listener, _metrics(config, pool.url, stack)]
         signalled = stack.enter_context(stop_on_signal(at_once=in_process))
         hours = config.budget.hours
         loop = SearchLoop(
@@ -134,10 +141,10 @@ def _search(
     )
 
 
-def _metrics(config: RunConfig, stack: ExitStack) -> Listener:
+def _metrics(config: RunConfig, pool_url: str, stack: ExitStack) -> Listener:
     from nao_ray.service.hosting.metrics import RayMetrics
 
-    return stack.enter_context(closing(RayMetrics(config.name)))
+    return stack.enter_context(closing(RayMetrics(config.name, pool_url)))
 
 
 def _to_all(listeners: Sequence[Listener]) -> Listener:
@@ -176,7 +183,7 @@ def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Prop
         cpus=workers.cpus,
         gpus=resolve_gpus(workers, evaluator),
         max_per_gpu=workers.max_per_gpu,
-        timeout_seconds=workers.timeout_seconds,
+        timeout_seconds=None if workers.timeout_seconds == "none" else workers.timeout_seconds,
         ping_seconds=min(30.0, workers.silent_seconds / 6),
         silent_seconds=workers.silent_seconds,
         at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,

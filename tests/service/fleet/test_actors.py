@@ -1,12 +1,28 @@
 """What an actor finds out about its machine."""
 
 import socket
+from types import SimpleNamespace
 
 import psutil
+import pytest
 
+from nao_ray import rng
+from nao_ray.config import RunConfig
+from nao_ray.errors import DataError
 from nao_ray.service.fleet import actors
-from nao_ray.service.fleet.actors import EvaluatorActor, interface_of
-from nao_ray.trial import FailureKind
+from nao_ray.service.fleet.actors import EvaluatorActor, Place, interface_of
+from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
+from nao_ray.trial import FailureKind, Proposal
+
+SPACE = NaoCnnSmall()
+CHILD = """
+name: child
+space: nao_cnn_small
+task: synthetic
+evaluator: {name: standalone, epochs: 1, channels: 4, cells_per_stage: 1, recipe: {batch: 8, crop_padding: 1}}
+strategy: random_search
+budget: {trials: 1}
+"""
 
 
 def test_the_interface_of_an_address_is_named():
@@ -18,6 +34,38 @@ def test_the_interface_of_an_address_is_named():
 
 def test_an_address_of_another_machine_has_none():
     assert interface_of("203.0.113.7") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (None, None),
+        (DataError("no images in /data"), None),  # the evaluation that needs them says so
+        (RuntimeError("No CUDA GPUs are available"), "RuntimeError: No CUDA GPUs are available"),
+    ],
+)
+def test_what_every_trial_needs_is_at_hand_before_the_first(monkeypatch, error, fault):
+    calls = []
+
+    def prepare():
+        calls.append("prepare")
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(actors, "_place", lambda: Place("n", 1))
+    found = EvaluatorActor().start(lambda: SimpleNamespace(prepare=prepare)).fault
+    assert calls == ["prepare"]
+    assert (found and found.split(" (in ")[0]) == fault
+
+
+def test_a_child_loads_its_data_before_its_first_trial(monkeypatch):
+    evaluator = RunConfig.parse(CHILD).make_evaluator()
+    loads, load = [], evaluator.task.load
+    monkeypatch.setattr(evaluator.task, "load", lambda: loads.append(1) or load())
+    evaluator.prepare()
+    assert loads == [1]
+    evaluator.evaluate(Proposal(genotype=SPACE.sample(rng.child(0, "actors")), trial_id=0))
+    assert loads == [1]
 
 
 def test_weights_that_cannot_be_fetched_are_no_architectures_fault(monkeypatch):

@@ -71,6 +71,7 @@ def test_prometheus_finds_every_metric_of_a_search_on_ray(tmp_path):
             found = exported(address)
         assert {state for name, state in found if name == "nao_trials"} == {"completed", "failed", "running", "queued"}
         assert {labels["search"] for _, labels in found.values()} == {"measured"}
+        assert {labels["pool"] for _, labels in found.values()} == {str(tmp_path / "pool")}
         assert found["nao_workers", None][0] == 2
         assert 0 < found["nao_busy_share", None][0] <= 1
         assert 0 < found["nao_best_score", None][0] <= 1
@@ -109,6 +110,8 @@ def test_the_board_shows_every_metric_and_no_other():
     named |= set(re.findall(r"\bray_\w+", BOARD["templating"]["list"][1]["query"]["query"]))
     assert named == {f"ray_{name}" for name in METRICS}
     assert all('search=~"$search"' in query for query in queries())
+    legends = [target["legendFormat"] for panel in BOARD["panels"] for target in panel.get("targets", ())]
+    assert all("{{search}} {{pool}}" in legend for legend in legends), "five seeds of one config are five lines"
 
 
 def test_the_board_has_the_form_that_grafana_imports():

@@ -56,6 +56,16 @@ def test_a_run_fills_a_pool_and_says_what_came_of_it(unbroken):
     assert manifest["revision"] is None or len(manifest["revision"].removesuffix("-dirty")) == 40
 
 
+def test_a_device_that_no_worker_would_be_given_is_refused_before_a_pool_is_made(tmp_path):
+    wanted = ("evaluator={name: standalone, device: cuda, epochs: 1, channels: 4, cells_per_stage: 1}",)
+    with pytest.raises(
+        ConfigError, match=r"evaluator\.device is cuda, and workers\.gpus is 0.*: set workers\.gpus"
+    ) as e:
+        run(config(*wanted), str(tmp_path / "p"))
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "p").exists()
+
+
 @pytest.mark.parametrize("planned", [7, None])
 def test_a_pool_records_what_the_strategy_planned_at_the_start(tmp_path, monkeypatch, planned):
     monkeypatch.setattr(Strategy, "planned", property(lambda _: planned))
