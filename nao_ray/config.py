@@ -15,16 +15,16 @@ Unknown keys are refused by name, and what is given twice with both lines.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from nao_ray import registry, yaml_text
 from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.config_text import blamed, complaint, override
+from nao_ray.config_workers import Workers as Workers
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.loggers.base import Logger, Search
@@ -33,9 +33,6 @@ from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Task
 from nao_ray.training.recipe import FULL_TRAININGS, Recipe
-
-_LEAST = 1e-4
-"""Of a CPU or a GPU that Ray can divide off."""
 
 
 class Component(Settings):
@@ -72,63 +69,6 @@ class Budget(Settings):
         if self.trials is None and self.hours is None:
             raise ValueError("give trials, hours, or both")
         return self
-
-
-class Workers(Settings):
-    """Who trains."""
-
-    count: int | Literal["auto"] = "auto"
-    """Worker actors at most; `auto`: as many as the cluster holds, and may grow to hold where it has an autoscaler.
-    There are never more than there is work for."""
-    cpus: float = Field(default=1, ge=_LEAST, le=1e6)
-    """CPUs per trial; also torch's threads."""
-    gpus: float | Literal["auto"] = 0.0
-    """GPUs per trial; a fraction puts several on one device. `auto`: as many trials share a GPU as its memory holds by
-    what they have used so far, on each node by its own GPUs, beginning with one; a whole one where weights are shared;
-    none where a trial does not train, or does on a CPU (`evaluator.device`), and where, when the search starts, no node
-    has a GPU and none can be added."""
-    max_per_gpu: int = Field(default=8, ge=1)
-    """Trials on one GPU at most, where `gpus` is `auto`."""
-    timeout_seconds: float | Literal["auto", "none"] | None = "auto"
-    """A trial that takes longer is FAILED as `timeout`; its worker's start and the loading of data do not count.
-    `auto`: 10 times the median of what trials of its fidelity took, at least 10 minutes, once three have ended.
-    `none`: any time."""
-    silent_seconds: float = Field(default=180, ge=2)
-    """A worker that says nothing for this long, although it is asked, is lost and replaced: stopped, or on a machine
-    that hangs. More than the longest stretch in which a trial lets no other thread of its process run."""
-    max_attempts: int = Field(default=3, ge=1)
-    """How often a trial whose worker was lost is tried."""
-    retry: tuple[Literal["error", "nan", "out_of_memory", "timeout"], ...] = ()
-    """Failure kinds besides `lost` that are tried again."""
-    patience_seconds: float = Field(default=1800, gt=0)
-    """What is no architecture's fault (data, device, installation, disk, permissions) pauses the search, is tried again
-    with growing waits, and after so long without a completed trial ends it, resumable, its trials open; after a tenth
-    of that before the first trial."""
-
-    @field_validator("timeout_seconds", mode="before")
-    @classmethod
-    def _some_seconds(cls, value: Any) -> Any:  # noqa: ANN401
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value not in ("auto", "none", None) and not (is_number and 0 < value < math.inf):
-            raise ValueError("expected a finite number above 0, auto or none")
-        return value
-
-    @field_validator("count", mode="before")
-    @classmethod
-    def _some_workers(cls, value: Any) -> Any:  # noqa: ANN401
-        if value != "auto" and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1e6):
-            raise ValueError("expected a whole number that is 1 or more, or auto")
-        return value
-
-    @field_validator("gpus", mode="before")
-    @classmethod
-    def _some_gpus(cls, value: Any) -> Any:  # noqa: ANN401
-        if value == "auto":
-            return value
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not (value == 0 or _LEAST <= value <= 1 or (1 < value <= 1e6 and value == int(value))):
-            raise ValueError("expected 0, a fraction up to 1, a whole number, or auto")
-        return value
 
 
 class RunConfig(Settings):

@@ -12,7 +12,7 @@ import nao_ray
 ROOT = Path(nao_ray.__file__).parent
 FLOORS = [
     {"addresses", "errors", "metric", "rng", "settings", "yaml_text"},
-    {"spaces", "preset_files", "config_text", "standings"},
+    {"spaces", "preset_files", "config_text", "config_workers", "standings"},
     {"trial", "networks", "tasks"},
     {"pool", "_pool", "training"},
     {"evaluators", "controllers", "report", "loggers"},
