@@ -79,7 +79,7 @@ def test_a_moved_table_of_architectures_goes_on(tmp_path):
     def settings(path, trials):
         return RunConfig(
             name="t", space="nas_bench_201", strategy="random_search", budget={"trials": trials},
-            evaluator={"name": "tabular", "path": str(path), "valid": "accuracy"},
+            evaluator={"name": "tabular", "path": str(path), "valid": "accuracy", "partial": True},
         )  # fmt: skip
 
     run(settings(tmp_path / "t.csv", 1), str(tmp_path / "pool"), in_process=True)

@@ -321,7 +321,7 @@ def test_a_search_on_a_table_needs_no_task_and_pins_the_table(tmp_path):
     text = f"""
 name: table
 space: nas_bench_201
-evaluator: {{name: tabular, path: {table}, valid: accuracy}}
+evaluator: {{name: tabular, path: {table}, valid: accuracy, partial: true}}
 strategy: random_search
 budget: {{trials: 5}}
 """
