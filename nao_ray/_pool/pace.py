@@ -38,6 +38,11 @@ class Spans:
         self._ends: NDArray[np.float64] = np.empty(0)
         self._joint: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
 
+    @property
+    def last(self) -> float:
+        """When the last one ended, seconds since 1970; 0 before any has."""
+        return float(self._ends[-1]) if len(self._ends) else 0.0
+
     def add(self, starts: NDArray[np.float64], ends: NDArray[np.float64], joint: NDArray[np.bool_]) -> None:
         """Add finished trials, ``[N]`` each, seconds since 1970; those with a NaN are left out.
 

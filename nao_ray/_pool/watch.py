@@ -22,7 +22,7 @@ from nao_ray._pool import manifest as manifests
 from nao_ray._pool.faults import unreadable
 from nao_ray._pool.lease import Holder, is_dead, read_holder
 from nao_ray._pool.ledger import RANKED, standings
-from nao_ray._pool.pace import Pace, Spans
+from nao_ray._pool.pace import Spans
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tail import Tail
 from nao_ray.errors import PoolError
@@ -110,8 +110,11 @@ class View:
     """Estimated share of the workers' time that went into trials lately, in [0, 1]."""
     workers: int | None
     """As configured, or as many as were seen at work at once."""
+    has_ended: bool
+    """A trial of the present driver has ended; before, those that run may still wait for a worker."""
     eta_seconds: float | None
-    """To the end of the budget at the present rate; None without a driver or a rate."""
+    """To the end of the budget at the rate when the last trial ended, less the time since; None without a driver, and
+    before a trial of it has ended."""
     driver: Driver
 
     @property
@@ -234,6 +237,7 @@ class Watch:
             since = holder.started - _START_TOLERANCE
             running = [(began, phase) for began, phase in self._open.values() if began is not None and began >= since]
         pace = self._spans.pace(now if driver.state == "alive" else None, running, self._workers())
+        has_ended = holder is not None and self._spans.last > holder.started - _START_TOLERANCE
         completed, failed = self._states[TrialState.COMPLETED.value], self._states[TrialState.FAILED.value]
         return View(
             pool=self._storage.url,
@@ -254,7 +258,8 @@ class Watch:
             trials_per_hour=pace.per_hour,
             busy_share=pace.busy_share,
             workers=pace.workers,
-            eta_seconds=self._eta(pace, completed + failed) if driver.state == "alive" else None,
+            has_ended=has_ended,
+            eta_seconds=self._eta(now, completed + failed) if driver.state == "alive" and has_ended else None,
             driver=driver,
         )
 
@@ -269,9 +274,11 @@ class Watch:
         count = workers.get("count") if isinstance(workers, Mapping) else None
         return count if isinstance(count, int) else None
 
-    def _eta(self, pace: Pace, finished: int) -> float | None:
-        budget = self._budget()
-        return None if budget is None or not pace.per_hour else max(0, budget - finished) * 3600 / pace.per_hour
+    def _eta(self, now: float, finished: int) -> float | None:
+        budget, pace = self._budget(), self._spans.pace(None, (), self._workers())
+        if budget is None or not pace.per_hour:
+            return None
+        return max(0.0, max(0, budget - finished) * 3600 / pace.per_hour - max(0.0, now - self._spans.last))
 
 
 class _Ids:

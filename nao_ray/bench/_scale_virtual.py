@@ -311,6 +311,10 @@ class ChargedDriver:
         self._go_on()
         return ended
 
+    @property
+    def waiting(self) -> int:
+        return self._executor.waiting
+
     def withdraw(self) -> list[Job]:
         return self._executor.withdraw()
 

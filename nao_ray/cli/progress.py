@@ -31,6 +31,10 @@ class Snapshot(Protocol):
         """Trials being trained."""
 
     @property
+    def queued(self) -> int:
+        """Trials asked that wait for a worker."""
+
+    @property
     def failed(self) -> int:
         """Trials that failed for good."""
 
@@ -52,7 +56,7 @@ class Snapshot(Protocol):
 
     @property
     def eta_seconds(self) -> float | None:
-        """Time left, where it can be told."""
+        """Time left, once a trial has ended."""
 
     @property
     def write_error(self) -> str | None:
@@ -154,9 +158,11 @@ def status_line(snapshot: Snapshot) -> str:
     """``12/64 done, 2 running, 0 failed, best 0.9321 (trial 7), 1m20s left``."""
     total = f"/{snapshot.total}" if snapshot.total is not None else ""
     parts = [f"{snapshot.done}{total} done", f"{snapshot.running} running", f"{snapshot.failed} failed"]
+    if snapshot.queued and not snapshot.running:
+        parts.insert(2, f"{snapshot.queued} waiting for a worker")
     if snapshot.best_score is not None:
         parts.append(f"best {snapshot.metric.words(snapshot.best_score)} (trial {snapshot.best_trial_id})")
-    if snapshot.eta_seconds is not None and snapshot.running:
+    if snapshot.eta_seconds and snapshot.running:
         parts.append(f"{format_seconds(snapshot.eta_seconds)} left")
     if snapshot.write_error is not None:
         parts.append(f"cannot write the pool: {snapshot.write_error}")

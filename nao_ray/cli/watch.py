@@ -133,7 +133,7 @@ def _progress(view: View) -> RenderableType:
 
     total = view.budget_trials
     count = Text.assemble((f"{view.finished:,}", "bold"), f" of {total:,} trials" if total else " trials")
-    if view.eta_seconds:
+    if view.eta_seconds and view.has_ended:
         count.append(f"  {format_seconds(view.eta_seconds)} left", style="cyan")
     line = Table.grid(padding=(0, 2), expand=True)
     line.add_column(ratio=1)
@@ -150,7 +150,8 @@ def _facts(view: View) -> RenderableType:
     from rich.text import Text
 
     trials = Text.assemble((f"{view.completed:,}", "bold green"), " done")
-    trials.append(f"  {view.running:,}", style="bold cyan" if view.running else "dim").append(" running")
+    at_work = " running" if view.has_ended or not view.running else " running or waiting for a worker"
+    trials.append(f"  {view.running:,}", style="bold cyan" if view.running else "dim").append(at_work)
     if view.waiting:
         trials.append(f"  {view.waiting:,}", style="bold yellow").append(" waiting")
     trials.append(f"  {view.failed:,}", style="bold red" if view.failed else "dim").append(" failed")

@@ -99,6 +99,11 @@ class Executor(Protocol):
         """
         ...
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that were submitted and that no worker is there for yet."""
+        ...
+
     def withdraw(self) -> list[Job]:
         """Jobs that were submitted and have not begun, which now never will."""
         ...
@@ -197,6 +202,7 @@ class SerialExecutor:
     """One job after the other, in this process; a job runs within `wait`, whatever the timeout."""
 
     capacity = 1
+    waiting = 0
 
     def __init__(
         self, evaluator: Evaluator[Any], clock: Clock | None = None, weights: WeightsStore | None = None

@@ -329,11 +329,13 @@ class SearchLoop:
         tally, best, dialogue = self._tally, self._tally.best, self._dialogue
         total = tally.asked if dialogue.is_done else tally.budget.total(dialogue.planned)
         expected = None if total is None else max(total, tally.asked)
+        waiting = min(self._executor.waiting, len(self._running))
+        at_work = len(self._running) - waiting
         return Snapshot(
             done=tally.done,
             failed=tally.failed,
-            running=len(self._running),
-            queued=len(self._queue),
+            running=at_work,
+            queued=len(self._queue) + waiting,
             asked=tally.asked,
             total=total,
             capacity=self._executor.capacity,
@@ -345,7 +347,7 @@ class SearchLoop:
             best_score=None if best is None else best.score,
             best_trial_id=None if best is None else best.trial_id,
             seconds=tally.seconds_here,
-            eta_seconds=tally.seconds_left(expected, len(self._running)),
+            eta_seconds=tally.seconds_left(expected, at_work),
             write_error=self._writer.error,
             trouble=self._trouble.message,
         )

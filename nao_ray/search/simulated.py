@@ -100,6 +100,10 @@ class SimulatedExecutor:
         self._start()
         return ended
 
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
     def withdraw(self) -> list[Job]:
         jobs = list(self._queue)
         self._queue.clear()

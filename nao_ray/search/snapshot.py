@@ -16,6 +16,7 @@ class Snapshot:
     failed: int
     """Trials FAILED, likewise."""
     running: int
+    """At work on a worker."""
     queued: int
     """Asked, and waiting for a worker."""
     asked: int
@@ -39,7 +40,7 @@ class Snapshot:
     seconds: float
     """Wall time of this driver."""
     eta_seconds: float | None
-    """Estimated seconds to the end; None where nothing can be said yet."""
+    """Estimated seconds to the end; None before a trial of this driver has ended."""
     write_error: str | None
     """Why the pool cannot be written at the moment."""
     trouble: str | None

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from nao_ray.search.budget import Budget, seconds_spent
 from nao_ray.search.clock import Clock
 from nao_ray.standings import Standing, Standings
 from nao_ray.trial import Trial, TrialState
+
+
+@dataclass(frozen=True, slots=True)
+class _Rated:
+    """How fast it goes, taken when a trial ended."""
+
+    finished: int = 0
+    """Trials of this driver by then."""
+    at: float = 0.0
+    rate: float | None = None
+    """Trials a second."""
 
 
 class Tally:
@@ -25,6 +37,7 @@ class Tally:
         self._started = clock.seconds()
         self._working_since: float | None = None  # when the first of this driver's finished trials was started
         self._spent_before = 0.0
+        self._rated = _Rated()
 
     def take_up(self, log: Sequence[Trial]) -> None:
         """Count what a pool holds already."""
@@ -82,10 +95,15 @@ class Tally:
         return self._clock.seconds() - self._working_since
 
     def seconds_left(self, expected: int | None, running: int) -> float | None:
-        """Estimated seconds until `expected` trials are finished; None where nothing can be said yet.
+        """Estimated seconds until `expected` trials are finished; None before one has ended here.
 
-        Trials that run count half.
+        The rate is taken when a trial ends, where those that run count half, and the time then counts down: it does not
+        climb while a trial is waited for.
         """
-        seconds = self.working_seconds
-        rate = None if seconds is None else (self.finished_here + running / 2) / seconds
-        return self.budget.seconds_left(expected, self.finished, self._spent_before + self.seconds_here, rate)
+        now, seconds = self._clock.seconds(), self.working_seconds
+        if seconds is not None and self.finished_here != self._rated.finished:
+            self._rated = _Rated(self.finished_here, now, (self.finished_here + running / 2) / seconds)
+        if self._rated.rate is None:
+            return None
+        spent = self._spent_before + self.seconds_here
+        return self.budget.seconds_left(expected, self.finished, spent, self._rated.rate, now - self._rated.at)

@@ -29,7 +29,7 @@ BEST = Finished(
 VIEW = View(
     pool="s3://bucket/pool", name="digits", strategy="nao", space="nao_cnn", task="digits", budget_trials=64,
     completed=30, failed=2, running=2, waiting=1, failures={"nan": 2}, metric=ACCURACY, best=BEST, last=(BEST,),
-    trend=(0.1, 0.5, 0.8), trials_per_hour=120.0, busy_share=0.93, workers=2, eta_seconds=960.0,
+    trend=(0.1, 0.5, 0.8), trials_per_hour=120.0, busy_share=0.93, workers=2, eta_seconds=960.0, has_ended=True,
     driver=Driver(state="alive", host="head", pid=41, epoch=2, silent_seconds=4.0),
 )  # fmt: skip
 
@@ -70,7 +70,8 @@ def test_a_pool_cannot_write_to_the_terminal():
 def test_an_empty_pool_has_a_view():
     empty = replace(
         VIEW, completed=0, failed=0, running=0, waiting=0, failures={}, best=None, last=(), trend=(), name=None,
-        trials_per_hour=None, busy_share=None, workers=None, eta_seconds=None, driver=Driver(state="none"),
+        trials_per_hour=None, busy_share=None, workers=None, eta_seconds=None, has_ended=False,
+        driver=Driver(state="none"),
     )  # fmt: skip
     assert "no driver so far" in shown(empty)
 

@@ -115,6 +115,27 @@ def test_with_two_versions_of_shared_weights_the_best_is_that_of_the_pool(pool):
     assert best == 4, "of the newest version"
 
 
+def test_the_time_left_is_unknown_before_an_end_and_then_counts_down(tmp_path):
+    pool, moment = PoolWriter.create(tmp_path / "p", {"config": MANIFEST["config"] | {"budget": {"trials": 8}}}), [0.0]
+    with pool.acquire(expiry=5000.0):
+        now = datetime.now(UTC)
+        moment[0] = now.timestamp()
+        pool.record_asked([make_proposal(k) for k in range(4)], now)
+        pool.record_attempts([(0, 1, "node-1", now), (1, 1, "node-1", now)])
+        watch = Watch(pool.url, clock=lambda: moment[0])
+        seen = watch.look()
+        assert (seen.running, seen.has_ended, seen.eta_seconds) == (2, False, None)
+        for k in (0, 1):
+            ended = replace(make_trial(k), started_at=now, finished_at=now + timedelta(seconds=60))
+            pool.record_finished([ended])
+        pool.record_attempts([(2, 1, "node-1", now + timedelta(seconds=60))])
+        left = []
+        for moment[0] in (now.timestamp() + 60 + wait for wait in (0, 50, 100, 1000)):
+            assert watch.look().has_ended
+            left.append(watch.look().eta_seconds)
+        assert left == pytest.approx([180, 130, 80, 0], abs=1)
+
+
 @pytest.mark.parametrize(
     ("budget", "planned", "asked", "total"),
     [(20, 6, 3, 6), (6, 20, 3, 6), (20, None, 3, 20), (None, 6, 3, 6), (20, 6, 7, 20), (6, None, 7, None)],

@@ -121,6 +121,10 @@ class RayExecutor:
         is_idle = not (self._fleet.busy or self._fleet.starting or wake)
         return min(0.05 if is_idle else 1.0, math.inf if timeout is None else timeout)
 
+    @property
+    def waiting(self) -> int:
+        return max(0, len(self._queue) - len(self._fleet.idle) * self._plan.at_once)  # idle workers are given some now
+
     def withdraw(self) -> list[Job]:
         return self._queue.clear()
 

@@ -176,3 +176,14 @@ def test_what_else_the_caller_waits_for_wakes_it_until_it_is_taken():
         assert executor.wait(30, [handle]) == []  # else it waits a second
     cluster.finish(1)
     assert len(executor.wait(30, [handle])) == 1
+
+
+def test_jobs_wait_until_their_workers_have_started():
+    cluster = StubCluster({"n0": {"CPU": 8, "GPU": 8}})
+    executor = RayExecutor(None, WorkerPlan(), clock=VirtualClock(), remote=cluster)
+    submit(executor, range(8))
+    assert executor.waiting == 8
+    while len(cluster.begun) < 8:
+        assert executor.waiting == 8 - len(cluster.begun)
+        executor.wait(0)
+    assert executor.waiting == 0
