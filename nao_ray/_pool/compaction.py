@@ -48,11 +48,6 @@ _GROUP_ROWS = 16_384  # rows held in memory and written as one row group
 _log = logging.getLogger(__name__)
 
 
-def part_name(epoch: int, number: int) -> str:
-    """Name of a part: sorted, parts are in the order written."""
-    return f"e{epoch:06d}-{number:08d}.parquet"
-
-
 def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, *, whole: bool) -> list[str]:
     """Merge the parts of trials/ and events/; returns the folders that were replaced, for `sweep`.
 
@@ -65,10 +60,7 @@ def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, *, whole
         PoolWriteError: it could not be written; the pool is as before.
     """
     if not isinstance(storage, LocalStorage):
-        raise PoolError(
-            f"{storage.url} cannot be compacted in place: object storage has no rename of folders; copy the pool to a "
-            "disk, compact it there, copy it back"
-        )
+        raise PoolError(f"{storage.url} cannot be compacted in place: it has no rename of folders")
     replaced = []
     for folder in FOLDERS:
         merge = _Merge(storage, recent, folder, epoch)

@@ -31,7 +31,7 @@ def read_fits(storage: Storage) -> pa.Table:
         PoolReadError: it cannot be read at the moment.
     """
     try:
-        data = patient(lambda: storage.read(FITS), merged=False)
+        data = patient(lambda: storage.glance(FITS), merged=False)
         return finite(pq.read_table(pa.BufferReader(data), page_checksum_verification=True))
     except FileNotFoundError:
         return pa.table({"round": pa.array([], pa.int64())})

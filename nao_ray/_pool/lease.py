@@ -16,7 +16,7 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -33,6 +33,7 @@ from nao_ray.errors import FencedError, PoolError, PoolWriteError
 HOLDER = "lease/holder.json"
 _SIZE = 1024  # bytes; one size for ever, so that a heartbeat needs no space on a full disk
 _BEATS = 6  # per expiry
+_TRIES = 3  # of a beat
 _SAME_PROCESS = 60.0  # seconds between two readings of one process's start; clocks get corrected
 
 _log = logging.getLogger(__name__)
@@ -71,6 +72,16 @@ def read_holder(storage: Storage) -> Holder | None:
         OSError: it cannot be read.
     """
     return _look(storage)[0]
+
+
+def glance_at_holder(storage: Storage) -> Holder | None:
+    """As `read_holder`, in the storage's `moment`: asks only for a file that has changed."""
+    try:
+        return Holder(**json.loads(storage.glance(HOLDER)))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return read_holder(storage)  # read in the middle of a beat, or damaged
 
 
 def _look(storage: Storage) -> tuple[Holder | None, Tag | None]:
@@ -125,6 +136,8 @@ class Lease:
         self._holder = holder
         self._tag: Tag | None = tag
         self._released = False
+        self.is_quiet: Callable[[], bool] = lambda: False
+        """Whether none of our writes may still land: then a successor has nothing to seal."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="nao-ray-lease", daemon=True)
         self._thread.start()
@@ -192,16 +205,19 @@ class Lease:
                 _log.debug("pool %s: no heartbeat: %s", self._storage.url, " ".join(str(error).split()))
 
     def _write(self, *, released: bool) -> None:
-        holder = replace(self._holder, beat=time.time(), released=released)
+        sealed = self.epoch if released and self.is_quiet() else self._holder.sealed
+        holder = replace(self._holder, beat=time.time(), released=released, sealed=sealed)
         if isinstance(self._storage, LocalStorage):
             with self.guard(), open(self._storage.path(HOLDER), "r+b", buffering=0) as file:
                 file.write(holder.to_bytes())  # in place: needs no space
             return
-        tag = self._storage.swap(HOLDER, holder.to_bytes(), self._tag)
-        if tag is None:  # somebody else's claim, or an earlier beat of ours that landed late
-            now, tag = _look(self._storage)
+        for _ in range(_TRIES):
+            tag = self._storage.swap(HOLDER, holder.to_bytes(), self._tag)
+            if tag is not None:
+                self._tag = tag
+                return
+            now, self._tag = _look(self._storage)  # somebody else's claim, or an earlier beat of ours that landed late
             self._check(now)
-        self._tag = tag
 
     def __enter__(self) -> Self:
         return self

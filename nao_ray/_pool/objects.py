@@ -9,7 +9,7 @@ one gets it, and a request of a replaced driver that was on its way changes noth
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from typing import Any
@@ -23,7 +23,8 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from nao_ray._pool import stores
+from nao_ray._pool import names, stores
+from nao_ray._pool.catalogue import Catalogue, Listed
 from nao_ray._pool.faults import UnreachableError, line, unreadable
 from nao_ray._pool.storage import Guard, Storage, Tag
 from nao_ray.errors import PoolError, PoolWriteError, RunError
@@ -34,6 +35,7 @@ _LARGE_SECONDS = 900.0
 _LEASE_SECONDS = 4.0  # a heartbeat: twice and a pause are well within a driver's expiry of 30 s
 _TRIES = 3  # of a write whose fate is unknown
 _PAUSE = 0.2  # seconds between them
+_PAGE = 1000  # files that a listing gives in one request
 
 
 class ObjectStorage(Storage):
@@ -44,6 +46,8 @@ class ObjectStorage(Storage):
         super().__init__("/".join(filter(None, (bucket, path))), url)
         self._prefix = f"{path}/" if path else ""
         self._open = cache(opener)
+        self.catalogue = Catalogue(self)
+        self._glanced: dict[str, tuple[bytes, Tag]] = {}
 
     def _store(self, name: str, size: int = 0) -> Any:  # noqa: ANN401 - one class for each kind of storage
         """A heartbeat must not wait for a request that hangs until the driver counts as dead; a large file may."""
@@ -63,18 +67,33 @@ class ObjectStorage(Storage):
         names = [*(item["path"] for item in found["objects"]), *found["common_prefixes"]]
         return sorted(name.rpartition("/")[2] for name in names)
 
-    def listing(self, folder: str = "", after: str = "") -> dict[str, Tag]:
-        """All files by name, in order, with what tells their changes: one request a thousand.
+    def listing(self, wanted: Sequence[str]) -> dict[str, Listed]:
+        """Files by name, in order: one request a thousand, others among them counted.
 
         Args:
-            folder: those in it alone.
-            after: those whose names come after this one.
+            wanted: names of files and folders, in order; of a folder all that is in it.
         """
-        prefix = self._key(folder).strip("/")
-        with self._reading(folder):
-            found = self._store("").list(prefix or None, offset=self._key(after) if after else None).collect()
-        start = len(self._prefix)
-        return {item["path"][start:]: _tag(item) for item in sorted(found, key=lambda item: item["path"])}
+        root = self._prefix.strip("/")
+        found: dict[str, Listed] = {}
+        after = wanted[0]
+        with self._reading(""):
+            while after:
+                pages = self._store("").list(root or None, offset=self._key(after), chunk_size=_PAGE)
+                after = ""
+                for page in pages:
+                    items = [(item["path"][len(self._prefix) :], Listed(_tag(item), item["size"])) for item in page]
+                    found |= {name: about for name, about in items if name.partition("/")[0] in wanted}
+                    last = items[-1][0].partition("/")[0]
+                    if len(page) == _PAGE and last not in wanted:  # a folder of thousands that nobody asked for
+                        after = next((name for name in wanted if name > last), "")
+                        break
+        return found
+
+    def parts(self, folder: str) -> list[str]:
+        return names.counting(name for name in self.catalogue.names(folder) if name.endswith(".parquet"))
+
+    def moment(self) -> AbstractContextManager[None]:
+        return self.catalogue.moment()
 
     def exists(self, name: str) -> bool:
         with self._reading(name):
@@ -97,6 +116,14 @@ class ObjectStorage(Storage):
         with self._reading(name):
             found = self._store(name, _LARGE + 1).get(self._key(name))  # of what size it is nobody knows
             return bytes(found.bytes()), _tag(found.meta)
+
+    def glance(self, name: str) -> bytes:
+        known, now = self._glanced.get(name), self.catalogue.listing().get(name)
+        if now is None:
+            raise FileNotFoundError(f"{self.path(name)} is not there")
+        if known is None or known[1] != now.tag:
+            self._glanced[name] = known = self.look(name)
+        return known[0]
 
     @contextmanager
     def _reading(self, name: str) -> Iterator[None]:
@@ -165,15 +192,15 @@ class ObjectStorage(Storage):
         self.write(target, self.read(name))
         self.remove(name)
 
-    def remove(self, *names: str) -> None:
+    def remove(self, *files: str) -> None:
         """Remove files, if they are there: one request a thousand on S3."""
-        if not names:
+        if not files:
             return
-        with self._writing(names[0]):
+        with self._writing(files[0]):
             try:
-                self._store("").delete([self._key(name) for name in names])
+                self._store("").delete([self._key(name) for name in files])
             except FileNotFoundError:  # Google and Azure say so, and may have stopped there
-                for name in names:
+                for name in files:
                     with suppress(FileNotFoundError):
                         self._store("").delete(self._key(name))
 

@@ -69,7 +69,8 @@ class PoolReader:
         Raises:
             PoolError: a part is damaged.
         """
-        return replay.read_log(self._storage)
+        with self._storage.moment():
+            return replay.read_log(self._storage)
 
     def trials(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Finished trials, by id: the columns of trials/, or those named.
@@ -110,7 +111,8 @@ class PoolReader:
         Raises:
             PoolError: a part is damaged.
         """
-        return tables.to_pandas(replay.read_best(self._storage, n))
+        with self._storage.moment():
+            return tables.to_pandas(replay.read_best(self._storage, n))
 
     def counts(self) -> Counts:
         """How far the search is: a read of a few columns.
@@ -118,7 +120,8 @@ class PoolReader:
         Raises:
             PoolError: a part is damaged.
         """
-        return load_ledger(self._storage).counts()
+        with self._storage.moment():
+            return load_ledger(self._storage).counts()
 
     def sql(self, select: str) -> pd.DataFrame:
         """The result of one SELECT (DuckDB) over the tables `trials`, `fits` and `final`; it reaches nothing else.
@@ -149,7 +152,8 @@ class PoolReader:
 
     def check(self) -> list[str]:
         """What is wrong, one line each: damaged parts, doubled or missing ids, trials without a final row."""
-        return health.check(self._storage)
+        with self._storage.moment():
+            return health.check(self._storage)
 
     def follow(self, folder: str, columns: Sequence[str]) -> Tail:
         """The rows of `trials` or `events`, each time those that are new.

@@ -69,8 +69,12 @@ class Storage(ABC):
     def entries(self, folder: str = "") -> list[str]:
         """Names in a folder, hidden ones too, sorted; [] when there is no such folder."""
 
+    def moment(self) -> AbstractContextManager[None]:
+        """A block that looks at the pool as it is at one moment, where the storage can; saves requests."""
+        return nullcontext()
+
     def parts(self, folder: str) -> list[str]:
-        """Names of a folder's Parquet parts, in the order they were written.
+        """Names of a folder's Parquet parts that count, in the order they were written.
 
         Raises:
             FileNotFoundError: a local folder is missing.
@@ -117,6 +121,10 @@ class Storage(ABC):
         """A whole file, and what `swap` tells its changes by; raises OSError."""
         return self.read(name), _UNTOLD
 
+    def glance(self, name: str) -> bytes:
+        """As `read`, of the `moment`; no request where it has not changed since the last time."""
+        return self.read(name)
+
     def swap(self, name: str, data: bytes | memoryview, tag: Tag | None) -> Tag | None:
         """As `write`, but None, and nothing written, if the file has changed since it was looked at.
 
@@ -142,7 +150,7 @@ class Storage(ABC):
         """Move a file within the pool."""
 
     @abstractmethod
-    def remove(self, *names: str) -> None:
+    def remove(self, *files: str) -> None:
         """Remove files, locally folders too, if they are there."""
 
     @abstractmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -15,9 +14,12 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nao_ray._pool import faults
+from nao_ray._pool.catalogue import FORMAT
 from nao_ray._pool.faults import READING, Fault, kind_of, patient
 from nao_ray._pool.finite import finite
 from nao_ray._pool.local import LocalStorage
+from nao_ray._pool.names import number
+from nao_ray._pool.objects import ObjectStorage
 from nao_ray._pool.rows import EVENTS, LATER, SCHEMA_VERSION, TRIALS, metadata
 from nao_ray._pool.storage import Storage
 from nao_ray.errors import PoolError, PoolReadError
@@ -28,14 +30,10 @@ SCHEMAS = {"trials": TRIALS, "events": EVENTS}
 _ALWAYS = ("trial_id", "log_index", "seq")
 """Columns that every row has."""
 
-_PART = re.compile(r"e\d{6,}-\d{8,}\.parquet")  # as a driver names them
 _LOST = {
     "trials": "the results in it, unless a copy is put back; with it moved elsewhere resume runs its trials again",
     "events": "what was asked in it, unless a copy is put back; with it moved elsewhere the search goes on without",
 }
-_SCAN = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
-FORMAT = ds.ParquetFileFormat(default_fragment_scan_options=_SCAN)
-"""Of parts: bits that have flipped are an error, not other numbers."""
 _READERS = 16  # parts looked at at once, where each costs a round trip
 _SCANNED = 32  # small parts opened at once for merging
 
@@ -60,18 +58,12 @@ def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -
     refuse_strangers(storage, folder, names)
     if not names:
         return ds.dataset(SCHEMAS[folder].empty_table())
-    if isinstance(storage, LocalStorage):
-        place = storage.place(folder)
-        paths = [storage.path(place, name) for name in names]
-        return ds.dataset(paths, schema=SCHEMAS[folder], format=FORMAT, filesystem=storage.filesystem)
-    with ThreadPoolExecutor(_READERS) as pool:
-        parts = list(pool.map(lambda name: storage.read(f"{folder}/{name}"), names))
-    return in_memory(parts, SCHEMAS[folder])
-
-
-def in_memory(parts: Iterable[bytes], schema: pa.Schema) -> ds.Dataset:
-    """Parts that were read whole, each in one request."""
-    return ds.FileSystemDataset([FORMAT.make_fragment(pa.BufferReader(part)) for part in parts], schema, FORMAT)
+    if isinstance(storage, ObjectStorage):
+        return storage.catalogue.dataset(folder, names)
+    assert isinstance(storage, LocalStorage)
+    place = storage.place(folder)
+    paths = [storage.path(place, name) for name in names]
+    return ds.dataset(paths, schema=SCHEMAS[folder], format=FORMAT, filesystem=storage.filesystem)
 
 
 def read(
@@ -109,7 +101,7 @@ def refuse_strangers(storage: Storage, folder: str, names: Iterable[str]) -> Non
     Raises:
         PoolError: names the first, and what it is.
     """
-    _refuse_foreign(storage, folder, [name for name in names if not _PART.fullmatch(name)])
+    _refuse_foreign(storage, folder, [name for name in names if number(name) is None])
 
 
 def _refuse_foreign(storage: Storage, folder: str, names: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nao_ray import yaml_text
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.faults import unreadable
-from nao_ray._pool.lease import Holder, is_dead, read_holder
+from nao_ray._pool.lease import Holder, glance_at_holder, is_dead
 from nao_ray._pool.ledger import RANKED, standings
 from nao_ray._pool.pace import Spans
 from nao_ray._pool.storage import open_storage
@@ -159,14 +159,15 @@ class Watch:
         Raises:
             PoolError: the pool is gone, or a part is damaged.
         """
-        # events first: what finishes between the two reads is then seen as finished, not as missing
-        events = self._events.read()
-        self._fold_trials(self._trials.read())
-        self._fold_events(events)
-        try:
-            driver, holder = self._driver()
-        except OSError as error:
-            raise unreadable(self._storage.path("lease"), error, "nothing of the trials") from None
+        with self._storage.moment():
+            # events first: what finishes between the two reads is then seen as finished, not as missing
+            events = self._events.read()
+            self._fold_trials(self._trials.read())
+            self._fold_events(events)
+            try:
+                driver, holder = self._driver()
+            except OSError as error:
+                raise unreadable(self._storage.path("lease"), error, "nothing of the trials") from None
         return self._view(driver, holder)
 
     # -- folding ------------------------------------------------------------------------------------------
@@ -213,7 +214,7 @@ class Watch:
     # -- the view -----------------------------------------------------------------------------------------
 
     def _driver(self) -> tuple[Driver, Holder | None]:
-        holder = read_holder(self._storage)
+        holder = glance_at_holder(self._storage)
         if holder is None:
             return Driver(state="none"), None
         if self._beat is not None and self._beat != (holder.token, holder.beat):

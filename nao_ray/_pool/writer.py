@@ -7,18 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from threading import RLock, Thread
+from threading import RLock
 from typing import Any, Self
 
 import pyarrow as pa
 
-from nao_ray._pool import compaction, parts, recent, rows, tables
+from nao_ray._pool import compaction, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.fits import add_fits
+from nao_ray._pool.journal import Journal, open_journal
 from nao_ray._pool.lease import Lease, acquire
 from nao_ray._pool.ledger import Counts, Ledger, add_tables, load_ledger
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.logs import Logs
+from nao_ray._pool.names import part_name
 from nao_ray._pool.reader import PoolReader
 from nao_ray._pool.storage import Guard, Storage, open_storage
 from nao_ray._pool.weights import keep_weights
@@ -27,12 +29,12 @@ from nao_ray.trial import Diagnostics, Proposal, Trial
 
 LEASE_EXPIRY = 30.0
 """Seconds without a heartbeat after which a driver on another host counts as dead."""
-COMPACT_AT = 1000
-"""Small parts in a folder at which the driver merges them: a thousand opened files still read in a second."""
+
+_QUIET_WITHIN = 5.0  # seconds that giving the pool free waits for a write in another thread
 
 _FOLDERS = ("trials", "events", "fits", "lease", "weights", "final", "logs")
 
-_EMPTY = compaction.part_name(0, 0)  # keeps trials/ readable before the first trial
+_EMPTY = part_name(0, 0)  # keeps trials/ readable before the first trial
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +51,8 @@ class PoolWriter(PoolReader):
         self._ops: rows.Ops | None = None
         self._ledger = Ledger()
         self._unsure = False
-        self._recent = recent.Recent()
         self._logs = Logs(storage)
-        self._sweeper: Thread | None = None
-        self._next_part = 0
-        self._compact_at = COMPACT_AT
-        self._small_parts = dict.fromkeys(compaction.FOLDERS, 0)
+        self._journal: Journal | None = None
 
     @classmethod
     def create(cls, url: str | Path, manifest: Mapping[str, Any]) -> Self:
@@ -100,19 +98,15 @@ class PoolWriter(PoolReader):
         """
         lease = acquire(self._storage, expiry, wait, manifests.NAME)
         try:
-            with self._lock:
+            with self._lock, self._storage.moment():
+                journal = open_journal(self._storage, lease)
                 with lease.guard():
-                    for epoch in lease.unsealed:
-                        parts.seal(self._storage, epoch)
-                    compaction.recover(self._storage, lease.epoch)
+                    journal.take_over(lease.unsealed)
                 lease.note_sealed()
                 self._ledger = load_ledger(self._storage)
                 self._unsure = False
-                self._recent.clear()
-                self._next_part = 0
-                for folder in compaction.FOLDERS:
-                    self._small_parts[folder] = len(self._storage.parts(folder))
-                self._lease, self._ops = lease, ops
+                lease.is_quiet = self._is_quiet
+                self._lease, self._journal, self._ops = lease, journal, ops
         except BaseException:
             lease.release()
             raise
@@ -214,8 +208,9 @@ class PoolWriter(PoolReader):
     def _recording(self) -> Iterator[None]:
         """A block that records. After an interrupt, which may have come on either side of a write, look again."""
         with self._lock:
-            if self._unsure:
-                self._settle()
+            if self._unsure or (self._journal is not None and not self._journal.quiet):
+                if self._journal is not None and self._lease is not None and not self._lease.released:
+                    self._journal.settle()
                 self._ledger = load_ledger(self._storage)
                 self._unsure = False
             try:
@@ -239,20 +234,17 @@ class PoolWriter(PoolReader):
         if not data.num_rows:
             with guard():
                 return
-        assert self._lease is not None
-        name = compaction.part_name(self._lease.epoch, self._next_part)
-        self._next_part += 1
-        # until it has succeeded nobody knows whether it lands
-        self._unsure = not isinstance(self._storage, LocalStorage)
-        parts.write(self._storage, f"{folder}/{name}", data, guard)
-        self._unsure = False
-        self._recent.add(folder, name, data)
-        self._small_parts[folder] += 1
+        assert self._journal is not None
+        self._journal.append(folder, data)
 
-    def _settle(self) -> None:
-        """Where a write that failed may still land, see to it that it does not."""
-        if self._lease is not None and not self._lease.released:
-            self._next_part = max(self._next_part, parts.seal(self._storage, self._lease.epoch, self._lease.guard))
+    def _is_quiet(self) -> bool:
+        """Whether nothing of ours may still land; asked once the lease is released, so that nothing more is begun."""
+        if not self._lock.acquire(timeout=_QUIET_WITHIN):
+            return False
+        try:
+            return self._journal is not None and self._journal.quiet
+        finally:
+            self._lock.release()
 
     def counts(self) -> Counts:
         """As `PoolReader.counts`; free while we drive."""
@@ -266,7 +258,7 @@ class PoolWriter(PoolReader):
         """Merge the parts into as few as make sense. Under our own lease, or one taken for the moment.
 
         Raises:
-            PoolError: another driver is alive, or the storage cannot swap folders (object storage).
+            PoolError: another driver is alive.
             PoolWriteError: it could not be written; the pool is as before.
         """
         if self._lease is not None and not self._lease.released:
@@ -277,26 +269,15 @@ class PoolWriter(PoolReader):
 
     def _compact(self, *, whole: bool) -> None:
         with self._lock:
-            guard = self._guard()
-            assert self._lease is not None
-            if self._sweeper is not None:
-                self._sweeper.join()
-            replaced = compaction.compact(self._storage, guard, self._recent, self._lease.epoch, whole=whole)
-            self._recent.clear()
-            for folder in compaction.FOLDERS:
-                self._small_parts[folder] = 0
-            if whole:
-                compaction.sweep(self._storage, replaced)
-            else:  # a search does not wait for it
-                self._sweeper = Thread(target=compaction.sweep, args=(self._storage, replaced), daemon=True)
-                self._sweeper.start()
+            self._guard()
+            assert self._journal is not None
+            self._journal.merge(whole=whole)
 
     def _compact_if_due(self) -> None:
-        if max(self._small_parts.values()) < self._compact_at or not isinstance(self._storage, LocalStorage):
+        if self._journal is None or not self._journal.is_due():
             return
         try:
             self._compact(whole=False)
-            self._compact_at = COMPACT_AT
         except (PoolError, StorageError) as error:
-            self._compact_at += COMPACT_AT  # what had to be recorded is recorded: try again later
+            # what had to be recorded is recorded: try again later
             _log.warning("pool %s was not compacted: %s", self.url, error)

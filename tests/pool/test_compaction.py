@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from _made_up_trials import die, record
 
-from nao_ray._pool import compaction, tables, writer
+from nao_ray._pool import compaction, local_journal, tables
 from nao_ray._pool import recent as recents
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
 from nao_ray.pool import PoolWriter
@@ -174,9 +174,9 @@ def test_large_parts_are_copied_where_links_are_not_allowed(pool, lease, folder,
 
 
 def test_the_driver_merges_by_itself_and_rewrites_little(pool, lease, folder, monkeypatch):
-    monkeypatch.setattr(writer, "COMPACT_AT", 8)
+    monkeypatch.setattr(local_journal, "COMPACT_AT", 8)
     monkeypatch.setattr(compaction, "_GROUP_ROWS", 16)
-    pool._compact_at = 8
+    pool._journal._compact_at = 8
     written = []
     merged = compaction._Merge._write_merged
 
@@ -194,8 +194,8 @@ def test_the_driver_merges_by_itself_and_rewrites_little(pool, lease, folder, mo
 
 
 def test_a_merge_that_fails_leaves_the_pool_as_it_was_and_the_search_running(pool, lease, folder, monkeypatch, caplog):
-    monkeypatch.setattr(writer, "COMPACT_AT", 8)
-    pool._compact_at = 8
+    monkeypatch.setattr(local_journal, "COMPACT_AT", 8)
+    pool._journal._compact_at = 8
 
     merge = compaction._Merge._write_merged
 

@@ -1,0 +1,219 @@
+"""What is in a pool on object storage, in few requests.
+
+One listing tells all parts (`names.py`: which of them count), the lease and their changes. The newest parts, a row or
+two each, are read out of a digest: a file that the driver writes anew every few parts, and that holds the rows of all
+parts since the last merge. It is nothing but a copy: parts that it lacks are read themselves, and what it says of parts
+that are merged by now is left out, so that it may be old or missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from nao_ray._pool import names
+from nao_ray._pool.rows import EVENTS, TRIALS
+from nao_ray._pool.storage import Tag
+
+if TYPE_CHECKING:
+    from nao_ray._pool.objects import ObjectStorage
+
+DIGEST = "recent.digest"
+FOLDERS = {"trials": TRIALS, "events": EVENTS}
+FORMAT = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
+"""Of parts: bits that have flipped are an error, not other numbers."""
+
+_LISTED = ("events", "fits", "lease", DIGEST, "trials")  # in the order of their names
+_WORTH = 3  # parts that are read themselves rather than out of the digest
+_READERS = 8  # requests at once
+_KEPT = 4 * 2**20  # bytes; a larger part is rather read again
+
+
+class Listed(NamedTuple):
+    """What a listing says of a file."""
+
+    tag: Tag
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The rows of the newest parts."""
+
+    rows: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
+    """By folder: names of parts, in order, and the number of their rows."""
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """A line of JSON, then a Parquet file for each folder."""
+        files = {folder: _parquet(data) for folder, data in self.tables.items()}
+        head = {folder: {"bytes": len(file), "parts": self.rows[folder]} for folder, file in files.items()}
+        return b"".join([json.dumps(head).encode(), b"\n", *files.values()])
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Digest:
+        """Raises ValueError if it is none."""
+        line, _, rest = data.partition(b"\n")
+        rows, tables = {}, {}
+        try:
+            for folder, about in json.loads(line).items():
+                rows[folder] = [(str(name), int(count)) for name, count in about["parts"]]
+                tables[folder] = pq.read_table(pa.BufferReader(rest[: about["bytes"]]), schema=FOLDERS[folder])
+                rest = rest[about["bytes"] :]
+        except (KeyError, TypeError, pa.ArrowException) as error:
+            raise ValueError(str(error)) from None
+        return cls(rows, tables)
+
+    def take(self, folder: str, wanted: Iterable[str]) -> dict[str, pa.Table]:
+        """The rows of those parts that it has."""
+        found, start, chosen = {}, 0, set(wanted)
+        for name, count in self.rows.get(folder, ()):
+            if name in chosen:
+                found[name] = self.tables[folder].slice(start, count)
+            start += count
+        return found
+
+
+def _parquet(data: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(data, sink, compression="zstd", write_page_checksum=True, write_statistics=False)
+    return bytes(sink.getvalue())
+
+
+class Catalogue:
+    """Looks at the parts of one pool."""
+
+    def __init__(self, storage: ObjectStorage) -> None:
+        self._storage = storage
+        self._moment: dict[str, Listed] | None = None
+        self._depth = 0
+        self._digest: tuple[Tag | None, Digest] = (None, Digest())
+        self._parts: dict[str, bytes] = {}  # read in this moment
+
+    @contextmanager
+    def moment(self) -> Iterator[None]:
+        """A block in which the pool is looked at once: a single listing, and no part is read twice."""
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self.forget()
+
+    def forget(self) -> None:
+        """Look again, e.g. because a part that was listed has been merged meanwhile."""
+        self._moment = None
+        self._parts.clear()
+
+    def note(self, name: str, data: bytes) -> None:
+        """A part was written by us in this moment."""
+        if self._moment is not None:
+            self._moment[name] = Listed((), len(data))
+            self._parts[name] = data
+
+    def listing(self) -> Mapping[str, Listed]:
+        """Parts and the lease by name, with what tells their changes."""
+        if self._moment is not None:
+            return self._moment
+        found = self._storage.listing(_LISTED)
+        if self._depth:
+            self._moment = found
+        return found
+
+    def names(self, folder: str) -> list[str]:
+        """All parts of a folder, those that count no more too."""
+        start = f"{folder}/"
+        return [name.removeprefix(start) for name in self.listing() if name.startswith(start)]
+
+    def read(self, folder: str, wanted: Sequence[str]) -> list[bytes | pa.Table]:
+        """Parts: whole files, or their rows out of the digest.
+
+        Raises:
+            FileNotFoundError: one was merged meanwhile; look again.
+            OSError: they cannot be read.
+        """
+        try:
+            return self._read(folder, wanted)
+        except FileNotFoundError:
+            self.forget()
+            raise
+
+    def _read(self, folder: str, wanted: Sequence[str]) -> list[bytes | pa.Table]:
+        known = self._in_digest(folder, wanted)
+        missing = [name for name in wanted if name not in known and f"{folder}/{name}" not in self._parts]
+        with ThreadPoolExecutor(_READERS) as pool:
+            files = dict(
+                zip(missing, pool.map(lambda name: self._storage.read(f"{folder}/{name}"), missing), strict=True)
+            )
+        found = [known.get(name, files.get(name) or self._parts.get(f"{folder}/{name}")) for name in wanted]
+        if self._depth:
+            self._parts |= {f"{folder}/{name}": data for name, data in files.items() if len(data) <= _KEPT}
+        return found
+
+    def _in_digest(self, folder: str, wanted: Sequence[str]) -> dict[str, pa.Table]:
+        small = [name for name in wanted if names.merged(name) is None]
+        known = self._digest[1].take(folder, small)
+        now = self.listing().get(DIGEST)
+        if len(small) - len(known) >= _WORTH and now is not None and now.tag != self._digest[0]:
+            self._read_digest()
+            known = self._digest[1].take(folder, small)
+        return known
+
+    def _read_digest(self) -> None:
+        try:
+            data, tag = self._storage.look(DIGEST)
+            self._digest = tag, Digest.from_bytes(data)
+        except FileNotFoundError:
+            self._digest = None, Digest()
+        except ValueError:  # a copy of what is elsewhere: do without
+            self._digest = tag, Digest()
+
+    def size(self, folder: str, name: str) -> int:
+        """Bytes of a part."""
+        return self.listing()[f"{folder}/{name}"].size
+
+    def digested(self, folder: str) -> frozenset[str]:
+        """Parts that the digest has, as far as it was read."""
+        return frozenset(name for name, _ in self._digest[1].rows.get(folder, ()))
+
+    def tables(self, folder: str, wanted: Sequence[str]) -> list[pa.Table]:
+        """Parts, each as a table; raises as `read`."""
+        schema = FOLDERS[folder]
+        found = self.read(folder, wanted)
+        return [
+            part if isinstance(part, pa.Table) else pa.Table.from_batches(batches(part, schema), schema)
+            for part in found
+        ]
+
+    def dataset(self, folder: str, wanted: Sequence[str]) -> ds.Dataset:
+        """Parts as a dataset in memory; raises as `read`."""
+        schema = FOLDERS[folder]
+        found: list[ds.Dataset] = []
+        for is_table, parts in groupby(self.read(folder, wanted), lambda part: isinstance(part, pa.Table)):
+            if is_table:
+                found.append(ds.InMemoryDataset(pa.concat_tables(parts), schema))
+            else:
+                found.append(_files(parts, schema))
+        return ds.UnionDataset(schema, found)
+
+
+def batches(part: bytes, schema: pa.Schema, rows: int = 2**17) -> Iterator[pa.RecordBatch]:
+    """The rows of a part that was read whole, also of an older schema, at most so many at a time."""
+    yield from _files([part], schema).to_batches(batch_size=rows, batch_readahead=1, fragment_readahead=1)
+
+
+def _files(parts: Iterable[bytes], schema: pa.Schema) -> ds.Dataset:
+    return ds.FileSystemDataset([FORMAT.make_fragment(pa.BufferReader(part)) for part in parts], schema, FORMAT)

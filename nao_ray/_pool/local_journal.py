@@ -1,0 +1,70 @@
+"""Writing the parts of a pool in a folder, under the lease's lock; merging swaps folders (`compaction.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Thread
+
+import pyarrow as pa
+
+from nao_ray._pool import compaction
+from nao_ray._pool.journal import Journal
+from nao_ray._pool.local import LocalStorage
+from nao_ray._pool.names import part_name
+from nao_ray._pool.recent import Recent
+from nao_ray._pool.storage import Guard
+from nao_ray._pool.tables import to_bytes
+from nao_ray.errors import PoolError, PoolWriteError, StorageError
+
+COMPACT_AT = 1000
+"""Small parts in a folder at which the driver merges them: a thousand opened files still read in a second."""
+
+
+class LocalJournal(Journal):
+    """Parts in local folders."""
+
+    def __init__(self, storage: LocalStorage, epoch: int, guard: Guard) -> None:
+        self._storage, self._epoch, self._guard = storage, epoch, guard
+        self._next_part = 0
+        self._recent = Recent()
+        self._sweeper: Thread | None = None
+        self._compact_at = COMPACT_AT
+        self._small_parts = dict.fromkeys(compaction.FOLDERS, 0)
+
+    def take_over(self, unsealed: Iterable[int]) -> None:
+        compaction.recover(self._storage, self._epoch)
+        for folder in compaction.FOLDERS:
+            self._small_parts[folder] = len(self._storage.parts(folder))
+
+    def append(self, folder: str, data: pa.Table) -> None:
+        name = f"{folder}/{part_name(self._epoch, self._next_part)}"
+        self._next_part += 1
+        if not self._storage.create(name, to_bytes(data), self._guard):
+            where = self._storage.path(name)
+            raise PoolWriteError(f"{where} is there already, and is not replaced; trying the next number")
+        self._recent.add(folder, name.partition("/")[2], data)
+        self._small_parts[folder] += 1
+
+    def settle(self) -> None:
+        """There is nothing to settle."""
+
+    def is_due(self) -> bool:
+        return max(self._small_parts.values()) >= self._compact_at
+
+    def merge(self, *, whole: bool) -> None:
+        if self._sweeper is not None:
+            self._sweeper.join()
+        try:
+            replaced = compaction.compact(self._storage, self._guard, self._recent, self._epoch, whole=whole)
+        except (PoolError, StorageError):
+            self._compact_at += COMPACT_AT
+            raise
+        self._compact_at = COMPACT_AT
+        self._recent.clear()
+        for folder in compaction.FOLDERS:
+            self._small_parts[folder] = 0
+        if whole:
+            compaction.sweep(self._storage, replaced)
+        else:  # a search does not wait for it
+            self._sweeper = Thread(target=compaction.sweep, args=(self._storage, replaced), daemon=True)
+            self._sweeper.start()
