@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from nao_ray.metric import Goal, score_of
 from nao_ray.spaces.base import Genotype
@@ -149,6 +149,8 @@ class Trial:
     asked_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    ends: tuple[str, ...] = ()
+    """How the attempts at a trial that is not finished ended, as far as they count (`search.tries`)."""
 
     @property
     def trial_id(self) -> int:
@@ -203,7 +205,19 @@ class Trial:
     def _finish(self, **changes: Any) -> Trial:  # noqa: ANN401
         if self.state is not TrialState.RUNNING:
             raise ValueError(f"trial {self.trial_id} is already {self.state}")
-        return replace(self, **changes)
+        return replace(self, ends=(), **changes)
+
+
+class Attempt(NamedTuple):
+    """An attempt at a trial that is about to start."""
+
+    trial_id: int
+    number: int
+    node: str | None
+    """None: not known."""
+    at: datetime
+    before: str = ""
+    """How the attempt before it ended; empty: there was none, or nobody was there to say."""
 
 
 Diagnostics = Mapping[str, float | int | str | None]

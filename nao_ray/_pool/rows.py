@@ -16,13 +16,11 @@ import pyarrow as pa
 
 from nao_ray._pool.finite import figures
 from nao_ray.spaces.base import Genotype
-from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
+from nao_ray.trial import Attempt, FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
 
 SCHEMA_VERSION = 1
 
 Row = dict[str, Any]
-Attempt = tuple[int, int, str | None, datetime]
-"""Trial id, attempt, node if known, time."""
 Ops = Callable[[Genotype], Mapping[str, Sequence[str]]]
 """The operations of a genotype by the role of their cell: `SearchSpace.ops_by_cell`."""
 
@@ -110,7 +108,7 @@ TRIALS = _schema(
 )
 """One row per finished trial."""
 
-LATER = frozenset({"valid_score", "goal", *_OPS, "network", "num_classes", "in_channels"})
+LATER = frozenset({"message", "valid_score", "goal", *_OPS, "network", "num_classes", "in_channels"})
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(
@@ -123,8 +121,10 @@ EVENTS = _schema(
     *_PROPOSAL,
     ("seed", _INT),
     ("asked_after", _INT),
+    ("message", _TEXT),
 )
-"""One row per proposal asked (kind `asked`, attempt 0) and per attempt started (kind `attempt`), in order of `seq`."""
+"""One row per proposal asked (kind `asked`, attempt 0), per attempt started (kind `attempt`; `message`: how the one
+before ended) and per attempt that ended in order with its driver (kind `left`), in order of `seq`."""
 
 FINAL = _schema(
     ("name", _TEXT),
@@ -262,10 +262,10 @@ def asked_row(seq: int, proposal: Proposal, at: datetime) -> Row:
     return proposal_row(proposal) | {"seq": seq, "kind": "asked", "attempt": 0, "at": utc(at)}
 
 
-def attempt_row(seq: int, trial_id: int, attempt: int, node: str | None, at: datetime) -> Row:
-    """The event that an attempt at a trial was started."""
-    row: Row = {"seq": seq, "kind": "attempt", "trial_id": trial_id, "attempt": attempt}
-    return row | {"node": _text(node), "at": utc(at)}
+def attempt_row(seq: int, attempt: Attempt, kind: str = "attempt") -> Row:
+    """The event that an attempt at a trial was started, or left."""
+    row: Row = {"seq": seq, "kind": kind, "trial_id": attempt.trial_id, "attempt": attempt.number}
+    return row | {"node": _text(attempt.node), "at": utc(attempt.at), "message": _text(attempt.before)}
 
 
 # -- from rows --------------------------------------------------------------------------------------------

@@ -206,7 +206,7 @@ class Watch:
             if row["kind"] == "asked":
                 phase = row["phase"] is not None
             else:
-                began = row["at"].timestamp()
+                began = row["at"].timestamp() if row["kind"] == "attempt" else None
             self._open[row["trial_id"]] = (began, phase)
         finished = self._finished.have(np.fromiter(self._open, np.int64, len(self._open))).tolist()
         self._open = {key: self._open[key] for key, over in zip(list(self._open), finished, strict=True) if not over}

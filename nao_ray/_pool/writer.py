@@ -25,7 +25,7 @@ from nao_ray._pool.reader import PoolReader
 from nao_ray._pool.storage import Guard, Storage, open_storage
 from nao_ray._pool.weights import keep_weights
 from nao_ray.errors import FencedError, PoolError, StorageError
-from nao_ray.trial import Diagnostics, Proposal, Trial
+from nao_ray.trial import Attempt, Diagnostics, Proposal, Trial
 
 LEASE_EXPIRY = 30.0
 """Seconds without a heartbeat after which a driver on another host counts as dead."""
@@ -112,9 +112,7 @@ class PoolWriter(PoolReader):
             raise
         return lease
 
-    def record_asked(
-        self, proposals: Sequence[Proposal], asked_at: datetime, attempts: Sequence[rows.Attempt] = ()
-    ) -> None:
+    def record_asked(self, proposals: Sequence[Proposal], asked_at: datetime, attempts: Sequence[Attempt] = ()) -> None:
         """Record proposals before anything is started, with `attempts` in one write; known ones are left out.
 
         Raises:
@@ -125,14 +123,31 @@ class PoolWriter(PoolReader):
             new = {item.trial_id: item for item in reversed(proposals) if item.trial_id not in self._ledger.asked}
             first = self._ledger.next_seq
             events = [rows.asked_row(first + i, new[key], asked_at) for i, key in enumerate(sorted(new))]
-            events += [rows.attempt_row(first + i, *attempt) for i, attempt in enumerate(attempts, start=len(events))]
+            events += [
+                rows.attempt_row(first + i, Attempt(*attempt)) for i, attempt in enumerate(attempts, start=len(events))
+            ]
             self._append("events", rows.table(events, rows.EVENTS))
             self._ledger.next_seq += len(events)
             for trial_id in new:
                 self._ledger.note_asked(trial_id)
             self._compact_if_due()
 
-    def record_attempts(self, attempts: Sequence[rows.Attempt]) -> None:
+    def record_left(self, attempts: Sequence[Attempt]) -> None:
+        """Record that attempts end in order with their driver.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was recorded; may be tried again.
+        """
+        with self._recording():
+            events = [
+                rows.attempt_row(seq, Attempt(*attempt), kind="left")
+                for seq, attempt in enumerate(attempts, start=self._ledger.next_seq)
+            ]
+            self._append("events", rows.table(events, rows.EVENTS))
+            self._ledger.next_seq += len(events)
+
+    def record_attempts(self, attempts: Sequence[Attempt]) -> None:
         """Record attempts (trial_id, attempt, node, time) before they are started.
 
         Raises:

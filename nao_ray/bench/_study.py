@@ -30,11 +30,10 @@ from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
-from nao_ray.search.records import Attempt
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.service.hosting.manifest import settled, source_revision
 from nao_ray.standings import Standings
-from nao_ray.trial import Diagnostics, Proposal, Trial
+from nao_ray.trial import Attempt, Diagnostics, Proposal, Trial
 
 Row = dict[str, Any]
 _NULLABLE = {"queries_to_optimum": pa.int64(), "started_at_optimum": pa.int64(), "hours_to_optimum": pa.float64()}
@@ -108,6 +107,9 @@ class _Notes:
 
     def record_attempts(self, rows: Sequence[Attempt]) -> None:
         self.started += len(rows)
+
+    def record_left(self, rows: Sequence[Attempt]) -> None:
+        pass
 
     def record_log(self, trial_id: int, attempt: int, text: str) -> None:
         pass

@@ -15,9 +15,10 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from nao_ray.errors import RunError, StuckSearchError
+from nao_ray.errors import NaoRayError, RunError, StuckSearchError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
@@ -26,12 +27,13 @@ from nao_ray.search.executor import Completion, Executor, Failure, Job
 from nao_ray.search.failure_log import log_text
 from nao_ray.search.outbox import Outbox
 from nao_ray.search.proposer import Proposer
-from nao_ray.search.records import Attempt, Records
+from nao_ray.search.records import Records
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.tally import Tally
+from nao_ray.search.tries import Entry, choose, summary, take_up
 from nao_ray.search.trouble import Failures, Limits, Trouble
 from nao_ray.search.writing import Patience, Writer
-from nao_ray.trial import FailureKind, Measurement, Trial, TrialState
+from nao_ray.trial import Attempt, FailureKind, Measurement, Trial, TrialState
 
 _log = logging.getLogger(__name__)
 
@@ -41,18 +43,8 @@ class Retry:
     """Which attempts are repeated."""
 
     max_attempts: int = 3
-    """Attempts per trial and driver; those that ended with their driver do not count."""
+    """Attempts per trial, over all drivers of the pool (`tries`)."""
     kinds: frozenset[FailureKind] = frozenset({FailureKind.LOST})
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A trial that is not finished, and how often this driver has tried it."""
-
-    trial: Trial
-    tries: int = 0
-    is_begun: bool = False
-    """Its next attempt is recorded."""
 
 
 class SearchLoop:
@@ -92,8 +84,9 @@ class SearchLoop:
         self._clock, self._listener, self._stop = clock or WallClock(), listener, stop
         self._metric = metric
         self._retry, self._writer = retry or Retry(), Writer(patience or Patience(), self._clock)
-        self._queue: deque[_Entry] = deque()  # asked, recorded, to be submitted in this order
-        self._running: dict[int, _Entry] = {}
+        self._queue: deque[Entry] = deque()  # asked, recorded, to be submitted in this order
+        self._running: dict[int, Entry] = {}
+        self._has_suspects = False
         self._trouble = Trouble(limits or Limits(), self._clock)
         self._failures = Failures(limits or Limits())
         self._error: RunError | None = None  # to be raised, once what has ended is recorded
@@ -115,19 +108,37 @@ class SearchLoop:
             KeyboardInterrupt: `stop` said so; the pool is resumable.
         """
         self._tally.take_up(log)
-        running = (trial for trial in log if trial.state is TrialState.RUNNING)
-        self._queue.extend(map(_Entry, sorted(running, key=lambda trial: trial.trial_id)))
-        del log
+        entries, over = take_up(log, self._retry.max_attempts)
+        self._queue.extend(entries)
+        self._has_suspects = any(entry.is_suspect for entry in entries)
+        for trial in over:
+            self._take_in(trial.fail(FailureKind.LOST, summary(trial.ends), finished_at=self._clock.now()))
+        del log, entries, over
+        try:
+            self._search()
+        finally:
+            self._leave()
+        self._last_words()
+        snapshot = self.snapshot()
+        self._listener(snapshot)
+        return snapshot
+
+    def _search(self) -> None:
         while not self._finished():
             if self._stop():
                 self._collect(timeout=0)
                 self._outbox.record()
                 raise KeyboardInterrupt
             self._step()
-        self._last_words()
-        snapshot = self.snapshot()
-        self._listener(snapshot)
-        return snapshot
+
+    def _leave(self) -> None:
+        """This driver ends in order: what it leaves unfinished is not to blame for it."""
+        now = self._clock.now()
+        entries = [entry for entry in (*self._running.values(), *self._queue) if entry.has_attempt]
+        rows = [Attempt(entry.trial.trial_id, entry.last_attempt, None, now, entry.before) for entry in entries]
+        with suppress(NaoRayError):
+            if rows:
+                self._pool.record_left(rows)
 
     def _step(self) -> None:
         self._writer.turn()
@@ -203,10 +214,17 @@ class SearchLoop:
 
     def _wanted(self) -> int:
         """How many proposals to ask for now."""
-        capacity, in_hand = self._executor.capacity, len(self._running) + len(self._queue)
+        capacity, in_hand = self._executor.capacity, len(self._running) + len(self._queue) - self._held_back()
         left = self._tally.may_ask
         wanted = capacity + self._ahead() - in_hand
         return max(0, wanted if left is None else min(wanted, left))
+
+    def _held_back(self) -> int:
+        """Suspects that wait for one another, and leave room to others."""
+        if not self._has_suspects:
+            return 0
+        waiting = sum(entry.is_suspect for entry in self._queue)
+        return waiting if self._runs_suspect else max(0, waiting - 1)
 
     def _ahead(self) -> int:
         """Twice the trials that end during an ask: those, and those that end before the next answer is there."""
@@ -234,7 +252,7 @@ class SearchLoop:
         if answer.diagnostics and not self._writer.write(lambda: self._pool.record_fits(answer.diagnostics)):
             return
         asked_at = self._clock.now()
-        entries = [_Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals]
+        entries = [Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals]
         begun = [entry for entry in self._next([*self._queue, *entries]) if not entry.is_begun]
         attempts = self._attempts(begun)  # those that are submitted now, in the same write
         if entries and not self._writer.write(lambda: self._pool.record_asked(answer.proposals, asked_at, attempts)):
@@ -249,26 +267,32 @@ class SearchLoop:
 
     # -- running ------------------------------------------------------------------------------------------
 
-    def _next(self, queue: Sequence[_Entry]) -> Sequence[_Entry]:
+    def _next(self, queue: Sequence[Entry]) -> Sequence[Entry]:
         """Those of a queue that can be submitted now."""
         if self._tally.out_of_time or self._error or self._failures.are_too_many(self._tally.done):
             return []
         free = max(0, self._executor.capacity - len(self._running))
-        return queue[: self._trouble.room(free, len(self._running))]
+        room = self._trouble.room(free, len(self._running))
+        return choose(queue, room, beside_suspect=self._runs_suspect)
 
-    def _attempts(self, entries: Sequence[_Entry]) -> list[Attempt]:
+    @property
+    def _runs_suspect(self) -> bool:
+        return self._has_suspects and any(entry.is_suspect for entry in self._running.values())
+
+    def _attempts(self, entries: Sequence[Entry]) -> list[Attempt]:
         now = self._clock.now()
-        return [(entry.trial.trial_id, entry.trial.attempt + 1, None, now) for entry in entries]
+        return [Attempt(entry.trial.trial_id, entry.trial.attempt + 1, None, now, entry.before) for entry in entries]
 
     def _submit(self) -> None:
         entries = self._next(list(self._queue))
         rows = self._attempts([entry for entry in entries if not entry.is_begun])
         if rows and not self._writer.write(lambda: self._pool.record_attempts(rows)):
             return
+        chosen = {entry.trial.trial_id for entry in entries}
+        self._queue = deque(entry for entry in self._queue if entry.trial.trial_id not in chosen)
         for entry in entries:
-            self._queue.popleft()
             entry.trial = replace(entry.trial, attempt=entry.trial.attempt + 1)
-            entry.tries, entry.is_begun = entry.tries + 1, False
+            entry.tries, entry.is_begun, entry.before = entry.tries + 1, False, ""
             self._running[entry.trial.trial_id] = entry
             self._executor.submit(Job(proposal=entry.trial.proposal, attempt=entry.trial.attempt))
 
@@ -294,10 +318,10 @@ class SearchLoop:
             if self._is_tried_again(ended, entry, completion):
                 retried.append(entry)
             else:
-                self._take_in(ended, completion)
+                self._take_in(entry.final(ended), completion.weights)
         self._queue.extendleft(reversed(retried))
 
-    def _take_in(self, ended: Trial, completion: Completion) -> None:
+    def _take_in(self, ended: Trial, weights: bytes | None = None) -> None:
         phase = ended.proposal.phase
         if phase is not None and ended.state is TrialState.FAILED:
             self._error = self._error or RunError(
@@ -305,14 +329,14 @@ class SearchLoop:
                 f"{ended.failure_message}; nao-ray resume tries it again"
             )
             return
-        self._outbox.add(ended, completion.weights)
+        self._outbox.add(ended, weights)
         self._failures.note_end(ended)
 
-    def _is_tried_again(self, ended: Trial, entry: _Entry, completion: Completion) -> bool:
+    def _is_tried_again(self, ended: Trial, entry: Entry, completion: Completion) -> bool:
         if isinstance(completion.outcome, Measurement):
             self._trouble.note_success()
         elif ended.failure_kind is FailureKind.ENVIRONMENT:
-            entry.tries -= 1  # no try of the trial's
+            entry.note_end(ended.failure_kind, ended.failure_message or "")
             try:
                 self._trouble.note_error(ended, completion.node)
             except RunError as error:
@@ -322,6 +346,7 @@ class SearchLoop:
             return False
         where = completion.node or "unknown node"
         _log.warning("trial %d, attempt %d: %s on %s", ended.trial_id, ended.attempt, ended.failure_kind, where)
+        entry.note_end(ended.failure_kind, ended.failure_message or "")
         return True
 
     def snapshot(self) -> Snapshot:

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
-from nao_ray.trial import Diagnostics, Proposal, Trial
-
-Attempt = tuple[int, int, str | None, datetime]
-"""About to start: trial id, attempt, node if known, time."""
+from nao_ray.trial import Attempt, Diagnostics, Proposal, Trial
 
 
 class Records(Protocol):
@@ -20,6 +17,9 @@ class Records(Protocol):
 
     def record_attempts(self, rows: Sequence[Attempt]) -> None:
         """Attempts."""
+
+    def record_left(self, rows: Sequence[Attempt]) -> None:
+        """Attempts that end in order with their driver; `before`: how, if they had ended by themselves."""
 
     def record_finished(self, trials: Sequence[Trial]) -> object:
         """Trials COMPLETED or FAILED, in the order of their `log_index`."""

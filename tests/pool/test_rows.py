@@ -133,7 +133,9 @@ def test_every_field_has_a_column():
         assert {*cls.__dataclass_fields__} <= {*rows.TRIALS.names}
     for schema in (rows.TRIALS, rows.EVENTS):
         assert {*Proposal.__dataclass_fields__} - {"genotype", "fidelity"} <= {*schema.names} - {"genotype"}
-    assert {*Trial.__dataclass_fields__} - {"proposal", "measurement"} <= {*rows.TRIALS.names}
+    assert {*Trial.__dataclass_fields__} - {"proposal", "measurement", "ends"} <= {
+        *rows.TRIALS.names
+    }  # that is the events'
 
 
 def test_a_score_that_is_no_number_comes_back_as_none():

@@ -14,13 +14,12 @@ from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop, Snapshot
 from nao_ray.search.proposer import LocalProposer
-from nao_ray.search.records import Attempt
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.strategies.base import Strategy, StrategyConfig
 from nao_ray.strategies.shared_random_search import SharedRandomSearch, SharedRandomSearchConfig
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
-from nao_ray.trial import Fidelity, Measurement, Proposal, Trial, TrialState
+from nao_ray.trial import Attempt, Fidelity, Measurement, Proposal, Trial, TrialState
 
 
 class MemoryPool:
@@ -34,6 +33,7 @@ class MemoryPool:
         self.weights: dict[str, bytes] = {}
         self.logs: dict[tuple[int, int], str] = {}
         self.calls: list[str] = []
+        self.left: list[Attempt] = []
         self.broken: Callable[[str], bool] = lambda _: False
 
     def _call(self, name: str) -> None:
@@ -53,7 +53,7 @@ class MemoryPool:
         self._note_attempts(rows)
 
     def _note_attempts(self, rows: Sequence[Attempt]) -> None:
-        for trial_id, attempt, _, _ in rows:
+        for trial_id, attempt, *_ in rows:
             assert attempt == 1 + max((a for t, a in self.attempts if t == trial_id), default=0)
             self.attempts.append((trial_id, attempt))
 
@@ -70,6 +70,10 @@ class MemoryPool:
     def record_fits(self, rows: Sequence[Any]) -> None:
         self._call("fits")
         self.fits.extend(rows)
+
+    def record_left(self, rows: Sequence[Attempt]) -> None:
+        self._call("left")
+        self.left += rows
 
     def record_log(self, trial_id: int, attempt: int, text: str) -> None:
         if self.broken("log"):
