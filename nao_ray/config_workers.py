@@ -36,7 +36,8 @@ class Workers(Settings):
     """A worker that says nothing for this long, although it is asked, is lost and replaced: stopped, or on a machine
     that hangs. More than the longest stretch in which a trial lets no other thread of its process run."""
     max_attempts: int = Field(default=3, ge=1)
-    """How often a trial whose worker was lost is tried."""
+    """How often a trial whose worker was lost is tried, over all drivers of the pool. What was under way when a driver
+    died counts as tried, up to three times at least."""
     retry: tuple[Literal["error", "nan", "out_of_memory", "timeout"], ...] = ()
     """Failure kinds besides `lost` that are tried again."""
     patience_seconds: float = Field(default=1800, gt=0)
