@@ -6,14 +6,19 @@ import shutil
 import pytest
 import yaml
 
-from nao_ray.config import RunConfig, TrainConfig
+from nao_ray.config import Component, RunConfig, TrainConfig
 from nao_ray.errors import DataError, PoolError
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import resume, run
-from nao_ray.service.training.train import evaluate, train
+from nao_ray.service.training.train import _digest, evaluate, train
 from tests.tasks import _made_up_data as made
 
 EVALUATOR = {"name": "standalone", "cells_per_stage": 1, "channels": 2, "epochs": 1, "recipe": "short_digits"}
+
+TRAINED = {
+    "space": {"name": "nao_cnn_small"},
+    "genotype": " ".join(["0 4 1 2 1 4 2 4 0 4 3 4 1 4 4 4 0 4 5 4"] * 2),
+}
 
 
 def config(path, trials=1, **settings):
@@ -100,13 +105,33 @@ def test_a_training_knows_its_data_from_another_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for seed, split in enumerate(("train", "test")):
         made.folder(tmp_path / "data" / split, seed=seed)
-    what = {
-        "space": {"name": "nao_cnn_small"},
-        "genotype": " ".join(["0 4 1 2 1 4 2 4 0 4 3 4 1 4 4 4 0 4 5 4"] * 2),
-        "task": {"name": "image_folder", "path": "data"},
-    }
+    what = {**TRAINED, "task": {"name": "image_folder", "path": "data"}}
     row = train(TrainConfig.make("short", what, ("channels=2", "epochs=1")), "out", "cell")
     (tmp_path / "aside").mkdir()
     monkeypatch.chdir(tmp_path / "aside")
     _, scores = evaluate(str(tmp_path / "out" / row["checkpoint"]))
     assert scores.accuracy == row["test_accuracy"]
+
+
+def test_a_pool_from_before_some_settings_goes_on(tmp_path):
+    """Its manifest lacks them, and says nothing of the data in words."""
+    made.table(tmp_path / "t.parquet", shape=(3, 8, 8))
+    table = {"name": "image_table", "path": str(tmp_path / "t.parquet")}
+    first = config("unused").model_copy(update={"task": Component(**table)})
+    run(first, str(tmp_path / "pool"), in_process=True)
+    manifest = yaml.safe_load((tmp_path / "pool/run.yaml").read_text())
+    for name in ("valid_split", "unused_splits", "image_format"):
+        del manifest["config"]["task"][name]
+    del manifest["data"]
+    (tmp_path / "pool/run.yaml").write_text(yaml.safe_dump(manifest))
+    assert resume(str(tmp_path / "pool"), ("budget.trials=2",), in_process=True).done == 2
+
+
+def test_trainings_keep_the_names_they_had():
+    """A setting of a task that is new must not make another training of an old one."""
+
+    def name(**task):
+        return _digest(TrainConfig.make("short", {**TRAINED, "task": task}), "hash")
+
+    assert name(name="image_table", path="a") == "9f981f5b"
+    assert name(name="cifar10", path="a") == "718de931"
