@@ -92,7 +92,8 @@ def assign(names: Collection[str], wanted: Wanted, where: str) -> dict[str, Role
         what = f"{_list(map(repr, left))} is none of train, validation and test" if left else f"two are of {twice[0]}"
         raise DataError(
             f"{where}: the splits {_list(sorted(map(repr, names)))} are not understood: {what}; name them "
-            "(task.train_split, task.valid_split, task.test_split) or leave them out (task.unused_splits)"
+            "by train_split, valid_split and test_split, or leave them out by unused_splits (settings of the tasks "
+            "image_table and image_folder)"
         )
     return meaning
 

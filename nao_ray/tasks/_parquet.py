@@ -194,8 +194,8 @@ class Table(Source):
             suspects += [name] if values and values <= known else []
         if suspects:
             raise DataError(
-                f"{self.path}: the column {suspects[0]} seems to name splits; set task.split_column={suspects[0]} (and "
-                "task.train_split and the others, if they are called otherwise), or null if all rows are to train"
+                f"{self.path}: the column {suspects[0]} seems to name splits; set task.split_column={suspects[0]} of "
+                "image_table (train_split and the others too, if they are called otherwise), or null if all rows train"
             )
 
     # -- pictures -----------------------------------------------------------------------------------------
