@@ -74,6 +74,7 @@ class Finals:
             PoolError: there is one, and the file is damaged.
             PoolWriteError: it could not be written.
         """
+        self._storage.make_folder()
         self._storage.make_folder("final")
         if not self._storage.create(_row_file(row["name"]), bytes(to_bytes(rows.table([row], rows.FINAL)))):
             return self.row(row["name"]) or dict(row)
@@ -113,6 +114,7 @@ class Finals:
         Raises:
             PoolWriteError: it could not be written.
         """
+        self._storage.make_folder()
         self._storage.make_folder("weights")
         self._storage.write(checkpoint_file(name), data)
 

@@ -9,6 +9,8 @@ from typing import Any
 import pyarrow.compute as pc
 
 from nao_ray._pool.faults import READING, line, patient
+from nao_ray._pool.holder import HOLDER, look
+from nao_ray._pool.numbers import last_epoch
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import SCHEMAS, broken, damage, ids, read
 from nao_ray.errors import PoolError
@@ -24,12 +26,22 @@ def check(storage: Storage) -> list[str]:
             what = _wrong(storage, folder, name)
             if what:
                 problems.append(f"{folder}/{name}: {what}")
+    problems += _lease(storage)
     quarantined = [name for name in storage.entries("quarantine") if not name.startswith(".")]
     if quarantined:
         problems.append(f"{len(quarantined)} damaged parts are in quarantine/: {_some(quarantined)}")
     if not problems:
         problems += _rows(storage)
     return problems
+
+
+def _lease(storage: Storage) -> list[str]:
+    sight = look(storage)
+    if sight.damage is not None:
+        return [f"{HOLDER} is damaged: leave it, the next driver watches for others, then goes on with new numbers"]
+    if sight.holder is None and last_epoch(storage):
+        return [f"{HOLDER} is missing, though drivers have written; the next one goes on with new numbers"]
+    return []
 
 
 def _wrong(storage: Storage, folder: str, name: str) -> str | None:

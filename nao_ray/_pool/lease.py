@@ -5,135 +5,57 @@ write checks that the epoch is still its own; a driver that was replaced gets `F
 Locally check and rename happen under one lock, which makes this exact. On object storage conditional writes do: of two
 that claim a pool one gets it, a heartbeat cannot undo a takeover, and a part that was on its way during one finds its
 name taken (`parts.py`).
+
+No clock of the day decides, for it may be set while one waits, or be another on another host. Who wants a pool watches
+the heartbeat for as long as its driver may be silent, by seconds that nobody sets; and a driver that has been silent
+for so long writes nothing before a beat has got through.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import platform
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil
-
+from nao_ray._pool import numbers
+from nao_ray._pool.faults import line
+from nao_ray._pool.holder import HOLDER, Holder, Sight, is_dead, look, myself
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.storage import Storage, Tag
-from nao_ray.errors import FencedError, PoolError, PoolWriteError
+from nao_ray.errors import FencedError, NaoRayError, PoolError
 
-HOLDER = "lease/holder.json"
-_SIZE = 1024  # bytes; one size for ever, so that a heartbeat needs no space on a full disk
 _BEATS = 6  # per expiry
 _TRIES = 3  # of a beat
-_SAME_PROCESS = 60.0  # seconds between two readings of one process's start; clocks get corrected
+_BOOT_TIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """The driver that owns a pool, as written in `lease/holder.json`."""
+class Clock:
+    """Seconds that pass, also while a machine sleeps where it can tell (Linux)."""
 
-    epoch: int
-    token: str
-    host: str
-    place: str
-    """Host, boot and process namespace: where `pid` means something."""
-    pid: int
-    started: float
-    """When the process started, seconds since 1970."""
-    beat: float
-    """When it last said that it is alive, seconds since 1970."""
-    expiry: float
-    """Seconds without a beat after which it counts as dead."""
-    released: bool = False
-    sealed: int = 0
-    """Epochs up to this one have no part on its way any more (`parts.py`)."""
+    def seconds(self) -> float:
+        """Since whenever."""
+        return time.monotonic() if _BOOT_TIME is None else time.clock_gettime(_BOOT_TIME)
 
-    def to_bytes(self) -> bytes:
-        """JSON, padded."""
-        return json.dumps(asdict(self)).encode().ljust(_SIZE - 1) + b"\n"
-
-
-def read_holder(storage: Storage) -> Holder | None:
-    """The last driver of a pool, None where there was none.
-
-    Raises:
-        PoolError: the file is damaged.
-        OSError: it cannot be read.
-    """
-    return _look(storage)[0]
-
-
-def glance_at_holder(storage: Storage) -> Holder | None:
-    """As `read_holder`, in the storage's `moment`: asks only for a file that has changed."""
-    try:
-        return Holder(**json.loads(storage.glance(HOLDER)))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
-        return read_holder(storage)  # read in the middle of a beat, or damaged
-
-
-def _look(storage: Storage) -> tuple[Holder | None, Tag | None]:
-    for _ in range(20):
-        try:
-            data, tag = storage.look(HOLDER)
-            return Holder(**json.loads(data)), tag
-        except FileNotFoundError:
-            return None, None
-        except (ValueError, TypeError):
-            time.sleep(0.01)  # read in the middle of a beat
-    raise PoolError(f"{storage.path(HOLDER)} is damaged; when no driver runs on this pool, remove the file")
-
-
-def place() -> str:
-    """This host, boot and process namespace."""
-    parts = [platform.node()]
-    with suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-    with suppress(OSError):
-        parts.append(os.readlink("/proc/self/ns/pid"))
-    return "|".join(parts)
-
-
-def is_dead(holder: Holder) -> bool:
-    """Whether the driver is known to be gone: it said so, or its process on this host has ended."""
-    if holder.released:
-        return True
-    if holder.place != place():
-        return False
-    try:
-        process = psutil.Process(holder.pid)
-        ended = process.status() == psutil.STATUS_ZOMBIE
-        return bool(ended or abs(process.create_time() - holder.started) > _SAME_PROCESS)
-    except psutil.NoSuchProcess:
-        return True
-    except psutil.Error:
-        return False
-
-
-def is_alive(storage: Storage) -> bool:
-    """Whether a driver may be at work: neither known dead nor silent for longer than its expiry."""
-    holder = read_holder(storage)
-    return holder is not None and not is_dead(holder) and time.time() - holder.beat < holder.expiry
+    def sleep(self, seconds: float) -> None:
+        """Let some pass."""
+        time.sleep(seconds)
 
 
 class Lease:
     """The right to write to a pool. A context manager: leaving it gives the pool free."""
 
-    def __init__(self, storage: Storage, holder: Holder, tag: Tag) -> None:
-        self._storage = storage
+    def __init__(self, storage: Storage, holder: Holder, tag: Tag, clock: Clock) -> None:
+        self._storage, self._clock = storage, clock
         self._holder = holder
+        self._heard = clock.seconds()  # when the last beat got through
         self._tag: Tag | None = tag
         self._released = False
         self.is_quiet: Callable[[], bool] = lambda: False
@@ -144,7 +66,7 @@ class Lease:
 
     @property
     def epoch(self) -> int:
-        """1 for a pool's first driver, one more for each later one."""
+        """1 for a pool's first driver, more for each later one."""
         return self._holder.epoch
 
     @property
@@ -166,22 +88,38 @@ class Lease:
 
         Raises:
             FencedError: another driver has taken over, or the lease was released.
+            PoolGoneError: there is no pool any more.
             OSError: the lease cannot be read.
         """
-        self._check(read_holder(self._storage))
+        self._check(look(self._storage))
 
-    def _check(self, now: Holder | None) -> None:
-        if now is None or now.token != self._holder.token or now.released:
-            who = "it was released" if now is None or now.released else f"pid {now.pid} on {now.host} took over"
-            raise FencedError(
-                f"pool {self._storage.url}: epoch {self.epoch} is over, {who}; this driver writes nothing more"
-            )
+    def _check(self, now: Sight) -> None:
+        holder = now.holder
+        if holder is not None and holder.token == self._holder.token and not holder.released:
+            return
+        if holder is None and isinstance(self._storage, LocalStorage) and not self._storage.exists("run.yaml"):
+            raise self._storage.gone()
+        if holder is None:
+            who = f"{self._storage.path(HOLDER)} is {'missing' if now.damage is None else 'damaged'}"
+        else:
+            who = "it was released" if holder.released else f"pid {holder.pid} on {holder.host} took over"
+        raise FencedError(
+            f"pool {self._storage.url}: epoch {self.epoch} is over, {who}; this driver writes nothing more"
+        )
 
     @contextmanager
     def guard(self) -> Iterator[None]:
         """A block in which the epoch is ours and, where the storage has locks, stays ours."""
         with self._storage.exclusive():
             self.check()
+            silent = self._clock.seconds() - self._heard
+            if silent >= self._holder.expiry:  # frozen, or the storage hung: another may be about to take over
+                if not self._storage.excludes:
+                    raise FencedError(
+                        f"pool {self._storage.url}: this driver could not say for {silent:.0f} s that it is alive, so "
+                        "another may have taken over; it writes nothing more: resume goes on"
+                    )
+                self._beat(self._next(released=False))
             yield
 
     def release(self) -> None:
@@ -191,7 +129,7 @@ class Lease:
         self._released = True
         self._stop.set()
         self._thread.join(timeout=10)
-        with suppress(OSError, FencedError, PoolWriteError, PoolError):
+        with suppress(OSError, NaoRayError):
             self._write(released=True)
 
     def _keep(self) -> None:
@@ -202,22 +140,35 @@ class Lease:
                 return
             except Exception as error:
                 # a full disk or a lost mount: the next record tells the loop, and the next beat may get through
-                _log.debug("pool %s: no heartbeat: %s", self._storage.url, " ".join(str(error).split()))
+                _log.debug("pool %s: no heartbeat: %s", self._storage.url, line(error))
 
     def _write(self, *, released: bool) -> None:
+        holder = self._next(released=released)
+        with self._storage.exclusive():
+            if isinstance(self._storage, LocalStorage):
+                self.check()
+            self._beat(holder)
+
+    def _next(self, *, released: bool) -> Holder:
+        self._holder = replace(self._holder, beats=self._holder.beats + 1, beat=time.time())
         sealed = self.epoch if released and self.is_quiet() else self._holder.sealed
-        holder = replace(self._holder, beat=time.time(), released=released, sealed=sealed)
+        return replace(self._holder, released=released, sealed=sealed)
+
+    def _beat(self, holder: Holder) -> None:
+        began = self._clock.seconds()
         if isinstance(self._storage, LocalStorage):
-            with self.guard(), open(self._storage.path(HOLDER), "r+b", buffering=0) as file:
+            with open(self._storage.path(HOLDER), "r+b", buffering=0) as file:
                 file.write(holder.to_bytes())  # in place: needs no space
+            self._heard = began
             return
         for _ in range(_TRIES):
             tag = self._storage.swap(HOLDER, holder.to_bytes(), self._tag)
             if tag is not None:
-                self._tag = tag
+                self._tag, self._heard = tag, began
                 return
-            now, self._tag = _look(self._storage)  # somebody else's claim, or an earlier beat of ours that landed late
+            now = look(self._storage)  # somebody else's claim, or an earlier beat of ours that landed late
             self._check(now)
+            self._tag = now.tag
 
     def __enter__(self) -> Self:
         return self
@@ -228,64 +179,91 @@ class Lease:
         self.release()
 
 
-def acquire(storage: Storage, expiry: float, wait: float, witness: str) -> Lease:
-    """Take a pool over when its last driver is gone; up to `wait` seconds are spent on waiting for that.
+def acquire(storage: Storage, expiry: float, wait: float, witness: str, clock: Clock | None = None) -> Lease:
+    """Take a pool over when its last driver is gone or has been silent for as long as it may be.
 
-    By the file `witness` the storage shows first that it minds conditions.
+    A driver that is alive is waited for up to `wait` seconds. By the file `witness` the storage shows first that it
+    minds conditions.
 
     Raises:
         PoolError: a driver is alive; says host, pid and the age of its heartbeat.
         PoolWriteError: the lease cannot be written.
     """
+    clock = clock or Clock()
     storage.refuse_without_conditions(witness)
-    end, is_told = time.monotonic() + wait, False
+    watch = _Watch(storage, expiry, wait, clock)
     while True:
-        try:
-            return _take(storage, expiry)
-        except PoolError as error:
-            if (left := end - time.monotonic()) < 0:
-                raise
-            if not is_told:
-                _log.warning("%s; waiting for that until %s", error, f"{datetime.now() + timedelta(seconds=left):%X}")
-            is_told = True
-        time.sleep(min(1.0, expiry / _BEATS))
+        sight = look(storage)
+        if watch.is_over(sight):
+            lease = _take(storage, sight, expiry, clock)
+            if lease is not None:
+                return lease
+        else:
+            clock.sleep(min(1.0, watch.expiry / _BEATS / 2))
 
 
-def _take(storage: Storage, expiry: float) -> Lease:
-    seen = read_holder(storage)
-    if seen is not None and not is_dead(seen):
-        _refuse_if_alive(storage, seen)
+class _Watch:
+    """Looks at the signs of life of a driver, until there have been none for long enough."""
+
+    def __init__(self, storage: Storage, expiry: float, wait: float, clock: Clock) -> None:
+        self._storage, self._wait, self._clock = storage, wait, clock
+        self._began = clock.seconds()
+        self.expiry = expiry
+        """That of the driver, as far as it is known."""
+        self._seen: tuple[object, float] | None = None  # the last sign, and since when
+        self._is_told = False
+
+    def is_over(self, sight: Sight) -> bool:
+        """Whether the pool may be taken.
+
+        Raises:
+            PoolError: no, and it will not be waited for.
+        """
+        holder, now = sight.holder, self._clock.seconds()
+        if sight.mark is None or (holder is not None and is_dead(holder)):
+            self._seen = sight.mark, now  # if another is quicker, that is a sign of life
+            return True
+        if holder is not None:
+            self.expiry = holder.expiry
+        lives = self._seen is not None and self._seen[0] != sight.mark
+        if self._seen is None or lives:
+            self._seen = sight.mark, now
+        if holder is not None and (lives or _seems_alive(holder)) and now - self._began >= self._wait:
+            raise PoolError(self._who(holder))
+        if not self._is_told:
+            until = datetime.now() + timedelta(seconds=max(self._wait, self.expiry))
+            _log.warning("%s; waiting for that until %s", self._who(holder), f"{until:%X}")
+            self._is_told = True
+        return now - self._seen[1] >= self.expiry
+
+    def _who(self, holder: Holder | None) -> str:
+        if holder is None:
+            return (
+                f"{self._storage.path(HOLDER)} is damaged; the pool is taken over when it has not changed for "
+                f"{self.expiry:.0f} s"
+            )
+        return (
+            f"pool {self._storage.url} has a driver: pid {holder.pid} on {holder.host}, alive "
+            f"{max(time.time() - holder.beat, 0):.0f} s ago; end it, or try again when it has been silent for "
+            f"{holder.expiry:.0f} s"
+        )
+
+
+def _seems_alive(holder: Holder) -> bool:
+    """By the clock, which may be wrong: good for refusing a pool, never for taking it."""
+    return 0 <= time.time() - holder.beat < holder.expiry
+
+
+def _take(storage: Storage, sight: Sight, expiry: float, clock: Clock) -> Lease | None:
+    """Claim the pool; None when something has changed since it was looked at."""
     with storage.exclusive():
-        last, tag = _look(storage)
-        if (last and last.token) != (seen and seen.token):
-            raise PoolError(f"pool {storage.url}: another driver has just taken it")
-        mine = Holder(
-            epoch=1 + (last.epoch if last else 0),
-            token=secrets.token_hex(8),
-            host=platform.node(),
-            place=place(),
-            pid=os.getpid(),
-            started=psutil.Process().create_time(),
-            beat=time.time(),
-            expiry=expiry,
-            sealed=last.sealed if last else 0,
-        )
-        tag = storage.swap(HOLDER, mine.to_bytes(), tag)
-    if tag is None:
-        raise PoolError(f"pool {storage.url}: another driver has just taken it")
-    return Lease(storage, mine, tag)
-
-
-def _refuse_if_alive(storage: Storage, holder: Holder) -> None:
-    """Raise PoolError unless the holder is silent: by the clock, and for another host's clock by watching it."""
-    age = time.time() - holder.beat
-    silent = age >= holder.expiry
-    if holder.place != place() and (silent or age < -holder.expiry / _BEATS):
-        time.sleep(2.5 * holder.expiry / _BEATS)
-        now = read_holder(storage)
-        silent = now is not None and (now.token, now.beat) == (holder.token, holder.beat)
-    if not silent:
-        raise PoolError(
-            f"pool {storage.url} has a driver: pid {holder.pid} on {holder.host}, alive {max(age, 0):.0f} s ago; end "
-            f"it, or try again when it has been silent for {holder.expiry:.0f} s"
-        )
+        now = look(storage)
+        if now.mark != sight.mark:
+            return None
+        last = now.holder
+        known = 0 if last is None else last.epoch
+        if last is None or isinstance(storage, LocalStorage):  # elsewhere a request for each folder
+            known = max(known, numbers.last_epoch(storage))
+        mine = myself(known + 1, expiry, last.sealed if last else 0)
+        tag = storage.swap(HOLDER, mine.to_bytes(), now.tag)
+    return None if tag is None else Lease(storage, mine, tag, clock)

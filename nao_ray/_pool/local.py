@@ -41,8 +41,6 @@ class LocalStorage(Storage):
         path = os.path.abspath(os.path.expanduser(root))
         super().__init__(path, root)
         self.filesystem = pafs.LocalFileSystem()
-        self.has_locks = True
-        """Whether `exclusive` holds, as far as is known."""
 
     # -- reading --------------------------------------------------------------------------------------------
 
@@ -82,12 +80,19 @@ class LocalStorage(Storage):
     def open(self, name: str) -> pa.NativeFile:
         return pa.OSFile(self.path(name), "rb")
 
+    def link_to_nothing(self) -> str | None:
+        return os.readlink(self.root) if os.path.islink(self.root) and not os.path.exists(self.root) else None
+
     # -- writing --------------------------------------------------------------------------------------------
 
     def make_folder(self, name: str = "") -> None:
         path = self.path(name) if name else self.root
         try:
-            os.makedirs(path, exist_ok=True)
+            if name:  # never the pool itself, which may have been removed
+                with suppress(FileExistsError):
+                    os.mkdir(path)
+            else:
+                os.makedirs(path, exist_ok=True)
             sync_folder(os.path.dirname(path))
         except OSError as error:
             raise self.failed(name, error) from None
@@ -266,13 +271,13 @@ class LocalStorage(Storage):
                     ) from None
                 time.sleep(0.002)
             except OSError as error:
-                if self.has_locks:
+                if self.excludes:
                     _log.warning(
                         "pool %s: no file can be locked there (%s); heartbeats alone keep two drivers apart",
                         self.url,
                         line(error),
                     )
-                self.has_locks = False
+                self.excludes = False
                 return
             else:
                 return

@@ -61,10 +61,19 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     try:
         text = patient(lambda: storage.read(NAME), merged=False).decode()
     except (FileNotFoundError, NotADirectoryError):
+        _refuse_dangling(storage)
         raise PoolError(f"there is no pool at {storage.url}: {where} is missing") from None
     except READING as error:
         raise unreadable(where, error, "it says what was searched; restore it from a copy") from None
     return from_text(text, where)
+
+
+def _refuse_dangling(storage: Storage) -> None:
+    target = storage.link_to_nothing()
+    if target is not None:
+        raise PoolError(
+            f"{storage.url} is a link to {target}, where there is nothing: mount or make it, or remove the link"
+        )
 
 
 def component(manifest: Mapping[str, Any], kind: str) -> str | None:
@@ -123,6 +132,7 @@ def refuse_other_files(storage: Storage, folders: Collection[str], marker: str) 
     Raises:
         PoolError: it holds other files than `folders` with nothing but the `marker` in them.
     """
+    _refuse_dangling(storage)
     try:
         found = [name for name in storage.entries() if name not in folders and not name.startswith(".")]
         for folder in folders:

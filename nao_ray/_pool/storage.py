@@ -54,6 +54,8 @@ def open_storage(url: str | Path) -> Storage:
 class Storage(ABC):
     """The files of one pool, by name relative to its root, e.g. ``trials/e000001-00000000.parquet``."""
 
+    excludes = True
+    """Whether, as far as is known, `exclusive` or conditions keep others from writing between a check and a write."""
     merges_in_place = False
     """Whether a merge takes names away, and gives the name of the first to the merged part."""
 
@@ -144,6 +146,10 @@ class Storage(ABC):
         Raises:
             PoolError: they do not, or the file cannot be read.
         """
+
+    def link_to_nothing(self) -> str | None:
+        """Where the pool's own place leads, if it is a link and there is nothing."""
+        return None
 
     @abstractmethod
     def move(self, name: str, target: str) -> None:

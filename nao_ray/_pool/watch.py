@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nao_ray import yaml_text
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.faults import unreadable
-from nao_ray._pool.lease import Holder, glance_at_holder, is_dead
+from nao_ray._pool.holder import Holder, glance, is_dead
 from nao_ray._pool.ledger import RANKED, standings
 from nao_ray._pool.pace import Spans
 from nao_ray._pool.storage import open_storage
@@ -150,7 +150,7 @@ class Watch:
         self._standings = Standings()
         self._best: dict[str | None, Finished] = {}  # by weights version, as `Standings.of_versions`
         self._last: tuple[Finished, ...] = ()
-        self._beat: tuple[str, float] | None = None
+        self._beat: tuple[str, int, float] | None = None
         self._heard: float | None = None  # when a heartbeat was seen to change
 
     def look(self) -> View:
@@ -214,12 +214,12 @@ class Watch:
     # -- the view -----------------------------------------------------------------------------------------
 
     def _driver(self) -> tuple[Driver, Holder | None]:
-        holder = glance_at_holder(self._storage)
+        holder = glance(self._storage)
         if holder is None:
             return Driver(state="none"), None
-        if self._beat is not None and self._beat != (holder.token, holder.beat):
+        if self._beat is not None and self._beat != (holder.token, holder.beats, holder.beat):
             self._heard = time.monotonic()
-        self._beat = (holder.token, holder.beat)
+        self._beat = (holder.token, holder.beats, holder.beat)
         silent = max(0.0, self._clock() - holder.beat)
         if self._heard is not None:  # its clock may not be ours: what was seen to change counts
             silent = min(silent, time.monotonic() - self._heard)

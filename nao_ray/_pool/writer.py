@@ -16,7 +16,7 @@ from nao_ray._pool import compaction, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.fits import add_fits
 from nao_ray._pool.journal import Journal, open_journal
-from nao_ray._pool.lease import Lease, acquire
+from nao_ray._pool.lease import Clock, Lease, acquire
 from nao_ray._pool.ledger import Counts, Ledger, add_tables, load_ledger
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.logs import Logs
@@ -82,21 +82,28 @@ class PoolWriter(PoolReader):
             raise PoolError(f"{storage.url} has just been made by another driver; resume it")
         return cls(storage, manifests.from_text(text, manifests.NAME))
 
-    def acquire(self, expiry: float = LEASE_EXPIRY, wait: float = 0.0, ops: rows.Ops | None = None) -> Lease:
+    def acquire(
+        self,
+        expiry: float = LEASE_EXPIRY,
+        wait: float = 0.0,
+        ops: rows.Ops | None = None,
+        clock: Clock | None = None,
+    ) -> Lease:
         """Become the driver that writes; use as a context manager.
 
         What a dead driver left half-done is put right then, with a warning in the log.
 
         Args:
             expiry: seconds of silence after which others may take over.
-            wait: seconds to wait for another driver to end or to fall silent.
+            wait: seconds to wait for another driver to end; one that gives no sign of life is watched for its expiry.
             ops: names a genotype's operations, `SearchSpace.ops_by_cell`; without it their columns are null.
+            clock: of the seconds that pass for this driver.
 
         Raises:
             PoolError: another driver is alive; says host, pid and the age of its heartbeat.
             PoolWriteError: the lease cannot be written.
         """
-        lease = acquire(self._storage, expiry, wait, manifests.NAME)
+        lease = acquire(self._storage, expiry, wait, manifests.NAME, clock)
         try:
             with self._lock, self._storage.moment():
                 journal = open_journal(self._storage, lease)

@@ -5,6 +5,7 @@ import uuid
 import pytest
 from _made_up_trials import MANIFEST, START, make_proposal, make_trial, record
 
+from nao_ray._pool import holder as holders
 from nao_ray._pool import lease as leases
 from nao_ray._pool import stores
 from nao_ray._pool.objects import ObjectStorage
@@ -64,8 +65,8 @@ def test_of_two_that_claim_at_once_one_has_the_lease(url, monkeypatch):
     swap, rivals = ObjectStorage.swap, []
 
     def after_a_rival(self, name, data, tag):
-        if name == leases.HOLDER and not rivals:
-            rivals.append(swap(self, name, leases.Holder(**rival).to_bytes(), tag))
+        if name == holders.HOLDER and not rivals:
+            rivals.append(swap(self, name, holders.Holder(**rival).to_bytes(), tag))
         return swap(self, name, data, tag)
 
     rival = {
@@ -79,7 +80,7 @@ def test_of_two_that_claim_at_once_one_has_the_lease(url, monkeypatch):
         "expiry": 30.0,
     }
     monkeypatch.setattr(ObjectStorage, "swap", after_a_rival)
-    with pytest.raises(PoolError, match="another driver has just taken it"):
+    with pytest.raises(PoolError, match="has a driver: pid 1 on h"):
         made.acquire()
     with pytest.raises(FencedError):
         made.record_finished([make_trial(0)])
