@@ -13,7 +13,7 @@ from typing import Any
 
 from nao_ray.search.executor import Failure
 from nao_ray.service.fleet.actors import Place, Report
-from nao_ray.service.fleet.nodes import Node
+from nao_ray.service.fleet.nodes import Load, Node
 from nao_ray.service.fleet.worker import Slot
 from nao_ray.trial import Measurement, Proposal
 
@@ -96,7 +96,7 @@ class StubCluster:
         self.resources = {node_id: dict(resources) for node_id, resources in nodes.items()}
         self.dead: set[str] = set()
         self._cpus, self._outcome, self.is_silent, self._fault = cpus, outcome, is_silent, fault
-        self._free = {node_id: Counter(resources) for node_id, resources in nodes.items()}
+        self._free: dict[str, Counter[str]] = {node_id: Counter(resources) for node_id, resources in nodes.items()}
         self._devices = {
             node_id: [f"gpu:{number}" for number in reversed(range(int(resources.get("GPU", 0))))]
             for node_id, resources in nodes.items()
@@ -140,6 +140,13 @@ class StubCluster:
             Node(node_id, f"host-{node_id}", node_id not in self.dead, dict(resources))
             for node_id, resources in self.resources.items()
         ]
+
+    def load(self) -> Load:
+        free: dict[str, dict[str, float]] = {
+            node_id: dict(free) for node_id, free in self._free.items() if node_id not in self.dead
+        }
+        waiting = Counter(tuple(sorted(self._wants(actor).items())) for actor in self._waiting.values())
+        return Load(free, [(dict(bundle), count) for bundle, count in waiting.items()])
 
     def can_grow(self) -> bool:
         return False

@@ -54,23 +54,24 @@ class Demand:
     def __init__(self, count: int | None, grows: Callable[[], bool] = can_grow) -> None:
         self._count, self._ask_whether_it_grows = count, grows
         self._grows = False
-        self._holds = self._ahead = self._looks = 0
+        self._holds = self._in_all = self._ahead = self._looks = 0
         self._is_short = False
         self.aside = 0
         """Workers that are there and are given no job."""
         self._since: float | None = None  # when the nodes last changed, or sufficed
 
-    def look(self, holds: int, now: float) -> None:
-        """Take in how many workers the nodes hold."""
-        if self._since is None or holds != self._holds or not self._is_short:
+    def look(self, holds: int, now: float, in_all: int | None = None) -> None:
+        """Take in how many workers the nodes hold beside what others use, and how many in all."""
+        in_all = holds if in_all is None else in_all
+        if self._since is None or in_all != self._in_all or not self._is_short:
             self._since = now
-        self._holds = holds
+        self._holds, self._in_all = holds, in_all
         if self._count is None and not self._grows and self._looks % _LOOKS == 0:
             self._grows = self._is_said_to_grow()
         self._looks += 1
         self._ahead = 0
         if self._grows:
-            self._ahead = max(_STEP, holds) if now - self._since <= _PATIENCE_SECONDS else 1
+            self._ahead = max(_STEP, in_all) if now - self._since <= _PATIENCE_SECONDS else 1
 
     def _is_said_to_grow(self) -> bool:
         try:
@@ -86,8 +87,17 @@ class Demand:
 
     @property
     def holds(self) -> int:
-        """Workers that the nodes hold."""
+        """Workers that the nodes hold beside what others use."""
         return self._holds
+
+    @property
+    def may_give_back(self) -> bool:
+        """Nobody said how many workers, and no machine can be added for others who want some."""
+        return self._count is None and not self._grows
+
+    def give_back(self) -> None:
+        """One worker is given back to others."""
+        self._holds -= 1
 
     @property
     def most(self) -> int:

@@ -70,6 +70,11 @@ class Fleet:
         """The workers of a node, also those that are to be made there; None: those that may be made anywhere."""
         return list(self._placeless.values() if node_id is None else self._places.get(node_id, {}).values())
 
+    @property
+    def placeless(self) -> Collection[Worker]:
+        """Those that start, wherever there is room."""
+        return self._placeless.values()
+
     def taken(self) -> dict[str, int]:
         """Workers by node."""
         return {node_id: len(workers) for node_id, workers in self._places.items()}
@@ -214,4 +219,5 @@ class Fleet:
         for worker in starting:
             if worker in self:
                 worker.heard, worker.is_there = now, worker.actor in found
+                worker.waits = not worker.is_there
                 self._watch(worker)

@@ -17,6 +17,7 @@ import grpc
 from ray._private.grpc_utils import init_grpc_channel
 from ray._private.ray_constants import GLOBAL_GRPC_OPTIONS
 from ray._private.worker import global_worker
+from ray.core.generated.autoscaler_pb2 import GetClusterResourceStateReply
 from ray.core.generated.gcs_service_pb2 import GetActorInfoRequest
 from ray.core.generated.gcs_service_pb2_grpc import ActorInfoGcsServiceStub
 from ray.exceptions import AuthenticationError, RayError, RpcError
@@ -46,6 +47,15 @@ class Node(NamedTuple):
     resources: dict[str, float]
 
 
+class Load(NamedTuple):
+    """What the cluster's resources are used for."""
+
+    free: dict[str, dict[str, float]]
+    """Of each node that is alive."""
+    waiting: list[tuple[dict[str, float], int]]
+    """What tasks and actors, ours among them, wait for: the resources of one, and how many."""
+
+
 class HeadAwayError(Exception):
     """The head does not answer."""
 
@@ -67,6 +77,22 @@ def nodes() -> list[Node]:
         Node(node.node_id.hex(), node.node_manager_hostname, node.state == _ALIVE, dict(node.resources_total))
         for node in found.values()
     ]
+
+
+def load() -> Load:
+    """What is free, and what is waited for, as of a moment ago.
+
+    Raises:
+        HeadAwayError: the head does not answer.
+    """
+    try:
+        text = global_worker.gcs_client.get_cluster_resource_state(timeout_s=ANSWER_SECONDS)
+    except (RayError, RpcError, RuntimeError, OSError) as error:
+        raise HeadAwayError(" ".join(str(error).split())) from None
+    state = GetClusterResourceStateReply.FromString(text).cluster_resource_state
+    free = {node.node_id.hex(): dict(node.available_resources) for node in state.node_states}
+    waiting = [(dict(each.request.resources_bundle), each.count) for each in state.pending_resource_requests]
+    return Load(free, waiting)
 
 
 def with_process(actors: Collection[bytes]) -> set[bytes]:

@@ -65,17 +65,19 @@ class Placement:
     def __init__(self, plan: WorkerPlan) -> None:
         self._cpus, self._gpus = plan.cpus, plan.gpus or 0.0
         self._nodes: dict[str, Resources] = {}  # alive: id -> totals
+        self._usable: dict[str, Resources] = {}  # likewise, without what others use
         self.version = 0
         """Another number whenever workers may have another share now, or may be given other jobs."""
 
-    def look(self, nodes: Mapping[str, Resources]) -> int:
-        """Take in the nodes that are alive; how many workers they hold."""
+    def look(self, nodes: Mapping[str, Resources], usable: Mapping[str, Resources] | None = None) -> int:
+        """Take in the nodes that are alive, and what of them others do not use; how many workers that holds."""
         if self._nodes != nodes:
             self._nodes, self.version = dict(nodes), self.version + 1
+        self._usable = dict(nodes if usable is None else usable)
         return sum(self._slots(node_id) for node_id in nodes)
 
     def _slots(self, node_id: str) -> int:
-        resources = self._nodes[node_id]
+        resources = self._usable.get(node_id, {})
         fits = resources.get("CPU", 0.0) / self._cpus
         if self._gpus:
             fits = min(fits, resources.get("GPU", 0.0) / self._gpus)
@@ -123,12 +125,12 @@ class SharedGpus(Placement):
         self._aims: dict[int, _Aim] = {}  # by trial
         self._crowds: dict[int, tuple[int, int]] = {}  # by trial: memory and children of the GPU it first failed on
 
-    def look(self, nodes: Mapping[str, Resources]) -> int:
+    def look(self, nodes: Mapping[str, Resources], usable: Mapping[str, Resources] | None = None) -> int:
         gpus = {node_id: resources for node_id, resources in nodes.items() if resources.get("GPU", 0.0) >= 1}
         for trial_id, aim in list(self._aims.items()):
             if aim.node_id not in gpus:  # it died: anywhere, and from there on
                 self._forget(trial_id)
-        return super().look(gpus)
+        return super().look(gpus, usable)
 
     def _fitting(self, node_id: str) -> int:
         """Workers per GPU of a node, by what is known."""
@@ -145,9 +147,9 @@ class SharedGpus(Placement):
         return min([self._fitting(node_id), *aims])
 
     def _slots(self, node_id: str) -> int:
-        resources = self._nodes[node_id]
+        resources = self._usable.get(node_id, {})
         by_cpus = int(resources.get("CPU", 0.0) / self._cpus + 1e-6)
-        return min(by_cpus, int(resources["GPU"]) * self._per_gpu(node_id))
+        return min(by_cpus, int(resources.get("GPU", 0.0) + 1e-3) * self._per_gpu(node_id))
 
     def slots(self, count: int, taken: Mapping[str, int]) -> list[Slot]:
         aimed_at = {aim.node_id for aim in self._aims.values()}

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nao_ray.service.fleet import nodes
 from nao_ray.service.fleet.actors import EvaluatorActor
 from nao_ray.service.fleet.demand import can_grow
+from nao_ray.service.fleet.nodes import Load
 from nao_ray.service.fleet.output import LastWords
 from nao_ray.service.fleet.worker import Slot, Worker
 
@@ -40,6 +41,9 @@ class Remote(Protocol):
 
     def nodes(self) -> list[nodes.Node]:
         """As `nodes.nodes`."""
+
+    def load(self) -> Load:
+        """As `nodes.load`."""
 
     def can_grow(self) -> bool:
         """As `demand.can_grow`."""
@@ -83,6 +87,9 @@ class RayRemote:
 
     def nodes(self) -> list[nodes.Node]:
         return nodes.nodes()
+
+    def load(self) -> Load:
+        return nodes.load()
 
     def can_grow(self) -> bool:
         return can_grow()

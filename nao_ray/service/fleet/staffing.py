@@ -15,6 +15,7 @@ from nao_ray.service.fleet.actors import cause, first_line, one_line
 from nao_ray.service.fleet.breaker import Breaker
 from nao_ray.service.fleet.demand import Demand
 from nao_ray.service.fleet.fleet import Fleet
+from nao_ray.service.fleet.neighbours import Neighbours
 from nao_ray.service.fleet.nodes import NodeWatch
 from nao_ray.service.fleet.output import words_of
 from nao_ray.service.fleet.placement import Placement
@@ -40,7 +41,8 @@ class Staffing:
         self._dead: set[str] = set()
         self._made_for: dict[int, Worker] = {}  # by trial: the worker that starts for it
         self._placed = -1  # version of the placement that all workers are known to suit
-        self._failed_starts = 0
+        self._failed_starts = self._to_give_back = 0
+        self._neighbours = Neighbours(fleet, plan, remote)
         self._enough_since = self._warned = self._create_after = fleet.now()
 
     @property
@@ -71,7 +73,12 @@ class Staffing:
         if found is None:
             return []
         alive = {node.node_id: node for node in found if node.is_alive}
-        self._demand.look(self._placement.look({key: node.resources for key, node in alive.items()}), now)
+        totals = {key: node.resources for key, node in alive.items()}
+        in_all = self._placement.look(totals)
+        holds = self._placement.look(totals, self._neighbours.usable(alive)) + self._neighbours.underway
+        self._demand.look(min(in_all, holds), now, in_all)
+        if self._demand.may_give_back and self._neighbours.wait(in_all):
+            self._to_give_back = 1
         self._hosts.update({key: node.host for key, node in alive.items()})
         self._dead = {node.node_id for node in found if not node.is_alive}
         self._warn_of_waiting(now)
@@ -136,9 +143,15 @@ class Staffing:
     def end_unsuited(self) -> bool:
         """End the workers without jobs whose share of a GPU is not what it was, and who would take their place.
 
+        And one that others are to have.
+
         Returns:
             Whether all were looked at, because placement has changed: else only those that have become idle.
         """
+        if self._to_give_back and self._fleet.idle:
+            self._to_give_back = 0
+            self._demand.give_back()
+            self._fleet.discard(next(reversed(self._fleet.idle.values())))
         fleet, has_changed = self._fleet, self._placed != self._placement.version
         self._placed = self._placement.version
         workers = [*fleet.starting.values(), *fleet.idle.values()] if has_changed else [*fleet.fresh.values()]

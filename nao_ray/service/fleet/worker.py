@@ -67,6 +67,7 @@ class Worker:
         self.started_at: datetime | None = None
         self.ping: Any = None
         self.heard = now
+        self.waits = False  # the head says that it has no process: it waits for room
         self.is_there = False  # it has a process; before, no node may have had room for it
 
     @property

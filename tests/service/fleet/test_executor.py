@@ -91,10 +91,47 @@ def test_what_a_failed_trial_said_comes_with_it(start, order, kind, trace):
 
 
 def test_auto_means_what_the_cluster_holds(start):
-    assert start().capacity == 4
-    assert start(cpus=1.5).capacity == 2
-    assert start(gpus=1).capacity == 1  # none: one waits, and is the demand
-    assert start(count=3).capacity == 3
+    settles(start(watch_seconds=0.1), 4)
+    settles(start(cpus=1.5, watch_seconds=0.1), 2)
+    settles(start(gpus=1, watch_seconds=0.1), 1)  # none: one waits, and is the demand
+    settles(start(count=3, watch_seconds=0.1), 3)
+
+
+def settles(executor, capacity, seconds=20.0):
+    """Its capacity becomes this, once Ray knows what the test before has given back."""
+    end = time.monotonic() + seconds
+    while executor.capacity != capacity:
+        assert time.monotonic() < end, executor.capacity
+        executor.wait(0.1)
+
+
+def test_a_second_search_commits_what_it_has_places_for_and_is_given_one(start, monkeypatch):
+    monkeypatch.setattr("nao_ray.service.fleet.neighbours._PATIENCE_SECONDS", 1.0)
+    first, number = start(dict.fromkeys(range(1000), "sleep 0.5"), watch_seconds=0.2), 0
+    first.expect(None)
+    settles(first, 4)
+
+    def go_on():
+        nonlocal number
+        while number - done < 4:
+            submit(first, number)
+            number += 1
+        return len(first.wait(0.1))
+
+    done = 0
+    while len(first._fleet.busy) < 4:
+        done += go_on()
+    second = start(watch_seconds=0.2)
+    settles(second, 1)
+    submit(second, 5000)
+    ended, end = [], time.monotonic() + 60
+    while not ended:
+        assert time.monotonic() < end
+        done += go_on()
+        ended = second.wait(0.1)
+    assert kinds(ended) == {5000: None}
+    settles(first, 3)
+    assert second.capacity == 1
 
 
 def test_no_more_workers_than_work_and_idle_ones_are_given_back(start, tmp_path):
