@@ -245,5 +245,7 @@ def _tag(meta: Any) -> Tag:  # noqa: ANN401 - a dictionary of obstore's
 
 def _os_error(error: BaseError) -> OSError:
     """Obstore's error as one that `faults.py` tells apart."""
+    if stores.METADATA in str(error):
+        return PermissionError(f"{stores.NO_CREDENTIALS}: {line(error)}")
     is_refused = isinstance(error, PermissionDeniedError | UnauthenticatedError) or "credential" in str(error).lower()
     return (PermissionError if is_refused else UnreachableError)(line(error))

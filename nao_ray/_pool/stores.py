@@ -40,6 +40,10 @@ _ENDPOINTS = {
     "gs": ("GOOGLE_BASE_URL",),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
+NO_CREDENTIALS = "no credentials were found, in the environment, the vendor's own file or the machine's role"
+METADATA = "//169.254.169.254/"
+"""Where a machine in a cloud asks for its role: the last place to look."""
+
 _CONNECT_SECONDS = 10.0
 _AWAY = (
     "pools live in a folder or at s3://, gs://, az:// or abfs(s)://; other storage can be mounted and given as a folder"
@@ -110,7 +114,9 @@ def _s3(bucket: str, _account: str | None, endpoint: str, options: Mapping[str, 
         region = options.get("region") or session.region_name or os.environ.get("AWS_REGION")
         config["region"] = region or _region(bucket, has_endpoint=bool(endpoint or _from_environment("s3")))
         is_signed = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() not in ("1", "true")
-        if is_signed and session.get_credentials() is not None:
+        if is_signed:
+            if session.get_credentials() is None:
+                raise ValueError(f"{NO_CREDENTIALS}; a public bucket is read with AWS_SKIP_SIGNATURE=true")
             config["credential_provider"] = Boto3CredentialProvider(session)
     except BotoCoreError as error:
         raise ValueError(str(error)) from None

@@ -133,6 +133,16 @@ def test_a_url_that_cannot_be_opened_is_named(url, says):
     assert "\n" not in str(caught.value)
 
 
+def test_who_has_no_credentials_is_told_so_at_once(tmp_path, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SKIP_SIGNATURE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    with pytest.raises(PoolError, match=r"cannot open s3://bucket/pool.*: no credentials were found"):
+        PoolReader.open("s3://bucket/pool?region=eu-west-1")
+
+
 @pytest.mark.parametrize(
     ("url", "place", "settings"),
     [
@@ -147,7 +157,8 @@ def test_a_url_that_cannot_be_opened_is_named(url, says):
 )
 def test_an_address_says_where_a_pool_is(url, place, settings, monkeypatch):
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "mine")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "us-east-1")
     for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     assert not has_credentials(url)
