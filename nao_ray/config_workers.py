@@ -40,6 +40,10 @@ class Workers(Settings):
     died counts as tried, up to three times at least."""
     retry: tuple[Literal["error", "nan", "out_of_memory", "timeout"], ...] = ()
     """Failure kinds besides `lost` that are tried again."""
+    notice_seconds: float | None = Field(default=None, gt=0)
+    """How long before the driver is killed it gets SIGTERM, or SIGUSR1, e.g. 120 on spot machines, in Kubernetes' grace
+    or from Slurm: what runs may end within it, nothing further begins. Null: SIGTERM ends the search at once, SIGUSR1
+    once what runs has ended."""
     patience_seconds: float = Field(default=1800, gt=0)
     """What is no architecture's fault (data, device, installation, disk, permissions) pauses the search, is tried again
     with growing waits, and after so long without a completed trial ends it, resumable, its trials open; after a tenth

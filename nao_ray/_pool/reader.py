@@ -10,10 +10,13 @@ import pandas as pd
 
 from nao_ray._pool import health, query, replay, rows, tables
 from nao_ray._pool import manifest as manifests
+from nao_ray._pool.budget import ChangedBudget, read_budget
 from nao_ray._pool.faults import patient, unreadable
 from nao_ray._pool.fits import read_fits
 from nao_ray._pool.ledger import Counts, load_ledger
+from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.logs import read_logs
+from nao_ray._pool.mailbox import Mailbox
 from nao_ray._pool.storage import Storage, open_storage
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.weights import read_weights
@@ -138,6 +141,27 @@ class PoolReader:
             PoolError: the pool does not have it, or not any more.
         """
         return read_weights(self._storage, version)
+
+    @property
+    def is_remote(self) -> bool:
+        """Each look at a file is a request to object storage."""
+        return not isinstance(self._storage, LocalStorage)
+
+    @property
+    def mailbox(self) -> Mailbox:
+        """What is asked of the driver."""
+        return Mailbox(self._storage)
+
+    def changed_budget(self) -> ChangedBudget | None:
+        """What holds instead of the config's budget; None: that does.
+
+        Raises:
+            PoolError: it cannot be read.
+        """
+        try:
+            return read_budget(self._storage)
+        except OSError as error:
+            raise PoolError(f"{self.url}/budget.json cannot be read: {' '.join(str(error).split())}") from None
 
     def logs(self, trial_id: int) -> list[str]:
         """What the trial's failed attempts can be understood by, a text for each that is kept.

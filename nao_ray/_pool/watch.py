@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from nao_ray import yaml_text
 from nao_ray._pool import manifest as manifests
+from nao_ray._pool.budget import ChangedBudget, read_budget
 from nao_ray._pool.faults import unreadable
 from nao_ray._pool.holder import Holder, glance, is_dead
 from nao_ray._pool.ledger import RANKED, standings
@@ -151,6 +153,7 @@ class Watch:
         self._best: dict[str | None, Finished] = {}  # by weights version, as `Standings.of_versions`
         self._last: tuple[Finished, ...] = ()
         self._beat: tuple[str, int, float] | None = None
+        self._changed: ChangedBudget | None = None
         self._heard: float | None = None  # when a heartbeat was seen to change
 
     def look(self) -> View:
@@ -266,7 +269,13 @@ class Watch:
 
     def _budget(self) -> int | None:
         budget = self._config.get("budget")
-        limits = (budget.get("trials") if isinstance(budget, Mapping) else None, self._manifest.get("planned"))
+        trials = budget.get("trials") if isinstance(budget, Mapping) else None
+        trials = trials if self._changed is None else self._changed.now.trials
+        if isinstance(trials, int) and trials < self._asked.count:  # it was raised, perhaps while the search ran
+            with suppress(OSError):
+                self._changed = read_budget(self._storage)
+            trials = None if self._changed is None else self._changed.now.trials
+        limits = (trials, self._manifest.get("planned"))
         # a resumed search may have more, of which its pool says nothing, and a plan may change
         return min((n for n in limits if isinstance(n, int) and self._asked.count <= n), default=None)
 

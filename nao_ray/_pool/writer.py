@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from nao_ray._pool import compaction, rows, tables
 from nao_ray._pool import manifest as manifests
+from nao_ray._pool.budget import Limits, write_budget
 from nao_ray._pool.fits import add_fits
 from nao_ray._pool.journal import Journal, open_journal
 from nao_ray._pool.lease import Clock, Lease, acquire
@@ -225,6 +226,16 @@ class PoolWriter(PoolReader):
         """
         with self._lock:
             self._logs.add(trial_id, attempt, text, self._guard())
+
+    def record_budget(self, before: tuple[int | None, float | None], now: tuple[int | None, float | None]) -> None:
+        """Let another budget (trials, seconds) hold from now on instead of `before`, and of those it stood for.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was changed.
+        """
+        with self._lock:
+            write_budget(self._storage, Limits(*before), Limits(*now), self._guard())
 
     @contextmanager
     def _recording(self) -> Iterator[None]:

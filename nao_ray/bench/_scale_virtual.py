@@ -315,6 +315,9 @@ class ChargedDriver:
     def waiting(self) -> int:
         return self._executor.waiting
 
+    def cancel(self, trial_id: int) -> None:
+        self._executor.cancel(trial_id)
+
     def withdraw(self) -> list[Job]:
         return self._executor.withdraw()
 

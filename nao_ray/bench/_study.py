@@ -114,6 +114,9 @@ class _Notes:
     def record_log(self, trial_id: int, attempt: int, text: str) -> None:
         pass
 
+    def record_budget(self, before: tuple[int | None, float | None], now: tuple[int | None, float | None]) -> None:
+        pass
+
     def write_weights(self, version: str, weights: bytes) -> None:
         pass
 

@@ -97,7 +97,7 @@ def train(
     from nao_ray.cli.progress import Progress, format_seconds
     from nao_ray.config import TrainConfig
     from nao_ray.pool import Finals
-    from nao_ray.service.hosting.run import stop_on_signal
+    from nao_ray.service.hosting.requests import heed_signals
     from nao_ray.service.training.train import train as train_fully
 
     source = _of_pool(what) if names_trial(what) and space is None else _of_text(what, space, dialect)
@@ -106,7 +106,7 @@ def train(
     config = TrainConfig.make(recipe, source.facts, tuple(settings or ()))
     place = out or source.pool or "trained"
     try:
-        with Progress(source.label) as progress, stop_on_signal(at_once=True):
+        with Progress(source.label) as progress, heed_signals(at_once=True):
             row = train_fully(
                 config,
                 place,

@@ -21,6 +21,22 @@ class Budget:
     seconds: float | None = None
     """Wall time, over all drivers of the pool."""
 
+    def __str__(self) -> str:
+        parts = [f"{self.trials} trials"] if self.trials is not None else []
+        parts += [f"{self.seconds / 3600:g} hours"] if self.seconds is not None else []
+        return " and ".join(parts) or "without limit"
+
+    @property
+    def limits(self) -> tuple[int | None, float | None]:
+        """As a pool keeps them."""
+        return self.trials, self.seconds
+
+    def changed(self, trials: int | None, seconds: float | None) -> Budget:
+        """With other limits; None: as it was."""
+        return Budget(
+            trials=self.trials if trials is None else trials, seconds=self.seconds if seconds is None else seconds
+        )
+
     def trials_left(self, asked: int, seconds: float) -> int | None:
         """How many proposals may still be asked after `asked` of them and `seconds`; None: no limit."""
         if self.out_of_time(seconds):

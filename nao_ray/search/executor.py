@@ -108,6 +108,10 @@ class Executor(Protocol):
         """Jobs that were submitted and have not begun, which now never will."""
         ...
 
+    def cancel(self, trial_id: int) -> None:
+        """Give up one job, begun or not, unreported; nothing if it has ended already."""
+        ...
+
     def close(self) -> None:
         """Give up what still runs."""
         ...
@@ -240,6 +244,10 @@ class SerialExecutor:
         jobs = list(self._jobs)
         self._jobs.clear()
         return jobs
+
+    def cancel(self, trial_id: int) -> None:
+        """As the protocol; nothing can be asked while a job runs."""
+        self._jobs = deque(job for job in self._jobs if job.proposal.trial_id != trial_id)
 
     def close(self) -> None:
         self._jobs.clear()

@@ -16,35 +16,28 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from nao_ray.errors import NaoRayError, RunError, StuckSearchError
+from nao_ray.errors import NaoRayError, StuckSearchError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.dialogue import Dialogue
+from nao_ray.search.ending import Ending
 from nao_ray.search.executor import Completion, Executor, Failure, Job
 from nao_ray.search.failure_log import log_text
 from nao_ray.search.outbox import Outbox
 from nao_ray.search.proposer import Proposer
 from nao_ray.search.records import Records
+from nao_ray.search.requests import NoRequests, Request, Requests
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.tally import Tally
-from nao_ray.search.tries import Entry, choose, summary, take_up
-from nao_ray.search.trouble import Failures, Limits, Trouble
+from nao_ray.search.tries import Entry, Retry, choose, summary, take_up
+from nao_ray.search.trouble import Limits
 from nao_ray.search.writing import Patience, Writer
-from nao_ray.trial import Attempt, FailureKind, Measurement, Trial, TrialState
+from nao_ray.trial import Attempt, FailureKind, Trial
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """Which attempts are repeated."""
-
-    max_attempts: int = 3
-    """Attempts per trial, over all drivers of the pool (`tries`)."""
-    kinds: frozenset[FailureKind] = frozenset({FailureKind.LOST})
 
 
 class SearchLoop:
@@ -63,6 +56,7 @@ class SearchLoop:
         clock: Clock | None = None,
         metric: Metric = ACCURACY,
         listener: Callable[[Snapshot], None] = lambda _: None,
+        requests: Requests | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """As described above.
@@ -78,6 +72,7 @@ class SearchLoop:
             clock: the executor's idea of time.
             metric: what trials are measured by, for the listener.
             listener: is given a snapshot whenever something has happened.
+            requests: what is asked of the search while it runs; looked at every turn.
             stop: asked at every turn; once true, `run` records what has ended and raises KeyboardInterrupt.
         """
         self._pool, self._executor = pool, executor
@@ -87,12 +82,11 @@ class SearchLoop:
         self._queue: deque[Entry] = deque()  # asked, recorded, to be submitted in this order
         self._running: dict[int, Entry] = {}
         self._has_suspects = False
-        self._trouble = Trouble(limits or Limits(), self._clock)
-        self._failures = Failures(limits or Limits())
-        self._error: RunError | None = None  # to be raised, once what has ended is recorded
+        self._requests = requests or NoRequests()
         self._dialogue = Dialogue(proposer, self._clock)
         self._tally = Tally(budget, self._clock)
         self._outbox = Outbox(pool, self._writer, self._tally)
+        self._ending = Ending(limits or Limits(), self._tally, self._clock)
 
     # -- the course of a search ---------------------------------------------------------------------------
 
@@ -105,7 +99,7 @@ class SearchLoop:
             FencedError: another driver has taken over the pool.
             RunError: trials fail one after the other, or cannot be evaluated for longer than the limits allow, or a
                 phase of shared weights failed for good, without which nothing goes on; its trial stays open.
-            KeyboardInterrupt: `stop` said so; the pool is resumable.
+            KeyboardInterrupt: `stop` or a request said so; the pool is resumable.
         """
         self._tally.take_up(log)
         entries, over = take_up(log, self._retry.max_attempts)
@@ -125,7 +119,7 @@ class SearchLoop:
 
     def _search(self) -> None:
         while not self._finished():
-            if self._stop():
+            if self._stop() or (not self._outbox and self._ending.is_drained(len(self._running))):
                 self._collect(timeout=0)
                 self._outbox.record()
                 raise KeyboardInterrupt
@@ -143,7 +137,9 @@ class SearchLoop:
     def _step(self) -> None:
         self._writer.turn()
         self._outbox.record()
-        self._give_up_if_hopeless()
+        self._heed_requests()
+        if not self._outbox:
+            self._ending.check(len(self._running))
         self._request()
         self._dialogue.poll(0)
         self._record_answer()
@@ -152,33 +148,25 @@ class SearchLoop:
         self._executor.expect(self._to_come())
         self._listener(self.snapshot())
         if self._running:
-            pauses = (self._writer.seconds_left, self._trouble.seconds_left)
+            pauses = (self._writer.seconds_left, self._ending.trouble.seconds_left, self._ending.seconds_left)
             timeout = min((pause for pause in pauses if pause is not None), default=None)
             self._collect(timeout, wake=self._dialogue.pending)
         elif (pause := self._writer.seconds_left) is not None:
             self._clock.sleep(pause)
         elif self._dialogue.asking:
             self._dialogue.poll(1.0)
-        elif (pause := self._trouble.seconds_left) is not None:
+        elif (pause := self._ending.trouble.seconds_left) is not None:
             self._clock.sleep(min(pause, 1.0))
         else:
             self._check_progress()
 
     def _finished(self) -> bool:
-        if self._running or self._outbox or self._dialogue.answer is not None or self._error is not None:
+        if self._running or self._outbox or self._dialogue.answer is not None or self._ending.error is not None:
             return False
         if self._tally.out_of_time:
             return True
         nothing_comes = self._dialogue.is_done or self._tally.may_ask == 0
         return not self._queue and not self._dialogue.asking and nothing_comes
-
-    def _give_up_if_hopeless(self) -> None:
-        if self._outbox:  # to be written first
-            return
-        if self._error is not None:
-            raise self._error
-        if self._failures.are_too_many(self._tally.done) and not self._running:
-            raise self._failures.error()
 
     def _check_progress(self) -> None:
         if self._queue or self._outbox or self._outbox.untold or self._finished():
@@ -204,7 +192,7 @@ class SearchLoop:
 
     def _to_come(self) -> int | None:
         """Jobs that may still be submitted; while the strategy wants to be told more first, those it has given."""
-        if self._tally.out_of_time:
+        if self._ending.is_near:
             return 0
         dialogue = self._dialogue
         left = 0 if dialogue.is_done or dialogue.is_dry else self._tally.may_ask
@@ -236,7 +224,7 @@ class SearchLoop:
     def _request(self) -> None:
         wanted = self._wanted()
         told_all = not self._outbox and self._writer.seconds_left is None
-        if self._dialogue.asking or self._dialogue.is_done or wanted == 0 or not told_all:
+        if self._dialogue.asking or self._dialogue.is_done or wanted == 0 or not told_all or self._ending.is_near:
             return
         if self._outbox.untold or not self._dialogue.is_dry:
             self._ask(wanted)
@@ -265,14 +253,48 @@ class SearchLoop:
         self._outbox.untold = self._outbox.untold[len(self._outbox.untold) - left :]
         self._dialogue.note_recorded()
 
+    # -- what is asked of it ------------------------------------------------------------------------------
+
+    def _heed_requests(self) -> None:
+        for request in self._requests.look():
+            text = self._change_budget(request) if request.what == "budget" else None
+            if request.what == "drain":
+                text = self._ending.drain(request.seconds, len(self._running))
+            elif request.what == "cancel":
+                text = self._cancel(request.trial_id)
+            if text is not None:
+                self._requests.answer(request, text)
+
+    def _cancel(self, trial_id: int | None) -> str:
+        entries = [entry for entry in (*self._running.values(), *self._queue) if entry.trial.trial_id == trial_id]
+        if not entries:
+            return f"refused: trial {trial_id} is not open"
+        trial = entries[0].trial
+        if trial.proposal.phase is not None:
+            return f"refused: trial {trial_id} trains shared weights, without which nothing goes on"
+        if self._running.pop(trial.trial_id, None) is None:
+            self._queue.remove(entries[0])
+        self._executor.cancel(trial.trial_id)
+        self._take_in(trial.fail(FailureKind.CANCELLED, "cancelled by the user", finished_at=self._clock.now()))
+        return f"trial {trial_id} is cancelled"
+
+    def _change_budget(self, request: Request) -> str | None:
+        """None: it cannot be written down at the moment."""
+        tally, planned = self._tally, self._dialogue.planned
+        if request.trials is not None and request.trials < tally.asked:
+            return f"refused: {tally.asked} trials are asked already, more than {request.trials}"
+        budget = tally.budget.changed(request.trials, request.seconds)
+        if not self._writer.write(lambda: self._pool.record_budget(tally.budget.limits, budget.limits)):
+            return None
+        tally.budget = budget
+        note = f"; the strategy plans {planned}" if planned is not None and planned < (budget.trials or 0) else ""
+        return f"the budget is now {budget}{note}"
+
     # -- running ------------------------------------------------------------------------------------------
 
     def _next(self, queue: Sequence[Entry]) -> Sequence[Entry]:
         """Those of a queue that can be submitted now."""
-        if self._tally.out_of_time or self._error or self._failures.are_too_many(self._tally.done):
-            return []
-        free = max(0, self._executor.capacity - len(self._running))
-        room = self._trouble.room(free, len(self._running))
+        room = self._ending.room(self._executor.capacity - len(self._running), len(self._running))
         return choose(queue, room, beside_suspect=self._runs_suspect)
 
     @property
@@ -297,8 +319,8 @@ class SearchLoop:
             self._executor.submit(Job(proposal=entry.trial.proposal, attempt=entry.trial.attempt))
 
     def _withdraw(self) -> None:
-        """When the time is over, what has not begun stays open, for a resume with more of it."""
-        if not self._tally.out_of_time:
+        """When nothing is to begin any more, what has not begun stays open, for a resume."""
+        if not self._ending.is_near:
             return
         begun = [self._running.pop(job.proposal.trial_id, None) for job in self._executor.withdraw()]
         self._queue.extendleft(entry for entry in reversed(begun) if entry is not None)
@@ -322,25 +344,13 @@ class SearchLoop:
         self._queue.extendleft(reversed(retried))
 
     def _take_in(self, ended: Trial, weights: bytes | None = None) -> None:
-        phase = ended.proposal.phase
-        if phase is not None and ended.state is TrialState.FAILED:
-            self._error = self._error or RunError(
-                f"the training of shared weights {phase.version} failed ({ended.failure_kind}): "
-                f"{ended.failure_message}; nao-ray resume tries it again"
-            )
-            return
-        self._outbox.add(ended, weights)
-        self._failures.note_end(ended)
+        if self._ending.note_end(ended):
+            self._outbox.add(ended, weights)
 
     def _is_tried_again(self, ended: Trial, entry: Entry, completion: Completion) -> bool:
-        if isinstance(completion.outcome, Measurement):
-            self._trouble.note_success()
-        elif ended.failure_kind is FailureKind.ENVIRONMENT:
+        self._ending.note_outcome(completion, ended)
+        if ended.failure_kind is FailureKind.ENVIRONMENT:
             entry.note_end(ended.failure_kind, ended.failure_message or "")
-            try:
-                self._trouble.note_error(ended, completion.node)
-            except RunError as error:
-                self._error = self._error or error
             return True
         if ended.failure_kind not in self._retry.kinds or entry.tries >= self._retry.max_attempts:
             return False
@@ -374,5 +384,5 @@ class SearchLoop:
             seconds=tally.seconds_here,
             eta_seconds=tally.seconds_left(expected, at_work),
             write_error=self._writer.error,
-            trouble=self._trouble.message,
+            trouble=self._ending.trouble.message,
         )

@@ -30,5 +30,8 @@ class Records(Protocol):
     def record_log(self, trial_id: int, attempt: int, text: str) -> None:
         """What there is to understand a failed attempt by; before a final row that says it failed."""
 
+    def record_budget(self, before: tuple[int | None, float | None], now: tuple[int | None, float | None]) -> None:
+        """Other limits (trials, seconds), for this driver and those to come."""
+
     def write_weights(self, version: str, weights: bytes) -> None:
         """A version of shared weights; before the trial that trained it is recorded as finished."""

@@ -109,6 +109,15 @@ class SimulatedExecutor:
         self._queue.clear()
         return jobs
 
+    def cancel(self, trial_id: int) -> None:
+        self._queue = deque(job for job in self._queue if job.proposal.trial_id != trial_id)
+        ended = [running for running in self._running if running[3].trial_id == trial_id]
+        self._running = [running for running in self._running if running not in ended]
+        heapq.heapify(self._running)
+        for _, _, worker, _ in ended:
+            heapq.heappush(self._idle, worker)
+        self._start()
+
     def close(self) -> None:
         self._queue.clear()
         self._running.clear()

@@ -18,6 +18,15 @@ LEAST_TRIES = 3
 _SHOWN = 150  # characters of how an attempt ended
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Which attempts are repeated."""
+
+    max_attempts: int = 3
+    """Attempts per trial, over all drivers of the pool."""
+    kinds: frozenset[FailureKind] = frozenset({FailureKind.LOST})
+
+
 @dataclass(slots=True)
 class Entry:
     """A trial that is not finished."""

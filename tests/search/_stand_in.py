@@ -31,6 +31,7 @@ class MemoryPool:
         self.finished: list[Trial] = []
         self.fits: list[Any] = []
         self.weights: dict[str, bytes] = {}
+        self.budgets: list[tuple[int | None, float | None]] = []
         self.logs: dict[tuple[int, int], str] = {}
         self.calls: list[str] = []
         self.left: list[Attempt] = []
@@ -80,6 +81,10 @@ class MemoryPool:
             raise PoolWriteError("cannot write")
         assert attempt == max(a for t, a in self.attempts if t == trial_id)
         self.logs[trial_id, attempt] = text
+
+    def record_budget(self, before: tuple[int | None, float | None], now: tuple[int | None, float | None]) -> None:
+        self._call("budget")
+        self.budgets.append(now)
 
     def write_weights(self, version: str, weights: bytes) -> None:
         self._call("weights")

@@ -78,6 +78,11 @@ class Backlog:
     def _goes_with(self, first: Job, other: Job) -> bool:
         return other.proposal.fidelity == first.proposal.fidelity and self._is_shared(other)
 
+    def drop(self, trial_id: int) -> None:
+        """Forget a job, if it is here."""
+        self._choosy.pop(trial_id, None)
+        self._jobs = deque(job for job in self._jobs if job.proposal.trial_id != trial_id)
+
     def clear(self) -> list[Job]:
         """Give all up; these they were."""
         jobs = list(self)

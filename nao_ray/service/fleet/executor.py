@@ -128,6 +128,15 @@ class RayExecutor:
     def withdraw(self) -> list[Job]:
         return self._queue.clear()
 
+    def cancel(self, trial_id: int) -> None:
+        """As the protocol: its worker ends with it; what else that one had in hand is another's."""
+        self._queue.drop(trial_id)
+        self._ended = [ended for ended in self._ended if ended.trial_id != trial_id]
+        for worker in list(self._fleet.busy.values()):
+            if any(job.proposal.trial_id == trial_id for job in worker.jobs):
+                self._fleet.discard(worker)
+                self._queue.put_back([job for job in worker.jobs if job.proposal.trial_id != trial_id])
+
     def close(self) -> None:
         self._fleet.close()
         self._queue.clear()

@@ -17,7 +17,7 @@ from nao_ray.tasks.base import Facts
 
 _log = logging.getLogger(__name__)
 
-_ALSO_IN_PROCESS = frozenset({"max_attempts", "retry", "patience_seconds"})
+_ALSO_IN_PROCESS = frozenset({"max_attempts", "retry", "patience_seconds", "notice_seconds"})
 """Settings of `workers` that mean something without workers."""
 
 

@@ -30,7 +30,8 @@ from nao_ray.service.code import Code, own_code, refuse_other_code
 from nao_ray.service.hosting.checks import check_search, take_pool
 from nao_ray.service.hosting.cluster import ray_session
 from nao_ray.service.hosting.manifest import storage_id
-from nao_ray.service.hosting.run import Listener, run, stop_on_signal
+from nao_ray.service.hosting.requests import heed_signals
+from nao_ray.service.hosting.run import Listener, run
 from nao_ray.service.jobs.packing import LEASE_WAIT_SECONDS, job_name, shared_pool
 
 _log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def watch(
     if not ray.is_initialized() and os.environ.get("RAY_ADDRESS", "local") in ("", "local"):
         raise ConfigError("--detach needs a cluster that stays: give RAY_ADDRESS, or hand in nao-ray submit --detach")
     pool_url = shared_pool(pool_url)  # the actor stands elsewhere
-    with ray_session(config.workers), stop_on_signal() as stopped:
+    with ray_session(config.workers), heed_signals() as signals:
         actor = _host(config, pool_url, wait, made_as)
         while True:
             try:
@@ -143,7 +144,7 @@ def watch(
                     time.sleep(_SEEN_POLLS * _POLL_SECONDS)
                     _kill(actor)
                     return _conclude(look.outcome)
-            if stopped():
+            if signals.stopped():
                 raise KeyboardInterrupt
             time.sleep(_POLL_SECONDS)
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from nao_ray.config import RunConfig
@@ -16,9 +13,10 @@ from nao_ray.evaluators.base import SharedEvaluator
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Executor, SerialExecutor
-from nao_ray.search.loop import Retry, SearchLoop
+from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer, Proposer
 from nao_ray.search.snapshot import Snapshot
+from nao_ray.search.tries import Retry
 from nao_ray.search.trouble import Limits
 from nao_ray.service.hosting.checks import (
     check_search,
@@ -29,6 +27,7 @@ from nao_ray.service.hosting.checks import (
 )
 from nao_ray.service.hosting.follower import Follower
 from nao_ray.service.hosting.manifest import config_of, metric_of
+from nao_ray.service.hosting.requests import PoolRequests, heed_signals
 from nao_ray.trial import FailureKind
 
 if TYPE_CHECKING:
@@ -62,6 +61,7 @@ def run(
     wait: float = 0.0,
     stop: Callable[[], bool] = lambda: False,
     made_as: str | None = None,
+    gives_budget: bool = True,
 ) -> RunSummary:
     """Search; on a pool that exists already, go on with it.
 
@@ -74,6 +74,7 @@ def run(
         wait: seconds to wait for another driver of the pool to end or to fall silent.
         stop: asked at every turn of the search; once true, it ends as if interrupted.
         made_as: the `storage_id` of the pool, where another machine has made it.
+        gives_budget: the config's budget is somebody's wish, not what the pool's manifest says.
 
     Raises:
         InputError: the config, the data or the pool is not what it should be; nothing was started.
@@ -92,7 +93,8 @@ def run(
         stack.enter_context(pool.acquire(wait=wait, ops=config.make_space().ops_by_cell))
         if search.facts is not None:
             _log.log(logging.WARNING if search.facts.odd else logging.INFO, "%s", search.facts.line)
-        return _search(config, pool, listener or (lambda _: None), in_process, stop)
+        budget = _budget_of(config, pool, is_given=gives_budget)
+        return _search(config, pool, budget, listener or (lambda _: None), in_process, stop)
 
 
 def resume(
@@ -108,24 +110,38 @@ def resume(
         KeyboardInterrupt: SIGINT or SIGTERM; the pool is resumable.
     """
     config = config_of(PoolReader.open(pool_url).manifest, pool_url, overrides)
-    return run(config, pool_url, listener, in_process=in_process)
+    gives_budget = any(override.strip().startswith("budget") for override in overrides)
+    return run(config, pool_url, listener, in_process=in_process, gives_budget=gives_budget)
+
+
+def _budget_of(config: RunConfig, pool: PoolReader, *, is_given: bool) -> Budget:
+    """The config's, unless it was changed while the search ran; a given one that was not replaced then is newer."""
+    hours, changed = config.budget.hours, pool.changed_budget()
+    own = Budget(trials=config.budget.trials, seconds=None if hours is None else hours * 3600)
+    if changed is None or (is_given and own.limits not in changed.replaced):
+        return own
+    return Budget(trials=changed.now.trials, seconds=changed.now.seconds)
 
 
 def _search(
-    config: RunConfig, pool: PoolWriter, listener: Listener, in_process: bool, stop: Callable[[], bool]
+    config: RunConfig,
+    pool: PoolWriter,
+    budget: Budget,
+    listener: Listener,
+    in_process: bool,
+    stop: Callable[[], bool],
 ) -> RunSummary:
     with ExitStack() as stack:
         for logger in config.make_loggers(search_of(config, pool.manifest, pool.url)):
             stack.enter_context(closing(Follower(pool.url, logger)))
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
         listeners = [listener] if in_process else [listener, _metrics(config, pool.url, stack)]
-        signalled = stack.enter_context(stop_on_signal(at_once=in_process))
-        hours = config.budget.hours
+        signals = stack.enter_context(heed_signals(config.workers.notice_seconds, at_once=in_process))
         loop = SearchLoop(
             pool,
             proposer,
             executor,
-            Budget(trials=config.budget.trials, seconds=None if hours is None else hours * 3600),
+            budget,
             retry=Retry(
                 max_attempts=config.workers.max_attempts,
                 kinds=frozenset({FailureKind.LOST, *map(FailureKind, config.workers.retry)}),
@@ -133,7 +149,8 @@ def _search(
             limits=Limits(trouble_seconds=config.workers.patience_seconds, failures=config.budget.failures),
             metric=metric_of(config),
             listener=_to_all(listeners),
-            stop=lambda: signalled() or stop(),
+            requests=PoolRequests(pool, signals.take),
+            stop=lambda: signals.stopped() or stop(),
         )
         snapshot = loop.run(pool.log())
     return RunSummary(
@@ -191,28 +208,3 @@ def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Prop
     )
     proposer = stack.enter_context(closing(RayProposer(SameCode.of(StrategyFactory(text)), pool.log)))
     return proposer, stack.enter_context(closing(RayExecutor(SameCode.of(EvaluatorFactory(text)), plan, weights=pool)))
-
-
-@contextmanager
-def stop_on_signal(at_once: bool = False) -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM end the search at its next turn (`at_once`: wherever it is); a second SIGINT at once.
-
-    To be entered after ``ray.init``, which installs a handler of its own.
-    """
-    asked = False
-
-    def handle(number: int, _: FrameType | None) -> None:
-        nonlocal asked
-        if at_once or (asked and number == signal.SIGINT):
-            raise KeyboardInterrupt
-        asked = True
-
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
