@@ -132,15 +132,49 @@ def logs(
     typer.echo(jobs.log(view.job_id), nl=False)
 
 
-def stop(job: Job = None, address: Address = None) -> None:
+def stop(
+    job: Annotated[
+        str | None, typer.Argument(help="Id or name of a job; with --drain also a pool.", metavar="[JOB]")
+    ] = None,
+    address: Address = None,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="Let the trials that run end first; nothing further begins.")
+    ] = False,
+    within: Annotated[
+        float | None, typer.Option(help="With --drain: end after so long all the same.", metavar="SECONDS", min=0)
+    ] = None,
+) -> None:
     """End a job, with its search if that is detached.
 
     The pool is resumable.
     """
+    if within is not None and not drain:
+        raise ConfigError("--within goes with --drain")
+    if drain:
+        from nao_ray.cli.ask import drain as ask_to_drain
+
+        typer.echo(ask_to_drain(_pool_of(job, address), within))
+        return
     from nao_ray.service.jobs.client import connect, ending
 
     view = connect(address).stop(job)
     typer.echo(f"{view.job_id}: {ending(view)}")
+
+
+def _pool_of(job: str | None, address: str | None) -> str:
+    """The pool that a job searches, or that was named itself."""
+    from nao_ray.pool import PoolReader
+    from nao_ray.service.jobs.client import connect
+
+    if job is not None and PoolReader.exists(job):
+        return job
+    view = connect(address).find(job)
+    if view.pool is None or not PoolReader.exists(view.pool):
+        raise ClusterError(
+            f"the pool {view.pool} of {view.job_id} is not seen from here, and through it a search is drained: run the "
+            "command where it is"
+        )
+    return view.pool
 
 
 def end_detached(name: str) -> None:

@@ -187,3 +187,17 @@ def test_jobs_wait_until_their_workers_have_started():
         assert executor.waiting == 8 - len(cluster.begun)
         executor.wait(0)
     assert executor.waiting == 0
+
+
+@pytest.mark.parametrize("number", [3, 20])
+def test_a_cancelled_job_ends_with_its_worker_alone_begun_or_not(number):
+    executor, cluster = fleet(16)
+    submit(executor, [20, 21])
+    executor.cancel(number)
+    executor.cancel(number)  # it has ended already
+    assert sum(actor.is_dead for actor in cluster.actors) == (number == 3)
+    ended = []
+    for _ in range(20):
+        cluster.finish()
+        ended += executor.wait(0)
+    assert sorted(completion.trial_id for completion in ended) == sorted({*range(16), 20, 21} - {number})

@@ -1,0 +1,117 @@
+"""A search that runs is asked through its pool, by commands of another process."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from nao_ray.cli import ask
+from nao_ray.config import RunConfig
+from nao_ray.errors import PoolError, RunError
+from nao_ray.pool import PoolReader
+from nao_ray.service.hosting.requests import heed_signals
+from nao_ray.service.hosting.run import resume, run
+
+CONFIG = """
+name: asked
+space: nao_cnn_small
+evaluator: {name: faulty, sleep_seconds: 0.06}
+strategy: random_search
+budget: {trials: 60}
+workers: {count: 1}
+"""
+
+
+class Driver:
+    """A search in this process, beside the test."""
+
+    def __init__(self, pool, *overrides):
+        self.pool, self.error = str(pool), None
+        self.snapshots = []
+        self.config = RunConfig.parse(CONFIG, overrides)
+        self.thread = threading.Thread(target=self._run)
+        self.thread.start()
+
+    def _run(self):
+        try:
+            run(self.config, self.pool, self.snapshots.append, in_process=True)
+        except BaseException as error:
+            self.error = error
+
+    def wait_for(self, trials):
+        end = time.monotonic() + 60
+        while not self.snapshots or self.snapshots[-1].done < trials:
+            assert self.thread.is_alive(), self.error
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def end(self):
+        self.thread.join(120)
+        assert not self.thread.is_alive()
+
+
+def count(pool):
+    return len(PoolReader.open(pool).trials(["trial_id"]))
+
+
+def test_a_changed_budget_holds_for_this_driver_and_the_next_ones(tmp_path):
+    pool = tmp_path / "p"
+    driver = Driver(pool, "budget.trials=20", "evaluator.sleep_seconds=0.15")
+    driver.wait_for(1)
+    ask.budget(str(pool), ["trials=24"])
+    with pytest.raises(PoolError, match=r"\d+ trials are asked already, more than 2"):
+        ask.budget(str(pool), ["trials=2"])
+    driver.end()
+    assert driver.error is None
+    assert count(pool) == 24
+    assert run(driver.config, str(pool), in_process=True).done == 24
+    assert resume(str(pool), in_process=True).done == 24
+    assert resume(str(pool), ("budget.trials=25",), in_process=True).done == 25
+    assert PoolReader.open(pool).check() == []
+    assert list((pool / "requests").iterdir()) == []
+    with pytest.raises(PoolError, match=r"no search runs on .*: nao-ray resume .* --set budget.trials=9 goes on"):
+        ask.budget(str(pool), ["trials=9"])
+
+
+def test_drained_through_its_pool_it_ends_resumable(tmp_path):
+    pool = tmp_path / "p"
+    driver = Driver(pool)
+    driver.wait_for(3)
+    assert "no further trial begins" in ask.drain(str(pool), None)
+    driver.end()
+    assert isinstance(driver.error, KeyboardInterrupt)
+    log = PoolReader.open(pool).log()
+    assert all(trial.attempt == 0 for trial in log if trial.finished_at is None)
+    assert resume(str(pool), ("budget.trials=10",), in_process=True).done >= 10
+
+
+def test_a_driver_that_does_not_answer_is_asked_no_longer(tmp_path):
+    pool = tmp_path / "p"
+    driver = Driver(pool, "budget.trials=3", "evaluator.sleep_seconds=1.5")
+    driver.wait_for(1)
+    with pytest.raises(RunError, match=r"gave no answer within 0.5 s"):
+        ask.ask(str(pool), {"what": "cancel", "trial_id": 9}, "", patience=0.5)
+    driver.end()
+    assert count(pool) == 3
+    assert list((pool / "requests").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "notice", "drains"),
+    [(signal.SIGTERM, None, False), (signal.SIGTERM, 120.0, True), (signal.SIGUSR1, None, True)],
+)
+def test_a_signal_with_a_notice_lets_what_runs_end(number, notice, drains):
+    with heed_signals(notice) as signals:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        requests = signals.take()
+        assert signals.stopped() is not drains
+        assert [(request.what, request.seconds) for request in requests] == (
+            [("drain", None if notice is None else 0.9 * notice)] if drains else []
+        )
+        assert signals.take() == []
+        if drains:
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signals.stopped()
