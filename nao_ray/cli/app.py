@@ -10,12 +10,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nao_ray import __version__
-from nao_ray.cli import ask, describe, jobs, pool, table, train, watch
+from nao_ray.cli import ask, describe, jobs, output, pool, table, train, watch
 from nao_ray.cli.jobs import INTERRUPTED
 from nao_ray.errors import ConfigError, InputError, NaoRayError, RunError
 from nao_ray.preset_files import find_config
@@ -185,9 +186,9 @@ def _conclude(url: str) -> None:
     pool = PoolReader.open(url)
     report = write_report(pool, make_space(pool))
     is_empty = not len(pool.best(1))
-    if not is_empty:
-        typer.echo(best_text(pool, 10))
-    typer.echo(f"pool    {url}\nreport  {report}")
+    text = "" if is_empty else best_text(pool, 10) + "\n"
+    with output.result_of_done_work(url):
+        typer.echo(f"{text}pool    {url}\nreport  {report}")
     if is_empty:
         raise RunError(_why_nothing_is_there(pool))
 
@@ -219,10 +220,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
+    output.open_closed()
     try:
+        output.refuse_other_than_text(words)
         code = _call([word for word in words if word != "--debug"])
     except BrokenPipeError:  # the reader of a pipe, e.g. `head`, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        output.abandon()
         code = 1
     except KeyboardInterrupt:
         code = INTERRUPTED
@@ -235,7 +238,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _call(words: list[str]) -> int:
     result = app(args=words, prog_name="nao-ray", standalone_mode=False)
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        output.abandon()
+        raise RunError(f"cannot write to standard output: {error.strerror or error}") from None
     return result if isinstance(result, int) else 0
 
 
@@ -251,5 +260,6 @@ def _explain(error: Exception) -> int:
         message, code = str(error), 2 if isinstance(error, InputError) else 1
     else:
         message, code = f"{type(error).__name__}: {error} (--debug shows the trace)", 1
-    typer.echo(f"nao-ray: {' '.join(message.split())}", err=True)
+    with suppress(OSError):  # of a full disk the exit code alone tells
+        typer.echo(f"nao-ray: {' '.join(message.split())}", err=True)
     return code

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Protocol, Self
 
@@ -107,7 +108,7 @@ class Progress:
             self._bar.stop()
         self._log.close()
         if self._pending is not None:  # the last word is always said
-            self._console.print(self._pending, markup=False)
+            _say(self._console, self._pending)
 
     def __call__(self, snapshot: Snapshot) -> None:
         self.show(status_line(snapshot), snapshot.done + snapshot.failed, snapshot.total)
@@ -123,7 +124,7 @@ class Progress:
             return
         text = f"{self._name}: {line}"
         if self._last is None or now - self._last[0] >= PLAIN_INTERVAL_SECONDS:
-            self._console.print(text, markup=False)
+            _say(self._console, text)
             self._last, self._pending = (now, line), None
         else:
             self._pending = text
@@ -151,7 +152,12 @@ class _LogLines(logging.Handler):
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(f"{self._name}: {' '.join(record.getMessage().split())}", markup=False)
+        _say(self._console, f"{self._name}: {' '.join(record.getMessage().split())}")
+
+
+def _say(console: Console, line: str) -> None:
+    with suppress(OSError):  # a full disk under the log, or a reader that has left, ends no search
+        console.print(line, markup=False)
 
 
 def status_line(snapshot: Snapshot) -> str:

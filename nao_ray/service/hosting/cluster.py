@@ -68,6 +68,7 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
             "object_store_memory": _OBJECT_STORE_BYTES_SHARED if shares_weights else _OBJECT_STORE_BYTES,
             "_temp_dir": _short_folder(),
         }
+        os.environ.pop("PYTHONWARNINGS", None)  # meant for this program: as errors they end Ray's own
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves them beside anything else
     else:
         _knock(address)
