@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from nao_ray._pool.rows import EVENTS, TRIALS
 from nao_ray._pool.storage import Storage
-from nao_ray._pool.tables import ids, read
+from nao_ray._pool.stream import stream
+from nao_ray._pool.tables import ids
 from nao_ray.metric import SCORED, score_of
 from nao_ray.standings import Standing, Standings
 from nao_ray.trial import TrialState
@@ -105,13 +107,18 @@ class Ledger:
 def load_ledger(storage: Storage) -> Ledger:
     """The ledger of a pool as it stands."""
     ledger = Ledger()
-    add_tables(ledger, read(storage, "events", ["seq", "trial_id", "kind"]), read(storage, "trials", list(RANKED)))
+    nothing = TRIALS.empty_table()
+    for events in stream(storage, "events", ["seq", "trial_id", "kind"]):
+        add_tables(ledger, events, nothing)
+    nothing = EVENTS.empty_table()
+    for trials in stream(storage, "trials", RANKED):
+        add_tables(ledger, nothing, trials)
     return ledger
 
 
 def add_tables(ledger: Ledger, events: pa.Table, trials: pa.Table) -> None:
     """Note rows of `events` and `trials`."""
-    ledger.next_seq = max(ids(events, "seq"), default=ledger.next_seq - 1) + 1
+    ledger.next_seq = max([ledger.next_seq, *(seq + 1 for seq in ids(events, "seq"))])
     for trial_id in ids(events.filter(pc.field("kind") == "asked"), "trial_id"):
         ledger.note_asked(trial_id)
     rows = zip(ids(trials, "trial_id"), trials["state"].to_pylist(), standings(trials), strict=True)

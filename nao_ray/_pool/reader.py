@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.logs import read_logs
 from nao_ray._pool.mailbox import Mailbox
 from nao_ray._pool.storage import Storage, open_storage
+from nao_ray._pool.stream import read_some
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.weights import read_weights
 from nao_ray.errors import PoolError
@@ -72,11 +73,18 @@ class PoolReader:
         Raises:
             PoolError: a part is damaged.
         """
-        with self._storage.moment():
-            return replay.read_log(self._storage)
+        return sorted(self.stream_log(), key=lambda trial: trial.trial_id)
 
-    def trials(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Finished trials, by id: the columns of trials/, or those named.
+    def stream_log(self) -> Iterator[Trial]:
+        """As `log`, in no order, and never more than a few thousand in memory.
+
+        Raises:
+            PoolError: a part is damaged.
+        """
+        return replay.stream_log(self._storage)
+
+    def trials(self, columns: Sequence[str] | None = None, ids: Sequence[int] | None = None) -> pd.DataFrame:
+        """Finished trials, by id: the columns of trials/, or those named; all trials, or those of `ids`.
 
         Raises:
             PoolError: a part is damaged, or there is no such column.
@@ -85,7 +93,11 @@ class PoolReader:
         if unknown:
             raise PoolError(f"trials have no column {unknown[0]!r}; they have {', '.join(rows.TRIALS.names)}")
         wanted = None if columns is None else list(dict.fromkeys([*columns, "trial_id"]))
-        data = tables.read(self._storage, "trials", wanted).sort_by("trial_id")
+        if wanted is None and ids is None:
+            data = tables.read(self._storage, "trials")
+        else:
+            data = read_some(self._storage, "trials", wanted, ids)
+        data = data.sort_by("trial_id")
         return tables.to_pandas(data if columns is None else data.select(list(columns)))
 
     def fits(self) -> pd.DataFrame:

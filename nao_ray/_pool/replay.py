@@ -2,40 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nao_ray._pool import rows
-from nao_ray._pool.ledger import RANKED, standings
+from nao_ray._pool.ledger import RANKED, IdSet, standings
 from nao_ray._pool.storage import Storage
-from nao_ray._pool.tables import read
+from nao_ray._pool.stream import read_some, stream
+from nao_ray._pool.tables import ids
 from nao_ray.standings import Standings
 from nao_ray.trial import FailureKind, Trial
 
 _WITH_DRIVER = "the death of their driver"
 
 
-def read_log(storage: Storage) -> list[Trial]:
-    """Every trial asked, by id: see `PoolReader.log`."""
-    # events first: what finishes between the two reads is then seen as finished, not as missing
-    events = read(storage, "events")
-    finished = read(storage, "trials")
-    log: dict[int, Trial] = {}
-    for row in rows.dicts(finished):
-        log.setdefault(row["trial_id"], rows.trial_from(row))
-    pending = events.filter(pc.invert(pc.is_in(events["trial_id"], value_set=finished["trial_id"].combine_chunks())))
+def stream_log(storage: Storage) -> Iterator[Trial]:
+    """Every trial asked, once: see `PoolReader.stream_log`."""
+    # what is asked later than this is left out: it may know of trials that finish after they were read
+    last = max((pc.max(data["seq"]).as_py() for data in stream(storage, "events", ["seq"]) if len(data)), default=-1)
+    finished = IdSet()
+    for data in stream(storage, "trials"):
+        for row in rows.dicts(data):
+            if row["trial_id"] not in finished:
+                finished.add(row["trial_id"])
+                yield rows.trial_from(row)
+    yield from _unfinished(storage, last, finished)
+
+
+def _unfinished(storage: Storage, last: int, finished: IdSet) -> list[Trial]:
+    """What was asked up to the event `last` and is not finished, by id."""
+    pending: dict[int, rows.Row] = {}  # by seq: rows may come twice
+    for data in stream(storage, "events"):
+        known = pa.array([number in finished for number in ids(data, "trial_id")], pa.bool_())
+        some = data.filter(pc.and_(pc.invert(known), pc.less_equal(data["seq"], last)))
+        pending |= {row["seq"]: row for row in rows.dicts(some)}
+    found: dict[int, Trial] = {}
     open_attempts: set[int] = set()  # trials whose last attempt is not known to have ended
-    for row in rows.dicts(pending.sort_by("seq")):
+    for _, row in sorted(pending.items()):
         trial_id = row["trial_id"]
         if row["kind"] == "asked":
-            log.setdefault(trial_id, Trial(proposal=rows.proposal_from(row), asked_at=row["at"]))
-        elif trial_id in log:
-            log[trial_id] = _fold_attempt(log[trial_id], row, open_attempts)
+            found.setdefault(trial_id, Trial(proposal=rows.proposal_from(row), asked_at=row["at"]))
+        elif trial_id in found:
+            found[trial_id] = _fold_attempt(found[trial_id], row, open_attempts)
     for trial_id in open_attempts:
-        log[trial_id] = replace(log[trial_id], ends=(*log[trial_id].ends, _WITH_DRIVER))
-    return [log[trial_id] for trial_id in sorted(log)]
+        found[trial_id] = replace(found[trial_id], ends=(*found[trial_id].ends, _WITH_DRIVER))
+    return [found[trial_id] for trial_id in sorted(found)]
 
 
 def _fold_attempt(trial: Trial, row: rows.Row, open_attempts: set[int]) -> Trial:
@@ -60,9 +74,14 @@ def _counts(message: str | None) -> bool:
 
 def read_best(storage: Storage, n: int) -> pa.Table:
     """The rows of the best completed trials, best first: see `PoolReader.best`."""
-    ranking = Standings(standings(read(storage, "trials", list(RANKED))), keep=n)
+    ranking, seen = Standings(keep=n), IdSet()
+    for data in stream(storage, "trials", RANKED):
+        for standing in standings(data):
+            if standing is not None and standing.trial_id not in seen:
+                seen.add(standing.trial_id)
+                ranking.add(standing)
     top = pa.array([standing.trial_id for standing in ranking.top()], pa.int64())
-    found = read(storage, "trials", None, pc.field("trial_id").isin(top))
+    found = read_some(storage, "trials", None, top.to_pylist())
     # a join cannot carry lists: put the few rows in order by hand
     place = pc.index_in(found["trial_id"], value_set=top)
     return found.take(pc.sort_indices(place))

@@ -66,8 +66,7 @@ def find_trial(text: str) -> PoolTrial:
         if rows.empty:
             raise PoolError(f"{url} has no completed trial, so no best one")
     else:
-        rows = pool.trials()
-        rows = rows[rows["trial_id"] == int(which)]
+        rows = pool.trials(ids=[int(which)])
         if rows.empty:
             raise PoolError(f"{url} has no finished trial {which}")
         if isinstance(rows["phase"].iloc[0], str):

@@ -50,6 +50,8 @@ SIZE = (5.6, 3.2)
 """Inches."""
 MOST_DOTS = 3000
 """From so many dots on a cloud is a bitmap inside the SVG: the page stays small whatever the pool."""
+MOST_LABELS = 10
+"""Rounds that are named on an axis: every so many of more."""
 _TIME_UNITS = ((3600.0 * 2, 3600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
 
@@ -90,9 +92,12 @@ def scores_by_round(rounds: Mapping[int, Floats], metric: Metric) -> str:
         for place, values in enumerate(rounds.values()):
             spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.5  # golden ratio: even, and the same each time
             places.append(place + spread)
-            axes.hlines(float(np.median(values)), place - 0.32, place + 0.32, color=_ACCENT, linewidth=2)
+        number, medians = np.arange(len(rounds)), [float(np.median(values)) for values in rounds.values()]
+        axes.hlines(medians, number - 0.32, number + 0.32, color=_ACCENT, linewidth=2)
         _cloud(axes, np.concatenate(places), np.concatenate(list(rounds.values())))
-        axes.set_xticks(range(len(rounds)), [f"{index}\nn = {len(values)}" for index, values in rounds.items()])
+        labels = [f"{index}\nn = {len(values)}" for index, values in rounds.items()]
+        step = -(-len(rounds) // MOST_LABELS)
+        axes.set_xticks(number[::step], labels[::step])
         axes.set_xlim(-0.6, len(rounds) - 0.4)
         _frame(axes, np.concatenate(list(rounds.values())), "round (0: seeds); bar: median", metric.label)
 
@@ -115,14 +120,20 @@ def map_of_embeddings(points: Floats, scores: Floats, metric: Metric) -> str:
     return _svg("map-of-embeddings", draw)
 
 
-def predicted_and_measured(predicted: Floats, measured: Floats, metric: Metric) -> str:
-    """What the controller predicted against what training measured."""
+def ranges_meet(predicted: Floats, measured: Floats) -> bool:
+    """Whether the line of exact predictions crosses their picture."""
+    (left, right), (low, high) = _limits(predicted), _limits(measured)
+    return max(left, low) < min(right, high)
+
+
+def predicted_and_measured(predicted: Floats, measured: Floats, metric: Metric, *, has_line: bool) -> str:
+    """What the controller predicted against what training measured; `has_line`: and where they are equal."""
 
     def draw(axes: Axes) -> None:
         _cloud(axes, predicted, measured)
-        both = np.concatenate([predicted, measured])
-        low, high = _limits(both)
-        axes.plot([low, high], [low, high], color=_ACCENT, linewidth=1, linestyle=(0, (4, 3)))
+        low, high = _limits(np.concatenate([predicted, measured]))
+        if has_line:
+            axes.plot([low, high], [low, high], color=_ACCENT, linewidth=1, linestyle=(0, (4, 3)))
         axes.set_xlim(*_limits(predicted))
         axes.set_ylim(*_limits(measured))
         axes.set_xlabel(f"predicted {metric.label}")

@@ -136,7 +136,7 @@ def _lines(cell: Cell, layout: Layout, x: dict[int, tuple[float, float]]) -> lis
             path = f"M{start:.1f} {y0:.1f}C{middle:.1f} {y0:.1f} {middle:.1f} {y1:.1f} {end:.1f} {y1:.1f}"
             if item.waypoint:
                 path += f"H{x[item.layer][1]:.1f}"
-            loose = " nr-loose" if _only_loose(item, output) else ""
+            loose = " nr-loose" if len(cell.output) > 1 and _only_loose(item, output) else ""
             halos.setdefault(id(source), []).append(f'<path class="nr-halo" d="{path}"/>')
             lines.setdefault(id(source), []).append(f'<path class="nr-line{loose}" d="{path}"/>')
             if not item.waypoint:

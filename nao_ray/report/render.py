@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,14 @@ PICTURES = 6
 """Architectures that are drawn."""
 ROWS = 20
 """Architectures that are listed."""
+EMBEDDED = 3000
+"""Embeddings that are shown: they are most of a trial's row."""
+COLUMNS = (
+    "trial_id", "log_index", "state", "failure_kind", "failure_message", "phase", "weights_version", "round",
+    "predicted_score", "valid_accuracy", "valid_perplexity", "valid_score", "num_params", "wall_seconds",
+    "device_seconds", "asked_at", "finished_at",
+)  # fmt: skip
+"""What a report reads of every trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +46,18 @@ def render(
     fits: pd.DataFrame,
     running: int,
     space: SearchSpace[Any],
-    tested: int = 0,
+    final: pd.DataFrame | None = None,
 ) -> str:
     """The page as text.
 
     Args:
         manifest: the pool's frozen manifest, shown as it is.
-        trials: the pool's finished trials, with the pool's columns; may be empty.
+        trials: the pool's finished trials, with `COLUMNS`, `genotype` and `embedding`, which may be null
+            where they are not shown; may be empty.
         fits: what the strategy wrote about its fits; may be empty.
         running: trials asked and not finished.
         space: the space of the genotypes.
-        tested: full trainings with a test score in the pool.
+        final: the full trainings of the pool, with their test scores.
     """
     manifest = _plain(manifest)
     metric = tables.metric_of(manifest, trials)
@@ -66,8 +75,10 @@ def render(
         lstrip_blocks=True,
     )
     headings, rows = tables.fit_table(fits)
+    cells = [_picture(row, metric, space) for _, row in best.head(PICTURES).iterrows()]
     return environment.get_template("page.html").render(
         name=_name(manifest),
+        facts=tables.search_facts(manifest),
         metric=metric,
         tiles=tables.overview(trials, alone, metric, running),
         is_shared=is_shared,
@@ -76,12 +87,13 @@ def render(
         charts=(_shared_charts if is_shared else _charts)(done, fits, metric),
         best=[_entry(row, metric) for _, row in best.iterrows()],
         best_version=_version(best),
-        cells=[_picture(row, metric, space) for _, row in best.head(PICTURES).iterrows()],
+        cells=cells,
+        has_dashes=any('nr-loose"' in cell["svg"] for cell in cells),
         failures=tables.failures(trials),
         fit_headings=headings,
         fit_rows=rows,
         manifest=tables.flat(manifest),
-        test_split=_test_split(tested),
+        tests=[] if final is None else [_tested(row) for row in final.to_dict("records")],
     )
 
 
@@ -101,11 +113,22 @@ def _name(manifest: Mapping[str, Any]) -> str:
     return str(config.get("name", "search")) if isinstance(config, Mapping) else "search"
 
 
-def _test_split(tested: int) -> str:
-    if not tested:
-        return "the test split was not read"
-    trainings = "one full training" if tested == 1 else f"{tested} full trainings"
-    return f"the test split was read by {trainings} alone, whose scores are in final/"
+def _tested(row: Mapping[Hashable, Any]) -> dict[str, str]:
+    """A full training as the table of test scores shows it."""
+
+    def shown(name: str, form: str = "") -> str:
+        value = row.get(name)
+        return "" if value is None or pd.isna(value) else format(value, form)
+
+    return {
+        "name": shown("name"),
+        "trial": "" if not shown("trial_id") else f"{int(row['trial_id'])}",
+        "recipe": shown("recipe"),
+        "epochs": shown("epochs"),
+        "test": shown("test_accuracy", ".4f"),
+        "valid": shown("valid_accuracy", ".4f"),
+        "params": "" if not shown("num_params") else f"{int(row['num_params']):,}",
+    }
 
 
 def _audit_chart(audit: shared.Audit | None, metric: Metric) -> str:
@@ -137,21 +160,25 @@ def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Char
     rounds = tables.by_round(done, metric)
     if rounds:
         found.append(Chart("Score per round", charts.scores_by_round(rounds, metric)))
-    found += _predictions(done, metric, "On the dashed line the controller's prediction was exact.")
+    found += _predictions(done, metric, "The controller's predictions, made before each training.", has_line=True)
     embedded = tables.embedding_map(done, metric)
     if embedded is not None:
-        note = "The embeddings the controller proposed, on their two principal axes."
+        shown = f" ({EMBEDDED:,} of them)" if len(embedded[1]) < len(done) and len(done) > EMBEDDED else ""
+        note = f"The embeddings the controller proposed{shown}, on their two principal axes."
         found.append(Chart("Map of the embeddings", charts.map_of_embeddings(*embedded, metric), note))
     return [*found, *_sizes(done, metric), *_fits(fits)]
 
 
-def _predictions(done: pd.DataFrame, metric: Metric, note: str) -> list[Chart]:
+def _predictions(done: pd.DataFrame, metric: Metric, note: str, has_line: bool = False) -> list[Chart]:
     scores = tables.floats(done[metric.column])
     predicted = tables.floats(done["predicted_score"]) * metric.score(1.0)
     known = np.isfinite(predicted)
     if known.sum() < 2:
         return []
-    svg = charts.predicted_and_measured(predicted[known], scores[known], metric)
+    has_line = has_line and charts.ranges_meet(predicted[known], scores[known])
+    svg = charts.predicted_and_measured(predicted[known], scores[known], metric, has_line=has_line)
+    if has_line:
+        note += " On the dashed line they were exact."
     return [Chart("Predicted and measured", svg, note)]
 
 

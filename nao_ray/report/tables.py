@@ -32,10 +32,17 @@ def best_so_far(values: Floats, metric: Metric) -> Floats:
     return np.asarray(best.accumulate(values), dtype=np.float64) if len(values) else values
 
 
+_OF_ALL = frozenset({"state", "phase", "failure_kind", "failure_message", "asked_at", "finished_at"})
+"""Columns that are looked at in all trials alone."""
+
+
 def completed(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The trials with a score, in the order the strategy was told them."""
-    done = trials[(trials["state"] == "COMPLETED") & trials[metric.column].notna()]
-    return done.sort_values("log_index").reset_index(drop=True)
+    is_done = (trials["state"] == "COMPLETED") & trials[metric.column].notna()
+    places = np.flatnonzero(is_done.to_numpy(dtype=bool))
+    places = places[np.argsort(trials["log_index"].to_numpy()[places], kind="stable")]
+    kept = [name for name in trials if name not in _OF_ALL]  # one copy, of what is looked at
+    return trials[kept].take(places).reset_index(drop=True)
 
 
 def ranked(done: pd.DataFrame, metric: Metric, count: int) -> pd.DataFrame:
@@ -43,7 +50,7 @@ def ranked(done: pd.DataFrame, metric: Metric, count: int) -> pd.DataFrame:
     facts = zip(done[metric.column], done["trial_id"], done["weights_version"], strict=True)
     standings = (Standing(metric.score(v), int(k), None if pd.isna(w) else str(w)) for v, k, w in facts)
     best = [standing.trial_id for standing in Standings(standings, keep=count).top()]
-    return done.set_index("trial_id", drop=False).loc[best].reset_index(drop=True)
+    return done[done["trial_id"].isin(best)].set_index("trial_id", drop=False).loc[best].reset_index(drop=True)
 
 
 def floats(values: pd.Series[Any]) -> Floats:
@@ -102,7 +109,8 @@ def embedding_map(done: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats] |
 
 def spenders(trials: pd.DataFrame) -> pd.DataFrame:
     """The completed trials, those that trained shared weights too, in the order the strategy was told them."""
-    return trials[trials["state"] == "COMPLETED"].sort_values("log_index").reset_index(drop=True)
+    columns = ["log_index", "device_seconds", "wall_seconds"]
+    return trials.loc[trials["state"] == "COMPLETED", columns].sort_values("log_index").reset_index(drop=True)
 
 
 def overview(trials: pd.DataFrame, done: pd.DataFrame, metric: Metric, running: int) -> list[tuple[str, str]]:
@@ -123,6 +131,24 @@ def overview(trials: pd.DataFrame, done: pd.DataFrame, metric: Metric, running: 
         span = trials["finished_at"].max() - trials["asked_at"].min()
         tiles.append(("from first to last", duration(span.total_seconds())))
     return tiles
+
+
+def search_facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was searched, label and value, as far as the manifest says it."""
+    config = manifest.get("config")
+    sections = config if isinstance(config, Mapping) else manifest
+    facts = []
+    for kind in ("space", "strategy", "evaluator", "task"):
+        section = sections.get(kind)
+        name = section.get("name") if isinstance(section, Mapping) else section
+        if name is not None:
+            facts.append((kind, str(name)))
+    budget = sections.get("budget")
+    limits = budget if isinstance(budget, Mapping) else {}
+    trials, hours = limits.get("trials"), limits.get("hours")
+    given = [] if trials is None else [f"{trials:,} trials"]
+    given += [] if hours is None else [duration(float(hours) * 3600)]
+    return [*facts, ("budget", " or ".join(given))] if given else facts
 
 
 def duration(seconds: float) -> str:

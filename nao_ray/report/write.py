@@ -5,10 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from nao_ray.errors import RunError
 from nao_ray.pool import PoolReader, write_page
-from nao_ray.report.render import render
+from nao_ray.report.render import COLUMNS, EMBEDDED, ROWS, render
+from nao_ray.report.shared import is_shared
 from nao_ray.spaces.base import SearchSpace
+
+_FINAL = "SELECT * FROM final ORDER BY name"
+
+
+def _trials(pool: PoolReader) -> pd.DataFrame:
+    """The columns that a report shows; of most trials neither embedding nor genotype, which are most of a row."""
+    trials = pool.trials(COLUMNS)
+    shared = is_shared(trials)  # there the same genotype is looked for among scores of several versions
+    texts = pool.trials(["trial_id", "genotype"]) if shared else pool.best(ROWS)
+    trials["genotype"] = trials["trial_id"].map(texts.set_index("trial_id")["genotype"])
+    done = trials["trial_id"][(trials["state"] == "COMPLETED") & trials["round"].notna()].to_numpy()
+    some = done[np.linspace(0, len(done) - 1, min(EMBEDDED, len(done))).astype(int)]
+    points = pool.trials(["trial_id", "embedding"], ids=some.tolist()).set_index("trial_id")["embedding"]
+    return trials.assign(embedding=trials["trial_id"].map(points))
 
 
 def write_report(pool: PoolReader, space: SearchSpace[Any], out: Path | None = None) -> str:
@@ -24,10 +42,7 @@ def write_report(pool: PoolReader, space: SearchSpace[Any], out: Path | None = N
         PoolWriteError: the pool cannot be written.
         RunError: `out` cannot be written.
     """
-    counts = pool.counts()
-    running = counts.asked - counts.finished
-    tested = int(pool.sql("SELECT count(*) AS n FROM final")["n"].iloc[0])
-    page = render(pool.manifest, pool.trials(), pool.fits(), running, space, tested)
+    page = render(pool.manifest, _trials(pool), pool.fits(), pool.counts().running, space, pool.sql(_FINAL))
     if out is None:
         return write_page(pool.url, page)
     try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -90,8 +90,8 @@ class SearchLoop:
 
     # -- the course of a search ---------------------------------------------------------------------------
 
-    def run(self, log: Sequence[Trial] = ()) -> Snapshot:
-        """Search on from a pool's `log` until nothing is left to do.
+    def run(self, log: Iterable[Trial] = ()) -> Snapshot:
+        """Search on from a pool's `log`, in any order, until nothing is left to do.
 
         Raises:
             StuckSearchError: the strategy proposes nothing although it was told everything and is not done.
@@ -101,13 +101,12 @@ class SearchLoop:
                 phase of shared weights failed for good, without which nothing goes on; its trial stays open.
             KeyboardInterrupt: `stop` or a request said so; the pool is resumable.
         """
-        self._tally.take_up(log)
-        entries, over = take_up(log, self._retry.max_attempts)
+        entries, over = take_up(self._tally.take_up(log), self._retry.max_attempts)
         self._queue.extend(entries)
         self._has_suspects = any(entry.is_suspect for entry in entries)
         for trial in over:
             self._take_in(trial.fail(FailureKind.LOST, summary(trial.ends), finished_at=self._clock.now()))
-        del log, entries, over
+        del entries, over
         try:
             self._search()
         finally:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from nao_ray.search.budget import Budget, seconds_spent
+from nao_ray.search.budget import Budget, Spans
 from nao_ray.search.clock import Clock
 from nao_ray.standings import Standing, Standings
 from nao_ray.trial import Trial, TrialState
@@ -39,15 +39,20 @@ class Tally:
         self._spent_before = 0.0
         self._rated = _Rated()
 
-    def take_up(self, log: Sequence[Trial]) -> None:
-        """Count what a pool holds already."""
+    def take_up(self, log: Iterable[Trial]) -> list[Trial]:
+        """Count what a pool holds already; returns what is not finished, by id."""
+        spans, unfinished = Spans(), []
         for trial in log:
             self.asked = max(self.asked, trial.trial_id + 1)
-            if trial.state is not TrialState.RUNNING:
+            if trial.state is TrialState.RUNNING:
+                unfinished.append(trial)
+            else:
                 self.count(trial)
                 self.next_index = max(self.next_index, (trial.log_index or 0) + 1)
+            spans.add(trial)
         self.finished_here = 0
-        self._spent_before = seconds_spent(log)
+        self._spent_before = spans.seconds_spent
+        return sorted(unfinished, key=lambda trial: trial.trial_id)
 
     def count(self, trial: Trial) -> None:
         """A trial has its final row."""

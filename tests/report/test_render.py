@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
+from nao_ray import registry, rng
 from nao_ray.report.render import render
 
 
@@ -100,9 +101,41 @@ def test_large_pools_make_small_pages(make_trials, fits, manifest, space):
 
 
 def test_the_page_says_who_read_the_test_split(make_trials, fits, manifest, space):
-    def footer(tested):
-        return render(manifest, make_trials(6), fits, 0, space, tested).partition("<footer>")[2]
+    scores = [{"name": "trial5", "trial_id": 5, "recipe": "short", "test_accuracy": 0.87654, "num_params": 12345}]
+    scores.append({"name": "NAONet-A", "trial_id": None, "test_accuracy": 0.9})
 
-    assert "the test split was not read." in footer(0)
-    assert "was read by one full training alone" in footer(1)
-    assert "was read by 2 full trainings alone" in footer(2)
+    def page(tested):
+        made = render(manifest, make_trials(6), fits, 0, space, pd.DataFrame(scores[:tested]))
+        _Page(made)
+        return made
+
+    assert "the test split was not read." in page(0).partition("<footer>")[2]
+    assert 'read by\n<a href="#test-scores">one full training</a> alone.' in page(1).partition("<footer>")[2]
+    two = page(2)
+    assert '<a href="#test-scores">2 full trainings</a> alone.' in two
+    assert '<h2 id="test-scores">Test scores</h2>' in two
+    assert "<td>trial5</td><td>5</td><td>0.8765</td>" in two
+    assert "<td>NAONet-A</td><td></td><td>0.9000</td>" in two
+
+
+def test_the_page_begins_with_what_was_searched(make_trials, fits, manifest, space):
+    config = manifest["config"] | {"strategy": {"name": "nao"}, "task": {"name": "digits"}, "evaluator": "standalone"}
+    config["budget"] = {"trials": 1200, "hours": 1.5}
+    page = render({"config": config}, make_trials(3), fits, 0, space)
+    top = " ".join(re.sub("<[^>]*>", " ", page.partition("<h1>")[2].partition('<div class="tiles">')[0]).split())
+    assert top == (
+        "digits space nao_cnn &middot; strategy nao &middot; evaluator standalone &middot; task digits &middot; "
+        "budget 1,200 trials or 1 h 30 min"
+    )
+
+
+def test_dashed_lines_are_spoken_of_where_there_are_some(make_trials, fits, manifest, space):
+    trials = make_trials(60)
+    page = render(manifest, trials, fits, 0, space)
+    assert "Dashed lines are the loose ends" in page
+    assert "On the dashed line they were exact" in page
+    trials["predicted_score"] += 7  # nothing predicted is near what was measured
+    assert "dashed line" not in render(manifest, trials, fits, 0, space)
+    other = registry.load("space", "nas_bench_201")()
+    trials["genotype"] = [other.sample(rng.child(0, "report", k)).key for k in range(60)]
+    assert "ashed line" not in render(manifest, trials, fits, 0, other)

@@ -11,7 +11,7 @@ from _stand_in import Greedy, MemoryPool, closed_form, facts, simulate
 
 from nao_ray.errors import StuckSearchError
 from nao_ray.evaluators._wrappers import FlakyEvaluator
-from nao_ray.search.budget import Budget, seconds_spent
+from nao_ray.search.budget import Budget, Spans
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.executor import Completion, Failure, Job, SerialExecutor
 from nao_ray.search.loop import Retry, SearchLoop
@@ -246,15 +246,22 @@ def test_budget_of_hours_counts_all_drivers_and_finishes_what_runs(workers):
     assert third.done == second.done
 
 
+def spent(log):
+    spans = Spans()
+    for trial in log:
+        spans.add(trial)
+    return spans.seconds_spent
+
+
 def test_seconds_spent_counts_side_by_side_once_and_leaves_out_stops():
     pool = MemoryPool()
     simulate(pool, trials=6, workers=2)[1]()
     log = pool.log()
-    once = seconds_spent(log)
+    once = spent(log)
     assert once == (max(t.finished_at for t in log) - min(t.started_at for t in log)).total_seconds()
     day = timedelta(days=1)
     later = [replace(t, started_at=t.started_at + day, finished_at=t.finished_at + day) for t in log]
-    assert seconds_spent(log + later) == pytest.approx(2 * once)
+    assert spent(log + later) == pytest.approx(2 * once)
 
 
 def test_more_budget_continues_a_finished_search():

@@ -165,10 +165,20 @@ class EvaluatorActor:
 class StrategyActor:
     """The controller: a strategy that is restored from the pool's log, then told and asked."""
 
-    def start(self, make: Callable[[], Strategy[Any]], log: Sequence[Trial]) -> Place:
-        """Make the strategy and replay the log."""
+    def __init__(self) -> None:
+        self._log: list[Trial] = []
+
+    def learn(self, trials: Sequence[Trial]) -> None:
+        """Take in a piece of the log."""
+        self._log.extend(trials)
+
+    def start(self, make: Callable[[], Strategy[Any]], count: int) -> Place:
+        """Make the strategy and replay the log, which has so many trials."""
+        if len(self._log) != count:
+            raise RuntimeError(f"the controller was sent {count} trials and got {len(self._log)}")
         self._strategy = make()
-        self._strategy.restore(log)
+        self._strategy.restore(self._log)
+        self._log = []
         return _place()
 
     def answer(self, n: int, told: Sequence[Trial]) -> Answer:

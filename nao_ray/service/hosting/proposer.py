@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import ray
@@ -18,6 +19,7 @@ from nao_ray.trial import Trial
 
 _log = logging.getLogger(__name__)
 
+_AT_ONCE, _ON_THE_WAY = 500, 4  # trials sent to the actor at once, and how often before it has taken the first
 _SHOWN_LINES = 20  # of a controller that died
 _DEATHS = 5  # of one request, before the search ends: it is the strategy, not the machine
 
@@ -25,12 +27,13 @@ _DEATHS = 5  # of one request, before the search ends: it is the strategy, not t
 class RayProposer:
     """A strategy actor that is always rebuilt from the pool's log: at the start, on resume, after its death."""
 
-    def __init__(self, make: Callable[[], Strategy[Any]], log: Callable[[], Sequence[Trial]]) -> None:
+    def __init__(self, make: Callable[[], Strategy[Any]], log: Callable[[], Iterable[Trial]]) -> None:
         """As described above.
 
         Args:
             make: makes the strategy, in the actor.
-            log: reads everything asked so far, finished or not, from the pool.
+            log: reads everything asked so far, finished or not, from the pool; sent to the actor bit by bit, so that it
+                need not fit into this process.
         """
         self._make, self._log = make, log
         self._n: int | None = None  # of the request under way
@@ -42,7 +45,13 @@ class RayProposer:
         # No CPU of its own: it fits while workers wait for nothing, and must find room on a full cluster.
         cls = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(StrategyActor)
         self._actor = cls.remote()
-        self._started = self._actor.start.remote(self._make, self._log())
+        log, sent, count = iter(self._log()), [], 0
+        while some := list(islice(log, _AT_ONCE)):
+            count += len(some)
+            sent.append(self._actor.learn.remote(some))
+            if len(sent) >= _ON_THE_WAY:  # whether it has failed, `start` will tell
+                sent = ray.wait(sent, num_returns=1)[1]
+        self._started = self._actor.start.remote(self._make, count)
 
     @property
     def pending(self) -> Sequence[Any]:

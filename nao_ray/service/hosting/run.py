@@ -152,7 +152,7 @@ def _search(
             requests=PoolRequests(pool, signals.take),
             stop=lambda: signals.stopped() or stop(),
         )
-        snapshot = loop.run(pool.log())
+        snapshot = loop.run(pool.stream_log())
     return RunSummary(
         pool_url=pool.url, done=snapshot.done, failed=snapshot.failed, seconds=snapshot.seconds, best=pool.best(10)
     )
@@ -206,5 +206,5 @@ def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Prop
         at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
         trained_by=evaluator.trained_by if isinstance(evaluator, SharedEvaluator) else None,
     )
-    proposer = stack.enter_context(closing(RayProposer(SameCode.of(StrategyFactory(text)), pool.log)))
+    proposer = stack.enter_context(closing(RayProposer(SameCode.of(StrategyFactory(text)), pool.stream_log)))
     return proposer, stack.enter_context(closing(RayExecutor(SameCode.of(EvaluatorFactory(text)), plan, weights=pool)))

@@ -1,0 +1,110 @@
+"""The rows of a pool a little at a time: what is in memory does not grow with the pool."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from nao_ray._pool.faults import READING, Fault, kind_of
+from nao_ray._pool.memory import release
+from nao_ray._pool.storage import Storage
+from nao_ray._pool.tables import SCHEMAS, checked, dataset, reading, steady, unreadable
+
+_PARTS = 32  # small ones opened together: a footer each
+_ROWS = 1024  # at a time
+_RESTARTS = 60
+_PAUSE = 0.05  # seconds
+
+
+def stream(storage: Storage, folder: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of `trials` or `events` in the order written, a thousand at a time.
+
+    Where parts are merged, or cannot be read for a moment, all rows come again, from the first: whoever takes them
+    knows them by their numbers.
+
+    Args:
+        storage: of the pool.
+        folder: `trials` or `events`.
+        columns: of the rows; all unless given.
+
+    Raises:
+        PoolError: a part is damaged.
+        PoolReadError: the parts cannot be read at the moment.
+    """
+    for restarts in range(_RESTARTS + 1):
+        try:
+            with storage.moment():
+                names = reading(storage, folder, lambda: storage.parts(folder))
+                yield from _groups(storage, folder, names, columns)
+        except READING as error:
+            if kind_of(error) is not Fault.TRANSIENT or restarts == _RESTARTS:
+                raise unreadable(storage, folder, error) from None
+            time.sleep(_PAUSE)
+        else:
+            return
+
+
+def read_some(
+    storage: Storage, folder: str, columns: Sequence[str] | None = None, trial_ids: Sequence[int] | None = None
+) -> pa.Table:
+    """Some columns, or some rows, of `trials` or `events`, in the order written; little else is in memory meanwhile.
+
+    Raises:
+        PoolError: a part is damaged.
+        PoolReadError: the parts cannot be read at the moment.
+    """
+    schema = _schema(folder, columns)
+    wanted = None if trial_ids is None else pc.field("trial_id").isin(list(trial_ids))
+
+    def read(names: Sequence[str]) -> pa.Table:
+        found = [schema.empty_table()]
+        for data in _groups(storage, folder, names, columns):
+            data = data if wanted is None else data.filter(wanted)
+            if len(data):
+                found.append(data)
+        return pa.concat_tables(found)
+
+    with storage.moment():
+        found = steady(storage, folder, read).combine_chunks()
+    release()
+    return found
+
+
+def _schema(folder: str, columns: Sequence[str] | None) -> pa.Schema:
+    whole = SCHEMAS[folder]
+    return whole if columns is None else pa.schema(map(whole.field, columns), metadata=whole.metadata)
+
+
+def _groups(storage: Storage, folder: str, names: Sequence[str], columns: Sequence[str] | None) -> Iterator[pa.Table]:
+    schema = _schema(folder, columns)
+    for first in range(0, len(names), _PARTS):
+        for fragment in dataset(storage, folder, names[first : first + _PARTS]).get_fragments():
+            if isinstance(fragment, ds.ParquetFileFragment):
+                yield from (checked(storage, folder, data) for data in _rows_of(fragment, schema))
+            else:  # in memory
+                yield checked(storage, folder, fragment.to_table(SCHEMAS[folder], columns=schema.names))
+
+
+def _rows_of(fragment: ds.ParquetFileFragment, schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows of a part; not read by the fragment itself, which reads ahead 90 MB of a large one."""
+    with pq.ParquetFile(fragment.open(), page_checksum_verification=True) as part:
+        there = [name for name in schema.names if name in part.schema_arrow.names]
+        for number in range(part.num_row_groups):
+            for batch in part.iter_batches(_ROWS, [number], columns=there, use_threads=False):
+                yield _aligned(batch, schema)
+            if part.metadata.row_group(number).num_rows > _ROWS:
+                release()
+
+
+def _aligned(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
+    """Rows in the columns of a schema, null where a part of before lacks one."""
+    columns = [
+        batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

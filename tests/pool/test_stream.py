@@ -1,0 +1,116 @@
+"""The log and the report read a pool a little at a time: what they hold does not grow with it."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from _made_up_trials import START, make_proposal, make_trial, record
+
+from nao_ray import registry
+from nao_ray._pool import stream as streams
+from nao_ray._pool.stream import stream
+from nao_ray.bench._scale_pool import make_pool
+from nao_ray.pool import PoolReader, PoolWriter
+from nao_ray.report import render, write
+from nao_ray.trial import TrialState
+
+
+@pytest.fixture
+def arrow_peak():
+    """`arrow_peak()`: bytes that Arrow has held at most since the fixture was made."""
+    before = pa.default_memory_pool()
+    proxy = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(proxy)
+    yield proxy.max_memory
+    pa.set_memory_pool(before)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A pool of 20,000 trials in one part: 27 MB of rows."""
+    url = tmp_path_factory.mktemp("large") / "pool"
+    make_pool(url, 20_000, 0)
+    return url
+
+
+def test_the_log_comes_once_and_with_what_is_not_finished(pool, lease):
+    record(pool, 0, 5)
+    pool.record_asked([make_proposal(5), make_proposal(6)], START, [(5, 1, "node-1", START)])
+    pool.record_attempts([(5, 2, "node-2", START)])
+    log = list(pool.stream_log())
+    assert [trial.trial_id for trial in log] == list(range(7))
+    assert [trial.state is TrialState.RUNNING for trial in log] == [False] * 5 + [True] * 2
+    assert (log[5].attempt, log[5].node, log[6].attempt) == (2, "node-2", 0)
+    assert pool.log() == log
+
+
+def test_a_merge_in_the_middle_loses_and_doubles_nothing(pool, lease, monkeypatch):
+    monkeypatch.setattr(streams, "_PARTS", 2)
+    record(pool, 0, 9)
+    whole = pool.log()
+    log = pool.stream_log()
+    first = [next(log) for _ in range(3)]
+    pool.compact()
+    assert [*first, *log] == whole
+
+
+def test_a_proposal_that_knows_of_later_results_is_left_out(pool, lease, monkeypatch):
+    """It would have been asked after more trials than the log holds, which no strategy can be rebuilt from."""
+    record(pool, 0, 3)
+    real = streams._groups
+
+    def groups(storage, folder, names, columns):
+        yield from real(storage, folder, names, columns)
+        if folder == "trials" and columns is None:  # the driver goes on after these were read
+            pool.record_finished([make_trial(3)])
+            pool.record_asked([dataclasses.replace(make_proposal(4), asked_after=4)], START)
+
+    pool.record_asked([make_proposal(3)], START)
+    monkeypatch.setattr(streams, "_groups", groups)
+    log = PoolReader.open(pool.url).log()
+    assert [(trial.trial_id, trial.state) for trial in log][3:] == [(3, TrialState.RUNNING)]
+
+
+def test_the_log_of_a_large_pool_is_streamed(large, arrow_peak):
+    """All columns of all rows stood in memory, twice in a driver that resumed: 184 MB at 20,000 trials."""
+    whole = sum(data.nbytes for data in stream(PoolReader.open(large)._storage, "trials"))
+    assert sum(1 for _ in PoolReader.open(large).stream_log()) == 20_000
+    assert whole > 20e6
+    assert arrow_peak() < whole / 2
+
+
+def test_taking_a_large_pool_up_reads_a_few_columns(large, arrow_peak):
+    with PoolWriter.open(large).acquire():
+        pass
+    assert arrow_peak() < 8e6
+
+
+def test_a_report_reads_the_columns_it_shows(large, monkeypatch, tmp_path, arrow_peak):
+    """It read every column of every trial: 227 MB at 20,000."""
+    asked = []
+    real = PoolReader.trials
+
+    def trials(self, columns=None, ids=None):
+        asked.append((columns, None if ids is None else len(ids)))
+        return real(self, columns, ids)
+
+    monkeypatch.setattr(PoolReader, "trials", trials)
+    monkeypatch.setattr(write, "render", lambda manifest, frame, *rest: frame.to_parquet(tmp_path / "shown") or "")
+    write.write_report(PoolReader.open(large), registry.load("space", "nao_cnn")(), tmp_path / "report.html")
+    assert asked == [(render.COLUMNS, None), (["trial_id", "embedding"], render.EMBEDDED)]
+    assert not {"embedding", "genotype", "tokens", "curve"} & {*render.COLUMNS}
+    frame = pd.read_parquet(tmp_path / "shown")
+    assert len(frame) == 20_000
+    assert 0.9 * render.EMBEDDED < frame["embedding"].notna().sum() <= render.EMBEDDED
+    assert frame["genotype"].notna().sum() == render.ROWS
+    assert arrow_peak() < 14e6
+
+
+def test_rows_by_number_are_those_rows(large):
+    pool = PoolReader.open(large)
+    rows = pool.trials(ids=[17, 3, 19_999])
+    assert rows["trial_id"].tolist() == [3, 17, 19_999]
+    assert np.array_equal(rows["embedding"][2], pool.trials(["embedding"], ids=[19_999])["embedding"][0])
+    assert pool.trials(["trial_id"], ids=[]).empty
