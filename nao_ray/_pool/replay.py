@@ -21,6 +21,11 @@ _WITH_DRIVER = "the death of their driver"
 
 def stream_log(storage: Storage) -> Iterator[Trial]:
     """Every trial asked, once: see `PoolReader.stream_log`."""
+    with storage.moment():
+        yield from _stream_log(storage)
+
+
+def _stream_log(storage: Storage) -> Iterator[Trial]:
     # what is asked later than this is left out: it may know of trials that finish after they were read
     last = max((pc.max(data["seq"]).as_py() for data in stream(storage, "events", ["seq"]) if len(data)), default=-1)
     finished = IdSet()
