@@ -22,7 +22,12 @@ def check(storage: Storage) -> list[str]:
     """Problems, one line each; [] for a sound pool of a search that has ended. Reads every page of every part."""
     problems = []
     for folder in SCHEMAS:
-        for name in patient(lambda folder=folder: storage.parts(folder)):  # type: ignore[misc]
+        try:
+            names = patient(lambda folder=folder: storage.parts(folder), merged=False)  # type: ignore[misc]
+        except FileNotFoundError:
+            problems.append(f"{folder}/ is missing; restore it from a copy")
+            continue
+        for name in names:
             what = _wrong(storage, folder, name)
             if what:
                 problems.append(f"{folder}/{name}: {what}")

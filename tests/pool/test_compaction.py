@@ -3,6 +3,7 @@
 import errno
 import logging
 import shutil
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from _made_up_trials import die, record
 from nao_ray._pool import compaction, local_journal, tables
 from nao_ray._pool import recent as recents
 from nao_ray.errors import FencedError, PoolError, PoolWriteError
-from nao_ray.pool import PoolWriter
+from nao_ray.pool import PoolReader, PoolWriter, Watch
 
 
 def parts(folder: Path, name: str = "trials") -> list[str]:
@@ -219,10 +220,36 @@ def test_a_merge_that_fails_leaves_the_pool_as_it_was_and_the_search_running(poo
 # -- what others do meanwhile -----------------------------------------------------------------------------
 
 
+def test_a_reader_whose_clock_is_ahead_takes_nothing_from_a_driver_that_merges(pool, lease, folder, monkeypatch):
+    """Half a minute ahead, the lease seems over; opening the pool then removed the merge under its driver."""
+    record(pool, 0, 4)
+    write, clock = compaction._Part.write, time.time
+    looked = []
+
+    def read_meanwhile(part, data):  # type: ignore[no-untyped-def]
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: clock() + 40)
+            for opened in (PoolReader.open(folder), PoolWriter.open(folder)):
+                looked.append((len(opened.trials()), opened.check()))
+            assert Watch(str(folder)).look().finished == 4
+        write(part, data)
+
+    monkeypatch.setattr(compaction._Part, "write", read_meanwhile)
+    pool.compact()
+    monkeypatch.undo()
+    assert looked == [(4, [])] * 4  # two folders
+    record(pool, 4, 2)
+    assert pool.trials()["trial_id"].tolist() == list(range(6))
+    assert pool.check() == []
+
+
 def test_a_missing_folder_is_named(pool, folder):
     shutil.rmtree(folder / "trials")
     with pytest.raises(PoolError, match=r"has no trials/; restore it"):
         pool.acquire()
+    assert PoolReader.open(folder).check()[0] == "trials/ is missing; restore it from a copy"
+    with pytest.raises(PoolError, match=r"is gone, or was never whole: no trials/"):
+        PoolReader.open(folder).trials()
 
 
 def test_a_driver_replaced_while_it_merges_swaps_nothing(pool, folder, monkeypatch):
