@@ -27,6 +27,7 @@ from nao_ray._pool import names, stores
 from nao_ray._pool.catalogue import Catalogue, Listed
 from nao_ray._pool.faults import UnreachableError, line, unreadable
 from nao_ray._pool.storage import Guard, Storage, Tag
+from nao_ray.addresses import split_query
 from nao_ray.errors import PoolError, PoolWriteError, RunError
 
 _SECONDS = 60.0  # that a request may take
@@ -42,8 +43,8 @@ class ObjectStorage(Storage):
     """A path in a bucket or container."""
 
     def __init__(self, url: str) -> None:
-        opener, bucket, path = stores.parse(url)
-        super().__init__("/".join(filter(None, (bucket, path))), url)
+        opener, path = stores.parse(url)
+        super().__init__(split_query(url)[0], url)
         self._prefix = f"{path}/" if path else ""
         self._open = cache(opener)
         self.catalogue = Catalogue(self)

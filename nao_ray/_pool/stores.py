@@ -53,8 +53,8 @@ Opener = Callable[[float, int], Any]
 """Makes the store of a bucket, given the seconds a request may take and how often it is sent again."""
 
 
-def parse(url: str) -> tuple[Opener, str, str]:
-    """What opens the storage of an address, the bucket, and the path in it.
+def parse(url: str) -> tuple[Opener, str]:
+    """What opens the storage of an address, and the path in its bucket.
 
     Raises:
         PoolError: no such kind of address, or a part of it is not understood.
@@ -74,7 +74,7 @@ def parse(url: str) -> tuple[Opener, str, str]:
     if not bucket:
         raise PoolError(f"cannot open {masked(url)}: it names no bucket")
     if kind == "memory":
-        return (lambda _seconds, _again: _memory(bucket)), bucket, path.strip("/")
+        return (lambda _seconds, _again: _memory(bucket)), path.strip("/")
     account = host.partition(".")[0] if kind == "az" and at else None
 
     def opener(seconds: float, again: int) -> Any:  # noqa: ANN401 - one class for each kind of storage
@@ -92,7 +92,7 @@ def parse(url: str) -> tuple[Opener, str, str]:
         except (BaseError, OSError, ValueError) as error:
             raise PoolError(f"cannot open {masked(url)}: {line(error)}") from None
 
-    return opener, bucket, path.strip("/")
+    return opener, path.strip("/")
 
 
 _memories: dict[str, MemoryStore] = {}

@@ -163,7 +163,8 @@ def test_an_address_says_where_a_pool_is(url, place, settings, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert not has_credentials(url)
     storage = open_storage(url)
-    assert storage.path("run.yaml") == f"{place}/run.yaml"
-    opener, _, _ = stores.parse(url)
+    assert storage.path("run.yaml") == f"{url.partition('?')[0]}/run.yaml"
+    opener, path = stores.parse(url)
+    assert path == place.partition("/")[2]
     config = opener(60.0, 3).config
     assert {key: config.get(key) for key in settings} == settings

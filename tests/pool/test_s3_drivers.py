@@ -11,12 +11,11 @@ import pytest
 from _made_up_trials import MANIFEST, make_trial, record
 from _s3_drivers import Driver, fenced, take_over, vanish
 
-from nao_ray._pool import lease as leases
-from nao_ray._pool import objects
+from nao_ray._pool import holder, objects
 from nao_ray._pool.holder import look
 from nao_ray._pool.objects import ObjectStorage
 from nao_ray.errors import PoolError, PoolWriteError
-from nao_ray.pool import PoolWriter
+from nao_ray.pool import PoolReader, PoolWriter
 
 RIVAL = """
 import sys
@@ -57,6 +56,42 @@ def test_of_two_processes_that_claim_at_once_one_writes(url):
     assert pool.check() == []
 
 
+CLAIMS = """
+import sys
+from _made_up_trials import *
+from nao_ray.errors import PoolError
+from nao_ray.pool import PoolReader, PoolWriter
+pool = PoolWriter.open(sys.argv[1])
+for line in sys.stdin:
+    try:
+        with pool.acquire() as lease:
+            record(pool, int(line), 1)
+            pool.compact()
+            print("epoch", lease.epoch, flush=True)
+    except PoolError as error:
+        print("refused", error, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_that_claim_at_once_many_times(url):
+    """One or both, one after the other, get the pool each time; what was written is there once."""
+    PoolWriter.create(url, MANIFEST)
+    epochs = []
+    with Driver(CLAIMS, url) as one, Driver(CLAIMS, url) as other:
+        for number in range(15):
+            for driver in (one, other):
+                driver.tell(str(number))
+            said = [driver.hear() for driver in (one, other)]
+            taken = [int(line.split()[1]) for line in said if line.startswith("epoch")]
+            assert taken, said
+            epochs += sorted(taken)
+    assert epochs == list(range(1, len(epochs) + 1))
+    pool = PoolReader.open(url)
+    assert pool.trials()["trial_id"].tolist() == list(range(15))
+    assert pool.check() == []
+
+
 @pytest.mark.slow
 def test_a_killed_driver_is_replaced_at_its_expiry_where_its_process_cannot_be_seen(url, monkeypatch):
     PoolWriter.create(url, MANIFEST)
@@ -67,7 +102,7 @@ def test_a_killed_driver_is_replaced_at_its_expiry_where_its_process_cannot_be_s
         assert driver.hear() == "recorded"
         driver.process.kill()
         driver.process.wait()
-        monkeypatch.setattr(leases, "place", lambda: "another host")
+        monkeypatch.setattr(holder, "place", lambda: "another host")
         began = time.monotonic()
         with pytest.raises(PoolError, match="has a driver"):
             PoolWriter.open(url).acquire()
