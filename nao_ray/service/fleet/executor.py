@@ -123,7 +123,9 @@ class RayExecutor:
 
     @property
     def waiting(self) -> int:
-        return max(0, len(self._queue) - len(self._fleet.idle) * self._plan.at_once)  # idle workers are given some now
+        # idle workers are given jobs at the next turn; a phase waits for all of them
+        taken = 0 if self._queue.is_phase_next else len(self._fleet.idle) * self._plan.at_once
+        return max(0, len(self._queue) - taken)
 
     def withdraw(self) -> list[Job]:
         return self._queue.clear()
