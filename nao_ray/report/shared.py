@@ -46,13 +46,13 @@ class Audit:
         if self.low > 0:
             share = round(50 * (1 + self.tau))
             return (
-                f"The shared scores tell good from bad: of two architectures, the one with the higher shared score was "
+                f"The shared scores tell good from bad: of two architectures, the one with the better shared score was "
                 f"the better one on its own in about {share} % of the pairs."
             )
         if self.high < 0:
             return "The shared scores mislead: architectures that they rank higher were worse on their own."
         return (
-            "The interval includes 0: these architectures do not show that a higher shared score means a better "
+            "The interval includes 0: these architectures do not show that a better shared score means a better "
             "network. Believe the scores of those trained alone; more audited ones (strategy.audited) tell more."
         )
 

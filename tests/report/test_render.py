@@ -87,6 +87,17 @@ def test_perplexities_are_ranked_downwards(make_trials, manifest, space):
     assert f"1. validation perplexity {best:.2f}" in page
 
 
+def test_a_loss_is_ranked_by_the_least_and_told_with_its_unit(make_trials, manifest, space):
+    trials = make_trials(30)
+    trials["valid_score"], trials["valid_accuracy"] = 4 - 3 * trials["valid_accuracy"], None
+    trials["predicted_score"] = -trials["valid_score"]
+    loss = {"name": "loss", "unit": "nats", "goal": "minimize"}
+    page = render({**manifest, "metric": loss}, trials, pd.DataFrame(), 0, space)
+    assert f"1. validation loss in nats {trials['valid_score'].min():.5g}" in page
+    assert "Of the validation loss in nats less is better" in " ".join(page.split())
+    assert "Accuracies are in" not in page
+
+
 def test_same_tables_same_bytes(make_trials, fits, manifest, space):
     assert render(manifest, make_trials(30), fits, 0, space) == render(manifest, make_trials(30), fits, 0, space)
 
