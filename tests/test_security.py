@@ -123,6 +123,8 @@ def test_only_a_component_can_be_loaded(name):
 def test_a_version_of_weights_cannot_leave_the_pool(version, tmp_path):
     from contextlib import nullcontext
 
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "pool" / "run.yaml").touch()
     storage = open_storage(tmp_path / "pool")
     (tmp_path / "x.safetensors").write_bytes(b"other")
     with pytest.raises(PoolError):

@@ -21,10 +21,11 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 def keep_weights(storage: Storage, version: str, weights: bytes, guard: Guard) -> None:
     """Write a version, then forget those that are too old."""
+    file = _file(version)
     known = [name for name in versions(storage) if name != version]
     kept = [*known, version][-KEPT_WEIGHTS:]
     storage.make_folder(FOLDER)
-    storage.write(_file(version), weights, guard)
+    storage.write(file, weights, guard)
     storage.write(_ORDER, json.dumps(kept).encode(), guard)
     for name in known:
         if name not in kept:

@@ -100,7 +100,7 @@ def trial_rows(first: int, count: int, trials: int, seed: int) -> pa.Table:
     draw = rng.child(seed, "scale pool", first)
     ids = np.arange(first, first + count)
     decoded, failed = ids >= _SEEDS * trials, draw.random(count) < _FAILED
-    texts, tokens = _genotypes(draw, count, seed)
+    texts, tokens, operations = _genotypes(draw, count, seed)
     accuracy = 0.97 - 0.3 * draw.beta(2, 5, count) * np.where(decoded, 0.6, 1.0)
     curve = accuracy[:, None] * (1 - 0.5 ** np.arange(1, _EPOCHS + 1)) + draw.normal(0, 0.01, (count, _EPOCHS))
     embedding = draw.normal(0, 0.3, (count, _HIDDEN)).astype(np.float32).astype(np.float64)
@@ -139,6 +139,11 @@ def trial_rows(first: int, count: int, trials: int, seed: int) -> pa.Table:
         "device_seconds": _where(~failed, 0.98 * seconds),
         "peak_memory_bytes": _where(~failed, 2**30 + 400 * params),
         "device": _where(~failed, np.full(count, "cuda:0")),
+        "network": _where(~failed, np.full(count, "cifar10")),
+        "num_classes": _where(~failed, np.full(count, 10)),
+        "in_channels": _where(~failed, np.full(count, 3)),
+        "normal_ops": _lists(operations[0]),
+        "reduction_ops": _lists(operations[1]),
         "node": np.char.add("node-", draw.integers(0, 32, count).astype(str)),
         "seed": draw.integers(0, 2**31, count),
         "asked_at": asked,
@@ -183,23 +188,28 @@ def _lists(values: NDArray[Any], missing: NDArray[np.bool_] | None = None) -> pa
     return pa.ListArray.from_arrays(offsets, values.ravel(), mask=None if missing is None else pa.array(missing))
 
 
-def _genotypes(draw: np.random.Generator, count: int, seed: int) -> tuple[list[str], NDArray[np.int64]]:
-    """Genotypes of nao_cnn and their tokens, ``[count, L]``."""
-    numbers, tokens = _cells(seed)
+def _genotypes(
+    draw: np.random.Generator, count: int, seed: int
+) -> tuple[list[str], NDArray[np.int64], tuple[NDArray[Any], NDArray[Any]]]:
+    """Genotypes of nao_cnn, their tokens, ``[count, L]``, and the operations of both cells, ``[count, L / 4]``."""
+    numbers, tokens, (normal_ops, reduction_ops) = _cells(seed)
     half = numbers.shape[1] // 2
     normal, reduction = (draw.integers(0, len(numbers), count) for _ in range(2))
     first, second = ([" ".join(row) for row in part] for part in (numbers[:, :half], numbers[:, half:]))
     texts = [f"{first[i]} {second[j]}" for i, j in zip(normal.tolist(), reduction.tolist(), strict=True)]
-    return texts, np.concatenate([tokens[normal, :half], tokens[reduction, half:]], axis=1)
+    both = np.concatenate([tokens[normal, :half], tokens[reduction, half:]], axis=1)
+    return texts, both, (normal_ops[normal], reduction_ops[reduction])
 
 
 @lru_cache(maxsize=1)
-def _cells(seed: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+def _cells(seed: int) -> tuple[NDArray[Any], NDArray[np.int64], tuple[NDArray[Any], NDArray[Any]]]:
     cls = registry.load("space", "nao_cnn")
     space, draw = cls(cls.Config()), rng.child(seed, "scale pool cells")
     sampled = [space.sample(draw) for _ in range(_CELLS)]
     numbers = np.array([genotype.key.split() for genotype in sampled])
-    return numbers, np.array([space.encode(genotype) for genotype in sampled], dtype=np.int64)
+    operations = [space.ops_by_cell(genotype) for genotype in sampled]
+    normal, reduction = (np.array([cells[role] for cells in operations]) for role in ("normal", "reduction"))
+    return numbers, np.array([space.encode(genotype) for genotype in sampled], dtype=np.int64), (normal, reduction)
 
 
 # -- readers ------------------------------------------------------------------------------------------------

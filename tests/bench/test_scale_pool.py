@@ -22,7 +22,13 @@ def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
     assert frame["trial_id"].tolist() == list(range(450))
     assert 0 < (frame["state"] == "FAILED").sum() < 45
     unused = [name for name in frame.columns if frame[name].isna().all()]
-    assert unused == ["phase", "data_share", "weights_version", "valid_share", "valid_perplexity"]
+    assert unused == [
+        *("phase", "data_share", "weights_version", "valid_share", "valid_perplexity", "valid_score", "goal")
+    ]
+    space = registry.load("space", "nao_cnn")()
+    for row in frame.head(20).itertuples():
+        cells = space.ops_by_cell(Genotype("nao_cnn", row.genotype))
+        assert (tuple(row.normal_ops), tuple(row.reduction_ops)) == (cells["normal"], cells["reduction"])
     log = pool.log()
     assert log[449].measurement is None or len(log[449].measurement.curve) == 8
     assert log[0].proposal.embedding is None

@@ -229,10 +229,11 @@ def test_a_second_driver_is_refused(tmp_path):
 
 DRIVER = """
 import sys
+from functools import partialmethod
 from nao_ray.config import RunConfig
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.service.hosting.run import run
-PoolWriter.acquire.__defaults__ = (1.0, 0.0, None, None)  # seconds until a silent driver counts as dead
+PoolWriter.acquire = partialmethod(PoolWriter.acquire, expiry=1.0)  # seconds until a silent driver counts as dead
 run(RunConfig.load(sys.argv[1]), sys.argv[2], in_process=len(sys.argv) > 3)
 """
 
