@@ -70,9 +70,10 @@ class Digest:
         try:
             for folder, about in json.loads(line).items():
                 rows[folder] = [(str(name), int(count)) for name, count in about["parts"]]
-                tables[folder] = pq.read_table(pa.BufferReader(rest[: about["bytes"]]), schema=FOLDERS[folder])
+                file = pa.BufferReader(rest[: about["bytes"]])
+                tables[folder] = pq.read_table(file, schema=FOLDERS[folder], page_checksum_verification=True)
                 rest = rest[about["bytes"] :]
-        except (KeyError, TypeError, pa.ArrowException) as error:
+        except (KeyError, TypeError, OSError, pa.ArrowException) as error:
             raise ValueError(str(error)) from None
         return cls(rows, tables)
 

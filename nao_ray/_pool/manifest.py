@@ -134,8 +134,9 @@ def refuse_other_files(storage: Storage, folders: Collection[str], marker: str) 
     """
     _refuse_dangling(storage)
     try:
-        found = [name for name in storage.entries() if name not in folders and not name.startswith(".")]
-        for folder in folders:
+        there = storage.entries()
+        found = [name for name in there if name not in folders and not name.startswith(".")]
+        for folder in set(folders) & set(there):
             names = [name for name in storage.entries(folder) if name != marker and not name.startswith(".")]
             found += [f"{folder}/{name}" for name in names]
     except NotADirectoryError:

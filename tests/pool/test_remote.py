@@ -43,6 +43,33 @@ def test_a_pool_by_url_does_what_a_local_one_does(url):
         PoolWriter.create(url, MANIFEST)
 
 
+def test_numbers_follow_from_the_parts_where_the_lease_is_lost(url):
+    """Merged ones, too: no name is used again."""
+    made = PoolWriter.create(url, MANIFEST)
+    for first in (0, 3):
+        with made.acquire():
+            record(made, first, 3)
+            made.compact()
+    made._storage.remove("lease/holder.json")
+    again = PoolWriter.open(url)
+    with again.acquire() as lease:
+        assert lease.epoch == 3
+        record(again, 6, 1)
+        again.compact()
+    assert again.trials()["trial_id"].tolist() == list(range(7))
+    assert again.check() == []
+
+
+def test_a_place_that_holds_something_else_is_refused(url):
+    open_storage(url).write("notes.txt", b"mine")
+    with pytest.raises(PoolError, match=r"holds other files \(notes.txt\)"):
+        PoolWriter.create(url, MANIFEST)
+    open_storage(url).remove("notes.txt")
+    open_storage(url).write("trials/mine.parquet", b"mine")
+    with pytest.raises(PoolError, match=r"holds other files \(trials/mine.parquet\)"):
+        PoolWriter.create(url, MANIFEST)
+
+
 def test_the_lease_fences(url, monkeypatch):
     made = PoolWriter.create(url, MANIFEST)
     lease = made.acquire()

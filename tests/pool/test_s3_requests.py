@@ -129,6 +129,7 @@ def test_a_digest_that_is_old_or_missing_or_damaged_changes_nothing(url):
         for change in (
             lambda: storage.write("recent.digest", old),
             lambda: storage.write("recent.digest", old[:-100]),
+            lambda: storage.write("recent.digest", old[:-3000] + bytes([old[-3000] ^ 1]) + old[-2999:]),
             lambda: storage.write("recent.digest", b"no"),
             lambda: storage.remove("recent.digest"),
         ):
