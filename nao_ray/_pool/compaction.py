@@ -181,7 +181,8 @@ class _Merge:
         if not any(len(run) > 1 for run, _ in runs):
             return False
         os.mkdir(storage.path(self.new))
-        os.chmod(storage.path(self.new), os.stat(storage.path(folder)).st_mode & 0o7777)
+        with suppress(OSError):  # as open to others, where there is such a thing
+            os.chmod(storage.path(self.new), os.stat(storage.path(folder)).st_mode & 0o7777)
         for run, kept in runs:
             if kept or len(run) == 1:
                 _link(storage.path(folder, run[0]), storage.path(self.new, run[0]))

@@ -112,7 +112,7 @@ class LocalStorage(Storage):
         hidden = self._write_hidden(name, data)
         try:
             with guard():
-                take_name(hidden, self.path(name))
+                take_name(hidden, self.path(name), locked=guard is not nullcontext)
             self._sync_or_remove(name)
         except FileExistsError:
             return False

@@ -26,8 +26,13 @@ def exchange(one: str, other: str) -> None:
     _renameat2(one, other, _EXCHANGE)
 
 
-def take_name(source: str, target: str) -> None:
+def take_name(source: str, target: str, *, locked: bool) -> None:
     """Rename a file, unless there is something of that name.
+
+    Args:
+        source: the file.
+        target: its new name.
+        locked: nobody else takes names there at the moment.
 
     Raises:
         FileExistsError: there is.
@@ -38,16 +43,22 @@ def take_name(source: str, target: str) -> None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        _link(source, target)
+        _link(source, target, locked=locked)
 
 
-def _link(source: str, target: str) -> None:
+def _link(source: str, target: str, *, locked: bool) -> None:
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        _copy(source, target)  # no hard links either: the name is taken first, and for a moment holds less
+        if not locked:
+            _copy(source, target)  # no hard links either: the name is taken first, and for a moment holds less
+        elif os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target) from None
+        else:
+            os.replace(source, target)
+            return
     os.unlink(source)
 
 

@@ -109,7 +109,7 @@ def write(url: Path, death: Death) -> None:
 def without_exchange() -> None:
     """As on NFS and macOS."""
 
-    def unsupported(one: str, other: str) -> None:
+    def unsupported(one: str, other: str, flags: int = 0) -> None:
         raise OSError(22, "Invalid argument")
 
     local.exchange = unsupported
@@ -118,8 +118,10 @@ def without_exchange() -> None:
 def _child(template: Path, url: Path, what: str, death: Death) -> None:
     shutil.copytree(template, url, symlinks=True)
     action, _, how = what.partition(" ")
-    if how == "by links":
+    if how:
         without_exchange()
+    if how == "by neither":
+        renames._renameat2 = os.link = local.exchange
     {"merge": merge, "acquire": acquire, "write": write}[action](url, death)
 
 

@@ -35,7 +35,7 @@ def test_a_failed_write_leaves_nothing_and_may_be_tried_again(pool, lease, folde
     record(pool, 0, 2)
     before = sorted(folder.rglob("*"))
 
-    def fail(*args: object) -> None:
+    def fail(*args: object, **how: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -123,7 +123,9 @@ def test_a_part_is_synced_before_it_is_shown_and_its_folder_after(pool, lease, m
         return Path(os.readlink(f"/proc/self/fd/{handle}")).name
 
     monkeypatch.setattr(os, "fsync", lambda handle: steps.append(("sync", name(handle))))
-    monkeypatch.setattr(local, "take_name", lambda a, b: (steps.append(("show", Path(b).name)), take_name(a, b)))
+    monkeypatch.setattr(
+        local, "take_name", lambda a, b, **how: (steps.append(("show", Path(b).name)), take_name(a, b, **how))
+    )
     pool.record_finished([make_trial(0)])
     hidden, shown, folder = steps
     assert re.fullmatch(rf"\.trials-{shown[1]}\.[0-9a-f]{{16}}\.tmp", hidden[1])

@@ -29,14 +29,17 @@ def swapped(request, monkeypatch):
     return request.param
 
 
+def _duckdb(query):
+    with duckdb.connect() as connection:
+        return [row[0] for row in connection.execute(query).fetchall()]
+
+
 PLAIN = {
     "pandas": lambda where: pd.read_parquet(where)["trial_id"].tolist(),
     "pyarrow": lambda where: ds.dataset(where).to_table(columns=["trial_id"])["trial_id"].to_pylist(),
     "polars": lambda where: pl.read_parquet(where, columns=["trial_id"])["trial_id"].to_list(),
     "polars, lazily": lambda where: pl.scan_parquet(where).select("trial_id").collect()["trial_id"].to_list(),
-    "duckdb": lambda where: [
-        row[0] for row in duckdb.sql(f"SELECT trial_id FROM read_parquet('{where}/*.parquet')").fetchall()
-    ],
+    "duckdb": lambda where: _duckdb(f"SELECT trial_id FROM read_parquet('{where}/*.parquet')"),
 }
 LOUD = (OSError, pa.ArrowException, duckdb.Error, pl.exceptions.PolarsError)
 OURS = {

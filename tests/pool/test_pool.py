@@ -229,8 +229,8 @@ def test_nothing_is_written_without_a_lease(pool):
 def test_an_interrupt_in_the_middle_of_a_write_doubles_nothing(pool, lease, monkeypatch):
     take_name = local.take_name
 
-    def interrupted(source, target):
-        take_name(source, target)
+    def interrupted(source, target, *, locked):
+        take_name(source, target, locked=locked)
         if "trials" in str(target):
             raise KeyboardInterrupt
 
