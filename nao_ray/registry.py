@@ -35,7 +35,7 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401
     known = names(kind)
     if name not in known:
         close = get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = f"; did you mean {close[0]}?" if close else ";"
         raise ConfigError(f"no {kind} is named {name!r}{hint} known: {', '.join(known)}")
     package, base_name = _KINDS[kind]
     base = getattr(importlib.import_module(f"{package}.base"), base_name)

@@ -118,6 +118,8 @@ class View:
     """To the end of the budget at the rate when the last trial ended, less the time since; None without a driver, and
     before a trial of it has ended."""
     driver: Driver
+    command: str | None = None
+    """What handed the search in to a cluster, and goes on with it; None: it was started where its driver ran."""
 
     @property
     def finished(self) -> int:
@@ -245,6 +247,7 @@ class Watch:
         completed, failed = self._states[TrialState.COMPLETED.value], self._states[TrialState.FAILED.value]
         return View(
             pool=self._storage.url,
+            command=_text(self._manifest.get("command")),
             name=_text(self._config.get("name")),
             strategy=manifests.component(self._manifest, "strategy"),
             space=manifests.component(self._manifest, "space"),

@@ -63,6 +63,7 @@ def submit(
     from nao_ray.config import RunConfig
     from nao_ray.preset_files import find_config
     from nao_ray.service import places
+    from nao_ray.service.hosting.manifest import COMMAND
     from nao_ray.service.jobs import packing
     from nao_ray.service.jobs.client import connect, describe
 
@@ -76,12 +77,14 @@ def submit(
     data = places.given(run_config)
     packing.refuse_local({packing.POOL: folder, **data}, jobs.nodes())
     overrides += tuple(f"{key}={json.dumps(absolute(path))}" for key, path in data.items())
+    again = packing.handing_in(config, url, settings or (), jobs.address, detach=detach)
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "job.zip"
         size = packing.pack(archive, path, file, package=not installed)
         command = packing.entrypoint(python, file, url, overrides, detach=detach, made_as=packing.known_as(url))
         try:
-            job_id = jobs.submit(name, command, archive, describe(name, url, detach=detach))
+            about = describe(name, url, detach=detach)
+            job_id = jobs.submit(name, command, archive, about, {COMMAND: again})
         except KeyboardInterrupt:
             typer.echo(f"nao-ray: interrupted; nao-ray status {name} tells whether the job was handed in", err=True)
             raise typer.Exit(INTERRUPTED) from None

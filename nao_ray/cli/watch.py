@@ -196,7 +196,7 @@ def _unless_done(view: View) -> str:
 
 
 def _advice(view: View) -> str:
-    return f"nao-ray resume {_clean(view.pool)} goes on"
+    return f"{_clean(view.command or f'nao-ray resume {view.pool}')} goes on"
 
 
 def _best(best: Finished, metric: Metric) -> RenderableType:

@@ -54,6 +54,10 @@ def test_a_driver_that_is_gone_is_told_with_what_to_do():
     gone = replace(VIEW, running=0, driver=replace(VIEW.driver, state="stale", silent_seconds=4000.0))
     assert "stale" in shown(gone)
     assert "last heard 1h06m ago; nao-ray resume s3://bucket/pool goes on" in " ".join(shown(gone, 110).split())
+    of_a_job = replace(gone, command="nao-ray submit digits --pool s3://bucket/pool")
+    assert "nao-ray submit digits --pool s3://bucket/pool goes on" in " ".join(
+        re.sub("│", "", shown(of_a_job, 110)).split()
+    )
     left = replace(VIEW, running=0, driver=replace(VIEW.driver, state="none"))
     assert "nao-ray resume s3://bucket/pool goes on" in " ".join(shown(left, 110).split())
     for completed in (62, 40):  # as budgeted; fewer, for the strategy was done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 import subprocess
@@ -24,6 +25,10 @@ FREE_ON_RESUME = frozenset({"budget", "workers", "loggers"})
 """Sections of the config that may differ when a search goes on."""
 
 
+COMMAND = "NAO_RAY_COMMAND"
+"""Variable with the command that handed a search in as a job, which goes on with it."""
+
+
 def make_manifest(config: RunConfig, data_hash: str, planned: int | None, *, data: str | None = None) -> dict[str, Any]:
     """The frozen manifest of a new pool.
 
@@ -40,6 +45,7 @@ def make_manifest(config: RunConfig, data_hash: str, planned: int | None, *, dat
         "data_hash": data_hash,
         **({"data": data} if data is not None else {}),
         "storage_id": secrets.token_hex(8),
+        **({"command": command} if (command := os.environ.get(COMMAND)) else {}),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": __version__,
         "revision": source_revision(),

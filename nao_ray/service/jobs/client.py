@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nao_ray.errors import ClusterError, RunError
@@ -126,7 +127,14 @@ class Jobs:
 
     # -- handing in ---------------------------------------------------------------------------------------
 
-    def submit(self, name: str, entrypoint: str, working_dir: str | Path, metadata: Mapping[str, str]) -> str:
+    def submit(
+        self,
+        name: str,
+        entrypoint: str,
+        working_dir: str | Path,
+        metadata: Mapping[str, str],
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> str:
         """Hand in a job under the next id of its name, and return that. `describe` makes the metadata of a search.
 
         Raises:
@@ -138,7 +146,7 @@ class Jobs:
             taken |= {job.submission_id for job in self._ask(self._client.list_jobs) if job.submission_id}
             job_id = next_job_id(name, taken)
             try:
-                self._ask(partial(self._submit, job_id, entrypoint, working_dir, metadata))
+                self._ask(partial(self._submit, job_id, entrypoint, working_dir, metadata, variables))
             except ClusterError as error:
                 if "already exists" in str(error):  # someone was quicker, or Ray remembers a deleted job
                     taken.add(job_id)
@@ -148,13 +156,20 @@ class Jobs:
             else:
                 return job_id
 
-    def _submit(self, job_id: str, entrypoint: str, working_dir: str | Path, metadata: Mapping[str, str]) -> None:
+    def _submit(
+        self,
+        job_id: str,
+        entrypoint: str,
+        working_dir: str | Path,
+        metadata: Mapping[str, str],
+        variables: Mapping[str, str],
+    ) -> None:
         self._client.submit_job(
             entrypoint=entrypoint,
             submission_id=job_id,
             runtime_env={
                 "working_dir": str(working_dir),
-                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
+                "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **variables},
             },
             metadata=dict(metadata),
         )

@@ -100,6 +100,14 @@ def entrypoint(
     return shlex.join([*words, "--detach"] if detach else words)
 
 
+def handing_in(config: str, pool_url: str, settings: Sequence[str], address: str, *, detach: bool) -> str:
+    """The command that hands a search in again, for whoever watches its pool."""
+    words = ["nao-ray", "submit", config, "--pool", pool_url, "--address", address]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join([*words, "--detach"] if detach else words)
+
+
 def pack(archive: Path, config: Path, name: str, *, package: bool) -> int:
     """Write a job's working directory as a zip file; returns its bytes.
 

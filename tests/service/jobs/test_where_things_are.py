@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from test_jobs import Client, job, over
+from test_jobs import ADDRESS, Client, job, over
 
 from nao_ray.cli.app import main
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
-from nao_ray.pool import PoolReader, PoolWriter
+from nao_ray.pool import PoolReader, PoolWriter, Watch
 from nao_ray.service.hosting.manifest import storage_id
 from nao_ray.service.hosting.run import run
 from nao_ray.service.jobs import client as jobs
@@ -32,6 +32,7 @@ def submit(call, monkeypatch, tmp_path):
         client = Client()
         monkeypatch.setattr(jobs, "connect", lambda address: over(client, nodes=lambda: nodes))
         done = call("submit", *words)
+        done.variables = client.submitted[0]["runtime_env"]["env_vars"] if client.submitted else None
         done.command = shlex.split(client.submitted[0]["entrypoint"]) if client.submitted else None
         return done
 
@@ -80,6 +81,15 @@ def test_a_job_is_told_which_pool_its_user_sees_there(submit, tmp_path):
     seen = storage_id(PoolReader.open(tmp_path / "p").manifest)
     assert submit([HERE], "tiny.yaml", "--pool", "p").command[-2:] == ["--made-as", seen]
     assert "--made-as" not in submit([HERE], "tiny.yaml", "--pool", "q").command
+
+
+def test_a_pool_records_the_command_that_handed_its_search_in(submit, tmp_path, monkeypatch):
+    done = submit([HERE], "tiny.yaml", "--pool", "p", "--set", "seed=3", "--detach")
+    command = done.variables["NAO_RAY_COMMAND"]
+    assert command == f"nao-ray submit tiny.yaml --pool {tmp_path}/p --address {ADDRESS} --set seed=3 --detach"
+    monkeypatch.setenv("NAO_RAY_COMMAND", command)
+    run(RunConfig.parse(TINY), str(tmp_path / "p"), in_process=True)
+    assert Watch(tmp_path / "p").look().command == command
 
 
 def test_the_job_refuses_another_pool_than_its_user_sees(call, tmp_path, monkeypatch):
