@@ -1,5 +1,6 @@
 """Pictures and page in a real browser, with its fonts: no label leaves its box, nothing overlaps or is cut off."""
 
+import html
 import json
 import re
 import shutil
@@ -18,8 +19,10 @@ pytestmark = [
     pytest.mark.slow,
 ]
 MEASURE = """<script>
+addEventListener("load", () => {
+const page = document.querySelector("iframe").contentDocument;
 const faults = [];
-for (const svg of document.querySelectorAll("svg[aria-label^=cells]")) {
+for (const svg of page.querySelectorAll("svg[aria-label^=cells]")) {
   const edge = svg.getBoundingClientRect();
   const labels = [...svg.querySelectorAll("text")].map(label => [label, label.getBoundingClientRect()]);
   for (const [label, box] of labels) {
@@ -36,19 +39,20 @@ for (const svg of document.querySelectorAll("svg[aria-label^=cells]")) {
         faults.push("overlap: " + label.textContent + " / " + other.textContent);
   }
 }
-const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+const wide = page.documentElement.scrollWidth - page.documentElement.clientWidth;
 if (wide > 0) faults.push("the page is " + wide + " px too wide");
 document.body.innerHTML = "";
-document.body.dataset.faults = JSON.stringify({faults, labels: document.title});
-document.title = "measured";
+document.body.dataset.faults = JSON.stringify({faults, labels: page.title});
+});
 </script>"""
 
 
 def _faults(page: str, tmp_path, width: int) -> list[str]:
-    path = tmp_path / "page.html"
-    path.write_text(re.sub(r"<meta http-equiv[^>]*>", "", page).replace("</body>", f"{MEASURE}</body>"))
+    path = tmp_path / "page.html"  # in a frame: a window is 500 px wide at least, a phone is not
+    style = f"width:{width}px;height:900px;border:0"
+    path.write_text(f'<body><iframe srcdoc="{html.escape(page)}" style="{style}"></iframe>{MEASURE}</body>')
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += [f"--window-size={width},900", "--dump-dom", path.as_uri()]
+    command += [f"--window-size={width + 100},900", "--dump-dom", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     found = re.search(r'data-faults="(.*?)"', done.stdout)
     assert found, "the script did not run"
@@ -75,12 +79,12 @@ def test_the_measure_sees_an_overlap(tmp_path):
     assert any("wider than its box" in fault for fault in _faults(f"<body>{broken}</body>", tmp_path, 1600))
 
 
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_with_an_audit_fits_its_window(width, shared_trials, shared_fits, manifest, space, tmp_path):
     assert _faults(render(manifest, shared_trials, shared_fits, 0, space), tmp_path, width) == []
 
 
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_fits_its_window(width, make_trials, fits, manifest, space, tmp_path):
     page = render(manifest, make_trials(60, failed=5), fits, 2, space)
     assert _faults(page, tmp_path, width) == []
