@@ -8,7 +8,7 @@ import platform
 import secrets
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -45,10 +45,17 @@ class Holder:
     """How often it has said so."""
     ticks: int | None = None
     """When the process started, by a clock that nobody sets; None where there is none."""
+    note: str = ""
+    """What the driver has to say of itself."""
 
     def to_bytes(self) -> bytes:
-        """JSON, padded."""
-        return json.dumps(asdict(self)).encode().ljust(_SIZE - 1) + b"\n"
+        """JSON, padded; the note is cut where there is no room for it."""
+        data = json.dumps(asdict(self)).encode()
+        if len(data) >= _SIZE and self.note:
+            plain = self.note.encode("ascii", "replace").decode().replace('"', "'").replace("\\", "/")
+            room = _SIZE - 1 - len(json.dumps(asdict(replace(self, note=""))))
+            data = json.dumps(asdict(replace(self, note=f"{plain[: max(0, room - 3)]}..."))).encode()
+        return data.ljust(_SIZE - 1) + b"\n"
 
 
 _NAMES = {item.name for item in fields(Holder)}

@@ -58,6 +58,7 @@ class Lease:
         self._heard = clock.seconds()  # when the last beat got through
         self._tag: Tag | None = tag
         self._released = False
+        self._note = ""
         self.is_quiet: Callable[[], bool] = lambda: False
         """Whether none of our writes may still land: then a successor has nothing to seal."""
         self._stop = threading.Event()
@@ -77,6 +78,10 @@ class Lease:
     def note_sealed(self) -> None:
         """They are sealed; the next heartbeat says so to later drivers."""
         self._holder = replace(self._holder, sealed=self._holder.epoch - 1)
+
+    def say(self, note: str) -> None:
+        """With the next heartbeat, to those who watch."""
+        self._note = note
 
     @property
     def released(self) -> bool:
@@ -150,7 +155,7 @@ class Lease:
             self._beat(holder)
 
     def _next(self, *, released: bool) -> Holder:
-        self._holder = replace(self._holder, beats=self._holder.beats + 1, beat=time.time())
+        self._holder = replace(self._holder, beats=self._holder.beats + 1, beat=time.time(), note=self._note)
         sealed = self.epoch if released and self.is_quiet() else self._holder.sealed
         return replace(self._holder, released=released, sealed=sealed)
 

@@ -78,6 +78,8 @@ class Driver:
     epoch: int = 0
     silent_seconds: float | None = None
     """Since its last heartbeat."""
+    note: str = ""
+    """What it says is wrong: why it pauses, devices that are set aside; empty: nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +235,14 @@ class Watch:
             state = "none"
         elif is_dead(holder) or silent >= holder.expiry:
             state = "stale"
-        driver = Driver(state=state, host=holder.host, pid=holder.pid, epoch=holder.epoch, silent_seconds=silent)
+        driver = Driver(
+            state=state,
+            host=holder.host,
+            pid=holder.pid,
+            epoch=holder.epoch,
+            silent_seconds=silent,
+            note=holder.note if state == "alive" else "",
+        )
         return driver, holder
 
     def _view(self, driver: Driver, holder: Holder | None) -> View:

@@ -140,6 +140,11 @@ class PoolWriter(PoolReader):
                 self._ledger.note_asked(trial_id)
             self._compact_if_due()
 
+    def say(self, note: str) -> None:
+        """Tell those who watch, with the next heartbeat, what is wrong at the moment; empty: nothing."""
+        if self._lease is not None:
+            self._lease.say(" ".join(note.split()))
+
     def record_left(self, attempts: Sequence[Attempt]) -> None:
         """Record that attempts end in order with their driver.
 

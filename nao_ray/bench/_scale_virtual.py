@@ -287,6 +287,10 @@ class ChargedDriver:
     def capacity(self) -> int:
         return self._executor.capacity
 
+    @property
+    def aside(self) -> Sequence[str]:
+        return self._executor.aside
+
     def expect(self, jobs: int | None) -> None:
         self._executor.expect(jobs)
 

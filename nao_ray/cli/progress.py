@@ -60,12 +60,8 @@ class Snapshot(Protocol):
         """Time left, once a trial has ended."""
 
     @property
-    def write_error(self) -> str | None:
-        """Why the pool cannot be written at the moment."""
-
-    @property
-    def trouble(self) -> str | None:
-        """Why trials cannot be evaluated at the moment."""
+    def note(self) -> str:
+        """What is wrong at the moment; empty: nothing."""
 
 
 class Progress:
@@ -170,10 +166,8 @@ def status_line(snapshot: Snapshot) -> str:
         parts.append(f"best {snapshot.metric.words(snapshot.best_score)} (trial {snapshot.best_trial_id})")
     if snapshot.eta_seconds and snapshot.running:
         parts.append(f"{format_seconds(snapshot.eta_seconds)} left")
-    if snapshot.write_error is not None:
-        parts.append(f"cannot write the pool: {snapshot.write_error}")
-    if snapshot.trouble is not None:
-        parts.append(f"paused: {snapshot.trouble}")
+    if snapshot.note:
+        parts.append(snapshot.note)
     return ", ".join(parts)
 
 

@@ -168,6 +168,8 @@ def _facts(view: View) -> RenderableType:
     grid.add_row("trials", trials)
     grid.add_row("pace", pace)
     grid.add_row("driver", _driver(view))
+    if view.driver.note:
+        grid.add_row("trouble", Text(_clean(view.driver.note), style="yellow", overflow="fold"))
     if len(view.trend) > 1:
         low, high = (view.metric.words(score) for score in (min(view.trend), max(view.trend)))
         grid.add_row("scores", Text.assemble((_sparkline(view.trend), "cyan"), (f"  mean {low} to {high}", "dim")))

@@ -104,6 +104,11 @@ class Executor(Protocol):
         """Jobs that were submitted and that no worker is there for yet."""
         ...
 
+    @property
+    def aside(self) -> Sequence[str]:
+        """What is given nothing for a while, because it broke trials, and why."""
+        ...
+
     def withdraw(self) -> list[Job]:
         """Jobs that were submitted and have not begun, which now never will."""
         ...
@@ -207,6 +212,7 @@ class SerialExecutor:
 
     capacity = 1
     waiting = 0
+    aside: Sequence[str] = ()
 
     def __init__(
         self, evaluator: Evaluator[Any], clock: Clock | None = None, weights: WeightsStore | None = None

@@ -384,4 +384,5 @@ class SearchLoop:
             eta_seconds=tally.seconds_left(expected, at_work),
             write_error=self._writer.error,
             trouble=self._ending.trouble.message,
+            aside=tuple(self._executor.aside),
         )

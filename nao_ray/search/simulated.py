@@ -100,6 +100,8 @@ class SimulatedExecutor:
         self._start()
         return ended
 
+    aside: Sequence[str] = ()
+
     @property
     def waiting(self) -> int:
         return len(self._queue)

@@ -45,3 +45,15 @@ class Snapshot:
     """Why the pool cannot be written at the moment."""
     trouble: str | None
     """Why trials cannot be evaluated at the moment."""
+    aside: tuple[str, ...] = ()
+    """Devices and nodes that are given nothing for a while, and why."""
+
+    @property
+    def note(self) -> str:
+        """What is wrong at the moment, in a line; empty: nothing is known to be."""
+        if self.write_error is not None:
+            return f"cannot write the pool: {self.write_error}"
+        if self.trouble is not None:
+            return f"paused: {self.trouble}"
+        more = f" and {len(self.aside) - 1} more" if len(self.aside) > 1 else ""
+        return f"set aside{more}: {self.aside[0]}" if self.aside else ""

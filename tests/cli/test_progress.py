@@ -13,7 +13,7 @@ from nao_ray.metric import ACCURACY, PERPLEXITY, Metric
 def _snapshot(**changes):
     values = {"done": 0, "running": 2, "queued": 0, "failed": 0, "total": 64, "best_score": None, "best_trial_id": None}
     values["metric"] = ACCURACY
-    return SimpleNamespace(**{**values, "eta_seconds": None, "write_error": None, "trouble": None, **changes})
+    return SimpleNamespace(**{**values, "eta_seconds": None, "note": "", **changes})
 
 
 def test_status_lines():
@@ -23,7 +23,9 @@ def test_status_lines():
     line = progress.status_line(_snapshot(done=12, failed=1, best_score=0.93214, best_trial_id=7, eta_seconds=80))
     assert line == "12/64 done, 2 running, 1 failed, best 0.9321 (trial 7), 1m20s left"
     line = progress.status_line(
-        _snapshot(total=None, best_score=-80.123, metric=PERPLEXITY, best_trial_id=1, write_error="no space")
+        _snapshot(
+            total=None, best_score=-80.123, metric=PERPLEXITY, best_trial_id=1, note="cannot write the pool: no space"
+        )
     )
     assert line == "0 done, 2 running, 0 failed, best perplexity 80.12 (trial 1), cannot write the pool: no space"
     loss = _snapshot(done=3, best_score=-5.57654, metric=Metric("loss", "nats", "minimize"), best_trial_id=2)

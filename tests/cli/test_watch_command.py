@@ -204,3 +204,9 @@ def test_a_pool_that_vanishes_ends_it_with_one_line(pool, tmp_path, terminal):
     terminal.wait_for("is gone")
     assert terminal.leave() == 2
     assert "Traceback" not in terminal.text
+
+
+def test_what_the_driver_says_is_wrong_is_shown_while_it_lives():
+    said = "set aside: gpu:2 of n3 for 60 s more: CUDA error"
+    assert said not in shown(VIEW)
+    assert said in " ".join(shown(replace(VIEW, driver=replace(VIEW.driver, note=said))).split())

@@ -1,5 +1,6 @@
 """What a watcher sees, what it reads, and that it writes nothing."""
 
+import json
 import shutil
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from _made_up_trials import MANIFEST, START, die, edit_holder, make_proposal, make_trial, record
 
 from nao_ray._pool import faults, tail
+from nao_ray._pool.holder import myself
 from nao_ray._pool.pace import Spans
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.watch import Watch
@@ -286,3 +288,21 @@ def test_training_together_takes_all_workers():
 def test_nothing_finished_has_no_pace():
     found = Spans().pace(5.0, [(1.0, False)], 2)
     assert (found.per_hour, found.busy_share, found.workers) == (None, None, 2)
+
+
+def test_what_a_driver_says_is_wrong_is_seen_after_a_beat_and_as_long_as_it_lives(pool):
+    watch, end = Watch(pool.url), time.monotonic() + 30
+    with pool.acquire(expiry=0.3):
+        assert watch.look().driver.note == ""
+        pool.say("set aside: gpu:2\n of n3")
+        while watch.look().driver.note != "set aside: gpu:2 of n3":
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    assert watch.look().driver.note == ""
+
+
+def test_a_note_never_makes_the_holder_longer():
+    short, long = (replace(myself(1, 30.0, 0), note=note) for note in ("short", 'ä"' * 5000))
+    assert len(short.to_bytes()) == len(long.to_bytes()) == 1024
+    assert json.loads(short.to_bytes())["note"] == "short"
+    assert json.loads(long.to_bytes())["note"].endswith("...")

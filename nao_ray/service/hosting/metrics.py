@@ -22,6 +22,7 @@ METRICS = MappingProxyType(
         "nao_trials": "Trials by state: completed, failed, running, queued.",
         "nao_best_score": "Best so far: accuracy in [0, 1], or another metric's value, negative if less is better.",
         "nao_workers": "Workers.",
+        "nao_devices_aside": "Devices and nodes that broke trials and are given nothing for a while.",
         "nao_busy_share": "Share of the workers' time that went into trials in the last minute, in [0, 1].",
         "nao_fit_seconds": "CPU seconds of the controller's last fit.",
         "nao_queue_length": "Proposals that wait for a worker.",
@@ -80,6 +81,7 @@ class RayMetrics:
         values = {
             "nao_best_score": last.best_score,
             "nao_workers": last.capacity,
+            "nao_devices_aside": len(last.aside),
             "nao_busy_share": share,
             "nao_fit_seconds": last.fit_seconds,
             "nao_queue_length": last.queued,

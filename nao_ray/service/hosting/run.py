@@ -135,7 +135,9 @@ def _search(
         for logger in config.make_loggers(search_of(config, pool.manifest, pool.url)):
             stack.enter_context(closing(Follower(pool.url, logger)))
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
-        listeners = [listener] if in_process else [listener, _metrics(config, pool.url, stack)]
+        listeners = [listener, lambda snapshot: pool.say(snapshot.note)]
+        if not in_process:
+            listeners.append(_metrics(config, pool.url, stack))
         signals = stack.enter_context(heed_signals(config.workers.notice_seconds, at_once=in_process))
         loop = SearchLoop(
             pool,

@@ -1,0 +1,24 @@
+"""What a search says is wrong, in a line."""
+
+from dataclasses import replace
+
+from _stand_in import MemoryPool, closed_form, simulate
+
+from nao_ray.search.executor import SerialExecutor
+
+
+def test_the_worst_is_said_first():
+    _, run = simulate(MemoryPool(), trials=3)
+    good = run()
+    assert good.note == ""
+    aside = replace(good, aside=("gpu:2 of n3 for 60 s more: CUDA error", "gpu:3 of n3 for 9 s more: ECC"))
+    assert aside.note == "set aside and 1 more: gpu:2 of n3 for 60 s more: CUDA error"
+    assert replace(aside, trouble="no data").note == "paused: no data"
+    assert replace(aside, trouble="no data", write_error="disk full").note == "cannot write the pool: disk full"
+
+
+def test_what_an_executor_has_set_aside_is_in_every_snapshot():
+    loop, run = simulate(MemoryPool(), trials=3)
+    loop._executor.aside = ["gpu:2 of n3 for 60 s more: CUDA error"]
+    assert run().aside == ("gpu:2 of n3 for 60 s more: CUDA error",)
+    assert tuple(SerialExecutor(closed_form()).aside) == ()
