@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nao_ray._pool.faults import READING, Fault, kind_of, line
+from nao_ray._pool.finite import finite
 from nao_ray._pool.local import LocalStorage, moved_away, sync_folder
 from nao_ray._pool.quarantine import quarantine
 from nao_ray._pool.recent import Recent
@@ -223,7 +224,7 @@ class _Merge:
                     part = None
                 if part is None:
                     part = _Part(self._storage.path(self.new, next(free)), schema)
-                part.write(pa.Table.from_batches(group, schema))
+                part.write(finite(pa.Table.from_batches(group, schema)))
         finally:
             if part is not None:
                 part.close()

@@ -118,7 +118,7 @@ def watch(marks: list[int], workers: int, strategy: str) -> list[dict[str, float
     with tempfile.TemporaryDirectory(prefix="nao-scale-") as folder, ray_session(Workers(count=1)):
         pool = PoolWriter.create(Path(folder, "pool"), make_manifest(config, evaluator.data_hash(), None))
         with pool.acquire():
-            proposer = RayProposer(StrategyFactory(config.to_yaml()), pool.log)
+            proposer = RayProposer(StrategyFactory(config.to_yaml()), pool.stream_log)
             loop = SearchLoop(pool, proposer, executor, Budget(trials=marks[-1]), clock=clock, listener=look)
             try:
                 loop.run()

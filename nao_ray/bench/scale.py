@@ -5,8 +5,9 @@
 
 The parts: `virtual`, the busy share of 1,000 and 10,000 simulated workers beside a real strategy, the loop and a pool,
 by made-up and by recorded training times; `fleet`, the real executor over thousands of workers that are no processes;
-`real`, the cost of a trial on real Ray workers; `memory`, that of the driver over 100,000 trials; `pool`, opening and
-querying a large one. ``PART.key=value`` sets an argument of a part's `measure`.
+`real`, the cost of a trial on real Ray workers; `memory`, that of the driver over 100,000 trials; `resume`, that of one
+that takes them up again and reports; `pool`, opening and querying a large one. ``PART.key=value`` sets an argument of a
+part's `measure`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._scale_row import Row
 from nao_ray.errors import ConfigError
 
-PARTS = ("virtual", "fleet", "real", "memory", "pool")
+PARTS = ("virtual", "fleet", "real", "memory", "resume", "pool")
 _VIRTUAL = (
     "virtual: trainings last as long as a log-normal of mean 20 min and sigma 1 says, or as the table says; what the "
     "strategy and the loop take is measured and charged to the clock, so it varies with the machine. Workers busy: "

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from nao_ray.bench import _scale_memory as memory
+from nao_ray.bench import _scale_resume as resume
 from nao_ray.bench import _scale_virtual as virtual
 from nao_ray.bench import scale
 from nao_ray.config import RunConfig
@@ -134,7 +135,7 @@ def test_a_small_bench_end_to_end(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("parts", "settings", "message"),
     [
-        ("virtual,speed", {}, "no part 'speed'; known: virtual, fleet, real, memory, pool"),
+        ("virtual,speed", {}, "no part 'speed'; known: virtual, fleet, real, memory, resume, pool"),
         ("virtual", {"memory.workers": 3}, "expected PART.key with a PART of virtual"),
         ("virtual", {"virtual.worker": 3}, "virtual.worker: no such setting; virtual has workers, trials"),
         ("virtual", {"virtual.workers": 30, "virtual.trials": 30}, "30 workers need at least 90 trials, a first"),
@@ -148,6 +149,7 @@ def test_a_small_bench_end_to_end(tmp_path, monkeypatch):
         ),
         ("virtual", {"virtual.workers": "many"}, "whole numbers from 1 on"),
         ("memory", {"memory.trials": "20,10"}, "ascending numbers"),
+        ("resume", {"resume.trials": "20,ten"}, "numbers from 1 on"),
         ("fleet", {"fleet.workers": "12"}, "multiples of 8 by commas, got '12'"),
     ],
 )
@@ -182,6 +184,14 @@ def test_growth_is_that_since_the_first_look():
     assert first.figure == "200 MB (+0.0%), highest since the last mark 200 MB (+0.0%), peak 250 MB (+0.0%)"
     assert last.measurement == "driver's memory at 100,000 trials"
     assert last.figure == "210 MB (+5.0%), highest since the last mark 220 MB (+10.0%), peak 300 MB (+20.0%)"
+
+
+def test_the_growth_of_a_resume_is_told_against_the_smallest_pool():
+    peaks = [{"resumed": 200e6, "reported": 250e6}, {"resumed": 210e6, "reported": 275e6}]
+    _, last = resume.rows([1000, 100_000], peaks)
+    assert last.measurement == "driver's peak memory, taking up 100,000 trials"
+    assert last.figure == "resumed 200 MB (+5.0%), and reported 262 MB (+10.0%)"
+    assert last.data == {"trials": 100_000, **peaks[1]}
 
 
 @pytest.mark.ray

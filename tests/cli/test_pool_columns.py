@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -120,3 +121,5 @@ def test_a_pool_of_before_goes_on(before, call):
     assert call("pool", before, "compact").code == 0
     assert pq.read_table(before / "trials").schema.names == list(pool.trials().columns)
     assert len(pd.read_parquet(before / "trials")) == 9
+    plain = duckdb.sql(f"SELECT count(*), max(valid_accuracy) FROM '{before}/trials/*.parquet'").fetchall()
+    assert plain == [(9, frame["valid_accuracy"].max())], "its NaN is null for plain readers too, once it is merged"
