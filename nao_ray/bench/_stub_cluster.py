@@ -160,11 +160,15 @@ class StubCluster:
 
     # -- what happens -------------------------------------------------------------------------------------
 
-    def finish(self, count: int | None = None, where: Callable[[StubActor], bool] = lambda _: True) -> list[StubActor]:
+    def finish(self, count: int | None = None, where: Callable[[StubActor], bool] | None = None) -> list[StubActor]:
         """End so many evaluations, those that began first; None: all. Returns the actors."""
-        ended = [actor for actor in self.begun if where(actor) and not actor.is_dead][:count]
-        gone = set(map(id, ended))
-        self.begun = [actor for actor in self.begun if id(actor) not in gone and not actor.is_dead]
+        if where is None:
+            ended, self.begun = self.begun[:count], self.begun[len(self.begun) if count is None else count :]
+            ended = [actor for actor in ended if not actor.is_dead]
+        else:
+            ended = [actor for actor in self.begun if where(actor) and not actor.is_dead][:count]
+            gone = set(map(id, ended))
+            self.begun = [actor for actor in self.begun if id(actor) not in gone and not actor.is_dead]
         for actor in ended:
             assert actor.call is not None
             outcomes = [self._outcome(actor, proposal) for proposal in actor.proposals]
