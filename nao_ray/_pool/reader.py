@@ -97,7 +97,9 @@ class PoolReader:
             data = tables.read(self._storage, "trials")
         else:
             data = read_some(self._storage, "trials", wanted, ids)
-        data = data.sort_by("trial_id")
+        numbers = data["trial_id"].to_numpy()
+        if (numbers[1:] < numbers[:-1]).any():
+            data = data.sort_by("trial_id")
         return tables.to_pandas(data if columns is None else data.select(list(columns)))
 
     def fits(self) -> pd.DataFrame:

@@ -41,7 +41,8 @@ def completed(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     is_done = (trials["state"] == "COMPLETED") & trials[metric.column].notna()
     places = np.flatnonzero(is_done.to_numpy(dtype=bool))
     places = places[np.argsort(trials["log_index"].to_numpy()[places], kind="stable")]
-    kept = [name for name in trials if name not in _OF_ALL]  # one copy, of what is looked at
+    others = {"valid_accuracy", "valid_perplexity", "valid_score"} - {metric.column}
+    kept = [name for name in trials if name not in _OF_ALL | others]  # one copy, of what is looked at
     return trials[kept].take(places).reset_index(drop=True)
 
 
