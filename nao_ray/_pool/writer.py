@@ -15,6 +15,7 @@ import pyarrow as pa
 from nao_ray._pool import compaction, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.budget import Limits, write_budget
+from nao_ray._pool.faults import unreadable
 from nao_ray._pool.fits import add_fits
 from nao_ray._pool.journal import Journal, open_journal
 from nao_ray._pool.lease import Clock, Lease, acquire
@@ -102,9 +103,12 @@ class PoolWriter(PoolReader):
 
         Raises:
             PoolError: another driver is alive; says host, pid and the age of its heartbeat.
-            PoolWriteError: the lease cannot be written.
+            StorageError: the lease cannot be read or written.
         """
-        lease = acquire(self._storage, expiry, wait, manifests.NAME, clock)
+        try:
+            lease = acquire(self._storage, expiry, wait, manifests.NAME, clock)
+        except OSError as error:
+            raise unreadable(self._storage.path("lease"), error, "nothing of the trials") from None
         try:
             with self._lock, self._storage.moment():
                 journal = open_journal(self._storage, lease)

@@ -279,6 +279,13 @@ def test_no_trial_fails_because_the_pool_cannot_be_read():
         attempt(work)
 
 
+def test_a_lease_that_cannot_be_read_is_one_line(pool, folder, reading):
+    """It was a bare TimeoutError."""
+    reading("holder.json", THROTTLED)
+    with pytest.raises(PoolReadError, match=r"lease at the moment: .*503 Slow Down; nothing is lost"):
+        pool.acquire()
+
+
 def test_the_writer_is_a_reader_of_the_same_kinds(pool, folder, reading):
     reading("run.yaml", THROTTLED)
     with pytest.raises(PoolReadError):
