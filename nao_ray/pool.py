@@ -4,6 +4,9 @@
     POOL/trials/*.parquet    one row per finished trial: what users read
     POOL/events/*.parquet    proposals asked and attempts started, in order: what replay reads
     POOL/fits/fits.parquet   what the strategy says of itself, a row per round
+    POOL/checkpoints/        how far trials are that take long, until they end
+    POOL/requests/           what is asked of the driver, until it is answered
+    POOL/budget.json         the budget, where it was changed while the search ran
     POOL/logs/*.txt          what failed attempts can be understood by: the traceback, what was printed
     POOL/lease/              who may write
     POOL/quarantine/         truncated parts, moved here by the next driver
@@ -14,6 +17,7 @@
 
 from __future__ import annotations
 
+from nao_ray._pool.checkpoints import Checkpoints
 from nao_ray._pool.final import Finals, checkpoint_file, read_file, write_page
 from nao_ray._pool.lease import Lease
 from nao_ray._pool.ledger import RANKED, Counts, standings
@@ -28,6 +32,7 @@ __all__ = [
     "EVENTS",
     "RANKED",
     "TRIALS",
+    "Checkpoints",
     "Counts",
     "Driver",
     "Finals",

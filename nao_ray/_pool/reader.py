@@ -11,6 +11,7 @@ import pandas as pd
 from nao_ray._pool import health, query, replay, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.budget import ChangedBudget, read_budget
+from nao_ray._pool.checkpoints import Checkpoints
 from nao_ray._pool.faults import patient, unreadable
 from nao_ray._pool.fits import read_fits
 from nao_ray._pool.ledger import Counts, load_ledger
@@ -160,6 +161,11 @@ class PoolReader:
     def is_remote(self) -> bool:
         """Each look at a file is a request to object storage."""
         return not isinstance(self._storage, LocalStorage)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The states of trials that take long."""
+        return Checkpoints(self._storage)
 
     @property
     def mailbox(self) -> Mailbox:

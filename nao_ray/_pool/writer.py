@@ -119,6 +119,7 @@ class PoolWriter(PoolReader):
                 self._unsure = False
                 lease.is_quiet = self._is_quiet
                 self._lease, self._journal, self._ops = lease, journal, ops
+                self.checkpoints.sweep(self._ledger.finished)
         except BaseException:
             lease.release()
             raise
@@ -190,6 +191,7 @@ class PoolWriter(PoolReader):
             self._append("trials", rows.table(ended, rows.TRIALS))
             for trial in new.values():
                 self._ledger.note_finished(trial.trial_id, trial.state.value, trial.standing)
+            self.checkpoints.forget(new.values())
             self._compact_if_due()
             return list(new.values())
 

@@ -10,7 +10,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from nao_ray.errors import ConfigError
 from nao_ray.metric import ACCURACY, Metric
@@ -30,6 +30,22 @@ class Group:
     """``host:port`` of the first one, where they meet; unused by a worker on its own."""
     owns_device: bool = True
     """Each has a GPU to itself, if it has one."""
+
+
+class Keeper(Protocol):
+    """Where a long evaluation keeps how far it is, so that another worker goes on with it; it may keep nothing."""
+
+    def kept(self, proposal: Proposal) -> bytes | None:
+        """What was kept of this proposal, which begins."""
+        ...
+
+    def is_due(self) -> bool:
+        """Whether it has been long since the proposal began, or was kept."""
+        ...
+
+    def keep(self, proposal: Proposal, state: bytes) -> None:
+        """Keep it, instead of what was kept before."""
+        ...
 
 
 class EvaluatorConfig(Settings):
@@ -52,6 +68,9 @@ class Evaluator(ABC, Generic[C]):
     shares_weights: ClassVar[bool] = False
     """It takes proposals that train shared weights, and those scored with them."""
     """False: a config may leave `task` out."""
+
+    keeper: Keeper | None = None
+    """For evaluations that take long; one that does not know how to go on does without."""
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: C) -> None:
         self.space = space

@@ -6,7 +6,10 @@ search setting: N = 3, F = 32, 25 epochs. Imports without torch, so that a confi
 
 from __future__ import annotations
 
+import logging
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 
 from nao_ray import rng
+from nao_ray.errors import DataError
+from nao_ray.evaluators._progress import Progress, pack, unpack
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks import _splits
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 
     from nao_ray.networks.stacks import Stack
     from nao_ray.training.data import TrainingData
+
+_log = logging.getLogger(__name__)
 
 _SHARE_SEED = 0  # which rows a share of the training split keeps: the same for every trial of every search
 
@@ -81,9 +88,11 @@ class Standalone(Evaluator[StandaloneConfig]):
     def evaluate(self, proposal: Proposal) -> Measurement:
         from nao_ray.networks.counting import count
 
-        measured: list[Measurement] = []
-        for index in range(self.config.repeats):
-            measured.append(self._train(proposal, rng.child_seed(proposal.seed, "repeat", index)))
+        progress = self._progress(proposal)
+        measured = list(progress.measured)
+        for index in range(len(measured), self.config.repeats):
+            measured.append(self._train(proposal, rng.child_seed(proposal.seed, "repeat", index), measured, progress))
+            progress = Progress()
             if not math.isfinite(measured[-1].score):
                 break
         counts = count(self._network(proposal, proposal.seed), self.task.image_shape)
@@ -96,10 +105,32 @@ class Standalone(Evaluator[StandaloneConfig]):
             in_channels=self.task.image_shape[0],
         )
 
-    def _train(self, proposal: Proposal, seed: int) -> Measurement:
+    def _progress(self, proposal: Proposal) -> Progress:
+        """What an earlier worker has done of this proposal."""
+        kept = None if self.keeper is None else self.keeper.kept(proposal)
+        if kept is None:
+            return Progress()
+        try:
+            return unpack(kept, proposal, self.device.type)
+        except DataError as error:
+            _log.warning("trial %d begins anew, for what was kept of it cannot be used: %s", proposal.trial_id, error)
+            return Progress()
+
+    def _train(
+        self, proposal: Proposal, seed: int, measured: Sequence[Measurement] = (), progress: Progress | None = None
+    ) -> Measurement:
+        """One of its trainings, after those measured."""
         import torch
 
-        from nao_ray.training.fit import fit
+        from nao_ray.training.fit import Epoch, fit
+
+        start, before = (None, 0.0) if progress is None else (progress.start, progress.wall_seconds)
+        began = time.monotonic()
+
+        def after(epoch: Epoch) -> None:
+            if self.keeper is not None and epoch.done < epochs and self.keeper.is_due():
+                seconds = before + time.monotonic() - began
+                self.keeper.keep(proposal, pack(proposal, self.device.type, measured, epoch, seconds))
 
         asked = proposal.fidelity
         share = self.config.data_share if asked.data_share is None else asked.data_share
@@ -107,7 +138,8 @@ class Standalone(Evaluator[StandaloneConfig]):
         data = self._data(share)
         network = self._network(proposal, seed)
         try:
-            return fit(network, data, self.config.recipe, epochs=epochs, seed=seed)
+            trained = fit(network, data, self.config.recipe, epochs=epochs, seed=seed, start=start, listener=after)
+            return replace(trained, wall_seconds=before + (trained.wall_seconds or 0.0))
         except torch.OutOfMemoryError:
             del network
             torch.cuda.empty_cache()  # the next child starts with the whole device

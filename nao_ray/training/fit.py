@@ -46,6 +46,8 @@ class Epoch:
     """Mean training loss, in nats."""
     scores: Scores | None
     """On the validation split; None where it has no images."""
+    history: tuple[Scores, ...]
+    """Those of all epochs, those before a resume too."""
     state: Callable[[], dict[str, Tensor]]
     """What the next epoch begins with: tensors named ``network.``, ``momentum.`` and ``generator.``; to be called
     before the next epoch begins."""
@@ -58,6 +60,8 @@ class Start:
     epochs_done: int
     state: Mapping[str, Tensor]
     """What `Epoch.state` gave."""
+    history: tuple[Scores, ...] = ()
+    """`Epoch.history`, for a measurement of all epochs."""
 
 
 def fit(
@@ -83,7 +87,7 @@ def fit(
         epochs: >= 1.
         seed: names the order of the images, their augmentation, and dropout.
         start: the state to go on from, of the same network, data, recipe, epochs and seed; the measurement is then of
-            the epochs since.
+            the epochs since, and those of its `history`, its times of those since alone.
         listener: told of every epoch whose loss is finite.
 
     Raises:
@@ -95,7 +99,7 @@ def fit(
         training = _Training(network, data, recipe, epochs, seed)
         if start is not None:
             training.restore(start.state)
-        history: list[Scores] = []
+        history: list[Scores] = [] if start is None else list(start.history)
         for epoch in range(start.epochs_done if start is not None else 0, epochs):
             loss = training.epoch(epoch)
             scores = None
@@ -105,7 +109,7 @@ def fit(
                 history.append(Scores(math.nan, math.nan))
                 break
             history += [scores] if scores is not None else []
-            listener(Epoch(epoch + 1, loss, scores, training.state))
+            listener(Epoch(epoch + 1, loss, scores, tuple(history), training.state))
     if not history:
         chosen = None
     elif recipe.score == "last" or math.isnan(history[-1].accuracy):

@@ -78,6 +78,56 @@ def test_a_device_that_is_not_there_is_no_architectures_fault():
     assert "set it to auto, or workers.gpus to 1" in failure.message
 
 
+class Kept:
+    """Keeps the state of every epoch, and dies at the `at`-th."""
+
+    def __init__(self, at=0):
+        self.at, self.states = at, []
+
+    def kept(self, proposal):
+        return self.states[-1] if self.states else None
+
+    def is_due(self):
+        return True
+
+    def keep(self, proposal, state):
+        self.states.append(state)
+        if len(self.states) == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])
+def test_a_trial_whose_worker_dies_goes_on_elsewhere_to_the_same_bit(at):
+    settings = {"epochs": 3, "repeats": 2}  # two states of each, for the last epoch needs none
+    unbroken = evaluator(**settings)
+    expected = unbroken.evaluate(proposal(unbroken.space))
+    first, second, kept = evaluator(**settings), evaluator(**settings), Kept(at)
+    first.keeper = kept
+    with pytest.raises(KeyboardInterrupt):
+        first.evaluate(proposal(first.space))
+    kept.at = 0
+    second.keeper = kept
+    again = second.evaluate(proposal(second.space))
+    assert len(kept.states) == 4
+    for fact in ("valid_accuracy", "valid_loss", "curve", "num_params"):
+        assert getattr(again, fact) == getattr(expected, fact)
+    assert again.wall_seconds > 0
+
+
+@pytest.mark.parametrize("state", [b"", b"no safetensors", "of another"])
+def test_what_was_kept_of_something_else_is_not_used(state, caplog):
+    one = evaluator()
+    expected = one.evaluate(proposal(one.space))
+    one.keeper = kept = Kept()
+    if state == "of another":
+        one.evaluate(proposal(one.space, 1))
+    else:
+        kept.states = [state]
+    again = one.evaluate(proposal(one.space))
+    assert again.valid_loss == expected.valid_loss
+    assert "begins anew, for what was kept of it cannot be used" in caplog.text
+
+
 def test_repeats_are_averaged():
     one, three = evaluator(epochs=1), evaluator(epochs=1, repeats=3)
     asked = proposal(one.space, fidelity=Fidelity())
@@ -93,7 +143,7 @@ def _seeds(evaluator, asked):
     """The seeds of the trainings that a proposal gets."""
     seen = []
     train = evaluator._train
-    evaluator._train = lambda proposal, seed: (seen.append(seed), train(proposal, seed))[1]
+    evaluator._train = lambda proposal, seed, *_: (seen.append(seed), train(proposal, seed))[1]
     evaluator.evaluate(asked)
     evaluator._train = train
     return seen

@@ -23,6 +23,7 @@ from nao_ray.config import RunConfig
 from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
 from nao_ray.search.executor import Failure, attempt, describe, measure
 from nao_ray.search.proposer import Answer, answer
+from nao_ray.service.fleet.keeping import keeper_of
 from nao_ray.service.fleet.output import LogFile, log_files, log_to_stderr, printed
 from nao_ray.strategies.base import Strategy
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
@@ -70,9 +71,13 @@ class EvaluatorFactory:
     """Makes a config's evaluator; travels as text."""
 
     config: str
+    keeps: tuple[str, str, float] | None = None
+    """Address and `storage_id` of the pool that long trials keep their states in, and seconds between two."""
 
     def __call__(self) -> Evaluator[Any]:
-        return RunConfig.parse(self.config).make_evaluator()
+        evaluator = RunConfig.parse(self.config).make_evaluator()
+        evaluator.keeper = None if self.keeps is None else keeper_of(*self.keeps)
+        return evaluator
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nao_ray.addresses import absolute
 from nao_ray.config import RunConfig
 from nao_ray.evaluators.base import SharedEvaluator
 from nao_ray.pool import PoolReader, PoolWriter
@@ -26,7 +27,7 @@ from nao_ray.service.hosting.checks import (
     warn_of_ignored,
 )
 from nao_ray.service.hosting.follower import Follower
-from nao_ray.service.hosting.manifest import config_of, metric_of
+from nao_ray.service.hosting.manifest import config_of, metric_of, storage_id
 from nao_ray.service.hosting.requests import PoolRequests, heed_signals
 from nao_ray.trial import FailureKind
 
@@ -208,5 +209,8 @@ def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Prop
         at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
         trained_by=evaluator.trained_by if isinstance(evaluator, SharedEvaluator) else None,
     )
+    seconds = workers.checkpoint_seconds
+    keeps = None if seconds is None else (absolute(pool.url), storage_id(pool.manifest), seconds)
     proposer = stack.enter_context(closing(RayProposer(SameCode.of(StrategyFactory(text)), pool.stream_log)))
-    return proposer, stack.enter_context(closing(RayExecutor(SameCode.of(EvaluatorFactory(text)), plan, weights=pool)))
+    make = SameCode.of(EvaluatorFactory(text, keeps))
+    return proposer, stack.enter_context(closing(RayExecutor(make, plan, weights=pool)))
