@@ -1,7 +1,9 @@
 """The same on Ray: failures of every kind, signals, and nothing on the terminal that is not ours."""
 
+import json
 import os
 import signal
+import time
 from collections import Counter
 
 import psutil
@@ -12,6 +14,7 @@ from test_run import config, each_once, start_driver, wait_for
 from nao_ray.bench.chaos import differences
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import resume, run
+from nao_ray.training.checkpoint import read_about
 
 pytestmark = pytest.mark.ray
 
@@ -70,3 +73,48 @@ def test_ray_says_nothing_on_the_terminal_even_when_a_worker_dies(tmp_path):
     ]
     assert len(said.splitlines()) == 1
     assert each_once(tmp_path)
+
+
+LONG = (
+    "evaluator={name: standalone, epochs: 60, cells_per_stage: 1, channels: 4}",
+    "evaluator.recipe={name: short_digits, batch: 24}",
+    "task={name: synthetic, per_class: 20, noise: 0.2}",
+    "strategy=random_search",
+    "budget.trials=1",
+)
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(tmp_path):
+    driver = start_driver(tmp_path, overrides=[*LONG, "workers.checkpoint_seconds=0.001"])
+    state = tmp_path / "p" / "checkpoints" / "000000000.safetensors"
+
+    def epochs_done(least):
+        """Of the state, once it is of so many epochs."""
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
+            assert driver.poll() is None, driver.stderr.read()
+            if state.exists() and (done := json.loads(read_about(state.read_bytes()))["epochs_done"]) >= least:
+                return done
+            time.sleep(0.01)
+        raise AssertionError(f"no state of {least} epochs")
+
+    epochs_done(5)
+    worker = next(p for p in psutil.Process(driver.pid).children(recursive=True) if "EvaluatorActor" in p.name())
+    worker.kill()
+    psutil.wait_procs([worker], timeout=10)
+    before = epochs_done(5)
+    seen = os.stat(state).st_mtime_ns
+    while os.stat(state).st_mtime_ns == seen:
+        assert driver.poll() is None, driver.stderr.read()
+        time.sleep(0.001)
+    assert epochs_done(0) > before  # the first state of the second attempt
+    driver.communicate(timeout=120)
+    assert driver.returncode == 0
+    run(config(*LONG), str(tmp_path / "unbroken"), in_process=True)
+    (row,), (expected,) = (PoolReader.open(tmp_path / name).trials().to_dict("records") for name in ("p", "unbroken"))
+    assert row["attempt"] == 2
+    assert row["valid_accuracy"] == expected["valid_accuracy"]
+    assert row["valid_loss"] == expected["valid_loss"]
+    assert list(row["curve"]) == list(expected["curve"])
+    assert not state.exists()
