@@ -56,7 +56,7 @@ def azure(tmp_path_factory):
             assert time.monotonic() < end, "azurite did not start"
             time.sleep(0.1)
     yield f"http://127.0.0.1:{port}/{ACCOUNT}"
-    process.terminate()
+    process.kill()
     process.wait()
 
 

@@ -87,6 +87,7 @@ def killed_at(store, k: int, what) -> None:
     store.last = None
 
 
+@pytest.mark.slow
 def test_a_merge(store):
     made = merging(new_url())
     whole = requests_of(store, made.compact)
@@ -107,6 +108,7 @@ def test_a_merge(store):
         other._lease.release()
 
 
+@pytest.mark.slow
 def test_a_takeover_after_a_merge_that_removed_nothing(store):
     origin = new_url()
     made = merging(origin)

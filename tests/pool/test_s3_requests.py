@@ -5,6 +5,7 @@ from _made_up_trials import MANIFEST, START, make_proposal, make_trial, record
 from _s3_drivers import take_over, vanish
 
 from nao_ray._pool import objects, rows
+from nao_ray._pool.catalogue import Digest
 from nao_ray.pool import PoolReader, PoolWriter, Watch
 
 LONG = 3600.0  # seconds; no heartbeat comes between the requests that are counted
@@ -126,8 +127,11 @@ def test_a_digest_that_is_old_or_missing_or_damaged_changes_nothing(url):
         made.compact()
         record(made, 20, 10)
         log, now = made.log(), storage.read("recent.digest")
-        flipped = [now[:k] + bytes([now[k] ^ 1]) + now[k + 1 :] for k in range(0, len(now), len(now) // 40)]
-        for data in (old, old[:-100], b"no", *flipped, None):
+        flipped = [now[:k] + bytes([now[k] ^ 1]) + now[k + 1 :] for k in range(0, len(now), 50)]
+        for data in flipped:
+            with pytest.raises(ValueError, match="checksum"):
+                Digest.from_bytes(data)
+        for data in (old, old[:-100], b"no", flipped[len(flipped) // 2], None):
             if data is None:
                 storage.remove("recent.digest")
             else:
