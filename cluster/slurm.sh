@@ -51,8 +51,9 @@ if ((SLURM_JOB_NUM_NODES > 1)); then
 fi
 
 # In the background, for a shell that waits for a command in the foreground does not hear Slurm's signal.
-# --wait: after a node was lost the job comes back before the pool's lease has run out.
-RAY_ADDRESS=$head:$GCS_PORT nao-ray search --wait 60 "$@" &
+# --wait: after a node was lost the job comes back before the pool's lease has run out. notice_seconds: trials that run
+# may end within it; half a minute less than --signal above.
+RAY_ADDRESS=$head:$GCS_PORT nao-ray search --wait 60 --set workers.notice_seconds=150 "$@" &
 driver=$!
 asked=
 trap 'asked=yes; kill -TERM "$driver" 2>/dev/null || true' TERM
