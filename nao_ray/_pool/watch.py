@@ -24,6 +24,7 @@ from nao_ray._pool.budget import ChangedBudget, read_budget
 from nao_ray._pool.faults import unreadable
 from nao_ray._pool.holder import Holder, glance, is_dead
 from nao_ray._pool.ledger import RANKED, standings
+from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.pace import Spans
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tail import Tail
@@ -283,10 +284,12 @@ class Watch:
         budget = self._config.get("budget")
         trials = budget.get("trials") if isinstance(budget, Mapping) else None
         trials = trials if self._changed is None else self._changed.now.trials
-        if isinstance(trials, int) and trials < self._asked.count:  # it was raised, perhaps while the search ran
+        is_passed = isinstance(trials, int) and trials < self._asked.count  # so it was raised
+        if is_passed or isinstance(self._storage, LocalStorage):  # elsewhere each look is a request
             with suppress(OSError):
                 self._changed = read_budget(self._storage)
-            trials = None if self._changed is None else self._changed.now.trials
+        if self._changed is not None:
+            trials = self._changed.now.trials
         limits = (trials, self._manifest.get("planned"))
         # a resumed search may have more, of which its pool says nothing, and a plan may change
         return min((n for n in limits if isinstance(n, int) and self._asked.count <= n), default=None)

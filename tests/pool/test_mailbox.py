@@ -4,7 +4,7 @@ import pytest
 from _made_up_trials import MANIFEST
 
 from nao_ray.errors import FencedError
-from nao_ray.pool import PoolReader, PoolWriter
+from nao_ray.pool import PoolReader, PoolWriter, Watch
 
 OLD, NEW, NEWER = (10, None), (20, None), (20, 3600.5)
 
@@ -43,6 +43,7 @@ def test_a_changed_budget_knows_what_it_stands_for(place):
     with pool.acquire():
         pool.record_budget(OLD, NEW)
         assert PoolReader.open(place).changed_budget() == (NEW, (OLD,))
+        assert Watch(place).look().budget_trials == (None if "://" in str(place) else 20)  # of which no trial is asked
         pool.record_budget(NEW, NEWER)
         assert PoolReader.open(place).changed_budget() == (NEWER, (OLD, NEW))
         pool.record_budget(NEWER, OLD)
