@@ -11,6 +11,7 @@ from _misbehaving import Counting, counting
 
 from nao_ray.errors import RunError
 from nao_ray.search.proposer import LocalProposer
+from nao_ray.service.hosting import proposer as proposers
 from nao_ray.service.hosting.proposer import RayProposer
 from nao_ray.trial import Measurement, Trial
 
@@ -55,7 +56,9 @@ def expected(n):
     return [proposal.genotype for proposal in local.poll().proposals]
 
 
-def test_a_controller_killed_between_and_within_requests_goes_on_as_if_nothing_was(tmp_path):
+def test_a_controller_killed_between_and_within_requests_goes_on_as_if_nothing_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(proposers, "_AT_ONCE", 2)  # of the log
+    monkeypatch.setattr(proposers, "_ON_THE_WAY", 1)
     log = Log()
     proposer = RayProposer(counting("die once", tmp_path), log)
     proposer.request(3, [])
@@ -67,7 +70,8 @@ def test_a_controller_killed_between_and_within_requests_goes_on_as_if_nothing_w
     assert second.num_told == 3
     log.asked(second)
     told = log.finish()
-    pid = ray.get(proposer._actor.start.remote(counting(), log())).pid
+    proposer._actor.learn.remote(log())
+    pid = ray.get(proposer._actor.start.remote(counting(), len(log()))).pid
     psutil.Process(pid).kill()
     proposer.request(3, told)
     third = answer_of(proposer)
