@@ -19,7 +19,9 @@ from nao_ray.trial import Trial
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE, _ON_THE_WAY = 500, 4  # trials sent to the actor at once, and how often before it has taken the first
+# trials sent to the actor at once, too few for Ray's object store, which would be mapped whole; and how often before it
+# has taken the first
+_AT_ONCE, _ON_THE_WAY = 32, 64
 _SHOWN_LINES = 20  # of a controller that died
 _DEATHS = 5  # of one request, before the search ends: it is the strategy, not the machine
 
