@@ -35,15 +35,14 @@ def fleet(workers, **plan):
 
 
 def operations(work):
-    """Bytecodes that the fleet's modules execute in `work`."""
+    """Lines that the fleet's modules execute in `work`, a pass of a loop counted each time."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: object):
         nonlocal count
         if "/service/fleet/" not in frame.f_code.co_filename:
             return None
-        frame.f_trace_opcodes = True
-        count += event == "opcode"
+        count += event == "line"
         return trace
 
     before = sys.gettrace()
@@ -68,7 +67,7 @@ def turn(executor, cluster, ending):
 @pytest.mark.parametrize("ending", [0, 1, 20])
 def test_a_turn_does_as_much_as_has_changed_however_many_workers_there_are(plan, ending):
     few, many = (operations(partial(turn, *fleet(n, **plan), ending)) for n in (80, 800))
-    assert many <= 1.1 * few + 100
+    assert 0 < many <= 1.1 * few + 20
 
 
 @pytest.mark.parametrize("plan", [{"gpus": 0}, {"gpus": None}])
