@@ -55,7 +55,7 @@ test: $(VENV)/.installed-dev  ## all tests but the slow and the Ray ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadscope -m "not ray and not slow"
 
 test-ray: $(VENV)/.installed-dev  ## the tests that start a local Ray, and the slow ones
-	$(BIN)/python -m pytest -m "ray or slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadscope -m "ray or slow"
 
 format: $(VENV)/.installed-dev  ## put the code into shape
 	$(BIN)/ruff format .

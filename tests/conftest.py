@@ -14,8 +14,10 @@ from hypothesis import settings
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.pop("RAY_ADDRESS", None)
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="nao-ray-tests-")  # what is remembered is not the user's
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
+# What is remembered is not the user's, and no Ray that runs beside these tests is found.
+for name, prefix in (("XDG_CACHE_HOME", "nao-ray-tests-"), ("RAY_TMPDIR", "nr")):  # sockets want a short one
+    os.environ[name] = tempfile.mkdtemp(prefix=prefix, dir="/tmp")
+    atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
 
 # A shell ignores it for what it starts in the background, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

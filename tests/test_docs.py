@@ -37,6 +37,16 @@ SHRUNKEN = shlex.split("--in-process --set budget.trials=2 --set evaluator.epoch
 """What a search of the README gets here, so that it ends in seconds."""
 
 
+CLUSTER = """
+import ray, sys
+context = ray.init(address="local", num_cpus=2, include_dashboard=True, dashboard_port=0, log_to_driver=False)
+print(f"http://{context.dashboard_url}", flush=True)
+sys.stdin.read()
+ray.shutdown()
+"""
+"""A Ray with a dashboard, in a process of its own."""
+
+
 def _commands(start: str) -> list[str]:
     """Those that begin so, each once, in the order of the pages."""
     return list(dict.fromkeys(command for command in CONSOLE if command.startswith(start)))
@@ -114,7 +124,7 @@ def test_the_commands_of_the_pages_run_in_order(folder, call, monkeypatch):
     assert len(commands) > 20
     for command in commands:
         words = shlex.split(command)
-        if "--address" in words:  # on a cluster: tests/service/test_jobs_on_ray.py
+        if "--address" in words or "BUCKET" in command:  # on a cluster: tests/service/jobs/test_jobs_on_ray.py
             continue
         if words[1] == "search":
             # a table is not trained, and shared weights are trained by the strategy
@@ -162,17 +172,16 @@ def test_configs_of_the_pages(block):
 
 @pytest.mark.ray
 def test_the_job_of_the_readme_runs_on_a_cluster(folder, tmp_path):
-    import ray
-
     (submit,) = _commands("ray job submit ")
     words = shlex.split(submit)
     job = words[words.index("--") + 1 :]
     assert job[:2] == ["python", "jobs/search.py"]
     assert (ROOT / job[1]).is_file()
-    ray.shutdown()  # a cluster that tests before this one share has no dashboard; theirs starts again when asked for
-    context = ray.init(address="local", num_cpus=2, include_dashboard=True, dashboard_port=0, log_to_driver=False)
-    try:
-        address = f"http://{context.dashboard_url}"
+    environment = {**os.environ, "RAY_ADDRESS": "", "RAY_AUTH_MODE": "disabled"}
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as cluster:  # ends when its input does
+        address = next(line.strip() for line in cluster.stdout if line.startswith("http://"))
         pool = tmp_path / "pool"
         small = [sys.executable, *job[1:2], "smoke", "--pool", str(pool), "--set", "budget.trials=2"]
         work = tmp_path / "work"
@@ -181,7 +190,6 @@ def test_the_job_of_the_readme_runs_on_a_cluster(folder, tmp_path):
             (work / name).symlink_to(ROOT / name)
         program = Path(sys.executable).with_name("ray")
         submitted = [str(program), "job", "submit", "--address", address, "--working-dir", str(work), "--", *small]
-        environment = {**os.environ, "RAY_ADDRESS": ""}
         for _ in range(30):
             done = subprocess.run(
                 submitted, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
@@ -191,8 +199,6 @@ def test_the_job_of_the_readme_runs_on_a_cluster(folder, tmp_path):
             time.sleep(2)
         assert done.returncode == 0, done.stdout + done.stderr
         assert len(pd.read_parquet(pool / "trials")) == 2
-    finally:
-        ray.shutdown()
 
 
 @pytest.mark.parametrize("page", PAGES)

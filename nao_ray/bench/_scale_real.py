@@ -126,7 +126,7 @@ class _Crew:
 
     def __call__(self, snapshot: Snapshot) -> None:
         if math.isnan(self.start_seconds):
-            if snapshot.running == self._workers:
+            if _workers():  # in the turn before all were asked for
                 self._await_all()
                 self.course = Course()
             return

@@ -146,6 +146,12 @@ class _Finished:
     def data_hash(self):
         return RunConfig.parse(SEARCH.format(name="x", strategy="shared_random_search")).make_task().data_hash()
 
+    def facts(self):
+        return None
+
+    def settled(self):
+        return {}
+
 
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives(presets):

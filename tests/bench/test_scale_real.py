@@ -65,7 +65,7 @@ def test_a_worker_that_trains_nothing_has_no_torch():
     ray.get(actor.start.remote(EvaluatorFactory(config.to_yaml())))
     loaded = ray.get(actor.modules.remote())
     assert "nao_ray.evaluators.closed_form" in loaded
-    assert not {"torch", "torchvision", "pandas", "scipy", "sklearn"} & loaded
+    assert {"torch", "torchvision", "pandas", "scipy", "sklearn"} & loaded == set()
 
 
 @pytest.mark.ray

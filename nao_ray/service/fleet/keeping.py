@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from nao_ray.errors import NaoRayError
-from nao_ray.pool import Checkpoints, PoolReader
 from nao_ray.service.hosting.manifest import storage_id
 from nao_ray.trial import Proposal
+
+if TYPE_CHECKING:
+    from nao_ray.pool import Checkpoints
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class PoolKeeper:
 
 def keeper_of(url: str, pool_id: str, seconds: float) -> PoolKeeper | None:
     """The keeper of a pool by its address; None: another one, or none, is there on this machine."""
+    from nao_ray.pool import PoolReader  # with pandas, which a worker without a pool does not need
+
     try:
         pool = PoolReader.open(url)
     except NaoRayError as error:

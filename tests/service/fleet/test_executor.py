@@ -58,6 +58,10 @@ def pids(folder):
 
 def test_results_come_as_they_finish_from_as_many_workers_as_planned(start, tmp_path):
     executor = start({0: "sleep 1.5", 1: "sleep 0.5"}, count=2)
+    submit(executor, 4, 5)
+    collect(executor, 2)
+    while len(executor._fleet.idle) < 2:  # both are there
+        executor.wait(0.1)
     submit(executor, 0, 1, 2, 3)
     ended = collect(executor, 4)
     assert [c.trial_id for c in ended] == [1, 2, 3, 0]

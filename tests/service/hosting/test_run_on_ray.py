@@ -9,6 +9,7 @@ from collections import Counter
 import psutil
 import pytest
 import ray
+import torch
 from test_run import config, each_once, start_driver, wait_for
 
 from nao_ray.bench.chaos import differences
@@ -112,7 +113,10 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(tmp_path):
     assert epochs_done(0) > before  # the first state of the second attempt
     driver.communicate(timeout=120)
     assert driver.returncode == 0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as a worker of one CPU has
     run(config(*LONG), str(tmp_path / "unbroken"), in_process=True)
+    torch.set_num_threads(threads)
     (row,), (expected,) = (PoolReader.open(tmp_path / name).trials().to_dict("records") for name in ("p", "unbroken"))
     assert row["attempt"] == 2
     assert row["valid_accuracy"] == expected["valid_accuracy"]
