@@ -42,6 +42,30 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageShapes:
+    """What a network that tells classes of images has to fit."""
+
+    in_channels: int
+    height: int
+    """Pixels."""
+    width: int
+    num_classes: int
+    network: str
+    """The stem: `cifar10`, `cifar100`, `imagenet` or `small`; also names the published sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenShapes:
+    """What a network that reads tokens has to fit."""
+
+    vocabulary: int
+    """Number of tokens."""
+
+
+Shapes = ImageShapes | TokenShapes
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of a task's data."""
 
@@ -72,6 +96,11 @@ class Task(ABC, Generic[C]):
 
     def __init__(self, config: C) -> None:
         self.config = config
+
+    @property
+    def shapes(self) -> Shapes:
+        """What a network for this task has to fit; needs no data."""
+        return ImageShapes(*self.image_shape, num_classes=self.num_classes, network=self.network)
 
     @abstractmethod
     def load(self) -> tuple[Images, Images]:
