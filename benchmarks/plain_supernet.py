@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from benchmarks.plain import Reduce, auxiliary_head, calibrator, conv
 from nao_ray.networks.cell_supernet import CellSupernet
 from nao_ray.networks.stacks import StackConfig
-from nao_ray.spaces._cnn_cell import CELL_INPUTS, EDGES, NODES
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
+from nao_ray.spaces.parts.cnn_cell import CELL_INPUTS, EDGES, NODES
 
 
 class SharedSepConv(nn.Module):

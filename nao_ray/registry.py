@@ -1,4 +1,8 @@
-"""Components by kind and name: the file name is the component's name, so a new file is a new component."""
+"""Components by kind and name.
+
+The name is that of a file in the kind's folder, which holds one public class: a new file is a new component. What
+components are made of is in folders below.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,8 @@ _KINDS = {
 def names(kind: str) -> list[str]:
     """Names of the components of a kind (`space`, `task`, `evaluator`, `strategy`, `logger`), sorted."""
     package = importlib.import_module(_KINDS[kind][0])
-    modules = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(name for name in modules if name != "base" and not name.startswith("_"))
+    modules = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
+    return sorted(name for name in modules if name != "base")
 
 
 def load(kind: str, name: str) -> Any:  # noqa: ANN401

@@ -40,7 +40,7 @@ def test_a_close_name_is_suggested():
         registry.load("strategy", "random-search")
 
 
-@pytest.mark.parametrize("name", ["base", "_cnn_cell", "../errors", ""])
+@pytest.mark.parametrize("name", ["base", "parts", "parts.cnn_cell", "../errors", ""])
 def test_what_is_no_component_is_not_loaded(name):
     with pytest.raises(ConfigError):
         registry.load("space", name)

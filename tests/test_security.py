@@ -113,7 +113,9 @@ def test_the_name_of_a_run_cannot_leave_the_folder_of_pools(name):
         RunConfig.parse(CONFIG, (f"name={name!r}",))
 
 
-@pytest.mark.parametrize("name", ["../../os", "os", "base", "_parquet", "digits.py", "nao_ray.tasks.digits"])
+@pytest.mark.parametrize(
+    "name", ["../../os", "os", "base", "images", "images.parquet", "digits.py", "nao_ray.tasks.digits"]
+)
 def test_only_a_component_can_be_loaded(name):
     with pytest.raises(ConfigError, match="no task is named"):
         registry.load("task", name)

@@ -37,7 +37,7 @@ from nao_ray.controllers.pretraining import pretrain
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.tabular import Tabular
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.strategies._nao_config import NaoConfig
+from nao_ray.strategies.parts.nao_config import NaoConfig
 
 Floats = NDArray[np.float64]
 Predict = Callable[[NDArray[np.int64], Floats], Callable[[NDArray[np.int64]], Floats]]

@@ -40,7 +40,7 @@ from nao_ray.pool import PoolReader
 from nao_ray.preset_files import find_config
 from nao_ray.service.hosting.manifest import source_revision
 from nao_ray.service.hosting.run import run as search
-from nao_ray.strategies._shared import SharedConfig, SharedSearch
+from nao_ray.strategies.parts.shared_search import SharedConfig, SharedSearch
 from nao_ray.trial import Trial
 
 PRESETS = "nao_ws_small,nao_v2_small,enas_micro_small,enas_macro_small"

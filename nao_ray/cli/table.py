@@ -32,7 +32,7 @@ def import_(
     from rich.console import Console
     from rich.progress import Progress
 
-    from nao_ray.evaluators._nats_bench import convert
+    from nao_ray.evaluators.parts.nats_bench import convert
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

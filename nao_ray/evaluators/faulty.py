@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from nao_ray.evaluators._wrappers import FlakyEvaluator, SlowEvaluator
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.closed_form import ClosedForm, ClosedFormConfig
+from nao_ray.evaluators.parts.wrappers import FlakyEvaluator, SlowEvaluator
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
 from nao_ray.trial import Fidelity, Measurement, Proposal

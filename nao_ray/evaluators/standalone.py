@@ -18,11 +18,11 @@ from pydantic import Field
 
 from nao_ray import rng
 from nao_ray.errors import DataError
-from nao_ray.evaluators._progress import Progress, pack, unpack
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
+from nao_ray.evaluators.parts.progress import Progress, pack, unpack
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.tasks import _splits
 from nao_ray.tasks.base import Task
+from nao_ray.tasks.images import splits
 from nao_ray.training.failures import preparing
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Proposal
@@ -166,7 +166,7 @@ class Standalone(Evaluator[StandaloneConfig]):
             self._loaded.clear()  # one at a time
             with preparing():
                 train, valid = self.task.load()
-                train = _splits.subset(train, share, _SHARE_SEED)
+                train = splits.subset(train, share, _SHARE_SEED)
                 self._loaded[share] = TrainingData.to_device(train, valid, self.device)
         return self._loaded[share]
 

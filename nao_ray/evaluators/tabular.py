@@ -16,9 +16,9 @@ import numpy as np
 
 from nao_ray import rng
 from nao_ray.errors import ConfigError, DataError, GenotypeError
-from nao_ray.evaluators._table import Column, Table
-from nao_ray.evaluators._table_config import TabularConfig
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
+from nao_ray.evaluators.parts.table import Column, Table
+from nao_ray.evaluators.parts.table_config import TabularConfig
 from nao_ray.metric import Metric
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.tasks.base import Facts, Task

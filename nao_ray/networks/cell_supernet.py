@@ -40,9 +40,9 @@ from nao_ray.networks.enas_micro import MicroAuxiliaryHead, MicroSearchStack
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import Operation, OpOptions, build_op
 from nao_ray.networks.stacks import AuxiliaryHead, ImageSkeleton, ImageStack, StackConfig
-from nao_ray.spaces._cnn_cell import CELL_INPUTS, EDGES, NODES
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
+from nao_ray.spaces.parts.cnn_cell import CELL_INPUTS, EDGES, NODES
 
 
 class SharedCell(BaseCell):

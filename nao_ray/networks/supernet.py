@@ -18,9 +18,9 @@ from nao_ray.networks.derived import check, network_defaults
 from nao_ray.networks.enas_macro import STAGES
 from nao_ray.networks.macro_supernet import MacroSupernet
 from nao_ray.networks.stacks import StackConfig
-from nao_ray.spaces._cnn_cell import CnnCellSpace
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.spaces.enas_macro import EnasMacro
+from nao_ray.spaces.parts.cnn_cell import CnnCellSpace
 
 Supernet = CellSupernet | MacroSupernet
 """Shared weights of all genotypes of a space."""

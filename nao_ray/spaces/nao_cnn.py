@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nao_ray.errors import GenotypeError
-from nao_ray.spaces._cnn_cell import CELL_INPUTS, NODES, CnnCellSpace
 from nao_ray.spaces.base import Genotype
+from nao_ray.spaces.parts.cnn_cell import CELL_INPUTS, NODES, CnnCellSpace
 
 _TF_OPS = (  # the TensorFlow code's names, in the order of `NaoCnn.ops`
     "identity",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from nao_ray.spaces._cnn_cell import CnnCellSpace
+from nao_ray.spaces.parts.cnn_cell import CnnCellSpace
 
 
 class NaoCnnSmall(CnnCellSpace):

@@ -21,8 +21,8 @@ from nao_ray.controllers.lstm import make_policy
 from nao_ray.controllers.policy import LstmConfig
 from nao_ray.controllers.policy_gradient import PolicyGradient
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.strategies._reinforce_config import PRESETS
-from nao_ray.strategies._shared import Scored, SharedConfig, SharedSearch
+from nao_ray.strategies.parts.reinforce_config import PRESETS
+from nao_ray.strategies.parts.shared_search import Scored, SharedConfig, SharedSearch
 from nao_ray.trial import Fidelity, Proposal, Trial
 
 

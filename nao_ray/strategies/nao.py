@@ -27,9 +27,9 @@ from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.strategies._nao_config import NaoConfig
-from nao_ray.strategies._nao_round import Observation, Round, fresh
 from nao_ray.strategies.base import Strategy
+from nao_ray.strategies.parts.nao_config import NaoConfig
+from nao_ray.strategies.parts.nao_round import Observation, Round, fresh
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
 
 _MOST_COUNTED = 100_000  # distinct genotypes scored, by their keys: a few megabytes

@@ -25,9 +25,9 @@ from nao_ray.controllers.gp_controller import fit_process
 from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.strategies._nao_config import NaoConfig
-from nao_ray.strategies._nao_round import Observation, Round
-from nao_ray.strategies._shared import Scored, SharedConfig, SharedSearch, random_genotypes
+from nao_ray.strategies.parts.nao_config import NaoConfig
+from nao_ray.strategies.parts.nao_round import Observation, Round
+from nao_ray.strategies.parts.shared_search import Scored, SharedConfig, SharedSearch, random_genotypes
 from nao_ray.trial import Fidelity, Proposal, Trial
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(

@@ -19,10 +19,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.strategies._independent_policy import IndependentPolicy
-from nao_ray.strategies._lstm_batches import LstmBatches
-from nao_ray.strategies._reinforce_config import ReinforceConfig
 from nao_ray.strategies.base import Strategy
+from nao_ray.strategies.parts.independent_policy import IndependentPolicy
+from nao_ray.strategies.parts.lstm_batches import LstmBatches
+from nao_ray.strategies.parts.reinforce_config import ReinforceConfig
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
 
 

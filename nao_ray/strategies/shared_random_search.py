@@ -11,7 +11,7 @@ from collections.abc import Generator
 from pydantic import Field
 
 from nao_ray import rng as streams
-from nao_ray.strategies._shared import Scored, SharedConfig, SharedSearch, random_genotypes
+from nao_ray.strategies.parts.shared_search import Scored, SharedConfig, SharedSearch, random_genotypes
 from nao_ray.trial import Proposal, Trial
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nao_ray.tasks._cifar import CifarConfig, CifarTask
 from nao_ray.tasks.base import TaskConfig
+from nao_ray.tasks.images.cifar import CifarConfig, CifarTask
 
 _TRAIN = tuple(f"data_batch_{batch}" for batch in range(1, 6))
 

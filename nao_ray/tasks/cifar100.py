@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nao_ray.tasks._cifar import CifarConfig, CifarTask
 from nao_ray.tasks.base import TaskConfig
+from nao_ray.tasks.images.cifar import CifarConfig, CifarTask
 
 
 class Cifar100(CifarTask):

@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nao_ray.tasks import _splits
-from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.base import Images, TaskConfig
+from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 
 _TEST_SHARE = 0.2
 """The set comes without a test split; this one is ours: 359 images, the same under every `split_seed`."""
@@ -30,11 +30,11 @@ class Digits(ImageTask[ImageTaskConfig]):
 
     def _training_rows(self) -> Images:
         rows, test = _read()
-        return _splits.take(rows, np.setdiff1d(np.arange(len(rows)), test, assume_unique=True))
+        return splits.take(rows, np.setdiff1d(np.arange(len(rows)), test, assume_unique=True))
 
     def _test_rows(self) -> Images:
         rows, test = _read()
-        return _splits.take(rows, test)
+        return splits.take(rows, test)
 
 
 def _read() -> tuple[Images, NDArray[np.int64]]:
@@ -44,4 +44,4 @@ def _read() -> tuple[Images, NDArray[np.int64]]:
     pixels, labels = load_digits(return_X_y=True)  # [1797, 64], 0..16
     images = np.round(pixels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     labels = labels.astype(np.int64)
-    return Images(images, labels), _splits.stratified(labels, round(len(labels) * _TEST_SHARE), 0, "digits test split")
+    return Images(images, labels), splits.stratified(labels, round(len(labels) * _TEST_SHARE), 0, "digits test split")

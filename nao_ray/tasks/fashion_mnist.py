@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _splits
-from nao_ray.tasks._identity import FileIdentity
-from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.base import Images, TaskConfig
+from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.identity import FileIdentity
+from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 
 
 class FashionMnistConfig(ImageTaskConfig):
@@ -45,10 +45,10 @@ class FashionMnist(ImageTask[FashionMnistConfig]):
         self.image_shape = (1, config.image_size, config.image_size)
 
     def _training_rows(self) -> Images:
-        return _splits.shrink(self._read("train"), self.config.image_size)
+        return splits.shrink(self._read("train"), self.config.image_size)
 
     def _test_rows(self) -> Images:
-        return _splits.shrink(self._read("t10k"), self.config.image_size)
+        return splits.shrink(self._read("t10k"), self.config.image_size)
 
     def _files(self) -> list[FileIdentity] | None:
         return [FileIdentity.of(self._path(f"train-{kind}-ubyte")) for kind in ("images-idx3", "labels-idx1")]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _layouts
-from nao_ray.tasks._identity import FileIdentity
-from nao_ray.tasks._labels import Labels
-from nao_ray.tasks._layouts import Role, Wanted
-from nao_ray.tasks._picture_task import PictureConfig, PictureTask
-from nao_ray.tasks._sources import Index, Source
 from nao_ray.tasks.base import TaskConfig
+from nao_ray.tasks.images import layouts
+from nao_ray.tasks.images.identity import FileIdentity
+from nao_ray.tasks.images.labels import Labels
+from nao_ray.tasks.images.layouts import Role, Wanted
+from nao_ray.tasks.images.picture_task import PictureConfig, PictureTask
+from nao_ray.tasks.images.sources import Index, Source
 
 
 class ImageFolderConfig(PictureConfig):
@@ -95,11 +95,11 @@ class _Folder(Source):
                 f"{self.path}: {deep[0].name}/ holds folders and {flat.name}/ does not; expected class/picture.png "
                 "everywhere, or split/class/picture.png"
             )
-        meaning = _layouts.assign(list(names), splits, self.path)
+        meaning = layouts.assign(list(names), splits, self.path)
         found = {role: names[name] for name, role in meaning.items() if role is not None}
         if "train" not in found:
             raise DataError(f"{self.path}: has no train folder; there are {', '.join(sorted(names))}")
-        return {role: found[role] for role in _layouts.ROLES if role in found}
+        return {role: found[role] for role in layouts.ROLES if role in found}
 
     def _read(self, role: Role) -> list[tuple[str, str]]:
         """(path, class) of every picture of a split, by torchvision's reader."""
@@ -111,7 +111,7 @@ class _Folder(Source):
         from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
         def is_picture(path: str) -> bool:
-            if _layouts.is_hidden(path[len(str(place)) :]):
+            if layouts.is_hidden(path[len(str(place)) :]):
                 return False
             kind = Path(path).suffix.lower()
             if kind not in IMG_EXTENSIONS:

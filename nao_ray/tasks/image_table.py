@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from nao_ray.tasks._parquet import SPLIT_COLUMN, ImageFormat, Table
-from nao_ray.tasks._picture_task import PictureConfig, PictureTask
 from nao_ray.tasks.base import TaskConfig
+from nao_ray.tasks.images.parquet import SPLIT_COLUMN, ImageFormat, Table
+from nao_ray.tasks.images.picture_task import PictureConfig, PictureTask
 
 
 class ImageTableConfig(PictureConfig):

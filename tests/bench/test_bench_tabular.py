@@ -15,7 +15,7 @@ from nao_ray.cli import app as cli
 from nao_ray.errors import ConfigError, DataError, RunError
 from nao_ray.evaluators.closed_form import accuracy
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
-from nao_ray.strategies._reinforce_config import ReinforceConfig
+from nao_ray.strategies.parts.reinforce_config import ReinforceConfig
 
 OPS = ("none", "nor_conv_1x1", "nor_conv_3x3")
 SPACE = NasBench201(NasBench201Config(ops=OPS))

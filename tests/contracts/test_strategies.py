@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from nao_ray import registry, rng
-from nao_ray.strategies._shared import SharedSearch
 from nao_ray.strategies.base import Strategy
+from nao_ray.strategies.parts.shared_search import SharedSearch
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial
 
 

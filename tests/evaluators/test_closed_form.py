@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from nao_ray import registry
-from nao_ray.evaluators._wrappers import FlakyEvaluator, NoisyEvaluator, SlowEvaluator
 from nao_ray.evaluators.closed_form import ClosedForm, ClosedFormConfig, accuracy
 from nao_ray.evaluators.faulty import Faulty, FaultyConfig
+from nao_ray.evaluators.parts.wrappers import FlakyEvaluator, NoisyEvaluator, SlowEvaluator
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.trial import Fidelity, Proposal

@@ -13,7 +13,7 @@ import torch
 
 from nao_ray.cli import app as cli
 from nao_ray.errors import DataError
-from nao_ray.evaluators._nats_bench import convert
+from nao_ray.evaluators.parts.nats_bench import convert
 from nao_ray.evaluators.tabular import Tabular, TabularConfig
 from nao_ray.spaces.nas_bench_201 import NasBench201
 from nao_ray.trial import Proposal

@@ -10,7 +10,7 @@ import pytest
 from _stand_in import Greedy, MemoryPool, closed_form, facts, simulate
 
 from nao_ray.errors import StuckSearchError
-from nao_ray.evaluators._wrappers import FlakyEvaluator
+from nao_ray.evaluators.parts.wrappers import FlakyEvaluator
 from nao_ray.search.budget import Budget, Spans
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.executor import Completion, Failure, Job, SerialExecutor

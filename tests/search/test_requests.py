@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from _stand_in import MemoryPool, SharedForm, closed_form, facts, shared_search, simulate
 
-from nao_ray.evaluators._wrappers import NoisyEvaluator
+from nao_ray.evaluators.parts.wrappers import NoisyEvaluator
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.requests import Request
 from nao_ray.trial import FailureKind, TrialState

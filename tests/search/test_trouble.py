@@ -7,7 +7,7 @@ import pytest
 from _stand_in import MemoryPool, closed_form, facts, simulate
 
 from nao_ray.errors import DataError, RunError
-from nao_ray.evaluators._wrappers import FlakyEvaluator
+from nao_ray.evaluators.parts.wrappers import FlakyEvaluator
 from nao_ray.search.executor import Failure, Job
 from nao_ray.search.trouble import Limits
 from nao_ray.trial import FailureKind, TrialState

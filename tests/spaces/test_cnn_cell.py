@@ -9,8 +9,8 @@ import pytest
 
 from nao_ray import registry, rng
 from nao_ray.errors import GenotypeError
-from nao_ray.spaces import _cnn_cell
-from nao_ray.spaces._cnn_cell import CnnCellSpace
+from nao_ray.spaces.parts import cnn_cell
+from nao_ray.spaces.parts.cnn_cell import CnnCellSpace
 
 SMALL = registry.load("space", "nao_cnn_small")()
 LARGE = registry.load("space", "nao_cnn")()
@@ -138,8 +138,8 @@ class Tiny(CnnCellSpace):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setattr(_cnn_cell, "NODES", 2)
-    monkeypatch.setattr(_cnn_cell, "ROLES", ("normal",))
+    monkeypatch.setattr(cnn_cell, "NODES", 2)
+    monkeypatch.setattr(cnn_cell, "ROLES", ("normal",))
     return Tiny()
 
 

@@ -11,8 +11,8 @@ from nao_ray import registry
 from nao_ray.controllers.descriptors import num_live_params
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
-from nao_ray.strategies._nao_config import PRESETS, NaoConfig
 from nao_ray.strategies.nao import Nao
+from nao_ray.strategies.parts.nao_config import PRESETS, NaoConfig
 from nao_ray.trial import Diagnostics, Fidelity, Measurement, Proposal, Trial
 
 QUICK: dict[str, Any] = {"pretraining": {"steps": 20, "genotypes": 60}, "fit": {"epochs": 5}}

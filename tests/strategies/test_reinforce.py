@@ -12,7 +12,7 @@ from nao_ray.spaces.enas_macro import EnasMacro, EnasMacroConfig
 from nao_ray.spaces.enas_micro import EnasMicro
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
-from nao_ray.strategies._reinforce_config import ReinforceConfig
+from nao_ray.strategies.parts.reinforce_config import ReinforceConfig
 from nao_ray.strategies.reinforce import Reinforce
 from nao_ray.trial import Fidelity, Measurement, Proposal, Trial
 from tests.strategies._search import check_restored, search

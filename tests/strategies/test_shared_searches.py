@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nao_ray import registry
-from nao_ray.strategies._shared import SharedSearch, audit
+from nao_ray.strategies.parts.shared_search import SharedSearch, audit
 from nao_ray.trial import Fidelity, Measurement, Proposal, Trial
 
 SPACE = registry.load("space", "nao_cnn_small")()

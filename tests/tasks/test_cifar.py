@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from nao_ray.errors import DataError
-from nao_ray.tasks._cifar import CifarConfig
 from nao_ray.tasks.cifar10 import Cifar10
 from nao_ray.tasks.cifar100 import Cifar100
+from nao_ray.tasks.images.cifar import CifarConfig
 from tests.tasks import _made_up_data as made
 
 

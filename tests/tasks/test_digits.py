@@ -1,7 +1,7 @@
 import numpy as np
 
-from nao_ray.tasks._image_task import ImageTaskConfig
 from nao_ray.tasks.digits import Digits
+from nao_ray.tasks.images.image_task import ImageTaskConfig
 
 
 def test_three_splits_that_share_no_image_and_lose_none():

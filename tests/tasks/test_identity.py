@@ -8,11 +8,11 @@ import pyarrow.fs as pafs
 import pytest
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _identity, _parquet
 from nao_ray.tasks.cifar10 import Cifar10
 from nao_ray.tasks.fashion_mnist import FashionMnist
 from nao_ray.tasks.image_folder import ImageFolder
 from nao_ray.tasks.image_table import ImageTable
+from nao_ray.tasks.images import identity, parquet
 from tests.tasks import _made_up_data as made
 
 LONG_AGO = 1_000_000_000
@@ -115,7 +115,7 @@ def test_an_error_is_not_remembered(tmp_path, cache):
 
 def test_the_reader_of_the_data_has_a_version(make, cache, monkeypatch):
     make().facts()
-    monkeypatch.setattr(_identity, "VERSION", -1)
+    monkeypatch.setattr(identity, "VERSION", -1)
     make().facts()
     assert len(list(cache.iterdir())) == 2
 
@@ -126,7 +126,7 @@ def test_files_at_an_address_are_known_by_path_size_and_time(tmp_path, monkeypat
         made.table(tmp_path / f"store/bucket/data/{name}/0.parquet", test=0, split_column=False)
     settle(tmp_path / "store")
     remote = pafs.SubTreeFileSystem(str(tmp_path / "store"), pafs.LocalFileSystem())
-    monkeypatch.setattr(_parquet, "_at_address", lambda _: (remote, "bucket/data"))
+    monkeypatch.setattr(parquet, "_at_address", lambda _: (remote, "bucket/data"))
     task = ImageTable(ImageTable.Config(path="s3://bucket/data"))
     assert [len(split) for split in (*task.load(), task.load_test())] == [40, 40, 40]
     assert [(file.path, file.inode) for file in task._files()] == [

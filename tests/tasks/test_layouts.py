@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from nao_ray.errors import DataError
-from nao_ray.tasks._layouts import Wanted, assign, split_files
 from nao_ray.tasks.cifar10 import Cifar10
 from nao_ray.tasks.image_table import ImageTable
+from nao_ray.tasks.images.layouts import Wanted, assign, split_files
 from tests.tasks import _made_up_data as made
 
 ROWS = 20

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _pictures
 from nao_ray.tasks.image_table import ImageTable
+from nao_ray.tasks.images import pictures
 from tests.tasks import _made_up_data as made
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
@@ -165,8 +165,8 @@ def test_damaged_pictures_raise_nothing_but_a_line(form):
             content[place] = draw.integers(0, 256)
         cut = bytes(content[: draw.integers(1, len(content) + 1)])
         try:
-            _pictures.shape_of(cut, "x")
-            _pictures.decode(cut, (3, 8, 8), "x", convert=True)
+            pictures.shape_of(cut, "x")
+            pictures.decode(cut, (3, 8, 8), "x", convert=True)
         except DataError as error:
             lines.append(str(error))
     assert lines

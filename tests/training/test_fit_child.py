@@ -8,7 +8,7 @@ from torch import nn
 from nao_ray import rng
 from nao_ray.errors import DataError
 from nao_ray.spaces.base import Genotype
-from nao_ray.tasks import _splits
+from nao_ray.tasks.images import splits
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.augment import Normaliser
 from nao_ray.training.checkpoint import pack, unpack
@@ -205,6 +205,6 @@ def test_on_cuda():
 
 def test_a_training_without_a_step_is_no_result():
     train, valid = Synthetic(SyntheticConfig()).load()
-    one = TrainingData.to_device(_splits.take(train, np.arange(1)), valid, torch.device("cpu"))
+    one = TrainingData.to_device(splits.take(train, np.arange(1)), valid, torch.device("cpu"))
     with pytest.raises(DataError, match="1 training image makes no step; give at least 2"):
         fit(network(), one, Recipe(), epochs=1, seed=0)

@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _splits
-from nao_ray.tasks._identity import FileIdentity
-from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
-from nao_ray.tasks._labels import Classes
-from nao_ray.tasks._layouts import Role
-from nao_ray.tasks._parquet import Table
-from nao_ray.tasks._picture_task import read_rows
 from nao_ray.tasks.base import Images
+from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.identity import FileIdentity
+from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
+from nao_ray.tasks.images.labels import Classes
+from nao_ray.tasks.images.layouts import Role
+from nao_ray.tasks.images.parquet import Table
+from nao_ray.tasks.images.picture_task import read_rows
 
 _STORED = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
@@ -64,15 +64,15 @@ class CifarTask(ImageTask[CifarConfig]):
         self.image_shape = (3, config.image_size, config.image_size)
 
     def _training_rows(self) -> Images:
-        return _splits.shrink(self._read(test=False), self.config.image_size)
+        return splits.shrink(self._read(test=False), self.config.image_size)
 
     def _test_rows(self) -> Images:
-        return _splits.shrink(self._read(test=True), self.config.image_size)
+        return splits.shrink(self._read(test=True), self.config.image_size)
 
     def _validation_rows(self) -> Images | None:
         if self._table is None or self._table.labels("validation") is None:
             return None
-        return _splits.shrink(self._read_table(self._table, "validation"), self.config.image_size)
+        return splits.shrink(self._read_table(self._table, "validation"), self.config.image_size)
 
     def _read(self, *, test: bool) -> Images:
         found = self._batches(test=test)

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _pictures, _sources
-from nao_ray.tasks._identity import FileIdentity
-from nao_ray.tasks._image_task import ImageTask, ImageTaskConfig
-from nao_ray.tasks._labels import MOST_CLASSES, Classes, Labels
-from nao_ray.tasks._layouts import Role, Wanted
 from nao_ray.tasks.base import Images
+from nao_ray.tasks.images import pictures, sources
+from nao_ray.tasks.images.identity import FileIdentity
+from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
+from nao_ray.tasks.images.labels import MOST_CLASSES, Classes, Labels
+from nao_ray.tasks.images.layouts import Role, Wanted
 
 _IMAGENET_SIDE = 96  # from this size on the stem halves the image three times
 
@@ -47,7 +47,7 @@ class PictureConfig(ImageTaskConfig):
     @field_validator("image_shape")
     @classmethod
     def _check_shape(cls, shape: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
-        return shape if shape is None else _pictures.check_shape(shape)
+        return shape if shape is None else pictures.check_shape(shape)
 
     @property
     def splits(self) -> Wanted:
@@ -62,7 +62,7 @@ class PictureTask(ImageTask[C]):
     """A task writes `_open`, which tells splits, labels and pictures."""
 
     @abstractmethod
-    def _open(self) -> _sources.Source:
+    def _open(self) -> sources.Source:
         """The pictures; reads none."""
 
     @cached_property
@@ -80,7 +80,7 @@ class PictureTask(ImageTask[C]):
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:  # type: ignore[override]  # constant once read
         """From the config or from the training images."""
-        return self.config.image_shape or _sources.native_shape(self._source, len(self._labels))
+        return self.config.image_shape or sources.native_shape(self._source, len(self._labels))
 
     @cached_property
     def network(self) -> str:  # type: ignore[override]  # constant once read
@@ -92,7 +92,7 @@ class PictureTask(ImageTask[C]):
         return "cifar10" if self.image_shape[0] == 3 else "small"
 
     @cached_property
-    def _source(self) -> _sources.Source:
+    def _source(self) -> sources.Source:
         return self._open()
 
     @cached_property
@@ -153,7 +153,7 @@ class PictureTask(ImageTask[C]):
 
 
 def read_rows(
-    source: _sources.Source,
+    source: sources.Source,
     role: Role,
     numbers: NDArray[np.int64],
     keep: NDArray[np.int64] | None,
@@ -167,4 +167,4 @@ def read_rows(
         DataError: a picture cannot be decoded or has another shape.
     """
     keep = np.arange(len(numbers)) if keep is None else keep
-    return Images(_sources.read(source, role, keep, shape, convert=convert), numbers[keep])
+    return Images(sources.read(source, role, keep, shape, convert=convert), numbers[keep])

@@ -11,7 +11,7 @@ import numpy as np
 from nao_ray.controllers.base import Controller
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
-from nao_ray.strategies._nao_config import NaoConfig
+from nao_ray.strategies.parts.nao_config import NaoConfig
 from nao_ray.trial import Proposal
 
 _ETAS_AT_ONCE = 8  # step sizes decoded in one batch: a round that is full early decodes few in vain

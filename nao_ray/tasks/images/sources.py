@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _pictures
-from nao_ray.tasks._identity import FileIdentity
-from nao_ray.tasks._labels import Labels
-from nao_ray.tasks._layouts import Role
-from nao_ray.tasks._pictures import Shape
+from nao_ray.tasks.images import pictures
+from nao_ray.tasks.images.identity import FileIdentity
+from nao_ray.tasks.images.labels import Labels
+from nao_ray.tasks.images.layouts import Role
+from nao_ray.tasks.images.pictures import Shape
 
 Index = NDArray[np.int64]
 
@@ -76,7 +76,7 @@ def native_shape(source: Source, count: int) -> Shape:
         raise DataError(f"{source.path}: raw bytes need image_shape")
     first: Shape | None = None
     for _, where, content in source.pictures("train", np.arange(count)):
-        shape = _pictures.shape_of(content, where)
+        shape = pictures.shape_of(content, where)
         first = first or shape
         if shape[0] == 3:
             return (3, *first[1:])
@@ -93,7 +93,7 @@ def read(source: Source, role: Role, keep: Index, shape: Shape, *, convert: bool
     images, is_raw = np.empty((len(keep), *shape), dtype=np.uint8), source.is_raw(role, shape)
     for place, where, content in source.pictures(role, keep):
         images[place] = (
-            _raw(content, shape, where) if is_raw else _pictures.decode(content, shape, where, convert=convert)
+            _raw(content, shape, where) if is_raw else pictures.decode(content, shape, where, convert=convert)
         )
     return images
 
@@ -101,6 +101,6 @@ def read(source: Source, role: Role, keep: Index, shape: Shape, *, convert: bool
 def _raw(content: bytes, shape: Shape, where: str) -> NDArray[np.uint8]:
     if len(content) != int(np.prod(shape)):
         raise DataError(f"{where}: {len(content)} raw bytes, expected {int(np.prod(shape))} for the shape {shape}")
-    if content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) and _pictures.is_encoded(content):
+    if content.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) and pictures.is_encoded(content):
         raise DataError(f"{where}: an image file among raw bytes; a column holds one or the other")
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)

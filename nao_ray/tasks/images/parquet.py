@@ -3,7 +3,7 @@
 An image is an encoded file (PNG, JPEG, ...), raw bytes (channels first; the shape has to be known), or a hub's struct
 of `bytes` and `path`. A whole column is one or the other: raw if its type says so (binary of the fixed size of an
 image), else encoded if its first value begins as an image file does, else raw. Splits are told apart by a column, or by
-the paths of files (`_layouts`); rows of another split are never decoded, and files of another split never opened.
+the paths of files (`layouts`); rows of another split are never decoded, and files of another split never opened.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _layouts, _pictures
-from nao_ray.tasks._identity import FileIdentity
-from nao_ray.tasks._labels import Labels
-from nao_ray.tasks._layouts import Role, Wanted
-from nao_ray.tasks._pictures import Shape
-from nao_ray.tasks._sources import Index, Source
+from nao_ray.tasks.images import layouts, pictures
+from nao_ray.tasks.images.identity import FileIdentity
+from nao_ray.tasks.images.labels import Labels
+from nao_ray.tasks.images.layouts import Role, Wanted
+from nao_ray.tasks.images.pictures import Shape
+from nao_ray.tasks.images.sources import Index, Source
 
 ImageFormat = Literal["auto", "encoded", "raw"]
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class Table(Source):
         self._split_column, self._wanted, self._format = split_column, splits or Wanted(), image_format
         self._filesystem, self._files, root = _find(path)
         names = {name[len(root) :].lstrip("/"): name for name in self._files}
-        layout = _layouts.split_files(list(names), self._wanted, path) if root else _layouts.Layout()
+        layout = layouts.split_files(list(names), self._wanted, path) if root else layouts.Layout()
         self._notes = layout.notes
         self._named: dict[Role, list[str]] = {role: [names[n] for n in found] for role, found in layout.files.items()}
         """The files of each split; empty where names say nothing."""
@@ -105,7 +105,7 @@ class Table(Source):
     def told(self) -> tuple[str, tuple[str, ...]]:
         if self._named:
             counts = [f"{role}: {len(self._named[role])} file{'s' * (len(self._named[role]) > 1)}" for role in
-                      _layouts.ROLES if role in self._named]  # fmt: skip
+                      layouts.ROLES if role in self._named]  # fmt: skip
             return ", ".join(counts), self._notes
         if self._by_column is None:
             what = f"{len(self._files)} file{'s' * (len(self._files) > 1)}"
@@ -176,7 +176,7 @@ class Table(Source):
         found = {count["values"]: count["counts"] for count in counts}
         if None in found:
             raise DataError(f"{self.path}: {found[None]} rows have no value in the split column {column}")
-        meaning = _layouts.assign([str(value) for value in found], self._wanted, f"{self.path}, column {column}")
+        meaning = layouts.assign([str(value) for value in found], self._wanted, f"{self.path}, column {column}")
         parts: dict[Role | None, list[tuple[Any, int]]] = {}
         for value, count in found.items():
             parts.setdefault(meaning[str(value)], []).append((value, count))
@@ -187,7 +187,7 @@ class Table(Source):
         used = {*self._image_columns, *self._label_columns}
         texts = [f.name for f in self._whole.schema if f.name not in used and _is_text(f.type)]
         head = _call(self.path, lambda: self._whole.head(_LOOKED_AT, columns=texts))
-        known = {name for names in _layouts.NAMES.values() for name in names}
+        known = {name for names in layouts.NAMES.values() for name in names}
         suspects = [name for name in self._whole.schema.names if name.lower() in _FLAGS]
         for name in texts:
             values = {str(value).lower() for value in head[name].unique().to_pylist()}
@@ -209,7 +209,7 @@ class Table(Source):
         if pa.types.is_fixed_size_binary(kind):
             return True
         _, where, first = next(self.pictures(role, np.zeros(1, dtype=np.int64)))
-        if _pictures.is_encoded(first):
+        if pictures.is_encoded(first):
             return False
         if shape is None or len(first) != int(np.prod(shape)):
             raise DataError(f"{where}: {len(first)} bytes that are no image; raw bytes need image_shape")
@@ -281,7 +281,7 @@ def _find(path: str) -> tuple[Any, dict[str, Any], str]:
             for file in sorted(inside, key=lambda file: str(file.path))
             if file.type == pafs.FileType.File
             and file.extension.lower() in _EXTENSIONS
-            and not _layouts.is_hidden(file.path[len(root) :])
+            and not layouts.is_hidden(file.path[len(root) :])
         }
         if not files:
             raise DataError(f"{path}: the folder has no *.parquet files")

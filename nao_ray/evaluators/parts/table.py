@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError, GenotypeError
-from nao_ray.evaluators._table_config import TabularConfig, Twins
+from nao_ray.evaluators.parts.table_config import TabularConfig, Twins
 from nao_ray.spaces.base import Genotype, SearchSpace
 
 Column = NDArray[np.float64]

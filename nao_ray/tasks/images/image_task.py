@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from nao_ray.errors import DataError
-from nao_ray.tasks import _splits
-from nao_ray.tasks._identity import FileIdentity, facts_of
 from nao_ray.tasks.base import Facts, Images, Task, TaskConfig
+from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.identity import FileIdentity, facts_of
 
 _NAMED = 10  # at most that many classes are told by name
 
@@ -63,7 +63,7 @@ class ImageTask(Task[C]):
     def load(self) -> tuple[Images, Images]:
         train, valid = self._checked(self._training_rows(), "training"), self._validation_rows()
         if valid is None:
-            train, valid = _splits.split_images(self._limited(train, "train"), self.config.split_seed, self._where)
+            train, valid = splits.split_images(self._limited(train, "train"), self.config.split_seed, self._where)
         else:
             sizes = (len(train), len(valid))
             valid = self._limited(self._checked(valid, "validation"), "validation", sizes)
@@ -79,7 +79,7 @@ class ImageTask(Task[C]):
 
     def check_test(self) -> tuple[str, ...]:
         test, (train, valid) = self._read_test(), self.load()
-        shared = _splits.count_shared(test, train, valid)
+        shared = splits.count_shared(test, train, valid)
         return (f"{shared:,} of {len(test):,} test images are training or validation images too",) if shared else ()
 
     def _read_test(self) -> Images:
@@ -108,9 +108,9 @@ class ImageTask(Task[C]):
             f"{_count_classes(train.labels, self.class_names)}"
         )
         odd = (*odd, *self._missing(train, "training"), *self._missing(valid, "validation"))
-        if shared := _splits.count_shared(valid, train):
+        if shared := splits.count_shared(valid, train):
             odd = (*odd, f"{shared:,} of {len(valid):,} validation images are training images too")
-        return Facts(_splits.digest(train, valid), summary, odd)
+        return Facts(splits.digest(train, valid), summary, odd)
 
     def _missing(self, rows: Images, split: str) -> tuple[str, ...]:
         absent = np.setdiff1d(np.arange(self.num_classes), rows.labels)
@@ -139,18 +139,18 @@ class ImageTask(Task[C]):
         if sizes is not None:
             valid = min(max(1, round(limit * sizes[1] / sum(sizes))), limit - 1)
             limit = min(valid if split == "validation" else limit - valid, len(labels))
-        return _splits.stratified(labels, limit, self.config.split_seed, "limit")
+        return splits.stratified(labels, limit, self.config.split_seed, "limit")
 
     def _limited(self, rows: Images, split: str, sizes: tuple[int, int] | None = None) -> Images:
         kept = self._kept(rows.labels, split, sizes)
-        return rows if kept is None else _splits.take(rows, kept)
+        return rows if kept is None else splits.take(rows, kept)
 
     def _checked(self, rows: Images, split: str) -> Images:
         where = f"{self._where}, {split} rows"
         if not len(rows):
             raise DataError(f"{where}: no images")
         assert rows.images.shape == (len(rows), *self.image_shape), rows.images.shape
-        _splits.check_labels(rows.labels, self.num_classes, where)
+        splits.check_labels(rows.labels, self.num_classes, where)
         return rows
 
     @property

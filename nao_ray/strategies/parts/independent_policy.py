@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nao_ray import rng as streams
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.strategies._reinforce_config import ReinforceConfig
+from nao_ray.strategies.parts.reinforce_config import ReinforceConfig
 from nao_ray.trial import Diagnostics, Proposal, Trial
 
 Array = NDArray[np.float64]

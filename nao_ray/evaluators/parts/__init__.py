@@ -1,0 +1,1 @@
+"""What evaluators are made of: no file here is a component."""

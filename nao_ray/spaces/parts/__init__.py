@@ -1,0 +1,1 @@
+"""What spaces are made of: no file here is a component."""

@@ -1,0 +1,1 @@
+"""What strategies are made of: no file here is a component."""

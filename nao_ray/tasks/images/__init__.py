@@ -1,0 +1,1 @@
+"""Tasks of labelled images: what those in the folder above are made of."""
