@@ -64,9 +64,15 @@ class Phase:
     last_epoch: int
     """The first one that is not part of it."""
     genotypes: tuple[str, ...]
-    """What its steps compute."""
+    """What its steps compute; may be empty where the phase's kind says it otherwise."""
     sampling: Literal["uniform", "size", "given"] = "uniform"
     """Each step draws one of the genotypes, evenly or in proportion to their parameters; `given`: the next in turn."""
+    kind: str = "paths"
+    """What is trained: `paths`, the weights that a genotype uses at each step; other kinds are between a strategy and an
+    evaluator, which refuses those it does not know."""
+    seed: int | None = None
+    """Names every draw of the training that this is a stretch of, however many stretches there are; None, as in pools
+    of before: the proposal's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +103,11 @@ class Proposal:
     asked_after: int = 0
     """Number of finished trials the strategy had been told when it made this proposal."""
 
+    @property
+    def training_seed(self) -> int:
+        """What names the draws of its training: for a phase that of the whole training of shared weights."""
+        return self.seed if self.phase is None or self.phase.seed is None else self.phase.seed
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
@@ -111,6 +122,8 @@ class Measurement:
     """Of `valid_score`."""
     train_loss: float | None = None
     """Mean over the last epoch; of shared weights."""
+    derived_genotype: str | None = None
+    """Text of the architecture that a phase came to, where it came to one; in the space of its proposal."""
     curve: tuple[float, ...] | None = None
     """The validation metric after each epoch."""
     num_params: int | None = None
@@ -161,6 +174,12 @@ class Trial:
     def genotype(self) -> Genotype:
         """The proposal's genotype."""
         return self.proposal.genotype
+
+    @property
+    def derived(self) -> Genotype | None:
+        """The architecture that the phase came to; None where it came to none."""
+        text = None if self.measurement is None else self.measurement.derived_genotype
+        return None if text is None else Genotype(self.genotype.space, text)
 
     @property
     def score(self) -> float | None:

@@ -56,6 +56,7 @@ _MEASUREMENT = (
     ("valid_score", _FLOAT),
     ("goal", _TEXT),
     ("train_loss", _FLOAT),
+    ("derived_genotype", _TEXT),
     ("curve", _FLOATS),
     ("num_params", _INT),
     ("macs", _INT),
@@ -108,7 +109,7 @@ TRIALS = _schema(
 )
 """One row per finished trial."""
 
-LATER = frozenset({"message", "valid_score", "goal", *_OPS, "network", "num_classes", "in_channels"})
+LATER = frozenset({"message", "valid_score", "goal", "derived_genotype", *_OPS, "network", "num_classes", "in_channels"})
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(

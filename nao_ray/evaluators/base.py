@@ -65,9 +65,9 @@ class Evaluator(ABC, Generic[C]):
 
     Config: ClassVar[type[EvaluatorConfig]] = EvaluatorConfig
     needs_task: ClassVar[bool] = True
+    """False: a config may leave `task` out."""
     shares_weights: ClassVar[bool] = False
     """It takes proposals that train shared weights, and those scored with them."""
-    """False: a config may leave `task` out."""
 
     keeper: Keeper | None = None
     """For evaluations that take long; one that does not know how to go on does without."""
@@ -176,9 +176,11 @@ class SharedEvaluator(Evaluator[C]):
             group: who trains.
 
         Returns:
-            The measurement, with `train_loss`, and the trained version: from the first member alone, b"" from others.
+            The measurement, with `train_loss`, and with `derived_genotype` where the phase came to an architecture; and
+            the trained version: from the first member alone, b"" from others.
 
         Raises:
+            ConfigError: the phase is of a kind that this evaluator does not know.
             PoolError: the source's weights are of another supernet, or trained for longer or shorter.
             Exception: whatever else went wrong; the caller turns it into a FAILED trial.
         """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from nao_ray import rng
-from nao_ray.errors import DataError, GenotypeError, PoolError
+from nao_ray.errors import ConfigError, DataError, GenotypeError, PoolError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
 from nao_ray.spaces.base import SearchSpace
@@ -118,6 +118,8 @@ class OneShot(SharedEvaluator[OneShotConfig]):
 
         phase = proposal.phase
         assert phase is not None
+        if phase.kind != "paths":
+            raise ConfigError(f"phase {phase.version}: one_shot trains paths, not {phase.kind}; give another evaluator")
         if proposal.genotype.space != self.space.name:
             raise GenotypeError(
                 f"phase {phase.version}: genotypes of space {proposal.genotype.space} given to the supernet of "
@@ -127,7 +129,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         data, device = self._data, self._data.device  # loaded before the others wait
         with meeting(group.rank, group.size, group.address, device, owns_device=group.owns_device) as averager:
             trainer = self._trainer(
-                proposal.seed,
+                proposal.training_seed,
                 shard=Shard(group.rank, group.size),
                 reduce_gradients=averager,
                 average_loss=None if averager is None else averager.mean,

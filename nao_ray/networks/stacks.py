@@ -149,7 +149,7 @@ class Stack(nn.Module):
     def draw_weights(self) -> None:
         """Convolutions and linear layers: He normal by fan in, gain sqrt 2; batch norms start at 1 and 0 already."""
         for parameter in self.parameters():
-            if parameter.dim() >= 2:
+            if parameter.dim() >= 2 and not parameter.is_meta:  # of which there are no values, and drawing takes long
                 nn.init.kaiming_normal_(parameter)
 
 

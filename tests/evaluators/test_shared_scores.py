@@ -1,5 +1,7 @@
 """Shared weights behind the lower seam: phases, versions, scores, and networks on their own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.search.executor import Desk
 from nao_ray.spaces.base import Genotype
-from nao_ray.trial import Fidelity, Phase, Proposal
+from nao_ray.trial import Fidelity, Phase, Proposal, Trial
 
 CONFIG = """
 name: ws
@@ -68,6 +70,43 @@ def test_phases_one_after_the_other_are_one_training(config, genotypes, shelf):
     facts = [[(score.valid_accuracy, score.valid_loss) for score in each] for each in scores]
     assert facts[0] == facts[1]
     assert len({loss for _, loss in facts[0]}) == len(genotypes)
+
+
+def test_how_often_a_version_is_kept_changes_no_result(config, shelf):
+    """Each version is a proposal with a seed of its own; the weights, and the losses on the way, are those of one."""
+
+    def search(epochs_per_version):
+        strategy = {"epochs": 4, "epochs_per_version": epochs_per_version, "rounds": 1, "paths": 3, "scored": 4}
+        given = RunConfig.model_validate(config.model_dump() | {"strategy": {**config.strategy.model_dump(), **strategy}})
+        asker, desk, seeds, losses = given.make_strategy(), Desk(given.make_evaluator(), type(shelf)()), [], []
+        while not asker.done:
+            for proposal in asker.ask(10):
+                outcome = work(desk, proposal)
+                asker.tell([Trial(proposal=proposal).complete(outcome, log_index=asker.num_told)])
+                if proposal.phase is None:
+                    return losses, desk._store["e00004"], seeds
+                losses += outcome.curve
+                seeds.append(proposal.seed)
+        raise AssertionError("nothing was scored")
+
+    whole, parts = search(None), search(1)
+    assert whole[:2] == parts[:2]
+    assert (len(whole[2]), len(set(parts[2]))) == (1, 4)
+
+
+def test_a_phase_of_an_earlier_pool_is_named_by_its_proposal(config, genotypes, shelf):
+    proposal = phase(genotypes, 0, 1)
+    assert proposal.phase.seed is None
+    named = replace(proposal, seed=1, phase=replace(proposal.phase, seed=proposal.seed))
+    desks = [Desk(config.make_evaluator(), type(shelf)()) for _ in range(3)]
+    weights = [desk.work(given)[1] for desk, given in zip(desks, (proposal, named, replace(proposal, seed=1)), strict=True)]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_a_phase_of_another_kind_is_refused(config, genotypes, shelf):
+    proposal = phase(genotypes, 0, 1)
+    failed = work(Desk(config.make_evaluator(), shelf), replace(proposal, phase=replace(proposal.phase, kind="alphas")))
+    assert failed.message.startswith("ConfigError: phase v1: one_shot trains paths, not alphas")
 
 
 def test_together_is_one_by_one_and_a_version_is_told_from_another(config, genotypes, shelf):

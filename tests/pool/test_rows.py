@@ -45,6 +45,8 @@ phases = st.builds(
     last_epoch=ints,
     genotypes=st.lists(texts, max_size=3).map(tuple),
     sampling=st.sampled_from(["uniform", "size", "given"]),
+    kind=texts,
+    seed=maybe(ints),
 )
 proposals = st.builds(
     Proposal,
@@ -70,6 +72,7 @@ measurements = st.builds(
     valid_score=maybe(floats),
     goal=maybe(st.sampled_from(["maximize", "minimize"])),
     train_loss=maybe(floats),
+    derived_genotype=maybe(texts),
     curve=maybe(st.lists(floats, max_size=4).map(tuple)),
     num_params=maybe(ints),
     macs=maybe(ints),

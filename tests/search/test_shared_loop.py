@@ -1,16 +1,23 @@
 """Searches with shared weights under the loop: versions are kept before they count, whatever happens to the disk."""
 
+import zlib
+from contextlib import suppress
+from dataclasses import replace
+
 import pytest
 from _stand_in import MemoryPool, SharedForm, shared_search, simulate
 
-from nao_ray.errors import PoolError, PoolWriteError, RunError
+from nao_ray import rng
+from nao_ray.errors import GenotypeError, PoolError, PoolWriteError, RunError
 from nao_ray.pool import PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import SerialExecutor
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.writing import Patience
-from nao_ray.trial import TrialState
+from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
+from nao_ray.strategies._shared import SharedConfig, SharedSearch
+from nao_ray.trial import Fidelity, Measurement, Trial, TrialState
 
 
 def run(pool, **options):
@@ -149,6 +156,86 @@ def test_progress_counts_what_the_strategy_plans_not_what_the_budget_allows(work
     seen.clear()
     run(MemoryPool(), workers=workers, listener=seen.append, trials=5)
     assert seen[-1].total == 5
+
+
+class Deriving(SharedSearch):
+    """Rounds of a phase that comes to an architecture, which is scored, and from which the next phase begins."""
+
+    def __init__(self):
+        given = SharedConfig(rounds=3, epochs=2, epochs_per_version=1, finalists=1, audited=0)
+        super().__init__(NaoCnnSmall(), given, 3, Fidelity())
+
+    def scored_in(self, round_):
+        return 1
+
+    def script(self):
+        scored, derived = {}, None
+        for index in range(self.config.rounds):
+            derived = yield from self.train([] if derived is None else [derived], kind="alphas")
+            scored |= yield from self.score([derived], index)
+        return scored
+
+
+class Derives(SharedForm):
+    """The last phase of a round comes to an architecture that follows from all phases before."""
+
+    def train(self, proposal, source, group):
+        assert proposal.phase.kind == "alphas"
+        measurement, weights = super().train(proposal, source, group)
+        number = zlib.crc32(b" ".join([weights, *(text.encode() for text in proposal.phase.genotypes)]))
+        found = self.space.sample(rng.child(number, "derived"))
+        return replace(measurement, derived_genotype=None if proposal.phase.last_epoch % 2 else found.key), weights
+
+
+def derive(pool, kill_at=None, **options):
+    executor = SerialExecutor(Derives(), weights=pool)
+    stop = (lambda: False) if kill_at is None else (lambda: len(pool.log()) >= kill_at)
+    log = pool.log()
+    SearchLoop(pool, LocalProposer(Deriving(), log), executor, Budget(trials=100), stop=stop, **options).run(log)
+
+
+def test_what_a_phase_came_to_is_recorded_and_told_again_on_resume(tmp_path):
+    """In a pool of files, with the driver killed after every trial."""
+
+    def create(name):
+        return PoolWriter.create(tmp_path / name, {"config": {"name": "t", "strategy": "deriving"}})
+
+    whole, broken = create("whole"), create("broken")
+    with whole.acquire():
+        derive(whole)
+    with broken.acquire():
+        for kill_at in range(1, 10):
+            with suppress(KeyboardInterrupt):
+                derive(broken, kill_at)
+        derive(broken)
+    logs = [[(trial.proposal, trial.score, trial.derived) for trial in pool.log()] for pool in (whole, broken)]
+    assert logs[0] == logs[1]
+    derived = [found for proposal, _, found in logs[0] if proposal.phase]
+    assert [found is None for found in derived] == [True, False] * 3
+    assert len({found.key for found in derived if found}) == 3
+    assert [p.genotype for p, *_ in logs[0] if p.fidelity.weights_version] == [found for found in derived if found]
+    assert [p.phase.genotypes for p, *_ in logs[0] if p.phase][2] == (derived[1].key,), "the next phase begins from it"
+
+
+def test_an_architecture_of_another_space_that_a_phase_came_to_is_refused():
+    strategy = Deriving()
+    with pytest.raises(GenotypeError, match="space nao_cnn_small"):
+        while True:
+            (proposal,) = strategy.ask(1)
+            found = Measurement(train_loss=1.0, derived_genotype="1 2 3")
+            strategy.tell([Trial(proposal=proposal).complete(found, log_index=strategy.num_told)])
+
+
+def test_a_pool_from_before_the_seed_of_a_training_goes_on_as_it_began():
+    """Its phases have none: each is named by its proposal."""
+    old, new = shared_search(), shared_search()
+    (first,) = new.ask(1)
+    assert first.phase.seed is not None
+    before = replace(first, phase=replace(first.phase, seed=None))
+    old.restore([Trial(proposal=before).complete(Measurement(train_loss=1.0), log_index=0)])
+    assert old.ask(1)[0].phase.seed is None
+    new.tell([Trial(proposal=first).complete(Measurement(train_loss=1.0), log_index=0)])
+    assert new.ask(1)[0].phase.seed == first.phase.seed
 
 
 def test_a_phase_that_fails_stops_the_run_and_is_done_again_on_resume(unbroken):

@@ -59,6 +59,7 @@ class SharedSearch(Strategy[C]):
         self._planned = self._from_round(0)
         self._version: str | None = None
         self._epochs_done = 0
+        self._training_seed: int | None = streams.child_seed(seed, "shared weights")
         self._asked_here = 0
         self._told_here: dict[int, Trial] = {}
         self._ended = False
@@ -87,11 +88,18 @@ class SharedSearch(Strategy[C]):
 
     # -- parts of a script ----------------------------------------------------------------------------------
 
-    def train(self, genotypes: Iterable[Genotype], sampling: Sampling = "uniform") -> Script:
-        """A round's training, version by version."""
+    def train(
+        self, genotypes: Iterable[Genotype], sampling: Sampling = "uniform", *, kind: str = "paths"
+    ) -> Generator[list[Proposal], list[Trial], Genotype | None]:
+        """A round's training, version by version; the genotype that it came to, where its kind comes to one.
+
+        Raises:
+            GenotypeError: what it came to is none of the space's.
+        """
         texts = tuple(genotype.key for genotype in genotypes)
         self._planned = self.num_asked + self._from_round(self._epochs_done // self.config.epochs)
         end = self._epochs_done + self.config.epochs
+        derived: Genotype | None = None
         while self._epochs_done < end:
             last = min(end, self._epochs_done + (self.config.epochs_per_version or self.config.epochs))
             phase = Phase(
@@ -101,11 +109,16 @@ class SharedSearch(Strategy[C]):
                 last_epoch=last,
                 genotypes=texts,
                 sampling=sampling,
+                kind=kind,
+                seed=self._training_seed,
             )
             stand_in = Genotype(self.space.name, f"shared weights {phase.version}")
             (trial,) = yield [Proposal(genotype=stand_in, phase=phase)]
             assert trial.state is TrialState.COMPLETED, "a search ends with a phase that fails"
-            self._version, self._epochs_done = phase.version, last
+            self._version, self._epochs_done, derived = phase.version, last, trial.derived
+        if derived is not None:
+            self.space.validate(derived)
+        return derived
 
     def score(
         self,
@@ -165,6 +178,8 @@ class SharedSearch(Strategy[C]):
 
     def note_asked(self, proposal: Proposal) -> None:
         self._asked_here += 1
+        if proposal.phase is not None:  # a pool from before there was a seed of the training goes on as it began
+            self._training_seed = proposal.phase.seed
 
     def observe(self, trial: Trial) -> None:
         self._told_here[trial.trial_id] = trial
