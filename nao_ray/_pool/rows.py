@@ -109,7 +109,9 @@ TRIALS = _schema(
 )
 """One row per finished trial."""
 
-LATER = frozenset({"message", "valid_score", "goal", "derived_genotype", *_OPS, "network", "num_classes", "in_channels"})
+LATER = frozenset(
+    {"message", "valid_score", "goal", "derived_genotype", *_OPS, "network", "num_classes", "in_channels"}
+)
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(

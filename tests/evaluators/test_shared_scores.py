@@ -77,7 +77,9 @@ def test_how_often_a_version_is_kept_changes_no_result(config, shelf):
 
     def search(epochs_per_version):
         strategy = {"epochs": 4, "epochs_per_version": epochs_per_version, "rounds": 1, "paths": 3, "scored": 4}
-        given = RunConfig.model_validate(config.model_dump() | {"strategy": {**config.strategy.model_dump(), **strategy}})
+        given = RunConfig.model_validate(
+            config.model_dump() | {"strategy": {**config.strategy.model_dump(), **strategy}}
+        )
         asker, desk, seeds, losses = given.make_strategy(), Desk(given.make_evaluator(), type(shelf)()), [], []
         while not asker.done:
             for proposal in asker.ask(10):
@@ -99,7 +101,9 @@ def test_a_phase_of_an_earlier_pool_is_named_by_its_proposal(config, genotypes, 
     assert proposal.phase.seed is None
     named = replace(proposal, seed=1, phase=replace(proposal.phase, seed=proposal.seed))
     desks = [Desk(config.make_evaluator(), type(shelf)()) for _ in range(3)]
-    weights = [desk.work(given)[1] for desk, given in zip(desks, (proposal, named, replace(proposal, seed=1)), strict=True)]
+    weights = [
+        desk.work(given)[1] for desk, given in zip(desks, (proposal, named, replace(proposal, seed=1)), strict=True)
+    ]
     assert weights[0] == weights[1] != weights[2]
 
 
