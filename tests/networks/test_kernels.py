@@ -19,7 +19,8 @@ from nao_ray.networks import kernels
 torch.manual_seed(0)
 
 def furthest(mine, theirs, inputs, gradient):
-    pairs = [(mine, theirs), *zip(*(torch.autograd.grad(out, inputs, gradient.to(out.dtype)) for out in (mine, theirs)))]
+    gradients = [torch.autograd.grad(out, inputs, gradient.to(out.dtype)) for out in (mine, theirs)]
+    pairs = [(mine, theirs), *zip(*gradients)]
     return [((a.double() - b.double()).norm() / b.double().norm()).item() for a, b in pairs]
 
 found = {}
