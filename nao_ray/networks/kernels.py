@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-_TILE = 1024
+_TILE = 2048
 """Numbers that a program of four warps computes at a time."""
 _PROGRAMS = 1024
 """Programs that keep the largest GPU busy."""
@@ -49,7 +49,7 @@ def _window(  # type: ignore[no-untyped-def]
             inside = inside & (h < source_height) & (w < source_width)
             place = ((image * source_height + h) * source_width + w)[:, None] * channels + channel[None, :]
             value = tl.load(source + place, mask=inside[:, None] & (channel < channels)[None, :], other=0.0)
-            factor = tl.load(weight + channel * (K * K) + i * K + j, mask=channel < channels, other=0.0)
+            factor = tl.load(weight + (i * K + j) * channels + channel, mask=channel < channels, other=0.0)
             total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
     place = pixel[:, None] * channels + channel[None, :]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=(pixel < n)[:, None] & (channel < channels)[None, :])
@@ -140,47 +140,51 @@ class Depthwise(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:  # noqa: ANN401
         x, kernel = _nhwc(x), weight.shape[-1]
         height, width = ((size + 2 * padding - kernel) // stride + 1 for size in x.shape[2:])
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        out = _empty(x, height, width)
-        return _convolve(x, weight, out, stride, padding, back=False)
+        channels_last = weight.flatten(1).t().contiguous()  # [K K, C], read four or eight channels at a time
+        ctx.save_for_backward(x, channels_last)
+        ctx.stride, ctx.padding, ctx.shape = stride, padding, weight.shape
+        return _convolve(x, channels_last, _empty(x, height, width), kernel, stride, padding, back=False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # noqa: ANN401
         x, weight = ctx.saved_tensors
+        kernel, stride, padding = ctx.shape[-1], ctx.stride, ctx.padding
         gradient, of_x, of_weight = _nhwc(gradient), None, None
         if ctx.needs_input_grad[0]:
-            of_x = _convolve(gradient, weight, torch.empty_like(x), ctx.stride, ctx.padding, back=True)
+            of_x = _convolve(gradient, weight, torch.empty_like(x), kernel, stride, padding, back=True)
         if ctx.needs_input_grad[1]:
-            of_weight = _gradient_of_weight(x, gradient, weight, ctx.stride, ctx.padding)
+            of_weight = _gradient_of_weight(x, gradient, kernel, stride, padding).to(weight.dtype)
         return of_x, of_weight, None, None
 
 
-def _convolve(source: Tensor, weight: Tensor, out: Tensor, stride: int, padding: int, *, back: bool) -> Tensor:
+def _convolve(
+    source: Tensor, weight: Tensor, out: Tensor, kernel: int, stride: int, padding: int, *, back: bool
+) -> Tensor:
+    """`weight`: ``[K K, C]``."""
     pixels, channels = _blocks(out)
     n = out.numel() // out.shape[1]
     grid = (triton.cdiv(n, pixels), triton.cdiv(out.shape[1], channels))
     _window[grid](
         source, weight, out, out.shape[1], n, *out.shape[2:], *source.shape[2:],
-        K=weight.shape[-1], S=stride, P=padding, BP=pixels, BC=channels, BACK=back,
+        K=kernel, S=stride, P=padding, BP=pixels, BC=channels, BACK=back,
     )  # fmt: skip
     return out
 
 
-def _gradient_of_weight(x: Tensor, gradient: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    kernel = weight.shape[-1]
+def _gradient_of_weight(x: Tensor, gradient: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """``[C, 1, K, K]``, float32."""
     padded = triton.next_power_of_2(kernel)
-    pixels, channels = _blocks(x, 4 * _TILE // padded)
+    pixels, channels = _blocks(x, 2 * _TILE // padded)
     groups, n = triton.cdiv(x.shape[1], channels), gradient.numel() // x.shape[1]
     parts = max(1, min(_PROGRAMS // (groups * kernel), n // pixels))
     per_program = triton.cdiv(triton.cdiv(n, parts), pixels) * pixels
-    sums = torch.empty((parts, *weight.shape), dtype=torch.float32, device=x.device)
+    sums = torch.empty((parts, x.shape[1], 1, kernel, kernel), dtype=torch.float32, device=x.device)
     _weight_gradient[(parts, groups, kernel)](
         x, gradient, sums, x.shape[1], n, per_program, *x.shape[2:], *gradient.shape[2:],
         K=kernel, KP=padded, S=stride, P=padding, BP=pixels, BC=channels,
     )  # fmt: skip
-    return sums.sum(0).to(weight.dtype)
+    return sums.sum(0)
 
 
 class AveragePool(Function):

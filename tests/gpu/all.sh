@@ -34,8 +34,8 @@ with open(os.environ["OUT"] + "/bench.json", "w") as file:
 nvidia-smi --query-gpu=name,driver_version,compute_mode,mig.mode.current --format=csv,noheader
 for name in ${*:-tests bench}; do
     case $name in
-    tests) piece tests 200 "$python" -m pytest -q -rsP -p no:cacheprovider -m gpu tests/gpu ;;
-    child) piece child 90 "$python" -m nao_ray bench gpu batches=[128] processes=[] mps=false ;;
+    tests) piece tests 200 "$python" -m pytest -q -rsP -p no:cacheprovider -p no:benchmark -m gpu tests/gpu ;;
+    child) piece child 170 "$python" -m nao_ray bench gpu batches=[128] processes=[2] patience=40 ;;
     bench) piece bench 280 "$python" -c "$bench" ;;
     profile*) piece "$name" 60 "$python" tests/gpu/kernels_of_a_step.py "graph bfloat16" ;;
     *) echo "no piece is named $name" >&2; problems=$((problems + 1)) ;;
