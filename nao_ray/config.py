@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from nao_ray import registry, yaml_text
+from nao_ray import own_modules, registry, yaml_text
 from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.config_text import blamed, complaint, override
 from nao_ray.config_workers import Workers as Workers
@@ -36,7 +36,7 @@ from nao_ray.training.recipe import FULL_TRAININGS, Recipe
 
 
 class Component(Settings):
-    """A component by name, with its own settings beside the name."""
+    """A component by name, with its own settings beside the name; ``package.module:Class`` is one of the user's own."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -113,6 +113,12 @@ class RunConfig(Settings):
 
     # -- components ---------------------------------------------------------------------------------------
 
+    @property
+    def own_components(self) -> list[str]:
+        """Names of those that are the user's own."""
+        given = [*self._components().values(), *self.loggers]
+        return [component.name for component in given if own_modules.is_own(component.name)]
+
     def make_space(self) -> SearchSpace[Any]:
         """The search space."""
         return _make_space(self.space)
@@ -183,7 +189,7 @@ class RunConfig(Settings):
 
     @classmethod
     def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
-        """From a YAML file.
+        """From a YAML file, in whose folder the user's own components are looked for first.
 
         Raises:
             ConfigError: the file cannot be read, or as `parse`.
@@ -192,7 +198,8 @@ class RunConfig(Settings):
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot read config {path}: {error}") from None
-        return cls.parse(text, overrides, where=str(path))
+        with own_modules.looking_in(Path(path).parent):
+            return cls.parse(text, overrides, where=str(path))
 
     def to_yaml(self) -> str:
         """Canonical YAML: every section in order, defaults written out; `parse` gives the same config back."""

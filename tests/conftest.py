@@ -62,3 +62,21 @@ def call(capsys):
         return SimpleNamespace(code=left.value.code, out=out, err=err)
 
     return run
+
+
+@pytest.fixture
+def fresh_modules(monkeypatch):
+    """Modules of the user's own that the test names are forgotten after it."""
+    import sys
+
+    from nao_ray import own_modules
+    from nao_ray.networks import ops
+
+    before = set(sys.modules)
+    monkeypatch.setattr(own_modules._finder, "homes", {})
+    yield
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in own_modules._finder.homes:
+            del sys.modules[name]
+    ops._own.cache_clear()
+    ops.op_params.cache_clear()

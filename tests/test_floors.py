@@ -12,6 +12,7 @@ import nao_ray
 ROOT = Path(nao_ray.__file__).parent
 FLOORS = [
     {"addresses", "errors", "metric", "rng", "settings", "yaml_text"},
+    {"own_modules"},
     {"spaces", "preset_files", "config_text", "config_workers", "standings"},
     {"trial", "networks", "tasks"},
     {"pool", "_pool", "training"},

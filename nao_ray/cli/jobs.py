@@ -61,6 +61,7 @@ def submit(
 ) -> None:
     """Start a search as a job of a Ray cluster, or go on with one. It is `search`, over there."""
     from nao_ray.config import RunConfig
+    from nao_ray.own_modules import OwnModules
     from nao_ray.preset_files import find_config
     from nao_ray.service import places
     from nao_ray.service.hosting.manifest import COMMAND
@@ -80,7 +81,8 @@ def submit(
     again = packing.handing_in(config, url, settings or (), jobs.address, detach=detach)
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "job.zip"
-        size = packing.pack(archive, path, file, package=not installed)
+        modules = OwnModules.of_this_process()
+        size = packing.pack(archive, path.read_bytes(), file, package=not installed, modules=modules.files)
         command = packing.entrypoint(python, file, url, overrides, detach=detach, made_as=packing.known_as(url))
         try:
             about = describe(name, url, detach=detach)
@@ -88,7 +90,8 @@ def submit(
         except KeyboardInterrupt:
             typer.echo(f"nao-ray: interrupted; nao-ray status {name} tells whether the job was handed in", err=True)
             raise typer.Exit(INTERRUPTED) from None
-    what = file if installed else f"nao_ray {__version__} and {file}"
+    carried = [*([] if installed else [f"nao_ray {__version__}"]), file, *(top for top, _ in modules.packages)]
+    what = ", ".join(carried[:-1]) + " and " + carried[-1] if len(carried) > 1 else file
     typer.echo(f"job     {job_id} at {jobs.address}\npool    {url}\ncarries {what}, {max(1, round(size / 1000))} kB")
     if follow:
         raise typer.Exit(_follow(jobs, job_id, detach))

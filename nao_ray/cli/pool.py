@@ -87,9 +87,10 @@ def report(
 
 def make_space(pool: PoolReader) -> SearchSpace[Any]:
     """The search space of a pool."""
-    from nao_ray import registry
+    from nao_ray import own_modules, registry
     from nao_ray.yaml_text import load_document
 
+    own_modules.refuse_missing(pool.manifest.get("own_modules", {}), pool.url)
     config = pool.manifest["config"]
     section = (load_document(config) if isinstance(config, str) else config)["space"]
     settings = {"name": section} if isinstance(section, str) else dict(section)

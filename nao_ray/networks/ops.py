@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nao_ray import own_modules
 from nao_ray.errors import ConfigError
 from nao_ray.networks.fast import average_pool, batch_norm, depthwise
 
@@ -251,7 +252,7 @@ def build_op(name: str, channels: int, stride: int, options: OpOptions | None = 
     """The operation of a name.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `NAMES`, or ``package.module:Class``: an `Operation` of the user's, made with C and the stride.
         channels: C, in and out.
         stride: 1 or 2.
         options: deviations from the official networks.
@@ -259,15 +260,33 @@ def build_op(name: str, channels: int, stride: int, options: OpOptions | None = 
     Raises:
         ConfigError: the name is unknown, or C does not suit the operation.
     """
+    if own_modules.is_own(name):
+        return _own(name)(channels, stride)
     if name not in _BUILDERS:
         raise ConfigError(f"no operation is named {name!r}; known: {', '.join(NAMES)}")
     return _BUILDERS[name](channels, stride, options or OpOptions())
 
 
 @cache
+def _own(name: str) -> Callable[[int, int], Operation]:
+    """An operation of the user's.
+
+    Raises:
+        ConfigError: it cannot be found, or is none.
+    """
+    try:
+        found = own_modules.find(name)
+    except ConfigError as error:
+        raise ConfigError(f"operation {error}") from error.__cause__
+    if not isinstance(found, type) or not issubclass(found, Operation):
+        raise ConfigError(f"operation {name}: it is not derived from {Operation.__module__}.Operation")
+    return found
+
+
+@cache
 def op_params(name: str, channels: int = 16) -> int:
-    """Parameters of the operation of a name at stride 1; 0 for one that has none, or is not among `NAMES`."""
-    if name not in _BUILDERS:
+    """Parameters of the operation of a name at stride 1; 0 for one that has none, or is none."""
+    if name not in _BUILDERS and not own_modules.is_own(name):
         return 0
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build_op(name, channels, 1).parameters())

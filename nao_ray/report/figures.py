@@ -46,8 +46,11 @@ _FAMILIES = (
 
 
 def op_label(op: str) -> str:
-    """An operation's name for people: `max_pool_3x3` -> `max pool 3 x 3` with a true multiplication sign."""
-    words = op.removesuffix("_padded").split("_")
+    """An operation's name for people: `max_pool_3x3` -> `max pool 3 x 3` with a true multiplication sign.
+
+    Of one of the user's own it is that of its class.
+    """
+    words = op.rpartition(":")[2].removesuffix("_padded").split("_")
     sizes = [word.replace("x", "\N{MULTIPLICATION SIGN}") for word in words if re.fullmatch(r"\d+x\d+", word)]
     names = [word for word in words if not re.fullmatch(r"\d+x\d+", word)]
     return " ".join([*names, *(["+".join(sizes)] if sizes else [])])

@@ -2,7 +2,8 @@
 
 Ray puts the current folder, and that of the script, first on the path of every worker. A `numpy.py` or `random.py`
 beside a config, or another `nao_ray/`, is then loaded there although the driver did not load it; so both stay off
-(`OwnPath`). What remains, such as a node with another version, is found by comparing files (`SameCode`).
+(`OwnPath`). What remains, such as a node with another version, is found by comparing files (`SameCode`), and modules of
+the user's that a config names are sent along.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ray.job_config import JobConfig
 
 import nao_ray
 from nao_ray.errors import ClusterError
+from nao_ray.own_modules import OwnModules
 
 T = TypeVar("T")
 
@@ -69,11 +71,13 @@ class SameCode(Generic[T]):
     make: bytes
     """Pickled, so that nothing of it is loaded before the check."""
     code: Code
+    modules: OwnModules
+    """The user's, which the other process need not see."""
 
     @classmethod
     def of(cls, make: Callable[[], T]) -> SameCode[T]:
         """To be sent."""
-        return cls(cloudpickle.dumps(make), own_code())
+        return cls(cloudpickle.dumps(make), own_code(), OwnModules.of_this_process())
 
     def __call__(self) -> T:
         """As `make`.
@@ -82,6 +86,7 @@ class SameCode(Generic[T]):
             ClusterError: this process runs other code.
         """
         refuse_other_code(self.code)
+        self.modules.install()
         made: T = cloudpickle.loads(self.make)()
         return made
 

@@ -12,11 +12,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nao_ray import own_modules
 from nao_ray.errors import GenotypeError
 from nao_ray.settings import Settings
 
@@ -87,12 +88,17 @@ class SearchSpace(ABC, Generic[C]):
     Config: ClassVar[type[SpaceConfig]] = SpaceConfig
 
     name: ClassVar[str]
+    """One of the user's own is named as configs do, ``package.module:Class``."""
     published: ClassVar[Mapping[str, str]] = {}
     """Published architectures of this space: name -> text."""
     dialects: ClassVar[tuple[str, ...]] = ()
     """Notations `parse` reads besides the space's own; the first entry names the space's own."""
     may_be_distinct: ClassVar[bool] = False
     """Its config has `twins`: with `distinct` every text is an architecture of its own."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401
+        super().__init_subclass__(**arguments)
+        own_modules.give_name(cls)
 
     def __init__(self, config: C | None = None) -> None:
         self.config: C = config if config is not None else self.Config()  # type: ignore[assignment]

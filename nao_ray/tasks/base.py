@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nao_ray import own_modules
 from nao_ray.settings import Settings
 
 
@@ -88,11 +89,16 @@ class Task(ABC, Generic[C]):
     Config: ClassVar[type[TaskConfig]] = TaskConfig
 
     name: ClassVar[str]
+    """One of the user's own is named as configs do, ``package.module:Class``."""
     num_classes: int
     image_shape: tuple[int, int, int]
     """``(C, H, W)``."""
     network: str
     """The stem its networks have: `cifar10`, `cifar100`, `imagenet` or `small`."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401
+        super().__init_subclass__(**arguments)
+        own_modules.give_name(cls)
 
     def __init__(self, config: C) -> None:
         self.config = config

@@ -8,6 +8,7 @@ import pytest
 import ray
 
 from nao_ray.errors import ClusterError
+from nao_ray.own_modules import OwnModules
 from nao_ray.pool import PoolReader
 from nao_ray.service import code
 from nao_ray.service.code import Code, SameCode, own_code, refuse_other_code, worker_path
@@ -38,7 +39,7 @@ def test_other_files_are_refused_with_both_places():
 
 def test_nothing_is_unpickled_before_the_check():
     with pytest.raises(ClusterError):
-        SameCode(b"no pickle at all", _other())()
+        SameCode(b"no pickle at all", _other(), OwnModules(()))()
 
 
 def test_workers_look_where_the_package_is_only_if_they_would_not_find_it(monkeypatch, tmp_path):
@@ -60,7 +61,7 @@ def test_workers_look_where_the_package_is_only_if_they_would_not_find_it(monkey
 def test_a_worker_with_other_code_says_so_whatever_it_can_load():
     check = ray.remote(num_cpus=0)(lambda make: make())
     with pytest.raises(ClusterError, match="workers run other code than the driver"):
-        ray.get(check.remote(SameCode(b"no pickle at all", _other())))
+        ray.get(check.remote(SameCode(b"no pickle at all", _other(), OwnModules(()))))
 
 
 @pytest.mark.ray

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from nao_ray import own_modules
 from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.loggers.base import Search
@@ -50,7 +51,9 @@ def check_search(config: RunConfig, pool_url: str) -> Checked:
     config.make_loggers(search_of(config, manifest, pool_url))
     search = Checked(config, manifest, facts)
     if PoolReader.exists(pool_url):
-        _check_same_search(PoolReader.open(pool_url), search)
+        pool = PoolReader.open(pool_url)
+        _check_same_search(pool, search)
+        _warn_of_other_code(pool.manifest, manifest)
     return search
 
 
@@ -117,6 +120,16 @@ def _warn_of_budget(config: RunConfig, planned: int | None, unguided: int) -> No
         )
     elif planned is not None and trials < planned:
         _log.warning("budget.trials %d ends this search early: it plans %d", trials, planned)
+
+
+def _warn_of_other_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = own_modules.changes(before.get("own_modules", {}), now.get("own_modules", {}))
+    if changed:
+        _log.warning(
+            "your own code has changed since this search began, in %s: what is scored from now on may not compare with "
+            "what was",
+            ", ".join(changed),
+        )
 
 
 def _check_same_search(pool: PoolReader, search: Checked) -> None:

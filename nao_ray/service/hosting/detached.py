@@ -25,6 +25,7 @@ from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 
 from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ClusterError, ConfigError, InputError, NaoRayError, PoolError, RunError
+from nao_ray.own_modules import OwnModules
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.service.code import Code, own_code, refuse_other_code
 from nao_ray.service.hosting.checks import check_search, take_pool
@@ -69,9 +70,11 @@ class Look(NamedTuple):
 class SearchActor:
     """The loop, in a thread of its own; made anew, it goes on from the pool."""
 
-    def __init__(self, launch: str, config: str, pool_url: str, wait: float, made_as: str, code: Code) -> None:
+    def __init__(
+        self, launch: str, config: str, pool_url: str, wait: float, made_as: str, code: Code, modules: OwnModules
+    ) -> None:
         self._launch, self._config, self._pool_url, self._wait = launch, config, pool_url, wait
-        self._made_as, self._code = made_as, code
+        self._made_as, self._code, self._modules = made_as, code, modules
         self._snapshot: Snapshot | None = None
         self._outcome: Outcome | None = None
         self._stop = threading.Event()
@@ -94,6 +97,7 @@ class SearchActor:
     def _run(self) -> Outcome:
         try:
             refuse_other_code(self._code)
+            self._modules.install()
             config = RunConfig.parse(self._config)
             wait = max(
                 self._wait, LEASE_WAIT_SECONDS
@@ -192,7 +196,8 @@ def _host(config: RunConfig, pool_url: str, wait: float, made_as: str | None) ->
         except ValueError:
             if make is None:  # the pool is made, and checked, here: wherever the actor comes to be, it must find it
                 made_as = storage_id(take_pool(pool_url, check_search(config, pool_url), made_as).manifest)
-                make = partial(_make, name, (launch, text, pool_url, wait, made_as, own_code()))
+                code = (own_code(), OwnModules.of_this_process())
+                make = partial(_make, name, (launch, text, pool_url, wait, made_as, *code))
             actor = make()
         try:
             look = _look(actor)

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nao_ray import __version__, registry, yaml_text
+from nao_ray import __version__, own_modules, registry, yaml_text
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
 from nao_ray.evaluators.base import Evaluator
@@ -43,6 +43,7 @@ def make_manifest(config: RunConfig, data_hash: str, planned: int | None, *, dat
         "metric": to_plain(metric_of(config)),
         "planned": planned,
         "data_hash": data_hash,
+        **({"own_modules": own_modules.record(own)} if (own := config.own_components) else {}),
         **({"data": data} if data is not None else {}),
         "storage_id": secrets.token_hex(8),
         **({"command": command} if (command := os.environ.get(COMMAND)) else {}),
@@ -63,11 +64,12 @@ def config_of(manifest: Mapping[str, Any], where: str, overrides: tuple[str, ...
     """The config of a pool's manifest.
 
     Raises:
-        PoolError: the manifest holds none.
+        PoolError: the manifest holds none, or names modules of the user's own that are not here.
         ConfigError: it is not valid, or an override is not.
     """
     if not isinstance(manifest.get("config"), Mapping):
         raise PoolError(f"{where}/run.yaml has no section config: not the pool of a search")
+    own_modules.refuse_missing(manifest.get("own_modules", {}), where)
     text = yaml_text.dump(_completed(manifest["config"]))
     return RunConfig.parse(text, overrides, where=f"{where}/run.yaml")
 

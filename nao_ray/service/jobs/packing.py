@@ -1,4 +1,4 @@
-"""What a Ray job of ours is called and what it carries: the package and one config, nothing else."""
+"""What a Ray job of ours is called and what it carries: the package, one config and what that names, nothing else."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def handing_in(config: str, pool_url: str, settings: Sequence[str], address: str
     return shlex.join([*words, "--detach"] if detach else words)
 
 
-def pack(archive: Path, config: Path, name: str, *, package: bool) -> int:
+def pack(archive: Path, config: bytes, name: str, *, package: bool, modules: Iterable[tuple[str, bytes]] = ()) -> int:
     """Write a job's working directory as a zip file; returns its bytes.
 
     Args:
@@ -116,14 +116,17 @@ def pack(archive: Path, config: Path, name: str, *, package: bool) -> int:
         config: a config file; there it is called `name`.
         name: of the config file in the archive.
         package: whether nao_ray itself is in it, with the commit it was taken from.
+        modules: the user's own that the config names, paths and contents: they stand beside it.
 
     Raises:
         ConfigError: it is more than the job server takes.
     """
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        _add(file, name, config.read_bytes())
-        for path in _package_files() if package else ():
-            _add(file, f"nao_ray/{path.relative_to(_package()).as_posix()}", path.read_bytes())
+        _add(file, name, config)
+        for path, content in modules:
+            _add(file, path, content)
+        for found in _package_files() if package else ():
+            _add(file, f"nao_ray/{found.relative_to(_package()).as_posix()}", found.read_bytes())
         if package:
             _add(file, f"nao_ray/{REVISION}", (source_revision() or "").encode())
     size = archive.stat().st_size

@@ -33,7 +33,8 @@ class CnnCellSpace(SearchSpace[SpaceConfig]):
 
     ops: ClassVar[tuple[str, ...]]
     """Operation names, in token order (`networks/ops.py` builds them)."""
-    id_offset: ClassVar[Mapping[str, int]]
+    dialects: ClassVar[tuple[str, ...]] = ("integers", "tokens")
+    id_offset: ClassVar[Mapping[str, int]] = {"integers": 0}
     """Per integer dialect, the id of the first operation."""
     skeleton: ClassVar[str] = "nao"
 

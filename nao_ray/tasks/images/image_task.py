@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ C = TypeVar("C", bound=ImageTaskConfig)
 
 class ImageTask(Task[C]):
     """Writes `load`, `load_test` and `facts`; a task writes `_training_rows` and `_test_rows`."""
+
+    Config: ClassVar[type[TaskConfig]] = ImageTaskConfig
 
     @abstractmethod
     def _training_rows(self) -> Images:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from nao_ray.config import RunConfig
+from nao_ray.own_modules import OwnModules
 from nao_ray.service.code import own_code
 from nao_ray.service.hosting import detached
 from nao_ray.service.hosting.detached import Look, Outcome, SearchActor, watch
@@ -34,7 +35,7 @@ def test_the_actor_stays_for_a_moment_after_its_outcome_was_seen(monkeypatch, tm
 def test_a_search_that_is_made_anew_waits_for_the_lease_of_the_last_one(monkeypatch, asked, waits):
     actor, seen = object.__new__(SearchActor), []
     actor._config, actor._pool_url, actor._wait, actor._stop = CONFIG, "/p", asked, threading.Event()
-    actor._made_as, actor._code = "id", own_code()
+    actor._made_as, actor._code, actor._modules = "id", own_code(), OwnModules(())
     monkeypatch.setattr(detached, "run", lambda *_, wait, stop, made_as: seen.append(wait))
     assert actor._run() == Outcome(0, "")
     assert seen == [waits]

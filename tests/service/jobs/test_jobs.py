@@ -1,6 +1,7 @@
 """Jobs with a stand-in for Ray's client: ids, patience, exit codes, refusals."""
 
 import re
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -337,6 +338,28 @@ def call(capsys, monkeypatch, tmp_path):
         return SimpleNamespace(code=left.value.code, out=out, err=err)
 
     return run
+
+
+@pytest.mark.usefixtures("fresh_modules")
+def test_submit_carries_the_modules_that_the_config_names(call, tmp_path):
+    (tmp_path / "numpy.py").touch()
+    (tmp_path / "mine.py").write_text(
+        "from nao_ray.strategies.random_search import RandomSearch as R\nclass Own(R): pass"
+    )
+    config = "{name: own, space: nao_cnn_small, evaluator: closed_form, strategy: mine:Own, budget: {trials: 1}}"
+    (tmp_path / "own.yaml").write_text(config)
+    carried = []
+
+    class Server(Client):
+        def submit_job(self, **asked):
+            with zipfile.ZipFile(asked["runtime_env"]["working_dir"]) as archive:
+                carried.extend(archive.namelist())
+            super().submit_job(**asked)
+
+    done = call(Server(), "submit", "own.yaml", "--installed")
+    assert done.code == 0
+    assert "carries own.yaml and mine, " in done.out
+    assert carried == ["own.yaml", "mine.py"]
 
 
 def test_submit_says_what_it_does_and_leaves_with_the_exit_code(call, tmp_path):

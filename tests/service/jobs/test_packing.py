@@ -21,6 +21,8 @@ from nao_ray.service.jobs.packing import (
     shared_pool,
 )
 
+SMOKE = (PRESETS / "smoke.yaml").read_bytes()
+
 
 def test_a_name_is_that_of_the_config_and_the_pool():
     name = job_name("my.search", "/shared/pools/a")
@@ -55,10 +57,10 @@ def test_the_command_is_the_one_of_the_command_line():
 
 
 def test_the_archive_holds_the_package_and_the_config_alone(tmp_path):
-    size = pack(tmp_path / "job.zip", PRESETS / "smoke.yaml", "mine.yaml", package=True)
+    size = pack(tmp_path / "job.zip", SMOKE, "mine.yaml", package=True)
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         names = set(archive.namelist())
-        assert archive.read("mine.yaml") == (PRESETS / "smoke.yaml").read_bytes()
+        assert archive.read("mine.yaml") == SMOKE
         assert archive.read("nao_ray/REVISION").decode() == (manifest.source_revision() or "")
     assert {name.partition("/")[0] for name in names} == {"mine.yaml", "nao_ray"}
     assert {"nao_ray/cli/app.py", "nao_ray/presets/smoke.yaml", "nao_ray/report/page.html"} <= names
@@ -68,12 +70,12 @@ def test_the_archive_holds_the_package_and_the_config_alone(tmp_path):
 
 def test_the_same_files_make_the_same_archive(tmp_path):
     for name in ("a.zip", "b.zip"):
-        pack(tmp_path / name, PRESETS / "smoke.yaml", "smoke.yaml", package=True)
+        pack(tmp_path / name, SMOKE, "smoke.yaml", package=True)
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
 def test_an_installed_package_stays_at_home(tmp_path):
-    pack(tmp_path / "job.zip", PRESETS / "smoke.yaml", "smoke.yaml", package=False)
+    pack(tmp_path / "job.zip", SMOKE, "smoke.yaml", package=False)
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         assert archive.namelist() == ["smoke.yaml"]
 
@@ -82,11 +84,11 @@ def test_too_much_is_refused_with_its_size(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "UPLOAD_LIMIT", 1000)
     assert UPLOAD_LIMIT == 100 * 2**20
     with pytest.raises(ConfigError, match=r"carries at most .* MiB"):
-        pack(tmp_path / "job.zip", PRESETS / "smoke.yaml", "smoke.yaml", package=True)
+        pack(tmp_path / "job.zip", SMOKE, "smoke.yaml", package=True)
 
 
 def test_the_copy_runs_and_knows_its_commit(tmp_path):
-    pack(tmp_path / "job.zip", PRESETS / "smoke.yaml", "smoke.yaml", package=True)
+    pack(tmp_path / "job.zip", SMOKE, "smoke.yaml", package=True)
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         archive.extractall(tmp_path / "work")
     program = "import nao_ray; from nao_ray.service.hosting import manifest as m; "
@@ -96,3 +98,25 @@ def test_the_copy_runs_and_knows_its_commit(tmp_path):
     where, revision = done.stdout.split()
     assert Path(where).is_relative_to(tmp_path / "work")
     assert revision == str(manifest.source_revision())
+
+
+def test_modules_that_the_config_names_stand_beside_it_and_nothing_else_does(tmp_path):
+    modules = {"mine/__init__.py": b"", "mine/fixed.py": STRATEGY}
+    pack(tmp_path / "job.zip", CONFIG, "own.yaml", package=True, modules=modules.items())
+    with zipfile.ZipFile(tmp_path / "job.zip") as archive:
+        assert {name.partition("/")[0] for name in archive.namelist()} == {"own.yaml", "nao_ray", "mine"}
+        archive.extractall(tmp_path / "work")
+    words = [sys.executable, "-m", "nao_ray", "search", "own.yaml", "--pool", "p", "--in-process"]
+    done = subprocess.run(words, cwd=tmp_path / "work", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "own: 2/2 done" in done.stderr
+
+
+STRATEGY = b"from nao_ray.strategies.random_search import RandomSearch\nclass Fixed(RandomSearch): pass\n"
+CONFIG = b"""
+name: own
+space: nao_cnn_small
+evaluator: closed_form
+strategy: mine.fixed:Fixed
+budget: {trials: 2}
+"""
