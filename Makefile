@@ -7,7 +7,7 @@ CORES ?= 2  # processes of the tests
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test format lint type test-ray smoke bench cluster-up cluster-down audit check clean
+.PHONY: help install search test format lint type test-ray test-gpu smoke bench cluster-up cluster-down audit check clean
 
 help:  ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ test: $(VENV)/.installed-dev  ## all tests but the slow and the Ray ones
 
 test-ray: $(VENV)/.installed-dev  ## the tests that start a local Ray, and the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadscope -m "ray or slow"
+
+test-gpu: $(VENV)/.installed-dev  ## what needs a CUDA device: tests and bench gpu, in 8 minutes
+	PYTHON=$(BIN)/python bash tests/gpu/all.sh
 
 format: $(VENV)/.installed-dev  ## put the code into shape
 	$(BIN)/ruff format .

@@ -154,7 +154,7 @@ def _memory(variant: str, threads: int, size: dict[str, int]) -> float:
         before = worker.ask("memory")
         worker.ask("step 0")
         worker.ask("step 1")
-        return worker.ask("memory") - before
+        return float(worker.ask("memory") - before)
     finally:
         worker.close()
 

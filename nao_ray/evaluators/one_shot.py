@@ -25,6 +25,7 @@ from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
 
 if TYPE_CHECKING:
+    from nao_ray.spaces.base import ArchGraph
     from nao_ray.training.data import TrainingData
     from nao_ray.training.sampling import PathSampler
     from nao_ray.training.shared import SharedTrainer
@@ -81,6 +82,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         super().__init__(space, task, config)
         skeleton_of(space)
         self._scorer: SharedTrainer | None = None
+        self._sizes: dict[str, float] = {}  # by genotype, of all phases
         self._alone = Standalone(space, task, config.alone.model_copy(update={"device": config.device}))
 
     @property
@@ -183,24 +185,29 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         )
 
     def _sampler(self, phase: Phase) -> PathSampler:
-        from nao_ray.training.sampling import PathSampler, standalone_params
+        from nao_ray.training.sampling import PathSampler
 
-        graphs = [self.space.lower(self.space.parse(text)) for text in phase.genotypes]
+        graphs = {text: self.space.lower(self.space.parse(text)) for text in phase.genotypes}
         weights = None
         if phase.sampling == "size":
-            config = self.config
-            weights = [
-                float(
-                    standalone_params(
-                        graph,
-                        network=self.task.network,
-                        cells_per_stage=config.cells_per_stage,
-                        channels=config.channels,
-                    )
-                )
-                for graph in graphs
-            ]
-        return PathSampler(graphs, weights, in_turn=phase.sampling == "given")
+            self._sizes |= {text: self._size(graph) for text, graph in graphs.items() if text not in self._sizes}
+            weights = [self._sizes[text] for text in phase.genotypes]
+        return PathSampler([graphs[text] for text in phase.genotypes], weights, in_turn=phase.sampling == "given")
+
+    def _size(self, graph: ArchGraph) -> float:
+        """Parameters of the genotype's own network, as large as the supernet and for the same task."""
+        from nao_ray.training.sampling import standalone_params
+
+        config, task = self.config, self.task
+        return standalone_params(
+            graph,
+            network=task.network,
+            cells_per_stage=config.cells_per_stage,
+            channels=config.channels,
+            num_classes=task.num_classes,
+            in_channels=task.image_shape[0],
+            image_size=min(task.image_shape[1:]),
+        )
 
     # -- scores -------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Depthwise convolution, average pooling and batch norm for training on CPUs: the same results in less time.
+"""Depthwise convolution, average pooling and batch norm for training: the same results in less time.
 
 Legend: `B` batch, `C` channels, `H` `W` pixels, `k` kernel, `s` stride.
 
@@ -7,18 +7,23 @@ depthwise 5x5 convolution takes 6.4 ms, of a 5x3 one 1.1 ms (any height is fast,
 kernel's gradient is put together from strips of three columns; average pooling 3x3 takes 2.5 ms forward and 2.0 ms
 backward, the same as a depthwise convolution 0.5 ms each; batch norm of 20 channels leaves vector lanes empty and
 adds 65,536 numbers one by one, off by 3e-6, while sixteen pixels seen as 320 channels take half of the time and are off
-by 1e-7. Other devices, other types and batch norm by running statistics take torch's own operations.
+by 1e-7. On CUDA depthwise convolution and average pooling are `kernels`. Other devices, other types and batch norm by
+running statistics take torch's own operations.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+import logging
+from functools import cache, lru_cache
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
+
+_log = logging.getLogger(__name__)
 
 STRIP = 3
 """Columns whose weight gradient oneDNN computes fast."""
@@ -42,8 +47,35 @@ def _mkldnn() -> bool:
     return bool(torch._C._has_mkldnn and torch.backends.mkldnn.enabled)
 
 
+def _kernels(x: Tensor) -> ModuleType | None:
+    """Those for `x`, where it is on CUDA and they work there."""
+    if x.device.type != "cuda" or x.dtype not in (torch.float32, torch.bfloat16) or x.numel() >= 2**31:
+        return None
+    return _of_device(x.device)
+
+
+@cache
+def _of_device(device: torch.device) -> ModuleType | None:
+    """The kernels, tried out on a device: they are compiled where they run."""
+    try:
+        from nao_ray.networks import kernels
+
+        x = torch.ones(1, 1, 4, 4, device=device, requires_grad=True)
+        with torch.enable_grad():
+            kernels.AveragePool.apply(x, 3, False).sum().backward()
+    except (ImportError, OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        _log.warning("depthwise convolutions on %s are cuDNN's, which are slower: %s", device, reason)
+        return None
+    return kernels
+
+
 def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """``conv(x)`` for a depthwise convolution without bias."""
+    kernels = _kernels(x) if max(conv.dilation) == 1 else None
+    if kernels is not None:
+        fast: Tensor = kernels.Depthwise.apply(x, conv.weight, conv.stride[0], conv.padding[0])
+        return fast
     wide = STRIP < conv.kernel_size[1] < x.shape[-1] and max(conv.dilation) == 1
     if not wide or not applies(x):
         return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -108,6 +140,9 @@ def average_pool(x: Tensor, kernel: int, *, count_padding: bool) -> Tensor:
     if applies(x):
         out: Tensor = _AveragePool.apply(x, kernel, _inverse_counts(kernel, *x.shape[-2:], count_padding, x.dtype))
         return out
+    if (kernels := _kernels(x)) is not None:
+        fast: Tensor = kernels.AveragePool.apply(x, kernel, count_padding)
+        return fast
     return F.avg_pool2d(x, kernel, 1, kernel // 2, count_include_pad=count_padding)
 
 

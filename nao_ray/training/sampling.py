@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from nao_ray import rng
 from nao_ray.networks.derived import build
 from nao_ray.spaces.base import ArchGraph
 
@@ -16,8 +18,8 @@ class PathSampler:
 
     Args:
         graphs: the pool, at least one.
-        weights: a positive number per genotype, for example `standalone_params` of each (NAO-V2, arXiv 1909.10815);
-            None: all are alike.
+        weights: a positive number per genotype, for example the parameters of its network on its own (NAO-V2, arXiv
+            1909.10815); None: all are alike.
         in_turn: draw nothing: step by step, and worker by worker within a step, the next of the pool.
     """
 
@@ -33,16 +35,26 @@ class PathSampler:
         self._in_turn = in_turn
         self._cumulative = np.cumsum(shares / shares.sum())
 
+    def choices(self, seed: int, step: int, workers: int = 1) -> list[ArchGraph]:
+        """What each worker of a group trains in a step: named by seed, step and rank, so each knows it of all."""
+        draws = (rng.child(seed, f"sampled genotype of worker {rank}", step) for rank in range(workers))
+        return [self.draw(draw, step * workers + rank) for rank, draw in enumerate(draws)]
+
     def draw(self, draw: np.random.Generator, turn: int) -> ArchGraph:
-        """A genotype of the pool for the draw of this number, from 0."""
+        """A genotype of the pool; `turn`: the number of this draw, from 0, over all steps and workers."""
         if self._in_turn:
             return self.graphs[turn % len(self.graphs)]
         index = int(np.searchsorted(self._cumulative, draw.random(), side="right"))
         return self.graphs[min(index, len(self.graphs) - 1)]
 
 
-def standalone_params(graph: ArchGraph, *, network: str, cells_per_stage: int = 3, channels: int = 20) -> int:
-    """Parameters of the genotype's stand-alone network without an auxiliary head; nothing is computed."""
+def standalone_params(graph: ArchGraph, **network: Any) -> int:  # noqa: ANN401
+    """Parameters of the genotype's own network, as `networks.derived.build` of it with these arguments has them.
+
+    It is built on the meta device, which takes tens of milliseconds and no memory.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
     with torch.device("meta"):
-        built = build(graph, network=network, cells_per_stage=cells_per_stage, channels=channels)
-    return sum(parameter.numel() for parameter in built.parameters())
+        return sum(parameter.numel() for parameter in build(graph, **network).parameters())

@@ -107,6 +107,26 @@ def test_a_phase_of_an_earlier_pool_is_named_by_its_proposal(config, genotypes, 
     assert weights[0] == weights[1] != weights[2]
 
 
+def test_a_genotype_is_counted_once_for_all_phases_with_the_tasks_classes_and_channels(
+    config, genotypes, shelf, monkeypatch
+):
+    """Draws in proportion to size: of networks for this task, and 0.1 s each is too long to count twice."""
+    from nao_ray.networks.derived import build
+    from nao_ray.training import sampling
+
+    built = []
+    monkeypatch.setattr(sampling, "build", lambda graph, **given: built.append(graph) or build(graph, **given))
+    evaluator = config.make_evaluator()
+    desk = Desk(evaluator, shelf)
+    for first, given in enumerate((genotypes[:3], genotypes)):
+        proposal = phase(given, first, first + 1, source=f"v{first}" if first else None)
+        assert work(desk, replace(proposal, phase=replace(proposal.phase, sampling="size"))).train_loss > 0
+    assert len(built) == len(genotypes)
+    own = evaluator._alone._network(Proposal(genotype=genotypes[0]), 0)
+    assert evaluator.task.num_classes != 10, "or a default would do"
+    assert evaluator._sizes[genotypes[0].key] == sum(parameter.numel() for parameter in own.parameters())
+
+
 def test_a_phase_of_another_kind_is_refused(config, genotypes, shelf):
     proposal = phase(genotypes, 0, 1)
     failed = work(Desk(config.make_evaluator(), shelf), replace(proposal, phase=replace(proposal.phase, kind="alphas")))

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# All that needs a CUDA device, in pieces, each with its own time limit: `make test-gpu`, or `bash tests/gpu/all.sh PIECE...`
+# What they print goes to $OUT (default gpu_out) too. PYTHON: the interpreter; SITE: an archive of packages it lacks.
+set -u
+export OUT=${OUT:-gpu_out} OMP_NUM_THREADS=1 PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=disabled
+python=${PYTHON:-python3}
+mkdir -p "$OUT"
+if [[ -n ${SITE:-} ]]; then
+    mkdir -p /tmp/site && tar xJf "$SITE" -C /tmp/site
+    export PYTHONPATH=$(dirname "$SITE")/extra:/tmp/site:$PWD
+fi
+export PYTHONPATH=${PYTHONPATH:-$PWD}
+problems=0
+
+piece() {  # NAME SECONDS COMMAND...
+    local name=$1 seconds=$2 start=$SECONDS
+    shift 2
+    echo "== $name"
+    timeout -k 5 "$seconds" "$@" 2>&1 | tee "$OUT/$name.txt" | tail -60 | cut -c1-230
+    local code=${PIPESTATUS[0]}
+    ((code)) && problems=$((problems + 1))
+    echo "== $name: exit code $code, $((SECONDS - start)) s"
+}
+
+bench='
+import json, os
+from nao_ray.bench import gpu
+result = gpu.run()
+print(result.table)
+with open(os.environ["OUT"] + "/bench.json", "w") as file:
+    json.dump(result.data, file)
+'
+
+nvidia-smi --query-gpu=name,driver_version,compute_mode,mig.mode.current --format=csv,noheader
+for name in ${*:-tests bench}; do
+    case $name in
+    tests) piece tests 200 "$python" -m pytest -q -rsP -p no:cacheprovider -p no:benchmark -m gpu tests/gpu ;;
+    child) piece child 170 "$python" -m nao_ray bench gpu batches=[128] processes=[2] patience=40 ;;
+    bench) piece bench 280 "$python" -c "$bench" ;;
+    profile*) piece "$name" 60 "$python" tests/gpu/kernels_of_a_step.py "graph bfloat16" ;;
+    *) echo "no piece is named $name" >&2; problems=$((problems + 1)) ;;
+    esac
+done
+exit $((problems > 0))
