@@ -120,8 +120,6 @@ class Standalone(Evaluator[StandaloneConfig]):
         self, proposal: Proposal, seed: int, measured: Sequence[Measurement] = (), progress: Progress | None = None
     ) -> Measurement:
         """One of its trainings, after those measured."""
-        import torch
-
         from nao_ray.training.fit import Epoch, fit
 
         start, before = (None, 0.0) if progress is None else (progress.start, progress.wall_seconds)
@@ -137,13 +135,8 @@ class Standalone(Evaluator[StandaloneConfig]):
         epochs = self.config.epochs if asked.epochs is None else asked.epochs
         data = self._data(share)
         network = self._network(proposal, seed)
-        try:
-            trained = fit(network, data, self.config.recipe, epochs=epochs, seed=seed, start=start, listener=after)
-            return replace(trained, wall_seconds=before + (trained.wall_seconds or 0.0))
-        except torch.OutOfMemoryError:
-            del network
-            torch.cuda.empty_cache()  # the next child starts with the whole device
-            raise
+        trained = fit(network, data, self.config.recipe, epochs=epochs, seed=seed, start=start, listener=after)
+        return replace(trained, wall_seconds=before + (trained.wall_seconds or 0.0))
 
     def _network(self, proposal: Proposal, seed: int) -> Stack:
         from nao_ray.training.child import network_for

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -140,7 +142,9 @@ def measure(evaluator: Evaluator[Any], proposal: Proposal) -> Measurement | Fail
 
 
 def attempt(work: Callable[[], T]) -> T | Failure:
-    """What `work` returns; whatever goes wrong becomes a value. The one place where any exception is caught.
+    """What `work` returns; whatever goes wrong becomes a value, and the device's memory is free for what comes next.
+
+    The one place where any exception is caught.
 
     Raises:
         PoolError: weights are gone, or of another supernet; no architecture's fault, and none is FAILED for it.
@@ -153,7 +157,17 @@ def attempt(work: Callable[[], T]) -> T | Failure:
     except Exception as error:
         from nao_ray.training.failures import classify, is_of_device
 
-        return Failure(classify(error), describe(error), is_of_device(error), trace_of(error))
+        failure = Failure(classify(error), describe(error), is_of_device(error), trace_of(error))
+    _free_memory(failure)
+    return failure
+
+
+def _free_memory(failure: Failure) -> None:
+    """What failed must not be missing from the next one's memory; the traceback, which holds the network, is gone."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and not failure.is_of_device and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 class Desk:

@@ -1,4 +1,5 @@
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -169,18 +170,20 @@ def test_nothing_is_loaded_before_the_first_proposal(tmp_path):
         one.evaluate(proposal(one.space))
 
 
-def test_memory_is_released_and_the_error_goes_up(monkeypatch):
-    emptied = []
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
-    monkeypatch.setattr("nao_ray.training.fit.fit", _out_of_memory)
+def test_the_cache_is_emptied_when_nothing_holds_the_network_any_more(monkeypatch):
+    """As long as the exception is being handled, its traceback holds what did not fit."""
+    networks, alive = [], []
+
+    def out_of_memory(network, *args, **kwargs):
+        networks.append(weakref.ref(network))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: alive.append(networks[-1]() is not None))
+    monkeypatch.setattr("nao_ray.training.fit.fit", out_of_memory)
     one = evaluator()
-    with pytest.raises(torch.OutOfMemoryError):
-        one.evaluate(proposal(one.space))
-    assert emptied == [True]
-
-
-def _out_of_memory(*args, **kwargs):
-    raise torch.OutOfMemoryError("CUDA out of memory")
+    assert measure(one, proposal(one.space)).kind is FailureKind.OUT_OF_MEMORY
+    assert alive == [False]
 
 
 @pytest.mark.parametrize(

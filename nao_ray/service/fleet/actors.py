@@ -6,7 +6,6 @@ Plain classes; the executor and the proposer turn them into actors that Ray neve
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import socket
@@ -157,7 +156,6 @@ class EvaluatorActor:
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         is_spent = any(failure.is_of_device for failure in failures)
         if failures:
-            _free_memory(is_spent)
             outcomes = _with_output(outcomes, printed(self._files))
         memory = None if is_spent else _device_memory()
         return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent, memory)
@@ -244,11 +242,3 @@ def _device_memory() -> int | None:
         return None
     total: int = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return total
-
-
-def _free_memory(is_spent: bool) -> None:
-    """After a failure its memory must not be missing for the next trial."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and not is_spent and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
