@@ -164,9 +164,11 @@ def attempt(work: Callable[[], T]) -> T | Failure:
 
 def _free_memory(failure: Failure) -> None:
     """What failed must not be missing from the next one's memory; the traceback, which holds the network, is gone."""
-    gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None and not failure.is_of_device and torch.cuda.is_initialized():
+    if torch is None:
+        return
+    gc.collect()
+    if not failure.is_of_device and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 

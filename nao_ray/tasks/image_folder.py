@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from nao_ray.tasks.images.labels import Labels
 from nao_ray.tasks.images.layouts import Role, Wanted
 from nao_ray.tasks.images.picture_task import PictureConfig, PictureTask
 from nao_ray.tasks.images.sources import Index, Source
+
+_KINDS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Endings of a picture's name."""
 
 
 class ImageFolderConfig(PictureConfig):
@@ -102,30 +106,32 @@ class _Folder(Source):
         return {role: found[role] for role in layouts.ROLES if role in found}
 
     def _read(self, role: Role) -> list[tuple[str, str]]:
-        """(path, class) of every picture of a split, by torchvision's reader."""
+        """(path, class) of every picture of a split, in torchvision's order."""
         if role not in self._samples:
             self._samples[role] = self._list(self._parts[role], allow_empty=role != "train")
         return self._samples[role]
 
     def _list(self, place: Path, *, allow_empty: bool) -> list[tuple[str, str]]:
-        from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-
-        def is_picture(path: str) -> bool:
-            if layouts.is_hidden(path[len(str(place)) :]):
-                return False
-            kind = Path(path).suffix.lower()
-            if kind not in IMG_EXTENSIONS:
-                self._ignored[f"of type {kind or 'none'}"] += 1
-            return kind in IMG_EXTENSIONS
-
         classes = sorted(inner.name for inner in place.iterdir() if inner.is_dir() and inner.name[0] not in "._")
         if not classes:
             raise DataError(f"{place}: no folders of classes; expected class/picture.png")
-        loose = sum(file.is_file() and file.suffix.lower() in IMG_EXTENSIONS for file in place.iterdir())
+        loose = sum(file.is_file() and file.suffix.lower() in _KINDS for file in place.iterdir())
         self._ignored += Counter({f"beside the folders of {place.name}/": loose})
-        numbers = {name: number for number, name in enumerate(classes)}
-        try:
-            samples = make_dataset(str(place), numbers, is_valid_file=is_picture, allow_empty=allow_empty)
-        except FileNotFoundError as error:  # a class without a picture
-            raise DataError(f"{place}: {' '.join(str(error).split())}") from None
-        return [(path, classes[number]) for path, number in samples]
+        samples = [(path, name) for name in classes for path in self._pictures(place, name)]
+        empty = sorted(set(classes) - {name for _, name in samples})
+        if empty and not allow_empty:
+            raise DataError(f"{place}: no picture of class {', '.join(empty)}; expected {', '.join(_KINDS)}")
+        return samples
+
+    def _pictures(self, place: Path, name: str) -> Iterator[str]:
+        """Paths of a class, also from folders within its own; what else lies there is counted."""
+        for folder, _, files in sorted(os.walk(place / name, followlinks=True)):
+            for file in sorted(files):
+                path = os.path.join(folder, file)
+                kind = Path(file).suffix.lower()
+                if layouts.is_hidden(path[len(str(place)) :]):
+                    continue
+                if kind in _KINDS:
+                    yield path
+                else:
+                    self._ignored[f"of type {kind or 'none'}"] += 1

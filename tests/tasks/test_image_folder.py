@@ -97,7 +97,7 @@ def test_other_folders_are_refused_in_one_line(tmp_path):
     for place, message in {
         "mixed": "train/ holds folders and cat/ does not",
         "years": "the splits '2023', '2024' are not understood",
-        "blank": "Found no valid file for the classes empty",
+        "blank": "no picture of class empty; expected .jpg",
         "nothing": r"no folders of classes; expected class/picture\.png",
         "nowhere": "not a folder of this machine",
         "file.png": "not a folder of this machine",
