@@ -25,8 +25,8 @@ FLOORS = [
     {"bench"},
     {"cli"},
 ]
-ALLIES = [{"pool", "_pool"}]
-"""Modules of one floor that are parts of one thing."""
+ALLIES = [{"pool", "_pool"}, {"tasks", "training"}]
+"""Modules that are parts of one thing: a task makes its objective, which trains on the task's data."""
 WITHOUT_TORCH = [
     "spaces.nao_cnn",
     "spaces.nao_cnn_small",

@@ -22,6 +22,7 @@ from nao_ray.bench import child
 from nao_ray.bench._process import answer
 from nao_ray.training.augment import Normaliser, augment
 from nao_ray.training.capture import Capture
+from nao_ray.training.recipe import Recipe
 
 VARIANTS = ("plain", "plain channels-last", "eager", "eager bfloat16", "graph", "graph bfloat16")
 CHILD_IMAGES, CHILD_EPOCHS, VALIDATION_IMAGES = 45_000, 25, 5_000
@@ -72,7 +73,7 @@ class DeviceStep:
 
     def _train(self, images: Tensor, labels: Tensor) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)
-        inputs = augment(images, self.generator, self.normaliser)
+        inputs = augment(images, self.generator, self.normaliser, Recipe())
         if self.variant == "plain":
             inputs = inputs.contiguous()
         with self.autocast():

@@ -203,11 +203,12 @@ def _timed(function: Callable[[], Any]) -> float:
 
 def _augmentation(batch: int) -> Callable[[], Any]:
     from nao_ray.training.augment import Normaliser, augment
+    from nao_ray.training.recipe import Recipe
 
     generator = rng.torch_generator(0, "bench child augment")
     images = torch.randint(0, 256, (batch, 3, 32, 32), generator=generator, dtype=torch.uint8)
     normaliser = Normaliser.of(images)
-    return lambda: augment(images, generator, normaliser)
+    return lambda: augment(images, generator, normaliser, Recipe())
 
 
 def _serve(variant: str, threads: int, size: dict[str, int]) -> None:

@@ -33,9 +33,9 @@ from nao_ray.networks.one_shot import pool_logits
 from nao_ray.networks.supernet import batch_statistics, build
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
-from nao_ray.training.data import TrainingData
 from nao_ray.training.recipe import Recipe
-from nao_ray.training.shared import SharedTrainer
+from nao_ray.training.streams import ByStep
+from nao_ray.training.trainer import Trainer
 
 CLIP, RATE, MOMENTUM, WEIGHT_DECAY = 5.0, 0.025, 0.9, 3e-4  # NAO_pytorch V1
 VARIANTS = ("plain", "nao_ray")
@@ -213,15 +213,16 @@ def _stepper(variant: str, batch: int, n: int, f: int) -> Callable[[int], None]:
     x, labels = images(batch), torch.arange(batch) % 10
     if variant == "nao_ray":
         recipe = Recipe(name="paper_shared", batch=batch, drop_path_keep=1.0)
-        task = Synthetic(SyntheticConfig(size=32, channels=3, classes=10))  # for its normaliser alone
-        data = TrainingData.to_device(*task.load(), torch.device("cpu"))
-        trainer = SharedTrainer(ours, data, recipe, epochs=1000, seed=0)
+        task, cpu = Synthetic(SyntheticConfig(size=32, channels=3, classes=10)), torch.device("cpu")
+        objective = task.objective(cpu, recipe)  # it has no part in a step
+        trainer = Trainer(ours, objective, epochs=1000, streams=ByStep(0, cpu), choose=genotype)
+        trainer.set_rate(RATE)
 
         def step(index: int) -> None:
             ours.train()
             graph = genotype(index)
             F.cross_entropy(ours(x, graph), labels).backward()  # type: ignore[no-untyped-call]
-            trainer.update(ours.used_parameters(graph), RATE)
+            trainer.update()
 
         return step
     optimiser = torch.optim.SGD(plain.parameters(), RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)

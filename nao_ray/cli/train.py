@@ -143,9 +143,9 @@ def evaluate(
     about, scores = evaluate_checkpoint(checkpoint, tuple(settings or ()))
     if as_json:
         facts = {"name": about.name, "genotype": about.config.genotype, "task": about.config.task.name}
-        typer.echo(json.dumps({**facts, "test_accuracy": scores.accuracy, "test_loss": scores.loss}))
+        typer.echo(json.dumps({**facts, "test_accuracy": scores.value, "test_loss": scores.loss}))
     else:
-        typer.echo(f"{about.name}: test {scores.accuracy:.4f} (loss {scores.loss:.4f})")
+        typer.echo(f"{about.name}: test {scores.value:.4f} (loss {scores.loss:.4f})")
 
 
 def step_line(step: Step) -> str:

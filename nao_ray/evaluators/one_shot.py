@@ -1,15 +1,16 @@
 """Scores with shared weights: a supernet is trained in phases, and genotypes are scored with a version of it.
 
 NAO with weight sharing (Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233), ENAS (Pham, Guan, Zoph, Le, Dean,
-ICML 2018, arXiv 1802.03268). A score is the accuracy on the same validation images for all, with the statistics of
+ICML 2018, arXiv 1802.03268). A score is the accuracy on the same validation examples for all, with the statistics of
 each batch. A proposal that names no version is trained on its own: so are finalists ranked again, and so is a sample
 audited whose shared scores are to be believed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -20,21 +21,23 @@ from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
-from nao_ray.training.failures import preparing
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from nao_ray.networks.supernet import Supernet
     from nao_ray.spaces.base import ArchGraph
-    from nao_ray.training.data import TrainingData
+    from nao_ray.training.objective import Objective, Shard
     from nao_ray.training.sampling import PathSampler
-    from nao_ray.training.shared import SharedTrainer
+    from nao_ray.training.trainer import Averager, Trainer
 
 
 _CURE = "put the right file back and resume, or begin another pool"
 
 
-_FEWEST_IMAGES = 8  # of a worker's share of a batch: batch norm takes its statistics from them
+_FEWEST = 8  # examples of a worker's share of a batch: batch norm takes its statistics from them
 
 
 class OneShotConfig(EvaluatorConfig):
@@ -81,7 +84,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
 
         super().__init__(space, task, config)
         skeleton_of(space)
-        self._scorer: SharedTrainer | None = None
+        self._scorer: nn.Module | None = None
         self._sizes: dict[str, float] = {}  # by genotype, of all phases
         self._alone = Standalone(space, task, config.alone.model_copy(update={"device": config.device}))
 
@@ -94,9 +97,9 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         return self._alone.needs_gpu
 
     def prepare(self) -> None:
-        import nao_ray.training.shared  # noqa: F401
+        import nao_ray.training.trainer  # noqa: F401
 
-        _ = self._data
+        self._objective()
 
     @classmethod
     def fidelity(cls, config: OneShotConfig) -> Fidelity:
@@ -109,14 +112,17 @@ class OneShot(SharedEvaluator[OneShotConfig]):
 
     @property
     def trained_by(self) -> int:
-        return max(1, self.config.recipe.batch // _FEWEST_IMAGES)
+        return max(1, self.config.recipe.batch // _FEWEST)
 
     # -- training -----------------------------------------------------------------------------------------
 
     def train(self, proposal: Proposal, source: bytes | None, group: Group) -> tuple[Measurement, bytes]:
+        import torch
+
+        from nao_ray.training.checkpoint import pack_version, unpack_version
         from nao_ray.training.group import meeting
+        from nao_ray.training.objective import Shard
         from nao_ray.training.resources import watch
-        from nao_ray.training.shared import Shard
 
         phase = proposal.phase
         assert phase is not None
@@ -127,26 +133,25 @@ class OneShot(SharedEvaluator[OneShotConfig]):
                 f"phase {phase.version}: genotypes of space {proposal.genotype.space} given to the supernet of "
                 f"{self.space.name}"
             )
-        sampler = self._sampler(phase)
-        data, device = self._data, self._data.device  # loaded before the others wait
+        sampler, objective = self._sampler(phase), self._objective(Shard(group.rank, group.size))  # before others wait
+        device = objective.device
         with meeting(group.rank, group.size, group.address, device, owns_device=group.owns_device) as averager:
-            trainer = self._trainer(
-                proposal.training_seed,
-                shard=Shard(group.rank, group.size),
-                reduce_gradients=averager,
-                average_loss=None if averager is None else averager.mean,
-            )
+            trainer = self._trainer(proposal.training_seed, objective, sampler, averager)
             if averager is not None:
-                averager.watch(trainer.net)
+                averager.watch(trainer.network)
             if source is not None:
-                self._load(trainer, source, str(phase.source))
+                with self._of_this_supernet(str(phase.source)):
+                    state, epochs = unpack_version(source)
+                    trainer.restore({**state, "step": torch.tensor(epochs * objective.steps)})
             if trainer.epochs_done != phase.first_epoch:
                 raise PoolError(
                     f"weights {phase.source} have had {trainer.epochs_done} epochs, expected {phase.first_epoch}; "
                     f"{_CURE}"
                 )
-            with watch(data.device) as usage:
-                losses = trainer.train(phase.last_epoch - phase.first_epoch, sampler)
+            with watch(device) as usage:
+                losses = [trainer.epoch()]
+                while trainer.epochs_done < phase.last_epoch and math.isfinite(losses[-1]):
+                    losses.append(trainer.epoch())
         measurement = Measurement(
             train_loss=losses[-1],
             curve=tuple(losses),
@@ -154,15 +159,28 @@ class OneShot(SharedEvaluator[OneShotConfig]):
             device_seconds=usage.device_seconds * group.size,  # of all members, who work in step
             peak_memory_bytes=usage.peak_memory_bytes,
         )
-        return measurement, trainer.pack() if group.rank == 0 else b""
+        return measurement, pack_version(trainer.state(), trainer.epochs_done) if group.rank == 0 else b""
 
-    def _trainer(self, seed: int, **options: Any) -> SharedTrainer:  # noqa: ANN401
+    def _trainer(self, seed: int, objective: Objective, sampler: PathSampler, averager: Averager | None) -> Trainer:
+        """Of fresh shared weights."""
+        from nao_ray.training.streams import ByStep
+        from nao_ray.training.trainer import Trainer
+
+        shard = objective.shard
+        streams = ByStep(seed, objective.device, shard.rank)
+
+        def choose(step: int) -> ArchGraph:
+            draw = rng.child(seed, streams.purpose("sampled genotype"), step)
+            return sampler.draw(draw, step * shard.count + shard.rank)
+
+        return Trainer(self._supernet(seed), objective, epochs=None, streams=streams, choose=choose, averager=averager)
+
+    def _supernet(self, seed: int) -> Supernet:
         from nao_ray.networks.supernet import build
-        from nao_ray.training.shared import SharedTrainer
 
         config, recipe, task = self.config, self.config.recipe, self.task
         with rng.torch_seeded(seed, "shared weights"):
-            net = build(
+            return build(
                 self.space,
                 network=task.network,
                 cells_per_stage=config.cells_per_stage,
@@ -174,15 +192,6 @@ class OneShot(SharedEvaluator[OneShotConfig]):
                 dropout=recipe.dropout,
                 drop_path=1 - recipe.drop_path_keep,
             )
-        return SharedTrainer(
-            net,
-            self._data,
-            recipe,
-            epochs=config.period,
-            seed=seed,
-            restart_factor=config.restart_factor,
-            **options,
-        )
 
     def _sampler(self, phase: Phase) -> PathSampler:
         from nao_ray.training.sampling import PathSampler
@@ -213,12 +222,18 @@ class OneShot(SharedEvaluator[OneShotConfig]):
 
     def use(self, version: str, weights: bytes) -> None:
         if self._scorer is None:
-            self._scorer = self._trainer(0)
-        self._load(self._scorer, weights, version)
+            self._scorer = self._objective().place(self._supernet(0))
+        from nao_ray.training.checkpoint import check_shapes, part, unpack_version
 
-    def _load(self, trainer: SharedTrainer, weights: bytes, version: str) -> None:
+        with self._of_this_supernet(version):
+            state = part(unpack_version(weights)[0], "network")
+            check_shapes(state, self._scorer.state_dict())
+            self._scorer.load_state_dict(state)
+
+    @contextmanager
+    def _of_this_supernet(self, version: str) -> Iterator[None]:
         try:
-            trainer.unpack(weights)
+            yield
         except DataError as error:
             size = f"{self.space.name}, N={self.config.cells_per_stage}, F={self.config.channels}"
             raise PoolError(f"weights {version} are not of this supernet ({size}): {error}; {_CURE}") from None
@@ -235,13 +250,14 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         for proposal in proposals:
             self.space.validate(proposal.genotype)
         graphs = [self.space.lower(proposal.genotype) for proposal in proposals]
-        images = self._images(proposals[0].fidelity)
-        with watch(self._data.device) as usage:
-            scores = self._scorer.evaluate(graphs, batch=self.config.batch, images=images)
+        objective, count = self._objective(), self._count(proposals[0].fidelity)
+        order = rng.torch_generator(0, "one-shot validation")  # the same for all versions
+        with watch(objective.device) as usage:
+            scores = objective.compare(self._scorer, graphs, order, batch=self.config.batch, count=count)
         share = 1 / len(proposals)
         return [
             Measurement(
-                valid_accuracy=score.accuracy,
+                **objective.metric.measured(score.value),
                 valid_loss=score.loss,
                 wall_seconds=usage.wall_seconds * share,
                 device_seconds=usage.device_seconds * share,
@@ -250,16 +266,20 @@ class OneShot(SharedEvaluator[OneShotConfig]):
             for score in scores
         ]
 
-    def _images(self, fidelity: Fidelity) -> int:
-        """How many validation images a score is taken on."""
-        count = len(self._data.valid)
+    def _count(self, fidelity: Fidelity) -> int:
+        """How many validation examples a score is taken on."""
+        count = self._objective().num_valid
         if fidelity.valid_share is None:
             return min(self.config.batch * self.config.batches, count)
         return max(1, round(fidelity.valid_share * count))
 
-    @cached_property
-    def _data(self) -> TrainingData:
-        from nao_ray.training.data import TrainingData
+    def _objective(self, shard: Shard | None = None) -> Objective:
+        """The data that networks on their own are trained on too, under the recipe of shared weights."""
+        from nao_ray.training.objective import WHOLE
 
-        with preparing():
-            return TrainingData.to_device(*self.task.load(), self._alone.device)
+        config = self.config
+        cosine = {
+            "cosine_epochs": config.recipe.cosine_epochs or config.period,
+            "restart_factor": config.restart_factor,
+        }
+        return self._alone.objective().under(config.recipe.model_copy(update=cosine), shard=shard or WHOLE)

@@ -22,7 +22,6 @@ from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.progress import Progress, pack, unpack
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
-from nao_ray.tasks.images import splits
 from nao_ray.training.failures import preparing
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Proposal
@@ -31,11 +30,9 @@ if TYPE_CHECKING:
     import torch
 
     from nao_ray.networks.stacks import Stack
-    from nao_ray.training.data import TrainingData
+    from nao_ray.training.objective import Objective
 
 _log = logging.getLogger(__name__)
-
-_SHARE_SEED = 0  # which rows a share of the training split keeps: the same for every trial of every search
 
 
 class StandaloneConfig(EvaluatorConfig):
@@ -67,7 +64,7 @@ class Standalone(Evaluator[StandaloneConfig]):
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any], config: StandaloneConfig) -> None:
         super().__init__(space, task, config)
-        self._loaded: dict[float, TrainingData] = {}
+        self._shares: dict[float, Objective] = {}
 
     @classmethod
     def fidelity(cls, config: StandaloneConfig) -> Fidelity:
@@ -83,7 +80,7 @@ class Standalone(Evaluator[StandaloneConfig]):
         import nao_ray.training.child
         import nao_ray.training.fit  # noqa: F401
 
-        self._data(self.config.data_share)
+        self.objective(self.config.data_share)
 
     def evaluate(self, proposal: Proposal) -> Measurement:
         from nao_ray.networks.counting import count
@@ -133,9 +130,9 @@ class Standalone(Evaluator[StandaloneConfig]):
         asked = proposal.fidelity
         share = self.config.data_share if asked.data_share is None else asked.data_share
         epochs = self.config.epochs if asked.epochs is None else asked.epochs
-        data = self._data(share)
+        objective = self.objective(share)
         network = self._network(proposal, seed)
-        trained = fit(network, data, self.config.recipe, epochs=epochs, seed=seed, start=start, listener=after)
+        trained = fit(network, objective, epochs=epochs, seed=seed, start=start, listener=after)
         return replace(trained, wall_seconds=before + (trained.wall_seconds or 0.0))
 
     def _network(self, proposal: Proposal, seed: int) -> Stack:
@@ -151,17 +148,16 @@ class Standalone(Evaluator[StandaloneConfig]):
             seed=seed,
         )
 
-    def _data(self, share: float) -> TrainingData:
-        """Both splits on the device; read again only if another share is asked for."""
-        from nao_ray.training.data import TrainingData
+    def objective(self, share: float = 1.0) -> Objective:
+        """The task on the device, which is moved there once; of the training split a share."""
+        if share not in self._shares:
+            self._shares = {share: self._whole.under(self.config.recipe, share=share)}  # one at a time
+        return self._shares[share]
 
-        if share not in self._loaded:
-            self._loaded.clear()  # one at a time
-            with preparing():
-                train, valid = self.task.load()
-                train = splits.subset(train, share, _SHARE_SEED)
-                self._loaded[share] = TrainingData.to_device(train, valid, self.device)
-        return self._loaded[share]
+    @cached_property
+    def _whole(self) -> Objective:
+        with preparing():
+            return self.task.objective(self.device, self.config.recipe)
 
     @property
     def uses_gpu(self) -> bool:
@@ -174,7 +170,7 @@ class Standalone(Evaluator[StandaloneConfig]):
     @cached_property
     def device(self) -> torch.device:
         """What `auto` is here."""
-        from nao_ray.training.data import pick_device
+        from nao_ray.training.devices import pick_device
 
         return pick_device(self.config.device)
 

@@ -6,14 +6,22 @@ Legend: `n` images, `C` channels, `H` `W` pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray import own_modules
 from nao_ray.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from nao_ray.training.objective import Objective, Scores
+    from nao_ray.training.recipe import Recipe
 
 
 class TaskConfig(Settings):
@@ -122,6 +130,35 @@ class Task(ABC, Generic[C]):
 
         Raises:
             DataError: the data is missing, empty or unreadable.
+        """
+
+    @abstractmethod
+    def objective(self, device: torch.device, recipe: Recipe, *, all_data: bool = False) -> Objective:
+        """The task on a device: what a network learns, and what it is measured on.
+
+        Args:
+            device: where both splits are moved, once.
+            recipe: how it is learnt.
+            all_data: the validation split trains too, and nothing validates.
+
+        Raises:
+            DataError: the data is missing, empty or unreadable, or too little for one step.
+        """
+
+    @abstractmethod
+    def test_scores(
+        self, network: nn.Module, constants: Mapping[str, Tensor], device: torch.device, recipe: Recipe
+    ) -> Scores:
+        """Of a trained network on the test split, which is read for it.
+
+        Args:
+            network: as it was trained.
+            constants: of the objective it was trained on (`Objective.constants`), perhaps among other tensors.
+            device: where to.
+            recipe: how it was trained.
+
+        Raises:
+            DataError: the data is missing, empty or unreadable, or the constants are of another task.
         """
 
     def check_test(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nao_ray.training.recipe import Augmentation
+
 
 @dataclass(frozen=True)
 class Normaliser:
@@ -40,26 +42,17 @@ class Normaliser:
         return images.to(torch.float32, memory_format=torch.channels_last).mul_(scale).add_(shift)
 
 
-def augment(
-    images: Tensor,
-    generator: torch.Generator,
-    normaliser: Normaliser,
-    *,
-    padding: int = 4,
-    flip: bool = True,
-    cutout: int = 0,
-) -> Tensor:
+def augment(images: Tensor, generator: torch.Generator, normaliser: Normaliser, recipe: Augmentation) -> Tensor:
     """uint8 ``[B, C, H, W]`` -> float32 ``[B, C, H, W]``, channels-last; every image with its own draws.
 
     Args:
         images: on the device of `generator`.
         generator: consumed; which draws are made depends on the settings alone.
         normaliser: of the training split.
-        padding: black pixels on each side before the crop.
-        flip: mirror each image with probability 1/2.
-        cutout: side of the square, in pixels, that gets the mean colour; 0: none.
+        recipe: what is done; the square that is cut out gets the mean colour.
     """
     batch, _, height, width = images.shape
+    padding, cutout = recipe.crop_padding, recipe.cutout
 
     def draw(high: int) -> Tensor:
         return torch.randint(high, (batch,), generator=generator, device=images.device)
@@ -68,7 +61,7 @@ def augment(
         windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # [B, C, tops, lefts, H, W]
         tops, lefts = draw(2 * padding + 1), draw(2 * padding + 1)
         images = windows[torch.arange(batch, device=images.device), :, tops, lefts]
-    if flip:
+    if recipe.flip:
         images = torch.where(draw(2).bool().view(-1, 1, 1, 1), images.flip(3), images)
     out = normaliser(images)
     if cutout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from nao_ray.errors import DataError
@@ -47,6 +48,27 @@ def unpack(data: bytes) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise DataError(f"weights: not a whole safetensors file: {error}") from None
     return tensors
+
+
+def pack_version(state: Mapping[str, Tensor], epochs_done: int) -> bytes:
+    """A version of shared weights: what a `Trainer.state` of theirs holds at the end of an epoch."""
+    weights = {f"net.{name}": value for name, value in part(state, "network").items()}
+    moments = {f"momentum.{name}": value for name, value in part(state, "momentum").items()}
+    return pack({**weights, **moments, "epochs_done": torch.tensor(epochs_done)})
+
+
+def unpack_version(data: bytes) -> tuple[dict[str, Tensor], int]:
+    """The state that `pack_version` was given, without its step, and the epochs done.
+
+    Raises:
+        DataError: the bytes are malformed, or no version.
+    """
+    tensors = unpack(data)
+    if "epochs_done" not in tensors:
+        raise DataError("weights: no epochs_done among them; they were not written by a training of shared weights")
+    weights = {f"network.{name}": value for name, value in part(tensors, "net").items()}
+    moments = {f"momentum.{name}": value for name, value in part(tensors, "momentum").items()}
+    return weights | moments, int(tensors["epochs_done"])
 
 
 def check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ instead of every epoch; drop path's schedule ends with the epochs trained.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,13 +20,29 @@ from pydantic import Field, model_validator
 from nao_ray.settings import Settings
 
 
-class Recipe(Settings):
-    """Settings of a training. In YAML a name, or a mapping with a name and the settings that differ from it."""
-
+class _Named(Settings):
     name: str = "paper_search"
     """One of `RECIPES`; what is not given is taken from it."""
+
+
+class Optimiser(Settings):
+    """How a step moves the weights: SGD with momentum."""
+
     batch: int = Field(default=128, ge=2)
-    """Images per step."""
+    """Examples per step."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=5e-4, ge=0)
+    """On all trainable weights, those of batch norm too."""
+    clip_norm: float | None = Field(default=5.0, gt=0)
+    """Largest global norm of the gradient; null: not clipped."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on CUDA devices that have it, else float32 (autocast on the CPU is far slower)."""
+
+
+class Schedule(Settings):
+    """How far a step moves them."""
+
     lr: float = Field(default=0.024, gt=0)
     """Learning rate at the start of the cosine."""
     lr_end: float = Field(default=0.0, ge=0)
@@ -37,12 +54,11 @@ class Recipe(Settings):
     the rate stays at its end."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     """Epochs in which the learning rate rises linearly, on top of the cosine."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    nesterov: bool = False
-    weight_decay: float = Field(default=5e-4, ge=0)
-    """On all trainable weights, those of batch norm too."""
-    clip_norm: float | None = Field(default=5.0, gt=0)
-    """Largest global norm of the gradient; null: not clipped."""
+
+
+class Regularisation(Settings):
+    """What keeps a network from learning by heart, and what its heads need for it."""
+
     auxiliary_weight: float = Field(default=0.4, ge=0)
     """Weight of the auxiliary head's loss; 0: no such head."""
     drop_path_keep: float = Field(default=0.7, gt=0, le=1)
@@ -50,17 +66,25 @@ class Recipe(Settings):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping a pooled feature."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Augmentation(Settings):
+    """How an example differs from epoch to epoch: of images; tokens are not augmented."""
+
     crop_padding: int = Field(default=4, ge=0)
     """Black pixels around the image from which a crop of its size is cut; 0: no cropping."""
     flip: bool = True
     """Mirror half of the images, left and right."""
     cutout: int = Field(default=0, ge=0)
     """Side of the square that is blotted out, in pixels; 0: none."""
+
+
+class Recipe(Augmentation, Regularisation, Schedule, Optimiser, _Named):
+    """Settings of a training, of four parts. In YAML a name, or a mapping with a name and the settings that differ."""
+
     score: Literal["best", "last"] = "best"
-    """Which epoch's validation accuracy scores the architecture. `best` is the paper's; where the learning rate
-    ends near 0 `last` is the fairer one: the maximum over epochs rewards noise, and more of it in longer trainings."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast on CUDA devices that have it, else float32 (autocast on the CPU is far slower)."""
+    """Which epoch's validation scores the architecture. `best` is the paper's; where the learning rate ends near 0
+    `last` is the fairer one: the best of all epochs rewards noise, and more of it in longer trainings."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,6 +113,16 @@ def period(epoch: float, first: int, factor: int = 1) -> Period:
     while epoch >= start + length:
         start, length = start + length, length * factor
     return Period(start, length)
+
+
+def learning_rate(schedule: Schedule, progress: float, epochs: int) -> float:
+    """After `progress` epochs, a real number >= 0, of a training of `epochs`."""
+    now = Period(0, schedule.cosine_epochs or epochs)
+    if schedule.restart_factor is not None:
+        now = period(progress, now.length, schedule.restart_factor)
+    cosine = 0.5 * (1 + math.cos(math.pi * min((progress - now.start) / now.length, 1.0)))
+    warm = min(progress / schedule.warmup_epochs, 1.0) if schedule.warmup_epochs else 1.0
+    return (schedule.lr_end + (schedule.lr - schedule.lr_end) * cosine) * warm
 
 
 # The final training of NAO_pytorch V1 (README and script of NAONet-A, N = 6, F = 36).

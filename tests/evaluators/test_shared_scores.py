@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nao_ray import rng
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.search.executor import Desk
@@ -34,8 +35,6 @@ def config():
 
 @pytest.fixture(scope="module")
 def genotypes(config):
-    from nao_ray import rng
-
     space = config.make_space()
     return [space.sample(rng.child(0, "one shot", index)) for index in range(4)]
 
@@ -160,8 +159,9 @@ def test_a_score_is_taken_on_the_batches_of_the_config_or_on_the_share_the_propo
     assert all(value * 4 == round(value * 4) for value in accuracy(None)[0]), "four images"
     assert accuracy(None) == accuracy(0.25)
     assert accuracy(1.0)[1] != accuracy(None)[1]
-    everything = evaluator._scorer.evaluate([evaluator.space.lower(each) for each in genotypes], batch=4, images=whole)
-    assert accuracy(1.0)[0] == [score.accuracy for score in everything]
+    graphs, order = [evaluator.space.lower(each) for each in genotypes], rng.torch_generator(0, "one-shot validation")
+    everything = evaluator._objective().compare(evaluator._scorer, graphs, order, batch=4, count=whole)
+    assert accuracy(1.0)[0] == [score.value for score in everything]
 
 
 def test_without_a_version_a_network_is_trained_on_its_own(config, genotypes):

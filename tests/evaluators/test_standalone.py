@@ -56,7 +56,7 @@ def test_the_proposals_fidelity_counts():
     large = one.evaluate(proposal(one.space, fidelity=asked))
     assert len(large.curve) == 1
     assert large.num_params > 2 * small.num_params
-    assert [len(data.train) for data in one._loaded.values()] == [36]
+    assert [objective.num_train for objective in one._shares.values()] == [36]
     assert Standalone.fidelity(StandaloneConfig(**SMALL)) == Fidelity(
         epochs=2, cells_per_stage=1, channels=4, data_share=1.0
     )

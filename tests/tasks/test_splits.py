@@ -28,13 +28,12 @@ def test_the_seed_names_the_split():
     assert first[:5] == [7, 40, 51, 70, 76]  # a change would change every published score
 
 
-def test_subset_keeps_proportions():
-    rows = Images(np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1), np.arange(100) % 4)
-    part = splits.subset(rows, 0.2, 0)
-    assert np.bincount(part.labels).tolist() == [5, 5, 5, 5]
-    assert (part.images[:, 0, 0, 0] % 4 == part.labels).all()
-    assert splits.subset(rows, 1.0, 0) is rows
-    assert len(splits.subset(rows, 0.001, 0)) == 2  # one image makes no step of training
+def test_a_share_keeps_proportions():
+    labels = np.arange(100) % 4
+    part = splits.share(labels, 0.2, 0)
+    assert np.bincount(labels[part]).tolist() == [5, 5, 5, 5]
+    assert splits.share(labels, 1.0, 0) is None
+    assert len(splits.share(labels, 0.001, 0)) == 2  # one image makes no step of training
 
 
 def test_labels_out_of_range_name_the_row():

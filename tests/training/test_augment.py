@@ -3,6 +3,7 @@ import torch
 
 from nao_ray import rng
 from nao_ray.training.augment import Normaliser, augment
+from nao_ray.training.recipe import Augmentation
 
 IDENTITY = Normaliser(torch.zeros(3), torch.full((3,), 1 / 255))  # bytes stay what they are
 
@@ -17,13 +18,13 @@ def images():
 
 
 def test_without_augmentation_only_normalised(images):
-    out = augment(images, generator(), IDENTITY, padding=0, flip=False)
+    out = augment(images, generator(), IDENTITY, Augmentation(crop_padding=0, flip=False))
     assert torch.equal(out, images.float())
     assert out.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_crops_are_windows_of_the_padded_image(images):
-    out = augment(images, generator(), IDENTITY, padding=2, flip=False)
+    out = augment(images, generator(), IDENTITY, Augmentation(crop_padding=2, flip=False))
     padded = torch.nn.functional.pad(images.float(), (2, 2, 2, 2))
     offsets = set()
     for image, whole in zip(out, padded, strict=True):
@@ -35,7 +36,7 @@ def test_crops_are_windows_of_the_padded_image(images):
 
 def test_half_of_the_images_are_mirrored(images):
     images = images.repeat(10, 1, 1, 1)
-    out = augment(images, generator(), IDENTITY, padding=0, flip=True)
+    out = augment(images, generator(), IDENTITY, Augmentation(crop_padding=0, flip=True))
     mirrored = (out == images.flip(3)).flatten(1).all(1)
     kept = (out == images).flatten(1).all(1)
     assert torch.equal(mirrored, ~kept)
@@ -44,7 +45,7 @@ def test_half_of_the_images_are_mirrored(images):
 
 def test_cutout_is_a_square_clipped_at_the_borders(images):
     images = images.repeat(20, 1, 1, 1)
-    out = augment(images, generator(), IDENTITY, padding=0, flip=False, cutout=4)
+    out = augment(images, generator(), IDENTITY, Augmentation(crop_padding=0, flip=False, cutout=4))
     holes = (out == 0).all(1)  # no byte is 0, so only the cutout is
     assert torch.equal(out * ~holes.unsqueeze(1), images.float() * ~holes.unsqueeze(1))
     sizes = set()
@@ -61,15 +62,15 @@ def test_cutout_is_a_square_clipped_at_the_borders(images):
 
 
 def test_the_generator_decides(images):
-    settings = {"padding": 2, "flip": True, "cutout": 3}
-    first, again, other = (augment(images, generator(seed), IDENTITY, **settings) for seed in (0, 0, 1))
+    settings = Augmentation(crop_padding=2, flip=True, cutout=3)
+    first, again, other = (augment(images, generator(seed), IDENTITY, settings) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
 def test_the_global_generator_is_left_alone(images):
     state = torch.random.get_rng_state()
-    augment(images, generator(), IDENTITY, cutout=3)
+    augment(images, generator(), IDENTITY, Augmentation(cutout=3))
     assert torch.equal(torch.random.get_rng_state(), state)
 
 

@@ -3,8 +3,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from nao_ray.training.fit import learning_rate
-from nao_ray.training.recipe import FULL_TRAININGS, RECIPES, Recipe
+from nao_ray.training.recipe import FULL_TRAININGS, RECIPES, Recipe, learning_rate
 
 
 def test_the_default_is_the_papers():

@@ -11,11 +11,12 @@ from nao_ray import registry, rng
 from nao_ray.errors import DataError
 from nao_ray.networks import supernet
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
-from nao_ray.training.checkpoint import pack
-from nao_ray.training.data import TrainingData
+from nao_ray.training.checkpoint import pack, pack_version, unpack, unpack_version
+from nao_ray.training.objective import WHOLE, Shard
 from nao_ray.training.recipe import Period, Recipe, period
 from nao_ray.training.sampling import PathSampler, standalone_params
-from nao_ray.training.shared import Shard, SharedTrainer
+from nao_ray.training.streams import ByStep
+from nao_ray.training.trainer import Trainer
 
 SPACE = registry.load("space", "nao_cnn_small")()
 GRAPHS = [SPACE.lower(SPACE.sample(rng.child(0, "shared pool", index))) for index in range(6)]
@@ -25,73 +26,97 @@ RECIPE = Recipe(name="paper_shared", lr=0.1, **SETTINGS)
 
 @pytest.fixture(scope="module")
 def data():
-    task = Synthetic(SyntheticConfig(noise=0.2))
-    return TrainingData.to_device(*task.load(), torch.device("cpu"))
+    return Synthetic(SyntheticConfig(noise=0.2)).objective(torch.device("cpu"), RECIPE)
 
 
-def _trainer(data, recipe=RECIPE, **options):
+def _net(space=SPACE, auxiliary=True, **settings):
+    small = {"network": "small", "cells_per_stage": 1, "channels": 4, "num_classes": 4, "drop_path": 0.1}
     with rng.torch_seeded(0, "shared weights"):
-        net = supernet.build(
-            SPACE, network="small", cells_per_stage=1, channels=4, num_classes=4, auxiliary=True, drop_path=0.1
-        )
-    return SharedTrainer(net, data, recipe, **{"epochs": 4, "seed": 3, **options})
+        return supernet.build(space, auxiliary=auxiliary, **{**small, **settings})
+
+
+def _trainer(data, recipe=RECIPE, graphs=GRAPHS, *, net=None, period=4, seed=3, shard=WHOLE, averager=None):
+    """Draws evenly from `graphs`; those drawn are its `drawn`."""
+    recipe = recipe.model_copy(update={"cosine_epochs": period, "restart_factor": 1})
+    streams, sampler, drawn = ByStep(seed, data.device, shard.rank), PathSampler(graphs), []
+
+    def choose(step):
+        drawn.append(sampler.draw(rng.child(seed, streams.purpose("sampled genotype"), step), step))
+        return drawn[-1]
+
+    objective = data.under(recipe, shard=shard)
+    trainer = Trainer(net or _net(), objective, epochs=None, streams=streams, choose=choose, averager=averager)
+    trainer.drawn = drawn
+    return trainer
 
 
 def _state(trainer):
-    return {name: value.clone() for name, value in trainer._tensors()}
+    return {name: value.clone() for name, value in trainer.state().items()}
+
+
+def _scores(trainer, graphs=GRAPHS, batch=500, count=16):
+    order = rng.torch_generator(3, "one-shot validation")
+    return trainer.objective.compare(trainer.network, graphs, order, batch=batch, count=count)
 
 
 def _equal(left, right):
     return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
 
 
-def test_a_resumed_training_is_the_unbroken_one(data):
-    sampler = PathSampler(GRAPHS)
+@pytest.mark.parametrize("after", [1, 6, 7, 13])
+def test_a_resumed_training_is_the_unbroken_one(data, after):
+    """After that many steps of 18, at the end of an epoch and within one."""
     whole = _trainer(data)
-    losses = whole.train(3, sampler)
+    losses = [whole.epoch() for _ in range(3)]
     first = _trainer(data)
-    broken = first.train(1, sampler)
-    first.evaluate(GRAPHS)  # whatever is done in between
-    version = first.pack()
+    for _ in range(after):
+        first.step()
+    _scores(first)  # whatever is done in between
+    state = pack(first.state())
     torch.rand(7)
     second = _trainer(data)
-    second.unpack(version)
-    assert second.epochs_done == 1
-    broken += second.train(2, sampler)
-    assert broken == losses
+    second.restore(unpack(state))
+    assert second.steps_done == after
+    rest = [second.epoch() for _ in range(3 - second.epochs_done)]
+    assert rest == losses[-len(rest) :]
     assert _equal(_state(whole), _state(second))
-    other = _trainer(data, seed=4)
-    assert other.train(1, sampler) != losses[:1]
+    assert _trainer(data, seed=4).epoch() != losses[0]
+
+
+def test_a_version_holds_a_training_at_the_end_of_an_epoch(data):
+    trainer, again = _trainer(data), _trainer(data)
+    trainer.epoch()
+    state, epochs = unpack_version(pack_version(trainer.state(), trainer.epochs_done))
+    assert epochs == 1
+    again.restore({**state, "step": torch.tensor(trainer.steps_done)})
+    assert again.epoch() == trainer.epoch()
+    assert _equal(_state(trainer), _state(again))
 
 
 @pytest.mark.parametrize("name", ["nao_cnn_small", "nao_cnn_middle", "enas_micro", "enas_macro"])
 def test_every_supernet_is_trained(data, name):
     space = registry.load("space", name)()
     graphs = [space.lower(space.sample(rng.child(0, "shared pool", index))) for index in range(6)]
-    with rng.torch_seeded(0, "shared weights"):
-        settings = {"network": "small", "cells_per_stage": 1, "channels": 4, "num_classes": 4}
-        net = supernet.build(space, **settings, auxiliary=True, drop_path=0.1)
-    trainer = SharedTrainer(net, data, RECIPE, epochs=1, seed=3)
-    before, sampler, used = _state(trainer), PathSampler(graphs), set()
-    draw = sampler.draw
-    sampler.draw = lambda *place: used.update(net.used_parameters(graph := draw(*place))) or graph
-    losses = trainer.train(1, sampler)
-    assert all(math.isfinite(loss) for loss in losses)
-    assert {key for key, value in net.named_parameters() if not torch.equal(value, before[f"net.{key}"])} == used
+    net = _net(space)
+    trainer = _trainer(data, graphs=graphs, net=net)
+    before = _state(trainer)
+    assert math.isfinite(trainer.epoch())
+    used = set().union(*(net.used_parameters(graph) for graph in trainer.drawn))
+    assert {key for key, value in net.named_parameters() if not torch.equal(value, before[f"network.{key}"])} == used
     assert all(value.grad is None for value in net.parameters())
     after = _state(trainer)
-    scores = trainer.evaluate(graphs)
+    scores = _scores(trainer, graphs)
     assert _equal(after, _state(trainer))
     assert len({score.loss for score in scores}) == len(graphs)
 
 
 def test_it_learns_and_ranks(data):
     recipe = RECIPE.model_copy(update={"batch": 12, "auxiliary_weight": 0.0})
-    trainer = _trainer(data, recipe, epochs=20)
-    losses = trainer.train(20, PathSampler(GRAPHS))
+    trainer = _trainer(data, recipe, period=20)
+    losses = [trainer.epoch() for _ in range(20)]
     assert losses[-1] < 0.7 * losses[0]
-    scores = trainer.evaluate(GRAPHS)
-    assert all(score.accuracy > 0.6 for score in scores)
+    scores = _scores(trainer)
+    assert all(score.value > 0.6 for score in scores)
     assert len({score.loss for score in scores}) == len(GRAPHS)
 
 
@@ -100,26 +125,29 @@ def test_one_step_is_the_textbooks(data):
     recipe = Recipe(**{**SETTINGS, "name": "paper_shared", "crop_padding": 0, "dropout": 0.0, "clip_norm": 0.5})
     for nesterov in (False, True):
         recipe = recipe.model_copy(update={"nesterov": nesterov})
-        ours, plain = _trainer(data, recipe), _trainer(data, recipe).net.train()
-        images, labels = data.train.images[:24], data.train.labels[:24]
+        turns = [GRAPHS[0], GRAPHS[1], GRAPHS[0]]
+        ours, plain = _trainer(data, recipe), _net().train()
+        ours._choose = lambda step: turns[step]  # noqa: B023
+        batches = data.under(recipe).batches(ByStep(3, data.device).order(0))
         optimiser = torch.optim.SGD(plain.parameters(), 0.1, 0.9, weight_decay=3e-4, nesterov=nesterov)
-        for net in (ours.net, plain):
+        for net in (ours.network, plain):
             net.config = net.config.__class__(**{**_fields(net.config), "drop_path": 0.0})
         before = {name: value.detach().clone() for name, value in plain.named_parameters()}
         used = set()
-        for step, graph in enumerate([GRAPHS[0], GRAPHS[1], GRAPHS[0]]):
-            ours.step(step, images, labels, PathSampler([graph]))
+        for step, graph in enumerate(turns):
+            ours.step()
+            images, labels = next(batches)
             optimiser.zero_grad(set_to_none=True)
             main, auxiliary = plain(data.normaliser(images), graph)
             loss = nn.functional.cross_entropy(main, labels) + 0.4 * nn.functional.cross_entropy(auxiliary, labels)
             loss.backward()
             assert nn.utils.clip_grad_norm_(plain.parameters(), 0.5) > 0.5
-            total = 4 * ours.steps_per_epoch
+            total = 4 * ours.objective.steps
             rate = 0.001 + 0.5 * (0.025 - 0.001) * (1 + math.cos(math.pi * (step + 0.5) / total))
             optimiser.param_groups[0]["lr"] = rate
             optimiser.step()
             used |= plain.used_parameters(graph).keys()
-        for (name, value), other in zip(ours.net.named_parameters(), plain.parameters(), strict=True):
+        for (name, value), other in zip(ours.network.named_parameters(), plain.parameters(), strict=True):
             assert value.grad is None
             assert torch.allclose(value, other, rtol=1e-4, atol=1e-6), name
             assert torch.equal(value, before[name]) == (name not in used), name
@@ -157,69 +185,81 @@ def test_sizes_are_those_of_the_final_network():
 
 def test_scores_are_of_fixed_images_and_leave_everything(data):
     trainer = _trainer(data)
-    trainer.train(1, PathSampler(GRAPHS))
+    trainer.epoch()
     before = _state(trainer)
-    scores = trainer.evaluate(GRAPHS)
+    scores = _scores(trainer)
     assert _equal(before, _state(trainer))
-    assert trainer.evaluate(GRAPHS[::-1])[::-1] == scores
+    assert _scores(trainer, GRAPHS[::-1])[::-1] == scores
     split = data.valid
-    assert len(split) == 16
-    with supernet.batch_statistics(trainer.net), torch.no_grad():
-        logits = trainer.net(data.normaliser(split.images), GRAPHS[2])
-    assert scores[2].accuracy == (logits.argmax(1) == split.labels).sum().item() / 16
+    assert len(split) == data.num_valid == 16
+    with supernet.batch_statistics(trainer.network), torch.no_grad():
+        logits = trainer.network(data.normaliser(split.images), GRAPHS[2])
+    assert scores[2].value == (logits.argmax(1) == split.labels).sum().item() / 16
     assert scores[2].loss == pytest.approx(nn.functional.cross_entropy(logits, split.labels).item(), rel=1e-4)
-    assert len(trainer.evaluate(GRAPHS, batch=5, images=10)) == 6
+    assert len(_scores(trainer, batch=5, count=10)) == 6
 
 
-def test_two_workers_with_their_gradients_averaged(data):
-    """Each worker has every second image and a genotype of its own; in turns, the first keeps what it had."""
-    kept: dict[str, torch.Tensor] = {}
+class _Keep:
+    """The first of two workers, in turns: keeps its gradients."""
 
-    def keep(used):
-        kept.update({name: parameter.grad.clone() for name, parameter in used.items() if parameter.grad is not None})
+    def __init__(self):
+        self.kept = {}
+
+    def __call__(self, used):
+        self.kept = {name: parameter.grad.clone() for name, parameter in used.items()}
         return used
 
-    def average(used):
-        named = dict(second.net.named_parameters())
-        everything = {name: named[name] for name in [*used, *kept]}
+
+class _Average(_Keep):
+    """The second: averages them with those that the first has kept."""
+
+    def __init__(self, net, first):
+        self.net, self.first = net, first
+
+    def __call__(self, used):
+        named = dict(self.net.named_parameters())
+        everything = {name: named[name] for name in [*used, *self.first.kept]}
         for name, parameter in everything.items():
-            parts = [part for part in (parameter.grad, kept.get(name)) if part is not None]
+            parts = [part for part in (parameter.grad, self.first.kept.get(name)) if part is not None]
             parameter.grad = sum(parts) / len(parts)
         return everything
 
-    first = _trainer(data, seed=5, shard=Shard(0, 2), reduce_gradients=keep)
-    second = _trainer(data, seed=5, shard=Shard(1, 2), reduce_gradients=average)
-    drawn = [[], []]
-    samplers = [PathSampler(GRAPHS), PathSampler(GRAPHS)]
-    for sampler, seen in zip(samplers, drawn, strict=True):
-        draw = sampler.draw
-        sampler.draw = lambda generator, turn, draw=draw, seen=seen: seen.append(draw(generator, turn)) or seen[-1]
-    before = {name: value.detach().clone() for name, value in second.net.named_parameters()}
-    images, labels = data.train.images[:24], data.train.labels[:24]
-    for trainer, sampler, rank in ((first, samplers[0], 0), (second, samplers[1], 1)):
-        trainer.step(0, images[rank::2], labels[rank::2], sampler)
-    moved = {name for name, value in second.net.named_parameters() if not torch.equal(value, before[name])}
-    used = set().union(*(second.net.used_parameters(seen[0]) for seen in drawn))
+
+def test_two_workers_with_their_gradients_averaged(data):
+    """Each worker has every second image and a genotype of its own."""
+    nets, keep = (_net(), _net()), _Keep()
+    first = _trainer(data, net=nets[0], seed=5, shard=Shard(0, 2), averager=keep)
+    second = _trainer(data, net=nets[1], seed=5, shard=Shard(1, 2), averager=_Average(nets[1], keep))
+    whole, *halves = (
+        next(data.under(RECIPE, shard=shard).batches(ByStep(5, data.device).order(0)))[0]
+        for shard in (WHOLE, Shard(0, 2), Shard(1, 2))
+    )
+    assert torch.equal(whole[0::2], halves[0])
+    assert torch.equal(whole[1::2], halves[1])
+    before = {name: value.detach().clone() for name, value in nets[1].named_parameters()}
+    first.step()
+    second.step()
+    moved = {name for name, value in nets[1].named_parameters() if not torch.equal(value, before[name])}
+    used = set().union(*(nets[1].used_parameters(trainer.drawn[0]) for trainer in (first, second)))
     assert moved == used
-    assert drawn[0][0] != drawn[1][0]
+    assert first.drawn[0] != second.drawn[0]
 
 
 def test_weights_of_other_networks_are_refused(data):
     trainer = _trainer(data)
+    version = pack_version(trainer.state(), 0)
     with pytest.raises(DataError, match="not a whole safetensors file"):
-        trainer.unpack(b"nonsense")
+        unpack_version(b"nonsense")
     with pytest.raises(DataError, match="not a whole safetensors file"):
-        trainer.unpack(trainer.pack()[:-10])
+        unpack_version(version[:-10])
     with pytest.raises(DataError, match="no epochs_done"):
-        trainer.unpack(pack({"net.stem": torch.zeros(2)}))
-    version = trainer.pack()
-    with rng.torch_seeded(0, "w"):
-        wide = supernet.build(SPACE, network="small", cells_per_stage=1, channels=6, num_classes=4, auxiliary=True)
-        bare = supernet.build(SPACE, network="small", cells_per_stage=1, channels=4, num_classes=4)
+        unpack_version(pack({"net.stem": torch.zeros(2)}))
+    with pytest.raises(DataError, match="no step among them"):
+        trainer.restore(unpack_version(version)[0])
     with pytest.raises(DataError, match="has shape"):
-        SharedTrainer(wide, data, RECIPE, epochs=1, seed=0).unpack(version)
+        _trainer(data, net=_net(channels=6)).restore(trainer.state())
     with pytest.raises(DataError, match=r"auxiliary.* is unknown here"):
-        SharedTrainer(bare, data, RECIPE, epochs=1, seed=0).unpack(version)
+        _trainer(data, net=_net(auxiliary=False)).restore(trainer.state())
 
 
 def test_genotypes_in_turn_over_steps_and_workers():
@@ -227,14 +267,13 @@ def test_genotypes_in_turn_over_steps_and_workers():
     assert [sampler.draw(rng.child(0, "x"), turn) for turn in (0, 1, 5, 6)] == [*GRAPHS[:2], GRAPHS[5], GRAPHS[0]]
 
 
-def test_a_loss_that_is_not_finite_ends_the_training(data):
+def test_a_loss_that_is_not_finite_ends_the_epoch_at_once(data):
     trainer = _trainer(data, RECIPE.model_copy(update={"lr": 1e30, "clip_norm": None}))
-    losses = trainer.train(4, PathSampler(GRAPHS))
-    assert math.isnan(losses[-1])
-    assert len(losses) < 4
+    assert math.isnan(trainer.epoch())
+    assert trainer.steps_done < trainer.objective.steps
 
 
-def test_shared_weights_without_a_step_are_no_result(data):
-    few = TrainingData.to_device(*Synthetic(SyntheticConfig(limit=10)).load(), torch.device("cpu"))  # 9 images
+def test_shared_weights_without_a_step_are_no_result():
+    few = Synthetic(SyntheticConfig(limit=10)).objective(torch.device("cpu"), RECIPE)  # 9 images
     with pytest.raises(DataError, match="9 training images make no step of 6 workers; give two for each"):
-        _trainer(few, shard=Shard(0, 6))
+        few.under(RECIPE, shard=Shard(0, 6))

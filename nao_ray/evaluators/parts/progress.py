@@ -34,7 +34,7 @@ def pack(proposal: Proposal, device: str, measured: Sequence[Measurement], epoch
         "of": _name(proposal, device),
         "measured": [asdict(measurement) for measurement in measured],
         "epochs_done": epoch.done,
-        "history": [(scores.accuracy, scores.loss) for scores in epoch.history],
+        "history": [(scores.value, scores.loss) for scores in epoch.history],
         "wall_seconds": wall_seconds,
     }
     return pack_tensors(epoch.state(), json.dumps(about))
@@ -48,14 +48,15 @@ def unpack(data: bytes, proposal: Proposal, device: str) -> Progress:
     """
     from nao_ray.training.checkpoint import read_about
     from nao_ray.training.checkpoint import unpack as unpack_tensors
-    from nao_ray.training.fit import Scores, Start
+    from nao_ray.training.fit import Start
+    from nao_ray.training.objective import Scores
 
     tensors = unpack_tensors(data)
     try:
         about: dict[str, Any] = json.loads(read_about(data) or "{}")
         if about["of"] != _name(proposal, device):
             raise DataError(f"it is of {about['of']}")
-        history = tuple(Scores(accuracy, loss) for accuracy, loss in about["history"])
+        history = tuple(Scores(value, loss) for value, loss in about["history"])
         measured = [{**facts, "curve": facts["curve"] and tuple(facts["curve"])} for facts in about["measured"]]
         return Progress(
             measured=tuple(Measurement(**facts) for facts in measured),

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from nao_ray.addresses import split_query
@@ -25,19 +24,22 @@ from nao_ray.config import TrainConfig
 from nao_ray.errors import DataError, RunError
 from nao_ray.pool import Finals, checkpoint_file, read_file
 from nao_ray.service.places import placed
-from nao_ray.tasks.base import Images, Task
+from nao_ray.tasks.base import Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from nao_ray.networks.stacks import Stack
-    from nao_ray.training.data import DeviceImages, TrainingData
-    from nao_ray.training.fit import Epoch, Scores
+    from nao_ray.training.fit import Epoch
+    from nao_ray.training.objective import Objective, Scores
 
 _log = logging.getLogger(__name__)
 
 _IDENTITY = ("genotype", "space", "recipe", "cells_per_stage", "channels", "epochs", "data", "seed")
 """What a training is, besides task and data; the rest (places, device, how often it is kept) may differ on resume."""
+
+_FOR_ANOTHER = ("momentum", "generator", "step")
+"""The parts of a state that only a further epoch needs."""
 
 
 class About(BaseModel):
@@ -169,9 +171,10 @@ class _Run:
             raise DataError(f"{self.where} is the checkpoint of another training ({about.name}); move it away")
 
     def _train(self, before: About | None, tensors: Mapping[str, Tensor]) -> About:
-        from nao_ray.training.fit import Start, device_name, fit
+        from nao_ray.training.devices import device_name
+        from nao_ray.training.fit import Start, fit
 
-        config, data = self.config, self._data()
+        config, objective = self.config, self._objective()
         network = _network(config, self.task)
         began = time.monotonic()
         spent, curve = (0.0, ()) if before is None else (before.wall_seconds, before.curve)
@@ -182,39 +185,38 @@ class _Run:
         def keep(epoch: Epoch) -> None:
             nonlocal about, curve
             scores, seconds = epoch.scores, time.monotonic() - began
-            curve = curve if scores is None else (*curve, scores.accuracy)
+            curve = curve if scores is None else (*curve, scores.value)
             about = About(
                 name=self.name,
                 config=config,
                 data_hash=self.data_hash,
-                device=device_name(data.device),
+                device=device_name(objective.device),
                 epochs_done=epoch.done,
                 train_loss=epoch.loss,
-                valid_accuracy=None if scores is None else scores.accuracy,
+                valid_accuracy=None if scores is None else scores.value,
                 valid_loss=None if scores is None else scores.loss,
                 curve=curve,
                 wall_seconds=spent + seconds,
                 started_at=started,
             )
             if epoch.done == config.epochs or epoch.done % config.checkpoint_every == 0:
-                self._keep(about, epoch.state(), data)
+                self._keep(about, {**epoch.state(), **objective.constants()})
             left = seconds / (epoch.done - first) * (config.epochs - epoch.done)
             self.listener(Step(epoch.done, config.epochs, epoch.loss, about.valid_accuracy, left))
 
         start = None if before is None else Start(before.epochs_done, tensors)
-        fit(network, data, config.recipe, epochs=config.epochs, seed=config.seed, start=start, listener=keep)
+        fit(network, objective, epochs=config.epochs, seed=config.seed, start=start, listener=keep)
         done = 0 if about is None else about.epochs_done
         if about is None or done < config.epochs:
             raise RunError(f"{self.name}: the loss of epoch {done + 1} is not finite; try another recipe or seed")
         return about
 
-    def _keep(self, about: About, state: Mapping[str, Tensor], data: TrainingData) -> None:
+    def _keep(self, about: About, state: Mapping[str, Tensor]) -> None:
         from nao_ray.training.checkpoint import pack
 
-        if about.epochs_done == about.config.epochs:
-            state = {name: value for name, value in state.items() if name.startswith("network.")}
-        normaliser = {"normaliser.mean": data.normaliser.mean, "normaliser.std": data.normaliser.std}
-        self.tensors = {**state, **normaliser}
+        if about.epochs_done == about.config.epochs:  # what only another epoch would need
+            state = {name: value for name, value in state.items() if name.partition(".")[0] not in _FOR_ANOTHER}
+        self.tensors = state
         if self.finals.has_row(self.name) or self._kept_epochs() > about.epochs_done:
             return  # by the same training elsewhere
         self.finals.write_checkpoint(self.name, pack(self.tensors, about.model_dump_json()))
@@ -223,15 +225,11 @@ class _Run:
         header = self.finals.checkpoint_header(self.name)
         return 0 if header is None else _about(header, self.where).epochs_done
 
-    def _data(self) -> TrainingData:
-        from nao_ray.training.data import TrainingData, pick_device
+    def _objective(self) -> Objective:
+        from nao_ray.training.devices import pick_device
 
-        train, valid = self.task.load()
-        if self.config.data == "all":
-            pixels, labels = (train.images, valid.images), (train.labels, valid.labels)
-            train = Images(np.concatenate(pixels), np.concatenate(labels))
-            valid = Images(valid.images[:0], valid.labels[:0])
-        return TrainingData.to_device(train, valid, pick_device(self.config.device))
+        config = self.config
+        return self.task.objective(pick_device(config.device), config.recipe, all_data=config.data == "all")
 
 
 def _digest(config: TrainConfig, data_hash: str) -> str:
@@ -281,28 +279,16 @@ def _network(config: TrainConfig, task: Task[Any]) -> Stack:
 
 def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str) -> Scores:
     """The scores of the test split: the only reader of it."""
-    import torch
-
-    from nao_ray.training.augment import Normaliser
     from nao_ray.training.checkpoint import check_shapes, part
-    from nao_ray.training.data import DeviceImages, pick_device
-    from nao_ray.training.fit import evaluate as evaluate_split
-    from nao_ray.training.fit import uses_bfloat16
+    from nao_ray.training.devices import pick_device
 
-    device, network = pick_device(config.device), _network(config, task)
-    weights, normaliser = part(tensors, "network"), part(tensors, "normaliser")
+    network, weights = _network(config, task), part(tensors, "network")
     try:
         check_shapes(weights, network.state_dict())
-        channels = torch.empty(task.image_shape[0])
-        check_shapes(normaliser, {"mean": channels, "std": channels})
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     network.load_state_dict(weights)
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    split: DeviceImages = DeviceImages.of(task.load_test(), device)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=uses_bfloat16(config.recipe, device))
-    scale = Normaliser(normaliser["mean"].to(device), normaliser["std"].to(device))
-    return evaluate_split(network, split, scale, autocast=autocast)
+    return task.test_scores(network, tensors, pick_device(config.device), config.recipe)
 
 
 def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
@@ -331,7 +317,7 @@ def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
         "channels": size.channels,
         "data": config.data,
         "seed": config.seed,
-        "test_accuracy": scores.accuracy,
+        "test_accuracy": scores.value,
         "test_loss": scores.loss,
         "valid_accuracy": about.valid_accuracy,
         "valid_loss": about.valid_loss,

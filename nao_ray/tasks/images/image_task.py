@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from functools import cached_property
-from typing import ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,13 @@ from nao_ray.errors import DataError
 from nao_ray.tasks.base import Facts, Images, Task, TaskConfig
 from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.identity import FileIdentity, facts_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from nao_ray.training.objective import Objective, Scores
+    from nao_ray.training.recipe import Recipe
 
 _NAMED = 10  # at most that many classes are told by name
 
@@ -75,6 +83,22 @@ class ImageTask(Task[C]):
         if len(np.unique(train.labels)) < 2:
             raise DataError(f"{self._where}: every training image has one label; there is nothing to tell apart")
         return train, valid
+
+    def objective(self, device: torch.device, recipe: Recipe, *, all_data: bool = False) -> Objective:
+        from nao_ray.training.images import ImageObjective
+
+        train, valid = self.load()
+        if all_data:
+            train = Images(*(np.concatenate(both) for both in zip(astuple(train), astuple(valid), strict=True)))
+            valid = Images(valid.images[:0], valid.labels[:0])
+        return ImageObjective.of(train, valid, device, recipe)
+
+    def test_scores(
+        self, network: nn.Module, constants: Mapping[str, Tensor], device: torch.device, recipe: Recipe
+    ) -> Scores:
+        from nao_ray.training.images import test_scores
+
+        return test_scores(network, self.load_test(), constants, device, recipe)
 
     def load_test(self) -> Images:
         return self._read_test()

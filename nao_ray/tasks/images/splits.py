@@ -58,11 +58,11 @@ def take(rows: Images, indices: NDArray[np.int64]) -> Images:
     return Images(rows.images[indices], rows.labels[indices])
 
 
-def subset(rows: Images, share: float, seed: int) -> Images:
-    """A stratified share, in (0, 1], of the rows; at least two."""
-    if share >= 1:
-        return rows
-    return take(rows, stratified(rows.labels, min(len(rows), max(2, round(len(rows) * share))), seed, "data share"))
+def share(labels: NDArray[np.int64], part: float, seed: int) -> NDArray[np.int64] | None:
+    """Ascending indices of a stratified part, in (0, 1], of the rows, at least two; None: all."""
+    if part >= 1:
+        return None
+    return stratified(labels, min(len(labels), max(2, round(len(labels) * part))), seed, "data share")
 
 
 def shrink(rows: Images, size: int) -> Images:

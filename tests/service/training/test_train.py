@@ -55,7 +55,7 @@ def test_a_training_leaves_a_row_and_a_checkpoint(done):
     assert len(row["curve"]) == 3
     assert 0 < row["num_params"] < row["macs"]
     about, scores = evaluate(str(folder / row["checkpoint"]))
-    assert (scores.accuracy, scores.loss) == (row["test_accuracy"], row["test_loss"])
+    assert (scores.value, scores.loss) == (row["test_accuracy"], row["test_loss"])
     assert about.config == config()
 
 
@@ -169,12 +169,13 @@ def test_test_pictures_that_were_trained_on_are_counted(tmp_path, caplog):
 
 
 def test_all_images_train_or_a_tenth_validates(tmp_path):
-    def data(*overrides):
+    def sizes(*overrides):
         settings = config(*overrides)
-        return _Run(settings, settings.make_task(), Finals(tmp_path), "n", "h", lambda _: None)._data()
+        objective = _Run(settings, settings.make_task(), Finals(tmp_path), "n", "h", lambda _: None)._objective()
+        return objective.num_train, objective.num_valid
 
-    assert [len(split) for split in (data("data=all").train, data("data=all").valid)] == [80, 0]
-    assert [len(split) for split in (data().train, data().valid)] == [72, 8]
+    assert sizes("data=all") == (80, 0)
+    assert sizes() == (72, 8)
     row = train(config("data=all", "epochs=1"), str(tmp_path), "cell")
     assert (row["valid_accuracy"], row["curve"]) == (None, None)
     assert math.isfinite(row["test_accuracy"])

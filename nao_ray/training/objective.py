@@ -1,0 +1,123 @@
+"""What a network learns: a task on a device, under a recipe. Families of tasks implement it: images, tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from nao_ray.metric import Metric
+from nao_ray.training.recipe import Recipe
+
+Batch = tuple[Tensor, ...]
+Carry = tuple[Tensor, ...] | None
+"""What a network carries from one batch to the next, the hidden state of a recurrent one; None: nothing."""
+Network = Callable[..., Any]
+"""A network, or one with its choice made."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of one pass over a split."""
+
+    value: float
+    """In the unit of the task's metric."""
+    loss: float
+    """Mean, in nats."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of every batch is this worker's."""
+
+    rank: int = 0
+    count: int = 1
+
+
+WHOLE = Shard()
+
+
+class Objective(ABC):
+    """A task on a device, under a recipe."""
+
+    recipe: Recipe
+    metric: Metric
+    shard: Shard
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the data are."""
+
+    @abstractmethod
+    def under(self, recipe: Recipe, *, share: float = 1.0, shard: Shard = WHOLE) -> Self:
+        """The same data, which are not moved again, under another recipe.
+
+        Args:
+            recipe: its batch, regularisation, augmentation and precision count here.
+            share: of the training split, in (0, 1].
+            shard: part of every batch.
+
+        Raises:
+            DataError: that is too little for one step.
+        """
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Batches of an epoch, at least 1."""
+
+    @abstractmethod
+    def batches(self, order: torch.Generator, skip: int = 0) -> Iterator[Batch]:
+        """Those of one epoch but the first `skip`: tensors on the device already, all but the last of one shape.
+
+        Args:
+            order: on the CPU; drawn from before the first batch is given.
+            skip: batches that are not wanted.
+        """
+
+    @abstractmethod
+    def loss(self, network: Network, batch: Batch, carry: Carry, generator: torch.Generator) -> tuple[Tensor, Carry]:
+        """What a step brings down, a scalar, and what the next batch of the epoch is given, detached.
+
+        Args:
+            network: in training mode.
+            batch: of `batches`.
+            carry: what the batch before gave; None for an epoch's first.
+            generator: of the augmentation, on the device.
+        """
+
+    @property
+    @abstractmethod
+    def num_valid(self) -> int:
+        """Examples of the validation split; 0 where all of them train."""
+
+    @abstractmethod
+    def evaluate(self, network: nn.Module) -> Scores:
+        """On the validation split, in evaluation mode; one transfer from the device."""
+
+    @abstractmethod
+    def compare(
+        self, network: nn.Module, choices: Sequence[Any], order: torch.Generator, *, batch: int, count: int
+    ) -> list[Scores]:
+        """Of each choice under shared weights, on the same validation examples, with the statistics of each batch.
+
+        Args:
+            network: called with a choice; its weights and statistics stay as they are.
+            choices: what it can be called with.
+            order: names the examples.
+            batch: examples at once, at most.
+            count: how many, in 1..num_valid.
+        """
+
+    def constants(self) -> dict[str, Tensor]:
+        """What a network trained here has to be given with its inputs ever after; kept with its weights."""
+        return {}
+
+    def place(self, network: nn.Module) -> nn.Module:
+        """The network, moved to the device in the layout that is fastest there."""
+        return network.to(self.device)

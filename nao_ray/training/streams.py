@@ -1,0 +1,103 @@
+"""The random numbers of a training: the order of its examples, their augmentation, dropout.
+
+Of a network on its own each stream goes on from step to step, and its state is part of the training's. Of shared
+weights each step's draws are named by seed and step: epochs a to b from any version are those of a training in one go,
+whoever trained up to a.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+from nao_ray import rng
+from nao_ray.errors import DataError
+
+
+class Streams(ABC):
+    """Where a training draws."""
+
+    @abstractmethod
+    def order(self, epoch: int) -> torch.Generator:
+        """For the order of an epoch's examples; on the CPU."""
+
+    @abstractmethod
+    def augmentation(self, step: int) -> torch.Generator:
+        """For the augmentation of a step's batch; on the device."""
+
+    def dropout(self, step: int) -> AbstractContextManager[None]:
+        """Within it torch's global generators, which dropout draws from, are those of a step."""
+        return nullcontext()
+
+    def state(self, *, within_epoch: bool) -> dict[str, Tensor]:
+        """What the next step's draws depend on besides its number; of an epoch that has begun, from its beginning."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was called.
+
+        Raises:
+            DataError: it is of other streams, or of another kind of device.
+        """
+        expected = self.state(within_epoch=False).keys()
+        if state.keys() != expected:
+            raise DataError(
+                f"weights: a training that goes on needs the generators {_names(expected)}, there are "
+                f"{_names(state)}; was it begun on another kind of device?"
+            )
+
+
+class Continuing(Streams):
+    """Each goes on; dropout draws from torch's global generators, which are to be seeded around the training."""
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self._device = device
+        self._order = rng.torch_generator(seed, "order")
+        self._before = self._order.get_state()
+        self._augmentation = rng.torch_generator(seed, "augmentation", device=str(device))
+
+    def order(self, epoch: int) -> torch.Generator:
+        self._before = self._order.get_state()
+        return self._order
+
+    def augmentation(self, step: int) -> torch.Generator:
+        return self._augmentation
+
+    def state(self, *, within_epoch: bool) -> dict[str, Tensor]:
+        order = self._before if within_epoch else self._order.get_state()
+        drawn = {"order": order, "augmentation": self._augmentation.get_state()}
+        return drawn | rng.torch_state(self._device)
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
+        self._order.set_state(state["order"])
+        self._augmentation.set_state(state["augmentation"])
+        rng.set_torch_state(self._device, state)
+
+
+class ByStep(Streams):
+    """Named by seed and step; of `worker` all but the order, which is one for a whole group."""
+
+    def __init__(self, seed: int, device: torch.device, worker: int = 0) -> None:
+        self._seed, self._device, self._worker = seed, device, worker
+
+    def order(self, epoch: int) -> torch.Generator:
+        return rng.torch_generator(self._seed, "order", epoch)
+
+    def augmentation(self, step: int) -> torch.Generator:
+        return rng.torch_generator(self._seed, self.purpose("augmentation"), step, device=str(self._device))
+
+    def dropout(self, step: int) -> AbstractContextManager[None]:
+        return rng.torch_seeded(self._seed, self.purpose("dropout"), step)
+
+    def purpose(self, name: str) -> str:
+        """Of this worker's draws, for `rng.child`."""
+        return f"{name} of worker {self._worker}"
+
+
+def _names(given: Iterable[str]) -> str:
+    return ", ".join(sorted(given)) or "none"

@@ -1,0 +1,215 @@
+"""The one training loop, step by step: of a network on its own, of shared weights, of a full training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from nao_ray.errors import DataError
+from nao_ray.training.checkpoint import check_shapes, part
+from nao_ray.training.objective import Batch, Carry, Objective
+from nao_ray.training.recipe import learning_rate, period
+from nao_ray.training.streams import Streams
+
+Parameters = dict[str, nn.Parameter]
+CHECK_EVERY = 50
+"""Steps after which a device other than the CPU, and a group, is asked whether the loss is still finite."""
+
+
+class Averager(Protocol):
+    """What puts a group of workers together; called by all of them, step by step."""
+
+    def __call__(self, used: Parameters) -> Parameters:
+        """Given the parameters with a gradient here: those that have one anywhere, each with the group's gradient."""
+        ...
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of the workers' values."""
+        ...
+
+
+class Trainer:
+    """SGD on a network, in place, on the objective's device, under the objective's recipe.
+
+    A step moves the parameters that have a gradient: of shared weights those that the choice uses, the others are
+    moved by neither momentum nor weight decay. Restored from what `state` gave, at any step, a training on a CPU ends
+    to the bit as the unbroken one.
+
+    Args:
+        network: called with a batch's inputs, what is carried where there is some, and the choice where there is one.
+            Its `set_step(step, total)`, where it has one, is told every step, for drop path.
+        objective: what is learnt.
+        epochs: trained in all, which cosine and drop path end with; None: not known, they begin anew with each period
+            of the recipe's cosine (`cosine_epochs`, `restart_factor`).
+        streams: where it draws.
+        choose: gives the choice of a step, an architecture under shared weights; None: the network takes none.
+        averager: puts the workers of a group together; None: there is one.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        *,
+        epochs: int | None,
+        streams: Streams,
+        choose: Callable[[int], Any] | None = None,
+        averager: Averager | None = None,
+    ) -> None:
+        self.network, self.objective, self.recipe = objective.place(network), objective, objective.recipe
+        self.steps_done = 0
+        self._epochs, self._streams, self._choose, self._averager = epochs, streams, choose, averager
+        self._named = dict(network.named_parameters())
+        recipe = self.recipe
+        self.optimiser = torch.optim.SGD(
+            self._named.values(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
+            weight_decay=recipe.weight_decay,
+            # fused it takes all moments to begin in one step, and those of shared weights begin one by one
+            fused=choose is None,
+            foreach=choose is not None,
+        )
+        self._batches: Iterator[Batch] = iter(())
+        self._carry: Carry = None
+        self._total = torch.zeros((), device=objective.device)
+
+    # -- steps ----------------------------------------------------------------------------------------------------
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs trained, those before a `restore` too."""
+        return self.steps_done // self.objective.steps
+
+    def epoch(self) -> float:
+        """Train to the end of the epoch: the mean loss of its steps, NaN as soon as it is known not to be finite.
+
+        On a CPU that is known after each step. Asking any other device makes it wait, and the workers of a group have
+        to agree: there it is asked every `CHECK_EVERY` steps, and at the end.
+        """
+        steps, often = self.objective.steps, self.objective.device.type == "cpu" and self._averager is None
+        while True:
+            self.step()
+            ended = self.steps_done % steps == 0
+            if ended or often or self.steps_done % CHECK_EVERY == 0:
+                total = self._total if self._averager is None else self._averager.mean(self._total)
+                mean = total.item() / steps
+                if ended or not math.isfinite(mean):
+                    return mean if math.isfinite(mean) else math.nan
+
+    def step(self) -> Tensor:
+        """Train on the epoch's next batch; its loss, still on the device."""
+        step = self.steps_done
+        epoch, skip = divmod(step, self.objective.steps)
+        batch = next(self._batches, None)
+        if batch is None:
+            self._batches = self.objective.batches(self._streams.order(epoch), skip)
+            batch = next(self._batches)
+        if not self.network.training:
+            self.network.train()
+        if not skip:
+            self._carry, self._total = None, torch.zeros_like(self._total)
+        self._set(step)
+        choice = None if self._choose is None else self._choose(step)
+        with self._streams.dropout(step):
+            loss = self.compute(batch, choice, self._streams.augmentation(step))
+        self._total += loss
+        self.steps_done += 1
+        return loss
+
+    def _set(self, step: int) -> None:
+        """What changes from step to step: the learning rate, and how many paths are dropped."""
+        steps, epochs = self.objective.steps, self._epochs
+        start, length = 0, epochs or 0
+        if epochs is None:
+            now = period(step // steps, self.recipe.cosine_epochs or 1, self.recipe.restart_factor or 1)
+            start, length = now.start, now.length
+        tell: Callable[[int, int], None] | None = getattr(self.network, "set_step", None)
+        if tell is not None:
+            tell(step - start * steps, length * steps)
+        self.set_rate(learning_rate(self.recipe, (step + 0.5) / steps, length))
+
+    def set_rate(self, rate: float) -> None:
+        """The learning rate from now on; where the optimiser holds it as a tensor, in place."""
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def compute(self, batch: Batch, choice: Any, augmentation: torch.Generator) -> Tensor:  # noqa: ANN401
+        """All that the device does in a step: forward, loss, backward, and `update`; the loss.
+
+        It depends on the tensors of `batch` and of the training alone, not on the number of the step.
+        """
+        network = self.network if choice is None else lambda *inputs: self.network(*inputs, choice)
+        loss, self._carry = self.objective.loss(network, batch, self._carry, augmentation)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.update()
+        return loss.detach()
+
+    def update(self) -> None:
+        """Put the workers' gradients together, clip and move the parameters that have one, then forget them."""
+        moved = {name: parameter for name, parameter in self._named.items() if parameter.grad is not None}
+        if self._averager is not None:
+            moved = self._averager(moved)
+        parameters = list(moved.values())
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm, foreach=True)
+        self.optimiser.param_groups[0]["params"] = parameters  # it looks at no others
+        self.optimiser.step()
+        for parameter in parameters:
+            parameter.grad = None
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on; to be copied before it.
+
+        The number of the ``step``, and tensors named ``network.``, ``momentum.``, ``generator.``; within an epoch also
+        ``carry.`` and the sum of its ``loss``.
+        """
+        within = self.steps_done % self.objective.steps != 0
+        moments = {
+            name: self.optimiser.state[parameter]["momentum_buffer"]
+            for name, parameter in self._named.items()
+            if self.optimiser.state.get(parameter, {}).get("momentum_buffer") is not None
+        }
+        parts = {
+            "network": self.network.state_dict(),
+            "momentum": moments,
+            "generator": self._streams.state(within_epoch=within),
+            "carry": {str(index): value for index, value in enumerate(self._carry or ())} if within else {},
+        }
+        state = {f"{prefix}.{name}": value for prefix, tensors in parts.items() for name, value in tensors.items()}
+        state["step"] = torch.tensor(self.steps_done)
+        return state | ({"loss": self._total} if within else {})
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where `state` was called.
+
+        Raises:
+            DataError: it is of another network, of other streams, or of another kind of device.
+        """
+        if "step" not in state:
+            raise DataError("weights: no step among them; they are not the state of a training")
+        weights, moments = part(state, "network"), part(state, "momentum")
+        check_shapes(weights, self.network.state_dict())
+        check_shapes(moments, {name: self._named[name] for name in moments if name in self._named})
+        self._streams.restore(part(state, "generator"))
+        self.network.load_state_dict(weights)
+        self.optimiser.state.clear()
+        for name, moment in moments.items():
+            parameter = self._named[name]
+            self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter).copy_(moment)
+        self.steps_done = int(state["step"])
+        self._batches = iter(())
+        carried = part(state, "carry")
+        self._carry = tuple(carried[str(index)].to(self.objective.device) for index in range(len(carried))) or None
+        if "loss" in state:
+            self._total = state["loss"].to(self.objective.device, copy=True)
