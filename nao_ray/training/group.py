@@ -72,7 +72,7 @@ class Averager:
         self._order = {name: index for index, name in enumerate(self._named)}
 
     def __call__(self, used: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-        """The parameters that any worker used, each with the mean of their gradients; see `training.trainer.Averager`."""
+        """The parameters that any worker used, each with the mean of their gradients; see `trainer.Averager`."""
         mine = {name: parameter for name, parameter in used.items() if parameter.grad is not None}
         union = self._used_by_any(mine)
         parts = [
