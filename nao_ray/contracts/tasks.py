@@ -1,0 +1,97 @@
+"""What every task keeps: splits that are apart and always the same, and a hash that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any
+
+import numpy as np
+
+from nao_ray.contracts.checking import about, require
+from nao_ray.errors import DataError
+from nao_ray.networks.derived import NETWORKS
+from nao_ray.tasks.base import Images, Task
+
+Make = Callable[..., Task[Any]]
+"""Makes the task anew; settings on top of those that give it its data."""
+
+
+def check_task(task: type[Task[Any]], **settings: object) -> None:
+    """Check a task as those of nao_ray are checked.
+
+    Args:
+        task: a class.
+        settings: of its `Config`, so that it finds its data.
+
+    Raises:
+        AssertionError: says what is broken.
+    """
+
+    def make(**more: object) -> Task[Any]:
+        return task(task.Config(**{**settings, **more}))
+
+    for check in CHECKS:
+        with about(f"{task.name}, {check.__name__.replace('_', ' ')}"):
+            check(make)
+
+
+def splits_are_what_the_task_says(make: Make) -> None:
+    """Of its shape, type and classes, and not empty; its stem is one that networks have."""
+    task = make()
+    for split in task.load():
+        _check_images(split, task)
+    require(task.network in NETWORKS, f"network is {task.network!r}, expected one of {', '.join(NETWORKS)}")
+
+
+def _check_images(split: Images, task: Task[Any]) -> None:
+    require(split.images.dtype == np.uint8, f"images are {split.images.dtype}, expected uint8")
+    require(split.labels.dtype == np.int64, f"labels are {split.labels.dtype}, expected int64")
+    wanted = (len(split), *task.image_shape)
+    require(split.images.shape == wanted, f"images are {list(split.images.shape)}, expected {list(wanted)}")
+    require(len(split) > 0, "a split is empty")
+    least, most = split.labels.min(), split.labels.max()
+    require(0 <= least <= most < task.num_classes, f"labels are {least}..{most}, expected 0..{task.num_classes - 1}")
+
+
+def loading_again_gives_the_same(make: Make) -> None:
+    """In another instance."""
+    for first, again in zip(make().load(), make().load(), strict=True):
+        same = all(np.array_equal(one, two) for one, two in zip(astuple(first), astuple(again), strict=True))
+        require(same, "the splits are others when they are loaded again: draw them with a generator of your own")
+
+
+def the_hash_names_the_data(make: Make) -> None:
+    """64 hexadecimal digits, the same for the same data."""
+    digest = make().data_hash()
+    require(len(digest) == 64 and int(digest, 16) >= 0, f"data_hash is {digest!r}, expected 64 hexadecimal digits")
+    require(digest == make().data_hash(), "data_hash is another one when it is asked for again")
+
+
+def what_is_read_is_told_in_one_line(make: Make) -> None:
+    """Of its facts; the digest is the hash."""
+    facts = make().facts()
+    require(facts.digest == make().data_hash(), "facts().digest is not data_hash()")
+    require("\n" not in facts.line, f"facts().line is more than one line: {facts.line!r}")
+
+
+def the_test_split_is_refused_when_it_is_asked_for(make: Make) -> None:
+    """`check_test` refuses what `load_test` would, and takes what it gives."""
+    try:
+        make().load_test()
+    except DataError:
+        try:
+            make().check_test()
+        except DataError:
+            return
+        raise AssertionError("load_test raises DataError, and check_test does not") from None
+    make().check_test()
+
+
+CHECKS: tuple[Callable[[Make], None], ...] = (
+    splits_are_what_the_task_says,
+    loading_again_gives_the_same,
+    the_hash_names_the_data,
+    what_is_read_is_told_in_one_line,
+    the_test_split_is_refused_when_it_is_asked_for,
+)
