@@ -20,38 +20,30 @@ def build_network(
     *,
     space: str,
     network: str = "cifar10",
-    cells_per_stage: int | None = None,
-    channels: int | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     auxiliary: bool = False,
     dialect: str | None = None,
-    plain_separable: bool = False,
+    **settings: int | bool | None,
 ) -> nn.Module:
     """A genotype as a stand-alone network.
 
     In evaluation mode a call on ``[B, C, H, W]`` returns logits ``[B, num_classes]``; in training mode, with
     `auxiliary`, a pair of logits, the auxiliary head's second. What is None is as published. The row of a trained child
     in a pool gives all of it: `genotype`, `space`, `network`, `cells_per_stage`, `channels`, `num_classes`,
-    `in_channels`. `plain_separable`: ENAS's macro network has ordinary
-    convolutions for separable ones, as the released code builds it.
+    `in_channels`. `settings` are the network's size (`cells_per_stage`, `channels`) and deviations from the published
+    one, those of the skeleton's `Config` (`nao_ray/skeletons`): `relu_before_head`, `plain_separable`, ...
 
     Raises:
         GenotypeError: the genotype cannot be read in this space.
-        ConfigError: the space or the network is unknown.
+        ConfigError: the space or the network is unknown, or a setting.
     """
     from nao_ray import registry
-    from nao_ray.networks.derived import build
+    from nao_ray.skeletons.base import PLAIN, with_settings
+    from nao_ray.skeletons.images.base import image_shapes
 
     search_space = registry.load("space", space).for_text(genotype)
     graph = search_space.lower(search_space.parse(genotype, dialect))
-    return build(
-        graph,
-        network=network,
-        cells_per_stage=cells_per_stage,
-        channels=channels,
-        num_classes=num_classes,
-        in_channels=in_channels,
-        auxiliary=auxiliary,
-        plain_separable=plain_separable,
-    )
+    skeleton, size = with_settings(search_space, settings)
+    shapes = image_shapes(network, num_classes=num_classes, in_channels=in_channels)
+    return skeleton.build(graph, shapes, size, PLAIN.model_copy(update={"auxiliary_weight": float(auxiliary)}))

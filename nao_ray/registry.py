@@ -20,12 +20,13 @@ _KINDS = {
     "task": ("nao_ray.tasks", "Task"),
     "evaluator": ("nao_ray.evaluators", "Evaluator"),
     "strategy": ("nao_ray.strategies", "Strategy"),
+    "skeleton": ("nao_ray.skeletons", "Skeleton"),
     "logger": ("nao_ray.loggers", "Logger"),
 }
 
 
 def names(kind: str) -> list[str]:
-    """Names of the components of a kind (`space`, `task`, `evaluator`, `strategy`, `logger`), sorted."""
+    """Names of the components of a kind (`space`, `task`, `evaluator`, `strategy`, `skeleton`, `logger`), sorted."""
     package = importlib.import_module(_KINDS[kind][0])
     modules = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
     return sorted(name for name in modules if name != "base")

@@ -110,23 +110,14 @@ def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
 
 
 def _facts(subject: _Subject, graph: ArchGraph) -> dict[str, Any]:
-    import torch
-
-    from nao_ray.networks.counting import count
-    from nao_ray.networks.derived import build, input_shape
     from nao_ray.report.figures import loose_ends
+    from nao_ray.skeletons.base import Size, skeleton_of
+    from nao_ray.skeletons.images.base import image_shapes
 
-    with torch.device("meta"):  # shapes alone: no memory, no time, whatever the width
-        built = build(
-            graph,
-            network=subject.network,
-            cells_per_stage=subject.cells_per_stage,
-            channels=subject.channels,
-            num_classes=subject.num_classes,
-            in_channels=subject.in_channels,
-            auxiliary=True,
-        )
-    counts = count(built, input_shape(subject.network, subject.in_channels))
+    skeleton = skeleton_of(subject.space)
+    shapes = image_shapes(subject.network, num_classes=subject.num_classes, in_channels=subject.in_channels)
+    size = skeleton.sized(graph, shapes, Size(cells_per_stage=subject.cells_per_stage, channels=subject.channels))
+    counts = skeleton.count(graph, shapes, size)
     space, genotype = subject.space, subject.genotype
     ops = space.ops_by_cell(genotype)
     return {
@@ -135,9 +126,9 @@ def _facts(subject: _Subject, graph: ArchGraph) -> dict[str, Any]:
         "space": space.name,
         "published": _published_name(space, genotype),
         "network": subject.network,
-        "cells_per_stage": built.config.cells_per_stage,
-        "channels": built.config.channels,
-        "num_classes": built.config.num_classes,
+        "cells_per_stage": size.cells_per_stage,
+        "channels": size.channels,
+        "num_classes": shapes.num_classes,
         "num_params": counts.num_params,
         "num_params_auxiliary": counts.num_params_auxiliary,
         "macs": counts.macs,

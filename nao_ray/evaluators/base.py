@@ -10,11 +10,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from nao_ray.errors import ConfigError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.settings import Settings
+from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Facts, Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
@@ -87,6 +89,15 @@ class Evaluator(ABC, Generic[C]):
         if self._task is None:
             raise ConfigError(f"evaluator {type(self).__name__} was given no task")
         return self._task
+
+    @cached_property
+    def skeleton(self) -> Skeleton[Any]:
+        """Of the space's networks.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return skeleton_of(self.space, shared=self.shares_weights)
 
     def prepare(self) -> None:
         """Have at hand what every evaluation needs: libraries, data, the device. It is not part of anyone's time.

@@ -19,6 +19,7 @@ from nao_ray import rng
 from nao_ray.errors import ConfigError, DataError, GenotypeError, PoolError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.skeletons.base import Size
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
 from nao_ray.training.recipe import Recipe
@@ -80,10 +81,8 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     Config: ClassVar[type[EvaluatorConfig]] = OneShotConfig
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any], config: OneShotConfig) -> None:
-        from nao_ray.networks.supernet import skeleton_of
-
         super().__init__(space, task, config)
-        skeleton_of(space)
+        _ = self.skeleton  # there is one
         self._scorer: nn.Module | None = None
         self._sizes: dict[str, float] = {}  # by genotype, of all phases
         self._alone = Standalone(space, task, config.alone.model_copy(update={"device": config.device}))
@@ -176,22 +175,9 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         return Trainer(self._supernet(seed), objective, epochs=None, streams=streams, choose=choose, averager=averager)
 
     def _supernet(self, seed: int) -> Supernet:
-        from nao_ray.networks.supernet import build
 
-        config, recipe, task = self.config, self.config.recipe, self.task
         with rng.torch_seeded(seed, "shared weights"):
-            return build(
-                self.space,
-                network=task.network,
-                cells_per_stage=config.cells_per_stage,
-                channels=config.channels,
-                num_classes=task.num_classes,
-                auxiliary=recipe.auxiliary_weight > 0,
-                in_channels=task.image_shape[0],
-                image_size=min(task.image_shape[1:]),
-                dropout=recipe.dropout,
-                drop_path=1 - recipe.drop_path_keep,
-            )
+            return self.skeleton.supernet(self.space, self.task.shapes, self._size, self.config.recipe)
 
     def _sampler(self, phase: Phase) -> PathSampler:
         from nao_ray.training.sampling import PathSampler
@@ -199,24 +185,17 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         graphs = {text: self.space.lower(self.space.parse(text)) for text in phase.genotypes}
         weights = None
         if phase.sampling == "size":
-            self._sizes |= {text: self._size(graph) for text, graph in graphs.items() if text not in self._sizes}
+            self._sizes |= {text: self._params(graph) for text, graph in graphs.items() if text not in self._sizes}
             weights = [self._sizes[text] for text in phase.genotypes]
         return PathSampler([graphs[text] for text in phase.genotypes], weights, in_turn=phase.sampling == "given")
 
-    def _size(self, graph: ArchGraph) -> float:
-        """Parameters of the genotype's own network, as large as the supernet and for the same task."""
-        from nao_ray.training.sampling import standalone_params
+    def _params(self, graph: ArchGraph) -> float:
+        """Of the genotype's own network, as large as the supernet and for the same task."""
+        return float(self.skeleton.count(graph, self.task.shapes, self._size).num_params)
 
-        config, task = self.config, self.task
-        return standalone_params(
-            graph,
-            network=task.network,
-            cells_per_stage=config.cells_per_stage,
-            channels=config.channels,
-            num_classes=task.num_classes,
-            in_channels=task.image_shape[0],
-            image_size=min(task.image_shape[1:]),
-        )
+    @property
+    def _size(self) -> Size:
+        return Size(cells_per_stage=self.config.cells_per_stage, channels=self.config.channels)
 
     # -- scores -------------------------------------------------------------------------------------------
 

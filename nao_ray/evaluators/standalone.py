@@ -20,6 +20,7 @@ from nao_ray import rng
 from nao_ray.errors import DataError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.progress import Progress, pack, unpack
+from nao_ray.skeletons.base import Size
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
 from nao_ray.training.failures import preparing
@@ -77,14 +78,12 @@ class Standalone(Evaluator[StandaloneConfig]):
 
     def prepare(self) -> None:
         import nao_ray.networks.counting
-        import nao_ray.training.child
+        import nao_ray.networks.stacks
         import nao_ray.training.fit  # noqa: F401
 
         self.objective(self.config.data_share)
 
     def evaluate(self, proposal: Proposal) -> Measurement:
-        from nao_ray.networks.counting import count
-
         progress = self._progress(proposal)
         measured = list(progress.measured)
         for index in range(len(measured), self.config.repeats):
@@ -92,7 +91,8 @@ class Standalone(Evaluator[StandaloneConfig]):
             progress = Progress()
             if not math.isfinite(measured[-1].score):
                 break
-        counts = count(self._network(proposal, proposal.seed), self.task.image_shape)
+        graph = self.space.lower(proposal.genotype)
+        counts = self.skeleton.count(graph, self.task.shapes, self._size(proposal))
         return replace(
             _mean(measured),
             num_params=counts.num_params,
@@ -136,16 +136,15 @@ class Standalone(Evaluator[StandaloneConfig]):
         return replace(trained, wall_seconds=before + (trained.wall_seconds or 0.0))
 
     def _network(self, proposal: Proposal, seed: int) -> Stack:
-        from nao_ray.training.child import network_for
+        graph = self.space.lower(proposal.genotype)
+        with rng.torch_seeded(seed, "weights"):
+            return self.skeleton.build(graph, self.task.shapes, self._size(proposal), self.config.recipe)
 
+    def _size(self, proposal: Proposal) -> Size:
         asked, config = proposal.fidelity, self.config
-        return network_for(
-            self.task,
-            self.space.lower(proposal.genotype),
-            config.recipe,
+        return Size(
             cells_per_stage=asked.cells_per_stage or config.cells_per_stage,
             channels=asked.channels or config.channels,
-            seed=seed,
         )
 
     def objective(self, share: float = 1.0) -> Objective:

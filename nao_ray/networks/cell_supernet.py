@@ -39,7 +39,7 @@ from nao_ray.networks.cells import BaseCell, Place, Wiring, rectified_concat
 from nao_ray.networks.enas_micro import MicroAuxiliaryHead, MicroSearchStack
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import Operation, OpOptions, build_op
-from nao_ray.networks.stacks import AuxiliaryHead, ImageSkeleton, ImageStack, StackConfig
+from nao_ray.networks.stacks import AuxiliaryHead, BaseImageStack, ImageStack, SearchStack, StackConfig
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 from nao_ray.spaces.parts.cnn_cell import CELL_INPUTS, EDGES, NODES
@@ -93,10 +93,10 @@ class SharedCell(BaseCell):
         return batch_norm(self.norm, out)
 
 
-class CellSupernet(ImageSkeleton):
-    """Shared weights of all genotypes of a space; see `networks.supernet.build`."""
+class CellSupernet(BaseImageStack):
+    """Shared weights of all genotypes of a space; see `skeletons.base.Skeleton.supernet`."""
 
-    derived_type: ClassVar[type[ImageStack]] = ImageStack
+    derived_type: ClassVar[type[ImageStack]] = SearchStack
 
     def __init__(self, names: tuple[str, ...], config: StackConfig) -> None:
         super().__init__(config, lambda place: SharedCell(place, names, config.ops))
@@ -161,7 +161,7 @@ class CellSupernet(ImageSkeleton):
     def derive(self, graph: ArchGraph) -> ImageStack:
         """A stand-alone network of the supernet's layout with copies of a genotype's weights and statistics."""
         like = self.classifier.weight
-        derived = self.derived_type(graph, replace(self.config, layout="supernet")).to(like.device, like.dtype)
+        derived = self.derived_type(graph, self.config).to(like.device, like.dtype)
         shared = self.state_dict()
         state: dict[str, Tensor] = {}
         names = {name: name for name in derived.state_dict()}

@@ -71,7 +71,7 @@ class ResidualBlock(nn.Module):
 
 
 class CellStack(Stack):
-    """A stand-alone network of one genotype; see `networks.derived.build`. Weights start as torch's layers do."""
+    """A stand-alone network of one genotype. Weights start as torch's layers do."""
 
     def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
         super().__init__(config, num_cells=STAGES * config.cells_per_stage)

@@ -4,7 +4,7 @@ Pham, Guan, Zoph, Le, Dean, "Efficient Neural Architecture Search via Parameter 
 the fixed network of its code: conv 3x3, BN; n layers; after layers n//3 - 1 and 2(n//3) - 1 every entry (the stem and
 the layers so far) is halved by a factorised reduction of its own to twice the channels; global pool, linear without
 bias. A layer is [ReLU] conv 1x1, BN, ReLU, operation; from the second layer on, the entries it skips from and that
-result are concatenated, and [ReLU] conv 1x1, BN brings them back to C channels. `MacroSkeleton` is what the search
+result are concatenated, and [ReLU] conv 1x1, BN brings them back to C channels. `BaseMacroStack` is what the search
 network (`networks/macro_supernet.py`) has in common with it.
 
 Differs from the code: separable convolutions are separable (the code builds ordinary ones, see `plain_separable`); the
@@ -18,6 +18,7 @@ Legend: `B` batch, `C` channels of a stage, `H` `W` pixels, `K` classes, `n` lay
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -79,11 +80,11 @@ class Layer(nn.Module):
         return State(self.join(torch.cat(parts, dim=1)))
 
 
-class MacroSkeleton(Stack):
+class BaseMacroStack(Stack):
     """Stem, layers, reductions, head; `make` builds the layer of a number for its channels C.
 
     Args:
-        config: N and F.
+        config: F; N is a third of n.
         num_layers: n.
         growth: of the channels at a reduction.
         make: called with 0..n-1 and C.
@@ -92,6 +93,7 @@ class MacroSkeleton(Stack):
     def __init__(
         self, config: StackConfig, num_layers: int, growth: int, make: Callable[[int, int], nn.Module]
     ) -> None:
+        config = replace(config, cells_per_stage=num_layers // STAGES)
         super().__init__(config, num_cells=num_layers)
         channels = config.channels
         self.stem = nn.Conv2d(config.in_channels, channels, 3, padding=1, bias=False)
@@ -133,8 +135,8 @@ class MacroSkeleton(Stack):
         return logits
 
 
-class MacroStack(MacroSkeleton):
-    """A stand-alone network of one genotype; see `networks.derived.build`."""
+class MacroStack(BaseMacroStack):
+    """A stand-alone network of one genotype."""
 
     def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
         nodes = graph.cell("network").nodes

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nao_ray.networks.cells import Cell, Place
 from nao_ray.networks.ops import ConvNorm, Operation, conv_norm
-from nao_ray.networks.stacks import AuxiliaryHead, ImageStack, StackConfig
+from nao_ray.networks.stacks import AuxiliaryHead, ImageStack, SearchStack, StackConfig
 from nao_ray.spaces.base import ArchGraph
 
 
@@ -66,7 +66,7 @@ class MicroAuxiliaryHead(AuxiliaryHead):
 
 
 class MicroStack(ImageStack):
-    """A stand-alone network of one genotype; see `networks.derived.build`."""
+    """A stand-alone network of one genotype."""
 
     cell_type: ClassVar[type[Cell]] = MicroCell
     auxiliary_type: ClassVar[type[AuxiliaryHead]] = MicroAuxiliaryHead
@@ -77,8 +77,8 @@ class MicroStack(ImageStack):
         super().__init__(graph, replace(config, relu_before_head=True))
 
 
-class MicroSearchStack(ImageStack):
-    """A stand-alone network of one genotype in the layout of the shared supernet, see `networks/cell_supernet.py`."""
+class MicroSearchStack(SearchStack):
+    """A network of one genotype in the layout of the shared supernet."""
 
     auxiliary_type: ClassVar[type[AuxiliaryHead]] = MicroAuxiliaryHead
     auxiliary_delay: ClassVar[int] = 1
@@ -86,4 +86,4 @@ class MicroSearchStack(ImageStack):
     strided: ClassVar[bool] = False
 
     def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
-        super().__init__(graph, replace(config, layout="supernet", relu_before_head=True))
+        super().__init__(graph, replace(config, relu_before_head=True))

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray.networks.cells import State
-from nao_ray.networks.enas_macro import MacroSkeleton, operation
+from nao_ray.networks.enas_macro import BaseMacroStack, operation
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import ConvNorm, Operation, Pool, conv_norm
 from nao_ray.networks.stacks import StackConfig
@@ -69,7 +69,7 @@ class SearchLayer(nn.Module):
         return State(batch_norm(self.norm, x))
 
 
-class MacroSearchStack(MacroSkeleton):
+class MacroSearchStack(BaseMacroStack):
     """A stand-alone network of one genotype in the supernet's layout."""
 
     def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
@@ -86,8 +86,8 @@ class MacroSearchStack(MacroSkeleton):
         return self._run(images, self.graph)
 
 
-class MacroSupernet(MacroSkeleton):
-    """Shared weights of all genotypes of n layers; see `networks.supernet.build`."""
+class MacroSupernet(BaseMacroStack):
+    """Shared weights of all genotypes of n layers; see `skeletons.base.Skeleton.supernet`."""
 
     def __init__(self, names: Sequence[str], num_layers: int, config: StackConfig) -> None:
         super().__init__(

@@ -12,7 +12,7 @@ Activations are channels-last whatever the input's layout: convolution and batch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import torch
@@ -25,14 +25,13 @@ from nao_ray.networks.ops import FactorizedReduce, OpOptions, conv_norm
 from nao_ray.spaces.base import ArchGraph
 
 REDUCTIONS = 2
-LAYOUTS = ("final", "supernet")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
-    """Size and habits of a stack; the defaults of the last six are those of NAO's official network."""
+    """Size and habits of a stack; the defaults of the last five are those of the published networks."""
 
     stem: str
     """`cifar` or `imagenet`."""
@@ -50,14 +49,18 @@ class StackConfig:
     drop_path_identity: bool = False
     """Identity edges are dropped too (official code since 2020-03-16)."""
     relu_before_head: bool = False
-    """Rectify before the global pool (the TensorFlow code does, the PyTorch code does not)."""
-    layout: str = "final"
-    """`final`: a cell's output is its loose ends; `supernet`: projected to C channels, as in the shared supernet."""
+    """Rectify before the global pool."""
     plain_separable: bool = False
-    """ENAS's macro network builds separable convolutions as ordinary ones (its code does)."""
+    """Of ENAS's macro network: separable convolutions are ordinary ones."""
     reduce_last: bool = False
-    """A reduction cell of ENAS's micro supernet reads the layer before it twice (its code does)."""
-    ops: OpOptions = field(default_factory=OpOptions)
+    """Of ENAS's micro supernet: a reduction cell reads the layer before it twice."""
+    count_padding: bool = True
+    """See `OpOptions`."""
+
+    @property
+    def ops(self) -> OpOptions:
+        """Of the cells' operations."""
+        return OpOptions(count_padding=self.count_padding)
 
 
 class CifarStem(nn.Module):
@@ -128,7 +131,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class Stack(nn.Module):
-    """A stand-alone network of one genotype; see `networks.derived.build`."""
+    """A network that repeats cells; see `skeletons.base.Skeleton.build`."""
 
     def __init__(self, config: StackConfig, num_cells: int) -> None:
         super().__init__()
@@ -153,7 +156,7 @@ class Stack(nn.Module):
                 nn.init.kaiming_normal_(parameter)
 
 
-class ImageSkeleton(Stack):
+class BaseImageStack(Stack):
     """Stem, cells, heads; `make` builds a cell for its place; the class's variables are a stack's habits."""
 
     auxiliary_type: ClassVar[type[AuxiliaryHead]] = AuxiliaryHead
@@ -251,20 +254,32 @@ class ImageSkeleton(Stack):
         return State(self.halvings[str(index)](state.value))
 
 
-class ImageStack(ImageSkeleton):
+class ImageStack(BaseImageStack):
     """The published stack of normal and reduction cells, for one genotype."""
 
     cell_type: ClassVar[type[Cell]] = Cell
+    project: ClassVar[bool] = False
+    """A cell's loose ends are projected to C channels, as in the shared supernet; else they are its output."""
 
     def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
-        project = config.layout == "supernet"
+        cells = dict(graph.cells)
+        if set(cells) != {"normal", "reduction"} or any(cell.inputs != 2 for cell in cells.values()):
+            raise ConfigError(
+                f"a network repeats a normal and a reduction cell of two inputs, got cells {', '.join(cells)}"
+            )
         super().__init__(
-            config, lambda place: self.cell_type(graph.cell(place.role), place, config.ops, project=project)
+            config, lambda place: self.cell_type(cells[place.role], place, config.ops, project=self.project)
         )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``; in training with an auxiliary head, a pair of logits."""
         return self._run(images, [cell.wiring for cell in self.cells if isinstance(cell, Cell)])
+
+
+class SearchStack(ImageStack):
+    """A network of one genotype in the layout of the shared supernet, see `networks/cell_supernet.py`."""
+
+    project: ClassVar[bool] = True
 
 
 def channels_last(x: Tensor) -> Tensor:

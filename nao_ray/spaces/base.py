@@ -61,7 +61,7 @@ class ArchGraph:
     """A genotype lowered to cells, edges and named operations: all that `networks/` needs to know."""
 
     skeleton: str
-    """Name of the stack that repeats the cells (`networks/stacks.py`)."""
+    """Name of the skeleton that repeats the cells."""
     cells: tuple[tuple[str, Cell], ...]
     """Cells by role, e.g. ``(("normal", ...), ("reduction", ...))``."""
 
@@ -89,6 +89,8 @@ class SearchSpace(ABC, Generic[C]):
 
     name: ClassVar[str]
     """One of the user's own is named as configs do, ``package.module:Class``."""
+    skeleton: ClassVar[str] = ""
+    """Name of the skeleton of its networks; empty: it has none, as a space that is looked up in a table."""
     published: ClassVar[Mapping[str, str]] = {}
     """Published architectures of this space: name -> text."""
     dialects: ClassVar[tuple[str, ...]] = ()

@@ -51,6 +51,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
     """Pools 3, skip connection, separable and dilated separable convolutions 3 and 5."""
 
     name: ClassVar[str] = "darts_cnn"
+    skeleton: ClassVar[str] = "darts"
     dialects: ClassVar[tuple[str, ...]] = ("darts_cnn", "genotype", "tokens")
     """`genotype`: ``Genotype(normal=[(op, source), ...], normal_concat=..., reduce=...)`` of DARTS, or its JSON."""
     # V1 and V2 are releases of the code, not its first and second order; each node's edges keep their published order.
@@ -146,7 +147,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         for role, rows in zip(_ROLES, table, strict=True):
             nodes = tuple(tuple(Edge(source, _LOWERED[_OPS[op]]) for source, op in node) for node in rows)
             cells.append((role, Cell(_INPUTS, nodes, output=tuple(range(_INPUTS, _INPUTS + _NODES)))))
-        return ArchGraph("darts", tuple(cells))
+        return ArchGraph(self.skeleton, tuple(cells))
 
     # -- text ---------------------------------------------------------------------------------------------
 

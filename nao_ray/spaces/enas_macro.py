@@ -39,6 +39,7 @@ class EnasMacro(SearchSpace[EnasMacroConfig]):
     """Convolutions 3 and 5, the same separable, average and max pool 3; skips between any two layers."""
 
     name: ClassVar[str] = "enas_macro"
+    skeleton: ClassVar[str] = "enas_macro"
     Config: ClassVar[type[SpaceConfig]] = EnasMacroConfig
     ops: ClassVar[tuple[str, ...]] = (
         "conv_3x3",
@@ -148,7 +149,7 @@ class EnasMacro(SearchSpace[EnasMacroConfig]):
             operation = Edge(layer, self.ops[next(numbers)])
             skips = [Edge(entry, "identity") for entry in range(layer) if next(numbers)]
             nodes.append((operation, *skips))
-        return ArchGraph("enas_macro", (("network", Cell(1, tuple(nodes), output=(self.config.layers,))),))
+        return ArchGraph(self.skeleton, (("network", Cell(1, tuple(nodes), output=(self.config.layers,))),))
 
     # -- text ---------------------------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ class NasBench201(SearchSpace[NasBench201Config]):
     """
 
     name: ClassVar[str] = "nas_bench_201"
+    skeleton: ClassVar[str] = "nas_bench_201"
     Config: ClassVar[type[SpaceConfig]] = NasBench201Config
     dialects: ClassVar[tuple[str, ...]] = ("nas_bench_201", "tokens")
     may_be_distinct: ClassVar[bool] = True
@@ -134,7 +135,7 @@ class NasBench201(SearchSpace[NasBench201Config]):
     def lower(self, genotype: Genotype) -> ArchGraph:
         ops = [_LOWERED[self.ops[index]] for index in self._indices(genotype)]
         nodes = tuple(tuple(Edge(_SOURCES[edge], ops[edge]) for edge in edges) for edges in _NODES)
-        return ArchGraph("nas_bench_201", (("normal", Cell(1, nodes, output=(3,))),))
+        return ArchGraph(self.skeleton, (("normal", Cell(1, nodes, output=(3,))),))
 
     def read(self, text: str, dialect: str) -> Genotype:
         if dialect == "tokens":

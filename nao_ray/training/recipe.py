@@ -63,6 +63,8 @@ class Regularisation(Settings):
     """Weight of the auxiliary head's loss; 0: no such head."""
     drop_path_keep: float = Field(default=0.7, gt=0, le=1)
     """Probability of keeping an edge of the last cell at the last step."""
+    drop_path_identity: bool | None = None
+    """Identity edges are dropped too; null: in shared weights they are, in a network of one genotype they are not."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping a pooled feature."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)

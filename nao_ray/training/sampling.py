@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import torch
 
 from nao_ray import rng
-from nao_ray.networks.derived import build
 from nao_ray.spaces.base import ArchGraph
 
 
@@ -46,15 +43,3 @@ class PathSampler:
             return self.graphs[turn % len(self.graphs)]
         index = int(np.searchsorted(self._cumulative, draw.random(), side="right"))
         return self.graphs[min(index, len(self.graphs) - 1)]
-
-
-def standalone_params(graph: ArchGraph, **network: Any) -> int:  # noqa: ANN401
-    """Parameters of the genotype's own network, as `networks.derived.build` of it with these arguments has them.
-
-    It is built on the meta device, which takes tens of milliseconds and no memory.
-
-    Raises:
-        ConfigError: there is no such network.
-    """
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(graph, **network).parameters())

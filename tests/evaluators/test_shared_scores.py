@@ -9,6 +9,7 @@ from nao_ray import rng
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.search.executor import Desk
+from nao_ray.skeletons.nao import Nao
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Fidelity, Phase, Proposal, Trial
 
@@ -110,17 +111,14 @@ def test_a_genotype_is_counted_once_for_all_phases_with_the_tasks_classes_and_ch
     config, genotypes, shelf, monkeypatch
 ):
     """Draws in proportion to size: of networks for this task, and 0.1 s each is too long to count twice."""
-    from nao_ray.networks.derived import build
-    from nao_ray.training import sampling
-
-    built = []
-    monkeypatch.setattr(sampling, "build", lambda graph, **given: built.append(graph) or build(graph, **given))
+    counted, count = [], Nao.count
+    monkeypatch.setattr(Nao, "count", lambda self, graph, *given: counted.append(graph) or count(self, graph, *given))
     evaluator = config.make_evaluator()
     desk = Desk(evaluator, shelf)
     for first, given in enumerate((genotypes[:3], genotypes)):
         proposal = phase(given, first, first + 1, source=f"v{first}" if first else None)
         assert work(desk, replace(proposal, phase=replace(proposal.phase, sampling="size"))).train_loss > 0
-    assert len(built) == len(genotypes)
+    assert len(counted) == len(genotypes)
     own = evaluator._alone._network(Proposal(genotype=genotypes[0]), 0)
     assert evaluator.task.num_classes != 10, "or a default would do"
     assert evaluator._sizes[genotypes[0].key] == sum(parameter.numel() for parameter in own.parameters())

@@ -186,7 +186,7 @@ def test_the_autotuner_chooses_before_the_recording():
 
 def child(index, capture):
     """A random child, its step captured; its last loss."""
-    from nao_ray.networks.derived import build
+    from tests.networks.building import build
 
     space = registry.load("space", "nao_cnn_small")()
     graph = space.lower(space.sample(rng.child(0, "gpu child", index)))

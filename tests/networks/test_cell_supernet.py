@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from nao_ray import rng
-from nao_ray.networks import supernet
 from nao_ray.networks.ops import SepConv
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 from nao_ray.spaces.enas_micro import EnasMicro
+from tests.networks.building import supernet
 
 SPACE = EnasMicro()
 OPTIONS = [{}, {"reduce_last": True}]

@@ -11,9 +11,8 @@ from torch import nn
 
 from nao_ray import build_network
 from nao_ray.errors import ConfigError
-from nao_ray.networks.counting import count
-from nao_ray.networks.derived import build
 from nao_ray.spaces.nas_bench_201 import NasBench201
+from tests.networks.building import build, count
 
 SPACE = NasBench201()
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 import nao_ray
-from nao_ray.networks.counting import count
-from nao_ray.networks.derived import input_shape
+from tests.networks.building import count, input_shape
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "nao_cnn_counts.json").read_text(encoding="utf-8"))
 BUILD = ("space", "network", "cells_per_stage", "channels")

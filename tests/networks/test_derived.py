@@ -7,9 +7,9 @@ import torch
 import nao_ray
 from nao_ray import registry, rng
 from nao_ray.errors import ConfigError, GenotypeError
-from nao_ray.networks.derived import NETWORKS, build, input_shape
 from nao_ray.networks.ops import FactorizedReduce
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
+from tests.networks.building import NETWORKS, build, input_shape
 
 SPACES = ("nao_cnn", "nao_cnn_small", "nao_cnn_middle")
 SHAPES = {"cifar10": (3, 32, 32), "cifar100": (3, 16, 16), "imagenet": (3, 64, 64), "small": (1, 28, 28)}

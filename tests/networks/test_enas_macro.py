@@ -7,9 +7,8 @@ import torch.nn.functional as F
 import nao_ray
 from nao_ray import rng
 from nao_ray.errors import ConfigError
-from nao_ray.networks.counting import count
-from nao_ray.networks.derived import build
 from nao_ray.spaces.enas_macro import EnasMacro, EnasMacroConfig
+from tests.networks.building import build, count
 
 PARAMS = {  # of the published 24 layers by width, separable convolutions built as ordinary ones
     36: 5_997_852,

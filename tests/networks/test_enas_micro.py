@@ -8,9 +8,8 @@ from torch import nn
 import nao_ray
 from nao_ray import rng
 from nao_ray.errors import ConfigError
-from nao_ray.networks.counting import count
-from nao_ray.networks.derived import build
 from nao_ray.spaces.enas_micro import EnasMicro
+from tests.networks.building import build, count
 
 SPACE = EnasMicro()
 PARAMS = {  # of the published cells by width, 15 + 2 layers

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nao_ray import rng
-from nao_ray.networks import supernet
 from nao_ray.spaces.enas_macro import EnasMacro, EnasMacroConfig
+from tests.networks.building import supernet
 
 
 def _space(layers):

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from nao_ray import registry, rng
-from nao_ray.networks import supernet
 from nao_ray.networks.one_shot import pool_logits
 from nao_ray.networks.ops import SepConv
+from tests.networks.building import supernet
 
 IMAGES = torch.from_numpy(rng.child(0, "one shot images").standard_normal((5, 1, 16, 16)))
 

@@ -7,9 +7,9 @@ from benchmarks.plain import PlainNetwork, copy_parameters
 from nao_ray import registry, rng
 from nao_ray.bench.child import loss_of, relative
 from nao_ray.networks import fast
-from nao_ray.networks.derived import build
 from nao_ray.networks.ops import Pool
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
+from tests.networks.building import build
 
 SPACES = ("nao_cnn", "nao_cnn_small", "nao_cnn_middle")
 

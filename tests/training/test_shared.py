@@ -9,14 +9,14 @@ from torch import nn
 
 from nao_ray import registry, rng
 from nao_ray.errors import DataError
-from nao_ray.networks import supernet
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.checkpoint import pack, pack_version, unpack, unpack_version
 from nao_ray.training.objective import WHOLE, Shard
 from nao_ray.training.recipe import Period, Recipe, period
-from nao_ray.training.sampling import PathSampler, standalone_params
+from nao_ray.training.sampling import PathSampler
 from nao_ray.training.streams import ByStep
 from nao_ray.training.trainer import Trainer
+from tests.networks.building import supernet
 
 SPACE = registry.load("space", "nao_cnn_small")()
 GRAPHS = [SPACE.lower(SPACE.sample(rng.child(0, "shared pool", index))) for index in range(6)]
@@ -176,11 +176,6 @@ def test_the_sampler_follows_its_weights():
     for wrong in ([1.0] * 5, [1.0, 2.0, 3.0, 4.0, 5.0, 0.0], [1.0, 2.0, 3.0, 4.0, 5.0, math.nan]):
         with pytest.raises(ValueError, match="expected 6 positive weights"):
             PathSampler(GRAPHS, wrong)
-
-
-def test_sizes_are_those_of_the_final_network():
-    graph = SPACE.lower(SPACE.parse("NAONet-B"))
-    assert standalone_params(graph, network="cifar10", cells_per_stage=6, channels=36) == 2_921_302
 
 
 def test_scores_are_of_fixed_images_and_leave_everything(data):

@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from nao_ray import rng
 from nao_ray.addresses import split_query
 from nao_ray.config import TrainConfig
 from nao_ray.errors import DataError, RunError
 from nao_ray.pool import Finals, checkpoint_file, read_file
 from nao_ray.service.places import placed
+from nao_ray.skeletons.base import Size, Skeleton, skeleton_of
+from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -264,17 +267,18 @@ def _about(header: bytes, where: str) -> About:
 
 
 def _network(config: TrainConfig, task: Task[Any]) -> Stack:
-    from nao_ray.training.child import network_for
+    skeleton, graph = _graph(config)
+    with rng.torch_seeded(config.seed, "weights"):
+        return skeleton.build(graph, task.shapes, _size(config), config.recipe)
 
+
+def _graph(config: TrainConfig) -> tuple[Skeleton[Any], ArchGraph]:
     space = config.make_space()
-    return network_for(
-        task,
-        space.lower(space.parse(config.genotype)),
-        config.recipe,
-        cells_per_stage=config.cells_per_stage,
-        channels=config.channels,
-        seed=config.seed,
-    )
+    return skeleton_of(space), space.lower(space.parse(config.genotype))
+
+
+def _size(config: TrainConfig) -> Size:
+    return Size(cells_per_stage=config.cells_per_stage, channels=config.channels)
 
 
 def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str) -> Scores:
@@ -292,11 +296,10 @@ def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], w
 
 
 def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
-    from nao_ray.networks.counting import count
-
     config, task = about.config, run.task
-    network = _network(config, task)
-    counts, size = count(network, task.image_shape), network.config
+    skeleton, graph = _graph(config)
+    size = skeleton.sized(graph, task.shapes, _size(config))
+    counts = skeleton.count(graph, task.shapes, size)
     try:
         scores = _test(run.config, task, run.tensors, run.where)
     except DataError as error:  # it was sound when the training began

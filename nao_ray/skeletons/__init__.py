@@ -1,0 +1,1 @@
+"""Skeletons: ways of making a network from cells."""

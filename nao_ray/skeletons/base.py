@@ -1,0 +1,182 @@
+"""A skeleton makes a network from cells: how often they are repeated, how wide, between which stem and which head.
+
+It is asked what can be built before anything starts, so it works without torch until it builds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import ValidationError
+
+from nao_ray import own_modules, registry
+from nao_ray.config_text import complaint
+from nao_ray.errors import ConfigError
+from nao_ray.settings import Settings
+from nao_ray.spaces.base import ArchGraph, SearchSpace
+from nao_ray.tasks.base import Shapes
+from nao_ray.training.recipe import Regularisation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nao_ray.networks.counting import Counts
+    from nao_ray.networks.stacks import Stack
+    from nao_ray.networks.supernet import Supernet
+
+
+class Size(Settings):
+    """How large a network is; None: as published."""
+
+    cells_per_stage: int | None = None
+    """N >= 1."""
+    channels: int | None = None
+    """F >= 1, of the first stage."""
+
+
+class SkeletonConfig(Settings):
+    """Deviations from the published networks; the defaults are those."""
+
+
+C = TypeVar("C", bound=SkeletonConfig)
+
+PLAIN = Regularisation(auxiliary_weight=0.0, drop_path_keep=1.0)
+"""Neither an auxiliary head nor dropping."""
+
+
+class Skeleton(ABC, Generic[C]):
+    """A way of making a network from cells. Stateless: two of one config are interchangeable."""
+
+    Config: ClassVar[type[SkeletonConfig]] = SkeletonConfig
+
+    name: ClassVar[str]
+    published: ClassVar[Mapping[str, Size]]
+    """By the network's name (`ImageShapes.network`), the size of its published networks."""
+    shared: ClassVar[Size | None] = None
+    """Size of the published shared weights; None: there is no supernet."""
+
+    def __init__(self, config: C | None = None) -> None:
+        self.config: C = config if config is not None else self.Config()  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Skeleton) and (type(self), self.config) == (type(other), other.config)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.config))
+
+    @abstractmethod
+    def check(
+        self, shapes: Shapes, size: Size | None = None, regularisation: Regularisation = PLAIN, *, shared: bool = False
+    ) -> None:
+        """Refuse what cannot be built.
+
+        Args:
+            shapes: of the task.
+            size: of the network; None: the published one.
+            regularisation: of the training.
+            shared: it is about the shared weights.
+
+        Raises:
+            ConfigError: there is no such network, or a value is out of range.
+        """
+
+    @abstractmethod
+    def build(
+        self, graph: ArchGraph, shapes: Shapes, size: Size | None = None, regularisation: Regularisation = PLAIN
+    ) -> Stack:
+        """A network of one genotype with fresh weights, drawn from torch's global generator (`rng.torch_seeded`).
+
+        Args:
+            graph: the genotype's, of a space of this skeleton.
+            shapes: of the task.
+            size: what is None in it is as published for the task's network.
+            regularisation: gives the auxiliary head and what is dropped.
+
+        Raises:
+            ConfigError: as `check`, or an operation is unknown.
+        """
+
+    @abstractmethod
+    def sized(self, graph: ArchGraph, shapes: Shapes, size: Size | None = None) -> Size:
+        """The size of the network of a genotype, without a None.
+
+        Raises:
+            ConfigError: the skeleton has no network of this name.
+        """
+
+    @abstractmethod
+    def example(self, shapes: Shapes) -> Tensor:
+        """A batch of one that a network is called with, on the meta device."""
+
+    def supernet(
+        self,
+        space: SearchSpace[Any],
+        shapes: Shapes,
+        size: Size | None = None,
+        regularisation: Regularisation = PLAIN,
+    ) -> Supernet:
+        """Shared weights of all genotypes of a space of this skeleton; otherwise as `build`.
+
+        Raises:
+            ConfigError: as `check`, or there are none.
+        """
+        raise _missing(space, shared=True)
+
+    def count(self, graph: ArchGraph, shapes: Shapes, size: Size | None = None) -> Counts:
+        """Parameters and multiply-adds of a genotype's network; computes nothing, and nothing twice.
+
+        Raises:
+            ConfigError: as `build`.
+        """
+        return _count(self, graph, shapes, self.sized(graph, shapes, size))
+
+
+@lru_cache(maxsize=4096)
+def _count(skeleton: Skeleton[Any], graph: ArchGraph, shapes: Shapes, size: Size) -> Counts:
+    import torch
+
+    from nao_ray.networks.counting import count
+
+    with torch.device("meta"):
+        network = skeleton.build(graph, shapes, size, Regularisation())
+    return count(network, skeleton.example(shapes))
+
+
+def skeleton_of(space: SearchSpace[Any], *, shared: bool = False) -> Skeleton[Any]:
+    """That of the space's networks; with `shared`, one that has a supernet.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not own_modules.is_own(space.skeleton) and space.skeleton not in registry.names("skeleton"):
+        raise _missing(space, shared=shared)
+    cls = registry.load("skeleton", space.skeleton)
+    if shared and cls.shared is None:
+        raise _missing(space, shared=True)
+    skeleton: Skeleton[Any] = cls()
+    return skeleton
+
+
+def with_settings(space: SearchSpace[Any], settings: Mapping[str, Any]) -> tuple[Skeleton[Any], Size]:
+    """The skeleton of a space with deviations, and a size, from settings of both by name.
+
+    Raises:
+        ConfigError: there is no skeleton, or no setting of this name, or not of this type.
+    """
+    cls, sizes = type(skeleton_of(space)), Size.model_fields
+    deviations = {name: value for name, value in settings.items() if name not in sizes}
+    try:
+        config = cls.Config(**deviations)
+        return cls(config), Size(**{name: value for name, value in settings.items() if name in sizes})
+    except ValidationError as error:
+        raise complaint(error, Size if error.title == Size.__name__ else cls.Config) from None
+
+
+def _missing(space: SearchSpace[Any], *, shared: bool) -> ConfigError:
+    classes = [registry.load("skeleton", name) for name in registry.names("skeleton")]
+    having = ", ".join(cls.name for cls in classes if cls.shared is not None or not shared)
+    what = "shared supernet" if shared else "network yet"
+    return ConfigError(f"space {space.name} has no {what}; spaces of the skeletons {having} have one")

@@ -1,0 +1,1 @@
+"""What skeletons for images have in common."""

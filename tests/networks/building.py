@@ -1,0 +1,73 @@
+"""Networks by loose options, as the tests of this folder name them: each goes to where a skeleton takes it.
+
+Values are not checked on the way, so that what a skeleton says of bad ones is seen.
+"""
+
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from nao_ray import registry
+from nao_ray.networks import counting
+from nao_ray.networks.supernet import batch_statistics
+from nao_ray.skeletons.base import PLAIN, Size, skeleton_of
+from nao_ray.skeletons.images.base import NETWORKS, image_shapes
+from nao_ray.tasks.base import ImageShapes
+
+
+def build(graph, *, layout="final", **options):
+    """The network of one genotype; with the layout `supernet`, as it stands in the shared weights."""
+    skeleton, shapes, size, recipe = _sorted(graph.skeleton, options)
+    if layout == "supernet":
+        return skeleton.path(graph, skeleton.stack_config(shapes, size, recipe))
+    return skeleton.build(graph, shapes, size, recipe)
+
+
+def _supernet(space, **options):
+    """The shared weights of a space."""
+    skeleton_of(space, shared=True)
+    skeleton, shapes, size, recipe = _sorted(space.skeleton, options)
+    return skeleton.supernet(space, shapes, size, recipe)
+
+
+supernet = SimpleNamespace(build=_supernet, batch_statistics=batch_statistics)
+
+
+def count(network, shape):
+    """Counts on an image of ``(C, H, W)``."""
+    return counting.count(network, torch.empty(1, *shape))
+
+
+def input_shape(network, in_channels=None, image_size=None):
+    """``(C, H, W)`` of a network's images."""
+    shapes = _shapes({"network": network, "in_channels": in_channels, "image_size": image_size})
+    return shapes.in_channels, shapes.height, shapes.width
+
+
+def _sorted(name, options: dict[str, Any]):
+    options = dict(options)
+    shapes = _shapes(options)
+    size = Size.model_construct(**{name: options.pop(name, None) for name in Size.model_fields})
+    recipe = PLAIN.model_copy(
+        update={
+            "auxiliary_weight": float(options.pop("auxiliary", False)),
+            "dropout": options.pop("dropout", 0.0),
+            "drop_path_keep": 1 - options.pop("drop_path", 0.0),
+            **{name: options.pop(name) for name in ("drop_path_identity",) if name in options},
+        }
+    )
+    cls = registry.load("skeleton", name)
+    return cls(cls.Config(**options)), shapes, size, recipe
+
+
+def _shapes(options):
+    network, size = options.pop("network", "cifar10"), options.pop("image_size", None)
+    given = {name: options.pop(name, None) for name in ("num_classes", "in_channels")}
+    shapes = image_shapes(network, **given)
+    if size is None:
+        return shapes
+    return ImageShapes(shapes.in_channels, size, size, shapes.num_classes, network)
+
+
+__all__ = ["NETWORKS", "build", "count", "input_shape", "supernet"]
