@@ -1,0 +1,40 @@
+"""Which skeleton makes a space's networks, with which settings, and what is refused of them."""
+
+import pytest
+
+import nao_ray
+from nao_ray import registry
+from nao_ray.errors import ConfigError
+from nao_ray.skeletons.base import Size, skeleton_of, with_settings
+from nao_ray.skeletons.enas_macro import EnasMacro
+from nao_ray.skeletons.images.base import image_shapes
+from nao_ray.skeletons.nao import Nao, NaoConfig
+
+SPACE = registry.load("space", "nao_cnn_small")()
+
+
+def test_counts_of_a_published_network():
+    graph = SPACE.lower(SPACE.parse("NAONet-B"))
+    assert Nao().count(graph, image_shapes("cifar10"), Size(cells_per_stage=6, channels=36)).num_params == 2_921_302
+
+
+def test_a_skeleton_is_what_its_settings_are():
+    assert Nao() == Nao(NaoConfig())
+    assert len({Nao(), Nao(NaoConfig()), Nao(NaoConfig(count_padding=False)), EnasMacro()}) == 3
+
+
+def test_settings_by_name_go_where_they_belong():
+    skeleton, size = with_settings(SPACE, {"channels": 8, "relu_before_head": True, "cells_per_stage": None})
+    assert (skeleton, size) == (Nao(NaoConfig(relu_before_head=True)), Size(channels=8))
+    with pytest.raises(ConfigError, match=r"unknown key relu_before_heads; did you mean relu_before_head?"):
+        with_settings(SPACE, {"relu_before_heads": True})
+    with pytest.raises(ConfigError, match=r"channels: .*integer.*, got 'many'"):
+        nao_ray.build_network("NAONet-B", space="nao_cnn_small", channels="many")
+
+
+def test_a_space_without_networks():
+    space = registry.load("space", "darts_cnn")()
+    with pytest.raises(ConfigError, match=r"^space darts_cnn has no network yet; spaces of the skeletons enas_.* nao"):
+        skeleton_of(space)
+    with pytest.raises(ConfigError, match=r"^space darts_cnn has no shared supernet; .* enas_macro, enas_micro, nao h"):
+        skeleton_of(space, shared=True)
