@@ -10,7 +10,7 @@ import numpy as np
 
 from nao_ray.contracts.checking import about, require
 from nao_ray.errors import DataError
-from nao_ray.networks.derived import NETWORKS
+from nao_ray.skeletons.images.base import NETWORKS
 from nao_ray.tasks.base import Images, Task
 
 Make = Callable[..., Task[Any]]
