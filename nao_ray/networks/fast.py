@@ -1,4 +1,4 @@
-"""Depthwise convolution, average pooling and batch norm for training: the same results in less time.
+"""Depthwise convolution, pooling and batch norm for training: the same results in less time.
 
 Legend: `B` batch, `C` channels, `H` `W` pixels, `k` kernel, `s` stride.
 
@@ -7,15 +7,16 @@ depthwise 5x5 convolution takes 6.4 ms, of a 5x3 one 1.1 ms (any height is fast,
 kernel's gradient is put together from strips of three columns; average pooling 3x3 takes 2.5 ms forward and 2.0 ms
 backward, the same as a depthwise convolution 0.5 ms each; batch norm of 20 channels leaves vector lanes empty and
 adds 65,536 numbers one by one, off by 3e-6, while sixteen pixels seen as 320 channels take half of the time and are off
-by 1e-7. On CUDA depthwise convolution and average pooling are `kernels`. Other devices, other types and batch norm by
-running statistics take torch's own operations.
+by 1e-7. On CUDA all of these, and max pools, are Triton kernels. Other devices, other types and batch norm by running
+statistics take torch's own operations.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache, lru_cache
-from types import ModuleType
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,35 +48,51 @@ def _mkldnn() -> bool:
     return bool(torch._C._has_mkldnn and torch.backends.mkldnn.enabled)
 
 
-def _kernels(x: Tensor) -> ModuleType | None:
+KERNELS = {"depthwise", "average_pool", "max_pool", "batch_norm"}
+"""What takes Triton kernels on CUDA; less, to measure what each brings."""
+
+
+def _kernels(x: Tensor, what: str) -> Kernels | None:
     """Those for `x`, where it is on CUDA and they work there."""
-    if x.device.type != "cuda" or x.dtype not in (torch.float32, torch.bfloat16) or x.numel() >= 2**31:
+    if x.device.type != "cuda" or what not in KERNELS:
+        return None
+    if x.dtype not in (torch.float32, torch.bfloat16) or x.numel() >= 2**31:
         return None
     return _of_device(x.device)
 
 
+class Kernels(NamedTuple):
+    """Functions of `kernels` and `norm_kernels`."""
+
+    depthwise: Callable[..., Tensor]
+    average_pool: Callable[..., Tensor]
+    max_pool: Callable[..., Tensor]
+    batch_norm: Callable[..., Tensor]
+
+
 @cache
-def _of_device(device: torch.device) -> ModuleType | None:
+def _of_device(device: torch.device) -> Kernels | None:
     """The kernels, tried out on a device: they are compiled where they run."""
     try:
-        from nao_ray.networks import kernels
+        from nao_ray.networks import kernels, norm_kernels
 
         x = torch.ones(1, 1, 4, 4, device=device, requires_grad=True)
         with torch.enable_grad():
-            kernels.AveragePool.apply(x, 3, False).sum().backward()
+            kernels.AveragePool.apply(x, 3, 1, False).sum().backward()
     except (ImportError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         _log.warning("depthwise convolutions on %s are cuDNN's, which are slower: %s", device, reason)
         return None
-    return kernels
+    return Kernels(
+        kernels.Depthwise.apply, kernels.AveragePool.apply, kernels.MaxPool.apply, norm_kernels.BatchNorm.apply
+    )
 
 
 def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """``conv(x)`` for a depthwise convolution without bias."""
-    kernels = _kernels(x) if max(conv.dilation) == 1 else None
+    kernels = _kernels(x, "depthwise") if max(conv.dilation) == 1 else None
     if kernels is not None:
-        fast: Tensor = kernels.Depthwise.apply(x, conv.weight, conv.stride[0], conv.padding[0])
-        return fast
+        return kernels.depthwise(x, conv.weight, conv.stride[0], conv.padding[0])
     wide = STRIP < conv.kernel_size[1] < x.shape[-1] and max(conv.dilation) == 1
     if not wide or not applies(x):
         return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -135,15 +152,36 @@ def _conv_backward(
     return out[0] if of_input else out[1]
 
 
-def average_pool(x: Tensor, kernel: int, *, count_padding: bool) -> Tensor:
-    """Average pooling kxk of stride 1, k odd, padded by k//2: ``[B, C, H, W]`` -> ``[B, C, H, W]``."""
-    if applies(x):
+def average_pool(x: Tensor, kernel: int, stride: int = 1, *, count_padding: bool) -> Tensor:
+    """Average pooling kxk, k odd, padded by k//2: ``[B, C, H, W]`` -> ``[B, C, ceil(H/s), ceil(W/s)]``."""
+    if stride == 1 and applies(x):
         out: Tensor = _AveragePool.apply(x, kernel, _inverse_counts(kernel, *x.shape[-2:], count_padding, x.dtype))
         return out
-    if (kernels := _kernels(x)) is not None:
-        fast: Tensor = kernels.AveragePool.apply(x, kernel, count_padding)
-        return fast
-    return F.avg_pool2d(x, kernel, 1, kernel // 2, count_include_pad=count_padding)
+    if (kernels := _kernels(x, "average_pool")) is not None:
+        return kernels.average_pool(x, kernel, stride, count_padding)
+    if x.device.type == "cuda":
+        return average_of_padded(x, kernel, stride, count_padding=count_padding)
+    return F.avg_pool2d(x, kernel, stride, kernel // 2, count_include_pad=count_padding)
+
+
+def average_of_padded(x: Tensor, kernel: int, stride: int, *, count_padding: bool) -> Tensor:
+    """`average_pool`, padded beforehand: torch's gradient through padding, channels-last on CUDA, is another pixel's.
+
+    It is so up to torch 2.12 (pytorch#188344).
+    """
+    total = F.avg_pool2d(F.pad(x, (kernel // 2,) * 4), kernel, stride)
+    if count_padding:
+        return total
+    ones = x.new_ones(1, 1, *x.shape[-2:])
+    return total / F.avg_pool2d(F.pad(ones, (kernel // 2,) * 4), kernel, stride)
+
+
+def max_pool(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
+    """Max pooling kxk."""
+    kernels = _kernels(x, "max_pool")
+    if kernels is not None:
+        return kernels.max_pool(x, kernel, stride, padding)
+    return F.max_pool2d(x, kernel, stride, padding)
 
 
 @lru_cache(maxsize=256)
@@ -174,16 +212,26 @@ def _window_sum(x: Tensor, kernel: int) -> Tensor:
     return F.conv2d(x, x.new_ones(channels, 1, kernel, kernel), None, 1, kernel // 2, 1, channels)
 
 
-def batch_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """``norm(x)``: ``[B, C, H, W]`` -> ``[B, C, H, W]``."""
+def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False) -> Tensor:
+    """``norm(x)``, rectified on request: ``[B, C, H, W]`` -> ``[B, C, H, W]``."""
+    usual = norm.training and norm.affine and bool(norm.momentum) and norm.running_mean is not None
+    kernels = _kernels(x, "batch_norm") if usual else None
+    if kernels is not None:
+        return kernels.batch_norm(x, norm.weight, norm.bias, norm, relu)
     pixels = x.numel() // x.shape[1]
     folds = pixels >= FOLD_ROWS and applies(x) and x.is_contiguous(memory_format=torch.channels_last)
-    running_mean, running_var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    out: Tensor = _folded(norm, x, pixels) if usual and folds else norm(x)
+    # in place: batch norm keeps its input and not its output
+    return F.relu(out, inplace=True) if relu else out
+
+
+def _folded(norm: nn.BatchNorm2d, x: Tensor, pixels: int) -> Tensor:
     out: Tensor
-    if not (folds and norm.training and norm.affine and norm.momentum) or running_mean is None or running_var is None:
-        out = norm(x)
-        return out
     out, mean, variance = _BatchNorm.apply(x, norm.weight, norm.bias, norm.eps)
+    running_mean, running_var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    assert running_mean is not None
+    assert running_var is not None
+    assert norm.momentum is not None
     if not norm.track_running_stats:
         return out
     with torch.no_grad():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nao_ray import own_modules
 from nao_ray.errors import ConfigError
-from nao_ray.networks.fast import average_pool, batch_norm, depthwise
+from nao_ray.networks.fast import average_pool, batch_norm, depthwise, max_pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,8 @@ class Operation(nn.Module):
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False) -> Tensor:
-    """``norm(conv(x))``, rectified on request: in place, since batch norm keeps its input and not its output."""
-    x = batch_norm(norm, conv(x))
-    return F.relu(x, inplace=True) if relu else x
+    """``norm(conv(x))``, rectified on request."""
+    return batch_norm(norm, conv(x), relu=relu)
 
 
 def _conv(channels: int, out: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
@@ -204,10 +203,10 @@ class Pool(Operation):
             if not needless:
                 x = F.pad(x, (0, 1, 0, 1), mode="constant" if self.count_padding else "replicate")
         if self.kind == "max":
-            return F.max_pool2d(x, self.kernel, self.stride, padding)
-        if self.stride == 1 and self.kernel % 2:
-            return average_pool(x, self.kernel, count_padding=self.count_padding)
-        return F.avg_pool2d(x, self.kernel, self.stride, padding, count_include_pad=self.count_padding)
+            return max_pool(x, self.kernel, self.stride, padding)
+        if self.kernel % 2:
+            return average_pool(x, self.kernel, self.stride, count_padding=self.count_padding)
+        return F.avg_pool2d(x, self.kernel, self.stride)
 
 
 # -- names ----------------------------------------------------------------------------------------------------

@@ -81,6 +81,16 @@ def test_average_pool(kernel, size, count_padding, dtype, taken):
     _assert_same(mine, _gradients(reference, x.detach().double().requires_grad_()), TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("count_padding", [True, False])
+@pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 1, (2, 3)), (5, 1, (9, 8)), (3, 2, (7, 6)), (5, 2, (5, 8))])
+def test_average_pool_padded_beforehand(kernel, stride, size, count_padding):
+    """What CUDA takes without kernels: its own gradient through padding is wrong, channels-last."""
+    x = _images(2, 5, *size, dtype=torch.float64)
+    mine = _gradients(lambda t: fast.average_of_padded(t, kernel, stride, count_padding=count_padding), x)
+    theirs = _gradients(lambda t: F.avg_pool2d(t, kernel, stride, kernel // 2, count_include_pad=count_padding), x)
+    _assert_same(mine, theirs, 1e-13)
+
+
 @pytest.mark.parametrize("shape", [(16, 20, 32, 32), (11, 7, 39, 41), (4, 300, 64, 64)])
 def test_batch_norm(shape, dtype, taken):
     channels = shape[1]

@@ -14,7 +14,7 @@ _COMPARE = """
 import json
 import torch
 import torch.nn.functional as F
-from nao_ray.networks import kernels
+from nao_ray.networks import kernels, norm_kernels
 
 torch.manual_seed(0)
 
@@ -32,12 +32,37 @@ for kernel, stride, size, channels in [(3, 1, (6, 5), 6), (5, 1, (6, 6), 4), (5,
     mine = kernels.Depthwise.apply(x, weight, stride, kernel // 2)
     assert mine.is_contiguous(memory_format=torch.channels_last)
     found[f"depthwise {kernel} {stride}"] = furthest(mine, theirs, [x, weight], torch.randn_like(theirs))
-for kernel in (3, 5):
-    for count_padding in (True, False):
-        x = torch.randn(2, 3, 6, 5, requires_grad=True)
-        theirs = F.avg_pool2d(x, kernel, 1, kernel // 2, count_include_pad=count_padding)
-        mine = kernels.AveragePool.apply(x, kernel, count_padding)
-        found[f"average {kernel} {count_padding}"] = furthest(mine, theirs, [x], torch.randn_like(theirs))
+for kernel, stride, count_padding in [(3, 1, True), (3, 1, False), (5, 1, False), (3, 2, True), (5, 2, False)]:
+    x = torch.randn(2, 3, 6, 5, requires_grad=True)
+    theirs = F.avg_pool2d(x, kernel, stride, kernel // 2, count_include_pad=count_padding)
+    mine = kernels.AveragePool.apply(x, kernel, stride, count_padding)
+    found[f"average {kernel} {stride} {count_padding}"] = furthest(mine, theirs, [x], torch.randn_like(theirs))
+for kernel, stride, padding in [(3, 1, 1), (5, 2, 2), (2, 2, 0), (3, 2, 1)]:
+    x = torch.randint(9, (2, 3, 6, 5)).float().requires_grad_()  # with ties: the first counts
+    theirs = F.max_pool2d(x, kernel, stride, padding)
+    mine = kernels.MaxPool.apply(x, kernel, stride, padding)
+    found[f"max {kernel} {stride}"] = furthest(mine, theirs, [x], torch.randn_like(theirs))
+for relu, channels in [(False, 6), (True, 6), (True, 70)]:
+    wide = torch.randn(3, 2 * channels, 5, 6).to(memory_format=torch.channels_last)
+    norms = [torch.nn.BatchNorm2d(channels) for _ in range(2)]
+    with torch.no_grad():
+        norms[0].weight.uniform_(-1, 1), norms[0].bias.uniform_(-1, 1)
+        norms[0].running_mean.uniform_(-1, 1)
+    norms[1].load_state_dict(norms[0].state_dict())
+    x = (100 + torch.randn(3, channels, 5, 6)).requires_grad_()
+    theirs = norms[0].double()(x.double())
+    theirs = theirs.relu() if relu else theirs
+    mine = norm_kernels.BatchNorm.apply(x, norms[1].weight, norms[1].bias, norms[1], relu)
+    parts = []
+    for gradient in (torch.randn(3, channels, 5, 6), wide[:, channels:]):
+        mines = torch.autograd.grad(mine, [x, norms[1].weight, norms[1].bias], gradient, retain_graph=True)
+        others = [x, norms[0].weight, norms[0].bias]
+        parts += zip(mines, torch.autograd.grad(theirs, others, gradient.double(), retain_graph=True))
+    buffers = zip(norms[1].buffers(), norms[0].buffers())
+    parts += [(mine, theirs), *buffers]
+    found[f"norm {relu} {channels}"] = [
+        ((a.double() - b.double()).norm() / b.double().norm()).item() for a, b in parts
+    ]
 x = torch.randn(4, 8, 8, 8).bfloat16().requires_grad_()
 weight = torch.randn(8, 1, 3, 3, requires_grad=True)
 theirs = F.conv2d(x.double(), weight.double(), None, 1, 1, 1, 8)
@@ -62,10 +87,16 @@ def differences():
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def test_depthwise_and_average_pool_are_torchs_whatever_kernel_stride_and_size(differences):
-    exact = {case: max(parts) for case, parts in differences.items() if case != "bfloat16"}
-    assert len(exact) == 9
+def test_they_are_torchs_whatever_kernel_stride_and_size(differences):
+    exact = {case: max(parts) for case, parts in differences.items() if not case.startswith(("bfloat16", "norm"))}
+    assert len(exact) == 14
     assert max(exact.values()) < 2e-6, exact
+
+
+def test_batch_norm_is_torchs_far_from_zero_and_of_gradients_within_wider_ones(differences):
+    exact = {case: max(parts) for case, parts in differences.items() if case.startswith("norm")}
+    assert len(exact) == 3
+    assert max(exact.values()) < 3e-5, exact  # x is 100 and more, in float32
 
 
 def test_bfloat16_is_added_up_in_float32(differences):
