@@ -194,7 +194,8 @@ def _total(sums: Tensor, x: Tensor, norm: nn.BatchNorm2d | None, n: int, *, back
     """``[2, C]``; see `_totals`."""
     parts, _, channels = sums.shape
     out = torch.empty((2, channels), dtype=torch.float32, device=sums.device)
-    eps, momentum, update, running = 0.0, 0.0, False, (out, out, out)
+    running: tuple[Tensor | None, ...] = (out, out, out)
+    eps, momentum, update = 0.0, 0.0, False
     if norm is not None:
         eps, momentum, update = norm.eps, norm.momentum or 0.0, norm.track_running_stats
         running = (norm.running_mean, norm.running_var, norm.num_batches_tracked)
