@@ -32,7 +32,8 @@ from nao_ray.settings import Settings
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Task
-from nao_ray.training.recipe import FULL_TRAININGS, Recipe
+from nao_ray.training import recipe_file
+from nao_ray.training.recipe import Recipe, full_training
 
 
 class Component(Settings):
@@ -183,9 +184,10 @@ class RunConfig(Settings):
     @classmethod
     def _made(cls, data: dict[str, Any]) -> Self:
         try:
-            return cls(**data)
+            made = cls(**data)
         except ValidationError as error:
             raise complaint(error, cls) from None
+        return cls(**made.to_data()) if recipe_file.named_in(data) else made  # files are read once
 
     @classmethod
     def load(cls, path: str | Path, overrides: tuple[str, ...] = ()) -> RunConfig:
@@ -253,16 +255,14 @@ class TrainConfig(Settings):
         """A full training by the name of its recipe.
 
         Args:
-            recipe: one of `FULL_TRAININGS`.
+            recipe: one of `FULL_TRAININGS`, or a file of settings.
             what: space, genotype and task.
             overrides: ``key=value`` or ``section.key=value``; values are YAML.
 
         Raises:
             ConfigError: no such recipe, an unknown key, a wrong type or an impossible value; says where.
         """
-        if recipe not in FULL_TRAININGS:
-            raise ConfigError(f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}")
-        data = copy.deepcopy({**what, **FULL_TRAININGS[recipe], "recipe": recipe})  # overrides reach into it
+        data = copy.deepcopy({**what, **full_training(recipe)})  # overrides reach into it
         for text in overrides:
             key = text.partition("=")[0].strip()
             if key.partition(".")[0] in ("genotype", "space") or key in ("task", "task.name"):

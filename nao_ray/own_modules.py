@@ -80,6 +80,17 @@ def looking_in(folder: str | os.PathLike[str]) -> Iterator[None]:
         _beside.reset(token)
 
 
+def folders() -> list[Path]:
+    """Where is looked: the folder of the config, if there is one, and the current one."""
+    beside = _beside.get()
+    return list(dict.fromkeys([Path.cwd()] if beside is None else [beside, Path.cwd()]))
+
+
+def find_file(name: str) -> Path | None:
+    """A file by its path, from the folder of the config or the current one; None: there is none."""
+    return next((path for folder in folders() if (path := folder / name).is_file()), None)
+
+
 def find(name: str) -> Any:  # noqa: ANN401
     """What ``package.module:Class`` names.
 
@@ -104,8 +115,7 @@ def _imported(dotted: str) -> ModuleType:
     if top == "nao_ray":
         raise ConfigError(f"{dotted}: components of nao_ray are named without module")
     beside, pinned = _beside.get(), _finder.homes.get(top)
-    folders = list(dict.fromkeys([Path.cwd()] if beside is None else [beside, Path.cwd()]))
-    home = next((folder for folder in folders if _is_in(folder, dotted)), None)
+    home = next((folder for folder in folders() if _is_in(folder, dotted)), None)
     if pinned is not None:
         if beside not in (None, pinned) and home == beside:
             raise ConfigError(f"{dotted}: this process has {top} of {pinned}, and cannot have that of {beside} as well")
@@ -125,7 +135,7 @@ def _imported(dotted: str) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{dotted}.".startswith(
             f"{error.name}."
         ):  # fmt: skip
-            where = " nor in ".join(map(str, folders))
+            where = " nor in ".join(map(str, folders()))
             raise ConfigError(f"{dotted}: there is no such module, neither in {where} nor installed") from None
         raise ConfigError(f"{dotted} cannot be imported: {_last_line(error, home or pinned)}") from error
     if top not in _finder.homes and (stands := _stands(top)) is not None:

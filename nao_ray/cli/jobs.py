@@ -77,12 +77,13 @@ def submit(
     jobs = connect(address)
     data = places.given(run_config)
     packing.refuse_local({packing.POOL: folder, **data}, jobs.nodes())
+    text, overrides = packing.without_files(path.read_text(encoding="utf-8"), overrides, run_config)
     overrides += tuple(f"{key}={json.dumps(absolute(path))}" for key, path in data.items())
     again = packing.handing_in(config, url, settings or (), jobs.address, detach=detach)
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "job.zip"
         modules = OwnModules.of_this_process()
-        size = packing.pack(archive, path.read_bytes(), file, package=not installed, modules=modules.files)
+        size = packing.pack(archive, text, file, package=not installed, modules=modules.files)
         command = packing.entrypoint(python, file, url, overrides, detach=detach, made_as=packing.known_as(url))
         try:
             about = describe(name, url, detach=detach)

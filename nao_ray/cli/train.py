@@ -35,7 +35,10 @@ def finalists(
     count: Annotated[int, typer.Option("-n", "--count", help="How many.", min=1)] = 5,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="Size and recipe of this full training; default: the search's, 5 times as long."),
+        typer.Option(
+            "--recipe",
+            help="Size and recipe of this full training, or a YAML file; default: the search's, 5 times as long.",
+        ),
     ] = None,
     out: Annotated[
         str | None, typer.Option("--pool", help="Pool of the finalists; default POOL-finalists.", metavar="DIR")
@@ -83,7 +86,10 @@ def train(
             metavar="GENOTYPE|POOL:best|POOL:ID",
         ),
     ],
-    recipe: Annotated[str, typer.Option("--recipe", help="Name of a full training, e.g. nao_cifar10 or short.")],
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", help="Name of a full training, e.g. nao_cifar10 or short, or a YAML file."),
+    ],
     space: Annotated[str | None, typer.Option("--space", help="Search space of a genotype given as text.")] = None,
     dialect: Annotated[str | None, typer.Option("--dialect", help="Notation of the text.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="What to train on; default: the pool's task.")] = None,

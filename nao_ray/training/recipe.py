@@ -17,12 +17,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from nao_ray.errors import ConfigError
 from nao_ray.settings import Settings
+from nao_ray.training import recipe_file
 
 
 class _Named(Settings):
     name: str = "paper_search"
-    """One of `RECIPES`; what is not given is taken from it."""
+    """One of `RECIPES`; what is not given is taken from it. In YAML also a file of such settings."""
 
 
 class Optimiser(Settings):
@@ -95,9 +97,12 @@ class Recipe(Augmentation, Regularisation, Schedule, Optimiser, _Named):
             value = {"name": value}
         if not isinstance(value, dict):
             return value
+        value = dict(value)
+        if recipe_file.is_file(value.get("name")):
+            value = {**recipe_file.read(value.pop("name"), cls.model_fields), **value}
         name = value.get("name", "paper_search")
         if name not in RECIPES:
-            raise ValueError(f"no recipe is named {name!r}; known: {', '.join(RECIPES)}")
+            raise ValueError(f"no recipe is named {name!r}; known: {', '.join(RECIPES)}, or a file that ends in .yaml")
         return {**RECIPES[name], **value}
 
 
@@ -217,3 +222,20 @@ FULL_TRAININGS: dict[str, dict[str, Any]] = {
 }
 """Size and epochs of full trainings, by the name of their recipe; the published ones train on all images that a search
 may see (`data: all`). Luo et al., arXiv 1808.07233 and 1909.10815; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""
+
+
+def full_training(recipe: str) -> dict[str, Any]:
+    """Size, epochs and recipe of a full training.
+
+    Args:
+        recipe: one of `FULL_TRAININGS`, or a file of settings; that has the size of the one it names, or none.
+
+    Raises:
+        ConfigError: there is no such recipe, or file.
+    """
+    name = recipe_file.read(recipe, Recipe.model_fields).get("name") if recipe_file.is_file(recipe) else recipe
+    if name not in FULL_TRAININGS and not recipe_file.is_file(recipe):
+        raise ConfigError(
+            f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}, or a file of settings"
+        )
+    return {**FULL_TRAININGS.get(str(name), {}), "recipe": recipe}

@@ -3,7 +3,10 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from nao_ray.training.recipe import FULL_TRAININGS, RECIPES, Recipe, learning_rate
+from nao_ray import own_modules
+from nao_ray.config import RunConfig, TrainConfig
+from nao_ray.errors import ConfigError
+from nao_ray.training.recipe import FULL_TRAININGS, RECIPES, Recipe, full_training, learning_rate
 
 
 def test_the_default_is_the_papers():
@@ -100,3 +103,78 @@ def test_the_cosine_of_enas_begins_anew_at_10_30_70_150_310():
     assert [epoch for epoch in range(1, 630) if rates[epoch] > rates[epoch - 1]] == [10, 30, 70, 150, 310]
     assert {rates[epoch] for epoch in (0, 10, 30, 70, 150, 310)} == {0.05}
     assert rates[470] == pytest.approx((0.05 + 0.0001) / 2)  # half of the last period
+
+
+def test_a_file_has_what_it_says_and_the_rest_of_the_recipe_it_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("{name: short, lr: 0.05}")
+    assert Recipe.model_validate("mine.yaml") == Recipe.model_validate({"name": "short", "lr": 0.05})
+    assert Recipe.model_validate({"name": "mine.yaml", "flip": False}).flip is False
+    (tmp_path / "bare.yaml").write_text("lr: 0.05")
+    assert Recipe.model_validate("bare.yaml") == Recipe(lr=0.05)
+    assert full_training("mine.yaml") == {**FULL_TRAININGS["short"], "recipe": "mine.yaml"}
+    assert full_training("bare.yaml") == {"recipe": "bare.yaml"}
+
+
+def test_a_file_is_looked_for_beside_the_config_first(tmp_path, monkeypatch):
+    (tmp_path / "beside").mkdir()
+    for folder, lr in ((tmp_path, 0.1), (tmp_path / "beside", 0.2)):
+        (folder / "mine.yaml").write_text(f"lr: {lr}")
+    monkeypatch.chdir(tmp_path)
+    with own_modules.looking_in(tmp_path / "beside"):
+        assert Recipe.model_validate("mine.yaml").lr == 0.2
+    assert Recipe.model_validate("mine.yaml").lr == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "there is no recipe file mine.yaml, neither in FOLDER"),
+        ("lr: [", "cannot read recipe FOLDER/mine.yaml: line 1"),
+        ("- 3", "recipe FOLDER/mine.yaml: expected a mapping of settings"),
+        ("lrr: 3", "recipe FOLDER/mine.yaml: unknown key lrr; did you mean lr?"),
+        ("name: other.yaml", "name is that of one of nao_ray's recipes, not other.yaml"),
+        ("name: shorrt", "no recipe is named 'shorrt'"),
+        ("lr: -1", "lr: Input should be greater than 0"),
+    ],
+)
+def test_a_bad_file_is_told_in_one_line(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError) as told:
+        RunConfig.parse(CONFIG, where="my.yaml")
+    assert message.replace("FOLDER", str(tmp_path)) in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+CONFIG = """
+name: own
+space: nao_cnn_small
+task: digits
+evaluator: {name: standalone, recipe: mine.yaml}
+strategy: random_search
+budget: {trials: 2}
+"""
+
+
+def test_a_config_reads_a_file_once(tmp_path):
+    (tmp_path / "mine.yaml").write_text("{name: short, lr: 0.05}")
+    (tmp_path / "own.yaml").write_text(CONFIG)
+    config = RunConfig.load(tmp_path / "own.yaml", ("evaluator.recipe.flip=false",))
+    (tmp_path / "mine.yaml").unlink()
+    recipe = config.make_evaluator().config.recipe
+    assert (recipe.name, recipe.lr, recipe.flip) == ("short", 0.05, False)
+    assert RunConfig.parse(config.to_yaml()).to_yaml() == config.to_yaml()
+
+
+def test_a_full_training_takes_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("{name: short, lr: 0.05}")
+    (tmp_path / "bare.yaml").write_text("score: last")
+    what = {"space": "nao_cnn_small", "genotype": "NAONet-B", "task": "digits"}
+    made = TrainConfig.make("mine.yaml", what)
+    assert (made.recipe.lr, made.epochs, made.channels) == (0.05, 10, 8)
+    with pytest.raises(ConfigError, match="epochs is missing"):
+        TrainConfig.make("bare.yaml", what)
+    assert TrainConfig.make("bare.yaml", what, ("epochs=3",)).epochs == 3

@@ -13,10 +13,14 @@ from pathlib import Path
 import psutil
 
 import nao_ray
+from nao_ray import yaml_text
 from nao_ray.addresses import REMEDY, has_credentials, masked
+from nao_ray.config import RunConfig
+from nao_ray.config_text import override
 from nao_ray.errors import ConfigError, DataError, NaoRayError
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.manifest import REVISION, source_revision, storage_id
+from nao_ray.training import recipe_file
 
 POOL = "the pool"
 UPLOAD_LIMIT = 100 * 2**20
@@ -108,12 +112,28 @@ def handing_in(config: str, pool_url: str, settings: Sequence[str], address: str
     return shlex.join([*words, "--detach"] if detach else words)
 
 
-def pack(archive: Path, config: bytes, name: str, *, package: bool, modules: Iterable[tuple[str, bytes]] = ()) -> int:
+def without_files(text: str, settings: tuple[str, ...], config: RunConfig) -> tuple[str, tuple[str, ...]]:
+    """What a job gets of a config and its ``--set``: they themselves or, if they name a recipe file, all it comes to.
+
+    Args:
+        text: of the config file.
+        settings: ``section.key=value``.
+        config: made of both.
+    """
+    data = yaml_text.load(text)
+    for item in settings:
+        override(data, item)
+    return (config.to_yaml(), ()) if recipe_file.named_in(data) else (text, settings)
+
+
+def pack(
+    archive: Path, config: str, name: str, *, package: bool, modules: Iterable[tuple[str, bytes]] = ()
+) -> int:  # fmt: skip
     """Write a job's working directory as a zip file; returns its bytes.
 
     Args:
         archive: where to.
-        config: a config file; there it is called `name`.
+        config: text of a config file; there it is called `name`.
         name: of the config file in the archive.
         package: whether nao_ray itself is in it, with the commit it was taken from.
         modules: the user's own that the config names, paths and contents: they stand beside it.
@@ -122,7 +142,7 @@ def pack(archive: Path, config: bytes, name: str, *, package: bool, modules: Ite
         ConfigError: it is more than the job server takes.
     """
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        _add(file, name, config)
+        _add(file, name, config.encode())
         for path, content in modules:
             _add(file, path, content)
         for found in _package_files() if package else ():

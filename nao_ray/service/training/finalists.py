@@ -9,7 +9,7 @@ from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.manifest import config_of
-from nao_ray.training.recipe import FULL_TRAININGS, Recipe
+from nao_ray.training.recipe import Recipe, full_training
 
 _EPOCHS_FACTOR = 5
 """Times as many epochs as in the search, where no recipe says how many."""
@@ -78,11 +78,9 @@ def _evaluator(data: dict[str, Any], recipe: str | None) -> dict[str, Any]:
         raise ConfigError(f"the evaluator {name} trains nothing: there are no finalists to train again")
     if recipe is None:
         more = {"epochs": _EPOCHS_FACTOR * settings["epochs"], "data_share": 1.0}
-    elif recipe not in FULL_TRAININGS:
-        raise ConfigError(f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}")
     else:
-        plan = {key: value for key, value in FULL_TRAININGS[recipe].items() if key != "data" and value is not None}
-        more = {**plan, "recipe": recipe, "data_share": 1.0, "repeats": 1}
+        plan = {key: value for key, value in full_training(recipe).items() if key != "data" and value is not None}
+        more = {**plan, "data_share": 1.0, "repeats": 1}
     return {"name": "standalone", **settings, **more}
 
 

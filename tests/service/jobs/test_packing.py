@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError
 from nao_ray.preset_files import PRESETS
 from nao_ray.service.hosting import manifest
@@ -19,9 +20,10 @@ from nao_ray.service.jobs.packing import (
     next_job_id,
     pack,
     shared_pool,
+    without_files,
 )
 
-SMOKE = (PRESETS / "smoke.yaml").read_bytes()
+SMOKE = (PRESETS / "smoke.yaml").read_text()
 
 
 def test_a_name_is_that_of_the_config_and_the_pool():
@@ -60,7 +62,7 @@ def test_the_archive_holds_the_package_and_the_config_alone(tmp_path):
     size = pack(tmp_path / "job.zip", SMOKE, "mine.yaml", package=True)
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         names = set(archive.namelist())
-        assert archive.read("mine.yaml") == SMOKE
+        assert archive.read("mine.yaml").decode() == SMOKE
         assert archive.read("nao_ray/REVISION").decode() == (manifest.source_revision() or "")
     assert {name.partition("/")[0] for name in names} == {"mine.yaml", "nao_ray"}
     assert {"nao_ray/cli/app.py", "nao_ray/presets/smoke.yaml", "nao_ray/report/page.html"} <= names
@@ -113,10 +115,33 @@ def test_modules_that_the_config_names_stand_beside_it_and_nothing_else_does(tmp
 
 
 STRATEGY = b"from nao_ray.strategies.random_search import RandomSearch\nclass Fixed(RandomSearch): pass\n"
-CONFIG = b"""
+CONFIG = """
 name: own
 space: nao_cnn_small
 evaluator: closed_form
 strategy: mine.fixed:Fixed
 budget: {trials: 2}
 """
+
+
+def test_a_recipe_file_stays_here_and_what_it_says_goes_along(tmp_path):
+    (tmp_path / "mine.yaml").write_text("{name: short, lr: 0.05}")
+    text = """
+name: own
+space: nao_cnn_small
+task: digits
+evaluator: {name: standalone, recipe: mine.yaml}
+strategy: random_search
+budget: {trials: 2}
+"""
+    (tmp_path / "own.yaml").write_text(text)
+    config = RunConfig.load(tmp_path / "own.yaml", ("seed=7",))
+    carried, settings = without_files(text, ("seed=7",), config)
+    assert settings == ()
+    assert RunConfig.parse(carried) == config
+    assert RunConfig.parse(carried).seed == 7
+    assert RunConfig.parse(carried).evaluator.settings["recipe"]["lr"] == 0.05
+    plain = text.replace("mine.yaml", "short")
+    assert without_files(plain, ("seed=7",), config) == (plain, ("seed=7",))
+    by_set = without_files(plain, ("evaluator.recipe=mine.yaml",), config)
+    assert by_set == (config.to_yaml(), ())
