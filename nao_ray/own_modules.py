@@ -160,10 +160,12 @@ def _is_in(folder: Path, dotted: str) -> bool:
 
 def _refuse_to_hide(top: str, home: Path) -> None:
     """Raise ConfigError where a module of the user's would take the place of one that the program has or needs."""
-    loaded = sys.modules.get(top)
     ours = {re.split(r"[^\w.-]", line)[0].lower().replace("-", "_") for line in _requirements()}
-    is_other = loaded is not None and not _is_below(loaded, home)
-    if is_other or top in sys.stdlib_module_names or top.lower() in ours:
+    if top in sys.modules and top not in sys.stdlib_module_names and top.lower() not in ours:
+        if not _is_below(sys.modules[top], home):
+            where = _place(sys.modules[top])
+            raise ConfigError(f"{top} of {home} has the name of a module that is loaded already, {where}: rename it")
+    elif top in sys.stdlib_module_names or top.lower() in ours:
         raise ConfigError(f"{top} of {home} has the name of a module that nao_ray runs on: rename it")
 
 

@@ -25,7 +25,9 @@ PAGES = {
     page: (ROOT / page).read_text(encoding="utf-8")
     for page in ("README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/*.md")))
 }
-TEXT = "\n".join(PAGES.values())
+OWN = "docs/components.md"
+"""Its files, configs and commands are tests/test_own_components.py's."""
+TEXT = "\n".join(text for page, text in PAGES.items() if page != OWN)
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, flags=re.DOTALL | re.MULTILINE)
 CONSOLE = [
     line.removeprefix("$ ") for kind, block in BLOCKS if kind == "console" for line in block.splitlines() if line

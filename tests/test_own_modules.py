@@ -92,11 +92,20 @@ def test_only_what_is_named_is_found_there(folder):
     assert "helper" not in sys.modules
 
 
-@pytest.mark.parametrize("name", ["random", "torch", "numpy", "pydantic", "yaml"])
-def test_a_name_that_the_program_runs_on_is_refused(folder, name):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("random", "that nao_ray runs on"),
+        ("turtle", "that nao_ray runs on"),
+        ("torch", "that nao_ray runs on"),
+        ("numpy", "that nao_ray runs on"),
+        ("yaml", "that is loaded already, "),
+    ],
+)
+def test_a_name_that_the_program_runs_on_is_refused(folder, name, why):
     (folder / f"{name}.py").write_text(WRONG)
     with own_modules.looking_in(folder):
-        assert f"{name} of {folder} has the name of a module that nao_ray runs on" in told(f"{name}:Fixed")
+        assert f"{name} of {folder} has the name of a module {why}" in told(f"{name}:Fixed")
 
 
 def test_two_modules_of_one_name_are_not_taken_for_each_other(folder, tmp_path):
