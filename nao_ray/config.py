@@ -240,7 +240,7 @@ class TrainConfig(Settings):
     """Names weights, order, augmentation and dropout."""
     checkpoint_every: int = Field(default=10, ge=1)
     """Epochs after which the state is kept."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -43,6 +43,11 @@ class Metric:
         return {"accuracy": "valid_accuracy", "perplexity": "valid_perplexity"}.get(self.name, "valid_score")
 
     @property
+    def test_column(self) -> str:
+        """The column of a full training's value on the test split."""
+        return self.column.replace("valid", "test")
+
+    @property
     def label(self) -> str:
         """``validation accuracy``, ``validation loss in nats``."""
         return f"validation {self.name}" + (f" in {self.unit}" if self.unit else "")
@@ -51,9 +56,21 @@ class Metric:
         """A value as a score, of which more is better; and a score as a value."""
         return value if self.more_is_better else -value
 
+    def possible(self, value: float) -> float:
+        """The nearest value that there can be."""
+        return min(1.0, max(0.0, value)) if self.name == "accuracy" else value
+
     def measured(self, value: float) -> dict[str, Any]:
         """The fields of a `Measurement` that hold a value."""
-        return {self.column: value} | ({"goal": self.goal} if self.column == "valid_score" else {})
+        return {self.column: value} | self._goal
+
+    @property
+    def _goal(self) -> dict[str, Any]:
+        return {"goal": self.goal} if self.column == "valid_score" else {}
+
+    def tested(self, value: float) -> dict[str, Any]:
+        """The columns of a full training that hold a value of the test split."""
+        return {self.test_column: value} | self._goal
 
     def text(self, value: float) -> str:
         """A value as people read it, without the unit: ``0.9321``, ``80.12``, ``5.577``."""
@@ -69,9 +86,13 @@ class Metric:
 
 ACCURACY = Metric("accuracy")
 PERPLEXITY = Metric("perplexity", goal="minimize")
+DEFAULT = ACCURACY
+"""Where nobody says what is measured."""
 
 
-SCORED = ("valid_accuracy", "valid_perplexity", "valid_score", "goal")
+BY_COLUMN = {metric.column: metric for metric in (ACCURACY, PERPLEXITY, Metric("score"))}
+"""By the column of its values, how they are written; of the last one name and goal are not known."""
+SCORED = (*BY_COLUMN, "goal")
 """Where `score_of` finds a score, in a `Measurement` and in the columns of the pool."""
 
 
@@ -94,6 +115,6 @@ def to_plain(metric: Metric) -> dict[str, str]:
 def from_plain(value: object) -> Metric:
     """From a manifest. Pools that are older than metrics hold accuracies."""
     if not isinstance(value, Mapping):
-        return ACCURACY
+        return DEFAULT
     goal: Goal = "minimize" if value.get("goal") == "minimize" else "maximize"
     return Metric(str(value.get("name")), str(value.get("unit") or ""), goal)

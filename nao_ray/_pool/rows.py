@@ -155,6 +155,11 @@ FINAL = _schema(
     ("checkpoint", _TEXT),
     ("started_at", _TIME),
     ("finished_at", _TIME),
+    ("test_perplexity", _FLOAT),
+    ("valid_perplexity", _FLOAT),
+    ("test_score", _FLOAT),
+    ("valid_score", _FLOAT),
+    ("goal", _TEXT),
 )
 """One row per full training."""
 

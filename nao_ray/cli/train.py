@@ -55,7 +55,7 @@ def finalists(
     from nao_ray.pool import PoolReader
     from nao_ray.report.text import best_text
     from nao_ray.service.hosting.run import run
-    from nao_ray.service.training.finalists import finalists_config, recipe_for
+    from nao_ray.service.training.finalists import finalists_config
 
     config = finalists_config(PoolReader.open(url), count, recipe, tuple(settings or ()))
     target = out or extended(url, "-finalists")
@@ -70,11 +70,9 @@ def finalists(
     if best.empty:
         raise RunError(f"no finalist of {url} was completed; nao-ray pool {target} lists what went wrong")
     typer.echo(best_text(pool, count))
-    task = config.make_task()
-    suggested = recipe or recipe_for(task.network, config.task.name if config.task else "")
     typer.echo(
         f"pool    {target}\nwinner  trial {best['trial_id'].iloc[0]}\n"
-        f"next    nao-ray train {shlex.quote(f'{target}:best')} --recipe {suggested}"
+        f"next    nao-ray train {shlex.quote(f'{target}:best')} --recipe {recipe or config.make_task().full_training}"
     )
 
 
@@ -127,8 +125,10 @@ def train(
         typer.echo(json.dumps(row, default=str))
         return
     url = Finals(place).url
-    valid = "" if row["valid_accuracy"] is None else f", validation {row['valid_accuracy']:.4f}"
-    typer.echo(f"test        {row['test_accuracy']:.4f} (loss {row['test_loss']:.4f}){valid}")
+    metric = config.make_task().metric
+    value, valid = row[metric.test_column], row[metric.column]
+    validation = "" if valid is None else f", validation {metric.words(metric.score(valid))}"
+    typer.echo(f"test        {metric.words(metric.score(value))} (loss {row['test_loss']:.4f}){validation}")
     typer.echo(f"trained     {row['epochs']} epochs in {format_seconds(row['wall_seconds'])}")
     typer.echo(f"parameters  {row['num_params']:,}, multiply-adds {row['macs']:,}")
     typer.echo(f"checkpoint  {extended(url, '/' + row['checkpoint'])}")
@@ -147,18 +147,19 @@ def evaluate(
     from nao_ray.service.training.train import evaluate as evaluate_checkpoint
 
     about, scores = evaluate_checkpoint(checkpoint, tuple(settings or ()))
+    metric = about.config.make_task().metric
     if as_json:
         facts = {"name": about.name, "genotype": about.config.genotype, "task": about.config.task.name}
-        typer.echo(json.dumps({**facts, "test_accuracy": scores.value, "test_loss": scores.loss}))
+        typer.echo(json.dumps({**facts, **metric.tested(scores.value), "test_loss": scores.loss}))
     else:
-        typer.echo(f"{about.name}: test {scores.value:.4f} (loss {scores.loss:.4f})")
+        typer.echo(f"{about.name}: test {metric.words(metric.score(scores.value))} (loss {scores.loss:.4f})")
 
 
 def step_line(step: Step) -> str:
     """``epoch 12/600, loss 0.4321, validation 0.9123, 3h05m left``."""
     from nao_ray.cli.progress import format_seconds
 
-    valid = "" if step.valid_accuracy is None else f", validation {step.valid_accuracy:.4f}"
+    valid = "" if step.valid is None else f", validation {step.valid}"
     left = f", {format_seconds(step.seconds_left)} left" if step.done < step.epochs else ""
     return f"epoch {step.done}/{step.epochs}, loss {step.loss:.4f}{valid}{left}"
 

@@ -55,7 +55,7 @@ def check_evaluator(
 def what_is_measured_is_known_beforehand(make: Make) -> None:
     """Fidelity and metric follow from the config."""
     evaluator = make()
-    fidelity, metric = type(evaluator).fidelity(evaluator.config), type(evaluator).metric(evaluator.config)
+    fidelity, metric = type(evaluator).fidelity(evaluator.config), evaluator.measure
     require(isinstance(fidelity, Fidelity), f"fidelity gives {fidelity!r}, expected a Fidelity")
     require(isinstance(metric, Metric), f"metric gives {metric!r}, expected a Metric")
 
@@ -76,7 +76,7 @@ def _proposal(evaluator: Evaluator[Any], k: int) -> Proposal:
 
 
 def _value(evaluator: Evaluator[Any], measured: Measurement) -> float:
-    metric = type(evaluator).metric(evaluator.config)
+    metric = evaluator.measure
     value = getattr(measured, metric.column)
     require(value is not None, f"the measurement has no {metric.column}, where metric() says it is")
     return float(value)
@@ -90,7 +90,7 @@ def a_score_is_of_the_metric(make: Make) -> None:
     require(isinstance(measured, Measurement), f"evaluate gives {type(measured).__name__}, expected a Measurement")
     value = _value(evaluator, measured)
     require(math.isfinite(value), f"the score is {value}")
-    is_accuracy = type(evaluator).metric(evaluator.config) == ACCURACY
+    is_accuracy = evaluator.measure == ACCURACY
     require(not is_accuracy or 0 <= value <= 1, f"the accuracy is {value}, expected a share in [0, 1], no percent")
     require(pickle.loads(pickle.dumps(measured)) == measured, "the measurement is another one when it was sent")
 

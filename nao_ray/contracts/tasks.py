@@ -7,11 +7,12 @@ from dataclasses import astuple
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nao_ray.contracts.checking import about, require
 from nao_ray.errors import DataError
 from nao_ray.skeletons.images.base import NETWORKS
-from nao_ray.tasks.base import Images, Task
+from nao_ray.tasks.base import Images, ImageShapes, Task, Tokens, TokenShapes
 
 Make = Callable[..., Task[Any]]
 """Makes the task anew; settings on top of those that give it its data."""
@@ -39,26 +40,45 @@ def check_task(task: type[Task[Any]], **settings: object) -> None:
 def splits_are_what_the_task_says(make: Make) -> None:
     """Of its shape, type and classes, and not empty; its stem is one that networks have."""
     task = make()
-    for split in task.load():
-        _check_images(split, task)
-    require(task.network in NETWORKS, f"network is {task.network!r}, expected one of {', '.join(NETWORKS)}")
+    shapes, splits = task.shapes, task.load()
+    if isinstance(shapes, TokenShapes):
+        for split in splits:
+            _check_tokens(split, shapes)
+        return
+    for split in splits:
+        _check_images(split, shapes)
+    require(shapes.network in NETWORKS, f"network is {shapes.network!r}, expected one of {', '.join(NETWORKS)}")
 
 
-def _check_images(split: Images, task: Task[Any]) -> None:
+def _check_tokens(split: Tokens, shapes: TokenShapes) -> None:
+    require(split.dtype == np.int64 and split.ndim == 1, f"tokens are {split.dtype}{list(split.shape)}, expected [n]")
+    require(len(split) > 1, "a split has less than two tokens")
+    least, most = split.min(), split.max()
+    require(0 <= least <= most < shapes.vocabulary, f"tokens are {least}..{most}, expected 0..{shapes.vocabulary - 1}")
+
+
+def _check_images(split: Images, shapes: ImageShapes) -> None:
     require(split.images.dtype == np.uint8, f"images are {split.images.dtype}, expected uint8")
     require(split.labels.dtype == np.int64, f"labels are {split.labels.dtype}, expected int64")
-    wanted = (len(split), *task.image_shape)
+    wanted = (len(split), shapes.in_channels, shapes.height, shapes.width)
     require(split.images.shape == wanted, f"images are {list(split.images.shape)}, expected {list(wanted)}")
     require(len(split) > 0, "a split is empty")
     least, most = split.labels.min(), split.labels.max()
-    require(0 <= least <= most < task.num_classes, f"labels are {least}..{most}, expected 0..{task.num_classes - 1}")
+    require(
+        0 <= least <= most < shapes.num_classes, f"labels are {least}..{most}, expected 0..{shapes.num_classes - 1}"
+    )
 
 
 def loading_again_gives_the_same(make: Make) -> None:
     """In another instance."""
     for first, again in zip(make().load(), make().load(), strict=True):
-        same = all(np.array_equal(one, two) for one, two in zip(astuple(first), astuple(again), strict=True))
+        pairs = zip(_arrays(first), _arrays(again), strict=True)
+        same = all(np.array_equal(one, two) for one, two in pairs)
         require(same, "the splits are others when they are loaded again: draw them with a generator of your own")
+
+
+def _arrays(split: Images | Tokens) -> tuple[NDArray[Any], ...]:
+    return astuple(split) if isinstance(split, Images) else (split,)
 
 
 def the_hash_names_the_data(make: Make) -> None:

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from nao_ray.errors import ConfigError
-from nao_ray.metric import ACCURACY, Metric
+from nao_ray.metric import DEFAULT, Metric
 from nao_ray.settings import Settings
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
@@ -141,9 +141,14 @@ class Evaluator(ABC, Generic[C]):
         return {}
 
     @classmethod
-    def metric(cls, config: C) -> Metric:  # noqa: ARG003
-        """What is measured under this config; needs neither data nor a device."""
-        return ACCURACY
+    def metric(cls, config: C, task: Task[Any] | None) -> Metric:  # noqa: ARG003
+        """What is measured under this config, on this task; needs neither data nor a device."""
+        return DEFAULT if task is None else task.metric
+
+    @property
+    def measure(self) -> Metric:
+        """What this one measures."""
+        return type(self).metric(self.config, self._task)
 
     @classmethod
     @abstractmethod
@@ -175,7 +180,7 @@ class SharedEvaluator(Evaluator[C]):
     @property
     @abstractmethod
     def trained_by(self) -> int:
-        """Workers that may train together at most: more would have too few images of a batch each; at least 1."""
+        """Workers that may train together at most: more would have too few examples of a batch each; at least 1."""
 
     @abstractmethod
     def train(self, proposal: Proposal, source: bytes | None, group: Group) -> tuple[Measurement, bytes]:

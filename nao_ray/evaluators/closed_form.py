@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import hashlib
 import time
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from nao_ray import rng
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
+from nao_ray.metric import ACCURACY, Metric
 from nao_ray.spaces.base import ArchGraph, Cell
+from nao_ray.tasks.base import Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
 
 _QUALITY = {  # worth of an operation on fresh input, made up; others get a hash of their name in [0, 1]
@@ -73,6 +75,10 @@ class ClosedForm(Evaluator[ClosedFormConfig]):
     @classmethod
     def fidelity(cls, config: ClosedFormConfig) -> Fidelity:
         return Fidelity(epochs=config.epochs)
+
+    @classmethod
+    def metric(cls, config: ClosedFormConfig, task: Task[Any] | None) -> Metric:  # noqa: ARG003
+        return ACCURACY
 
     def evaluate(self, proposal: Proposal) -> Measurement:
         if self.config.sleep_seconds:

@@ -1,7 +1,7 @@
 """Scores with shared weights: a supernet is trained in phases, and genotypes are scored with a version of it.
 
 NAO with weight sharing (Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233), ENAS (Pham, Guan, Zoph, Le, Dean,
-ICML 2018, arXiv 1802.03268). A score is the accuracy on the same validation examples for all, with the statistics of
+ICML 2018, arXiv 1802.03268). A score is taken on the same validation examples for all, with the statistics of
 each batch. A proposal that names no version is trained on its own: so are finalists ranked again, and so is a sample
 audited whose shared scores are to be believed.
 """
@@ -54,14 +54,14 @@ class OneShotConfig(EvaluatorConfig):
     restart_factor: int = Field(default=1, ge=1)
     """Each cosine is that many times as long as the last."""
     batch: int = Field(default=500, ge=2)
-    """Validation images per batch of a score: batch norm takes its statistics from it."""
+    """Validation examples per batch of a score: batch norm takes its statistics from it."""
     batches: int = Field(default=1, ge=1)
-    """Of these batches; always the same images. A proposal may ask for a share of the split instead (`valid_share`)."""
+    """Of these batches; always the same ones. A proposal may ask for a share of the split instead (`valid_share`)."""
     at_once: int = Field(default=50, ge=1)
     """Genotypes scored together, which share what their paths have in common."""
     alone: StandaloneConfig = Field(default_factory=lambda: StandaloneConfig(cells_per_stage=3, channels=20, epochs=10))
     """Of proposals that name no version."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @model_validator(mode="after")
     def _one_restart_factor(self) -> Self:
@@ -175,7 +175,6 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         return Trainer(self._supernet(seed), objective, epochs=None, streams=streams, choose=choose, averager=averager)
 
     def _supernet(self, seed: int) -> Supernet:
-
         with rng.torch_seeded(seed, "shared weights"):
             return self.skeleton.supernet(self.space, self.task.shapes, self._size, self.config.recipe)
 
@@ -200,10 +199,10 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     # -- scores -------------------------------------------------------------------------------------------
 
     def use(self, version: str, weights: bytes) -> None:
-        if self._scorer is None:
-            self._scorer = self._objective().place(self._supernet(0))
         from nao_ray.training.checkpoint import check_shapes, part, unpack_version
 
+        if self._scorer is None:
+            self._scorer = self._objective().place(self._supernet(0))
         with self._of_this_supernet(version):
             state = part(unpack_version(weights)[0], "network")
             check_shapes(state, self._scorer.state_dict())

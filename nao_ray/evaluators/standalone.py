@@ -1,4 +1,4 @@
-"""Trains the network of each proposal on its own, from fresh weights; the score is its validation accuracy.
+"""Trains the network of each proposal on its own, from fresh weights; the score is taken on the validation split.
 
 NAO without weight sharing: Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233. The defaults are the paper's
 search setting: N = 3, F = 32, 25 epochs. Imports without torch, so that a configuration is checked in no time.
@@ -20,6 +20,7 @@ from nao_ray import rng
 from nao_ray.errors import DataError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.progress import Progress, pack, unpack
+from nao_ray.metric import Metric
 from nao_ray.skeletons.base import Size
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
@@ -45,12 +46,12 @@ class StandaloneConfig(EvaluatorConfig):
     """F, channels of the first stage."""
     epochs: int = Field(default=25, ge=1)
     data_share: float = Field(default=1.0, gt=0, le=1)
-    """Share of the training split that children see, classes in their proportions; validation is always whole."""
+    """Share of the training split that children see; validation is always whole."""
     recipe: Recipe = Field(default_factory=Recipe)
     repeats: int = Field(default=1, ge=1)
-    """Networks trained per proposal, each from its own weights; the score is the mean of their accuracies. Several
+    """Networks trained per proposal, each from its own weights; the score is the mean of theirs. Several
     short trainings rank small children better than a long one of the same cost if all reach one ceiling in the end."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto`: the first CUDA device this process may use, else the CPU."""
 
 
@@ -94,12 +95,10 @@ class Standalone(Evaluator[StandaloneConfig]):
         graph = self.space.lower(proposal.genotype)
         counts = self.skeleton.count(graph, self.task.shapes, self._size(proposal))
         return replace(
-            _mean(measured),
+            _mean(measured, self.task.metric),
             num_params=counts.num_params,
             macs=counts.macs,
-            network=self.task.network,
-            num_classes=self.task.num_classes,
-            in_channels=self.task.image_shape[0],
+            **self.task.shapes.recorded,
         )
 
     def _progress(self, proposal: Proposal) -> Progress:
@@ -149,6 +148,8 @@ class Standalone(Evaluator[StandaloneConfig]):
 
     def objective(self, share: float = 1.0) -> Objective:
         """The task on the device, which is moved there once; of the training split a share."""
+        if share == 1:
+            return self._whole
         if share not in self._shares:
             self._shares = {share: self._whole.under(self.config.recipe, share=share)}  # one at a time
         return self._shares[share]
@@ -174,7 +175,7 @@ class Standalone(Evaluator[StandaloneConfig]):
         return pick_device(self.config.device)
 
 
-def _mean(parts: list[Measurement]) -> Measurement:
+def _mean(parts: list[Measurement], metric: Metric) -> Measurement:
     """Of the trainings of one proposal: mean scores, added times, the largest memory; NaN if one is."""
 
     def mean(values: list[float]) -> float:
@@ -186,7 +187,7 @@ def _mean(parts: list[Measurement]) -> Measurement:
     epochs = zip(*(part.curve or () for part in parts), strict=False)  # a training that failed has a shorter curve
     return replace(
         parts[-1],
-        valid_accuracy=mean(given("valid_accuracy")),
+        **metric.measured(mean(given(metric.column))),
         valid_loss=mean(given("valid_loss")),
         curve=tuple(mean(list(values)) for values in epochs),
         wall_seconds=math.fsum(given("wall_seconds")),

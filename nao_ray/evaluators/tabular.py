@@ -44,7 +44,7 @@ class Tabular(Evaluator[TabularConfig]):
         return Fidelity(epochs=config.epochs)
 
     @classmethod
-    def metric(cls, config: TabularConfig) -> Metric:
+    def metric(cls, config: TabularConfig, task: Task[Any] | None) -> Metric:  # noqa: ARG003
         return config.measure
 
     def evaluate(self, proposal: Proposal) -> Measurement:

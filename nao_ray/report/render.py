@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nao_ray import yaml_text
-from nao_ray.metric import Metric
+from nao_ray.metric import BY_COLUMN, Metric
 from nao_ray.report import charts, shared, tables
 from nao_ray.report.figures import draw_cells
 from nao_ray.spaces.base import SearchSpace
@@ -25,7 +25,7 @@ EMBEDDED = 3000
 """Embeddings that are shown: they are most of a trial's row."""
 COLUMNS = (
     "trial_id", "log_index", "state", "failure_kind", "failure_message", "phase", "weights_version", "round",
-    "predicted_score", "valid_accuracy", "valid_perplexity", "valid_score", "num_params", "wall_seconds",
+    "predicted_score", *BY_COLUMN, "num_params", "wall_seconds",
     "device_seconds", "asked_at", "finished_at",
 )  # fmt: skip
 """What a report reads of every trial."""
@@ -120,13 +120,18 @@ def _tested(row: Mapping[Hashable, Any]) -> dict[str, str]:
         value = row.get(name)
         return "" if value is None or pd.isna(value) else format(value, form)
 
+    def measured(split: str) -> str:
+        """In whichever metric."""
+        values = ((metric, row.get(column.replace("valid", split))) for column, metric in BY_COLUMN.items())
+        return next((metric.text(value) for metric, value in values if value is not None and not pd.isna(value)), "")
+
     return {
         "name": shown("name"),
         "trial": "" if not shown("trial_id") else f"{int(row['trial_id'])}",
         "recipe": shown("recipe"),
         "epochs": shown("epochs"),
-        "test": shown("test_accuracy", ".4f"),
-        "valid": shown("valid_accuracy", ".4f"),
+        "test": measured("test"),
+        "valid": measured("valid"),
         "params": "" if not shown("num_params") else f"{int(row['num_params']):,}",
     }
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nao_ray.metric import PERPLEXITY, Metric, from_plain
+from nao_ray.metric import BY_COLUMN, DEFAULT, PERPLEXITY, Metric, from_plain
 from nao_ray.standings import Standing, Standings
 
 Floats = NDArray[np.float64]
@@ -21,9 +21,8 @@ Floats = NDArray[np.float64]
 
 def metric_of(manifest: Mapping[str, Any], trials: pd.DataFrame) -> Metric:
     """What the trials of a pool are measured by; where its manifest does not say, perplexity if they have no other."""
-    if "metric" in manifest or trials["valid_accuracy"].notna().any() or not trials["valid_perplexity"].notna().any():
-        return from_plain(manifest.get("metric"))
-    return PERPLEXITY
+    told = "metric" in manifest or trials[DEFAULT.column].notna().any()
+    return from_plain(manifest.get("metric")) if told or not trials[PERPLEXITY.column].notna().any() else PERPLEXITY
 
 
 def best_so_far(values: Floats, metric: Metric) -> Floats:
@@ -41,7 +40,7 @@ def completed(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     is_done = (trials["state"] == "COMPLETED") & trials[metric.column].notna()
     places = np.flatnonzero(is_done.to_numpy(dtype=bool))
     places = places[np.argsort(trials["log_index"].to_numpy()[places], kind="stable")]
-    others = {"valid_accuracy", "valid_perplexity", "valid_score"} - {metric.column}
+    others = BY_COLUMN.keys() - {metric.column}
     kept = [name for name in trials if name not in _OF_ALL | others]  # one copy, of what is looked at
     return trials[kept].take(places).reset_index(drop=True)
 

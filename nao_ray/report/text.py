@@ -7,13 +7,12 @@ from typing import Any
 
 import pandas as pd
 
+from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import PoolReader
 
 BEST = (
     "trial_id",
-    "valid_accuracy",
-    "valid_perplexity",
-    "valid_score",
+    *BY_COLUMN,
     "weights_version",
     "num_params",
     "round",

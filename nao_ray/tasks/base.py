@@ -1,4 +1,4 @@
-"""What a network is trained on: splits, shapes and the metric. Works without torch.
+"""What a network learns: splits, shapes, the metric, and all of it on a device as an objective. Works without torch.
 
 Legend: `n` images, `C` channels, `H` `W` pixels.
 """
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray import own_modules
+from nao_ray.metric import Metric
 from nao_ray.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Images:
         return len(self.labels)
 
 
+Tokens = NDArray[np.int64]
+"""One split of a text, ``[n]``."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageShapes:
     """What a network that tells classes of images has to fit."""
@@ -62,6 +67,11 @@ class ImageShapes:
     network: str
     """The stem: `cifar10`, `cifar100`, `imagenet` or `small`; also names the published sizes."""
 
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The fields of a `Measurement` by which a network is built again."""
+        return {"network": self.network, "num_classes": self.num_classes, "in_channels": self.in_channels}
+
 
 @dataclass(frozen=True, slots=True)
 class TokenShapes:
@@ -69,6 +79,11 @@ class TokenShapes:
 
     vocabulary: int
     """Number of tokens."""
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The fields of a `Measurement` by which a network is built again: none."""
+        return {}
 
 
 Shapes = ImageShapes | TokenShapes
@@ -79,9 +94,9 @@ class Facts:
     """What is known of a task's data."""
 
     digest: str
-    """Hex digest of the images and labels of the train and validation splits."""
+    """Hex digest of the train and validation splits."""
     summary: str
-    """Where they are, how many and of which classes: one line."""
+    """Where they are, how many and of what kinds: one line."""
     odd: tuple[str, ...] = ()
     """What a reader should know before a score is believed."""
 
@@ -98,11 +113,8 @@ class Task(ABC, Generic[C]):
 
     name: ClassVar[str]
     """One of the user's own is named as configs do, ``package.module:Class``."""
-    num_classes: int
-    image_shape: tuple[int, int, int]
-    """``(C, H, W)``."""
-    network: str
-    """The stem its networks have: `cifar10`, `cifar100`, `imagenet` or `small`."""
+    metric: ClassVar[Metric]
+    """What networks are measured by on the validation and the test split."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**arguments)
@@ -112,12 +124,17 @@ class Task(ABC, Generic[C]):
         self.config = config
 
     @property
+    @abstractmethod
     def shapes(self) -> Shapes:
         """What a network for this task has to fit; needs no data."""
-        return ImageShapes(*self.image_shape, num_classes=self.num_classes, network=self.network)
+
+    @property
+    def full_training(self) -> str:
+        """The full training that is suggested for what a search on this task has found."""
+        return "short"
 
     @abstractmethod
-    def load(self) -> tuple[Images, Images]:
+    def load(self) -> tuple[Any, Any]:
         """Train and validation split; the test split is not read.
 
         Raises:
@@ -125,7 +142,7 @@ class Task(ABC, Generic[C]):
         """
 
     @abstractmethod
-    def load_test(self) -> Images:
+    def load_test(self) -> Any:  # noqa: ANN401
         """The test split: for full training alone.
 
         Raises:

@@ -28,6 +28,10 @@ class Digits(ImageTask[ImageTaskConfig]):
     image_shape = (1, 8, 8)
     network = "small"
 
+    @property
+    def full_training(self) -> str:
+        return "short_digits"
+
     def _training_rows(self) -> Images:
         rows, test = _read()
         return splits.take(rows, np.setdiff1d(np.arange(len(rows)), test, assume_unique=True))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nao_ray.training.recipe import Augmentation
+from nao_ray.training.augmentation import Augmentation
 
 
 @dataclass(frozen=True)

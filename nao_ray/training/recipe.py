@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 from nao_ray.errors import ConfigError
 from nao_ray.settings import Settings
 from nao_ray.training import recipe_file
+from nao_ray.training.augmentation import Augmentation
 
 
 class _Named(Settings):
@@ -70,17 +71,6 @@ class Regularisation(Settings):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability of dropping a pooled feature."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-
-
-class Augmentation(Settings):
-    """How an example differs from epoch to epoch: of images; tokens are not augmented."""
-
-    crop_padding: int = Field(default=4, ge=0)
-    """Black pixels around the image from which a crop of its size is cut; 0: no cropping."""
-    flip: bool = True
-    """Mirror half of the images, left and right."""
-    cutout: int = Field(default=0, ge=0)
-    """Side of the square that is blotted out, in pixels; 0: none."""
 
 
 class Recipe(Augmentation, Regularisation, Schedule, Optimiser, _Named):
@@ -195,7 +185,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     # NAONet-A of F = 128, and NAONet-V2 of F = 36 (NAO_pytorch V1 and V2).
     "nao_cifar10_128": {**_NAO_FINAL, "weight_decay": 5e-4, "drop_path_keep": 0.7},
     "nao_v2_cifar10": {**_NAO_FINAL, "weight_decay": 5e-4},
-    # Of the TensorFlow code, whose network and whose standardisation, image by image, are others.
+    # Of the TensorFlow code, whose network and whose standardisation, example by example, are others.
     "nao_cifar100": {**_NAO_FINAL, "lr": 0.024, "weight_decay": 5e-4, "dropout": 0.2, "drop_path_keep": 0.6},
     # Also those of the NAO-WS network, in the same code.
     "enas_micro_cifar10": {**_ENAS_FINAL, "batch": 144, "lr_end": 0.0001, "dropout": 0.2, "drop_path_keep": 0.6},
@@ -220,7 +210,7 @@ FULL_TRAININGS: dict[str, dict[str, Any]] = {
     "short": {"cells_per_stage": 1, "channels": 8, "epochs": 10, "data": "train"},
     "short_digits": {"cells_per_stage": 1, "channels": 8, "epochs": 10, "data": "train"},
 }
-"""Size and epochs of full trainings, by the name of their recipe; the published ones train on all images that a search
+"""Size and epochs of full trainings, by the name of their recipe; the published ones train on all that a search
 may see (`data: all`). Luo et al., arXiv 1808.07233 and 1909.10815; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""
 
 

@@ -1,4 +1,4 @@
-"""What every task promises, run over all that are registered."""
+"""What every task promises, and every one of images, run over all that are registered."""
 
 import subprocess
 import sys
@@ -10,6 +10,7 @@ from nao_ray import registry
 from nao_ray.contracts.tasks import CHECKS
 from nao_ray.errors import DataError
 from nao_ray.tasks.base import Images
+from nao_ray.tasks.images.image_task import ImageTask
 from tests.tasks import _made_up_data as made
 
 
@@ -26,19 +27,25 @@ SETTINGS = {
     "image_table": _table,
 }
 """Data for the tasks that read files; a task without an entry has to work as it is."""
+IMAGE_TASKS = [name for name in registry.names("task") if issubclass(registry.load("task", name), ImageTask)]
 
 
-@pytest.fixture(scope="module", params=registry.names("task"))
-def make(request, tmp_path_factory):
+def _maker(name, folder):
     """Makes the task; settings on top of those that give it its data."""
-    cls = registry.load("task", request.param)
-    data = SETTINGS.get(request.param, lambda _: {})(tmp_path_factory.mktemp(request.param))
+    cls = registry.load("task", name)
+    data = SETTINGS.get(name, lambda _: {})(folder)
     return lambda **settings: cls(cls.Config(**data, **settings))
 
 
+@pytest.fixture(scope="module", params=IMAGE_TASKS)
+def make(request, tmp_path_factory):
+    return _maker(request.param, tmp_path_factory.mktemp(request.param))
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_it_keeps_the_contract(make, check):
-    check(make)
+@pytest.mark.parametrize("name", registry.names("task"))
+def test_it_keeps_the_contract(name, check, tmp_path):
+    check(_maker(name, tmp_path))
 
 
 def test_a_tenth_validates_and_no_image_does_both(make):

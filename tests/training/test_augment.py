@@ -3,7 +3,7 @@ import torch
 
 from nao_ray import rng
 from nao_ray.training.augment import Normaliser, augment
-from nao_ray.training.recipe import Augmentation
+from nao_ray.training.augmentation import Augmentation
 
 IDENTITY = Normaliser(torch.zeros(3), torch.full((3,), 1 / 255))  # bytes stay what they are
 

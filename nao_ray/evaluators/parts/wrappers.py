@@ -17,7 +17,6 @@ import psutil
 
 from nao_ray import rng
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
-from nao_ray.metric import ACCURACY
 from nao_ray.trial import Fidelity, Measurement, Proposal
 
 
@@ -39,7 +38,7 @@ class _Wrapper(Evaluator[EvaluatorConfig]):
 
 
 class NoisyEvaluator(_Wrapper):
-    """Adds Gaussian noise to what is measured; an accuracy stays in [0, 1]."""
+    """Adds Gaussian noise to what is measured, which stays in the metric's range."""
 
     def __init__(self, inner: Evaluator[Any], spread: float) -> None:
         super().__init__(inner)
@@ -48,12 +47,11 @@ class NoisyEvaluator(_Wrapper):
     def evaluate(self, proposal: Proposal) -> Measurement:
         measured = self.inner.evaluate(proposal)
         noise = float(rng.child(proposal.seed, type(self).__name__).normal(0, self.spread))
-        metric = type(self.inner).metric(self.inner.config)
+        metric = self.inner.measure
         value = getattr(measured, metric.column)
         if value is None:
             return measured
-        noisy = value + noise
-        return replace(measured, **metric.measured(min(1.0, max(0.0, noisy)) if metric == ACCURACY else noisy))
+        return replace(measured, **metric.measured(metric.possible(value + noise)))
 
 
 class FlakyEvaluator(_Wrapper):
@@ -78,7 +76,7 @@ class FlakyEvaluator(_Wrapper):
                 raise MemoryError(f"made to run out of memory (proposal {proposal.trial_id})") from error
         measured = self.inner.evaluate(proposal)
         if draw < self.error + self.out_of_memory + self.nan:
-            return replace(measured, **type(self.inner).metric(self.inner.config).measured(math.nan))
+            return replace(measured, **self.inner.measure.measured(math.nan))
         return measured
 
 

@@ -114,7 +114,8 @@ def settled(config: RunConfig, decided: Mapping[str, Mapping[str, Any]]) -> RunC
 def metric_of(config: RunConfig) -> Metric:
     """What a search's trials are measured by."""
     evaluator = registry.load("evaluator", config.evaluator.name)
-    metric: Metric = evaluator.metric(evaluator.Config(**config.evaluator.settings))
+    task = None if config.task is None else config.make_task()
+    metric: Metric = evaluator.metric(evaluator.Config(**config.evaluator.settings), task)
     return metric
 
 

@@ -20,7 +20,7 @@ from nao_ray.search.snapshot import Snapshot
 METRICS = MappingProxyType(
     {
         "nao_trials": "Trials by state: completed, failed, running, queued.",
-        "nao_best_score": "Best so far: accuracy in [0, 1], or another metric's value, negative if less is better.",
+        "nao_best_score": "Best so far: the metric's value, negative if less is better.",
         "nao_workers": "Workers.",
         "nao_devices_aside": "Devices and nodes that broke trials and are given nothing for a while.",
         "nao_busy_share": "Share of the workers' time that went into trials in the last minute, in [0, 1].",

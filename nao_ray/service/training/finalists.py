@@ -21,7 +21,7 @@ def finalists_config(pool: PoolReader, count: int, recipe: str | None, overrides
     Args:
         pool: of the first search.
         count: how many architectures, at least 1; fewer where fewer were completed.
-        recipe: size, epochs and recipe of this full training; None: the pool's own, 5 times the epochs, all images; a
+        recipe: size, epochs and recipe of this full training; None: the pool's own, 5 times the epochs, all data; a
             cosine that would end before them is stretched to their number.
         overrides: ``section.key=value`` of `evaluator`, `workers` or `seed`.
 
@@ -82,10 +82,3 @@ def _evaluator(data: dict[str, Any], recipe: str | None) -> dict[str, Any]:
         plan = {key: value for key, value in full_training(recipe).items() if key != "data" and value is not None}
         more = {**plan, "data_share": 1.0, "repeats": 1}
     return {"name": "standalone", **settings, **more}
-
-
-def recipe_for(network: str, task: str) -> str:
-    """The full training that is suggested for a task."""
-    if network in ("cifar10", "cifar100"):
-        return f"nao_{network}"
-    return "short_digits" if task == "digits" else "short"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from nao_ray import rng
 from nao_ray.addresses import split_query
@@ -58,11 +58,11 @@ class About(BaseModel):
     epochs_done: int = Field(ge=1)
     train_loss: float
     """Mean of the last epoch, in nats."""
-    valid_accuracy: float | None
-    """After the last epoch, in [0, 1]; None where nothing validates."""
+    valid_value: float | None = Field(validation_alias=AliasChoices("valid_value", "valid_accuracy"))
+    """After the last epoch, in the metric's unit, of old always an accuracy; None where nothing validates."""
     valid_loss: float | None
     curve: tuple[float, ...]
-    """Validation accuracy after each epoch."""
+    """The validation metric after each epoch."""
     wall_seconds: float
     started_at: AwareDatetime
 
@@ -74,7 +74,8 @@ class Step:
     done: int
     epochs: int
     loss: float
-    valid_accuracy: float | None
+    valid: str | None
+    """The validation metric, in words."""
     seconds_left: float
 
 
@@ -177,7 +178,7 @@ class _Run:
         from nao_ray.training.devices import device_name
         from nao_ray.training.fit import Start, fit
 
-        config, objective = self.config, self._objective()
+        config, objective, metric = self.config, self._objective(), self.task.metric
         network = _network(config, self.task)
         began = time.monotonic()
         spent, curve = (0.0, ()) if before is None else (before.wall_seconds, before.curve)
@@ -196,7 +197,7 @@ class _Run:
                 device=device_name(objective.device),
                 epochs_done=epoch.done,
                 train_loss=epoch.loss,
-                valid_accuracy=None if scores is None else scores.value,
+                valid_value=None if scores is None else scores.value,
                 valid_loss=None if scores is None else scores.loss,
                 curve=curve,
                 wall_seconds=spent + seconds,
@@ -205,7 +206,8 @@ class _Run:
             if epoch.done == config.epochs or epoch.done % config.checkpoint_every == 0:
                 self._keep(about, {**epoch.state(), **objective.constants()})
             left = seconds / (epoch.done - first) * (config.epochs - epoch.done)
-            self.listener(Step(epoch.done, config.epochs, epoch.loss, about.valid_accuracy, left))
+            valid = None if scores is None else metric.words(metric.score(scores.value))
+            self.listener(Step(epoch.done, config.epochs, epoch.loss, valid, left))
 
         start = None if before is None else Start(before.epochs_done, tensors)
         fit(network, objective, epochs=config.epochs, seed=config.seed, start=start, listener=keep)
@@ -320,9 +322,9 @@ def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
         "channels": size.channels,
         "data": config.data,
         "seed": config.seed,
-        "test_accuracy": scores.value,
+        **task.metric.tested(scores.value),
         "test_loss": scores.loss,
-        "valid_accuracy": about.valid_accuracy,
+        task.metric.column: about.valid_value,
         "valid_loss": about.valid_loss,
         "train_loss": about.train_loss,
         "curve": list(about.curve) if about.curve else None,

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.base import Facts, Images, Task, TaskConfig
+from nao_ray.metric import ACCURACY, Metric
+from nao_ray.tasks.base import Facts, Images, ImageShapes, Shapes, Task, TaskConfig
 from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.identity import FileIdentity, facts_of
 
@@ -41,9 +42,24 @@ C = TypeVar("C", bound=ImageTaskConfig)
 
 
 class ImageTask(Task[C]):
-    """Writes `load`, `load_test` and `facts`; a task writes `_training_rows` and `_test_rows`."""
+    """Images in classes. Writes a task's methods; a task writes its shapes, `_training_rows` and `_test_rows`."""
 
     Config: ClassVar[type[TaskConfig]] = ImageTaskConfig
+
+    metric: ClassVar[Metric] = ACCURACY
+    num_classes: int
+    image_shape: tuple[int, int, int]
+    """``(C, H, W)``."""
+    network: str
+    """The stem its networks have: `cifar10`, `cifar100`, `imagenet` or `small`."""
+
+    @property
+    def shapes(self) -> Shapes:
+        return ImageShapes(*self.image_shape, num_classes=self.num_classes, network=self.network)
+
+    @property
+    def full_training(self) -> str:
+        return f"nao_{self.network}" if self.network in ("cifar10", "cifar100") else "short"
 
     @abstractmethod
     def _training_rows(self) -> Images:

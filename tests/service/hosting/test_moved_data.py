@@ -110,7 +110,7 @@ def test_a_training_knows_its_data_from_another_folder(tmp_path, monkeypatch):
     (tmp_path / "aside").mkdir()
     monkeypatch.chdir(tmp_path / "aside")
     _, scores = evaluate(str(tmp_path / "out" / row["checkpoint"]))
-    assert scores.accuracy == row["test_accuracy"]
+    assert scores.value == row["test_accuracy"]
 
 
 def test_a_pool_from_before_some_settings_goes_on(tmp_path):

@@ -1,0 +1,145 @@
+"""Text as tokens: a network reads windows of it in columns, and carries its hidden state from each to the next.
+
+Zaremba, Sutskever, Vinyals, 2014, arXiv 1409.2329: the text is cut into as many columns as a batch has rows, each is
+read from its beginning to its end, and gradients do not go further back than a window.
+
+Legend: `n` tokens, `B` columns, `T` tokens of a window, `V` vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nao_ray.errors import DataError
+from nao_ray.metric import PERPLEXITY, Metric
+from nao_ray.tasks.base import Tokens
+from nao_ray.training.devices import autocast, move
+from nao_ray.training.objective import WHOLE, Batch, Carry, Network, Objective, Scores, Shard
+from nao_ray.training.recipe import Optimiser, Recipe
+
+EVALUATION_COLUMNS = 10
+
+
+@dataclass(frozen=True)
+class TokenObjective(Objective):
+    """Cross-entropy of the next token, measured by perplexity.
+
+    Its network maps tokens ``[B, T]`` and what is carried, None at first, to logits ``[B, T, V]`` and what is carried
+    on, a tuple of tensors. Epochs begin at different tokens of the text, whose end is followed by its beginning.
+
+    Raises:
+        DataError: the text is too short for a window in every column.
+    """
+
+    train: Tensor
+    """``[n]``, int64."""
+    valid: Tensor
+    """``[n]``; empty where all of the text trains."""
+    window: int
+    recipe: Recipe
+    share: float = 1.0
+    shard: Shard = WHOLE
+    metric: Metric = PERPLEXITY
+
+    def __post_init__(self) -> None:
+        if self.recipe.batch < self.shard.count or self._length <= self.window:
+            raise DataError(
+                f"{self._num_train} training tokens make no step of {self.recipe.batch} columns and a window of "
+                f"{self.window} for {self.shard.count} workers; give a smaller batch"
+            )
+
+    @classmethod
+    def of(cls, train: Tokens, valid: Tokens, window: int, device: torch.device, recipe: Recipe) -> TokenObjective:
+        """Move both splits, once."""
+        return cls(move(train, device), move(valid, device), window, recipe)
+
+    def under(self, recipe: Recipe, *, share: float = 1.0, shard: Shard = WHOLE) -> Self:
+        return replace(self, recipe=recipe, share=share, shard=shard)
+
+    @property
+    def device(self) -> torch.device:
+        return self.train.device
+
+    @property
+    def _num_train(self) -> int:
+        return round(self.share * len(self.train))
+
+    @property
+    def _length(self) -> int:
+        """Tokens of a column."""
+        return self._num_train // self.recipe.batch
+
+    @property
+    def num_valid(self) -> int:
+        return max(len(self.valid) - 1, 0)
+
+    @property
+    def steps(self) -> int:
+        return -(-(self._length - 1) // self.window)
+
+    def batches(self, order: torch.Generator, skip: int = 0) -> Iterator[Batch]:
+        text = self.train[: self._num_train]
+        text = text.roll(-int(torch.randint(len(text), (), generator=order)))
+        columns = _columns(text, self.recipe.batch)[self.shard.rank :: self.shard.count]
+        yield from _windows(columns, self.window, skip)
+
+    def loss(self, network: Network, batch: Batch, carry: Carry, generator: torch.Generator) -> tuple[Tensor, Carry]:
+        """`batch`: tokens ``[B, T]`` and those that follow them."""
+        tokens, following = batch
+        with autocast(self.recipe, self.device):
+            logits, carry = network(tokens, carry)
+            smoothing = self.recipe.label_smoothing
+            loss = F.cross_entropy(logits.flatten(0, 1), following.flatten(), label_smoothing=smoothing)
+        return loss, None if carry is None else tuple(part.detach() for part in carry)
+
+    def evaluate(self, network: nn.Module) -> Scores:
+        network.eval()
+        return read(network, self.valid, self.window, self.recipe)
+
+    def compare(
+        self,
+        network: nn.Module,
+        choices: Sequence[Any],
+        order: torch.Generator,
+        *,
+        batch: int,
+        count: int,
+    ) -> list[Scores]:
+        """`batch`: columns; the text is read in order, so the examples are its first."""
+        network.eval()
+        text = self.valid[: count + 1]
+        return [
+            read(lambda *inputs, choice=choice: network(*inputs, choice), text, self.window, self.recipe, batch)
+            for choice in choices
+        ]
+
+
+def read(network: Network, text: Tensor, window: int, recipe: Optimiser, columns: int = EVALUATION_COLUMNS) -> Scores:
+    """Of a network, in evaluation mode, on a text ``[n]``; what is left over by its columns is not read."""
+    total, count = torch.zeros((), dtype=torch.float64, device=text.device), 0
+    carry: Carry = None
+    with torch.inference_mode(), autocast(recipe, text.device):
+        for tokens, following in _windows(_columns(text, min(columns, len(text) // 2)), window):
+            logits, carry = network(tokens, carry)
+            total += F.cross_entropy(logits.flatten(0, 1).float(), following.flatten(), reduction="sum")
+            count += following.numel()
+    mean = total / count
+    return Scores(mean.exp().item(), mean.item())
+
+
+def _columns(text: Tensor, count: int) -> Tensor:
+    """``[B, n // B]``."""
+    return text[: len(text) // count * count].view(count, -1)
+
+
+def _windows(columns: Tensor, window: int, skip: int = 0) -> Iterator[Batch]:
+    """Tokens ``[B, T]`` and those that follow them; all but the last of T = `window`."""
+    for start in range(skip * window, columns.shape[1] - 1, window):
+        end = min(start + window, columns.shape[1] - 1)
+        yield columns[:, start:end], columns[:, start + 1 : end + 1]
