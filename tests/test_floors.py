@@ -1,6 +1,7 @@
 """Imports go to lower floors only; torch and ray are imported where they belong."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,24 @@ def test_the_reader_of_imports_sees_hidden_ones(tmp_path):
         "def f():\n    import ray\n    from nao_ray import cli\n"
     )
     assert {"nao_ray.pool", "ray", "nao_ray.cli"} <= set(_imports(path))
+
+
+TRAINED_ON = re.compile(r"image|accuracy|cross.?entropy|num_classes", re.IGNORECASE)
+KNOWERS = {
+    "training/images.py", "training/augment.py", "training/augmentation.py",  # the family of images
+    "training/tokens.py",  # its loss is a cross-entropy too
+    "evaluators/closed_form.py", "evaluators/faulty.py",  # a formula of an accuracy
+    "evaluators/parts/table.py", "evaluators/parts/table_config.py", "evaluators/parts/nats_bench.py",  # foreign tables
+    "cli/describe.py",  # its options are those of networks for images
+}  # fmt: skip
+
+
+def test_only_the_family_of_images_knows_images():
+    """What trains, scores, serves and reports is the same for every family of tasks."""
+    units = ("training", "evaluators", "service", "cli", "report")
+    files = {str(path.relative_to(ROOT)): path for path in MODULES if _unit(_module(path)) in units}
+    found = {name for name, path in files.items() if TRAINED_ON.search(path.read_text(encoding="utf-8"))}
+    assert found == KNOWERS
 
 
 def test_only_the_service_imports_ray():

@@ -1,4 +1,4 @@
-"""What a network learns: a task on a device, under a recipe. Families of tasks implement it: images, tokens."""
+"""What a network learns: a task on a device, under a recipe. A file per family of tasks implements it."""
 
 from __future__ import annotations
 

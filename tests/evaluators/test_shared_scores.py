@@ -162,6 +162,21 @@ def test_a_score_is_taken_on_the_batches_of_the_config_or_on_the_share_the_propo
     assert accuracy(1.0)[0] == [score.value for score in everything]
 
 
+def test_the_data_are_read_and_moved_once_for_shared_weights_and_for_networks_alone(genotypes, shelf, monkeypatch):
+    evaluator = RunConfig.parse(CONFIG.replace("alone: {", "alone: {data_share: 0.5, ")).make_evaluator()
+    reads, load = [], type(evaluator.task).load
+    monkeypatch.setattr(type(evaluator.task), "load", lambda task: reads.append(1) or load(task))
+    evaluator.prepare()
+    desk = Desk(evaluator, shelf)
+    work(desk, phase(genotypes, 0, 1))
+    work(desk, scored(genotypes[0], "v1"))
+    evaluator.evaluate(Proposal(genotype=genotypes[0], seed=1))
+    assert len(reads) == 1
+    shared, alone = evaluator._objective(), evaluator._alone.objective(0.5)
+    assert (shared.num_train, alone.num_train) == (144, 72)
+    assert shared.train.images.data_ptr() == alone.train.images.data_ptr()
+
+
 def test_without_a_version_a_network_is_trained_on_its_own(config, genotypes):
     measurement = config.make_evaluator().evaluate(Proposal(genotype=genotypes[0], seed=1))
     assert measurement.num_params

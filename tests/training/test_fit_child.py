@@ -99,6 +99,22 @@ def test_a_training_that_goes_on_ends_as_one_unbroken(data, stopped):
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_a_state_of_before_there_was_a_trainer_is_gone_on_with(data):
+    """It had no step, and these names."""
+    states, losses, again = [], [], []
+    fit(network(), data, epochs=2, seed=0, listener=lambda e: (states.append(pack(e.state())), losses.append(e.loss)))
+    state = unpack(states[0])
+    assert int(state.pop("step")) == 9
+    parameters = [name for name, _ in TwoHeads().named_parameters()]
+    assert state.keys() == {
+        *(f"network.{name}" for name in TwoHeads().state_dict()),
+        *(f"momentum.{name}" for name in parameters),
+        *(f"generator.{name}" for name in ("order", "augmentation", "cpu")),
+    }
+    fit(network(), data, epochs=2, seed=0, start=Start(1, state), listener=lambda epoch: again.append(epoch.loss))
+    assert again == losses[1:]
+
+
 def test_a_state_of_something_else_is_refused(data):
     states = []
     fit(network(), data, epochs=1, seed=0, listener=lambda epoch: states.append(epoch.state()))
@@ -151,9 +167,11 @@ def test_the_score_is_of_the_best_or_of_the_last_epoch(data):
 
 def test_a_loss_that_is_not_finite_ends_the_training_as_nan(data):
     recipe = Recipe(name="short", lr=1e30, clip_norm=None, warmup_epochs=0)
-    measured = fit(network(), data.under(recipe), epochs=20, seed=0)
+    trained = network()
+    measured = fit(trained, data.under(recipe), epochs=20, seed=0)
     assert math.isnan(measured.score)
-    assert len(measured.curve) < 20
+    assert len(measured.curve) == 1
+    assert len(trained.steps) == 2, "of 3 an epoch: the first step breaks the weights, the second shows it"
     trial = Trial(proposal=Proposal(genotype=Genotype("s", "k"))).complete(measured)
     assert (trial.state, trial.failure_kind) == (TrialState.FAILED, FailureKind.NAN)
 

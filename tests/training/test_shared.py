@@ -268,6 +268,26 @@ def test_a_loss_that_is_not_finite_ends_the_epoch_at_once(data):
     assert trainer.steps_done < trainer.objective.steps
 
 
+def test_a_group_asks_together_and_not_at_every_step(data, monkeypatch):
+    class Alone:
+        asked = 0
+
+        def __call__(self, used):
+            return used
+
+        def mean(self, value):
+            self.asked += 1
+            return value
+
+    monkeypatch.setattr("nao_ray.training.trainer.CHECK_EVERY", 4)
+    fine, broken = Alone(), Alone()
+    assert math.isfinite(_trainer(data, averager=fine).epoch())
+    assert fine.asked == 2, "after 4 of 6 steps, and at the end"
+    trainer = _trainer(data, RECIPE.model_copy(update={"lr": 1e30, "clip_norm": None}), averager=broken)
+    assert math.isnan(trainer.epoch())
+    assert (trainer.steps_done, broken.asked) == (4, 1)
+
+
 def test_shared_weights_without_a_step_are_no_result():
     few = Synthetic(SyntheticConfig(limit=10)).objective(torch.device("cpu"), RECIPE)  # 9 images
     with pytest.raises(DataError, match="9 training images make no step of 6 workers; give two for each"):

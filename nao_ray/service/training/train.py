@@ -23,6 +23,7 @@ from nao_ray import rng
 from nao_ray.addresses import split_query
 from nao_ray.config import TrainConfig
 from nao_ray.errors import DataError, RunError
+from nao_ray.metric import DEFAULT
 from nao_ray.pool import Finals, checkpoint_file, read_file
 from nao_ray.service.places import placed
 from nao_ray.skeletons.base import Size, Skeleton, skeleton_of
@@ -58,8 +59,8 @@ class About(BaseModel):
     epochs_done: int = Field(ge=1)
     train_loss: float
     """Mean of the last epoch, in nats."""
-    valid_value: float | None = Field(validation_alias=AliasChoices("valid_value", "valid_accuracy"))
-    """After the last epoch, in the metric's unit, of old always an accuracy; None where nothing validates."""
+    valid_value: float | None = Field(validation_alias=AliasChoices("valid_value", DEFAULT.column))
+    """After the last epoch, in the metric's unit, which of old was always the default; None where nothing validates."""
     valid_loss: float | None
     curve: tuple[float, ...]
     """The validation metric after each epoch."""
