@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau
 
 from nao_ray import rng
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._study import Row
 from nao_ray.bench._summary import mean_and_error
+from nao_ray.controllers.measures import kendall_taus
 
 Floats = NDArray[np.float64]
 
@@ -81,18 +81,26 @@ def pooled_tau(group: Sequence[Row]) -> tuple[float, float, float]:
     pairs = [np.array([row["sample_shared"], row["sample"]]) for row in group if len(row["sample"]) > 1]
     if not pairs:
         return math.nan, math.nan, math.nan
-    draws = []
+    sizes = [pair.shape[1] for pair in pairs]
+    drawn: list[list[NDArray[np.int64]]] = [[] for _ in pairs]
     for index in range(_RESAMPLES):
         generator = rng.child(0, "pooled tau", index)
-        draws.append(_mean_tau([pair[:, generator.integers(0, pair.shape[1], pair.shape[1])] for pair in pairs]))
-    known = [draw for draw in draws if not math.isnan(draw)]
-    low, high = np.percentile(known, (2.5, 97.5)) if known else (math.nan, math.nan)
-    return _mean_tau(pairs), float(low), float(high)
+        for picks, size in zip(drawn, sizes, strict=True):
+            picks.append(generator.integers(0, size, size))
+    draws = _mean_taus(pairs, [np.stack(picks) for picks in drawn])
+    known = draws[~np.isnan(draws)]
+    low, high = np.percentile(known, (2.5, 97.5)) if len(known) else (math.nan, math.nan)
+    (middle,) = _mean_taus(pairs, [np.arange(size)[None] for size in sizes])
+    return float(middle), float(low), float(high)
 
 
-def _mean_tau(pairs: Sequence[Floats]) -> float:
-    taus = [float(kendalltau(*pair).statistic) for pair in pairs if np.ptp(pair, axis=1).all()]
-    return float(np.mean(taus)) if taus else math.nan
+def _mean_taus(pairs: Sequence[Floats], picks: Sequence[NDArray[np.int64]]) -> Floats:
+    """``[R]``: at each row of the picks, the mean over those pairs that have one; NaN where none has."""
+    taus = np.stack([kendall_taus(*pair, some) for pair, some in zip(pairs, picks, strict=True)])
+    known = ~np.isnan(taus)
+    with np.errstate(invalid="ignore"):
+        means: Floats = np.where(known, taus, 0).sum(axis=0) / known.sum(axis=0)
+    return means
 
 
 def _deviation(values: Floats) -> float:

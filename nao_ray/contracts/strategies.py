@@ -112,12 +112,13 @@ def finish(proposal: Proposal, log_index: int) -> Trial:
 def goes_on_after_a_break(make: Maker, widths: Sequence[int] = (1, 3)) -> None:
     """Rebuilt from the log after so many trials, it proposes what it would have, one at a time and three at a time."""
     for width in widths:
-        unbroken = World(make(), width)
-        unbroken.advance(NUM_TRIALS)
+        unbroken, logs = World(make(), width), {}
         for broken_at in _BREAKS:
-            before = World(make(), width)
-            before.advance(broken_at)
-            after = World(make(), width, log=list(before.trials.values()))
+            unbroken.advance(broken_at)
+            logs[broken_at] = list(unbroken.trials.values())
+        unbroken.advance(NUM_TRIALS)
+        for broken_at, log in logs.items():
+            after = World(make(), width, log=log)
             after.advance(NUM_TRIALS)
             pairs = enumerate(zip(after.proposals, unbroken.proposals, strict=True))
             other = next((k for k, (mine, wanted) in pairs if mine != wanted), None)

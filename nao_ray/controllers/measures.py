@@ -31,6 +31,20 @@ def rank_correlation(scores: Floats, predictions: Floats) -> float:
     return float(a @ b) / norm if norm > 0 else float("nan")
 
 
+def kendall_taus(a: Floats, b: Floats, picks: NDArray[np.int64]) -> Floats:
+    """Kendall's tau-b of two ``[N]`` arrays at each row of ``[R, n]`` picks: ``[R]``; NaN where one is constant there.
+
+    A bootstrap asks for a thousand of so few values that `scipy.stats.kendalltau` would only check its arguments.
+    """
+    i, j = np.triu_indices(picks.shape[1], k=1)
+    first, second = picks[:, i], picks[:, j]
+    signs_a, signs_b = np.sign(a[first] - a[second]), np.sign(b[first] - b[second])
+    untied_a, untied_b = np.count_nonzero(signs_a, axis=1), np.count_nonzero(signs_b, axis=1)
+    with np.errstate(invalid="ignore"):
+        taus: Floats = np.clip((signs_a * signs_b).sum(axis=1) / np.sqrt(untied_a) / np.sqrt(untied_b), -1, 1)
+    return taus
+
+
 def _ranks(values: Floats) -> Floats:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

@@ -11,8 +11,8 @@ from nao_ray.bench._result import machine
 @pytest.mark.slow
 def test_table():
     size = {"batch": 8, "pool": 3, "pool_batch": 8, "cells_per_stage": 1, "channels": 4}
-    result = supernet.run(repeats=2, threads=1, **size, memory_batches=[8, 16, 24], epochs=0)
-    assert [row[0][:4] for row in result.rows] == ["step", "3 ge", "memo", "memo", "memo", "memo"]
+    result = supernet.run(repeats=2, threads=1, **size, memory_batches=[8, 24], epochs=0)
+    assert [row[0][:4] for row in result.rows] == ["step", "3 ge", "memo", "memo", "memo"]
     assert result.rows[-1][0] == "memory of a step per image, MB"
     assert machine() in result.table
     assert all(len(times) == 2 and min(times) > 0 for times in result.data["seconds"].values())

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import kendalltau
 
 from nao_ray import rng as streams
+from nao_ray.controllers.measures import kendall_taus
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.base import Strategy, StrategyConfig
 from nao_ray.trial import Diagnostics, Fidelity, Phase, Proposal, Trial, TrialState
@@ -210,16 +210,11 @@ def audit(shared: np.ndarray[Any, Any], alone: np.ndarray[Any, Any], seed: int) 
     if len(shared) < _FEWEST:
         return {"audited": len(shared), "audit_tau": None, "audit_tau_low": None, "audit_tau_high": None}
     picks = streams.child(seed, "audit bootstrap").integers(0, len(shared), size=(_RESAMPLES, len(shared)))
-    taus = np.array([_tau(shared[pick], alone[pick]) for pick in picks])
+    taus = kendall_taus(shared, alone, picks)
     low, high = np.nanpercentile(taus, (2.5, 97.5)) if np.isfinite(taus).any() else (np.nan, np.nan)
-    values = {"audit_tau": _tau(shared, alone), "audit_tau_low": float(low), "audit_tau_high": float(high)}
+    (tau,) = kendall_taus(shared, alone, np.arange(len(shared))[None])
+    values = {"audit_tau": float(tau), "audit_tau_low": float(low), "audit_tau_high": float(high)}
     return {"audited": len(shared)} | {name: None if np.isnan(value) else value for name, value in values.items()}
-
-
-def _tau(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(kendalltau(a, b).statistic)
 
 
 def _with(draft: Proposal, fidelity: Fidelity, round_: int) -> Proposal:

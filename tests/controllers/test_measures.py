@@ -1,0 +1,21 @@
+"""Measures of rank: those of the libraries."""
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from nao_ray.controllers.measures import kendall_taus
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 24])
+@pytest.mark.parametrize("levels", [2, 5, 1000], ids=["nearly constant", "ties", "none"])
+def test_taus_of_a_bootstrap_are_scipys(size, levels):
+    draw = np.random.default_rng(size * levels)
+    a, b = draw.integers(0, levels, (2, size)) / 7
+    picks = draw.integers(0, size, (50, size))
+    taus = kendall_taus(a, b, picks)
+    constant = [np.ptp(a[pick]) == 0 or np.ptp(b[pick]) == 0 for pick in picks]
+    np.testing.assert_array_equal(np.isnan(taus), constant)
+    assert taus[~np.isnan(taus)].tolist() == [
+        kendalltau(a[pick], b[pick]).statistic for pick, none in zip(picks, constant, strict=True) if not none
+    ]
