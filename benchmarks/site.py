@@ -16,7 +16,6 @@ from typing import IO, Any
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.cluster_utils import Cluster
 
 from nao_ray.config import RunConfig
@@ -79,12 +78,20 @@ def _tree(node: Any) -> list[psutil.Process]:  # noqa: ANN401 - Ray's Node
     return []
 
 
+def _take_token() -> None:
+    """As `ray.init` does for a Ray of its own; older ones take no token unless told so, and have no such function."""
+    with suppress(ImportError):
+        from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+
+
 @contextmanager
 def nodes(count: int, cpus: int) -> Iterator[Nodes]:
     """So many worker nodes of so many CPUs, for the time of the block; this process does not connect to them."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     make_token()
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as `ray.init` does for a Ray of its own
+    _take_token()
     head = {"num_cpus": 0, "include_log_monitor": False, "_system_config": _NOTICE_SOON}
     cluster = Cluster(initialize_head=True, head_node_args=head | _NODE)
     try:

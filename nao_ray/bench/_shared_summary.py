@@ -96,7 +96,7 @@ def pooled_tau(group: Sequence[Row]) -> tuple[float, float, float]:
 
 def _mean_taus(pairs: Sequence[Floats], picks: Sequence[NDArray[np.int64]]) -> Floats:
     """``[R]``: at each row of the picks, the mean over those pairs that have one; NaN where none has."""
-    taus = np.stack([kendall_taus(*pair, some) for pair, some in zip(pairs, picks, strict=True)])
+    taus = np.stack([kendall_taus(pair[0], pair[1], some) for pair, some in zip(pairs, picks, strict=True)])
     known = ~np.isnan(taus)
     with np.errstate(invalid="ignore"):
         means: Floats = np.where(known, taus, 0).sum(axis=0) / known.sum(axis=0)
