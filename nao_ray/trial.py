@@ -94,6 +94,8 @@ class Proposal:
     """Length factor of the gradient step from the source (eta)."""
     round: int | None = None
     """Index of the controller's fit that made it; 0 for the seeds."""
+    retry_of: int | None = None
+    """The failed trial that the user asked for once more; such a proposal is no strategy's, nor of the budget."""
 
     trial_id: int = -1
     """0, 1, 2, ... in the order asked."""
@@ -101,7 +103,8 @@ class Proposal:
     fidelity: Fidelity = field(default_factory=Fidelity)
     tokens: tuple[int, ...] | None = None
     asked_after: int = 0
-    """Number of finished trials the strategy had been told when it made this proposal."""
+    """Number of finished trials the strategy had been told when it made this proposal, or that there were when the
+    user asked for a retry."""
 
     @property
     def training_seed(self) -> int:

@@ -128,10 +128,11 @@ def test_the_commands_of_the_pages_run_in_order(folder, call, monkeypatch):
             (checkpoint,) = (folder / Path(words[2]).parent).glob("*.safetensors")
             words[2] = str(checkpoint)
         elif words[1] == "resume":
-            words = [*words[:3], "--set", "budget.trials=3", "--in-process"]
+            words = [word for word in words if not word.startswith("budget.trials=") and word != "--set"]
+            words += ["--set", "budget.trials=3", "--in-process"]
         done = call(*words[1:])
         assert done.code == 0, f"{command}: {done.err}"
-        assert done.out, command
+        assert done.out or "no failed trial" in done.err, command
     assert len(pd.read_parquet(folder / "pools/digits/trials")) == 3
     assert (folder / "pools/digits/report.html").stat().st_size > 10_000
     assert (folder / "naonet_a.svg").is_file()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
+import pyarrow.compute as pc
 
 from nao_ray._pool import health, query, replay, rows, tables
 from nao_ray._pool import manifest as manifests
@@ -182,6 +183,16 @@ class PoolReader:
             return read_budget(self._storage)
         except OSError as error:
             raise PoolError(f"{self.url}/budget.json cannot be read: {' '.join(str(error).split())}") from None
+
+    def retries(self) -> dict[int, int]:
+        """Failed trials that the user has asked for again, and as which trial, finished or not.
+
+        Raises:
+            PoolError: a part is damaged.
+        """
+        data = read_some(self._storage, "events", ["kind", "trial_id", "retry_of"])
+        data = data.filter((pc.field("kind") == "asked") & pc.field("retry_of").is_valid())
+        return dict(zip(tables.ids(data, "retry_of"), tables.ids(data, "trial_id"), strict=True))
 
     def logs(self, trial_id: int) -> list[str]:
         """What the trial's failed attempts can be understood by, a text for each that is kept.

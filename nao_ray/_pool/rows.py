@@ -46,6 +46,7 @@ _PROPOSAL = (
     ("source_trial_id", _INT),
     ("source_step_size", _FLOAT),
     ("round", _INT),
+    ("retry_of", _INT),
     ("phase", _TEXT),
     *_FIDELITY,
 )
@@ -110,7 +111,7 @@ TRIALS = _schema(
 """One row per finished trial."""
 
 LATER = frozenset(
-    {"message", "valid_score", "goal", "derived_genotype", *_OPS, "network", "num_classes", "in_channels"}
+    {"message", "valid_score", "goal", "derived_genotype", *_OPS, "network", "num_classes", "in_channels", "retry_of"}
 )
 """Columns that parts of earlier pools lack; they are read as nulls."""
 

@@ -35,9 +35,9 @@ from nao_ray.trial import TrialState
 
 _TRIALS = (
     *RANKED, "failure_kind", "failure_message", "genotype", "num_params", "round", "node", "wall_seconds", "started_at",
-    "finished_at",
+    "finished_at", "retry_of",
 )  # fmt: skip
-_EVENTS = ("kind", "trial_id", "at", "phase")
+_EVENTS = ("kind", "trial_id", "at", "phase", "retry_of")
 
 _LAST = 8
 """Finished trials that are shown."""
@@ -93,7 +93,8 @@ class View:
     space: str | None
     task: str | None
     budget_trials: int | None
-    """Or what the strategy planned at the start, if that is less; a resumed search may have another budget."""
+    """Or what the strategy planned at the start, if that is less, and those that were asked for again; a resumed search
+    may have another budget."""
     completed: int
     failed: int
     running: int
@@ -148,7 +149,7 @@ class Watch:
         self._config = _config(self._manifest)
         self._trials = Tail(self._storage, "trials", _TRIALS)
         self._events = Tail(self._storage, "events", _EVENTS)
-        self._asked, self._finished = _Ids(), _Ids()
+        self._asked, self._finished, self._retries = _Ids(), _Ids(), _Ids()
         self._open: dict[int, tuple[float | None, bool]] = {}  # unfinished: last attempt's start, trains shared weights
         self._states: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
@@ -184,6 +185,7 @@ class Watch:
         ids = data["trial_id"].to_numpy()
         data = data.filter(pa.array(self._finished.add(ids)))
         self._asked.add(ids)  # a pool made of a table has no events
+        self._retries.add(ids[_given(data["retry_of"])])
         if not data.num_rows:
             return
         self._states.update(_counts(data["state"]))
@@ -209,6 +211,7 @@ class Watch:
     def _fold_events(self, data: pa.Table) -> None:
         ids = data["trial_id"].to_numpy()
         self._asked.add(ids[pc.equal(data["kind"], "asked").to_numpy()])
+        self._retries.add(ids[_given(data["retry_of"])])
         for row in data.filter(pa.array(~self._finished.have(ids))).to_pylist():
             began, phase = self._open.get(row["trial_id"], (None, False))
             if row["kind"] == "asked":
@@ -284,7 +287,9 @@ class Watch:
         budget = self._config.get("budget")
         trials = budget.get("trials") if isinstance(budget, Mapping) else None
         trials = trials if self._changed is None else self._changed.now.trials
-        is_passed = isinstance(trials, int) and trials < self._asked.count  # so it was raised
+        retries = self._retries.count
+        asked = self._asked.count - retries  # what the budget counts
+        is_passed = isinstance(trials, int) and trials < asked  # so it was raised
         if is_passed or isinstance(self._storage, LocalStorage):  # elsewhere each look is a request
             with suppress(OSError):
                 self._changed = read_budget(self._storage)
@@ -292,7 +297,7 @@ class Watch:
             trials = self._changed.now.trials
         limits = (trials, self._manifest.get("planned"))
         # a resumed search may have more, of which its pool says nothing, and a plan may change
-        return min((n for n in limits if isinstance(n, int) and self._asked.count <= n), default=None)
+        return min((n + retries for n in limits if isinstance(n, int) and asked <= n), default=None)
 
     def _workers(self) -> int | None:
         workers = self._config.get("workers")

@@ -40,6 +40,8 @@ Settings = Annotated[
     typer.Option("--set", help="Override a setting of the config; may be given often.", metavar="SECTION.KEY=VALUE"),
 ]
 
+RETRY_FAILED = "--retry-failed"
+
 InProcess = Annotated[
     bool, typer.Option("--in-process", help="Without Ray: one trial at a time, in this process; to debug.")
 ]
@@ -96,7 +98,20 @@ def search(
 
 
 @app.command()
-def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False) -> None:
+def resume(
+    pool: Pool,
+    settings: Settings = None,
+    in_process: InProcess = False,
+    retry_failed: Annotated[
+        str | None,
+        typer.Option(
+            RETRY_FAILED,
+            help="First ask for failed trials again: of the KIND that `nao-ray pool POOL` lists, or all. Each becomes "
+            "a trial of its own, which does not count against budget.trials.",
+            metavar="[KIND]",
+        ),
+    ] = None,
+) -> None:
     """Go on with the search of a pool.
 
     Only budget, workers and loggers may be set anew, and where the data are (task.path), if they are the same.
@@ -105,8 +120,11 @@ def resume(pool: Pool, settings: Settings = None, in_process: InProcess = False)
     from nao_ray.service.hosting.run import resume as resume_run
 
     with _interruptible(pool), Progress(pool) as progress:
-        resume_run(pool, tuple(settings or ()), listener=progress, in_process=in_process)
-    _conclude(pool)
+        summary = resume_run(
+            pool, tuple(settings or ()), listener=progress, in_process=in_process, retry_failed=retry_failed
+        )
+    if summary is not None:
+        _conclude(pool)
 
 
 def bench(
@@ -218,7 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Read as Arrow is loaded. Its own allocators keep memory for each of their threads, 17 MB more after each merge of
     # a driver's parts; the C library's is given back.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = _with_kinds(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     output.open_closed()
     try:
@@ -234,6 +252,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         code = _explain(error)
     sys.exit(code)
+
+
+def _with_kinds(words: Sequence[str]) -> list[str]:
+    """The words of a command line, in which `--retry-failed` has a kind: Typer knows no option that may lack its value.
+
+    It lacks one at the end, before another option, and before what can only be a pool.
+    """
+    found: list[str] = []
+    for word, following in zip(words, [*words[1:], "-"], strict=True):
+        found.append(f"{word}=all" if word == RETRY_FAILED and (following[0:1] == "-" or "/" in following) else word)
+    return found
 
 
 def _call(words: list[str]) -> int:

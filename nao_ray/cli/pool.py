@@ -116,7 +116,7 @@ def _summary(pool: PoolReader, form: str, count: int) -> None:
     from nao_ray.report.text import best_text
 
     counts = asdict(pool.counts())
-    failed = failures(pool.trials(["trial_id", "log_index", "state", "failure_kind", "failure_message"]))
+    failed = failures(pool.trials(["trial_id", "log_index", "state", "failure_kind", "failure_message", "retry_of"]))
     if form == "json":
         typer.echo(json.dumps({"pool": pool.url, **counts, "failures": failed}))
         return
@@ -135,11 +135,19 @@ def _failures(url: str, failed: list[dict[str, Any]]) -> str:
     from nao_ray.report.text import grid
 
     rows = [[row["kind"], str(row["count"]), str(row["trial_id"]), _clipped(row["message"])] for row in failed]
-    newest = failed[0]["trial_id"]
-    return (
-        grid(("failure", "trials", "newest", "message"), rows)
-        + f"\nnao-ray pool {shlex.quote(url)} show {newest}  says all that is known of trial {newest}"
-    )
+    names = ["failure", "trials", "newest", "message"]
+    if any(row["retried"] for row in failed):
+        names[2:2] = ["asked again", "completed then"]
+        rows = [
+            [*cells[:2], str(row["retried"]), str(row["cured"]), *cells[2:]]
+            for row, cells in zip(failed, rows, strict=True)
+        ]
+    newest, where = failed[0]["trial_id"], shlex.quote(url)
+    hints = [(f"pool {where} show {newest}", f"says all that is known of trial {newest}")]
+    if any(row["retried"] < row["count"] for row in failed):
+        hints.append((f"resume {where} --retry-failed [KIND]", "asks for failed trials again"))
+    width = max(len(command) for command, _ in hints)
+    return "\n".join([grid(names, rows), *(f"nao-ray {command:<{width}}  {what}" for command, what in hints)])
 
 
 def _clipped(message: str) -> str:
@@ -152,26 +160,28 @@ def _show(pool: PoolReader, text: str, form: str) -> None:
         trial_id = int(text)
     except ValueError:
         raise ConfigError(f"pool {pool.url} show {text}: expected the number of a trial") from None
-    trials, logs = pool.trials(), pool.logs(trial_id)
+    trials, logs, again = pool.trials(), pool.logs(trial_id), pool.retries().get(trial_id)
     row = trials[trials["trial_id"] == trial_id]
     if row.empty and not (logs and form == "text"):
         raise PoolError(f"pool {pool.url} has no finished trial {trial_id}")
     if form != "text":
-        _print_frame(row.assign(logs=row["trial_id"].map(lambda _: logs)) if form == "json" else row, form)
+        shown = row.assign(logs=row["trial_id"].map(lambda _: logs), retried_as=again) if form == "json" else row
+        _print_frame(shown, form)
         return
     if not row.empty:
-        _show_row(pool, row)
+        _show_row(pool, row, _retries(trials, row.iloc[0], again))
     for log in logs:
         typer.echo(f"\n{log.rstrip()}")
 
 
-def _show_row(pool: PoolReader, row: pd.DataFrame) -> None:
+def _show_row(pool: PoolReader, row: pd.DataFrame, retries: str) -> None:
     from nao_ray.report.text import column_text, is_missing
 
     is_phase = not is_missing(row["phase"].iloc[0])
     for name, column in row.items():
         if not (is_missing(column.iloc[0]) or (is_phase and name in ("phase", "genotype"))):
             typer.echo(f"{name:<18}  {column_text(column)[0]}")
+    typer.echo(retries, nl=False)
     if is_phase:
         typer.echo(f"\n{_phase(json.loads(row.iloc[0]['phase']))}")
         return
@@ -180,6 +190,22 @@ def _show_row(pool: PoolReader, row: pd.DataFrame) -> None:
     space = make_space(pool)
     for role, cell in space.lower(space.parse(str(row.iloc[0]["genotype"]))).cells:
         typer.echo(f"\n{role} cell\n{cell_text(cell)}")
+
+
+def _retries(trials: pd.DataFrame, row: pd.Series[Any], again: int | None) -> str:
+    """Lines that say of which failed trial it is a retry, and as which it was asked for again."""
+    from nao_ray.report.text import is_missing
+
+    lines = []
+    if not is_missing(row["retry_of"]):
+        failed = trials[trials["trial_id"] == row["retry_of"]]
+        facts = zip(failed["failure_kind"], failed["failure_message"], strict=True)
+        why = "".join(f" ({kind}): {_clipped(str(message))}" for kind, message in facts)
+        lines.append(f"asked for by the user after trial {row['retry_of']} had failed{why}")
+    if again is not None:
+        (state,) = trials["state"][trials["trial_id"] == again].tolist() or ["not finished"]
+        lines.append(f"asked for again by the user as trial {again}, which is {state}")
+    return "\n" + "".join(f"{line}\n" for line in lines) if lines else ""
 
 
 def _phase(phase: dict[str, Any]) -> str:

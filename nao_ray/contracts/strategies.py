@@ -9,12 +9,15 @@ import numpy as np
 
 from nao_ray import registry, rng
 from nao_ray.contracts.checking import about, require
+from nao_ray.search.retries import FailedTrials
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial
 
 NUM_TRIALS = 26
 _BREAKS = (3, 12, 19)
+_RETRIES = ((1, 8, 18), (3, 11, 18))
+"""How many trials at once, and after how many failures are asked again."""
 _FAILURES = 20
 
 
@@ -38,6 +41,7 @@ def check_strategy(
     checks = [goes_on_after_a_break, asks_the_same_again]
     if not strategy.shares_weights:
         checks += [proposals_are_legal_new_and_numbered, only_failures_end_in_no_dead_end]
+        checks += [goes_on_with_failures_asked_again]
     for check in checks:
         with about(f"{strategy.__name__}, {check.__name__.replace('_', ' ')}"):
             check(maker)
@@ -161,3 +165,37 @@ def only_failures_end_in_no_dead_end(make: Maker) -> None:
         require(len(asked) == 1, f"it asks nothing after {k} failed trials")
         strategy.tell([Trial(proposal=asked[0], attempt=1).fail(FailureKind.NAN, "nan", log_index=k)])
     require(strategy.num_asked == _FAILURES, f"it has asked {strategy.num_asked} of {_FAILURES}")
+
+
+def goes_on_with_failures_asked_again(make: Maker) -> None:
+    """Of strategies without shared weights: trials that failed are asked again, twice, and then it is as after a break.
+
+    What it asks itself is as new as ever, and has the seeds that it would have had.
+    """
+    for width, *moments in _RETRIES:
+        log: list[Trial] = []
+        for moment in moments:
+            world = World(make(), width, log)
+            world.advance(moment)
+            log = _asked_again(world)
+        unbroken = World(make(), width, log)
+        for more in (1, 5):
+            unbroken.advance(len(log) + more)
+            restored = World(make(), width, list(unbroken.trials.values()))
+            restored.advance(len(log) + more + 3)
+            unbroken.advance(len(log) + more + 3)
+            same = restored.proposals == unbroken.proposals
+            require(same, f"broken {more} trials after failures were asked again, {width} at once, it proposes others")
+        own = [proposal for proposal in unbroken.proposals if proposal.retry_of is None]
+        require(len({proposal.genotype.key for proposal in own}) == len(own), "an architecture was asked twice")
+        seeds = [rng.child_seed(unbroken.strategy.seed, "trial", k) for k in range(len(own))]
+        require([proposal.seed for proposal in own] == seeds, "retries change the seeds of what it asks itself")
+
+
+def _asked_again(world: World) -> list[Trial]:
+    """The log of a world, with retries of all that has failed."""
+    failed = FailedTrials()
+    log = list(failed.passing(world.trials.values()))
+    again = failed.again(failed.of_kind(), world.strategy.seed)
+    require(again, "nothing has failed")
+    return [*log, *(Trial(proposal=proposal) for proposal in again)]

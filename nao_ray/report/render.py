@@ -26,7 +26,7 @@ EMBEDDED = 3000
 COLUMNS = (
     "trial_id", "log_index", "state", "failure_kind", "failure_message", "phase", "weights_version", "round",
     "predicted_score", *BY_COLUMN, "num_params", "wall_seconds",
-    "device_seconds", "asked_at", "finished_at",
+    "device_seconds", "asked_at", "finished_at", "retry_of",
 )  # fmt: skip
 """What a report reads of every trial."""
 
@@ -75,6 +75,7 @@ def render(
         lstrip_blocks=True,
     )
     headings, rows = tables.fit_table(fits)
+    failures = tables.failures(trials)
     cells = [_picture(row, metric, space) for _, row in best.head(PICTURES).iterrows()]
     return environment.get_template("page.html").render(
         name=_name(manifest),
@@ -89,7 +90,8 @@ def render(
         best_version=_version(best),
         cells=cells,
         has_dashes=any('nr-loose"' in cell["svg"] for cell in cells),
-        failures=tables.failures(trials),
+        failures=failures,
+        has_retries=any(row["retried"] for row in failures),
         fit_headings=headings,
         fit_rows=rows,
         manifest=tables.flat(manifest),

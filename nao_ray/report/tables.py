@@ -31,7 +31,7 @@ def best_so_far(values: Floats, metric: Metric) -> Floats:
     return np.asarray(best.accumulate(values), dtype=np.float64) if len(values) else values
 
 
-_OF_ALL = frozenset({"state", "phase", "failure_kind", "failure_message", "asked_at", "finished_at"})
+_OF_ALL = frozenset({"state", "phase", "failure_kind", "failure_message", "asked_at", "finished_at", "retry_of"})
 """Columns that are looked at in all trials alone."""
 
 
@@ -77,8 +77,10 @@ def by_round(done: pd.DataFrame, metric: Metric) -> dict[int, Floats]:
 def failures(trials: pd.DataFrame) -> list[dict[str, Any]]:
     """Per failure kind, the commonest first: `kind`, `count`, the commonest `message` and the newest `trial_id` of it.
 
-    Messages that differ in their numbers alone count as one.
+    `retried` of them were asked for again, to an end, and `cured` of these retries were completed. Messages that differ
+    in their numbers alone count as one.
     """
+    again = trials[trials["retry_of"].notna()].set_index("retry_of")["state"]
     failed = trials[trials["state"] == "FAILED"].sort_values("log_index")
     found = []
     for kind, rows in failed.groupby(failed["failure_kind"].fillna("unknown")):
@@ -86,7 +88,9 @@ def failures(trials: pd.DataFrame) -> list[dict[str, Any]]:
         ((commonest, _),) = Counter(alike).most_common(1)
         newest = rows[alike == commonest].iloc[-1]
         facts = {"message": str(newest["failure_message"] or ""), "trial_id": int(newest["trial_id"])}
-        found.append({"kind": str(kind), "count": len(rows), **facts})
+        ends = again[again.index.isin(rows["trial_id"])]
+        retried = {"retried": len(ends), "cured": int((ends == "COMPLETED").sum())}
+        found.append({"kind": str(kind), "count": len(rows), **facts, **retried})
     return sorted(found, key=lambda row: (-row["count"], row["kind"]))
 
 

@@ -18,7 +18,7 @@ class Budget:
     """At the first limit reached nothing further is asked or started; what runs is finished."""
 
     trials: int | None = None
-    """Proposals asked, over all drivers of the pool."""
+    """Proposals asked, over all drivers of the pool; failed trials that the user asks for again are none of them."""
     seconds: float | None = None
     """Wall time, over all drivers of the pool."""
 

@@ -362,7 +362,8 @@ class SearchLoop:
         """How the search stands."""
         tally, best, dialogue = self._tally, self._tally.best, self._dialogue
         total = tally.asked if dialogue.is_done else tally.budget.total(dialogue.planned)
-        expected = None if total is None else max(total, tally.asked)
+        total = None if total is None else total + tally.retries
+        expected = None if total is None else max(total, tally.asked + tally.retries)
         waiting = min(self._executor.waiting, len(self._running))
         at_work = len(self._running) - waiting
         return Snapshot(
@@ -370,7 +371,7 @@ class SearchLoop:
             failed=tally.failed,
             running=at_work,
             queued=len(self._queue) + waiting,
-            asked=tally.asked,
+            asked=tally.asked + tally.retries,
             total=total,
             capacity=self._executor.capacity,
             proposing=dialogue.asking > 0,

@@ -60,7 +60,7 @@ def answer(strategy: Strategy[Any], n: int, told: Sequence[Trial]) -> Answer:
         diagnostics=tuple(strategy.diagnostics()),
         done=strategy.done,
         planned=strategy.planned,
-        num_told=strategy.num_told,
+        num_told=strategy.log_position,
     )
 
 

@@ -21,7 +21,8 @@ class Snapshot:
     """Asked, and waiting for a worker."""
     asked: int
     total: int | None
-    """Trials the strategy plans and the budget allows, or what a strategy that is done has asked; None: no limit."""
+    """Trials the strategy plans and the budget allows, or what a strategy that is done has asked, and those that were
+    asked for again; None: no limit."""
     capacity: int
     """Workers."""
     proposing: bool

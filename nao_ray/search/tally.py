@@ -29,6 +29,8 @@ class Tally:
         self.budget = budget
         self._clock = clock
         self.asked = self.done = self.failed = 0
+        self.retries = 0
+        """Trials that failed and were asked for again by the user: none of those `asked`, which the budget counts."""
         self.next_index = 0
         """Of the log; not the number of trials where a pool has lost some."""
         self._standings = Standings()
@@ -41,15 +43,17 @@ class Tally:
 
     def take_up(self, log: Iterable[Trial]) -> list[Trial]:
         """Count what a pool holds already; returns what is not finished, by id."""
-        spans, unfinished = Spans(), []
+        spans, unfinished, ids = Spans(), [], 0
         for trial in log:
-            self.asked = max(self.asked, trial.trial_id + 1)
+            ids = max(ids, trial.trial_id + 1)
+            self.retries += trial.proposal.retry_of is not None
             if trial.state is TrialState.RUNNING:
                 unfinished.append(trial)
             else:
                 self.count(trial)
                 self.next_index = max(self.next_index, (trial.log_index or 0) + 1)
             spans.add(trial)
+        self.asked = ids - self.retries
         self.finished_here = 0
         self._spent_before = spans.seconds_spent
         return sorted(unfinished, key=lambda trial: trial.trial_id)

@@ -3,11 +3,15 @@
 A strategy's state is a fold over the log: what was asked, and which trials finished, in order. Proposal k is a
 function of the config, the seed and the log it was asked after (`Proposal.asked_after`), so a strategy is
 rebuilt by replaying the pool, in any process.
+
+A trial that failed may be asked for again by the user. Such a retry has a trial id like any other, and is told in its
+turn, but no strategy has proposed it: it counts neither as asked nor as told.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
@@ -40,7 +44,12 @@ class Strategy(ABC, Generic[C]):
         self.seed = seed
         self.fidelity = fidelity
         self.num_asked = 0
+        """Its own proposals."""
         self.num_told = 0
+        """Those of them that have finished, as far as it was told."""
+        self.log_position = 0
+        """Finished trials it was told, retries too: those with a lower `log_index`."""
+        self._retries: list[int] = []  # their trial ids, ascending
         self.visited: set[str] = set()
         """Canonical keys of everything ever asked."""
 
@@ -56,9 +65,9 @@ class Strategy(ABC, Generic[C]):
                 break
             proposal = replace(
                 draft if draft.phase is not None else self._of_architecture(draft),
-                trial_id=k,
+                trial_id=k + len(self._retries),
                 seed=rng.child_seed(self.seed, "trial", k),
-                asked_after=self.num_told,
+                asked_after=self.log_position,
             )
             self._note_asked(proposal)
             proposals.append(proposal)
@@ -73,8 +82,12 @@ class Strategy(ABC, Generic[C]):
         """Finished trials, in the order of their `log_index`; failed ones too."""
         for trial in trials:
             assert trial.state is not TrialState.RUNNING, trial
-            self.num_told += 1
-            self.observe(trial)
+            self.log_position += 1
+            if trial.proposal.retry_of is None:
+                self.num_told += 1
+                self.observe(trial)
+            elif trial.score is not None:
+                self.observe_retry(trial)
 
     def restore(self, log: Sequence[Trial]) -> None:
         """Once, before the first ask: every trial of the pool, running ones too, in any order."""
@@ -84,9 +97,9 @@ class Strategy(ABC, Generic[C]):
             (trial for trial in log if trial.log_index is not None), key=lambda trial: trial.log_index or 0
         )
         for trial in asked:
-            self.tell(finished[self.num_told : trial.proposal.asked_after])
+            self.tell(finished[self.log_position : trial.proposal.asked_after])
             self._note_asked(trial.proposal)
-        self.tell(finished[self.num_told :])
+        self.tell(finished[self.log_position :])
 
     @property
     def done(self) -> bool:
@@ -108,10 +121,17 @@ class Strategy(ABC, Generic[C]):
         return []
 
     def _note_asked(self, proposal: Proposal) -> None:
-        self.num_asked = proposal.trial_id + 1
+        if proposal.retry_of is not None:
+            self._retries.append(proposal.trial_id)
+            return
+        self.num_asked = self.number_of(proposal.trial_id) + 1
         if proposal.phase is None:
             self.visited.add(proposal.genotype.key)
         self.note_asked(proposal)
+
+    def number_of(self, trial_id: int) -> int:
+        """Which of its proposals a trial is, from 0: its id, where no retry was asked before it."""
+        return trial_id - bisect_left(self._retries, trial_id)
 
     _TRIES = 1000  # samples before a space counts as used up
 
@@ -132,6 +152,13 @@ class Strategy(ABC, Generic[C]):
     @abstractmethod
     def observe(self, trial: Trial) -> None:
         """Learn from a finished trial."""
+
+    def observe_retry(self, trial: Trial) -> None:
+        """A trial that had failed, `retry_of`, was observed so, and has a score now; its trial id is another one.
+
+        Override to learn from it; here it is left to the pool, which ranks it like any other. A retry that fails again
+        tells nothing, and is not observed.
+        """
 
     def note_asked(self, proposal: Proposal) -> None:
         """A proposal went out, now or, on replay, then. Override to keep track of it."""

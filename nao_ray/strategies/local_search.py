@@ -78,6 +78,9 @@ class LocalSearch(Strategy[LocalSearchConfig]):
         while self._advance():
             pass
 
+    def observe_retry(self, trial: Trial) -> None:
+        self.observe(trial)
+
     @property
     def done(self) -> bool:
         return self._used_up

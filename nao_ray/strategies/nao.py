@@ -14,6 +14,7 @@ with mutants of its own proposals; `default` decodes more than it needs and asks
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,10 @@ class Nao(Strategy[NaoConfig]):
         self._given: list[Genotype] = list(dict.fromkeys(given))
         self._num_seeds = max(config.seeds, len(self._given))
         self._told: list[Observation] = []
+        self._retried: list[Observation] = []  # retries with a score, in the order told
+        self._retried_before: dict[int, int] = {}  # how many of them when a round began
         self._scores: dict[int, float] = {}
-        self._asked: list[Genotype] = []
+        self._asked: dict[int, Genotype] = {}  # by trial id, ascending
         self._first_of_round: dict[int, int] = {}
         self._pretrained: Pretrained | None = None
         self._fitted: tuple[int, MlpController] | None = None
@@ -154,19 +157,23 @@ class Nao(Strategy[NaoConfig]):
         return queue
 
     def _known(self, index: int) -> list[Observation]:
-        """The results fit `index` is given, by trial id."""
+        """The results fit `index` is given, by trial id; of a trial that failed and was tried again, both."""
         count = self._fit_at(index)
         if self.config.mode == "rounds":
-            known = [seen for seen in self._told if seen.trial_id < count]
+            known = [seen for seen in self._told if self.number_of(seen.trial_id) < count]
         else:
             known = self._told[:count]
-        return sorted(known, key=lambda seen: seen.trial_id)
+        # a round that asked nothing had its fit when the next one that asked began
+        later = (number for round_, number in self._retried_before.items() if round_ >= index)
+        retried = self._retried[: min(later, default=len(self._retried))]
+        return sorted([*known, *retried], key=lambda seen: seen.trial_id)
 
     def _pending(self, index: int, known: Sequence[Observation]) -> list[Genotype]:
         """What was asked before the round of fit `index` began, and is not known to it."""
         done = {seen.trial_id for seen in known}
-        first = self._first_of_round.get(index, self.num_asked)
-        return [genotype for trial_id, genotype in enumerate(self._asked[:first]) if trial_id not in done]
+        first = self._first_of_round.get(index)
+        before = takewhile(lambda asked: first is None or asked[0] < first, self._asked.items())
+        return [genotype for trial_id, genotype in before if trial_id not in done]
 
     def _fit_gp(self, index: int) -> tuple[Controller, FitReport]:
         config = self.config
@@ -217,28 +224,33 @@ class Nao(Strategy[NaoConfig]):
     # -- results ------------------------------------------------------------------------------------------
 
     def note_asked(self, proposal: Proposal) -> None:
-        self._asked.append(proposal.genotype)
+        self._asked[proposal.trial_id] = proposal.genotype
         self._first_of_round.setdefault(proposal.round or 0, proposal.trial_id)
+        self._retried_before.setdefault(proposal.round or 0, len(self._retried))
+
+    def observe_retry(self, trial: Trial) -> None:
+        self._retried.append(self._observation(trial))
 
     def observe(self, trial: Trial) -> None:
-        if (score := trial.score) is not None:
-            self._scores[trial.trial_id] = score
-        proposal = trial.proposal
-        source = proposal.source_trial_id
-        self._told.append(
-            Observation(
-                trial_id=trial.trial_id,
-                genotype=proposal.genotype,
-                score=score,
-                round=proposal.round or 0,
-                predicted_score=proposal.predicted_score,
-                source_score=None if source is None else self._scores.get(source),
-            )
-        )
+        self._told.append(self._observation(trial))
         if self.num_told == self._limit:  # no fit will report on the last round
             last = max(self._first_of_round)
             row: dict[str, float | int | str | None] = {"round": last + 1, "num_trials": len(self._scores)}
             self._rows.append(row | self._outcome(last, self._told))
+
+    def _observation(self, trial: Trial) -> Observation:
+        if (score := trial.score) is not None:
+            self._scores[trial.trial_id] = score
+        proposal = trial.proposal
+        source = proposal.source_trial_id
+        return Observation(
+            trial_id=trial.trial_id,
+            genotype=proposal.genotype,
+            score=score,
+            round=proposal.round or 0,
+            predicted_score=proposal.predicted_score,
+            source_score=None if source is None else self._scores.get(source),
+        )
 
     def diagnostics(self) -> list[Diagnostics]:
         """One row per fit, with what became of the round before it; a closing row after the last round.

@@ -61,6 +61,9 @@ class RegularizedEvolution(Strategy[EvolutionConfig]):
         if (score := trial.score) is not None:
             self._living.append((score, trial.trial_id, trial.genotype))  # the oldest falls out
 
+    def observe_retry(self, trial: Trial) -> None:
+        self.observe(trial)
+
     @property
     def unguided(self) -> int:
         return self.config.population

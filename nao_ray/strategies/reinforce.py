@@ -72,6 +72,9 @@ class Reinforce(Strategy[ReinforceConfig]):
     def observe(self, trial: Trial) -> None:
         self.policy.observe(trial)
 
+    def observe_retry(self, trial: Trial) -> None:
+        self.policy.observe(trial)
+
     @property
     def done(self) -> bool:
         return self._used_up

@@ -62,6 +62,11 @@ def test_a_restored_strategy_goes_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.parametrize(("name", "settings"), ALONE, ids=ALONE_IDS)
+def test_it_goes_on_with_failures_that_are_asked_again(name: str, settings: dict[str, Any]) -> None:
+    contract.goes_on_with_failures_asked_again(contract.Maker(registry.load("strategy", name), settings))
+
+
+@pytest.mark.parametrize(("name", "settings"), ALONE, ids=ALONE_IDS)
 def test_proposals_are_legal_new_and_numbered(name: str, settings: dict[str, Any]) -> None:
     contract.proposals_are_legal_new_and_numbered(contract.Maker(registry.load("strategy", name), settings))
 

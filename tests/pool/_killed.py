@@ -1,9 +1,9 @@
 """Processes that are killed (SIGKILL) before their k-th change of the file system, for every k.
 
-    python _killed.py TEMPLATE FOLDER WHAT
+    python _killed.py TEMPLATE FOLDER WHAT [STEP]
 
-For each k a child of this process copies TEMPLATE to FOLDER/k, does WHAT to it and is killed; the first that gets to
-its end is the last. A line each is printed: k, and the call that was not made.
+For each k, or each STEP-th, a child of this process copies TEMPLATE to FOLDER/k, does WHAT to it and is killed; the
+first that gets to its end is the last. A line each is printed: k, and the call that was not made.
 """
 
 import builtins
@@ -106,6 +106,14 @@ def write(url: Path, death: Death) -> None:
     record(pool, 7, 1)
 
 
+def retry(url: Path, death: Death) -> None:
+    """A search that goes on with what has failed."""
+    from nao_ray.service.hosting.run import resume
+
+    death.threaten()
+    resume(str(url), in_process=True, retry_failed="all")
+
+
 def without_exchange() -> None:
     """As on NFS and macOS."""
 
@@ -122,12 +130,12 @@ def _child(template: Path, url: Path, what: str, death: Death) -> None:
         without_exchange()
     if how == "by neither":
         renames._renameat2 = os.link = local.exchange
-    {"merge": merge, "acquire": acquire, "write": write}[action](url, death)
+    {"merge": merge, "acquire": acquire, "write": write, "retry": retry}[action](url, death)
 
 
-def main(template: Path, folder: Path, what: str) -> None:
+def main(template: Path, folder: Path, what: str, step: int = 1) -> None:
     """Kill one after another."""
-    for k in range(1000):
+    for k in range(0, 1000, step):
         reading, telling = os.pipe()
         child = os.fork()
         if not child:
@@ -149,4 +157,4 @@ def main(template: Path, folder: Path, what: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], *map(int, sys.argv[4:]))

@@ -23,8 +23,8 @@ from nao_ray.trial import Measurement, Trial, TrialState
 
 COLUMNS_TEXT = """
 trial_id attempt strategy space genotype tokens embedding predicted_score predicted_spread
-source_trial_id source_step_size round phase epochs cells_per_stage channels data_share weights_version valid_share
-normal_ops reduction_ops task
+source_trial_id source_step_size round retry_of phase epochs cells_per_stage channels data_share weights_version
+valid_share normal_ops reduction_ops task
 state failure_kind failure_message valid_accuracy valid_perplexity valid_loss valid_score goal train_loss
 derived_genotype curve num_params macs wall_seconds device_seconds
 peak_memory_bytes device network num_classes in_channels node seed asked_at started_at finished_at asked_after log_index

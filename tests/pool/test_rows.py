@@ -178,11 +178,12 @@ def test_a_pool_from_before_scores_of_any_unit_reads_and_is_sound(tmp_path):
         pool.record_asked([make_proposal(0), make_proposal(1)], START)
         pool.record_finished([make_trial(0, accuracy=0.5), make_trial(1, accuracy=0.75)])
     before = pool.log()
-    kept = [field for field in rows.TRIALS if field.name not in rows.LATER]
-    old = pa.schema(kept, metadata=rows.TRIALS.metadata)
-    for part in (tmp_path / "p" / "trials").glob("*.parquet"):
-        pq.write_table(pq.read_table(part).select(old.names).cast(old), part)
+    for folder, schema in (("trials", rows.TRIALS), ("events", rows.EVENTS)):
+        old = pa.schema([field for field in schema if field.name not in rows.LATER], metadata=schema.metadata)
+        for part in (tmp_path / "p" / folder).glob("*.parquet"):
+            pq.write_table(pq.read_table(part).select(old.names).cast(old), part)
     assert PoolReader.open(pool.url).log() == before
+    assert pool.retries() == {}
     assert pool.check() == []
     assert pool.best()["trial_id"].tolist() == [1, 0]
     with pool.acquire():

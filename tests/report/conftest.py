@@ -20,7 +20,7 @@ def make_trials() -> Callable[..., pd.DataFrame]:
         space = registry.load("space", "nao_cnn")()
         rows = [_row(space, k, k >= n - failed) for k in range(n)]
         frame = pd.DataFrame(rows, columns=list(_row(space, 0, False)))
-        return frame.astype({"round": "Int64", "num_params": "Int64"})
+        return frame.astype({"round": "Int64", "num_params": "Int64", "retry_of": "Int64"})
 
     return make
 
@@ -39,6 +39,7 @@ def _row(space, k: int, failed: bool) -> dict[str, object]:
         "phase": None,
         "weights_version": None,
         "round": (k - 24) // 18 + 1 if controlled else 0,
+        "retry_of": None,
         "failure_kind": ("timeout" if k % 3 else "nan") if failed else None,
         "failure_message": f"trial {k} <went> wrong" if failed else None,
         "valid_accuracy": None if failed else score,

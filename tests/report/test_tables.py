@@ -55,7 +55,15 @@ def test_of_a_kind_of_failure_the_commonest_message_is_shown(make_trials):
     trials = make_trials(6, failed=6)
     trials["failure_kind"] = "error"
     trials["failure_message"] = ["no 5 GB", "no 6 GB", "no 7 GB", "bad", "bad", None]
-    assert tables.failures(trials) == [{"kind": "error", "count": 6, "message": "no 7 GB", "trial_id": 2}]
+    (row,) = tables.failures(trials)
+    assert row == {"kind": "error", "count": 6, "message": "no 7 GB", "trial_id": 2, "retried": 0, "cured": 0}
+
+
+def test_failures_say_how_many_were_asked_again_and_completed_then(make_trials):
+    trials = make_trials(12, failed=5)  # 7, 8, 10 and 11 timeout, 9 nan
+    trials["retry_of"] = pd.array([8, *[None] * 9, 7, 9], "Int64")  # 0 is 8 again, completed; 10 and 11 failed again
+    rows = {row["kind"]: (row["count"], row["retried"], row["cured"]) for row in tables.failures(trials)}
+    assert rows == {"timeout": (4, 2, 1), "nan": (1, 1, 0)}
 
 
 def test_the_map_keeps_the_distances_of_a_plane(make_trials):

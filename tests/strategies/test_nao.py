@@ -9,11 +9,12 @@ import pytest
 
 from nao_ray import registry
 from nao_ray.controllers.descriptors import num_live_params
+from nao_ray.search.retries import FailedTrials
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
 from nao_ray.strategies.nao import Nao
 from nao_ray.strategies.parts.nao_config import PRESETS, NaoConfig
-from nao_ray.trial import Diagnostics, Fidelity, Measurement, Proposal, Trial
+from nao_ray.trial import Diagnostics, FailureKind, Fidelity, Measurement, Proposal, Trial
 
 QUICK: dict[str, Any] = {"pretraining": {"steps": 20, "genotypes": 60}, "fit": {"epochs": 5}}
 
@@ -144,3 +145,43 @@ def test_published_schedules() -> None:
         NaoConfig(step_sizes=())
     with pytest.raises(ValueError, match="no size of this name"):
         NaoConfig.model_validate({"epd": "v9"})
+
+
+@pytest.mark.parametrize("mode", ["rounds", "steady"])
+def test_a_retry_is_in_the_next_fit_and_in_none_before(mode: str) -> None:
+    """A round goes on from the fit it began with, also in a process that finds the retry in the log."""
+    space = registry.load("space", "nao_cnn_small")()
+    log: list[Trial] = []
+
+    def told(strategy: Nao, proposal: Proposal, *, fails: bool = False) -> None:
+        position = sum(trial.log_index is not None for trial in log)
+        ended = finish(proposal, position)
+        if fails:
+            ended = Trial(proposal=proposal, attempt=1).fail(FailureKind.TIMEOUT, "late", log_index=position)
+        log[:] = [trial for trial in log if trial.trial_id != proposal.trial_id] + [ended]
+        strategy.tell([ended])
+
+    def restored() -> Nao:
+        strategy = make(space, mode=mode, seeds=6, round_size=4, refit_every=4, predictor="gp")
+        strategy.restore(log)
+        return strategy
+
+    strategy = restored()
+    for k, proposal in enumerate(strategy.ask(6)):
+        told(strategy, proposal, fails=k == 2)
+    failed = FailedTrials()
+    list(failed.passing(log))
+    (retry,) = failed.again(failed.of_kind(), seed=0)
+    log.append(Trial(proposal=retry))
+    strategy = restored()
+    (first,) = strategy.ask(1)
+    (row,) = strategy.diagnostics()
+    told(strategy, retry)
+    assert (first.trial_id, retry.trial_id, row["num_trials"]) == (7, 6, 5 if mode == "rounds" else 3)
+    after = restored()
+    log.append(Trial(proposal=first))
+    again = restored().ask(3)
+    assert again == strategy.ask(3), "the round goes on"
+    assert after.ask(1)[0].round == first.round
+    (row,) = after.diagnostics()
+    assert row["num_trials"] == (6 if mode == "rounds" else 4), "nothing of the round had been asked yet"

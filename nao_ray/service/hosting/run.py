@@ -29,6 +29,7 @@ from nao_ray.service.hosting.checks import (
 from nao_ray.service.hosting.follower import Follower
 from nao_ray.service.hosting.manifest import config_of, metric_of, storage_id
 from nao_ray.service.hosting.requests import PoolRequests, heed_signals
+from nao_ray.service.hosting.retries import plan, record_retries
 from nao_ray.trial import FailureKind
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     made_as: str | None = None,
     gives_budget: bool = True,
+    retry_failed: str | None = None,
 ) -> RunSummary:
     """Search; on a pool that exists already, go on with it.
 
@@ -76,6 +78,7 @@ def run(
         stop: asked at every turn of the search; once true, it ends as if interrupted.
         made_as: the `storage_id` of the pool, where another machine has made it.
         gives_budget: the config's budget is somebody's wish, not what the pool's manifest says.
+        retry_failed: first ask for failed trials of this kind again, or for `retries.ALL`.
 
     Raises:
         InputError: the config, the data or the pool is not what it should be; nothing was started.
@@ -95,24 +98,46 @@ def run(
         if search.facts is not None:
             _log.log(logging.WARNING if search.facts.odd else logging.INFO, "%s", search.facts.line)
         budget = _budget_of(config, pool, is_given=gives_budget)
+        if retry_failed is not None:
+            record_retries(pool, budget, retry_failed, config.seed)
         return _search(config, pool, budget, listener or (lambda _: None), in_process, stop)
 
 
 def resume(
-    pool_url: str, overrides: tuple[str, ...] = (), listener: Listener | None = None, *, in_process: bool = False
-) -> RunSummary:
+    pool_url: str,
+    overrides: tuple[str, ...] = (),
+    listener: Listener | None = None,
+    *,
+    in_process: bool = False,
+    retry_failed: str | None = None,
+) -> RunSummary | None:
     """Go on with the search of a pool.
 
-    `overrides` may set ``budget``, ``workers`` and ``loggers`` anew, and where the data are.
+    Args:
+        pool_url: folder or URL of the pool.
+        overrides: may set ``budget``, ``workers`` and ``loggers`` anew, and where the data are.
+        listener: as `run`.
+        in_process: as `run`.
+        retry_failed: first ask for failed trials of this kind again, or for `retries.ALL`.
+
+    Returns:
+        None: no trial was there to be asked for again, and nothing else to do; no search was begun.
 
     Raises:
-        InputError: there is no such pool, or an override is refused; nothing was started.
+        InputError: there is no such pool, an override is refused, or what failed cannot be asked for again; nothing was
+            started.
         RunError: the run failed; the pool is resumable.
         KeyboardInterrupt: SIGINT or SIGTERM; the pool is resumable.
     """
-    config = config_of(PoolReader.open(pool_url).manifest, pool_url, overrides)
+    pool = PoolReader.open(pool_url)
+    config = config_of(pool.manifest, pool_url, overrides)
     gives_budget = any(override.strip().startswith("budget") for override in overrides)
-    return run(config, pool_url, listener, in_process=in_process, gives_budget=gives_budget)
+    if retry_failed is not None:  # before a cluster is started for it; what counts is found once the pool is ours
+        found = plan(pool, _budget_of(config, pool, is_given=gives_budget), retry_failed, config.seed)
+        if found.is_over and not found.proposals:
+            _log.warning("%s, and the budget is used up", found.line)
+            return None
+    return run(config, pool_url, listener, in_process=in_process, gives_budget=gives_budget, retry_failed=retry_failed)
 
 
 def _budget_of(config: RunConfig, pool: PoolReader, *, is_given: bool) -> Budget:

@@ -1,0 +1,82 @@
+"""`nao-ray resume POOL --retry-failed [KIND]` as a user types it, and what shows of it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from nao_ray.evaluators.faulty import Faulty
+
+CONFIG = """
+name: tiny
+seed: 2
+space: nao_cnn_small
+evaluator: {name: faulty, error_share: 0.3}
+strategy: random_search
+budget: {trials: 8}
+"""
+RETRY = ("resume", "pools/tiny", "--in-process", "--retry-failed")
+
+
+@pytest.fixture(autouse=True)
+def searched(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    Path("tiny.yaml").write_text(CONFIG)
+    assert call("search", "tiny.yaml", "--in-process").code == 0
+
+
+def failed():
+    rows = pd.read_parquet("pools/tiny/trials")
+    return rows.loc[rows["state"] == "FAILED", "trial_id"].tolist()
+
+
+def test_a_typo_names_the_kinds_that_are_there(call):
+    done = call(*RETRY, "erorr")
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert line == f"nao-ray: --retry-failed erorr: no such kind of failure; pools/tiny has error ({len(failed())})"
+
+
+@pytest.mark.parametrize("words", [(), ("--set", "budget.trials=8"), ("error",)])
+def test_what_failed_is_asked_for_again_and_shown(call, words, monkeypatch):
+    before = failed()
+    num, last = len(before), 8 + len(before) - 1
+    monkeypatch.setattr(Faulty, "evaluate", lambda self, proposal: self._evaluator.inner.inner.evaluate(proposal))
+    done = call(*RETRY, *words)
+    assert done.code == 0, done.err
+    assert f"{num} failed trials are asked for again as trials 8 to {last}: error ({num})" in done.err
+    assert f"8/{8 + num} done, 0 running, {num} failed" in done.err
+    lines = call("pool", "pools/tiny").out.splitlines()
+    assert lines[0] == f"pools/tiny: {8 + num} asked, 8 completed, {num} failed"
+    head = next(k for k, line in enumerate(lines) if line.startswith("failure"))
+    assert lines[head].split("  ")[:4] == ["failure", "trials", "asked again", "completed then"]
+    assert lines[head + 2].split()[:4] == ["error", *map(str, [num] * 3)]
+    assert "--retry-failed" not in "".join(lines), "nothing is left to ask for again"
+    assert (
+        f"asked for by the user after trial {before[0]} had failed (error): Runtime"
+        in call("pool", "pools/tiny", "show", "8").out
+    )
+    assert (
+        "asked for again by the user as trial 8, which is COMPLETED"
+        in call("pool", "pools/tiny", "show", before[0]).out
+    )
+    (row,) = json.loads(call("pool", "pools/tiny", "show", before[0], "--json").out)
+    assert (row["retried_as"], row["retry_of"]) == (8, None)
+    assert "<th>asked again</th><th>completed then</th>" in Path("pools/tiny/report.html").read_text()
+    done = call(*RETRY)
+    assert (done.code, done.out) == (0, "")
+    assert "pools/tiny: no failed trial is left to ask for again, and the budget is used up" in done.err
+
+
+def test_the_option_may_come_before_the_pool(call, tmp_path):
+    num = len(failed())
+    assert call("resume", "--in-process", "--retry-failed", tmp_path / "pools/tiny").code == 0
+    assert len(pd.read_parquet("pools/tiny/trials")) == 8 + num
+
+
+def test_a_pool_tells_how_to_ask_again(call):
+    out = call("pool", "pools/tiny").out
+    assert "asked again" not in out
+    assert "nao-ray resume pools/tiny --retry-failed [KIND]  asks for failed trials again" in out
