@@ -16,7 +16,8 @@
         |-- PoolGoneError     the pool's folder was removed under its driver
         `-- FencedError       another driver has taken over the pool
 
-Every message is one line: what, where, what was expected, what to do.
+Every message is one line: what, where, what was expected, what to do. A search that was asked to end in order is no
+error: `Drained` is an interrupt.
 """
 
 
@@ -83,3 +84,7 @@ class PoolGoneError(RunError):
 
 class FencedError(RunError):
     """Another driver holds the pool's lease."""
+
+
+class Drained(KeyboardInterrupt):
+    """The search was asked to begin nothing further, and what ran has ended, or had its time; the pool is resumable."""

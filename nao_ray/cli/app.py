@@ -18,7 +18,7 @@ import typer
 from nao_ray import __version__
 from nao_ray.cli import ask, describe, jobs, output, pool, table, train, watch
 from nao_ray.cli.jobs import INTERRUPTED
-from nao_ray.errors import ConfigError, InputError, NaoRayError, RunError
+from nao_ray.errors import ConfigError, Drained, InputError, NaoRayError, RunError
 from nao_ray.preset_files import find_config
 
 if TYPE_CHECKING:
@@ -161,12 +161,12 @@ def _watch(config: RunConfig, pool: str, wait: float, made_as: str | None) -> No
 
     try:
         with Progress(config.name) as progress:
-            is_done = watch(config, pool, progress, wait=wait, made_as=made_as)
+            how = watch(config, pool, progress, wait=wait, made_as=made_as)
     except KeyboardInterrupt:
         typer.echo(f"nao-ray: no longer watching; the search of {pool} goes on in the cluster", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    if not is_done:
-        typer.echo(f"nao-ray: stopped; nao-ray resume {pool} goes on", err=True)
+    if how != "done":
+        typer.echo(f"nao-ray: {how}; nao-ray resume {pool} goes on", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
@@ -186,7 +186,8 @@ class _interruptible:  # noqa: N801 - reads as a word of the language
             what = (
                 f"; nao-ray resume {self.pool} goes on" if PoolReader.exists(self.pool) else " before the search began"
             )
-            typer.echo(f"nao-ray: interrupted{what}", err=True)
+            how = "drained: nothing further was begun" if issubclass(kind, Drained) else "interrupted"
+            typer.echo(f"nao-ray: {how}{what}", err=True)
             raise typer.Exit(INTERRUPTED)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from nao_ray.errors import NaoRayError, StuckSearchError
+from nao_ray.errors import Drained, NaoRayError, StuckSearchError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
@@ -99,7 +99,7 @@ class SearchLoop:
             FencedError: another driver has taken over the pool.
             RunError: trials fail one after the other, or cannot be evaluated for longer than the limits allow, or a
                 phase of shared weights failed for good, without which nothing goes on; its trial stays open.
-            KeyboardInterrupt: `stop` or a request said so; the pool is resumable.
+            KeyboardInterrupt: `stop` said so, or a request (`Drained`); the pool is resumable.
         """
         entries, over = take_up(self._tally.take_up(log), self._retry.max_attempts)
         self._queue.extend(entries)
@@ -118,10 +118,11 @@ class SearchLoop:
 
     def _search(self) -> None:
         while not self._finished():
-            if self._stop() or (not self._outbox and self._ending.is_drained(len(self._running))):
+            stops = self._stop()
+            if stops or (not self._outbox and self._ending.is_drained(len(self._running))):
                 self._collect(timeout=0)
                 self._outbox.record()
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt if stops else Drained
             self._step()
 
     def _leave(self) -> None:
@@ -168,7 +169,7 @@ class SearchLoop:
         return not self._queue and not self._dialogue.asking and nothing_comes
 
     def _check_progress(self) -> None:
-        if self._queue or self._outbox or self._outbox.untold or self._finished():
+        if self._queue or self._outbox or self._outbox.untold or self._ending.is_near or self._finished():
             return
         raise StuckSearchError(
             f"the strategy proposes nothing after {self._tally.finished} finished trials, nothing is running and "

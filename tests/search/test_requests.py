@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 from _stand_in import MemoryPool, SharedForm, closed_form, facts, shared_search, simulate
 
+from nao_ray.errors import Drained
 from nao_ray.evaluators.parts.wrappers import NoisyEvaluator
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.requests import Request
@@ -108,7 +109,7 @@ def test_drained_it_ends_what_runs_and_begins_nothing_and_goes_on_later(workers)
     unbroken, pool = MemoryPool(), MemoryPool()
     simulate(unbroken, workers=workers)[1]()
     asked, _, run = search(pool, (10, Request(what="drain")), workers=workers)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Drained):
         run()
     begun = {trial_id for trial_id, _ in pool.attempts}
     assert begun == {trial.trial_id for trial in pool.finished}
@@ -121,10 +122,20 @@ def test_drained_it_ends_what_runs_and_begins_nothing_and_goes_on_later(workers)
         assert facts(pool) == facts(unbroken)
 
 
+def test_drained_while_nothing_runs_it_ends_so_and_is_not_called_stuck():
+    pool = MemoryPool()
+    _, _, run = search(pool, (0, Request(what="drain")))
+    with pytest.raises(Drained):
+        run()
+    assert pool.asked == {}
+    simulate(pool, trials=3)[1]()
+    assert len(pool.finished) == 3
+
+
 def test_drained_with_a_notice_it_leaves_what_takes_longer():
     pool = MemoryPool()
     _, loop, run = search(pool, (3, Request(what="drain", seconds=30.0)), workers=4, evaluator=SlowAfter(3))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Drained):
         run()
     assert 30 <= loop.snapshot().seconds < 40
     left = {trial.trial_id for trial in pool.log() if trial.state is TrialState.RUNNING}

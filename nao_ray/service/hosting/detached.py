@@ -24,7 +24,7 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, GetTimeoutError, RayActorError
 
 from nao_ray.config import RunConfig, Workers
-from nao_ray.errors import ClusterError, ConfigError, InputError, NaoRayError, PoolError, RunError
+from nao_ray.errors import ClusterError, ConfigError, Drained, InputError, NaoRayError, PoolError, RunError
 from nao_ray.own_modules import OwnModules
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.service.code import Code, own_code, refuse_other_code
@@ -53,8 +53,9 @@ class Outcome(NamedTuple):
     """How a search has ended."""
 
     code: int
-    """The exit code: 0 done, 1 failed, 2 the input is at fault, 130 stopped."""
+    """The exit code: 0 done, 1 failed, 2 the input is at fault, 130 stopped or drained."""
     message: str
+    """What went wrong; where nothing did, how it ended, in a word or a few."""
 
 
 class Look(NamedTuple):
@@ -103,14 +104,14 @@ class SearchActor:
                 self._wait, LEASE_WAIT_SECONDS
             )  # Ray may have made this anew before the last one's lease is over
             run(config, self._pool_url, self._listen, wait=wait, stop=self._stop.is_set, made_as=self._made_as)
-        except KeyboardInterrupt:
-            return Outcome(130, "stopped")
+        except KeyboardInterrupt as end:
+            return Outcome(130, "drained: nothing further was begun" if isinstance(end, Drained) else "stopped")
         except NaoRayError as error:
             return Outcome(2 if isinstance(error, InputError) else 1, str(error))
         except Exception as error:  # a thread has nobody to raise to: the watchers are told
             _log.exception("the search failed")
             return Outcome(1, f"{type(error).__name__}: {error}")
-        return Outcome(0, "")
+        return Outcome(0, "done")
 
     def _listen(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -118,13 +119,13 @@ class SearchActor:
 
 def watch(
     config: RunConfig, pool_url: str, listener: Listener, *, wait: float = 0.0, made_as: str | None = None
-) -> bool:
+) -> str:
     """Have a detached actor search, or find the one that does, and watch it until it ends.
 
     `made_as` is the `storage_id` of the pool, where another machine has seen it.
 
     Returns:
-        True: the search is done; False: it was stopped.
+        `done`, or how it was ended before: it was stopped, or drained.
 
     Raises:
         InputError: the config, the data or the pool is not what it should be.
@@ -252,12 +253,12 @@ def _look(actor: ActorHandle) -> Look | None:
     return look
 
 
-def _conclude(outcome: Outcome) -> bool:
+def _conclude(outcome: Outcome) -> str:
     if outcome.code == 2:
         raise InputError(outcome.message)
     if outcome.code == 1:
         raise RunError(outcome.message)
-    return outcome.code == 0
+    return outcome.message
 
 
 def _places(nodes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

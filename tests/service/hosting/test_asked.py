@@ -4,15 +4,19 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from nao_ray.cli import ask
 from nao_ray.config import RunConfig
-from nao_ray.errors import PoolError, RunError
+from nao_ray.errors import Drained, PoolError, RunError
 from nao_ray.pool import PoolReader
+from nao_ray.service.code import own_code
+from nao_ray.service.hosting import detached
 from nao_ray.service.hosting.requests import heed_signals
 from nao_ray.service.hosting.run import resume, run
+from nao_ray.service.jobs import client
 
 CONFIG = """
 name: asked
@@ -81,10 +85,54 @@ def test_drained_through_its_pool_it_ends_resumable(tmp_path):
     driver.wait_for(3)
     assert "no further trial begins" in ask.drain(str(pool), None)
     driver.end()
-    assert isinstance(driver.error, KeyboardInterrupt)
+    assert isinstance(driver.error, Drained)
     log = PoolReader.open(pool).log()
     assert all(trial.attempt == 0 for trial in log if trial.finished_at is None)
     assert resume(str(pool), ("budget.trials=10",), in_process=True).done >= 10
+
+
+def test_stop_drain_of_a_job_drains_the_search_of_its_pool(tmp_path, call, monkeypatch):
+    pool = tmp_path / "p"
+    facts = {"status": "RUNNING", "driver_exit_code": None, "message": "", "start_time": 1, "end_time": None}
+    facts |= {"entrypoint": "python -m nao_ray", "runtime_env": {}}
+    jobs = [
+        SimpleNamespace(submission_id=f"{name}-1", metadata=client.describe(name, str(url), detach=False), **facts)
+        for name, url in (("asked", pool), ("elsewhere", tmp_path / "q"))
+    ]
+    ray_client = SimpleNamespace(list_jobs=lambda: jobs)
+    monkeypatch.setattr(client, "connect", lambda _: client.Jobs(ray_client, "http://head:8265"))
+    driver = Driver(pool)
+    driver.wait_for(3)
+    refused = call("stop", "elsewhere", "--drain")
+    assert refused.code == 2
+    assert f"the pool {tmp_path}/q of elsewhere-1 is not seen from here" in refused.err
+    assert call("stop", "asked", "--within", "60").code == 2, "a plain stop has no notice"
+    assert driver.thread.is_alive()
+    done = call("stop", "asked", "--drain", "--within", "60")
+    assert (done.code, done.err) == (0, "")
+    assert "no further trial begins" in done.out
+    assert "in 60 s at the latest" in done.out
+    driver.end()
+    assert isinstance(driver.error, Drained)
+    assert 3 <= count(pool) < 60
+
+
+def test_a_drained_search_says_so_and_how_to_go_on(tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run(RunConfig.parse(CONFIG, ("budget.trials=2",)), "p", in_process=True)
+    PoolReader.open("p").mailbox.ask({"what": "drain", "seconds": None})
+    done = call("resume", "p", "--set", "budget.trials=9", "--in-process")
+    assert done.code == 130
+    assert done.err.splitlines()[-1] == "nao-ray: drained: nothing further was begun; nao-ray resume p goes on"
+    assert count("p") == 2
+
+
+def test_a_drained_search_that_is_detached_tells_its_watchers(monkeypatch):
+    monkeypatch.setattr(detached, "run", lambda *_, **__: (_ for _ in ()).throw(Drained))
+    actor = object.__new__(detached.SearchActor)
+    actor._config, actor._pool_url, actor._wait, actor._made_as = CONFIG, "p", 0.0, "x"
+    actor._code, actor._stop = own_code(), threading.Event()
+    assert detached._conclude(actor._run()) == "drained: nothing further was begun"
 
 
 def test_a_driver_that_does_not_answer_is_asked_no_longer(tmp_path):

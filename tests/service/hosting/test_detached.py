@@ -19,7 +19,7 @@ CONFIG += "budget: {trials: 4}}"
 
 def test_the_actor_stays_for_a_moment_after_its_outcome_was_seen(monkeypatch, tmp_path):
     now, killed = [0.0], []
-    done = Look("l", "c", None, Outcome(0, ""))
+    done = Look("l", "c", None, Outcome(0, "done"))
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     monkeypatch.setattr(detached, "ray_session", lambda _: nullcontext())
     monkeypatch.setattr(detached, "_host", lambda *_: "actor")
@@ -27,7 +27,7 @@ def test_the_actor_stays_for_a_moment_after_its_outcome_was_seen(monkeypatch, tm
     monkeypatch.setattr(detached, "_kill", lambda actor: killed.append((actor, now[0])))
     clock = SimpleNamespace(sleep=lambda seconds: now.__setitem__(0, now[0] + seconds))
     monkeypatch.setattr(detached, "time", clock)
-    assert watch(RunConfig.parse(CONFIG), str(tmp_path / "p"), lambda _: None) is True
+    assert watch(RunConfig.parse(CONFIG), str(tmp_path / "p"), lambda _: None) == "done"
     assert killed == [("actor", 5 + 3 * detached._POLL_SECONDS)]
 
 
@@ -37,5 +37,5 @@ def test_a_search_that_is_made_anew_waits_for_the_lease_of_the_last_one(monkeypa
     actor._config, actor._pool_url, actor._wait, actor._stop = CONFIG, "/p", asked, threading.Event()
     actor._made_as, actor._code, actor._modules = "id", own_code(), OwnModules(())
     monkeypatch.setattr(detached, "run", lambda *_, wait, stop, made_as: seen.append(wait))
-    assert actor._run() == Outcome(0, "")
+    assert actor._run() == Outcome(0, "done")
     assert seen == [waits]
