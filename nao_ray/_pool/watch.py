@@ -185,9 +185,9 @@ class Watch:
         ids = data["trial_id"].to_numpy()
         data = data.filter(pa.array(self._finished.add(ids)))
         self._asked.add(ids)  # a pool made of a table has no events
-        self._retries.add(ids[_given(data["retry_of"])])
         if not data.num_rows:
             return
+        self._retries.add(data["trial_id"].to_numpy()[_given(data["retry_of"])])
         self._states.update(_counts(data["state"]))
         self._failures.update(_counts(data["failure_kind"]))
         found = standings(data)

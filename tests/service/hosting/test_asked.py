@@ -12,8 +12,6 @@ from nao_ray.cli import ask
 from nao_ray.config import RunConfig
 from nao_ray.errors import Drained, PoolError, RunError
 from nao_ray.pool import PoolReader
-from nao_ray.service.code import own_code
-from nao_ray.service.hosting import detached
 from nao_ray.service.hosting.requests import heed_signals
 from nao_ray.service.hosting.run import resume, run
 from nao_ray.service.jobs import client
@@ -125,14 +123,6 @@ def test_a_drained_search_says_so_and_how_to_go_on(tmp_path, call, monkeypatch):
     assert done.code == 130
     assert done.err.splitlines()[-1] == "nao-ray: drained: nothing further was begun; nao-ray resume p goes on"
     assert count("p") == 2
-
-
-def test_a_drained_search_that_is_detached_tells_its_watchers(monkeypatch):
-    monkeypatch.setattr(detached, "run", lambda *_, **__: (_ for _ in ()).throw(Drained))
-    actor = object.__new__(detached.SearchActor)
-    actor._config, actor._pool_url, actor._wait, actor._made_as = CONFIG, "p", 0.0, "x"
-    actor._code, actor._stop = own_code(), threading.Event()
-    assert detached._conclude(actor._run()) == "drained: nothing further was begun"
 
 
 def test_a_driver_that_does_not_answer_is_asked_no_longer(tmp_path):

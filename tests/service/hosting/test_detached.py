@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from nao_ray.config import RunConfig
+from nao_ray.errors import Drained
 from nao_ray.own_modules import OwnModules
 from nao_ray.service.code import own_code
 from nao_ray.service.hosting import detached
@@ -39,3 +40,17 @@ def test_a_search_that_is_made_anew_waits_for_the_lease_of_the_last_one(monkeypa
     monkeypatch.setattr(detached, "run", lambda *_, wait, stop, made_as: seen.append(wait))
     assert actor._run() == Outcome(0, "done")
     assert seen == [waits]
+
+
+@pytest.mark.parametrize(
+    ("end", "how"), [(KeyboardInterrupt, "stopped"), (Drained, "drained: nothing further was begun")]
+)
+def test_its_watchers_learn_how_it_was_ended(monkeypatch, end, how):
+    def ended(*_, **__):
+        raise end
+
+    actor = object.__new__(SearchActor)
+    actor._config, actor._pool_url, actor._wait, actor._stop = CONFIG, "/p", 0.0, threading.Event()
+    actor._made_as, actor._code, actor._modules = "id", own_code(), OwnModules(())
+    monkeypatch.setattr(detached, "run", ended)
+    assert detached._conclude(actor._run()) == how
