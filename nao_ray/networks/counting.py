@@ -32,8 +32,8 @@ def count(network: nn.Module, *inputs: Tensor) -> Counts:
         parameter.numel() for name, parameter in network.named_parameters() if name.startswith("auxiliary.")
     )
     total = sum(parameter.numel() for parameter in network.parameters())
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors if not tensor.is_meta}
     training = network.training
     counter = FlopCounterMode(display=False)
     network.eval()

@@ -214,6 +214,8 @@ def _window_sum(x: Tensor, kernel: int) -> Tensor:
 
 def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False) -> Tensor:
     """``norm(x)``, rectified on request: ``[B, C, H, W]`` -> ``[B, C, H, W]``."""
+    if x.is_meta:  # the shape is all there is, and torch takes a millisecond to find that it stays
+        return x
     usual = norm.training and norm.affine and bool(norm.momentum) and norm.running_mean is not None
     kernels = _kernels(x, "batch_norm") if usual else None
     if kernels is not None:

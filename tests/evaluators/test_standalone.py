@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from nao_ray.errors import DataError
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.networks.stacks import ImageStack
 from nao_ray.search.executor import measure
 from nao_ray.spaces.nao_cnn import NaoCnn
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
@@ -213,3 +214,19 @@ def test_a_cell_of_nas_bench_201_is_trained():
     assert first.valid_accuracy == again.valid_accuracy
     assert len(first.curve) == 2
     assert first.num_params > 0
+
+
+def test_a_network_is_counted_where_it_costs_nothing(monkeypatch):
+    """On the meta device, and once for all trials of a genotype."""
+    built, make = [], ImageStack.__init__
+
+    def init(self, *given):
+        built.append(torch.empty(0).device.type)
+        make(self, *given)
+
+    monkeypatch.setattr(ImageStack, "__init__", init)
+    one = evaluator(epochs=1)
+    genotype = one.space.sample(np.random.default_rng(411))
+    measured = [one.evaluate(Proposal(genotype=genotype, seed=seed)) for seed in (0, 1)]
+    assert built == ["cpu", "meta", "cpu"]
+    assert measured[0].macs == measured[1].macs > 0
