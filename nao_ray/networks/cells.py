@@ -10,50 +10,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nao_ray.networks.eager import Eager, Masks, State
 from nao_ray.networks.ops import ConvNorm, Identity, Operation, OpOptions, RectifiedReduce, Zero, build_op
 from nao_ray.spaces.base import Cell as CellGraph
-
-
-class State:
-    """A tensor that several operations read, some of them rectified: rectified once, when first asked for."""
-
-    __slots__ = ("_overwrite", "_rectified", "_value")
-
-    def __init__(self, value: Tensor, *, overwrite: bool = False) -> None:
-        """`overwrite`: nobody will read `value` itself, so it is rectified in place."""
-        self._value = value
-        self._overwrite = overwrite
-        self._rectified: Tensor | None = None
-
-    @property
-    def value(self) -> Tensor:
-        """The tensor itself."""
-        assert not (self._overwrite and self._rectified is not None), "a state was read after it was rectified in place"
-        return self._value
-
-    @property
-    def rectified(self) -> Tensor:
-        """relu(value)."""
-        if self._rectified is None:
-            self._rectified = F.relu(self._value, inplace=self._overwrite)
-        return self._rectified
-
-    def draw(self, count: int, keep: float) -> tuple[Tensor, ...]:
-        """`count` masks ``[B, 1, 1, 1]``, 1/keep with probability `keep` or 0, on the tensor's device, in its dtype."""
-        shape = (count, self._value.shape[0], 1, 1, 1)
-        return self._value.new_empty(shape).bernoulli_(keep).div_(keep).unbind()
-
-    def read(self, op: Operation) -> Tensor:
-        """What `op` makes of this state."""
-        out: Tensor = op(self.rectified if op.rectified_input else self.value)
-        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,71 +49,68 @@ class Place:
         return 2 if self.reduction and source < 2 else 1
 
 
+T = TypeVar("T")
+Join = Callable[[list[Tensor], tuple[int, ...]], Tensor]
+"""Tensors of loose ends and the ids of their states -> a cell's output."""
+
+
+class Computation(Protocol[T]):
+    """How values are held and operations computed: at once (`eager.Eager`), or later and not twice (`one_shot`)."""
+
+    def apply(self, op: Operation, state: T, *, repeated: bool = False) -> T:
+        """What `op` makes of a state; `repeated`: another edge asks for the same."""
+        ...
+
+    def add(self, terms: Sequence[tuple[T, Tensor | None]], *, rectified: bool) -> T:
+        """The sum of results, each times its mask; `rectified`: it is read through its ReLU only."""
+        ...
+
+    def join(self, function: Join, loose: list[T], which: tuple[int, ...]) -> T:
+        """What `function` makes of the tensors of the states `which`."""
+        ...
+
+    def masks(self, graph: CellGraph, like: T) -> Masks:
+        """Those of the edges, for a batch as large as a state."""
+        ...
+
+
 class Wiring:
-    """A cell's graph and the operations of its edges: computes the nodes from the two calibrated inputs."""
+    """A cell's graph and the operations of its edges: the one interpreter of such graphs."""
 
     def __init__(self, graph: CellGraph, ops: Sequence[Sequence[Operation]]) -> None:
         self.graph = graph
         self._ops = ops
-        reads = [pair for edges, mine in zip(graph.nodes, ops, strict=True) for pair in zip(edges, mine, strict=True)]
-        raw = {*graph.output, *(edge.source for edge, op in reads if not op.rectified_input)}  # read as they are
-        self.rectifies = [state not in raw for state in range(graph.inputs + len(ops))]
-        """Per state, whether it is read through its ReLU only."""
-        counts = Counter((edge.source, op.signature) for edge, op in reads)
-        self._repeated = {key for key, times in counts.items() if key[1] is not None and times > 1}
 
-    def compute(self, inputs: Sequence[State], keep: float, *, drop_identity: bool) -> list[State]:
-        """All states, inputs first; `keep`: probability of keeping an edge."""
+    @cached_property
+    def rectifies(self) -> list[bool]:
+        """Per state, whether it is read through its ReLU only."""
+        raw = {*self.graph.output, *(source for source, op in self._reads if not op.rectified_input)}
+        return [state not in raw for state in range(self.graph.inputs + len(self._ops))]
+
+    @cached_property
+    def _repeated(self) -> set[tuple[int, str | None]]:
+        """State and signature of what several edges compute alike."""
+        counts = Counter((source, op.signature) for source, op in self._reads)
+        return {key for key, times in counts.items() if key[1] is not None and times > 1}
+
+    @cached_property
+    def _reads(self) -> list[tuple[int, Operation]]:
+        pairs = zip(self.graph.nodes, self._ops, strict=True)
+        return [(edge.source, op) for edges, ops in pairs for edge, op in zip(edges, ops, strict=True)]
+
+    def compute(self, how: Computation[T], inputs: Sequence[T]) -> list[T]:
+        """All states, inputs first."""
         states = list(inputs)
-        results: dict[tuple[int, str | None], Tensor] = {}
-        masks = self._masks(inputs[1], keep, drop_identity=drop_identity)
-        for edges, ops, kept in zip(self.graph.nodes, self._ops, masks, strict=True):
+        for edges, ops, masks in zip(self.graph.nodes, self._ops, how.masks(self.graph, states[-1]), strict=True):
             terms = [
-                (*self._edge(states, edge.source, op, results), mask)
-                for edge, op, mask in zip(edges, ops, kept, strict=True)
+                (how.apply(op, states[edge.source], repeated=(edge.source, op.signature) in self._repeated), mask)
+                for edge, op, mask in zip(edges, ops, masks, strict=True)
                 if not isinstance(op, Zero)
             ]
             if not terms:
-                terms = [(states[edges[0].source].read(ops[0]), True, None)]
-            total, fresh = _sum(terms)
-            states.append(State(total, overwrite=fresh and self.rectifies[len(states)]))
+                terms = [(how.apply(ops[0], states[edges[0].source]), None)]
+            states.append(how.add(terms, rectified=self.rectifies[len(states)]))
         return states
-
-    def _edge(
-        self, states: list[State], source: int, op: Operation, results: dict[tuple[int, str | None], Tensor]
-    ) -> tuple[Tensor, bool]:
-        """The output of an edge, and whether it is the caller's to write to.
-
-        It is unless somebody else has it: no operation keeps its own output for the backward pass.
-        """
-        key = (source, op.signature)
-        if key not in self._repeated:
-            return states[source].read(op), not isinstance(op, Identity)
-        if key not in results:
-            results[key] = states[source].read(op)
-        return results[key], False
-
-    def _masks(self, like: State, keep: float, *, drop_identity: bool) -> list[list[Tensor | None]]:
-        """Per node and edge, None or ``[B, 1, 1, 1]``: 1/keep for the samples that keep the edge, 0 for others."""
-        if keep >= 1.0:
-            return [[None] * len(edges) for edges in self.graph.nodes]
-        masks = iter(like.draw(sum(map(len, self.graph.nodes)), keep))
-        drawn = [[(edge.op, next(masks)) for edge in edges] for edges in self.graph.nodes]
-        return [[None if op == "identity" and not drop_identity else mask for op, mask in node] for node in drawn]
-
-
-def _sum(terms: list[tuple[Tensor, bool, Tensor | None]]) -> tuple[Tensor, bool]:
-    """The sum of a node's (edge, may be written to, mask), and whether it may be written to."""
-    (total, fresh, mask), *rest = sorted(terms, key=lambda term: not term[1])
-    if mask is not None:
-        total, fresh = total * mask, True
-    for out, _, mask in rest:
-        if mask is None:
-            total = total.add_(out) if fresh else total + out
-        else:
-            total = total.addcmul_(out, mask) if fresh else total.addcmul(out, mask)
-        fresh = True
-    return total, fresh
 
 
 class BaseCell(nn.Module):
@@ -171,7 +136,7 @@ class BaseCell(nn.Module):
         self,
         inputs: tuple[State, State],
         wiring: Wiring,
-        keep: float = 1.0,
+        keep: float | Tensor = 1.0,
         *,
         drop_identity: bool = False,
         overwrite: bool = False,
@@ -185,28 +150,30 @@ class BaseCell(nn.Module):
             drop_identity: identity edges may be dropped too.
             overwrite: the output is read through its ReLU only.
         """
-        states = [self.calibrate(which, state, wiring) for which, state in enumerate(inputs)]
-        return State(self.combine(states, wiring, keep, drop_identity=drop_identity), overwrite=overwrite)
+        how = Eager(keep, drop_identity=drop_identity)
+        return State(self.compute(how, inputs, wiring).value, overwrite=overwrite)
+
+    def compute(self, how: Computation[T], inputs: tuple[T, T], wiring: Wiring) -> T:
+        """Both inputs -> output, however that is computed."""
+        states = [
+            self._calibrate(how, which, state, rectified=wiring.rectifies[which]) for which, state in enumerate(inputs)
+        ]
+        states = wiring.compute(how, states)
+        reducers = {int(state): op for state, op in self.reducers.items() if isinstance(op, Operation)}
+        loose = [how.apply(reducers[i], states[i]) if i in reducers else states[i] for i in wiring.graph.output]
+        return how.join(self.join, loose, wiring.graph.output)
+
+    def _calibrate(self, how: Computation[T], which: int, state: T, *, rectified: bool) -> T:
+        """Input `which`, ``[B, c, H', W']`` -> ``[B, C, H, W]``."""
+        calibrator = self.calibrators[which]
+        assert isinstance(calibrator, Operation)
+        if isinstance(calibrator, Identity):
+            return state
+        return how.add([(how.apply(calibrator, state), None)], rectified=rectified)
 
     def rectifies(self, which: int, wiring: Wiring) -> bool:
         """Whether input `which` is read through its ReLU only."""
         return not isinstance(self.calibrators[which], Identity) or wiring.rectifies[which]
-
-    def calibrate(self, which: int, state: State, wiring: Wiring) -> State:
-        """Input `which`, ``[B, c, H', W']`` -> ``[B, C, H, W]``."""
-        calibrator = self.calibrators[which]
-        if isinstance(calibrator, Identity) or not isinstance(calibrator, Operation):
-            return state
-        return State(state.read(calibrator), overwrite=wiring.rectifies[which])
-
-    def combine(
-        self, inputs: Sequence[State], wiring: Wiring, keep: float = 1.0, *, drop_identity: bool = False
-    ) -> Tensor:
-        """Calibrated inputs ``[B, C, H, W]`` twice -> ``[B, out_channels, H', W']``."""
-        states = wiring.compute(inputs, keep, drop_identity=drop_identity)
-        reducers = {int(state): op for state, op in self.reducers.items() if isinstance(op, Operation)}
-        loose = [states[i].read(reducers[i]) if i in reducers else states[i].value for i in wiring.graph.output]
-        return self.join(loose, wiring.graph.output)
 
     @abstractmethod
     def join(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:

@@ -13,18 +13,28 @@ Legend: `B` batch, `C` channels of a stage, `c` channels of the stage before, `H
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nao_ray.networks.cells import State
+from nao_ray.networks.cells import Wiring
+from nao_ray.networks.eager import Eager, Masks, State, dropping
 from nao_ray.networks.fast import batch_norm
-from nao_ray.networks.ops import Conv, Identity, Zero, build_op, conv_norm
+from nao_ray.networks.ops import Conv, build_op, conv_norm
 from nao_ray.networks.stacks import Stack, StackConfig, channels_last
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 
 STAGES = 3
+
+
+class _EdgeByEdge(Eager):
+    """Draws no mask for an edge that is not dropped."""
+
+    def masks(self, graph: CellGraph, like: State) -> Masks:
+        def mask(op: str) -> Tensor | None:
+            return like.draw(1, self.keep)[0] if dropping(self.keep) and op != "zero" and self.drops(op) else None
+
+        return [[mask(edge.op) for edge in edges] for edges in graph.nodes]
 
 
 class SummingCell(nn.Module):
@@ -33,24 +43,13 @@ class SummingCell(nn.Module):
     def __init__(self, graph: CellGraph, config: StackConfig, channels: int) -> None:
         super().__init__()
         assert graph.inputs == len(graph.output) == 1, graph
-        self.graph = graph
-        self.nodes = nn.ModuleList(
-            nn.ModuleList(build_op(edge.op, channels, 1, config.ops) for edge in edges) for edges in graph.nodes
-        )
+        nodes = [[build_op(edge.op, channels, 1, config.ops) for edge in edges] for edges in graph.nodes]
+        self.nodes = nn.ModuleList(map(nn.ModuleList, nodes))
+        self.wiring = Wiring(graph, nodes)
 
-    def forward(self, x: Tensor, keep: float, *, drop_identity: bool = False) -> Tensor:
-        states = [State(x)]
-        for edges, ops in zip(self.graph.nodes, self.nodes.children(), strict=True):
-            total: Tensor | None = None
-            for edge, op in zip(edges, ops.children(), strict=True):
-                if isinstance(op, Zero):
-                    continue
-                out: Tensor = states[edge.source].read(op)  # type: ignore[arg-type]
-                if keep < 1.0 and (drop_identity or not isinstance(op, Identity)):
-                    out = out * states[0].draw(1, keep)[0]
-                total = out if total is None else total + out
-            states.append(State(torch.zeros_like(x) if total is None else total))
-        return states[self.graph.output[0]].value
+    def forward(self, x: Tensor, keep: float | Tensor, *, drop_identity: bool = False) -> Tensor:
+        states = self.wiring.compute(_EdgeByEdge(keep, drop_identity=drop_identity), [State(x)])
+        return states[self.wiring.graph.output[0]].value
 
 
 class ResidualBlock(nn.Module):

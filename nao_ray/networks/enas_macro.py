@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nao_ray.networks.cells import State
+from nao_ray.networks.eager import State, dropping
 from nao_ray.networks.fast import depthwise
 from nao_ray.networks.ops import Conv, ConvNorm, FactorizedReduce, Operation, build_op, conv_norm
 from nao_ray.networks.stacks import Stack, StackConfig, channels_last
@@ -68,13 +68,13 @@ class Layer(nn.Module):
         self.operation = operation(edges[0].op, channels, plain_separable=plain_separable)
         self.join = ConvNorm(channels * len(edges), channels) if joins else None
 
-    def forward(self, entries: dict[int, State], edges: Sequence[Edge], keep: float) -> State:
+    def forward(self, entries: dict[int, State], edges: Sequence[Edge], keep: float | Tensor) -> State:
         """Entries ``[B, C, H, W]`` by number -> ``[B, C, H, W]``; `keep`: probability of keeping the operation."""
         source, *skips = [entries[edge.source] for edge in edges]
         x: Tensor = self.operation(conv_norm(self.entry.conv, self.entry.norm, source.rectified, relu=True))
         if self.join is None:
             return State(x)
-        if skips and keep < 1.0:
+        if skips and dropping(keep):
             x = x * source.draw(1, keep)[0]
         parts = [*(skip.rectified for skip in skips), F.relu(x, inplace=True)]
         return State(self.join(torch.cat(parts, dim=1)))

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nao_ray.networks.cells import State
+from nao_ray.networks.eager import State, dropping
 from nao_ray.networks.enas_macro import BaseMacroStack, operation
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import ConvNorm, Operation, Pool, conv_norm
@@ -56,13 +56,13 @@ class SearchLayer(nn.Module):
         self.branches = nn.ModuleDict({name: Branch(name, channels) for name in names})
         self.norm = nn.BatchNorm2d(channels) if joins else None
 
-    def forward(self, entries: dict[int, State], edges: Sequence[Edge], keep: float) -> State:
+    def forward(self, entries: dict[int, State], edges: Sequence[Edge], keep: float | Tensor) -> State:
         """Entries ``[B, C, H, W]`` by number -> ``[B, C, H, W]``; `keep`: probability of keeping the operation."""
         source, *skips = [entries[edge.source] for edge in edges]
         x: Tensor = self.branches[edges[0].op](source.value)
         if self.norm is None:
             return State(x)
-        if skips and keep < 1.0:
+        if skips and dropping(keep):
             x = x * source.draw(1, keep)[0]
         for number, skip in enumerate(skips):
             x = x.add_(skip.value) if number else x + skip.value

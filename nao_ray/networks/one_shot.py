@@ -18,11 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nao_ray.networks.cell_supernet import CellSupernet, SharedCell
-from nao_ray.networks.ops import Identity, Zero
+from nao_ray.networks.cell_supernet import CellSupernet
+from nao_ray.networks.cells import Join
+from nao_ray.networks.eager import Masks
+from nao_ray.networks.ops import Identity, Operation
 from nao_ray.networks.stacks import channels_last
 from nao_ray.networks.supernet import Supernet, batch_statistics
 from nao_ray.spaces.base import ArchGraph
+from nao_ray.spaces.base import Cell as CellGraph
 
 KEEP_BYTES = 2**30
 
@@ -98,47 +101,36 @@ class _Pool:
         outputs, before = [self._last], self._before
         for index, cell in enumerate(self._net.shared_cells()):
             inputs, before = self._net.feed(index, (before, outputs[-1]), self._halve)
-            outputs.append(self._cell(index, cell, graph, *inputs))
+            outputs.append(cell.compute(self, inputs, cell.wire(graph.cell(cell.place.role))))
         outputs.append(self._term("head", lambda values, _free: self._net.head(values[0]), outputs[-1]))
         outputs[-1].readers += 1  # the caller
         return outputs
 
     def _halve(self, index: int, state: _Term) -> _Term:
-        return self._apply(f"{index} halving", self._net.halvings[str(index)], state)
+        halving = self._net.halvings[str(index)]
+        assert isinstance(halving, Operation)
+        return self.apply(halving, state)
 
-    def _cell(self, index: int, cell: SharedCell, graph: ArchGraph, before: _Term, last: _Term) -> _Term:
-        part = graph.cell(cell.place.role)
-        states = [
-            self._apply(f"{index} calibrator {which}", calibrator, state)
-            for which, (calibrator, state) in enumerate(zip(cell.calibrators, (before, last), strict=True))
-        ]
-        for node, edges in enumerate(part.nodes):
-            ops = [cell.operation(node, slot, edge.source, edge.op) for slot, edge in enumerate(edges)]
-            terms = [
-                self._apply(op.signature or f"{index} {node} {slot} {edge.source} {edge.op}", op, states[edge.source])
-                for slot, (edge, op) in enumerate(zip(edges, ops, strict=True))
-                if not isinstance(op, Zero)
-            ]
-            states.append(
-                self._sum(terms) if terms else self._apply(f"{ops[0].signature}", ops[0], states[edges[0].source])
-            )
-        loose = [
-            self._apply(f"{index} reducer {state}", cell.reducers[str(state)], states[state])
-            if str(state) in cell.reducers
-            else states[state]
-            for state in part.output
-        ]
-        return self._term((index, part.output), lambda values, _free: cell.join(values, part.output), *loose)
+    # -- a cell as terms (`cells.Computation`) ----------------------------------------------------------------------
 
-    def _apply(self, name: str, op: torch.nn.Module, state: _Term) -> _Term:
+    def apply(self, op: Operation, state: _Term, *, repeated: bool = False) -> _Term:
+        del repeated  # equal names are one term
         if isinstance(op, Identity):
             return state
-        if getattr(op, "rectified_input", False):
+        if op.rectified_input:
             state = self._term("relu", _rectify, state)
-        return self._term(name, lambda values, _free: op(values[0]), state)
+        return self._term(op.signature or op, lambda values, _free: op(values[0]), state)
 
-    def _sum(self, terms: list[_Term]) -> _Term:
-        return terms[0] if len(terms) == 1 else self._term("sum", _add, *terms)
+    def add(self, terms: Sequence[tuple[_Term, Tensor | None]], *, rectified: bool) -> _Term:
+        del rectified  # the last reader writes into a tensor, whoever it is
+        return terms[0][0] if len(terms) == 1 else self._term("sum", _add, *(term for term, _ in terms))
+
+    def join(self, function: Join, loose: list[_Term], which: tuple[int, ...]) -> _Term:
+        return self._term((function, which), lambda values, _free: function(values, which), *loose)
+
+    def masks(self, graph: CellGraph, like: _Term) -> Masks:
+        del like
+        return [[None] * len(edges) for edges in graph.nodes]
 
     # -- tensors --------------------------------------------------------------------------------------------------
 

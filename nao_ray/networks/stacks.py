@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray.errors import ConfigError
-from nao_ray.networks.cells import BaseCell, Cell, Place, State, Wiring
+from nao_ray.networks.cells import BaseCell, Cell, Place, Wiring
+from nao_ray.networks.eager import State
 from nao_ray.networks.ops import FactorizedReduce, OpOptions, conv_norm
 from nao_ray.spaces.base import ArchGraph
 
@@ -137,16 +138,31 @@ class Stack(nn.Module):
         super().__init__()
         self.config = config
         self.num_cells = num_cells
-        self._progress = 1.0
+        self._progress: float | Tensor = 1.0
 
     def set_step(self, step: int, total: int) -> None:
         """Tell drop path that this is optimiser step `step` of 0..total-1; until told, it drops as at the end."""
         if not 0 <= step < total:
             raise ValueError(f"step {step} is not in 0..{total - 1}")
-        self._progress = (step + 1) / total
+        if isinstance(self._progress, Tensor):
+            self._progress.fill_((step + 1) / total)
+        else:
+            self._progress = (step + 1) / total
 
-    def keep_probability(self, cell: int) -> float:
-        """Probability that an edge of a cell is kept: 1 - (t+1)/T (l+1)/L drop_path, in (0, 1]."""
+    def capturable(self) -> None:
+        """From now on the progress is a tensor on the device of the weights, which `set_step` writes to in place.
+
+        So a step that was recorded once drops as many paths as the step that it is replayed for.
+        """
+        self._progress = torch.full((), float(self._progress), device=next(self.parameters()).device)
+
+    def keep_probability(self, cell: int) -> float | Tensor:
+        """Probability that an edge of a cell is kept: 1 - (t+1)/T (l+1)/L drop_path, in (0, 1].
+
+        A tensor once the network is `capturable`, unless nothing is dropped at all.
+        """
+        if not self.config.drop_path:
+            return 1.0
         return 1.0 - self._progress * (cell + 1) / self.num_cells * self.config.drop_path
 
     def draw_weights(self) -> None:

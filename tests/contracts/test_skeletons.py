@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nao_ray import registry, rng
 from nao_ray.errors import ConfigError
@@ -45,6 +46,34 @@ def test_a_network_of_the_tasks_shapes(space, graph, shapes):
     network.train().set_step(0, 10)
     outputs = network(images)
     assert all(out.shape == (3, shapes.num_classes) for out in ([outputs] if torch.is_tensor(outputs) else outputs))
+
+
+class _NoReading(TorchDispatchMode):
+    """Refuses what would make a device wait: that the host looks at a tensor."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket is not torch.ops.aten._local_scalar_dense, "a tensor was read on the host"
+        return func(*args, **(kwargs or {}))
+
+
+def test_drop_path_follows_a_tensor_that_the_host_never_reads(space, graph, shapes):
+    network = skeleton_of(space).build(graph, shapes, SMALL, RECIPE).train()
+    network.set_step(4, 10)
+    before = network.keep_probability(0)
+    network.capturable()
+    held = network._progress
+    assert network.keep_probability(0).item() == pytest.approx(before)
+    images = torch.zeros(3, shapes.in_channels, shapes.height, shapes.width)
+    with _NoReading():
+        network.set_step(9, 10)
+        network(images)
+    assert network.keep_probability(0).item() < before
+    assert network.keep_probability(network.num_cells - 1).item() == pytest.approx(0.8)
+    assert network._progress is held, "or a recorded step would not see it"
+    assert not any("progress" in name for name in network.state_dict())
+    undropped = skeleton_of(space).build(graph, shapes, SMALL)
+    undropped.capturable()
+    assert undropped.keep_probability(0) == 1.0
 
 
 def test_counts_are_those_of_the_network(space, graph, shapes):
