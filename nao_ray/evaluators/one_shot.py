@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
     from nao_ray.networks.supernet import Supernet
     from nao_ray.spaces.base import ArchGraph
+    from nao_ray.training.group import Averager
     from nao_ray.training.objective import Objective, Shard
     from nao_ray.training.sampling import PathSampler
-    from nao_ray.training.trainer import Averager, Trainer
+    from nao_ray.training.trainer import Trainer
 
 
 _CURE = "put the right file back and resume, or begin another pool"
@@ -169,8 +170,10 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         streams = ByStep(seed, objective.device, shard.rank)
 
         def choose(step: int) -> ArchGraph:
-            draw = rng.child(seed, streams.purpose("sampled genotype"), step)
-            return sampler.draw(draw, step * shard.count + shard.rank)
+            drawn = sampler.choices(seed, step, shard.count)
+            if averager is not None:
+                averager.expect(drawn)
+            return drawn[shard.rank]
 
         return Trainer(self._supernet(seed), objective, epochs=None, streams=streams, choose=choose, averager=averager)
 

@@ -44,6 +44,9 @@ from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 from nao_ray.spaces.parts.cnn_cell import CELL_INPUTS, EDGES, NODES
 
+KEPT_PATHS = 2000
+"""Genotypes whose wiring is remembered, some 20 kB each."""
+
 
 class SharedCell(BaseCell):
     """All operations of all edges: ``nodes[node][edge][source][op]``.
@@ -72,8 +75,7 @@ class SharedCell(BaseCell):
 
     def operation(self, node: int, edge: int, source: int, name: str) -> Operation:
         """The one of an edge that reads state `source`."""
-        op = self.get_submodule(f"nodes.{node}.{edge}.{source}.{name}")
-        assert isinstance(op, Operation)
+        op: Operation = self.nodes[node][edge][source][name]  # type: ignore[index, assignment]
         return op
 
     def wire(self, graph: CellGraph) -> Wiring:
@@ -100,14 +102,19 @@ class CellSupernet(BaseImageStack):
 
     def __init__(self, names: tuple[str, ...], config: StackConfig) -> None:
         super().__init__(config, lambda place: SharedCell(place, names, config.ops))
+        self._paths: dict[ArchGraph, list[Wiring]] = {}
 
     def shared_cells(self) -> list[SharedCell]:
         """From the images to the head."""
         return [cell for cell in self.cells if isinstance(cell, SharedCell)]
 
     def path(self, graph: ArchGraph) -> list[Wiring]:
-        """The wiring of each cell."""
-        return [cell.wire(graph.cell(cell.place.role)) for cell in self.shared_cells()]
+        """The wiring of each cell, remembered: a training draws the same genotypes again."""
+        if graph not in self._paths:
+            if len(self._paths) == KEPT_PATHS:
+                self._paths.clear()
+            self._paths[graph] = [cell.wire(graph.cell(cell.place.role)) for cell in self.shared_cells()]
+        return self._paths[graph]
 
     def forward(self, images: Tensor, graph: ArchGraph) -> Tensor | tuple[Tensor, Tensor]:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``; in training with an auxiliary head, a pair of logits.

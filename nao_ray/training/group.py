@@ -5,12 +5,15 @@ workers. What it moves is the mean of their gradients; a weight that a worker's 
 zero, so the expected gradient is that of one worker, and its variance smaller. Weight decay and clipping follow the
 union: a weight is decayed whenever any of the workers used it.
 
+Which weights that are is known without asking the device: draws are named by seed, so each worker knows what all use in
+a step, and what has a gradient after a genotype's backward pass was told once, by whoever used it first.
+
 Legend: `P` parameters of the supernet, `W` workers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -30,7 +33,8 @@ def meeting(
 ) -> Iterator[Averager | None]:
     """The group of `size` workers that meet at ``host:port``, while the block runs; None for a worker on its own.
 
-    NCCL where each worker has a GPU to itself, otherwise gloo: NCCL refuses two members on one GPU.
+    NCCL where each worker has a GPU to itself, otherwise gloo: NCCL refuses two members on one GPU. What is on the host
+    goes through gloo.
 
     Raises:
         PeerLostError: a member is gone or cannot be reached.
@@ -38,7 +42,7 @@ def meeting(
     if size == 1:
         yield None
         return
-    backend = "nccl" if device.type == "cuda" and owns_device else "gloo"
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" and owns_device else "gloo"
     with _with_peers():
         dist.init_process_group(backend, init_method=f"tcp://{address}", rank=rank, world_size=size, timeout=_PATIENCE)
     try:
@@ -63,28 +67,41 @@ class Averager:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._order: dict[str, int] = {}
         self._named: dict[str, nn.Parameter] = {}
+        self._names: list[str] = []
+        self._order: dict[str, int] = {}
+        self._chosen: Sequence[Hashable] = ()
+        self._used: dict[Hashable, Tensor] = {}  # by what is chosen: ``[P]``, which parameters get a gradient
 
     def watch(self, net: nn.Module) -> None:
         """Whose parameters these are; before the first step."""
         self._named = dict(net.named_parameters())
-        self._order = {name: index for index, name in enumerate(self._named)}
+        self._names = list(self._named)
+        self._order = {name: index for index, name in enumerate(self._names)}
+
+    def expect(self, chosen: Sequence[Hashable]) -> None:
+        """What each worker computes in the next step, by rank: genotypes, or whatever says which weights are used."""
+        assert len(chosen) == self._size, chosen
+        self._chosen = chosen
 
     def __call__(self, used: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-        """The parameters that any worker used, each with the mean of their gradients; see `trainer.Averager`."""
-        mine = {name: parameter for name, parameter in used.items() if parameter.grad is not None}
-        union = self._used_by_any(mine)
-        parts = [
-            parameter.grad.flatten() if parameter.grad is not None else torch.zeros_like(parameter).flatten()
-            for parameter in union.values()
-        ]
-        together = torch.cat(parts)
+        """The parameters that any worker used, each with the mean of their gradients; see `Trainer`."""
+        mine = {name: parameter.grad for name, parameter in used.items() if parameter.grad is not None}
+        if any(choice not in self._used for choice in self._chosen):
+            self._tell(mine)
+        union = {name: self._named[name] for name in self._union()}
+        like = next(iter(union.values()))
+        together = like.new_zeros(sum(parameter.numel() for parameter in union.values()))
+        parts, start = {}, 0
+        for name, parameter in union.items():
+            parts[name] = together.as_strided(parameter.size(), parameter.stride(), start)
+            start += parameter.numel()
+        torch._foreach_copy_([parts[name] for name in mine], list(mine.values()))
         with _with_peers():
             dist.all_reduce(together)
         together /= self._size
-        for parameter, part in zip(union.values(), torch.split(together, [len(part) for part in parts]), strict=True):
-            parameter.grad = part.view_as(parameter)
+        for name, parameter in union.items():
+            parameter.grad = parts[name]
         return union
 
     def mean(self, value: Tensor) -> Tensor:
@@ -94,11 +111,15 @@ class Averager:
             dist.all_reduce(value)
         return value / self._size
 
-    def _used_by_any(self, mine: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-        device = next(iter(self._named.values())).device
-        flags: Tensor = torch.zeros(len(self._order), dtype=torch.uint8)
+    def _tell(self, mine: Mapping[str, Tensor]) -> None:
+        """Tell each other what has a gradient: from host to host, no device is waited for."""
+        flags = torch.zeros(len(self._names), dtype=torch.uint8)
         flags[[self._order[name] for name in mine]] = 1
-        flags = flags.to(device)
+        everyone = [torch.empty_like(flags) for _ in range(self._size)]
         with _with_peers():
-            dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        return {name: self._named[name] for name, flag in zip(self._order, flags.tolist(), strict=True) if flag}
+            dist.all_gather(everyone, flags)
+        self._used.update(zip(self._chosen, everyone, strict=True))
+
+    def _union(self) -> list[str]:
+        flags = torch.stack([self._used[choice] for choice in self._chosen]).amax(0)
+        return [self._names[index] for index in flags.nonzero().flatten().tolist()]

@@ -92,7 +92,7 @@ class ByStep(Streams):
         return rng.torch_generator(self._seed, self.purpose("augmentation"), step, device=str(self._device))
 
     def dropout(self, step: int) -> AbstractContextManager[None]:
-        return rng.torch_seeded(self._seed, self.purpose("dropout"), step)
+        return rng.torch_seeded(self._seed, self.purpose("dropout"), step, self._device)
 
     def purpose(self, name: str) -> str:
         """Of this worker's draws, for `rng.child`."""

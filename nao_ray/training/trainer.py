@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nao_ray.errors import DataError
+from nao_ray.spaces.base import ArchGraph
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.objective import Batch, Carry, Objective
 from nao_ray.training.recipe import learning_rate, period
@@ -75,6 +76,7 @@ class Trainer:
             fused=choose is None,
             foreach=choose is not None,
         )
+        self._used: dict[ArchGraph, tuple[str, ...]] = {}
         self._batches: Iterator[Batch] = iter(())
         self._carry: Carry = None
         self._total = torch.zeros((), device=objective.device)
@@ -150,12 +152,12 @@ class Trainer:
         network = self.network if choice is None else lambda *inputs: self.network(*inputs, choice)
         loss, self._carry = self.objective.loss(network, batch, self._carry, augmentation)
         loss.backward()  # type: ignore[no-untyped-call]
-        self.update()
+        self.update(choice)
         return loss.detach()
 
-    def update(self) -> None:
+    def update(self, choice: Any = None) -> None:  # noqa: ANN401
         """Put the workers' gradients together, clip and move the parameters that have one, then forget them."""
-        moved = {name: parameter for name, parameter in self._named.items() if parameter.grad is not None}
+        moved = self._with_gradient(choice)
         if self._averager is not None:
             moved = self._averager(moved)
         parameters = list(moved.values())
@@ -165,6 +167,14 @@ class Trainer:
         self.optimiser.step()
         for parameter in parameters:
             parameter.grad = None
+
+    def _with_gradient(self, choice: Any) -> Parameters:  # noqa: ANN401
+        """By name; those of a genotype are always the same, and looking at all of a supernet's takes its time."""
+        if not isinstance(choice, ArchGraph):
+            return {name: parameter for name, parameter in self._named.items() if parameter.grad is not None}
+        if choice not in self._used:
+            self._used[choice] = tuple(self._with_gradient(None))
+        return {name: self._named[name] for name in self._used[choice]}
 
     # -- state ----------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import socket
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import multiprocessing, nn
 
 from nao_ray.training.failures import PeerLostError, classify
@@ -21,20 +22,29 @@ class Net(nn.Module):
         self.a, self.b, self.common, self.idle = (nn.Parameter(torch.full((3,), float(i))) for i in range(4))
 
 
-GRADIENTS = ({"a": 1.0, "common": 2.0}, {"b": 10.0, "common": 4.0})
+GRADIENTS = {"a": {"a": 1.0, "common": 2.0}, "b": {"b": 10.0, "common": 4.0}, "c": {"common": 8.0}}
+"""Of each genotype."""
 
 
 def _work(rank: int, address: str, queue: multiprocessing.Queue) -> None:
     torch.set_num_threads(1)
     net = Net()
+    told, gather = [], dist.all_gather
+    dist.all_gather = lambda everyone, mine: told.append(mine.device.type) or gather(everyone, mine)
     with meeting(rank, 2, address, torch.device("cpu")) as averager:
         assert averager is not None
         averager.watch(net)
         named = dict(net.named_parameters())
-        for name, value in GRADIENTS[rank].items():
-            named[name].grad = torch.full((3,), value)
-        used = averager({name: named[name] for name in [*GRADIENTS[rank], "idle"]})  # `idle` has no gradient
-        queue.put({name: parameter.grad.tolist() for name, parameter in used.items()})
+        for chosen in (("a", "b"), ("b", "a"), ("b", "b"), ("a", "c"), ("c", "b")):
+            mine = GRADIENTS[chosen[rank]]
+            for name, value in mine.items():
+                named[name].grad = torch.full((3,), value)
+            averager.expect(chosen)
+            used = averager({name: named[name] for name in [*mine, "idle"]})  # `idle` has no gradient
+            queue.put((chosen, {name: parameter.grad.tolist() for name, parameter in used.items()}))
+            for parameter in used.values():
+                parameter.grad = None
+        queue.put((told, len(told)))
 
 
 def _together(work, results):
@@ -55,8 +65,22 @@ def _together(work, results):
 
 @pytest.mark.slow
 def test_a_step_of_two_workers_is_the_mean_of_their_gradients():
-    expected = {"a": [0.5] * 3, "b": [5.0] * 3, "common": [3.0] * 3}
-    assert _together(_work, results=2) == ([expected, expected], [0, 0])
+    told, codes = _together(_work, results=2 * 6)
+    assert codes == [0, 0]
+    expected = [
+        (("a", "b"), {"a": 0.5, "b": 5.0, "common": 3.0}),
+        (("b", "a"), {"a": 0.5, "b": 5.0, "common": 3.0}),
+        (("b", "b"), {"b": 10.0, "common": 4.0}),
+        (("a", "c"), {"a": 0.5, "common": 5.0}),
+        (("c", "b"), {"b": 5.0, "common": 6.0}),
+    ]
+    for chosen, means in expected:
+        assert [means for given, means in told if given == chosen] == [
+            {name: [value] * 3 for name, value in means.items()}
+        ] * 2
+    assert [given for given, count in told if count == 2 and given[0] == "cpu"] == [["cpu", "cpu"]] * 2, (
+        "what a genotype uses is told once, from host to host"
+    )
 
 
 def _leave(rank: int, address: str, queue: multiprocessing.Queue) -> None:
@@ -71,6 +95,7 @@ def _leave(rank: int, address: str, queue: multiprocessing.Queue) -> None:
             if rank:
                 os._exit(9)
             named["a"].grad = torch.ones(3)
+            averager.expect(("a", "b"))
             averager({"a": named["a"]})
     except PeerLostError as error:
         queue.put((classify(error), str(error)))
