@@ -74,7 +74,7 @@ def torch_seeded(run_seed: int, purpose: str, index: int = 0, device: torch.devi
         return
     generator = torch.default_generator
     if device.type == "cuda":
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         generator = torch.cuda.default_generators[torch.cuda.current_device() if device.index is None else device.index]
     state = generator.get_state()
     generator.manual_seed(seed)

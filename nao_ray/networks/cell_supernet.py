@@ -75,7 +75,7 @@ class SharedCell(BaseCell):
 
     def operation(self, node: int, edge: int, source: int, name: str) -> Operation:
         """The one of an edge that reads state `source`."""
-        op: Operation = self.nodes[node][edge][source][name]  # type: ignore[index, assignment]
+        op: Operation = self.nodes[node][edge][source][name]  # type: ignore[index]
         return op
 
     def wire(self, graph: CellGraph) -> Wiring:
