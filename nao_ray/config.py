@@ -106,6 +106,7 @@ class RunConfig(Settings):
             )
         if self.task is None and evaluator.needs_task:
             raise ConfigError(f"task is missing: the evaluator {self.evaluator.name} trains on one")
+        _check_parts(self.make_space())
         return self
 
     def _components(self) -> dict[str, Component]:
@@ -116,9 +117,9 @@ class RunConfig(Settings):
 
     @property
     def own_components(self) -> list[str]:
-        """Names of those that are the user's own."""
-        given = [*self._components().values(), *self.loggers]
-        return [component.name for component in given if own_modules.is_own(component.name)]
+        """Names of those that are the user's own, of skeleton and operations too."""
+        given = [component.name for component in (*self._components().values(), *self.loggers)]
+        return [name for name in (*given, *_parts(self.make_space())) if own_modules.is_own(name)]
 
     def make_space(self) -> SearchSpace[Any]:
         """The search space."""
@@ -343,6 +344,22 @@ def _check_component(kind: str, component: Component) -> None:
         settings(**component.settings)
     except ValidationError as error:
         raise complaint(error, settings, prefix=(kind,)) from None
+
+
+def _parts(space: SearchSpace[Any]) -> list[str]:
+    """The skeleton and the operations of a space's networks."""
+    return [space.skeleton, *getattr(space, "ops", ())]
+
+
+def _check_parts(space: SearchSpace[Any]) -> None:
+    """Raise ConfigError unless the user's own skeleton and operations are there: workers get them with the space."""
+    skeleton, *ops = _parts(space)
+    if own_modules.is_own(skeleton):
+        registry.load("skeleton", skeleton)
+    for op in filter(own_modules.is_own, ops):
+        from nao_ray.networks.ops import own_operation
+
+        own_operation(op)
 
 
 def _refuse_credentials(value: object, key: str) -> None:

@@ -78,5 +78,5 @@ def fresh_modules(monkeypatch):
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in own_modules._finder.homes:
             del sys.modules[name]
-    ops._own.cache_clear()
+    ops.own_operation.cache_clear()
     ops.op_params.cache_clear()

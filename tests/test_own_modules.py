@@ -234,6 +234,50 @@ def test_a_package_travels_whole_but_for_what_is_hidden_or_compiled(folder):
     assert sorted(record(config.own_components)["mine"]["files"]) == ["mine/__init__.py", "mine/fixed.py"]
 
 
+SPACE = """
+from nao_ray.spaces.parts.cnn_cell import CnnCellSpace
+class Own(CnnCellSpace):
+    ops = ("sep_conv_3x3", "layers.mine:Scale")
+"""
+SCALE = """
+from nao_ray.networks.ops import Pool
+class Scale(Pool):
+    def __init__(self, channels, stride):
+        super().__init__("max", 3, stride, count_padding=False)
+"""
+SKELETON = """
+from nao_ray.skeletons.nao import Nao
+class Wide(Nao):
+    '''NAO's.'''
+"""
+
+
+def test_operations_and_skeleton_of_a_space_are_checked_recorded_and_travel(folder):
+    (folder / "layers").mkdir()
+    (folder / "own.yaml").write_text(CONFIG.replace("nao_cnn_small", "sp:Own"))
+    (folder / "sp.py").write_text(SPACE + "    skeleton = 'wide:Wide'\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml: skeleton wide: there is no such module"):
+        RunConfig.load(folder / "own.yaml")
+    (folder / "wide.py").write_text(SKELETON)
+    with pytest.raises(ConfigError, match=r"own\.yaml: operation layers\.mine: there is no such module"):
+        RunConfig.load(folder / "own.yaml")
+    (folder / "layers" / "mine.py").write_text(SCALE + "class Other: pass\n")
+    config = RunConfig.load(folder / "own.yaml")
+    assert config.own_components == ["sp:Own", "mine.fixed:Fixed", "wide:Wide", "layers.mine:Scale"]
+    assert set(record(config.own_components)) == {"sp", "mine", "wide", "layers"}
+    assert {top for top, _ in OwnModules.of_this_process().packages} == {"sp", "mine", "wide", "layers"}
+    assert registry.load("skeleton", "wide:Wide").name == "wide:Wide"
+
+
+def test_an_operation_is_one(folder):
+    (folder / "sp.py").write_text(SPACE.replace("layers.mine:Scale", "sp:Own"))
+    (folder / "own.yaml").write_text(CONFIG.replace("nao_cnn_small", "sp:Own"))
+    with pytest.raises(
+        ConfigError, match=r"operation sp:Own: it is not derived from .*ops\.Operation"
+    ):
+        RunConfig.load(folder / "own.yaml")
+
+
 def test_too_much_is_refused_before_anything_starts(folder, tmp_path):
     (folder / "mine" / "weights.bin").write_bytes(bytes(own_modules.CARRIED_BYTES))
     with pytest.raises(ConfigError, match=r"mine has more than 10 MiB of files, of which weights\.bin is one"):

@@ -260,15 +260,15 @@ def build_op(name: str, channels: int, stride: int, options: OpOptions | None = 
         ConfigError: the name is unknown, or C does not suit the operation.
     """
     if own_modules.is_own(name):
-        return _own(name)(channels, stride)
+        return own_operation(name)(channels, stride)
     if name not in _BUILDERS:
         raise ConfigError(f"no operation is named {name!r}; known: {', '.join(NAMES)}")
     return _BUILDERS[name](channels, stride, options or OpOptions())
 
 
 @cache
-def _own(name: str) -> Callable[[int, int], Operation]:
-    """An operation of the user's.
+def own_operation(name: str) -> Callable[[int, int], Operation]:
+    """An operation of the user's, ``package.module:Class``.
 
     Raises:
         ConfigError: it cannot be found, or is none.

@@ -58,6 +58,10 @@ class Skeleton(ABC, Generic[C]):
     shared: ClassVar[Size | None] = None
     """Size of the published shared weights; None: there is no supernet."""
 
+    def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401
+        super().__init_subclass__(**arguments)
+        own_modules.give_name(cls)
+
     def __init__(self, config: C | None = None) -> None:
         self.config: C = config if config is not None else self.Config()  # type: ignore[assignment]
 
