@@ -272,9 +272,7 @@ def test_operations_and_skeleton_of_a_space_are_checked_recorded_and_travel(fold
 def test_an_operation_is_one(folder):
     (folder / "sp.py").write_text(SPACE.replace("layers.mine:Scale", "sp:Own"))
     (folder / "own.yaml").write_text(CONFIG.replace("nao_cnn_small", "sp:Own"))
-    with pytest.raises(
-        ConfigError, match=r"operation sp:Own: it is not derived from .*ops\.Operation"
-    ):
+    with pytest.raises(ConfigError, match=r"operation sp:Own: it is not derived from .*ops\.Operation"):
         RunConfig.load(folder / "own.yaml")
 
 

@@ -29,7 +29,10 @@ def describe(
             metavar="GENOTYPE",
         ),
     ],
-    space: Annotated[str | None, typer.Option("--space", help="Search space; a published name brings its own.")] = None,
+    space: Annotated[
+        str | None,
+        typer.Option("--space", help="Search space, or package.module:Class; a published name brings its own."),
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option("--network", help="cifar10, cifar100, imagenet or small; default: the trial's, or cifar10."),

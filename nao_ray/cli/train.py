@@ -88,7 +88,9 @@ def train(
         str,
         typer.Option("--recipe", help="Name of a full training, e.g. nao_cifar10 or short, or a YAML file."),
     ],
-    space: Annotated[str | None, typer.Option("--space", help="Search space of a genotype given as text.")] = None,
+    space: Annotated[
+        str | None, typer.Option("--space", help="Search space of a genotype given as text, or package.module:Class.")
+    ] = None,
     dialect: Annotated[str | None, typer.Option("--dialect", help="Notation of the text.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="What to train on; default: the pool's task.")] = None,
     out: Annotated[

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nao_ray import rng
 from nao_ray.contracts.checking import about, require
 from nao_ray.errors import DataError
 from nao_ray.skeletons.images.base import NETWORKS
 from nao_ray.tasks.base import Images, ImageShapes, Task, Tokens, TokenShapes
+from nao_ray.training.recipe import Recipe
 
 Make = Callable[..., Task[Any]]
 """Makes the task anew; settings on top of those that give it its data."""
@@ -108,10 +110,25 @@ def the_test_split_is_refused_when_it_is_asked_for(make: Make) -> None:
     make().check_test()
 
 
+def an_epoch_has_the_batches_it_says(make: Make) -> None:
+    """On the device, of one shape but the last, in an order that the generator alone decides."""
+    import torch
+
+    recipe = Recipe(batch=8, auxiliary_weight=0.0)
+    objective = make().objective(torch.device("cpu"), recipe)
+    one, two = (list(objective.batches(rng.torch_generator(7, "contract of tasks"))) for _ in range(2))
+    require(len(one) == objective.steps >= 1, f"an epoch has {len(one)} batches, and steps says {objective.steps}")
+    shapes = [[tuple(part.shape) for part in batch] for batch in one]
+    require(all(shape == shapes[0] for shape in shapes[:-1]), f"batches before the last one differ: {shapes[0]}")
+    same = all(torch.equal(a, b) for x, y in zip(one, two, strict=True) for a, b in zip(x, y, strict=True))
+    require(same, "equal generators give different batches")
+
+
 CHECKS: tuple[Callable[[Make], None], ...] = (
     splits_are_what_the_task_says,
     loading_again_gives_the_same,
     the_hash_names_the_data,
     what_is_read_is_told_in_one_line,
     the_test_split_is_refused_when_it_is_asked_for,
+    an_epoch_has_the_batches_it_says,
 )

@@ -32,11 +32,11 @@ class Digits(ImageTask[ImageTaskConfig]):
     def full_training(self) -> str:
         return "short_digits"
 
-    def _training_rows(self) -> Images:
+    def training_rows(self) -> Images:
         rows, test = _read()
         return splits.take(rows, np.setdiff1d(np.arange(len(rows)), test, assume_unique=True))
 
-    def _test_rows(self) -> Images:
+    def test_rows(self) -> Images:
         rows, test = _read()
         return splits.take(rows, test)
 

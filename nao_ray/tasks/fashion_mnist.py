@@ -44,10 +44,10 @@ class FashionMnist(ImageTask[FashionMnistConfig]):
         super().__init__(config)
         self.image_shape = (1, config.image_size, config.image_size)
 
-    def _training_rows(self) -> Images:
+    def training_rows(self) -> Images:
         return splits.shrink(self._read("train"), self.config.image_size)
 
-    def _test_rows(self) -> Images:
+    def test_rows(self) -> Images:
         return splits.shrink(self._read("t10k"), self.config.image_size)
 
     def _files(self) -> list[FileIdentity] | None:

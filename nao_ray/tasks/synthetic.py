@@ -38,10 +38,10 @@ class Synthetic(ImageTask[SyntheticConfig]):
         self.num_classes = config.classes
         self.image_shape = (config.channels, config.size, config.size)
 
-    def _training_rows(self) -> Images:
+    def training_rows(self) -> Images:
         return self._stripes(self.config.per_class, "synthetic training rows")
 
-    def _test_rows(self) -> Images:
+    def test_rows(self) -> Images:
         return self._stripes(max(1, self.config.per_class // 4), "synthetic test rows")
 
     def _stripes(self, per_class: int, purpose: str) -> Images:

@@ -1,10 +1,12 @@
 """What `nao_ray.testing` is for: components that break a contract are told so, in words."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from nao_ray.errors import DataError
 from nao_ray.evaluators.closed_form import ClosedForm
@@ -168,6 +170,17 @@ class Blind(Synthetic):
         return ()
 
 
+class Shuffled(Synthetic):
+    def objective(self, device, recipe, **more):
+        made = super().objective(device, recipe, **more)
+
+        def batches(order):
+            seed = int(np.random.default_rng().integers(2**31))
+            return made.batches(torch.Generator().manual_seed(seed))
+
+        return SimpleNamespace(steps=made.steps, batches=batches)
+
+
 class Short(Synthetic):
     def data_hash(self):
         return "abc"
@@ -180,6 +193,7 @@ class Short(Synthetic):
         (Floats, "splits are what the task says: images are float64, expected uint8"),
         (Moving, "loading again gives the same: "),
         (Blind, "the test split is refused when it is asked for: load_test raises DataError"),
+        (Shuffled, "an epoch has the batches it says: equal generators give different batches"),
         (Short, "the hash names the data: data_hash is 'abc'"),
     ],
 )

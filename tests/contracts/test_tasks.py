@@ -76,7 +76,7 @@ def test_a_test_split_that_cannot_be_used_is_found_by_asking(make, monkeypatch):
     task = make()
     rows = task.load_test()
     bad = Images(rows.images, np.full_like(rows.labels, task.num_classes))
-    monkeypatch.setattr(type(task), "_test_rows", lambda self: bad)
+    monkeypatch.setattr(type(task), "test_rows", lambda self: bad)
     with pytest.raises(DataError, match=f"the test split cannot be used: .*label {task.num_classes} in row 0"):
         make().check_test()
 

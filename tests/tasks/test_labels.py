@@ -42,7 +42,7 @@ def test_classes_are_the_distinct_labels_in_their_order(tmp_path, labels, names)
     assert loaded.num_classes == len(names)
     assert tuple(loaded.class_names) == names
     texts = [str(value).lower() if isinstance(value, bool) else str(value) for value in many.to_pylist()]
-    assert [names[number] for number in loaded._training_rows().labels] == texts
+    assert [names[number] for number in loaded.training_rows().labels] == texts
 
 
 def test_names_and_counts_are_told(tmp_path):
@@ -106,7 +106,7 @@ def test_one_training_image_is_too_few(tmp_path):
 
 def test_the_numbers_0_to_n_are_their_own_classes(tmp_path):
     loaded = task(tmp_path, np.arange(60) % 6)
-    assert loaded._training_rows().labels.tolist() == (np.arange(60) % 6).tolist()
+    assert loaded.training_rows().labels.tolist() == (np.arange(60) % 6).tolist()
 
 
 def _of_a_hub(path, names):

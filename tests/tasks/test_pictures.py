@@ -27,7 +27,7 @@ def load(tmp_path, cells, **settings):
     cells = [*cells, *[cells[-1]] * (20 - len(cells))]
     pq.write_table(pa.table({"image": cells, "label": [0, 1] * 10}), tmp_path / "t.parquet")
     task = ImageTable(ImageTable.Config(path=str(tmp_path / "t.parquet"), **settings))
-    return task._training_rows().images
+    return task.training_rows().images
 
 
 def test_sixteen_bits_of_grey_keep_their_steps(tmp_path):
@@ -142,7 +142,7 @@ def test_a_column_of_a_fixed_size_is_raw(tmp_path):
     cells = pa.array([image.tobytes() for image in pixels], pa.binary(16))
     pq.write_table(pa.table({"image": cells, "label": [0, 1] * 10}), tmp_path / "t.parquet")
     task = ImageTable(ImageTable.Config(path=str(tmp_path / "t.parquet"), image_shape=(1, 4, 4)))
-    np.testing.assert_array_equal(task._training_rows().images, pixels)
+    np.testing.assert_array_equal(task.training_rows().images, pixels)
 
 
 def test_a_column_is_raw_or_encoded_as_a_whole(tmp_path):

@@ -63,13 +63,13 @@ class CifarTask(ImageTask[CifarConfig]):
         super().__init__(config)
         self.image_shape = (3, config.image_size, config.image_size)
 
-    def _training_rows(self) -> Images:
+    def training_rows(self) -> Images:
         return splits.shrink(self._read(test=False), self.config.image_size)
 
-    def _test_rows(self) -> Images:
+    def test_rows(self) -> Images:
         return splits.shrink(self._read(test=True), self.config.image_size)
 
-    def _validation_rows(self) -> Images | None:
+    def validation_rows(self) -> Images | None:
         if self._table is None or self._table.labels("validation") is None:
             return None
         return splits.shrink(self._read_table(self._table, "validation"), self.config.image_size)

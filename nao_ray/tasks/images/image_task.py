@@ -42,7 +42,7 @@ C = TypeVar("C", bound=ImageTaskConfig)
 
 
 class ImageTask(Task[C]):
-    """Images in classes. Writes a task's methods; a task writes its shapes, `_training_rows` and `_test_rows`."""
+    """Images in classes. Writes a task's methods; a task writes its shapes, `training_rows` and `test_rows`."""
 
     Config: ClassVar[type[TaskConfig]] = ImageTaskConfig
 
@@ -62,15 +62,15 @@ class ImageTask(Task[C]):
         return f"nao_{self.network}" if self.network in ("cifar10", "cifar100") else "short"
 
     @abstractmethod
-    def _training_rows(self) -> Images:
+    def training_rows(self) -> Images:
         """All training rows, in a fixed order; may apply `limit` itself, and must not read test rows."""
 
-    def _validation_rows(self) -> Images | None:
+    def validation_rows(self) -> Images | None:
         """The same of the validation split; None: the data have none, and a tenth of the training rows is it."""
         return None
 
     @abstractmethod
-    def _test_rows(self) -> Images:
+    def test_rows(self) -> Images:
         """The test rows."""
 
     def _files(self) -> list[FileIdentity] | None:
@@ -87,7 +87,7 @@ class ImageTask(Task[C]):
         return tuple(map(str, range(self.num_classes)))
 
     def load(self) -> tuple[Images, Images]:
-        train, valid = self._checked(self._training_rows(), "training"), self._validation_rows()
+        train, valid = self._checked(self.training_rows(), "training"), self.validation_rows()
         if valid is None:
             train, valid = splits.split_images(self._limited(train, "train"), self.config.split_seed, self._where)
         else:
@@ -126,7 +126,7 @@ class ImageTask(Task[C]):
 
     def _read_test(self) -> Images:
         try:
-            return self._checked(self._test_rows(), "test")
+            return self._checked(self.test_rows(), "test")
         except DataError as error:
             raise DataError(f"the test split cannot be used: {error}") from None
 

@@ -116,13 +116,13 @@ class PictureTask(ImageTask[C]):
     def _validation_is_given(self) -> bool:
         return self._valid_labels is not None
 
-    def _training_rows(self) -> Images:
+    def training_rows(self) -> Images:
         return self._read("train", self._labels)
 
-    def _validation_rows(self) -> Images | None:
+    def validation_rows(self) -> Images | None:
         return None if self._valid_labels is None else self._read("validation", self._valid_labels)
 
-    def _test_rows(self) -> Images:
+    def test_rows(self) -> Images:
         return self._read("test", self._source.check("test"))
 
     def _read(self, role: Role, labels: Labels) -> Images:
