@@ -136,6 +136,8 @@ class Measurement:
     device_seconds: float | None = None
     peak_memory_bytes: int | None = None
     device: str | None = None
+    execution: str | None = None
+    """How the device ran the training's steps: `graph`, `eager`, or `eager: ` and why it is no graph."""
     network: str | None = None
     """Stem of the network that was counted, e.g. `cifar10`; it and the next two build it again."""
     num_classes: int | None = None

@@ -65,6 +65,7 @@ _MEASUREMENT = (
     ("device_seconds", _FLOAT),
     ("peak_memory_bytes", _INT),
     ("device", _TEXT),
+    ("execution", _TEXT),
     ("network", _TEXT),
     ("num_classes", _INT),
     ("in_channels", _INT),

@@ -148,7 +148,8 @@ class OneShot(SharedEvaluator[OneShotConfig]):
                     f"weights {phase.source} have had {trainer.epochs_done} epochs, expected {phase.first_epoch}; "
                     f"{_CURE}"
                 )
-            with watch(device) as usage:
+            autotuned = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)  # few shapes, often
+            with watch(device) as usage, autotuned:
                 losses = [trainer.epoch()]
                 while trainer.epochs_done < phase.last_epoch and math.isfinite(losses[-1]):
                     losses.append(trainer.epoch())
@@ -258,9 +259,11 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         """The data that networks on their own are trained on too, under the recipe of shared weights."""
         from nao_ray.training.objective import WHOLE
 
-        config = self.config
-        cosine = {
-            "cosine_epochs": config.recipe.cosine_epochs or config.period,
+        config, recipe = self.config, self.config.recipe
+        own = {
+            "cosine_epochs": recipe.cosine_epochs or config.period,
             "restart_factor": config.restart_factor,
+            # a path is no graph, and autocast adds more launches than bfloat16 saves
+            "precision": "float32" if recipe.precision == "auto" else recipe.precision,
         }
-        return self._alone.objective().under(config.recipe.model_copy(update=cosine), shard=shard or WHOLE)
+        return self._alone.objective().under(recipe.model_copy(update=own), shard=shard or WHOLE)

@@ -7,14 +7,15 @@ depthwise 5x5 convolution takes 6.4 ms, of a 5x3 one 1.1 ms (any height is fast,
 kernel's gradient is put together from strips of three columns; average pooling 3x3 takes 2.5 ms forward and 2.0 ms
 backward, the same as a depthwise convolution 0.5 ms each; batch norm of 20 channels leaves vector lanes empty and
 adds 65,536 numbers one by one, off by 3e-6, while sixteen pixels seen as 320 channels take half of the time and are off
-by 1e-7. On CUDA all of these, and max pools, are Triton kernels. Other devices, other types and batch norm by running
-statistics take torch's own operations.
+by 1e-7. In a CUDA graph all of these, and max pools, are Triton kernels. Other devices, other types and batch norm by
+running statistics take torch's own operations.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -50,11 +51,25 @@ def _mkldnn() -> bool:
 
 KERNELS = {"depthwise", "average_pool", "max_pool", "batch_norm"}
 """What takes Triton kernels on CUDA; less, to measure what each brings."""
+_LAUNCHED = {"average_pool"}
+"""What takes them outside of graphs too: launching one from Python takes longer than torch's own."""
+_is_in_graph = False
+
+
+@contextmanager
+def in_graph() -> Iterator[None]:
+    """What is computed in here is recorded in a CUDA graph, or gets ready for it."""
+    global _is_in_graph
+    before, _is_in_graph = _is_in_graph, True
+    try:
+        yield
+    finally:
+        _is_in_graph = before
 
 
 def _kernels(x: Tensor, what: str) -> Kernels | None:
     """Those for `x`, where it is on CUDA and they work there."""
-    if x.device.type != "cuda" or what not in KERNELS:
+    if x.device.type != "cuda" or what not in KERNELS or not (_is_in_graph or what in _LAUNCHED):
         return None
     if x.dtype not in (torch.float32, torch.bfloat16) or x.numel() >= 2**31:
         return None

@@ -30,6 +30,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
+from nao_ray.networks.fast import in_graph
+
 _log = logging.getLogger(__name__)
 
 Output = TypeVar("Output", bound=Tensor | tuple[Tensor, ...])
@@ -111,7 +113,8 @@ class Capture:
 
     def warm(self, run: Callable[[], Output]) -> Output:
         """One of the first calls."""
-        return run() if self._recorder is None else self._recorder.warm(run)
+        with in_graph():
+            return run() if self._recorder is None else self._recorder.warm(run)
 
     def record(self, run: Callable[[], Output]) -> tuple[Callable[[], None], Output] | None:
         """As `Recorder.record`; None: it failed, and nothing will be recorded any more.
@@ -123,7 +126,8 @@ class Capture:
         if self._recorder is None:
             return None
         try:
-            recorded = self._recorder.record(run)
+            with in_graph():
+                recorded = self._recorder.record(run)
         except RuntimeError as error:
             self._give_up(_root(error))
             if self._must or isinstance(_root(error), torch.OutOfMemoryError):

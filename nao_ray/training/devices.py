@@ -29,6 +29,19 @@ def pick_device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def require_cuda(given: str) -> None:
+    """What `auto` picks has to be the accelerator that Ray gave.
+
+    Raises:
+        RuntimeError: as torch's where there is none: no network is to be trained on the CPU instead, unseen.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"No CUDA GPUs are available on {platform.node()}, where Ray gave {given}: torch is for "
+            f"CUDA {torch.version.cuda}, install one that its driver supports, or set workers.gpus to 0"
+        )
+
+
 def device_name(device: torch.device) -> str:
     """What a measurement's `device` says: `cpu`, or the accelerator's model."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
@@ -43,7 +56,10 @@ def uses_bfloat16(optimiser: Optimiser, device: torch.device) -> bool:
 
 def autocast(optimiser: Optimiser, device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 where the recipe and the device want it."""
-    return torch.autocast(device.type, torch.bfloat16) if uses_bfloat16(optimiser, device) else nullcontext()
+    if not uses_bfloat16(optimiser, device):
+        return nullcontext()
+    # without a cache of weights: a network reads each once, and what is kept must not be of a graph
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=device.type != "cuda")
 
 
 def move(array: NDArray[Any], device: torch.device) -> Tensor:

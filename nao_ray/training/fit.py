@@ -54,6 +54,7 @@ def fit(
     seed: int,
     start: Start | None = None,
     listener: Callable[[Epoch], None] = lambda _: None,
+    autotune: bool = False,
 ) -> Measurement:
     """Train `network` in place, on the objective's device, under its recipe; the score is of the validation split.
 
@@ -69,14 +70,20 @@ def fit(
         start: the state to go on from, of the same network, objective, epochs and seed; the measurement is then of the
             epochs since, and those of its `history`, its times of those since alone.
         listener: told of every epoch whose loss is finite.
+        autotune: cuDNN tries its algorithms at every new shape, which pays in a long training.
 
     Raises:
         DataError: `start` is of another network, or of another kind of device.
     """
     device = objective.device
-    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)
-    with resources.watch(device) as usage, rng.torch_seeded(seed, "dropout"), cudnn:
-        trainer = Trainer(network, objective, epochs=epochs, streams=Continuing(seed, device))
+    cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=autotune, allow_tf32=True)
+    streams = Continuing(seed, device)
+    with (
+        resources.watch(device) as usage,
+        rng.torch_seeded(seed, "dropout"),
+        cudnn,
+        Trainer(network, objective, epochs=epochs, streams=streams) as trainer,
+    ):
         history: list[Scores] = []
         if start is not None:  # states of old told no step
             trainer.restore({"step": torch.tensor(start.epochs_done * objective.steps), **start.state})
@@ -84,7 +91,7 @@ def fit(
         while trainer.epochs_done < epochs:
             loss, scores = trainer.epoch(), None
             if objective.num_valid and math.isfinite(loss):
-                scores = objective.evaluate(network)
+                scores = trainer.evaluate()
             if not math.isfinite(loss) or (scores is not None and not math.isfinite(scores.loss)):
                 history.append(Scores(math.nan, math.nan))
                 break
@@ -99,6 +106,7 @@ def fit(
         device_seconds=usage.device_seconds,
         peak_memory_bytes=usage.peak_memory_bytes,
         device=device_name(device),
+        execution=trainer.execution,
     )
 
 

@@ -122,8 +122,8 @@ class ImageObjective(Objective):
         with autocast(self.recipe, self.device):
             return training_loss(network(inputs), labels, self.recipe), carry
 
-    def evaluate(self, network: nn.Module) -> Scores:
-        return _scores(network, self.valid, self.normaliser, self.recipe)
+    def evaluate(self, network: nn.Module, forward: Network | None = None) -> Scores:
+        return _scores(network, self.valid, self.normaliser, self.recipe, forward)
 
     def compare(
         self, network: nn.Module, choices: Sequence[Any], order: torch.Generator, *, batch: int, count: int
@@ -182,16 +182,23 @@ def test_scores(
     return _scores(_placed(network, device), moved, scale, recipe)
 
 
-def _scores(network: nn.Module, split: DeviceImages, normaliser: Normaliser, recipe: Optimiser) -> Scores:
+def _scores(
+    network: nn.Module,
+    split: DeviceImages,
+    normaliser: Normaliser,
+    recipe: Optimiser,
+    forward: Network | None = None,
+) -> Scores:
     """Of every image, without augmentation; one transfer at the end."""
     network.eval()
+    forward = forward or network
     device = split.labels.device
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     batches = zip(*(torch.split(each, EVALUATION_BATCH) for each in (split.images, split.labels)), strict=True)
     with torch.inference_mode(), autocast(recipe, device):
         for images, labels in batches:
-            logits = network(normaliser(images)).float()
+            logits = forward(normaliser(images)).float()
             correct += (logits.argmax(1) == labels).sum()
             loss += F.cross_entropy(logits, labels, reduction="sum")
     return Scores(correct.item() / len(split), loss.item() / len(split))

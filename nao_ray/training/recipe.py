@@ -40,7 +40,8 @@ class Optimiser(Settings):
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest global norm of the gradient; null: not clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast on CUDA devices that have it, else float32 (autocast on the CPU is far slower)."""
+    """`auto`: bfloat16 autocast for a network on its own on a CUDA device that has it, where a step is one graph; else
+    float32: shared weights' steps, launched one by one, and those of a CPU are slower under autocast."""
 
 
 class Schedule(Settings):

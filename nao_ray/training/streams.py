@@ -8,7 +8,7 @@ whoever trained up to a.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -32,6 +32,11 @@ class Streams(ABC):
     def dropout(self, step: int) -> AbstractContextManager[None]:
         """Within it torch's global generators, which dropout draws from, are those of a step."""
         return nullcontext()
+
+    @property
+    def lasting(self) -> Sequence[torch.Generator] | None:
+        """Generators of the augmentation, where the same ones go on through all steps; None: each step has its own."""
+        return None
 
     def state(self, *, within_epoch: bool) -> dict[str, Tensor]:
         """What the next step's draws depend on besides its number; of an epoch that has begun, from its beginning."""
@@ -66,6 +71,10 @@ class Continuing(Streams):
 
     def augmentation(self, step: int) -> torch.Generator:
         return self._augmentation
+
+    @property
+    def lasting(self) -> Sequence[torch.Generator] | None:
+        return [self._augmentation]
 
     def state(self, *, within_epoch: bool) -> dict[str, Tensor]:
         order = self._before if within_epoch else self._order.get_state()

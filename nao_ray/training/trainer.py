@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from nao_ray.errors import DataError
 from nao_ray.spaces.base import ArchGraph
+from nao_ray.training.capture import Capture, Execution
 from nao_ray.training.checkpoint import check_shapes, part
-from nao_ray.training.objective import Batch, Carry, Objective
+from nao_ray.training.objective import Batch, Carry, Objective, Scores
 from nao_ray.training.recipe import learning_rate, period
 from nao_ray.training.streams import Streams
 
@@ -40,15 +41,22 @@ class Trainer:
     moved by neither momentum nor weight decay. Restored from what `state` gave, at any step, a training on a CPU ends
     to the bit as the unbroken one.
 
+    On CUDA the step of a network on its own is one graph, and so is its evaluation (`Capture`); `close` ends them.
+
     Args:
         network: called with a batch's inputs, what is carried where there is some, and the choice where there is one.
-            Its `set_step(step, total)`, where it has one, is told every step, for drop path.
+            Its `set_step(step, total)`, where it has one, is told every step, for drop path; where steps are a graph,
+            its `capturable()` before, which puts what changes from step to step in a tensor.
         objective: what is learnt.
         epochs: trained in all, which cosine and drop path end with; None: not known, they begin anew with each period
             of the recipe's cosine (`cosine_epochs`, `restart_factor`).
         streams: where it draws.
         choose: gives the choice of a step, an architecture under shared weights; None: the network takes none.
         averager: puts the workers of a group together; None: there is one.
+        execution: whether steps are a graph; `auto` where they can be: not of shared weights, whose path is new each.
+
+    Raises:
+        RuntimeError: `execution` is `graph`, and they cannot be.
     """
 
     def __init__(
@@ -60,15 +68,23 @@ class Trainer:
         streams: Streams,
         choose: Callable[[int], Any] | None = None,
         averager: Averager | None = None,
+        execution: Execution = "auto",
     ) -> None:
         self.network, self.objective, self.recipe = objective.place(network), objective, objective.recipe
         self.steps_done = 0
         self._epochs, self._streams, self._choose, self._averager = epochs, streams, choose, averager
         self._named = dict(network.named_parameters())
-        recipe = self.recipe
+        recipe, device = self.recipe, objective.device
+        alone = choose is None and averager is None and streams.lasting is not None
+        self._capture = Capture(device, streams.lasting or (), execution=execution if alone else "eager")
+        self._captured: dict[int, Callable[..., tuple[Tensor, ...]]] = {}  # by the number of tensors
+        self._forward = self._capture.of(self.network.__call__)
+        capturable: Callable[[], None] | None = getattr(self.network, "capturable", None)
+        if self._capture.is_on and capturable is not None:
+            capturable()
         self.optimiser = torch.optim.SGD(
             self._named.values(),
-            lr=recipe.lr,
+            lr=torch.tensor(recipe.lr, device=device) if self._capture.is_on else recipe.lr,
             momentum=recipe.momentum,
             nesterov=recipe.nesterov and recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
@@ -124,6 +140,25 @@ class Trainer:
         self.steps_done += 1
         return loss
 
+    @property
+    def execution(self) -> str:
+        """How steps were run: `graph`, `eager`, or `eager: ` and why."""
+        return self._capture.execution
+
+    def evaluate(self) -> Scores:
+        """Of the network now, on the validation split."""
+        return self.objective.evaluate(self.network, self._forward)
+
+    def close(self) -> None:
+        """Free the graphs; the last call."""
+        self._capture.close()
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _set(self, step: int) -> None:
         """What changes from step to step: the learning rate, and how many paths are dropped."""
         steps, epochs = self.objective.steps, self._epochs
@@ -149,11 +184,20 @@ class Trainer:
 
         It depends on the tensors of `batch` and of the training alone, not on the number of the step.
         """
-        network = self.network if choice is None else lambda *inputs: self.network(*inputs, choice)
-        loss, self._carry = self.objective.loss(network, batch, self._carry, augmentation)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.update(choice)
-        return loss.detach()
+        size, network = len(batch), self.network if choice is None else lambda *inputs: self.network(*inputs, choice)
+
+        def work(*tensors: Tensor) -> tuple[Tensor, ...]:
+            loss, carry = self.objective.loss(network, tensors[:size], tensors[size:] or None, augmentation)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.update(choice)
+            return loss.detach(), *(carry or ())
+
+        tensors = (*batch, *(self._carry or ()))
+        if self._capture.is_on:
+            work = self._captured.setdefault(len(tensors), self._capture.of(work))
+        loss, *carry = work(*tensors)
+        self._carry = tuple(carry) or None
+        return loss
 
     def update(self, choice: Any = None) -> None:  # noqa: ANN401
         """Put the workers' gradients together, clip and move the parameters that have one, then forget them."""

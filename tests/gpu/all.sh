@@ -22,6 +22,17 @@ piece() {  # NAME SECONDS COMMAND...
     echo "== $name: exit code $code, $((SECONDS - start)) s"
 }
 
+searched() {  # FILE SECONDS: a search through the command line, on Ray, and what its trials say
+    local pool=/tmp/nao_ray_gpu_$$_$(basename "$1" .yaml)
+    timeout -k 5 "$2" "$python" -m nao_ray search "$1" --pool "$pool" ${SET:-} || return
+    "$python" -m nao_ray pool "$pool" sql "select trial_id, phase, state, device, execution,
+        round(wall_seconds, 2) as wall, round(device_seconds, 2) as device_s, peak_memory_bytes >> 20 as mib,
+        round(coalesce(valid_accuracy, train_loss), 3) as score, started_at, finished_at
+        from trials where trial_id < 8 or phase is not null order by started_at"
+}
+export -f searched
+export python
+
 bench='
 import json, os
 from nao_ray.bench import gpu
@@ -31,13 +42,16 @@ with open(os.environ["OUT"] + "/bench.json", "w") as file:
     json.dump(result.data, file)
 '
 
-nvidia-smi --query-gpu=name,driver_version,compute_mode,mig.mode.current --format=csv,noheader
+nvidia-smi --query-gpu=name,driver_version,compute_mode,mig.mode.current --format=csv,noheader || true
 for name in ${*:-tests bench}; do
     case $name in
     tests) piece tests 200 "$python" -m pytest -q -rsP -p no:cacheprovider -p no:benchmark -m gpu tests/gpu ;;
-    child) piece child 170 "$python" -m nao_ray bench gpu batches=[128] processes=[2] patience=40 ;;
+    variants) piece variants 130 "$python" tests/gpu/variants_of_a_step.py "${VARIANT_SECONDS:-85}" ;;
+    search) piece search "${SEARCH_SECONDS:-80}" bash -c 'searched tests/gpu/search.yaml ${SEARCH_SECONDS:-70}' ;;
+    shared) piece shared "${SEARCH_SECONDS:-70}" bash -c 'searched tests/gpu/shared.yaml ${SEARCH_SECONDS:-60}' ;;
+    child) piece child 120 "$python" -m nao_ray bench gpu 'batches=[128]' 'processes=[2, 3]' patience=40 \
+        'variants=["plain", "graph bfloat16"]' ;;
     bench) piece bench 280 "$python" -c "$bench" ;;
-    profile*) piece "$name" 60 "$python" tests/gpu/kernels_of_a_step.py "graph bfloat16" ;;
     *) echo "no piece is named $name" >&2; problems=$((problems + 1)) ;;
     esac
 done

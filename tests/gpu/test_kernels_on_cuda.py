@@ -23,6 +23,8 @@ def furthest(mine, theirs):
 @pytest.fixture(autouse=True)
 def _kernels():
     assert fast._of_device(torch.device("cuda", 0)) is not None
+    with fast.in_graph():
+        yield
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

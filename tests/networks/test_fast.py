@@ -1,5 +1,7 @@
 """The faster paths against torch's own operations, value and gradients, in float32 and exactly in float64."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -153,3 +155,18 @@ def test_batch_norm_without_running_statistics_leaves_them(gradients, taken):
     assert (norm.running_mean == 0).all()
     assert (norm.running_var == 1).all()
     assert norm.num_batches_tracked == 0
+
+
+def test_kernels_are_for_graphs_but_those_that_torch_gets_wrong(monkeypatch):
+    monkeypatch.setattr(fast, "_of_device", lambda _: "kernels")
+
+    def taken():
+        x = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.bfloat16, numel=lambda: 4)
+        return {name for name in fast.KERNELS if fast._kernels(x, name) is not None}
+
+    assert taken() == {"average_pool"}
+    with fast.in_graph():
+        assert taken() == {"average_pool", "batch_norm", "depthwise", "max_pool"}
+        monkeypatch.setattr(fast, "KERNELS", {"depthwise"})
+        assert taken() == {"depthwise"}
+    assert taken() == set()

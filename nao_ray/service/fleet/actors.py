@@ -50,7 +50,7 @@ class Report(NamedTuple):
     started_at: datetime
     finished_at: datetime
     is_spent: bool
-    """The worker cannot be used again: its CUDA context is broken."""
+    """The worker is not to be used again: its CUDA context is broken, or its memory is lost (`capture.is_spoilt`)."""
     device_memory_bytes: int | None = None
     """Of the GPU that was computed on; None: on none."""
     weights: bytes | None = None
@@ -99,12 +99,24 @@ class EvaluatorActor:
             Exception: it cannot be made here.
         """
         log_to_stderr()
+        place = _place()
+        if place.device == "cpu":  # Ray leaves all of the node's GPUs in sight of those that it gave none
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
         self._evaluator = make()
         self._files = log_files()
         self._version: str | None = None
-        ready = attempt(self._evaluator.prepare)  # what else is wrong is said by the evaluation that runs into it
+        ready = attempt(
+            lambda: self._prepare(place.device)
+        )  # what else is wrong is said by the evaluation that meets it
         fault = ready.message if isinstance(ready, Failure) and ready.is_of_device else None
-        return _place()._replace(fault=fault)
+        return place._replace(fault=fault)
+
+    def _prepare(self, device: str) -> None:
+        if device != "cpu" and self._evaluator.uses_gpu:
+            from nao_ray.training.devices import require_cuda
+
+            require_cuda(device)
+        self._evaluator.prepare()
 
     def evaluate(self, proposals: Sequence[Proposal], weights: Weights | None) -> Report:
         """Evaluate once each; a failure is a value."""
@@ -154,7 +166,7 @@ class EvaluatorActor:
 
     def _report(self, outcomes: Sequence[Measurement | Failure], started_at: datetime) -> Report:
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-        is_spent = any(failure.is_of_device for failure in failures)
+        is_spent = any(failure.is_of_device for failure in failures) or _is_spoilt()
         if failures:
             outcomes = _with_output(outcomes, printed(self._files))
         memory = None if is_spent else _device_memory()
@@ -233,6 +245,12 @@ def _device() -> str:
         f"{kind.lower()}:{i}" for kind, ids in ray.get_runtime_context().get_accelerator_ids().items() for i in ids
     ]
     return ",".join(given) or "cpu"
+
+
+def _is_spoilt() -> bool:
+    """Whether a CUDA graph could not be recorded here, whose memory is lost."""
+    capture = sys.modules.get("nao_ray.training.capture")
+    return capture is not None and bool(capture.is_spoilt())
 
 
 def _device_memory() -> int | None:

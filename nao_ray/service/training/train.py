@@ -211,7 +211,7 @@ class _Run:
             self.listener(Step(epoch.done, config.epochs, epoch.loss, valid, left))
 
         start = None if before is None else Start(before.epochs_done, tensors)
-        fit(network, objective, epochs=config.epochs, seed=config.seed, start=start, listener=keep)
+        fit(network, objective, epochs=config.epochs, seed=config.seed, start=start, listener=keep, autotune=True)
         done = 0 if about is None else about.epochs_done
         if about is None or done < config.epochs:
             raise RunError(f"{self.name}: the loss of epoch {done + 1} is not finite; try another recipe or seed")

@@ -1,6 +1,8 @@
 """What an actor finds out about its machine."""
 
+import os
 import socket
+from functools import partial
 from types import SimpleNamespace
 
 import psutil
@@ -12,7 +14,7 @@ from nao_ray.errors import DataError
 from nao_ray.service.fleet import actors
 from nao_ray.service.fleet.actors import EvaluatorActor, Place, interface_of
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
-from nao_ray.trial import FailureKind, Proposal
+from nao_ray.trial import FailureKind, Measurement, Proposal
 
 SPACE = NaoCnnSmall()
 CHILD = """
@@ -56,6 +58,44 @@ def test_what_every_trial_needs_is_at_hand_before_the_first(monkeypatch, error, 
     found = EvaluatorActor().start(lambda: SimpleNamespace(prepare=prepare)).fault
     assert calls == ["prepare"]
     assert (found and found.split(" (in ")[0]) == fault
+
+
+@pytest.fixture(autouse=True)
+def _visible(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+
+
+def test_a_worker_that_is_given_no_gpu_sees_none(monkeypatch):
+    monkeypatch.setattr(actors, "_place", lambda: Place("n", 1))
+    seen = []
+    EvaluatorActor().start(
+        lambda: SimpleNamespace(prepare=lambda: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]), uses_gpu=True)
+    )
+    assert seen == [""]
+
+
+def test_a_worker_that_is_given_a_gpu_it_cannot_use_does_not_train_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(actors, "_place", lambda: Place("n", 1, "gpu:1"))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    seen = []
+    make = partial(SimpleNamespace, prepare=lambda: seen.append("prepared"))
+    fault = EvaluatorActor().start(lambda: make(uses_gpu=True)).fault
+    assert "No CUDA GPUs are available" in fault
+    assert "Ray gave gpu:1" in fault
+    assert seen == []
+    assert EvaluatorActor().start(lambda: make(uses_gpu=False)).fault is None
+    assert seen == ["prepared"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
+def test_a_worker_whose_recording_failed_is_replaced(monkeypatch):
+    monkeypatch.setattr(actors, "_device", lambda: "gpu:0")
+    actor = EvaluatorActor()
+    actor._evaluator, actor._files = SimpleNamespace(evaluate=lambda _: Measurement(valid_accuracy=0.5)), ()
+    proposal = Proposal(genotype=SPACE.sample(rng.child(0, "actors")), trial_id=0)
+    assert not actor.evaluate([proposal], None).is_spent
+    monkeypatch.setattr("nao_ray.training.capture._spoilt", True)
+    assert actor.evaluate([proposal], None).is_spent
 
 
 def test_a_child_loads_its_data_before_its_first_trial(monkeypatch):

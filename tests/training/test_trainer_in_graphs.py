@@ -1,0 +1,95 @@
+"""A training whose steps are recorded, by a recorder for the CPU, against the same steps not recorded."""
+
+import pytest
+import torch
+from recorder import ReplayRecorder
+
+from nao_ray import registry, rng
+from nao_ray.skeletons.base import Size
+from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
+from nao_ray.training import capture, trainer
+from nao_ray.training.capture import WARM_UP, Capture
+from nao_ray.training.fit import fit
+from nao_ray.training.recipe import Recipe
+from nao_ray.training.streams import ByStep, Continuing
+from nao_ray.training.trainer import Trainer
+
+RECIPE = Recipe(
+    name="short", batch=22, lr=0.1, cutout=2, crop_padding=1, dropout=0.1, drop_path_keep=0.6, auxiliary_weight=0.4
+)
+EPOCHS = 3
+
+
+@pytest.fixture
+def objective():
+    return Synthetic(SyntheticConfig(noise=0.2)).objective(torch.device("cpu"), RECIPE)
+
+
+@pytest.fixture(autouse=True)
+def recorders(monkeypatch):
+    made = []
+
+    def make(*args, **kwargs):
+        made.append(ReplayRecorder())
+        return Capture(*args, **kwargs, recorder=made[-1] if kwargs["execution"] != "eager" else None)
+
+    monkeypatch.setattr(capture, "_spoilt", False)
+    monkeypatch.setattr(trainer, "Capture", make)
+    return made
+
+
+def child():
+    space, task = registry.load("space", "nao_cnn_small")(), Synthetic(SyntheticConfig())
+    skeleton = registry.load("skeleton", space.skeleton)()
+    graph = space.lower(space.sample(rng.child(5, "recorded child")))
+    with rng.torch_seeded(0, "weights"):
+        return skeleton.build(graph, task.shapes, Size(cells_per_stage=1, channels=4), RECIPE)
+
+
+def trained(objective, **options):
+    with (
+        rng.torch_seeded(0, "dropout"),
+        Trainer(child(), objective, epochs=EPOCHS, streams=Continuing(0, objective.device), **options) as training,
+    ):
+        told = [(training.epoch(), training.evaluate()) for _ in range(EPOCHS)]
+        return told, training.state(), training.execution
+
+
+def test_recorded_steps_train_as_those_that_are_not_through_schedules_drop_path_odd_batches_and_evaluation(
+    objective, recorders, monkeypatch
+):
+    told, state, execution = trained(objective)
+    assert execution == "graph"
+    assert recorders[0].recorded == 1  # the step; the evaluation would be at its fourth pass
+    assert recorders[0].closed == 1
+    assert recorders[0].replays == (objective.steps - 1) * EPOCHS - WARM_UP  # the last batch of an epoch is odd
+    monkeypatch.setattr(capture, "WARM_UP", 10**9)
+    expected, at_last, _ = trained(objective)
+    assert recorders[1].recorded == 0
+    assert told == expected
+    assert state.keys() == at_last.keys()
+    assert all(torch.equal(state[name], at_last[name]) for name in state)
+    assert len({loss for loss, _ in told}) == EPOCHS
+
+
+def test_what_a_recording_would_freeze_is_seen_here(objective, monkeypatch):
+    expected, _, _ = trained(objective)
+    monkeypatch.setattr("nao_ray.networks.stacks.Stack.capturable", lambda *_: None)
+    frozen, _, _ = trained(objective)
+    assert frozen != expected
+
+
+def test_a_measurement_says_how_its_steps_were_run(objective):
+    measured = fit(child(), objective, epochs=1, seed=0)
+    assert measured.execution == "graph"
+
+
+def test_shared_weights_and_groups_are_not_recorded(objective):
+    with Trainer(child(), objective, epochs=1, streams=ByStep(0, objective.device)) as training:
+        training.epoch()
+        assert training.execution == "eager"
+        assert isinstance(training.optimiser.param_groups[0]["lr"], float)
+
+
+def test_eager_on_request(objective):
+    assert trained(objective, execution="eager")[2] == "eager"
