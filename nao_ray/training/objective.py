@@ -102,7 +102,7 @@ class Objective(ABC):
 
         Args:
             network: what is evaluated.
-            forward: gives its outputs in less time; None: it does itself.
+            forward: gives what it makes of a tensor, where that is one, in less time; None: it does itself.
         """
 
     @abstractmethod
