@@ -49,8 +49,8 @@ def plan(pool: PoolReader, budget: Budget, kind: str, seed: int) -> Plan:
     chosen = [trial for trial in found if not is_bound(trial)]
     if found and not chosen:
         raise ConfigError(
-            f"--retry-failed: the {len(found)} failed trials of {pool.url} were to be scored with shared weights, "
-            "and the search has gone on without them; those that are trained alone can be asked for again"
+            f"--retry-failed: all that failed in {pool.url}, {kinds(found)}, was to be scored with shared weights, "
+            "and the search has gone on without; what is trained alone can be asked for again"
         )
     if chosen and tally.out_of_time:
         raise ConfigError(

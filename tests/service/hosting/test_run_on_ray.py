@@ -43,6 +43,11 @@ def test_every_kind_of_failure_is_recorded_and_the_search_goes_on(tmp_path):
     assert set(frame.loc[frame["failure_kind"] == "error", "attempt"]) == {2}
     assert set(frame.loc[frame["failure_kind"] != "error", "attempt"].dropna()) == {1}
     assert PoolReader.open(tmp_path / "p").check() == []
+    resume(str(tmp_path / "p"), retry_failed="nan")  # budget.trials is used up
+    again = PoolReader.open(tmp_path / "p").trials()["retry_of"].dropna()
+    assert sorted(again) == frame.index[frame["failure_kind"] == "nan"].tolist()
+    assert again.index.tolist() == list(range(40, 40 + kinds["nan"]))
+    assert PoolReader.open(tmp_path / "p").check() == []
 
 
 @pytest.mark.slow
