@@ -29,6 +29,7 @@ from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.loggers.base import Logger, Search
 from nao_ray.settings import Settings
+from nao_ray.skeletons.base import Size, skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Task
@@ -106,7 +107,9 @@ class RunConfig(Settings):
             )
         if self.task is None and evaluator.needs_task:
             raise ConfigError(f"task is missing: the evaluator {self.evaluator.name} trains on one")
-        _check_parts(self.make_space())
+        space, outline = self.make_space(), None if self.task is None else self.make_task().outline
+        _check_parts(space)
+        evaluator.check(space, outline, evaluator.Config(**self.evaluator.settings))
         return self
 
     def _components(self) -> dict[str, Component]:
@@ -247,6 +250,9 @@ class TrainConfig(Settings):
     def _check(self) -> Self:
         for kind, component in (("space", self.space), ("task", self.task)):
             _check_component(kind, component)
+        skeleton, shapes = skeleton_of(self.make_space()), self.make_task().outline
+        if shapes is not None:
+            skeleton.check(shapes, Size(cells_per_stage=self.cells_per_stage, channels=self.channels), self.recipe)
         if self.recipe.score != "last":
             raise ConfigError("recipe.score must be last: a full training ends with its last epoch, no epoch is chosen")
         return self

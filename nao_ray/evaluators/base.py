@@ -18,7 +18,7 @@ from nao_ray.metric import DEFAULT, Metric
 from nao_ray.settings import Settings
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.tasks.base import Facts, Task
+from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
 
 
@@ -139,6 +139,19 @@ class Evaluator(ABC, Generic[C]):
             DataError: the data is not what it should be.
         """
         return {}
+
+    @classmethod
+    def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: C) -> None:
+        """Refuse, before anything starts, what no proposal could be evaluated for; needs neither data nor a device.
+
+        Args:
+            space: of the proposals.
+            shapes: of the task, or its `outline`.
+            config: of the evaluator.
+
+        Raises:
+            ConfigError: there is no network for this space, this task or this size.
+        """
 
     @classmethod
     def metric(cls, config: C, task: Task[Any] | None) -> Metric:  # noqa: ARG003

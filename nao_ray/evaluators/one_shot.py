@@ -19,9 +19,9 @@ from nao_ray import rng
 from nao_ray.errors import ConfigError, DataError, GenotypeError, PoolError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
-from nao_ray.skeletons.base import Size
+from nao_ray.skeletons.base import Size, skeleton_of
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.tasks.base import Task
+from nao_ray.tasks.base import Shapes, Task
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
 
@@ -95,6 +95,14 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     @property
     def needs_gpu(self) -> bool:
         return self._alone.needs_gpu
+
+    @classmethod
+    def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: OneShotConfig) -> None:
+        skeleton = skeleton_of(space, shared=True)
+        if shapes is not None:
+            size = Size(cells_per_stage=config.cells_per_stage, channels=config.channels)
+            skeleton.check(shapes, size, config.recipe, shared=True)
+        Standalone.check(space, shapes, config.alone)
 
     def prepare(self) -> None:
         import nao_ray.training.trainer  # noqa: F401

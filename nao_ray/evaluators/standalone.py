@@ -21,9 +21,9 @@ from nao_ray.errors import DataError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.progress import Progress, pack, unpack
 from nao_ray.metric import Metric
-from nao_ray.skeletons.base import Size
+from nao_ray.skeletons.base import Size, skeleton_of
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.tasks.base import Task
+from nao_ray.tasks.base import Shapes, Task
 from nao_ray.training.failures import preparing
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Proposal
@@ -76,6 +76,14 @@ class Standalone(Evaluator[StandaloneConfig]):
             channels=config.channels,
             data_share=config.data_share,
         )
+
+    @classmethod
+    def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: StandaloneConfig) -> None:
+        skeleton = skeleton_of(space)
+        if shapes is not None:
+            skeleton.check(
+                shapes, Size(cells_per_stage=config.cells_per_stage, channels=config.channels), config.recipe
+            )
 
     def prepare(self) -> None:
         import nao_ray.networks.counting

@@ -129,6 +129,11 @@ class Task(ABC, Generic[C]):
         """What a network for this task has to fit; needs no data."""
 
     @property
+    def outline(self) -> Shapes | None:
+        """`shapes` as far as the config alone tells; what it leaves to the data is made up, None: all that matters."""
+        return self.shapes
+
+    @property
     def full_training(self) -> str:
         """The full training that is suggested for what a search on this task has found."""
         return "short"

@@ -43,6 +43,8 @@ def check_search(config: RunConfig, pool_url: str) -> Checked:
     config.make_strategy()
     evaluator = config.make_evaluator()
     data_hash, facts = evaluator.data_hash(), evaluator.facts()
+    if config.task is not None:  # its data are there now
+        evaluator.check(evaluator.space, evaluator.task.shapes, evaluator.config)
     begun = config_of(PoolReader.open(pool_url).manifest, pool_url) if PoolReader.exists(pool_url) else None
     config = settle(config, evaluator, begun)
     strategy = config.make_strategy()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.base import Images
+from nao_ray.tasks.base import Images, ImageShapes
 from nao_ray.tasks.images import pictures, sources
 from nao_ray.tasks.images.identity import FileIdentity
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
@@ -85,11 +85,21 @@ class PictureTask(ImageTask[C]):
     @cached_property
     def network(self) -> str:  # type: ignore[override]  # constant once read
         """From the config or from the size of the images."""
+        return self._network_of(self.image_shape)
+
+    @property
+    def outline(self) -> ImageShapes | None:
+        if self.config.network == "auto" and self.config.image_shape is None:
+            return None
+        shape = self.config.image_shape or (3, 32, 32)
+        return ImageShapes(*shape, num_classes=self.config.num_classes or 2, network=self._network_of(shape))
+
+    def _network_of(self, shape: tuple[int, int, int]) -> str:
         if self.config.network != "auto":
             return self.config.network
-        if max(self.image_shape[1:]) >= _IMAGENET_SIDE:
+        if max(shape[1:]) >= _IMAGENET_SIDE:
             return "imagenet"
-        return "cifar10" if self.image_shape[0] == 3 else "small"
+        return "cifar10" if shape[0] == 3 else "small"
 
     @cached_property
     def _source(self) -> sources.Source:
