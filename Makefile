@@ -3,11 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= digits
-CORES ?= 2  # processes of the tests
+CORES ?= 2
+REQUIREMENTS ?= requirements.txt  # requirements-dev.txt brings all in one go
 export RAY_USAGE_STATS_ENABLED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install search test format lint type test-ray test-gpu smoke bench cluster-up cluster-down audit check clean
+.PHONY: help install search test format lint type test-ray test-all test-gpu smoke bench cluster-up cluster-down audit check clean
 
 help:  ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +22,9 @@ $(BIN)/python:
 		{ echo "cannot make $(VENV): install the package python3-venv, or virtualenv" >&2; exit 2; }
 
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
-	@echo "installing requirements.txt into $(VENV): torch and ray are large, the first time takes minutes"
-	$(BIN)/python -m pip install --quiet -r requirements.txt
+	@echo "installing $(strip $(REQUIREMENTS)) into $(VENV): torch and ray are large, the first time takes minutes"
+	$(BIN)/python -m pip install --quiet --no-compile -r $(REQUIREMENTS)
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true  # on all cores; some packages hold templates
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@
 
@@ -60,6 +62,10 @@ test-ray: $(VENV)/.installed-dev  ## the tests that start a local Ray, and the s
 test-gpu: $(VENV)/.installed-dev  ## what needs a CUDA device: tests and bench gpu, in 8 minutes
 	PYTHON=$(BIN)/python bash tests/gpu/all.sh
 
+# One process more than cores, for those with a Ray wait; they come first (tests/conftest.py).
+test-all: $(VENV)/.installed-dev  ## both in one run, which takes less
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(CORES) + 1)) --dist loadscope --no-loadscope-reorder
+
 format: $(VENV)/.installed-dev  ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -77,8 +83,8 @@ audit: $(VENV)/.installed  ## known vulnerabilities of the pinned packages; need
 	$(BIN)/python -m pip install --quiet pip-audit==2.10.1
 	$(BIN)/pip-audit --strict --no-deps --disable-pip -r requirements.txt
 
-check:  ## what CI runs: lint, type, test, test-ray, and how long each took
-	@set -e; for step in lint type test test-ray; do \
+check:  ## what CI runs: lint, type, test-all, and how long each took
+	@set -e; for step in lint type test-all; do \
 		start=$$(date +%s); echo "== make $$step"; $(MAKE) --no-print-directory $$step; \
 		echo "== make $$step: $$(($$(date +%s) - start)) s"; done
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,6 +25,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("nao_ray", deadline=None)  # a busy machine is no failure
 settings.load_profile("nao_ray")
+
+
+def pytest_collection_modifyitems(items):
+    """Files with tests of Ray first, then those with slow ones: at the end, no process waits long for another."""
+    marked = {name: Counter(item.path for item in items if item.get_closest_marker(name)) for name in ("ray", "slow")}
+    items.sort(key=lambda item: (-marked["ray"][item.path], -marked["slow"][item.path]))
+
 
 DATA = Path(os.environ.get("NAO_RAY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

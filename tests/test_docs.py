@@ -163,7 +163,7 @@ def test_configs_of_the_pages(block):
 
 
 def test_the_job_of_the_pages_is_there():
-    """What it runs, `folder` has run; that searches run as jobs: tests/service/jobs/test_jobs_on_ray.py."""
+    """It runs in tests/service/jobs/test_jobs_on_ray.py, on a smaller search."""
     (submit,) = _commands("ray job submit ")
     words = shlex.split(submit)
     job = words[words.index("--") + 1 :]

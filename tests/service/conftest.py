@@ -12,7 +12,7 @@ import _misbehaving
 ray.cloudpickle.register_pickle_by_value(_misbehaving)  # workers cannot import the tests
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _end_ray():
     yield
     ray.shutdown()

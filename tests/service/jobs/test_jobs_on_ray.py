@@ -27,6 +27,7 @@ from nao_ray.service.jobs.packing import job_name
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]
+PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
 SLOW = """
 name: slow
 space: nao_cnn_small
@@ -34,7 +35,7 @@ task: synthetic
 evaluator: {name: faulty, sleep_seconds: 0.4}
 strategy: regularized_evolution
 budget: {trials: 24}
-workers: {count: 2}
+workers: {count: 1}
 """
 PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
 PORTS += ("runtime-env-agent-port", "metrics-export-port", "ray-client-server-port")
@@ -265,7 +266,7 @@ def test_a_detached_search_outlives_its_job_and_ends_when_it_is_stopped(start, c
 
 
 def test_the_commands_of_the_page(start, call, cluster, tmp_path):
-    section = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8").split("\n## ")[0]
+    section = PAGE.split("\n## ")[0]
     commands = re.findall(r"^\$ nao-ray ((?:submit|status|logs|stop)\b.*)$", section, flags=re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["submit", "status", "logs", "submit", "stop"]
     for command in commands:
@@ -279,3 +280,26 @@ def test_the_commands_of_the_page(start, call, cluster, tmp_path):
         assert done.code == 0, f"{command}: {done.out}{done.err}"
         assert done.out
     assert _each_once(tmp_path / "pools" / "smoke", 8)
+
+
+def test_the_ray_job_submit_of_the_page(cluster, tmp_path):
+    """Word for word, but for what is searched and where: Ray carries the checkout, its job is the search."""
+    (command,) = re.findall(r"^\$ (ray job submit .*)$", PAGE, flags=re.MULTILINE)
+    pool, words = tmp_path / "pool", shlex.split(command)
+    words[words.index("--address") + 1] = cluster.address
+    words[words.index("cifar10_small") :] = ["smoke", "--set", "budget.trials=2", "--pool", str(pool)]
+    for name in ("jobs", "nao_ray"):
+        shutil.copytree(ROOT / name, tmp_path / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
+    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(cluster.token_path)}
+    words[0] = str(Path(sys.executable).with_name("ray"))
+    give_up = time.monotonic() + 120
+    while True:
+        done = subprocess.run(
+            words, cwd=tmp_path / "checkout", env=environment, capture_output=True, text=True, timeout=300
+        )
+        if "No available agent" not in done.stderr or time.monotonic() > give_up:  # it starts after the head
+            break
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2/2 done" in done.stdout
+    assert _each_once(pool, 2)
