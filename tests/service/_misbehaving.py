@@ -141,6 +141,16 @@ def freezes_as_it_loads(folder: str | Path) -> type:
     return type("Frozen", (EvaluatorActor,), {"value": _FreezesAtFirst(folder), "__module__": __name__})
 
 
+def slow_to_start(seconds: float, orders: dict[int, str], folder: str | Path) -> Any:
+    """An evaluator that takes long to be made, as one that loads a library and data."""
+
+    def make() -> Evaluator[Any]:
+        time.sleep(seconds)
+        return Obedient(orders, folder)
+
+    return make
+
+
 def no_library() -> Evaluator[Any]:
     raise ImportError("libnothing.so: cannot open")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import psutil
 import pytest
 import ray
-from _misbehaving import GENOTYPE, freezes_as_it_loads, freezes_at_first, no_data, no_library, obedient
+from _misbehaving import GENOTYPE, freezes_as_it_loads, freezes_at_first, no_data, no_library, obedient, slow_to_start
 
 from nao_ray.errors import DataError, RunError
 from nao_ray.search.executor import Failure, Job
@@ -187,6 +187,13 @@ def test_a_job_beyond_its_time_is_ended_and_holds_up_nobody(start):
     ended = collect(executor, 2)
     assert kinds(ended) == {0: FailureKind.TIMEOUT, 1: None}
     assert "workers.timeout_seconds 2" in ended[0].outcome.message
+
+
+def test_a_limit_counts_the_work_and_not_the_start_of_a_worker(start, tmp_path):
+    executor = start(factory=slow_to_start(4, {0: "sleep 600"}, tmp_path), count=1, timeout_seconds=2)
+    submit(executor, 0, 1, 2)
+    assert kinds(collect(executor, 3)) == {0: FailureKind.TIMEOUT, 1: None, 2: None}
+    assert len(pids(tmp_path)) == 2  # the one that had to end, and the next, which took longer to start than the limit
 
 
 def test_a_worker_that_gives_no_sign_of_life_is_lost(start, tmp_path):
