@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
+import torch._dynamo  # the first optimiser loads it anyway, for a second or more that a trial's limit would count
 from torch import Tensor, nn
 
 from nao_ray.errors import DataError
