@@ -180,7 +180,7 @@ class _Source:
 def _of_text(text: str, name: str | None, dialect: str | None) -> _Source:
     space = find_space(name, text)
     genotype = space.parse(text, dialect)
-    label = text.strip() if text.strip() in space.published else space.name
+    label = text.strip() if text.strip() in space.published else space.name.replace(":", ".")  # it names files
     facts = {"space": {"name": space.name, **space.config.model_dump(mode="json")}, "genotype": genotype.key}
     return _Source(label, facts)
 
