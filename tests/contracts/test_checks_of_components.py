@@ -10,12 +10,14 @@ import torch
 
 from nao_ray.errors import DataError
 from nao_ray.evaluators.closed_form import ClosedForm
+from nao_ray.skeletons.base import PLAIN
+from nao_ray.skeletons.nao import Nao
 from nao_ray.spaces.base import Genotype
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.spaces.parts.cnn_cell import CnnCellSpace
 from nao_ray.strategies.random_search import RandomSearch
 from nao_ray.tasks.synthetic import Synthetic
-from nao_ray.testing import check_evaluator, check_space, check_strategy, check_task
+from nao_ray.testing import check_evaluator, check_skeleton, check_space, check_strategy, check_task
 from nao_ray.trial import Measurement, Proposal
 
 
@@ -200,6 +202,35 @@ class Short(Synthetic):
 def test_a_broken_task(task, message):
     with pytest.raises(AssertionError, match=message):
         check_task(task, limit=100)
+
+
+class Doubled(Nao):
+    def count(self, graph, shapes, size=None):
+        return replace(super().count(graph, shapes, size), num_params=7)
+
+
+class Narrow(Nao):
+    def build(self, graph, shapes, size=None, regularisation=PLAIN):
+        return super().build(graph, replace(shapes, num_classes=1), size, regularisation)
+
+
+class Unchecked(Nao):
+    def check(self, *_, **__):
+        pass
+
+
+@pytest.mark.usefixtures("fresh_modules")
+@pytest.mark.parametrize(
+    ("skeleton", "message"),
+    [
+        (Doubled, "counts are those of the network: .* parameters are counted of a network of"),
+        (Narrow, r"a network has the shapes of the task: a network makes \[3, 1\] of 3 images"),
+        (Unchecked, "a size below one is refused: a network of 0 channels is not refused"),
+    ],
+)
+def test_a_broken_skeleton(skeleton, message):
+    with pytest.raises(AssertionError, match=message):
+        check_skeleton(type("Own", (Space,), {"skeleton": skeleton.name}))
 
 
 class Percent(ClosedForm):
