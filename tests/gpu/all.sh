@@ -7,7 +7,7 @@ python=${PYTHON:-python3}
 mkdir -p "$OUT"
 if [[ -n ${SITE:-} ]]; then
     mkdir -p /tmp/site && tar xJf "$SITE" -C /tmp/site
-    export PYTHONPATH=$(dirname "$SITE")/extra:/tmp/site:$PWD
+    export PYTHONPATH=$(cd "$(dirname "$SITE")" && pwd)/extra:/tmp/site:$PWD
 fi
 export PYTHONPATH=${PYTHONPATH:-$PWD}
 problems=0
@@ -25,7 +25,7 @@ piece() {  # NAME SECONDS COMMAND...
 searched() {  # FILE SECONDS: a search through the command line, on Ray, and what its trials say
     local pool=/tmp/nao_ray_gpu_$$_$(basename "$1" .yaml)
     timeout -k 5 "$2" "$python" -m nao_ray search "$1" --pool "$pool" ${SET:-} || return
-    "$python" -m nao_ray pool "$pool" sql "select trial_id, phase, state, device, execution,
+    "$python" -m nao_ray pool "$pool" sql "select trial_id, phase is not null as phase, state, device, execution,
         round(wall_seconds, 2) as wall, round(device_seconds, 2) as device_s, peak_memory_bytes >> 20 as mib,
         round(coalesce(valid_accuracy, train_loss), 3) as score, started_at, finished_at
         from trials where trial_id < 8 or phase is not null order by started_at"
@@ -43,9 +43,9 @@ with open(os.environ["OUT"] + "/bench.json", "w") as file:
 '
 
 nvidia-smi --query-gpu=name,driver_version,compute_mode,mig.mode.current --format=csv,noheader || true
-for name in ${*:-tests bench}; do
+for name in ${*:-tests variants search bench}; do
     case $name in
-    tests) piece tests 200 "$python" -m pytest -q -rsP -p no:cacheprovider -p no:benchmark -m gpu tests/gpu ;;
+    tests) piece tests 200 "$python" -m pytest -q -rsP -p no:cacheprovider -p no:benchmark -m gpu -k "${K:-}" tests/gpu ;;
     variants) piece variants 130 "$python" tests/gpu/variants_of_a_step.py "${VARIANT_SECONDS:-85}" ;;
     search) piece search "${SEARCH_SECONDS:-80}" bash -c 'searched tests/gpu/search.yaml ${SEARCH_SECONDS:-70}' ;;
     shared) piece shared "${SEARCH_SECONDS:-70}" bash -c 'searched tests/gpu/shared.yaml ${SEARCH_SECONDS:-60}' ;;
