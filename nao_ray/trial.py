@@ -134,7 +134,11 @@ class Measurement:
     macs: int | None = None
     wall_seconds: float | None = None
     device_seconds: float | None = None
+    """On a GPU from the first kernel to the last; where it has places for k workers a k-th of that, so that the trials
+    on a GPU never add up to more than its time. On a CPU the process's CPU time. Training and validation."""
     peak_memory_bytes: int | None = None
+    """On a GPU the most that PyTorch's allocator gave out at a time, to this process: neither what it keeps in reserve
+    nor the CUDA context with the libraries' kernels is in it. On a CPU the process's largest resident size."""
     device: str | None = None
     execution: str | None = None
     """How the device ran the training's steps: `graph`, `eager`, or `eager: ` and why it is no graph."""

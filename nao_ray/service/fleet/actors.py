@@ -11,7 +11,7 @@ import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -169,8 +169,11 @@ class EvaluatorActor:
         is_spent = any(failure.is_of_device for failure in failures) or _is_spoilt()
         if failures:
             outcomes = _with_output(outcomes, printed(self._files))
-        memory = None if is_spent else _device_memory()
-        return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent, memory)
+        memory = _device_memory()
+        if memory is not None and (places := _places_on_gpu()) > 1:
+            outcomes = [_shared(outcome, places) for outcome in outcomes]
+        known = None if is_spent else memory
+        return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent, known)
 
     def ping(self) -> int:
         """The process's id: an answer, from a thread of its own, while an evaluation runs."""
@@ -245,6 +248,19 @@ def _device() -> str:
         f"{kind.lower()}:{i}" for kind, ids in ray.get_runtime_context().get_accelerator_ids().items() for i in ids
     ]
     return ",".join(given) or "cpu"
+
+
+def _places_on_gpu() -> int:
+    """Workers for which this one's GPU has room, itself included; 1 also where it has none, or several GPUs."""
+    gpus = ray.get_runtime_context().get_assigned_resources().get("GPU", 0.0)
+    return int(1 / gpus + 1e-2) if 0 < gpus < 1 else 1  # Ray counts in ten thousandths: a third is 0.3333
+
+
+def _shared(outcome: Measurement | Failure, places: int) -> Measurement | Failure:
+    """What was measured on a GPU with so many places: its time is theirs in equal parts."""
+    if isinstance(outcome, Failure) or outcome.device_seconds is None:
+        return outcome
+    return replace(outcome, device_seconds=outcome.device_seconds / places)
 
 
 def _is_spoilt() -> bool:

@@ -98,6 +98,23 @@ def test_a_worker_whose_recording_failed_is_replaced(monkeypatch):
     assert actor.evaluate([proposal], None).is_spent
 
 
+@pytest.mark.parametrize(
+    ("gpus", "computes_there", "seconds"),
+    [(1.0, True, 12.0), (0.5, True, 6.0), (0.3333, True, 4.0), (0.3, True, 4.0), (2.0, True, 12.0), (0.5, False, 12.0)],
+)
+def test_a_gpus_time_is_shared_by_those_that_it_has_places_for(monkeypatch, gpus, computes_there, seconds):
+    context = SimpleNamespace(get_assigned_resources=lambda: {"CPU": 1.0, "GPU": gpus}, get_accelerator_ids=dict)
+    monkeypatch.setattr(actors.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(actors, "_device_memory", lambda: 2**34 if computes_there else None)
+    measured = Measurement(valid_accuracy=0.5, wall_seconds=13.0, device_seconds=12.0, peak_memory_bytes=99)
+    actor = EvaluatorActor()
+    actor._evaluator, actor._files = SimpleNamespace(evaluate=lambda _: measured), ()
+    proposal = Proposal(genotype=SPACE.sample(rng.child(0, "actors")), trial_id=0)
+    (outcome,) = actor.evaluate([proposal], None).outcomes
+    assert outcome.device_seconds == pytest.approx(seconds)
+    assert (outcome.wall_seconds, outcome.peak_memory_bytes) == (13.0, 99)
+
+
 def test_a_child_loads_its_data_before_its_first_trial(monkeypatch):
     evaluator = RunConfig.parse(CHILD).make_evaluator()
     loads, load = [], evaluator.task.load
