@@ -33,7 +33,7 @@ from nao_ray._pool.quarantine import quarantine
 from nao_ray._pool.recent import Recent
 from nao_ray._pool.renames import UNSUPPORTED
 from nao_ray._pool.storage import Guard, Storage
-from nao_ray._pool.tables import SCHEMAS, find_damaged, in_batches, refuse_strangers, unreadable
+from nao_ray._pool.tables import SCHEMAS, find_damaged, in_batches, large_part, refuse_strangers, unreadable
 from nao_ray.errors import PoolError, PoolWriteError
 
 FOLDERS = ("trials", "events")
@@ -302,7 +302,7 @@ class _Part:
 
     def __init__(self, path: str, schema: pa.Schema) -> None:
         self._file = open(path, "wb")  # noqa: SIM115
-        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", write_page_checksum=True)
+        self._writer = large_part(self._file, schema)
         self._rows = 0
 
     @property

@@ -18,17 +18,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from nao_ray._pool import compaction, names
 from nao_ray._pool.catalogue import DIGEST, Digest, batches
 from nao_ray._pool.faults import READING
 from nao_ray._pool.journal import Journal
-from nao_ray._pool.memory import release
 from nao_ray._pool.objects import ObjectStorage
 from nao_ray._pool.storage import Guard
-from nao_ray._pool.tables import SCHEMAS, reading, to_bytes, unreadable
+from nao_ray._pool.tables import SCHEMAS, large_part, reading, to_bytes, unreadable
 from nao_ray.errors import PoolError, PoolWriteError
+from nao_ray.memory import release
 
 DIGEST_AT = 8
 """New parts, of both folders, at which the digest is written: so many does a reader read one by one."""
@@ -214,7 +213,7 @@ class ObjectJournal(Journal):
         """The rows of merged parts and the newest ones in one file, a group of rows in memory at a time."""
         sink = pa.BufferOutputStream()
         schema = SCHEMAS[folder]
-        with pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True) as writer:
+        with large_part(sink, schema) as writer:
             for name in again:
                 for batch in batches(self._storage.read(f"{folder}/{name}"), schema, _GROUP_ROWS):
                     writer.write_batch(batch)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from nao_ray._pool.memory import release
 from nao_ray._pool.tables import SCHEMAS
+from nao_ray.memory import release
 
 _BYTES = 8 * 2**20
 _LOOSE_PARTS = 64  # held as tables of their own

@@ -29,7 +29,7 @@ def _stream_log(storage: Storage) -> Iterator[Trial]:
     # what is asked later than this is left out: it may know of trials that finish after they were read
     last = max((pc.max(data["seq"]).as_py() for data in stream(storage, "events", ["seq"]) if len(data)), default=-1)
     finished = IdSet()
-    for data in stream(storage, "trials"):
+    for data in stream(storage, "trials", rows.LOGGED):
         for row in rows.dicts(data):
             if row["trial_id"] not in finished:
                 finished.add(row["trial_id"])

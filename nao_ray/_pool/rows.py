@@ -111,6 +111,9 @@ TRIALS = _schema(
 )
 """One row per finished trial."""
 
+LOGGED = tuple(name for name in TRIALS.names if name not in ("strategy", "task", *_OPS))
+"""The columns that `trial_from` needs."""
+
 LATER = frozenset(
     {"message", "valid_score", "goal", "derived_genotype", *_OPS, "network", "num_classes", "in_channels", "retry_of"}
 )
@@ -185,7 +188,7 @@ def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
 
 def dicts(data: pa.Table) -> Iterator[Row]:
     """The rows of a table, a batch at a time."""
-    for batch in data.to_batches(max_chunksize=4096):
+    for batch in data.to_batches(max_chunksize=1024):
         columns = [_values(column) for column in batch.columns]
         for values in zip(*columns, strict=True):
             yield dict(zip(data.column_names, values, strict=True))

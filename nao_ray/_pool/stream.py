@@ -11,12 +11,14 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nao_ray._pool.faults import READING, Fault, kind_of
-from nao_ray._pool.memory import release
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import SCHEMAS, checked, dataset, reading, steady, unreadable
+from nao_ray.memory import release
 
 _PARTS = 32  # small ones opened together: a footer each
-_ROWS = 1024  # at a time
+_VALUES = 2**15  # at a time, a list as 16: some 250 whole rows, thousands of a few columns
+_BATCHES = 16  # after which memory is given back: what is made of the rows leaves holes
+_BUFFER = 2**16  # bytes of a column read at once; without it a whole row group is
 _RESTARTS = 60
 _PAUSE = 0.05  # seconds
 
@@ -46,6 +48,7 @@ def stream(storage: Storage, folder: str, columns: Sequence[str] | None = None) 
                 raise unreadable(storage, folder, error) from None
             time.sleep(_PAUSE)
         else:
+            release()
             return
 
 
@@ -59,12 +62,12 @@ def read_some(
         PoolReadError: the parts cannot be read at the moment.
     """
     schema = _schema(folder, columns)
-    wanted = None if trial_ids is None else pc.field("trial_id").isin(list(trial_ids))
+    wanted = None if trial_ids is None else pa.array(trial_ids, pa.int64())
 
     def read(names: Sequence[str]) -> pa.Table:
         found = [schema.empty_table()]
         for data in _groups(storage, folder, names, columns):
-            data = data if wanted is None else data.filter(wanted)
+            data = data if wanted is None else data.filter(pc.is_in(data["trial_id"], value_set=wanted))
             if len(data):
                 found.append(data)
         return pa.concat_tables(found)
@@ -92,13 +95,15 @@ def _groups(storage: Storage, folder: str, names: Sequence[str], columns: Sequen
 
 def _rows_of(fragment: ds.ParquetFileFragment, schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of a part; not read by the fragment itself, which reads ahead 90 MB of a large one."""
-    with pq.ParquetFile(fragment.open(), page_checksum_verification=True) as part:
+    part = pq.ParquetFile(fragment.open(), buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True)
+    with part:
+        rows = _VALUES // sum(16 if pa.types.is_list(field.type) else 1 for field in schema)
         there = [name for name in schema.names if name in part.schema_arrow.names]
         for number in range(part.num_row_groups):
-            for batch in part.iter_batches(_ROWS, [number], columns=there, use_threads=False):
+            for count, batch in enumerate(part.iter_batches(rows, [number], columns=there, use_threads=False), start=1):
                 yield _aligned(batch, schema)
-            if part.metadata.row_group(number).num_rows > _ROWS:
-                release()
+                if count % _BATCHES == 0:
+                    release()
 
 
 def _aligned(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:

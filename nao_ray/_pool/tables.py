@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -35,6 +35,7 @@ _LOST = {
     "events": "what was asked in it, unless a copy is put back; with it moved elsewhere the search goes on without",
 }
 _READERS = 16  # parts looked at at once, where each costs a round trip
+_PAGE_BYTES = 2**16
 _SCANNED = 32  # small parts opened at once for merging
 
 
@@ -46,6 +47,12 @@ def to_bytes(data: pa.Table) -> memoryview:
         data, sink, compression="zstd", write_page_checksum=True, use_dictionary=False, write_statistics=False
     )
     return memoryview(sink.getvalue())
+
+
+def large_part(where: Any, schema: pa.Schema) -> pq.ParquetWriter:  # noqa: ANN401 - a file or a sink of Arrow's
+    """Writes a part of many rows, in small pages: a reader holds a page and a dictionary of each column, unpacked."""
+    limits = {"data_page_size": _PAGE_BYTES, "dictionary_pagesize_limit": _PAGE_BYTES}
+    return pq.ParquetWriter(where, schema, compression="zstd", write_page_checksum=True, **limits)
 
 
 def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -> ds.Dataset:

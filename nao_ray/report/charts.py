@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from nao_ray.memory import release
 from nao_ray.metric import Metric
 from nao_ray.report.shared import Audit
 from nao_ray.report.tables import Floats, best_so_far
@@ -250,6 +251,7 @@ def _colour_bar(axes: Axes, dots: PathCollection, scores: Floats, label: str) ->
 
 def _svg(name: str, draw: Callable[[Axes], None], height: float = SIZE[1]) -> str:
     """The chart as an `<svg>` element without size of its own: the page gives the width."""
+    release()  # what the chart before, and the figures for this one, took
     with mpl.rc_context({**_SETTINGS, "svg.hashsalt": f"nao_ray {name}"}):
         figure = Figure(figsize=(SIZE[0], height), layout="constrained")
         figure.patch.set_visible(False)
@@ -259,6 +261,7 @@ def _svg(name: str, draw: Callable[[Axes], None], height: float = SIZE[1]) -> st
         target = io.StringIO()
         figure.savefig(target, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
     text = target.getvalue()
+    figure.clear()  # it holds what was drawn, and itself
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text))

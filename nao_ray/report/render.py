@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from nao_ray import yaml_text
+from nao_ray.memory import release
 from nao_ray.metric import BY_COLUMN, Metric
 from nao_ray.report import charts, shared, tables
 from nao_ray.report.figures import draw_cells
@@ -63,8 +64,12 @@ def render(
     metric = tables.metric_of(manifest, trials)
     done = tables.completed(trials, metric)
     is_shared = shared.is_shared(trials)
+    failures = tables.failures(trials)
     alone = shared.trained_alone(done) if is_shared else done
     best = tables.ranked(done, metric, ROWS)
+    tiles = tables.overview(trials, alone, metric, running)
+    del trials  # from here on it is about those with a score
+    release()
     audit = shared.audit(done, fits, metric)
     fits = shared.other_fits(fits)
     environment = jinja2.Environment(
@@ -75,13 +80,12 @@ def render(
         lstrip_blocks=True,
     )
     headings, rows = tables.fit_table(fits)
-    failures = tables.failures(trials)
     cells = [_picture(row, metric, space) for _, row in best.head(PICTURES).iterrows()]
     return environment.get_template("page.html").render(
         name=_name(manifest),
         facts=tables.search_facts(manifest),
         metric=metric,
-        tiles=tables.overview(trials, alone, metric, running),
+        tiles=tiles,
         is_shared=is_shared,
         audit=audit,
         audit_chart=_audit_chart(audit, metric),

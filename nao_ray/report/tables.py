@@ -31,18 +31,25 @@ def best_so_far(values: Floats, metric: Metric) -> Floats:
     return np.asarray(best.accumulate(values), dtype=np.float64) if len(values) else values
 
 
-_OF_ALL = frozenset({"state", "phase", "failure_kind", "failure_message", "asked_at", "finished_at", "retry_of"})
+_OF_ALL = frozenset(
+    {"state", "phase", "failure_kind", "failure_message", "log_index", "asked_at", "finished_at", "retry_of"}
+)
 """Columns that are looked at in all trials alone."""
 
 
 def completed(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The trials with a score, in the order the strategy was told them."""
     is_done = (trials["state"] == "COMPLETED") & trials[metric.column].notna()
-    places = np.flatnonzero(is_done.to_numpy(dtype=bool))
-    places = places[np.argsort(trials["log_index"].to_numpy()[places], kind="stable")]
+    places = _in_order(trials, is_done)
     others = BY_COLUMN.keys() - {metric.column}
     kept = [name for name in trials if name not in _OF_ALL | others]  # one copy, of what is looked at
     return trials[kept].take(places).reset_index(drop=True)
+
+
+def _in_order(trials: pd.DataFrame, chosen: pd.Series[bool]) -> NDArray[np.int64]:
+    """The places of some trials, in the order the strategy was told them."""
+    places = np.flatnonzero(chosen.to_numpy(dtype=bool))
+    return places[np.argsort(trials["log_index"].to_numpy()[places], kind="stable")]
 
 
 def ranked(done: pd.DataFrame, metric: Metric, count: int) -> pd.DataFrame:
@@ -55,7 +62,10 @@ def ranked(done: pd.DataFrame, metric: Metric, count: int) -> pd.DataFrame:
 
 def floats(values: pd.Series[Any]) -> Floats:
     """A column as numbers, NaN where it is null."""
-    return np.asarray(pd.to_numeric(values).astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
+    numbers = pd.to_numeric(values)
+    if numbers.dtype == np.float64:
+        return np.asarray(numbers)
+    return np.asarray(numbers.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def device_seconds(done: pd.DataFrame) -> Floats:
@@ -65,12 +75,13 @@ def device_seconds(done: pd.DataFrame) -> Floats:
     """
     spent = floats(done["device_seconds"])
     wall = floats(done["wall_seconds"])
-    return np.asarray(np.cumsum(np.nan_to_num(np.where(np.isnan(spent), wall, spent))), dtype=np.float64)
+    each = np.nan_to_num(np.where(np.isnan(spent), wall, spent), copy=False)
+    return np.asarray(np.cumsum(each, out=each), dtype=np.float64)
 
 
 def by_round(done: pd.DataFrame, metric: Metric) -> dict[int, Floats]:
     """Scores per round; empty where the strategy knows no rounds."""
-    known = done[done["round"].notna()]
+    known = done.loc[done["round"].notna(), ["round", metric.column]]
     return {int(index): floats(group[metric.column]) for index, group in known.groupby(known["round"].astype(int))}
 
 
@@ -83,8 +94,8 @@ def failures(trials: pd.DataFrame) -> list[dict[str, Any]]:
     again = trials[trials["retry_of"].notna()].set_index("retry_of")["state"]
     failed = trials[trials["state"] == "FAILED"].sort_values("log_index")
     found = []
-    for kind, rows in failed.groupby(failed["failure_kind"].fillna("unknown")):
-        alike = rows["failure_message"].fillna("").str.replace(r"\d+", "0", regex=True)
+    for kind, rows in failed.groupby(failed["failure_kind"].astype("str").fillna("unknown")):
+        alike = rows["failure_message"].astype("str").fillna("").str.replace(r"\d+", "0", regex=True)
         ((commonest, _),) = Counter(alike).most_common(1)
         newest = rows[alike == commonest].iloc[-1]
         facts = {"message": str(newest["failure_message"] or ""), "trial_id": int(newest["trial_id"])}
@@ -103,10 +114,10 @@ def embedding_map(done: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats] |
     if len(with_point) < 3:
         return None
     points = np.stack([np.asarray(value, dtype=np.float64) for value in with_point["embedding"]])
-    centred = points - points.mean(axis=0)
-    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    points -= points.mean(axis=0)
+    left, scale, _ = np.linalg.svd(points, full_matrices=False)
     flat = np.zeros((len(points), 2))
-    flat[:, : min(2, len(scale))] = (left * scale)[:, :2]
+    flat[:, : min(2, len(scale))] = left[:, :2] * scale[:2]
     signs = np.sign(flat[np.argmax(np.abs(flat), axis=0), [0, 1]])  # an axis has no direction of its own: fix one
     return flat * np.where(signs == 0, 1, signs), floats(with_point[metric.column])
 
@@ -114,7 +125,7 @@ def embedding_map(done: pd.DataFrame, metric: Metric) -> tuple[Floats, Floats] |
 def spenders(trials: pd.DataFrame) -> pd.DataFrame:
     """The completed trials, those that trained shared weights too, in the order the strategy was told them."""
     columns = ["log_index", "device_seconds", "wall_seconds"]
-    return trials.loc[trials["state"] == "COMPLETED", columns].sort_values("log_index").reset_index(drop=True)
+    return trials[columns].take(_in_order(trials, trials["state"] == "COMPLETED")).reset_index(drop=True)
 
 
 def overview(trials: pd.DataFrame, done: pd.DataFrame, metric: Metric, running: int) -> list[tuple[str, str]]:

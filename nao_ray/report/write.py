@@ -14,15 +14,16 @@ from nao_ray.report.render import COLUMNS, EMBEDDED, ROWS, render
 from nao_ray.report.shared import is_shared
 from nao_ray.spaces.base import SearchSpace
 
+_WORDS = ("state", "failure_kind", "failure_message", "phase", "weights_version")  # few different ones
 _FINAL = "SELECT * FROM final ORDER BY name"
 
 
 def _trials(pool: PoolReader) -> pd.DataFrame:
     """The columns that a report shows; of most trials neither embedding nor genotype, which are most of a row."""
-    trials = pool.trials(COLUMNS)
+    trials = pool.trials(COLUMNS).astype(dict.fromkeys(_WORDS, "category"))
     shared = is_shared(trials)  # there the same genotype is looked for among scores of several versions
     texts = pool.trials(["trial_id", "genotype"]) if shared else pool.best(ROWS)
-    trials["genotype"] = trials["trial_id"].map(texts.set_index("trial_id")["genotype"])
+    trials["genotype"] = trials["trial_id"].map(texts.set_index("trial_id")["genotype"]).astype("category")
     done = trials["trial_id"][(trials["state"] == "COMPLETED") & trials["round"].notna()].to_numpy()
     some = done[np.linspace(0, len(done) - 1, min(EMBEDDED, len(done))).astype(int)]
     points = pool.trials(["trial_id", "embedding"], ids=some.tolist()).set_index("trial_id")["embedding"]

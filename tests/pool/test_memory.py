@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from nao_ray._pool.memory import release
+from nao_ray.memory import release
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="only glibc gives memory back when asked")

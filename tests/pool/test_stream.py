@@ -1,6 +1,7 @@
 """The log and the report read a pool a little at a time: what they hold does not grow with it."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,12 @@ import pytest
 from _made_up_trials import START, make_proposal, make_trial, record
 
 from nao_ray import registry
+from nao_ray._pool import rows
 from nao_ray._pool import stream as streams
 from nao_ray._pool.stream import stream
 from nao_ray.bench._scale_pool import make_pool
 from nao_ray.pool import PoolReader, PoolWriter
-from nao_ray.report import render, write
+from nao_ray.report import charts, render, write
 from nao_ray.trial import TrialState
 
 
@@ -63,13 +65,14 @@ def test_a_proposal_that_knows_of_later_results_is_left_out(pool, lease, monkeyp
 
     def groups(storage, folder, names, columns):
         yield from real(storage, folder, names, columns)
-        if folder == "trials" and columns is None:  # the driver goes on after these were read
+        if folder == "trials" and columns is rows.LOGGED:  # the driver goes on after these were read
             pool.record_finished([make_trial(3)])
             pool.record_asked([dataclasses.replace(make_proposal(4), asked_after=4)], START)
 
     pool.record_asked([make_proposal(3)], START)
     monkeypatch.setattr(streams, "_groups", groups)
     log = PoolReader.open(pool.url).log()
+    assert pool.counts().finished == 4
     assert [(trial.trial_id, trial.state) for trial in log][3:] == [(3, TrialState.RUNNING)]
 
 
@@ -114,3 +117,45 @@ def test_rows_by_number_are_those_rows(large):
     assert rows["trial_id"].tolist() == [3, 17, 19_999]
     assert np.array_equal(rows["embedding"][2], pool.trials(["embedding"], ids=[19_999])["embedding"][0])
     assert pool.trials(["trial_id"], ids=[]).empty
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Pools of 1,000 and of 5,000 trials."""
+    for trials in (1000, 5000):
+        make_pool(tmp_path / str(trials), trials, 0)
+    return [PoolReader.open(tmp_path / size) for size in ("1000", "5000")]
+
+
+def test_the_log_takes_little_more_memory_for_more_trials(two):
+    """It was 980 bytes for each: a row group was read, and unpacked, at once."""
+    few, many = (_peak(lambda pool=pool: sum(1 for _ in pool.stream_log())) for pool in two)
+    assert 0 <= (many - few) / 4000 < 400
+
+
+def test_a_report_takes_little_more_memory_for_more_trials(two, tmp_path, monkeypatch):
+    """It was 2,300 bytes for each; most of what is left are the embeddings, of which 3,000 are shown."""
+    monkeypatch.setattr(charts, "_svg", lambda *_, **__: "")  # slow where memory is traced
+    space = registry.load("space", "nao_cnn")()
+
+    def work(pool):
+        write.write_report(pool, space, tmp_path / "report.html")
+
+    work(two[0])  # makes what is made once
+    few, many = (_peak(lambda pool=pool: work(pool), python=True) for pool in two)
+    assert 0 <= (many - few) / 4000 < 1800
+
+
+def _peak(work, *, python=False) -> int:
+    """Bytes that Arrow, and Python's objects and arrays, take at most while it works."""
+    before = pa.default_memory_pool()
+    proxy = pa.proxy_memory_pool(before)
+    pa.set_memory_pool(proxy)
+    if python:
+        tracemalloc.start()
+    try:
+        work()
+        return int(proxy.max_memory()) + (tracemalloc.get_traced_memory()[1] if python else 0)
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(before)

@@ -57,6 +57,19 @@ def test_the_page_of_a_search_with_shared_weights(shared_trials, shared_fits, ma
     assert "audit trials" not in page
 
 
+def test_words_may_be_categories(shared_trials, shared_fits, make_trials, fits, manifest, space):
+    """As a large pool's are read, where each text would be held for each trial."""
+    words = dict.fromkeys(
+        ("state", "failure_kind", "failure_message", "phase", "weights_version", "genotype"), "category"
+    )
+    for trials, told in (
+        (shared_trials, shared_fits),
+        (make_trials(60, failed=5), fits),
+        (make_trials(0), fits.head(0)),
+    ):
+        assert render(manifest, trials.astype(words), told, 1, space) == render(manifest, trials, told, 1, space)
+
+
 def test_training_of_shared_weights_costs_device_time(shared_trials):
     spent = shared_trials["device_seconds"].sum()
     assert spent > 2000
