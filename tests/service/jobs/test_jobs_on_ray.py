@@ -33,10 +33,17 @@ name: slow
 space: nao_cnn_small
 task: synthetic
 evaluator: {name: faulty, sleep_seconds: 0.4}
-strategy: regularized_evolution
+strategy: mine:Evolves
 budget: {trials: 24}
 workers: {count: 1}
 """
+MINE = """
+from nao_ray.strategies.regularized_evolution import RegularizedEvolution
+
+class Evolves(RegularizedEvolution):
+    pass
+"""
+WRONG = "raise RuntimeError('a file of the folder was loaded')"
 PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
 PORTS += ("runtime-env-agent-port", "metrics-export-port", "ray-client-server-port")
 
@@ -106,6 +113,9 @@ def cluster():
 def start(cluster, tmp_path):
     """`start("status")` -> the running command, in an empty folder, with the cluster's address and token."""
     (tmp_path / "slow.yaml").write_text(SLOW)
+    (tmp_path / "mine.py").write_text(MINE)
+    for name in ("numpy.py", "random.py"):
+        (tmp_path / name).write_text(WRONG)
 
     def run(*words, token=True, **variables):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
