@@ -45,7 +45,7 @@ from nao_ray.spaces.base import Cell as CellGraph
 from nao_ray.spaces.parts.cnn_cell import CELL_INPUTS, EDGES, NODES
 
 KEPT_PATHS = 2000
-"""Genotypes whose wiring is remembered, some 20 kB each."""
+"""Genotypes whose wiring is remembered."""
 
 
 class SharedCell(BaseCell):
@@ -116,54 +116,12 @@ class CellSupernet(BaseImageStack):
             self._paths[graph] = [cell.wire(graph.cell(cell.place.role)) for cell in self.shared_cells()]
         return self._paths[graph]
 
-    def forward(self, images: Tensor, graph: ArchGraph) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, choice: ArchGraph) -> Tensor | tuple[Tensor, Tensor]:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``; in training with an auxiliary head, a pair of logits.
 
-        Only the operations of `graph` are computed, and only their parameters get a gradient.
+        Only the operations of the `choice` are computed, and only their parameters get a gradient.
         """
-        return self._run(images, self.path(graph))
-
-    def used_parameters(self, graph: ArchGraph) -> dict[str, nn.Parameter]:
-        """By name, those that get a gradient in a training step of `graph`: none that only a `zero` edge reads."""
-        prefixes = ["classifier", *(["auxiliary"] if self.auxiliary is not None else [])]
-        heads = {self.num_cells - 1, *([self.auxiliary_at] if self.auxiliary is not None else [])}
-        wanted = {f"cells.{index}" for index in heads}
-        reads = self._reads()
-        blocks: dict[str, nn.Parameter] = {}
-        for index in reversed(range(self.num_cells)):
-            cell, where, halving = self.shared_cells()[index], f"cells.{index}", f"halvings.{index}"
-            if where in wanted:
-                graph_cell = graph.cell(cell.place.role)
-                live = _live_states(graph_cell)
-                wanted |= {reads[where][state] for state in live if state < CELL_INPUTS}
-                prefixes += [
-                    f"{where}.norm",
-                    *(f"{where}.calibrators.{state}" for state in live if state < CELL_INPUTS),
-                ]
-                prefixes += [f"{where}.reducers.{state}" for state in graph_cell.output if str(state) in cell.reducers]
-                prefixes += [f"{where}.{name}" for name in _edge_names(graph_cell) if _node_of(name) in live]
-                blocks |= {f"{where}.blocks.{state}": cell.blocks[state] for state in graph_cell.output}
-            if halving in wanted:
-                wanted |= set(reads[halving])
-                prefixes.append(halving)
-        prefixes += ["stem"] if "stem" in wanted else []
-        modules = {prefix: self.get_submodule(prefix) for prefix in sorted(prefixes)}
-        named = {f"{at}.{name}": value for at, module in modules.items() for name, value in module.named_parameters()}
-        return named | blocks
-
-    def _reads(self) -> dict[str, tuple[str, ...]]:
-        """By the name of a cell or halving, those of what it reads: of the stem, a cell or a halving."""
-        reads: dict[str, tuple[str, ...]] = {}
-
-        def halve(index: int, source: str) -> str:
-            reads[f"halvings.{index}"] = (source,)
-            return f"halvings.{index}"
-
-        latest = ("stem", "stem")
-        for index in range(self.num_cells):
-            reads[f"cells.{index}"], before = self.feed(index, latest, halve)
-            latest = (before, f"cells.{index}")
-        return reads
+        return self._run(images, self.path(choice))
 
     def derive(self, graph: ArchGraph) -> ImageStack:
         """A stand-alone network of the supernet's layout with copies of a genotype's weights and statistics."""
@@ -206,17 +164,3 @@ def _edge_names(graph: CellGraph) -> list[str]:
     """Of each edge, its module in a shared cell."""
     edges = [edge for node in graph.nodes for edge in node]
     return [f"{place}.{edge.source}.{edge.op}" for place, edge in zip(_edge_places(graph), edges, strict=True)]
-
-
-def _node_of(name: str) -> int:
-    """The state that an edge's module adds to."""
-    return CELL_INPUTS + int(name.split(".")[1])
-
-
-def _live_states(graph: CellGraph) -> set[int]:
-    """States that reach the cell's output."""
-    live = set(graph.output)
-    for node in reversed(range(len(graph.nodes))):
-        if graph.inputs + node in live:
-            live |= {edge.source for edge in graph.nodes[node] if edge.op != "zero"}
-    return live

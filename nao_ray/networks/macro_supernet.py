@@ -94,21 +94,12 @@ class MacroSupernet(BaseMacroStack):
             config, num_layers, growth=1, make=lambda index, channels: SearchLayer(names, channels, joins=index > 0)
         )
 
-    def forward(self, images: Tensor, graph: ArchGraph) -> Tensor:
+    def forward(self, images: Tensor, choice: ArchGraph) -> Tensor:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``.
 
-        Only the operations and reductions of `graph` are computed, and only their parameters get a gradient.
+        Only the operations and reductions of the `choice` are computed, and only their parameters get a gradient.
         """
-        return self._run(images, graph)
-
-    def used_parameters(self, graph: ArchGraph) -> dict[str, nn.Parameter]:
-        """By name, those that get a gradient in a training step of `graph`."""
-        prefixes = ["classifier", "stem", "stem_norm"]
-        for index, edges in enumerate(graph.cell("network").nodes):
-            prefixes += [f"layers.{index}.branches.{edges[0].op}", *([f"layers.{index}.norm"] if index else [])]
-        prefixes += [f"reductions.{index}.{entry}" for index, read in self.reduced(graph).items() for entry in read]
-        modules = {prefix: self.get_submodule(prefix) for prefix in sorted(prefixes)}
-        return {f"{at}.{name}": value for at, module in modules.items() for name, value in module.named_parameters()}
+        return self._run(images, choice)
 
     def derive(self, graph: ArchGraph) -> MacroSearchStack:
         """A stand-alone network of the supernet's layout with copies of a genotype's weights and statistics."""

@@ -3,6 +3,7 @@
 Values are not checked on the way, so that what a skeleton says of bad ones is seen.
 """
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +33,14 @@ def _supernet(space, **options):
 
 
 supernet = SimpleNamespace(build=_supernet, batch_statistics=batch_statistics)
+
+
+def reached(network, images, *choice):
+    """By name, the gradients after a training step's backward pass on images ``[B, C, H, W]``; nothing is changed."""
+    network = copy.deepcopy(network).train()
+    outputs = network(images, *choice)
+    sum(out.square().sum() for out in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
+    return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
 
 
 def count(network, shape):
@@ -70,4 +79,4 @@ def _shapes(options):
     return ImageShapes(shapes.in_channels, size, size, shapes.num_classes, network)
 
 
-__all__ = ["NETWORKS", "build", "count", "input_shape", "supernet"]
+__all__ = ["NETWORKS", "build", "count", "input_shape", "reached", "supernet"]

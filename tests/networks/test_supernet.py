@@ -8,7 +8,7 @@ from nao_ray.errors import ConfigError
 from nao_ray.networks.macro_supernet import MacroSearchStack
 from nao_ray.networks.stacks import ImageStack
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
-from tests.networks.building import build, count, supernet
+from tests.networks.building import build, count, reached, supernet
 
 SPACES = ("nao_cnn_small", "nao_cnn_middle", "enas_micro", "enas_macro")
 NETWORKS = [*((name, {}) for name in SPACES), ("enas_micro", {"reduce_last": True})]
@@ -64,43 +64,40 @@ def test_published_counts(name, options):
 
 def test_no_parameter_is_dead():
     net, seen = _tiny("nao_cnn_small"), set()
-    for node in range(5):
-        for x in range(2 + node):
-            for y in range(2 + node):
-                for op in ("sep_conv_3x3", "sep_conv_5x5", "identity"):
-                    edges = [(Edge(0, "identity"), Edge(1, "identity"))] * 5
-                    edges[node] = (Edge(x, op), Edge(y, op))
-                    read = {edge.source for pair in edges for edge in pair}
-                    cell = Cell(2, tuple(edges), tuple(state for state in range(7) if state not in read))
-                    seen |= net.used_parameters(ArchGraph("nao", (("normal", cell), ("reduction", cell)))).keys()
+    for source in range(6):
+        for op in ("sep_conv_3x3", "sep_conv_5x5", "identity"):
+            edges = [(Edge(min(source, 1 + node), op),) * 2 for node in range(5)]
+            read = {edge.source for pair in edges for edge in pair}
+            cell = Cell(2, tuple(edges), tuple(state for state in range(7) if state not in read))
+            seen |= reached(net, _images(), ArchGraph("nao", (("normal", cell), ("reduction", cell)))).keys()
     for unused in (0, 1):
         edge = Edge(1 - unused, "identity")
         cell = Cell(2, ((edge, edge),) * 5, (unused, 2, 3, 4, 5, 6))
-        seen |= net.used_parameters(ArchGraph("nao", (("normal", cell), ("reduction", cell)))).keys()
+        seen |= reached(net, _images(), ArchGraph("nao", (("normal", cell), ("reduction", cell)))).keys()
     assert seen == {name for name, _ in net.named_parameters()}
 
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
-def test_gradients_reach_the_sampled_path_alone(name, options):
-    net, images = _tiny(name, **options), _images()
-    for index in range(12):
-        net.zero_grad()
+def test_what_has_a_gradient_is_what_the_derived_network_has(name, options):
+    net = _tiny(name, **options)
+    for index in range(6):
         graph = _graph(name, index)
-        outputs = net(images, graph)
-        sum(out.square().sum() for out in ([outputs] if name == "enas_macro" else outputs)).backward()
-        reached = {key for key, parameter in net.named_parameters() if parameter.grad is not None}
-        assert reached == net.used_parameters(graph).keys()
-    assert len(reached) < (0.4 if name == "enas_macro" else 0.2) * len(list(net.parameters()))
+        shared, own = reached(net, _images(), graph), reached(net.derive(graph), _images())
+        sizes, norms = ([[each(grad) for grad in found.values()] for found in (shared, own)] for each in _EACH)
+        assert sum(sizes[0]) == sum(sizes[1])
+        assert sum(norms[0]) == pytest.approx(sum(norms[1]), rel=1e-9)
+    assert len(shared) < (0.4 if name == "enas_macro" else 0.2) * len(list(net.parameters()))
 
 
-def test_what_only_a_zero_edge_reads_is_not_used():
+_EACH = (torch.Tensor.numel, lambda grad: grad.square().sum().item())
+
+
+def test_what_only_a_zero_edge_reads_has_no_gradient():
     net = _tiny("nao_cnn_middle", auxiliary=False)
     zero, conv = Edge(1, "zero"), Edge(0, "sep_conv_3x3")
     dead = Cell(2, ((conv, conv), (Edge(2, "zero"), zero), (zero, zero), (zero, zero), (zero, zero)), (3, 4, 5, 6))
-    graph = ArchGraph("nao", (("normal", dead), ("reduction", dead)))
-    net(_images(), graph).square().sum().backward()
-    used = net.used_parameters(graph)
-    assert {key for key, parameter in net.named_parameters() if parameter.grad is not None} == used.keys()
+    used = reached(net, _images(), ArchGraph("nao", (("normal", dead), ("reduction", dead))))
+    assert "classifier.weight" in used
     assert not any(".nodes." in key for key in used)
 
 

@@ -16,7 +16,7 @@ from nao_ray.training.recipe import Period, Recipe, period
 from nao_ray.training.sampling import PathSampler
 from nao_ray.training.streams import ByStep
 from nao_ray.training.trainer import Trainer
-from tests.networks.building import supernet
+from tests.networks.building import reached, supernet
 
 SPACE = registry.load("space", "nao_cnn_small")()
 GRAPHS = [SPACE.lower(SPACE.sample(rng.child(0, "shared pool", index))) for index in range(6)]
@@ -101,7 +101,7 @@ def test_every_supernet_is_trained(data, name):
     trainer = _trainer(data, graphs=graphs, net=net)
     before = _state(trainer)
     assert math.isfinite(trainer.epoch())
-    used = set().union(*(net.used_parameters(graph) for graph in trainer.drawn))
+    used = set().union(*(reached(net, torch.rand(4, 1, 8, 8), graph) for graph in trainer.drawn))
     assert {key for key, value in net.named_parameters() if not torch.equal(value, before[f"network.{key}"])} == used
     assert all(value.grad is None for value in net.parameters())
     after = _state(trainer)
@@ -146,7 +146,7 @@ def test_one_step_is_the_textbooks(data):
             rate = 0.001 + 0.5 * (0.025 - 0.001) * (1 + math.cos(math.pi * (step + 0.5) / total))
             optimiser.param_groups[0]["lr"] = rate
             optimiser.step()
-            used |= plain.used_parameters(graph).keys()
+            used |= {name for name, value in plain.named_parameters() if value.grad is not None}
         for (name, value), other in zip(ours.network.named_parameters(), plain.parameters(), strict=True):
             assert value.grad is None
             assert torch.allclose(value, other, rtol=1e-4, atol=1e-6), name
@@ -235,7 +235,7 @@ def test_two_workers_with_their_gradients_averaged(data):
     first.step()
     second.step()
     moved = {name for name, value in nets[1].named_parameters() if not torch.equal(value, before[name])}
-    used = set().union(*(nets[1].used_parameters(trainer.drawn[0]) for trainer in (first, second)))
+    used = set().union(*(reached(nets[1], torch.rand(4, 1, 8, 8), trainer.drawn[0]) for trainer in (first, second)))
     assert moved == used
     assert first.drawn[0] != second.drawn[0]
 
