@@ -114,9 +114,8 @@ TRIALS = _schema(
 LOGGED = tuple(name for name in TRIALS.names if name not in ("strategy", "task", *_OPS))
 """The columns that `trial_from` needs."""
 
-LATER = frozenset(
-    {"message", "valid_score", "goal", "derived_genotype", *_OPS, "network", "num_classes", "in_channels", "retry_of"}
-)
+_LATER_MEASURED = ("valid_score", "goal", "derived_genotype", "execution", "network", "num_classes", "in_channels")
+LATER = frozenset({"message", "retry_of", *_OPS, *_LATER_MEASURED})
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(

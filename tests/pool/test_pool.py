@@ -27,7 +27,8 @@ source_trial_id source_step_size round retry_of phase epochs cells_per_stage cha
 valid_share normal_ops reduction_ops task
 state failure_kind failure_message valid_accuracy valid_perplexity valid_loss valid_score goal train_loss
 derived_genotype curve num_params macs wall_seconds device_seconds
-peak_memory_bytes device network num_classes in_channels node seed asked_at started_at finished_at asked_after log_index
+peak_memory_bytes device execution network num_classes in_channels node seed asked_at started_at
+finished_at asked_after log_index
 """
 DESIGN_COLUMNS = COLUMNS_TEXT.split()
 
