@@ -175,6 +175,29 @@ def test_the_command_line_starts_without_heavy_libraries():
     assert not loaded & {"torch", "ray", "pandas", "pyarrow", "matplotlib", "duckdb", "sklearn"}
 
 
+FEW = {"tasks", "networks", "skeletons", "training", "evaluators"}
+"""Where a function has at most eight parameters: what trains."""
+
+
+def _parameters(function):
+    given = function.args
+    return [
+        each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs) if each.arg not in ("self", "cls")
+    ]
+
+
+def test_what_trains_takes_few_parameters():
+    kernels = {"networks/kernels.py", "networks/norm_kernels.py"}  # a device's kernel has no objects
+    found = {
+        f"{path.relative_to(ROOT)}, {node.name}"
+        for path in MODULES
+        if _unit(_module(path)) in FEW and str(path.relative_to(ROOT)) not in kernels
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and len(_parameters(node)) > 8
+    }
+    assert not found
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_stay_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

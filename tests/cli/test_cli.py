@@ -184,7 +184,7 @@ def test_a_preset_is_found_by_name_and_a_file_comes_first():
         (["describe", "NAONet-A", "--channels", "0"], "--channels"),
         (["describe", "NAONet-A", "--svg", "no/folder/x.svg"], "cannot write"),
         (["describe", "ENAS-micro", "--network", "imagenet"], "enas_micro has no network imagenet"),
-        (["describe", "DARTS_V2"], "there is no network for darts cells yet"),
+        (["describe", "DARTS_V2"], "space darts_cnn has no network yet"),
         (["describe"], "GENOTYPE"),
         (["search"], "CONFIG"),
         (["frobnicate"], "No such command"),

@@ -66,6 +66,22 @@ def test_a_device_that_no_worker_would_be_given_is_refused_before_a_pool_is_made
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.parametrize(
+    ("space", "task", "message"),
+    [
+        ("darts_cnn", "synthetic", "space darts_cnn has no network yet; spaces of the skeletons .* have one"),
+        ("nao_cnn_small", "made_up_text", "nao makes networks for images, and the task has none"),
+    ],
+)
+def test_a_space_that_has_no_network_for_the_task_is_refused_before_a_pool_is_made(tmp_path, space, task, message):
+    evaluator = {"name": "standalone", "cells_per_stage": 1, "channels": 4, "epochs": 1, "recipe": "short"}
+    what = {"name": "none", "space": space, "task": task, "evaluator": evaluator}
+    search = RunConfig(**what, strategy="random_search", budget={"trials": 2})
+    with pytest.raises(ConfigError, match=message):
+        run(search, str(tmp_path / "pool"), in_process=True)
+    assert not (tmp_path / "pool").exists()
+
+
 @pytest.mark.parametrize("planned", [7, None])
 def test_a_pool_records_what_the_strategy_planned_at_the_start(tmp_path, monkeypatch, planned):
     monkeypatch.setattr(Strategy, "planned", property(lambda _: planned))
