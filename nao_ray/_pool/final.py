@@ -78,7 +78,7 @@ class Finals:
         self._storage.make_folder("final")
         if not self._storage.create(_row_file(row["name"]), bytes(to_bytes(rows.table([row], rows.FINAL)))):
             return self.row(row["name"]) or dict(row)
-        return dict(row)
+        return {name: row.get(name) for name in rows.FINAL.names}
 
     def has_row(self, name: str) -> bool:
         """Whether a training has its row."""
