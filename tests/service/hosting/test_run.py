@@ -76,9 +76,8 @@ def test_a_device_that_no_worker_would_be_given_is_refused_before_a_pool_is_made
 def test_a_space_that_has_no_network_for_the_task_is_refused_before_a_pool_is_made(tmp_path, space, task, message):
     evaluator = {"name": "standalone", "cells_per_stage": 1, "channels": 4, "epochs": 1, "recipe": "short"}
     what = {"name": "none", "space": space, "task": task, "evaluator": evaluator}
-    search = RunConfig(**what, strategy="random_search", budget={"trials": 2})
     with pytest.raises(ConfigError, match=message):
-        run(search, str(tmp_path / "pool"), in_process=True)
+        run(RunConfig(**what, strategy="random_search", budget={"trials": 2}), str(tmp_path / "pool"), in_process=True)
     assert not (tmp_path / "pool").exists()
 
 
