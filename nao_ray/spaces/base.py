@@ -58,7 +58,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class ArchGraph:
-    """A genotype lowered to cells, edges and named operations: all that `networks/` needs to know."""
+    """A genotype lowered to cells, edges and named operations: all that a network of it has to know of the genotype.
+
+    Shared weights, which are of all genotypes, are made for the space.
+    """
 
     skeleton: str
     """Name of the skeleton that repeats the cells."""
@@ -197,7 +200,7 @@ class SearchSpace(ABC, Generic[C]):
 
     @abstractmethod
     def twins(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
-        """``[N, L]`` -> ``[N, L]``: each row replaced by a random equivalent (the swap augmentation)."""
+        """``[N, L]`` -> ``[N, L]``: each row replaced by a random equivalent, or itself (the swap augmentation)."""
 
     @abstractmethod
     def lower(self, genotype: Genotype) -> ArchGraph:
