@@ -7,7 +7,7 @@ depthwise 5x5 convolution takes 6.4 ms, of a 5x3 one 1.1 ms (any height is fast,
 kernel's gradient is put together from strips of three columns; average pooling 3x3 takes 2.5 ms forward and 2.0 ms
 backward, the same as a depthwise convolution 0.5 ms each; batch norm of 20 channels leaves vector lanes empty and
 adds 65,536 numbers one by one, off by 3e-6, while sixteen pixels seen as 320 channels take half of the time and are off
-by 1e-7. In a CUDA graph all of these, and max pools, are Triton kernels. Other devices, other types and batch norm by
+by 1e-7. In a CUDA graph pools and batch norm are Triton kernels. Other devices, other types and batch norm by
 running statistics take torch's own operations.
 """
 
@@ -49,7 +49,7 @@ def _mkldnn() -> bool:
     return bool(torch._C._has_mkldnn and torch.backends.mkldnn.enabled)
 
 
-KERNELS = {"depthwise", "average_pool", "max_pool", "batch_norm"}
+KERNELS = {"average_pool", "max_pool", "batch_norm"}
 """What takes Triton kernels on CUDA; less, to measure what each brings."""
 _LAUNCHED = {"average_pool"}
 """What takes them outside of graphs too: launching one from Python takes longer than torch's own."""
@@ -79,7 +79,6 @@ def _kernels(x: Tensor, what: str) -> Kernels | None:
 class Kernels(NamedTuple):
     """Functions of `kernels` and `norm_kernels`."""
 
-    depthwise: Callable[..., Tensor]
     average_pool: Callable[..., Tensor]
     max_pool: Callable[..., Tensor]
     batch_norm: Callable[..., Tensor]
@@ -96,18 +95,13 @@ def _of_device(device: torch.device) -> Kernels | None:
             kernels.AveragePool.apply(x, 3, 1, False).sum().backward()
     except (ImportError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
-        _log.warning("depthwise convolutions on %s are cuDNN's, which are slower: %s", device, reason)
+        _log.warning("pools and batch norm on %s are torch's own, which are slower: %s", device, reason)
         return None
-    return Kernels(
-        kernels.Depthwise.apply, kernels.AveragePool.apply, kernels.MaxPool.apply, norm_kernels.BatchNorm.apply
-    )
+    return Kernels(kernels.AveragePool.apply, kernels.MaxPool.apply, norm_kernels.BatchNorm.apply)
 
 
 def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """``conv(x)`` for a depthwise convolution without bias."""
-    kernels = _kernels(x, "depthwise") if max(conv.dilation) == 1 else None
-    if kernels is not None:
-        return kernels.depthwise(x, conv.weight, conv.stride[0], conv.padding[0])
     wide = STRIP < conv.kernel_size[1] < x.shape[-1] and max(conv.dilation) == 1
     if not wide or not applies(x):
         return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -182,7 +176,7 @@ def average_pool(x: Tensor, kernel: int, stride: int = 1, *, count_padding: bool
 def average_of_padded(x: Tensor, kernel: int, stride: int, *, count_padding: bool) -> Tensor:
     """`average_pool`, padded beforehand: torch's gradient through padding, channels-last on CUDA, is another pixel's.
 
-    It is so up to torch 2.12 (pytorch#188344).
+    pytorch#188344; so it was with torch 2.11.
     """
     total = F.avg_pool2d(F.pad(x, (kernel // 2,) * 4), kernel, stride)
     if count_padding:

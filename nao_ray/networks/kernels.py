@@ -1,8 +1,8 @@
-"""Depthwise convolution and pooling on CUDA, channels-last, as Triton kernels.
+"""Pooling on CUDA, channels-last, as Triton kernels.
 
-cuDNN's weight gradient of a depthwise convolution is a grouped one's: a fifth of a child's step. Torch scatters the
-gradients of pools, and that of a padded average pool is wrong, channels-last, up to torch 2.12 (pytorch#188344). Each
-of these kernels reads its inputs as often as the cache allows, computes in float32, and takes bfloat16 and float32
+Torch scatters the gradients of pools, and that of a padded average pool is wrong, channels-last (pytorch#188344; so it
+was with torch 2.11 on an H200). Depthwise convolutions are cuDNN's: ours took a tenth longer in a child's step. Each of
+these kernels reads its inputs as often as the cache allows, computes in float32, and takes bfloat16 and float32
 tensors as they come, so that autocast has no weights to cast. Compiled for every height and width: dividing by a number
 that is not known takes longer than everything else here.
 
@@ -23,35 +23,8 @@ from torch.autograd.function import once_differentiable
 
 TILE = 2048
 """Numbers that a program of four warps computes at a time."""
-GRADIENT_TILE = 4096
-"""The same of a weight's gradient, which only adds up."""
-PROGRAMS = 1024
-"""Programs that keep the largest GPU busy."""
-_COUNTS = ["n", "per_program"]
+_COUNTS = ["n"]
 """Numbers that no code is compiled anew for."""
-
-
-@triton.jit(do_not_specialize=_COUNTS)  # type: ignore[untyped-decorator]
-def _window(  # type: ignore[no-untyped-def]
-    source, weight, out, channels, n,
-    height: tl.constexpr, width: tl.constexpr, source_height: tl.constexpr, source_width: tl.constexpr,
-    K: tl.constexpr, S: tl.constexpr, P: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, BACK: tl.constexpr,
-):  # fmt: skip
-    """``out[p] = sum_ij weight[i, j] source[p S + ij - P]``; BACK: its transpose, on the output's gradient."""
-    pixel = tl.program_id(0) * BP + tl.arange(0, BP)
-    channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    column, row, image = pixel % width, pixel // width % height, pixel // (width * height)
-    total = tl.zeros([BP, BC], tl.float32)
-    for i in range(K):
-        for j in tl.static_range(K):
-            h, w, inside = _source(row, column, i, j, source_height, source_width, S, P, BACK)
-            place = ((image * source_height + h) * source_width + w)[:, None] * channels + channel[None, :]
-            known = (inside & (pixel < n))[:, None] & (channel < channels)[None, :]
-            value = tl.load(source + place, mask=known, other=0.0)
-            factor = tl.load(weight + (i * K + j) * channels + channel, mask=channel < channels, other=0.0)
-            total += value.to(tl.float32) * factor.to(tl.float32)[None, :]
-    place = pixel[:, None] * channels + channel[None, :]
-    tl.store(out + place, total.to(out.dtype.element_ty), mask=(pixel < n)[:, None] & (channel < channels)[None, :])
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -68,34 +41,6 @@ def _source(  # type: ignore[no-untyped-def]
         h, w = row * S + i - P, column * S + j - P
         inside = (h >= 0) & (w >= 0)
     return h, w, inside & (h < height) & (w < width)
-
-
-@triton.jit(do_not_specialize=_COUNTS)  # type: ignore[untyped-decorator]
-def _weight_gradient(  # type: ignore[no-untyped-def]
-    x, gradient, parts, channels, n, per_program,
-    height: tl.constexpr, width: tl.constexpr, out_height: tl.constexpr, out_width: tl.constexpr,
-    K: tl.constexpr, S: tl.constexpr, P: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
-    """Row `i` of the kernel, from a part's pixels: ``parts[part, c, i, j] = sum_p gradient[p] x[p S + ij - P]``.
-
-    The pixels are few enough to stay in the cache from one j to the next.
-    """
-    part, i = tl.program_id(0), tl.program_id(2)
-    channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    for j in tl.static_range(K):
-        total = tl.zeros([BP, BC], tl.float32)
-        for start in range(0, per_program, BP):
-            pixel = part * per_program + start + tl.arange(0, BP)
-            column, row, image = pixel % out_width, pixel // out_width % out_height, pixel // (out_width * out_height)
-            h, w = row * S + i - P, column * S + j - P
-            inside = (pixel < n) & (h >= 0) & (h < height) & (w >= 0) & (w < width)
-            known = inside[:, None] & (channel < channels)[None, :]
-            given = tl.load(gradient + pixel[:, None] * channels + channel[None, :], mask=known, other=0.0)
-            source = ((image * height + h) * width + w)[:, None] * channels + channel[None, :]
-            value = tl.load(x + source, mask=known, other=0.0)
-            total += value.to(tl.float32) * given.to(tl.float32)
-        place = (part * channels + channel) * (K * K) + i * K + j
-        tl.store(parts + place, tl.sum(total, axis=0), mask=channel < channels)
 
 
 @triton.jit(do_not_specialize=_COUNTS)  # type: ignore[untyped-decorator]
@@ -196,44 +141,6 @@ def _per_pixel(run: Any, source: Tensor, beside: tuple[Tensor, ...], out: Tensor
     grid = (triton.cdiv(n, pixels), triton.cdiv(out.shape[1], channels))
     run[grid](source, *beside, out, out.shape[1], n, *out.shape[2:], *source.shape[2:], BP=pixels, BC=channels, **how)
     return out
-
-
-class Depthwise(Function):
-    """``[B, C, H, W]``, weight ``[C, 1, K, K]`` -> ``[B, C, OH, OW]``."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:  # noqa: ANN401
-        x, kernel = nhwc(x), weight.shape[-1]
-        channels_last = weight.flatten(1).t().contiguous()  # [K K, C], read four or eight channels at a time
-        ctx.save_for_backward(x, channels_last)
-        ctx.how, ctx.dtype = {"K": kernel, "S": stride, "P": padding}, weight.dtype
-        out = _empty(x, kernel, stride, padding)
-        return _per_pixel(_window, x, (channels_last,), out, **ctx.how, BACK=False)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:  # noqa: ANN401
-        x, weight = ctx.saved_tensors
-        gradient, of_x, of_weight = nhwc(gradient), None, None
-        if ctx.needs_input_grad[0]:
-            of_x = _per_pixel(_window, gradient, (weight,), torch.empty_like(x), **ctx.how, BACK=True)
-        if ctx.needs_input_grad[1]:
-            of_weight = _gradient_of_weight(x, gradient, **ctx.how).to(ctx.dtype)
-        return of_x, of_weight, None, None
-
-
-def _gradient_of_weight(x: Tensor, gradient: Tensor, **how: int) -> Tensor:
-    """``[C, 1, K, K]``, float32."""
-    (pixels, channels), kernel = blocks(x, GRADIENT_TILE), how["K"]
-    groups, n = triton.cdiv(x.shape[1], channels), gradient.numel() // x.shape[1]
-    parts = max(1, min(PROGRAMS // (groups * kernel), n // pixels))
-    per_program = triton.cdiv(triton.cdiv(n, parts), pixels) * pixels
-    sums = torch.empty((parts, x.shape[1], 1, kernel, kernel), dtype=torch.float32, device=x.device)
-    _weight_gradient[(parts, groups, kernel)](
-        x, gradient, sums, x.shape[1], n, per_program, *x.shape[2:], *gradient.shape[2:],
-        BP=pixels, BC=channels, **how,
-    )  # fmt: skip
-    return sums.sum(0)
 
 
 class AveragePool(Function):

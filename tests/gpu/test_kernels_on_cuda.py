@@ -27,24 +27,6 @@ def _kernels():
         yield
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("kernel", "stride", "size", "channels"), [
-    (3, 1, 32, 32), (5, 1, 32, 32), (7, 1, 16, 64), (3, 2, 32, 64), (5, 2, 16, 128), (5, 1, 8, 128), (5, 2, 7, 20),
-])  # fmt: skip
-def test_depthwise_is_torchs_convolution(kernel, stride, size, channels, dtype):
-    generator = torch.Generator("cuda").manual_seed(0)
-    conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False).cuda()
-    x = torch.randn(64, channels, size, size, device="cuda", generator=generator).to(dtype)
-    x = x.to(memory_format=torch.channels_last).requires_grad_()
-    exact, weight = x.detach().double().requires_grad_(), conv.weight.detach().double().requires_grad_()
-    expected = F.conv2d(exact, weight, None, stride, kernel // 2, 1, channels)
-    gradient = torch.randn(expected.shape, device="cuda", generator=generator).to(dtype)
-    theirs = [expected, *torch.autograd.grad(expected, [exact, weight], gradient.double())]
-    mine = results(lambda t: fast.depthwise(conv, t), x, [conv.weight], gradient)
-    assert mine[0].dtype is dtype
-    assert furthest(mine, theirs) < (1e-5 if dtype is torch.float32 else 1e-2)
-
-
 def on_cpu(function, x, gradient):
     """In float64, contiguous."""
     return results(function, x.detach().double().cpu().contiguous().requires_grad_(), [], gradient.double().cpu())
@@ -53,7 +35,7 @@ def on_cpu(function, x, gradient):
 @pytest.mark.parametrize("count_padding", [True, False])
 @pytest.mark.parametrize(("kernel", "stride", "size"), [(3, 1, 32), (5, 1, 16), (3, 1, 5), (3, 2, 32), (5, 2, 7)])
 def test_average_pools_are_right_with_kernels_and_without(kernel, stride, size, count_padding):
-    """Against the CPU: torch's own gradient is wrong here, channels-last and padded, up to 2.12 (pytorch#188344)."""
+    """Against the CPU: torch's own gradient is wrong here, channels-last and padded (pytorch#188344)."""
     x = torch.randn(64, 32, size, size, device="cuda").to(memory_format=torch.channels_last).requires_grad_()
     out = fast.average_pool(x, kernel, stride, count_padding=count_padding)
     gradient = torch.randn_like(out)

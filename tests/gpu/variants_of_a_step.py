@@ -30,12 +30,8 @@ VARIANTS = [
     ("all, again", "graph bfloat16", ALL, {}),
     ("all, float32", "graph", ALL, {}),
     ("none, float32", "graph", frozenset(), {}),
-    ("PROGRAMS 512", "graph bfloat16", ALL, {"PROGRAMS": 512}),
-    ("PROGRAMS 2048", "graph bfloat16", ALL, {"PROGRAMS": 2048}),
     ("PER_PROGRAM 4096", "graph bfloat16", ALL, {"PER_PROGRAM": 4096}),
     ("PER_PROGRAM 16384", "graph bfloat16", ALL, {"PER_PROGRAM": 16384}),
-    ("GRADIENT_TILE 8192", "graph bfloat16", ALL, {"GRADIENT_TILE": 8192}),
-    ("GRADIENT_TILE 2048", "graph bfloat16", ALL, {"GRADIENT_TILE": 2048}),
     ("TILE 1024", "graph bfloat16", ALL, {"TILE": 1024}),
     ("TILE 4096", "graph bfloat16", ALL, {"TILE": 4096}),
 ]

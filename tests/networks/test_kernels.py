@@ -24,14 +24,6 @@ def furthest(mine, theirs, inputs, gradient):
     return [((a.double() - b.double()).norm() / b.double().norm()).item() for a, b in pairs]
 
 found = {}
-for kernel, stride, size, channels in [(3, 1, (6, 5), 6), (5, 1, (6, 6), 4), (5, 2, (7, 6), 4), (3, 2, (8, 8), 70),
-                                       (7, 1, (4, 4), 4)]:
-    x = torch.randn(2, channels, *size, requires_grad=True)
-    weight = torch.randn(channels, 1, kernel, kernel, requires_grad=True)
-    theirs = F.conv2d(x, weight, None, stride, kernel // 2, 1, channels)
-    mine = kernels.Depthwise.apply(x, weight, stride, kernel // 2)
-    assert mine.is_contiguous(memory_format=torch.channels_last)
-    found[f"depthwise {kernel} {stride}"] = furthest(mine, theirs, [x, weight], torch.randn_like(theirs))
 for kernel, stride, count_padding in [(3, 1, True), (3, 1, False), (5, 1, False), (3, 2, True), (5, 2, False)]:
     x = torch.randn(2, 3, 6, 5, requires_grad=True)
     theirs = F.avg_pool2d(x, kernel, stride, kernel // 2, count_include_pad=count_padding)
@@ -64,11 +56,11 @@ for relu, channels in [(False, 6), (True, 6), (True, 70)]:
         ((a.double() - b.double()).norm() / b.double().norm()).item() for a, b in parts
     ]
 x = torch.randn(4, 8, 8, 8).bfloat16().requires_grad_()
-weight = torch.randn(8, 1, 3, 3, requires_grad=True)
-theirs = F.conv2d(x.double(), weight.double(), None, 1, 1, 1, 8)
-mine = kernels.Depthwise.apply(x, weight, 1, 1)
+theirs = F.avg_pool2d(x.double(), 3, 1, 1)
+mine = kernels.AveragePool.apply(x, 3, 1, True)
 assert mine.dtype is torch.bfloat16
-found["bfloat16"] = furthest(mine, theirs, [x, weight], torch.randn(theirs.shape).bfloat16())
+assert mine.is_contiguous(memory_format=torch.channels_last)
+found["bfloat16"] = furthest(mine, theirs, [x], torch.randn(theirs.shape).bfloat16())
 print(json.dumps(found))
 """
 
@@ -89,7 +81,7 @@ def differences():
 
 def test_they_are_torchs_whatever_kernel_stride_and_size(differences):
     exact = {case: max(parts) for case, parts in differences.items() if not case.startswith(("bfloat16", "norm"))}
-    assert len(exact) == 14
+    assert len(exact) == 9
     assert max(exact.values()) < 2e-6, exact
 
 
@@ -100,7 +92,6 @@ def test_batch_norm_is_torchs_far_from_zero_and_of_gradients_within_wider_ones(d
 
 
 def test_bfloat16_is_added_up_in_float32(differences):
-    out, of_x, of_weight = differences["bfloat16"]
+    out, of_x = differences["bfloat16"]
     assert 1e-4 < out < 5e-3  # rounded once
     assert 1e-4 < of_x < 5e-3
-    assert of_weight < 1e-6  # not at all
