@@ -28,6 +28,9 @@ class Workers(Settings):
     has a GPU and none can be added."""
     max_per_gpu: int = Field(default=8, ge=1)
     """Trials on one GPU at most, where `gpus` is `auto`."""
+    mps: Literal["auto", "off"] = "auto"
+    """Trials that share a GPU compute there at the same time, under an NVIDIA MPS daemon that is the search's own and
+    ends with it. Where there is none, or `off`, they take turns."""
     timeout_seconds: float | Literal["auto", "none"] | None = "auto"
     """A trial that takes longer is FAILED as `timeout`; its worker's start and the loading of data do not count.
     `auto`: 10 times the median of what trials of its fidelity took, at least 10 minutes, once three have ended.

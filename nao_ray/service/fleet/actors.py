@@ -24,6 +24,7 @@ from nao_ray.search.executor import Failure, attempt, describe, measure
 from nao_ray.search.proposer import Answer, answer
 from nao_ray.service.fleet.keeping import keeper_of
 from nao_ray.service.fleet.output import LogFile, log_files, log_to_stderr, printed
+from nao_ray.service.fleet.shared_mps import SharedMps
 from nao_ray.strategies.base import Strategy
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
 
@@ -39,6 +40,10 @@ class Place(NamedTuple):
     """What is wrong with the device: nothing can be evaluated on it."""
     files: tuple[LogFile, ...] = ()
     """What it prints to."""
+    under_mps: bool = False
+    """It computes at the same time as others on its GPU."""
+    no_mps: str | None = None
+    """Why it does not, where it was to."""
 
 
 class Report(NamedTuple):
@@ -90,7 +95,15 @@ class StrategyFactory:
 
 
 class EvaluatorActor:
-    """One worker: one device or a share of it, one evaluation at a time."""
+    """One worker: one device or a share of it, one evaluation at a time.
+
+    Args:
+        mps: with a share, compute under MPS where there is one.
+    """
+
+    def __init__(self, mps: bool = False) -> None:
+        self._wants_mps = mps
+        self._mps: SharedMps | None = None
 
     def start(self, make: Callable[[], Evaluator[Any]]) -> Place:
         """Make the evaluator, and have at hand what every evaluation needs.
@@ -102,6 +115,9 @@ class EvaluatorActor:
         place = _place()
         if place.device == "cpu":  # Ray leaves all of the node's GPUs in sight of those that it gave none
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        elif self._wants_mps and _places_on_gpu() > 1:
+            problem = self._join_mps(place.node_id)
+            place = place._replace(under_mps=problem is None, no_mps=problem)
         self._evaluator = make()
         self._files = log_files()
         self._version: str | None = None
@@ -110,6 +126,16 @@ class EvaluatorActor:
         )  # what else is wrong is said by the evaluation that meets it
         fault = ready.message if isinstance(ready, Failure) and ready.is_of_device else None
         return place._replace(fault=fault)
+
+    def _join_mps(self, node_id: str) -> str | None:
+        """Compute under the search's MPS from now on, before anything here uses CUDA; why it does not, if so."""
+        search = f"{node_id[:16]}_{ray.get_runtime_context().get_job_id()}"
+        try:
+            self._mps = SharedMps(f"nao_ray_{search}")
+        except OSError as error:
+            return str(error)
+        os.environ.update(self._mps.environ)
+        return self._mps.problem
 
     def _prepare(self, device: str) -> None:
         if device != "cpu" and self._evaluator.uses_gpu:

@@ -54,7 +54,7 @@ class RayExecutor:
     ) -> None:
         """As described above; `make` is called in each worker, versions of shared weights are read from `weights`."""
         self._plan = plan or WorkerPlan()
-        self._remote = remote or RayRemote(self._plan.cpus)
+        self._remote = remote or RayRemote(self._plan.cpus, mps=self._plan.mps)
         self._fleet = Fleet(make, self._plan, self._remote, clock or WallClock())
         self._store, self._published = weights, dict[str, Weights]()
         self._gang = Gang(self._plan.gather_seconds, owns_device=(self._plan.gpus or 0) >= 1)
@@ -66,6 +66,7 @@ class RayExecutor:
         self._tried: set[int] = set()  # trials held in the queue that no worker now idle takes
         self._held: dict[int, float] = {}  # trials held in the queue: since when
         self._expected: int | None = 0  # jobs that may come; None: no limit
+        self._no_mps: set[str] = set()  # reasons told
         self._ended: list[Completion] = []
         self._error: BaseException | None = None  # to be raised when what had ended before is reported
         self._look()
@@ -135,8 +136,8 @@ class RayExecutor:
         self._queue.drop(trial_id)
         self._ended = [ended for ended in self._ended if ended.trial_id != trial_id]
         for worker in list(self._fleet.busy.values()):
-            if any(job.proposal.trial_id == trial_id for job in worker.jobs):
-                self._fleet.discard(worker)
+            if worker in self._fleet and any(job.proposal.trial_id == trial_id for job in worker.jobs):
+                self._discard(worker)
                 self._queue.put_back([job for job in worker.jobs if job.proposal.trial_id != trial_id])
 
     def close(self) -> None:
@@ -260,7 +261,7 @@ class RayExecutor:
                 self._fail(worker, kind, one_line(error), self._last_words(worker, error))
         except OutOfMemoryError as error:
             if self._quarantine.is_tried_alone(worker):
-                self._fleet.discard(worker)
+                self._discard(worker)
                 self._hold(worker.jobs[0])
             else:
                 self._lose(worker, FailureKind.OUT_OF_MEMORY, error)
@@ -276,6 +277,10 @@ class RayExecutor:
         self._fleet.has_started(worker, place)
         self._staffing.has_started(worker)
         self._quarantine.take_in_start(worker, place.fault)
+        if place.no_mps is not None and place.no_mps not in self._no_mps:
+            self._no_mps.add(place.no_mps)
+            host = self._staffing.host(place.node_id)
+            _log.warning("workers that share a GPU of %s take turns on it, without MPS: %s", host, place.no_mps)
 
     def _has_answered(self, worker: Worker, report: Report) -> None:
         is_member, took = worker.in_group, self._fleet.now() - worker.since
@@ -342,7 +347,7 @@ class RayExecutor:
 
     def _fail(self, worker: Worker, kind: FailureKind, message: str, log: str = "") -> None:
         """End a worker and its jobs."""
-        self._fleet.discard(worker)
+        self._discard(worker)
         if worker.in_group:
             self._break_up()
         if kind is FailureKind.LOST:  # perhaps with its node: what is idle there would lose the next one, too
@@ -354,6 +359,14 @@ class RayExecutor:
         now = datetime.now(UTC)
         report = Report((), None, worker.started_at or now, now, is_spent=True)
         self._end(worker.jobs, [Failure(kind, message, log=log)] * len(worker.jobs), worker, report)
+
+    def _discard(self, worker: Worker) -> None:
+        """End a worker in the middle; those beside it under MPS, whose state is undefined then, begin again."""
+        self._fleet.discard(worker)
+        for other in self._fleet.on(worker.node_id) if worker.under_mps else ():
+            if other.under_mps and other.device == worker.device and not other.in_group:
+                self._fleet.discard(other)
+                self._queue.put_back(other.jobs)
 
     # -- what Ray does not notice -------------------------------------------------------------------------
 

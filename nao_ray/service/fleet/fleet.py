@@ -99,7 +99,7 @@ class Fleet:
     def has_started(self, worker: Worker, place: Place) -> None:
         """It is on this node, and idle."""
         worker.node_id, worker.device = place.node_id, Device(place.node_id, place.device)
-        worker.is_spent, worker.files = place.fault is not None, place.files
+        worker.is_spent, worker.files, worker.under_mps = place.fault is not None, place.files, place.under_mps
         self._placeless.pop(worker.number, None)
         self._places[worker.place or place.node_id][worker.number] = worker
         self.rest(worker)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +29,7 @@ for code in (cuda.cuInit(0), cuda.cuDeviceGet(ctypes.byref(device), 0),
         raise SystemExit(f"CUDA error {code}")
 """
 """What any program on a GPU begins with; exits with an error's number."""
+PROBE = (sys.executable, "-c", _CONTEXT)
 
 
 class MpsUnusableError(NaoRayError):
@@ -47,9 +48,7 @@ class Mps:
         MpsUnusableError: it cannot be started, or nothing can be computed under it.
     """
 
-    def __init__(
-        self, folder: Path | None = None, probe: tuple[str, ...] = (sys.executable, "-c", _CONTEXT), seconds: float = 20
-    ) -> None:
+    def __init__(self, folder: Path | None = None, probe: Sequence[str] = PROBE, seconds: float = 20) -> None:
         control = shutil.which(CONTROL)
         if control is None:
             raise MpsUnusableError(f"there is no {CONTROL} on this machine")
@@ -68,8 +67,10 @@ class Mps:
             stdin=subprocess.PIPE,
             start_new_session=True,  # an interrupt from the keyboard is not for it
         )
+        # the daemon has all GPUs, by their numbers; which of them a process has stands in the environment of that one
+        all_gpus = {name: value for name, value in environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         try:
-            self._run([control, "-d"], environ, seconds)
+            self._run([control, "-d"], all_gpus, seconds)
             self._run(list(probe), environ, seconds)
         except MpsUnusableError:
             self.close()

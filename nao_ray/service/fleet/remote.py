@@ -60,9 +60,11 @@ class RayRemote:
 
     Args:
         cpus: of each actor.
+        mps: as `EvaluatorActor`.
     """
 
-    def __init__(self, cpus: float) -> None:
+    def __init__(self, cpus: float, *, mps: bool = False) -> None:
+        self._mps = mps
         self._actor = ray.remote(  # once: each class made is exported to the whole cluster
             num_cpus=cpus,
             max_restarts=0,
@@ -73,7 +75,7 @@ class RayRemote:
 
     def create(self, slot: Slot) -> Any:  # noqa: ANN401
         where = NodeAffinitySchedulingStrategy(slot.node_id, soft=False) if slot.node_id else None
-        return self._actor.options(num_gpus=slot.gpus, scheduling_strategy=where).remote()
+        return self._actor.options(num_gpus=slot.gpus, scheduling_strategy=where).remote(self._mps)
 
     def kill(self, actor: Any) -> None:  # noqa: ANN401
         try:

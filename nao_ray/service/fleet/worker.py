@@ -23,6 +23,8 @@ class WorkerPlan:
     """GPUs per worker; a fraction puts several on one device; None: as many share a GPU as fit (`placement`)."""
     max_per_gpu: int = 8
     """Of those, at most so many."""
+    mps: bool = False
+    """Those that share a GPU compute there at the same time, under a daemon of the search's, where that can be."""
     timeout_seconds: float | Literal["auto"] | None = "auto"
     """An evaluation that takes longer is ended as `timeout` (`limits`); training of shared weights takes any time."""
     at_once: int = 1
@@ -61,6 +63,7 @@ class Worker:
         self.in_group = False  # at a phase, with others
         self.node_id: str | None = None  # None: starting
         self.device = Device("", "cpu")  # once it has started
+        self.under_mps = False  # likewise: it computes at the same time as others on its device
         self.is_spent = False  # its device failed as it started
         self.files: tuple[LogFile, ...] = ()
         self.since = now  # of the call, or of being idle

@@ -228,6 +228,7 @@ def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Prop
         cpus=workers.cpus,
         gpus=resolve_gpus(workers, evaluator),
         max_per_gpu=workers.max_per_gpu,
+        mps=workers.mps == "auto",
         timeout_seconds=None if workers.timeout_seconds == "none" else workers.timeout_seconds,
         ping_seconds=min(30.0, workers.silent_seconds / 6),
         silent_seconds=workers.silent_seconds,

@@ -1,0 +1,200 @@
+"""One daemon for several processes, with a stand-in for NVIDIA's program that writes down what it is told."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from _misbehaving import GENOTYPE
+from ray.exceptions import ActorDiedError
+
+from nao_ray.bench import _stub_cluster
+from nao_ray.search.clock import VirtualClock
+from nao_ray.search.executor import Job
+from nao_ray.service.fleet import actors
+from nao_ray.service.fleet.actors import EvaluatorActor, Place
+from nao_ray.service.fleet.executor import RayExecutor
+from nao_ray.service.fleet.mps import CONTROL
+from nao_ray.service.fleet.shared_mps import SharedMps
+from nao_ray.service.fleet.worker import WorkerPlan
+from nao_ray.trial import Measurement, Proposal
+
+_CONTROL = """#!/bin/sh
+if [ "$1" = -d ]; then
+    echo "start ${CUDA_VISIBLE_DEVICES-all}" >> "$TOLD"
+    exit 0
+fi
+read word rest
+echo "$word" >> "$TOLD"
+"""
+_WORKER = """
+import pathlib, sys
+from nao_ray.service.fleet.shared_mps import SharedMps
+print(SharedMps("search", pathlib.Path(sys.argv[1]), ("true",)).environ["CUDA_MPS_PIPE_DIRECTORY"], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """What the stand-in was told."""
+    program = tmp_path / "bin" / CONTROL
+    program.parent.mkdir()
+    program.write_text(_CONTROL)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("TOLD", str(tmp_path / "told"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    return tmp_path / "told"
+
+
+def ended(folder):
+    """Wait until nothing of a daemon is left."""
+    end = time.monotonic() + 60
+    while list(folder.glob("search*")):
+        assert time.monotonic() < end, list(folder.glob("search*"))
+        time.sleep(0.02)
+
+
+def test_workers_share_a_daemon_which_ends_with_the_last_one_however_they_end(tmp_path, told):
+    start = [sys.executable, "-c", _WORKER, str(tmp_path)]
+    workers = [subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    pipes = {worker.stdout.readline().strip() for worker in workers}
+    assert len(pipes) == 1
+    assert Path(pipes.pop()).is_relative_to(tmp_path / "search")
+    workers[0].send_signal(signal.SIGKILL)
+    workers[0].wait()
+    SharedMps("search", tmp_path, ("true",)).close()  # one more comes and goes
+    assert told.read_text().splitlines() == ["start all"]  # every GPU, whatever the first one sees
+    workers[0].communicate()
+    workers[1].communicate()
+    workers[2].send_signal(signal.SIGKILL)
+    workers[2].communicate()
+    ended(tmp_path)
+    assert told.read_text().splitlines() == ["start all", "quit"]
+
+
+def test_a_search_that_begins_workers_again_has_a_daemon_again(tmp_path, told):
+    for _ in range(2):
+        SharedMps("search", tmp_path, ("true",)).close()
+        ended(tmp_path)
+    assert told.read_text().splitlines() == ["start all", "quit"] * 2
+
+
+def test_what_a_killed_process_has_left_is_no_daemon(tmp_path, told):
+    (tmp_path / "search").mkdir()
+    os.mkfifo(tmp_path / "search" / "users")
+    (tmp_path / "search" / "answer").write_text('{"CUDA_MPS_PIPE_DIRECTORY": "gone"}')
+    mps = SharedMps("search", tmp_path, ("true",))
+    assert mps.environ["CUDA_MPS_PIPE_DIRECTORY"] != "gone"
+    mps.close()
+    ended(tmp_path)
+
+
+def test_where_it_does_not_work_every_worker_is_told_why_and_one_alone_tries(tmp_path, told):
+    probe = ("sh", "-c", f"echo tried >> {tmp_path}/tries; echo CUDA error 805; exit 1")
+    parts = [SharedMps("search", tmp_path, probe) for _ in range(2)]
+    for part in parts:
+        assert part.problem == "a process under it: exit code 1; CUDA error 805"
+        assert not part.environ
+        part.close()
+    assert (tmp_path / "tries").read_text().splitlines() == ["tried"]
+    ended(tmp_path)
+
+
+def test_a_machine_without_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert SharedMps("search", tmp_path).problem == f"there is no {CONTROL} on this machine"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "reason", "environ", "said"),
+    [
+        (True, 0.5, None, "/run/mps", None),
+        (True, 0.5, "no daemon here", None, "no daemon here"),
+        (True, 1.0, None, None, None),  # a GPU of its own
+        (False, 0.5, None, None, None),
+    ],
+)
+def test_a_worker_with_a_share_computes_under_it_from_before_its_evaluator_is_made(
+    monkeypatch, wanted, gpus, reason, environ, said
+):
+    def join(name):
+        assert name == "nao_ray_n_07"
+        told = {} if reason else {"CUDA_MPS_PIPE_DIRECTORY": "/run/mps"}
+        return SimpleNamespace(environ=told, problem=reason)
+
+    context = SimpleNamespace(get_assigned_resources=lambda: {"GPU": gpus}, get_job_id=lambda: "07")
+    monkeypatch.setattr(actors.ray, "get_runtime_context", lambda: context)
+    monkeypatch.setattr(actors, "_place", lambda: Place("n", 1, "gpu:0"))
+    monkeypatch.setattr(actors, "SharedMps", join)
+    monkeypatch.setattr(os, "environ", {})
+    seen = []
+
+    def make():
+        seen.append(os.environ.get("CUDA_MPS_PIPE_DIRECTORY"))
+        return SimpleNamespace(uses_gpu=False, prepare=lambda: None)
+
+    place = EvaluatorActor(mps=wanted).start(make)
+    assert (place.under_mps, place.no_mps) == (environ is not None, said)
+    assert seen == [environ]
+
+
+def test_why_workers_take_turns_is_told_once(monkeypatch, caplog):
+    monkeypatch.setattr(_stub_cluster, "Place", partial(Place, no_mps="no daemon here"))
+    cluster = _stub_cluster.StubCluster({"a": {"CPU": 8, "GPU": 4}})
+    executor = RayExecutor(None, WorkerPlan(gpus=0.5, mps=True), clock=VirtualClock(), remote=cluster)
+    executor.expect(8)
+    for _ in range(3):
+        executor.wait(0)
+    assert len(cluster.actors) == 8
+    told = [record.getMessage() for record in caplog.records if "MPS" in record.getMessage()]
+    assert told == ["workers that share a GPU of host-a take turns on it, without MPS: no daemon here"]
+
+
+@pytest.mark.parametrize("under_mps", [True, False])
+@pytest.mark.parametrize("how", ["dies", "is cancelled"])
+def test_what_computes_beside_a_trial_that_is_ended_in_the_middle_begins_again(monkeypatch, how, under_mps):
+    numbers = iter(range(100))
+
+    def place(node_id, pid, device, fault):  # two to a GPU
+        return Place(node_id, pid, f"gpu:{next(numbers) // 2}", fault, under_mps=under_mps)
+
+    monkeypatch.setattr(_stub_cluster, "Place", place)
+    cluster = _stub_cluster.StubCluster({"a": {"CPU": 4, "GPU": 2}})
+    executor = RayExecutor(None, WorkerPlan(gpus=0.5, mps=True), clock=VirtualClock(), remote=cluster)
+    for number in range(4):
+        executor.submit(Job(proposal=Proposal(genotype=GENOTYPE, trial_id=number), attempt=1))
+    while len(cluster.begun) < 4:
+        executor.wait(0)
+    numbers = iter(range(10, 100))  # those that follow have another GPU
+    (victim, *_), beside = cluster.begun, {actor.proposals[0].trial_id: actor for actor in cluster.begun}
+    (number,) = (proposal.trial_id for proposal in victim.proposals)
+    devices = {
+        trial_id: executor._fleet.busy[at].device
+        for at, worker in executor._fleet.busy.items()
+        for trial_id in [worker.jobs[0].proposal.trial_id]
+    }
+    (neighbour,) = (other for other in devices if other != number and devices[other] == devices[number])
+    if how == "dies":
+        cluster.begun.remove(victim)
+        victim.call.end(ActorDiedError())
+    else:
+        executor.cancel(number)
+    ended = []
+    for _ in range(4):
+        ended += executor.wait(0)
+    assert beside[neighbour].is_dead is under_mps
+    assert not any(beside[other].is_dead for other in devices if other not in (number, neighbour))
+    while len(ended) < (4 if how == "dies" else 3):
+        cluster.finish()
+        ended += executor.wait(0)
+    good = {
+        completion.trial_id: completion.attempt for completion in ended if completion.outcome.__class__ is Measurement
+    }
+    assert good == {other: 1 for other in devices if other != number}
