@@ -7,6 +7,12 @@ clipped at norm 5, auxiliary head 0.4, drop path with keep 0.7, no cutout, score
 
 Differs from the paper: weight decay is added after the clipping, as torch's SGD does; the cosine falls with every step
 instead of every epoch; drop path's schedule ends with the epochs trained.
+
+Drop path and identity edges, which `drop_path_identity` decides: the paper's search and final trainings (its TensorFlow
+code) leave them alone, and so do ENAS's; NAO_pytorch drops them since 2020-03-16, in supernets and final trainings. The
+errors that it publishes for V1 are of before, when it spared the edges that read state 4 or 5 instead, by a mix-up of
+ids. So left at null every recipe does as the reference of its results did, those of V1 but for the mix-up, and shared
+weights do as the code that is out now.
 """
 
 from __future__ import annotations
