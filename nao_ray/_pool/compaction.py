@@ -44,7 +44,7 @@ _LEFT_BEHIND = 3600.0  # seconds; a file is not half-written for that long
 
 MAX_ROWS = 1_000_000  # of a merged part
 MAX_BYTES = 256 * 2**20
-_GROUP_ROWS = 16_384  # rows held in memory and written as one row group
+_GROUP_ROWS = 4096  # rows held in memory and written as one row group
 
 _log = logging.getLogger(__name__)
 
@@ -254,7 +254,7 @@ def _kept(storage: LocalStorage, folder: str, rows: dict[str, int], *, whole: bo
     for name, count in reversed(rows.items()):
         large = count >= MAX_ROWS // 2 or os.path.getsize(storage.path(folder, name)) >= MAX_BYTES // 2
         # once a part does not pay, none before it is looked at: merged parts stay in the order of the log
-        if large or (not whole and (keep or count > max(2 * newer_rows, _GROUP_ROWS // 16))):
+        if large or (not whole and (keep or count > max(2 * newer_rows, _GROUP_ROWS // 4))):
             keep.add(name)
         newer_rows += count
     return keep

@@ -36,6 +36,7 @@ _LOST = {
 }
 _READERS = 16  # parts looked at at once, where each costs a round trip
 _PAGE_BYTES = 2**16
+_BATCH_ROWS = 1024  # of a large part, in memory at a time
 _SCANNED = 32  # small parts opened at once for merging
 
 
@@ -120,27 +121,27 @@ def _refuse_foreign(storage: Storage, folder: str, names: Iterable[str]) -> None
 
 def in_batches(paths: Iterable[str], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
     """The rows of local parts, in order, at most so many in a batch; little of them is in memory at a time."""
-    for large, some in groupby(paths, _has_groups(schema)):
+    for large, some in groupby(paths, _is_large(schema, min(rows, _BATCH_ROWS))):
         same = list(some)
-        yield from _by_group(same) if large else _scanned(same, schema, rows)
+        yield from _by_batch(same, min(rows, _BATCH_ROWS)) if large else _scanned(same, schema, rows)
 
 
-def _has_groups(schema: pa.Schema) -> Callable[[str], bool]:
-    """Whether a part of this schema has several row groups."""
+def _is_large(schema: pa.Schema, rows: int) -> Callable[[str], bool]:
+    """Whether a part is of this schema, and has more rows than that."""
 
-    def has_groups(path: str) -> bool:
+    def is_large(path: str) -> bool:
         found = pq.read_metadata(path)
-        return bool(found.num_row_groups > 1 and found.schema.to_arrow_schema().equals(schema))
+        return bool(found.num_rows > rows and found.schema.to_arrow_schema().equals(schema))
 
-    return has_groups
+    return is_large
 
 
-def _by_group(paths: Iterable[str]) -> Iterator[pa.RecordBatch]:
-    """Large parts, one row group in memory at a time: a scan reads ahead what grows with the part."""
+def _by_batch(paths: Iterable[str], rows: int) -> Iterator[pa.RecordBatch]:
+    """Large parts, some rows in memory at a time: a scan reads ahead what grows with the part."""
     for path in paths:
-        with pq.ParquetFile(path, page_checksum_verification=True) as part:
+        with pq.ParquetFile(path, buffer_size=_PAGE_BYTES, pre_buffer=False, page_checksum_verification=True) as part:
             for number in range(part.num_row_groups):
-                yield from part.read_row_group(number, use_threads=False).to_batches()
+                yield from part.iter_batches(rows, [number], use_threads=False)
 
 
 def _scanned(paths: Sequence[str], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:

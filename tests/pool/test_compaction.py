@@ -58,8 +58,8 @@ def test_what_is_remembered_of_recent_parts_is_what_was_written(monkeypatch):
 
 def test_a_part_of_many_row_groups_is_merged_one_group_at_a_time(pool, lease, folder, monkeypatch):
     monkeypatch.setattr(compaction, "_GROUP_ROWS", 5)
-    groups, by_group = [], tables._by_group
-    monkeypatch.setattr(tables, "_by_group", lambda paths: (groups.append(b.num_rows) or b for b in by_group(paths)))
+    groups, by_batch = [], tables._by_batch
+    monkeypatch.setattr(tables, "_by_batch", lambda *of: (groups.append(b.num_rows) or b for b in by_batch(*of)))
     record(pool, 0, 25)
     pool.compact()
     assert groups == []

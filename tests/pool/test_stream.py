@@ -133,6 +133,20 @@ def test_the_log_takes_little_more_memory_for_more_trials(two):
     assert 0 <= (many - few) / 4000 < 400
 
 
+def test_a_merge_takes_little_more_memory_for_more_trials(two):
+    """It was 2,100 bytes for each, in a group of rows: one was read at once, and 16,384 were written as one."""
+
+    def merge(pool):
+        with pool.acquire():
+            events = pool._storage.parts("events")
+            pool.record_asked([make_proposal(10_000)], START)
+            pool.compact()
+            assert pool._storage.parts("events") == events, "one part, of all"
+
+    few, many = (_peak(lambda pool=pool: merge(PoolWriter.open(pool.url))) for pool in two)
+    assert 0 <= (many - few) / 4000 < 1500
+
+
 def test_a_report_takes_little_more_memory_for_more_trials(two, tmp_path, monkeypatch):
     """It was 2,300 bytes for each; most of what is left are the embeddings, of which 3,000 are shown."""
     monkeypatch.setattr(charts, "_svg", lambda *_, **__: "")  # slow where memory is traced
