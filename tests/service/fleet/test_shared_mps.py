@@ -10,7 +10,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from _misbehaving import GENOTYPE
+import ray
+from _misbehaving import GENOTYPE, obedient
 from ray.exceptions import ActorDiedError
 
 from nao_ray.bench import _stub_cluster
@@ -53,11 +54,11 @@ def told(tmp_path, monkeypatch):
     return tmp_path / "told"
 
 
-def ended(folder):
+def ended_within(folder, name="search*"):
     """Wait until nothing of a daemon is left."""
     end = time.monotonic() + 60
-    while list(folder.glob("search*")):
-        assert time.monotonic() < end, list(folder.glob("search*"))
+    while left := list(folder.glob(name)):
+        assert time.monotonic() < end, left
         time.sleep(0.02)
 
 
@@ -75,14 +76,14 @@ def test_workers_share_a_daemon_which_ends_with_the_last_one_however_they_end(tm
     workers[1].communicate()
     workers[2].send_signal(signal.SIGKILL)
     workers[2].communicate()
-    ended(tmp_path)
+    ended_within(tmp_path)
     assert told.read_text().splitlines() == ["start all", "quit"]
 
 
 def test_a_search_that_begins_workers_again_has_a_daemon_again(tmp_path, told):
     for _ in range(2):
         SharedMps("search", tmp_path, ("true",)).close()
-        ended(tmp_path)
+        ended_within(tmp_path)
     assert told.read_text().splitlines() == ["start all", "quit"] * 2
 
 
@@ -93,7 +94,7 @@ def test_what_a_killed_process_has_left_is_no_daemon(tmp_path, told):
     mps = SharedMps("search", tmp_path, ("true",))
     assert mps.environ["CUDA_MPS_PIPE_DIRECTORY"] != "gone"
     mps.close()
-    ended(tmp_path)
+    ended_within(tmp_path)
 
 
 def test_where_it_does_not_work_every_worker_is_told_why_and_one_alone_tries(tmp_path, told):
@@ -104,7 +105,7 @@ def test_where_it_does_not_work_every_worker_is_told_why_and_one_alone_tries(tmp
         assert not part.environ
         part.close()
     assert (tmp_path / "tries").read_text().splitlines() == ["tried"]
-    ended(tmp_path)
+    ended_within(tmp_path)
 
 
 def test_a_machine_without_it_says_so(tmp_path, monkeypatch):
@@ -198,3 +199,48 @@ def test_what_computes_beside_a_trial_that_is_ended_in_the_middle_begins_again(m
         completion.trial_id: completion.attempt for completion in ended if completion.outcome.__class__ is Measurement
     }
     assert good == {other: 1 for other in devices if other != number}
+
+
+@pytest.fixture
+def one_gpu():
+    """A Ray with a GPU that is none."""
+    ray.shutdown()
+    store = 80 * 2**20
+    ray.init(
+        address="local",
+        num_cpus=2,
+        num_gpus=1,
+        include_dashboard=False,
+        object_store_memory=store,
+        log_to_driver=False,
+        configure_logging=False,
+        namespace="test",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.ray
+def test_it_outlasts_the_worker_that_began_it_and_ends_with_the_search(tmp_path, told, monkeypatch, request, caplog):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    request.getfixturevalue("one_gpu")
+    executor = RayExecutor(obedient({0: "die", 1: "sleep 600"}, tmp_path), WorkerPlan(count=2, gpus=0.5, mps=True))
+    ended, end = [], time.monotonic() + 100
+    try:
+        for number in range(2):
+            executor.submit(Job(proposal=Proposal(genotype=GENOTYPE, trial_id=number), attempt=1))
+        while not ended or not (tmp_path / "1").exists():
+            assert time.monotonic() < end
+            ended += executor.wait(0.5)
+        (folder,) = tmp_path.glob("nao_ray_*_*[0-9]")
+        begun = (folder / "answer").stat().st_mtime_ns
+        executor.submit(Job(proposal=Proposal(genotype=GENOTYPE, trial_id=2), attempt=1))
+        while len(ended) < 2:
+            assert time.monotonic() < end
+            ended += executor.wait(0.5)
+        assert (folder / "answer").stat().st_mtime_ns == begun  # it was there for the worker that came later
+    finally:
+        executor.close()
+    assert [completion.trial_id for completion in ended] == [0, 2]
+    ended_within(tmp_path, "nao_ray_*")
+    assert caplog.text.count("take turns on it, without MPS: a process under it") == 1  # no GPU
