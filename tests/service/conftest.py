@@ -18,6 +18,13 @@ def _end_ray():
     ray.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def _no_ray_for_others(request):
+    """A test that is not marked with it finds no Ray of the tests before."""
+    if ray.is_initialized() and not request.node.get_closest_marker("ray"):
+        ray.shutdown()
+
+
 @pytest.fixture
 def ray_local():
     if not ray.is_initialized():
