@@ -261,7 +261,7 @@ def _with_kinds(words: Sequence[str]) -> list[str]:
     It lacks one at the end, before another option, and before what can only be a pool.
     """
     found: list[str] = []
-    for word, following in zip(words, [*words[1:], "-"], strict=True):
+    for word, following in zip(words, [*words, "-"][1:], strict=True):
         found.append(f"{word}=all" if word == RETRY_FAILED and (following[0:1] == "-" or "/" in following) else word)
     return found
 
