@@ -167,6 +167,15 @@ def _check_room(workers: Workers, is_local: bool) -> None:
         _log.warning("no node holds workers.%s %g yet, at most %g: waiting for the cluster to grow", name, wanted, most)
 
 
+def tell_of_idle_gpus(workers: Workers) -> None:
+    """Of an evaluator that would compute on one: there are GPUs, and no worker is given any."""
+    gpus = sum(node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"])
+    if gpus and workers.gpus == 0:
+        _log.warning(
+            "workers.gpus is 0, so all is computed on CPUs, and the GPUs (%g) idle: set it to 1, or auto", gpus
+        )
+
+
 def make_token() -> None:
     """Make the token Ray would make for a local cluster, but readable by its owner alone."""
     is_given = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))

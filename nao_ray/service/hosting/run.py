@@ -207,10 +207,12 @@ def _in_process(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[
 
 def _connect(config: RunConfig, stack: ExitStack) -> None:
     from nao_ray.service.fleet.nodes import one_cluster
-    from nao_ray.service.hosting.cluster import ray_session
+    from nao_ray.service.hosting.cluster import ray_session, tell_of_idle_gpus
 
-    shares_weights = config.make_evaluator().shares_weights
-    stack.enter_context(ray_session(config.workers, shares_weights=shares_weights))
+    evaluator = config.make_evaluator()
+    stack.enter_context(ray_session(config.workers, shares_weights=evaluator.shares_weights))
+    if evaluator.uses_gpu:
+        tell_of_idle_gpus(config.workers)
     stack.enter_context(one_cluster())
 
 

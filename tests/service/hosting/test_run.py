@@ -14,7 +14,7 @@ import yaml
 
 from nao_ray import rng
 from nao_ray.bench.chaos import differences
-from nao_ray.config import RunConfig
+from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ClusterError, ConfigError, DataError, PoolError
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting import cluster
@@ -300,6 +300,17 @@ def test_a_signal_leaves_a_resumable_pool(tmp_path, unbroken, number):
     assert "KeyboardInterrupt" in said
     resume(str(tmp_path / "p"), in_process=True)
     assert differences(config(), tmp_path / "p", unbroken) == []
+
+
+def test_gpus_that_no_worker_is_given_are_told_of(monkeypatch, caplog):
+    nodes = [{"Alive": alive, "Resources": {"CPU": 8.0, "GPU": 4.0}} for alive in (True, False)]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: nodes)
+    cluster.tell_of_idle_gpus(Workers(gpus=1))
+    assert not caplog.messages
+    cluster.tell_of_idle_gpus(Workers())
+    assert caplog.messages == [
+        "workers.gpus is 0, so all is computed on CPUs, and the GPUs (4) idle: set it to 1, or auto"
+    ]
 
 
 def test_a_worker_that_no_machine_holds_is_refused_here_and_awaited_on_a_cluster(monkeypatch, caplog):
