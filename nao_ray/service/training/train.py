@@ -242,6 +242,8 @@ def _digest(config: TrainConfig, data_hash: str) -> str:
     settings = config.make_task().config
     task = {"name": config.task.name, **settings.model_dump(mode="json", exclude={*settings.places, *settings.hashed})}
     what = config.model_dump(mode="json", include=set(_IDENTITY)) | {"task": task, "data_hash": data_hash}
+    if what["recipe"]["drop_path_identity"] is None:  # younger than trainings that are named
+        del what["recipe"]["drop_path_identity"]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
 
 
