@@ -36,7 +36,7 @@ from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
 
-_SHUN_SECONDS = 60.0  # a trial waits so long for a device other than those that it broke
+_SHUN_SECONDS = 60.0  # a trial waits so long for a device other than those that it broke, or for a node of its own
 
 Outcome = Measurement | Failure
 
@@ -134,6 +134,7 @@ class RayExecutor:
     def cancel(self, trial_id: int) -> None:
         """As the protocol: its worker ends with it; what else that one had in hand is another's."""
         self._queue.drop(trial_id)
+        self._solitude.end(trial_id)
         self._ended = [ended for ended in self._ended if ended.trial_id != trial_id]
         for worker in list(self._fleet.busy.values()):
             if worker in self._fleet and any(job.proposal.trial_id == trial_id for job in worker.jobs):
@@ -183,10 +184,11 @@ class RayExecutor:
     def _worker_for(self, trial_id: int, job: Job) -> Worker | None:
         """A worker that takes a job which is not for every one."""
         fleet = self._fleet
-        if trial_id in self._solitude.nodes:
-            return self._quarantine.worker_alone(trial_id)
-        shunned = self._breaker.broke(trial_id)
         is_late = fleet.now() - self._held.get(trial_id, math.inf) > _SHUN_SECONDS or self._staffing.present == 1
+        if (node_id := self._solitude.nodes.get(trial_id)) is not None:
+            may_come = self._staffing.is_alive(node_id) and not is_late
+            return self._quarantine.worker_alone(trial_id, may_come=may_come)
+        shunned = self._breaker.broke(trial_id)
         for worker in (fleet.fresh if trial_id in self._tried else fleet.idle).values():
             if self._placement.takes(worker, job) and (is_late or worker.device not in shunned):
                 return worker

@@ -87,7 +87,7 @@ class Quarantine:
         if node_id is None or not beside or worker.in_group or len(worker.jobs) != 1:
             return False
         trial_id = worker.jobs[0].proposal.trial_id
-        if trial_id in self.solitude.nodes:
+        if self.solitude.had(trial_id):
             return False
         _log.warning(
             "trial %d was ended for memory beside %d others on %s: tried once more with nothing beside it",
@@ -97,12 +97,15 @@ class Quarantine:
         self._clear(node_id)
         return True
 
-    def worker_alone(self, trial_id: int) -> Worker | None:
-        """A worker for a trial that has a node for itself, once the node is quiet."""
+    def worker_alone(self, trial_id: int, *, may_come: bool) -> Worker | None:
+        """A worker for a trial that has a node for itself, once the node is quiet.
+
+        Where none of ours is there, one `may_come`: under MPS all of a GPU end together.
+        """
         fleet = self._fleet
         here = fleet.on(self.solitude.nodes[trial_id])
-        if not here:  # the node is gone, or nothing of ours is there any more
-            self.solitude.end(trial_id)
+        if not here and not may_come:
+            self.solitude.give_up(trial_id)
         is_quiet = not any(worker.number in fleet.busy for worker in here)
         waiting = (worker for worker in here if worker.number in fleet.aside and not worker.is_spent)
         return next(waiting, None) if is_quiet else None

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from nao_ray.service.fleet.mps import CONTROL, PROBE, Mps, MpsUnusableError
@@ -67,6 +67,8 @@ class SharedMps:
 def _enter(folder: Path) -> int | None:
     """The pipe of a daemon that there is; None: there is none, or what had it was killed."""
     try:
+        if folder.lstat().st_uid != os.getuid():  # what it says would go into our environment
+            raise PermissionError(f"{folder} is another user's")
         return os.open(folder / _USERS, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
         shutil.rmtree(folder, ignore_errors=True)
@@ -114,12 +116,18 @@ def _locked(folder: Path) -> Iterator[None]:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            with suppress(OSError):
-                if os.path.samestat(os.fstat(file), path.stat()):
-                    yield
-                    return
+            if _is_at(file, path):
+                yield
+                return
         finally:
             os.close(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def hold(folder_name: str, pipe_number: str, *probe: str) -> None:

@@ -10,6 +10,7 @@ class Solitude:
 
     def __init__(self) -> None:
         self._nodes: dict[int, str] = {}
+        self._had: set[int] = set()
 
     @property
     def nodes(self) -> Mapping[int, str]:
@@ -23,7 +24,17 @@ class Solitude:
     def want(self, trial_id: int, node_id: str) -> None:
         """Keep the node for the trial."""
         self._nodes[trial_id] = node_id
+        self._had.add(trial_id)
+
+    def had(self, trial_id: int) -> bool:
+        """Whether a node was kept for the trial, or is: it is tried so once."""
+        return trial_id in self._had
+
+    def give_up(self, trial_id: int) -> None:
+        """The trial does without."""
+        self._nodes.pop(trial_id, None)
 
     def end(self, trial_id: int) -> None:
-        """The trial is over, or does without."""
-        self._nodes.pop(trial_id, None)
+        """The trial is over."""
+        self.give_up(trial_id)
+        self._had.discard(trial_id)

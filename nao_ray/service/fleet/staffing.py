@@ -38,7 +38,7 @@ class Staffing:
         self._demand = Demand(plan.count, remote.can_grow)
         self._node_watch = NodeWatch(plan.watch_seconds, remote.nodes)
         self._hosts: dict[str, str] = {}  # ever seen: id -> host name
-        self._dead: set[str] = set()
+        self._alive, self._dead = set[str](), set[str]()
         self._made_for: dict[int, Worker] = {}  # by trial: the worker that starts for it
         self._placed = -1  # version of the placement that all workers are known to suit
         self._failed_starts = self._to_give_back = 0
@@ -60,6 +60,10 @@ class Staffing:
         """The name of a node, else its id."""
         return self._hosts.get(node_id or "", node_id)
 
+    def is_alive(self, node_id: str) -> bool:
+        """Whether the node was there when the cluster was last looked at."""
+        return node_id in self._alive
+
     # -- the cluster --------------------------------------------------------------------------------------
 
     def look(self) -> list[Worker]:
@@ -80,7 +84,7 @@ class Staffing:
         if self._demand.may_give_back and self._neighbours.wait(in_all):
             self._to_give_back = 1
         self._hosts.update({key: node.host for key, node in alive.items()})
-        self._dead = {node.node_id for node in found if not node.is_alive}
+        self._alive, self._dead = set(alive), {node.node_id for node in found if not node.is_alive}
         self._warn_of_waiting(now)
         with_workers = self._dead.intersection(self._fleet.nodes)
         # of one that starts there Ray says so

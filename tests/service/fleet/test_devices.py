@@ -231,6 +231,16 @@ def test_what_is_killed_for_memory_alone_is_out_of_memory(crowded):
     assert ended.outcome.kind is FailureKind.OUT_OF_MEMORY
 
 
+def test_a_node_kept_for_a_trial_that_is_cancelled_is_given_others(crowded):
+    executor, cluster = crowded.executor, crowded.cluster
+    victim = next(actor for actor in cluster.begun if actor.node_id == "a")
+    kill(executor, cluster, victim)
+    executor.cancel(victim.proposals[0].trial_id)
+    for k in range(10, 13):
+        executor.submit(Job(proposal=Proposal(genotype=GENOTYPE, trial_id=k), attempt=1))
+    assert len(crowded.at_work()) == 3
+
+
 def test_a_node_kept_for_a_trial_that_dies_keeps_nothing(crowded):
     executor, cluster = crowded.executor, crowded.cluster
     victim = next(actor for actor in cluster.begun if actor.node_id == "a")

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import ray
 from _misbehaving import GENOTYPE, obedient
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from nao_ray.bench import _stub_cluster
 from nao_ray.search.clock import VirtualClock
@@ -23,7 +23,7 @@ from nao_ray.service.fleet.executor import RayExecutor
 from nao_ray.service.fleet.mps import CONTROL
 from nao_ray.service.fleet.shared_mps import SharedMps
 from nao_ray.service.fleet.worker import WorkerPlan
-from nao_ray.trial import Measurement, Proposal
+from nao_ray.trial import FailureKind, Measurement, Proposal
 
 _CONTROL = """#!/bin/sh
 if [ "$1" = -d ]; then
@@ -113,6 +113,26 @@ def test_a_machine_without_it_says_so(tmp_path, monkeypatch):
     assert SharedMps("search", tmp_path).problem == f"there is no {CONTROL} on this machine"
 
 
+def test_what_goes_wrong_under_the_lock_is_told_as_it_is(tmp_path, told):
+    (tmp_path / "search").touch()
+    with pytest.raises(FileExistsError):
+        SharedMps("search", tmp_path, ("true",))
+
+
+def test_the_daemon_of_another_user_is_not_asked(tmp_path, told, monkeypatch):
+    (tmp_path / "search").mkdir()
+    os.mkfifo(tmp_path / "search" / "users")
+    reading = os.open(tmp_path / "search" / "users", os.O_RDONLY | os.O_NONBLOCK)
+    (tmp_path / "search" / "answer").write_text('{"LD_PRELOAD": "theirs"}')
+    me = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: me + 1)
+    mps = SharedMps("search", tmp_path, ("true",))
+    assert "LD_PRELOAD" not in mps.environ
+    mps.close()
+    os.close(reading)
+    ended_within(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("wanted", "gpus", "reason", "environ", "said"),
     [
@@ -199,6 +219,31 @@ def test_what_computes_beside_a_trial_that_is_ended_in_the_middle_begins_again(m
         completion.trial_id: completion.attempt for completion in ended if completion.outcome.__class__ is Measurement
     }
     assert good == {other: 1 for other in devices if other != number}
+
+
+def test_what_is_killed_for_memory_is_tried_alone_once_although_all_on_its_gpu_begin_again(monkeypatch):
+    monkeypatch.setattr(_stub_cluster, "Place", lambda *at: Place(*at[:2], "gpu:0", under_mps=True))
+    cluster, clock = _stub_cluster.StubCluster({"a": {"CPU": 4, "GPU": 1}}), VirtualClock()
+    executor = RayExecutor(None, WorkerPlan(gpus=0.5, mps=True), clock=clock, remote=cluster)
+    for number in range(2):
+        executor.submit(Job(proposal=Proposal(genotype=GENOTYPE, trial_id=number), attempt=1))
+
+    def at_work():
+        for _ in range(4):
+            clock.sleep(2)
+            assert executor.wait(0) == []
+        return {actor.proposals[0].trial_id: actor for actor in cluster.begun if not actor.is_dead}
+
+    def kill(actor):
+        cluster.begun.remove(actor)
+        actor.call.end(OutOfMemoryError("Task was killed due to the node running low on memory"))
+        return executor.wait(0)
+
+    assert kill(at_work()[0]) == []
+    assert at_work().keys() == {0}, "nothing beside it"
+    (ended,) = kill(at_work()[0])
+    assert ended.outcome.kind is FailureKind.OUT_OF_MEMORY
+    assert at_work().keys() == {1}
 
 
 @pytest.fixture
