@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import site
 import sys
 import sysconfig
 import tempfile
@@ -147,7 +148,7 @@ def _stands(top: str) -> Path | None:
     """The folder of an imported package that other machines need not have; None: it is among what is installed."""
     module = sys.modules[top]
     paths = list(getattr(module, "__path__", ())) or [getattr(module, "__file__", None)]
-    installed = [*sysconfig.get_paths().values(), importlib.__path__[0]]
+    installed = [*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()]
     if paths[0] is None or any(Path(paths[0]).is_relative_to(folder) for folder in installed if folder):
         return None
     return Path(paths[0]).parent

@@ -234,6 +234,16 @@ def test_a_package_travels_whole_but_for_what_is_hidden_or_compiled(folder):
     assert sorted(record(config.own_components)["mine"]["files"]) == ["mine/__init__.py", "mine/fixed.py"]
 
 
+def test_what_is_installed_for_the_user_alone_does_not_travel(folder, tmp_path, monkeypatch):
+    (tmp_path / "user-site").mkdir()
+    (tmp_path / "user-site" / "theirs.py").write_text(FIXED)
+    monkeypatch.setattr("site.getusersitepackages", lambda: str(tmp_path / "user-site"))
+    monkeypatch.syspath_prepend(tmp_path / "user-site")
+    registry.load("strategy", "theirs:Fixed")
+    assert OwnModules.of_this_process().packages == ()
+    assert record(["theirs:Fixed"]) == {"theirs": {"version": None}}
+
+
 SPACE = """
 from nao_ray.spaces.parts.cnn_cell import CnnCellSpace
 class Own(CnnCellSpace):

@@ -24,7 +24,7 @@ _PAUSE = 0.05  # seconds
 
 
 def stream(storage: Storage, folder: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The rows of `trials` or `events` in the order written, a thousand at a time.
+    """The rows of `trials` or `events` in the order written, some `_VALUES` values at a time.
 
     Where parts are merged, or cannot be read for a moment, all rows come again, from the first: whoever takes them
     knows them by their numbers.

@@ -84,13 +84,14 @@ def counts_are_of_one_space(space: Space) -> None:
     require(space.num_genotypes == masked, f"num_genotypes is {space.num_genotypes}, the mask admits {masked}")
 
 
-BAD_TEXTS = (("no such name", None), ("0 1 2", None), ("", None), ("1", "klingon"))
+BAD_TEXTS = (("no such name", None), ("", None), ("1", "klingon"))
 """Text and dialect that no space has."""
 
 
 def bad_text_is_refused_in_one_line(space: Space) -> None:
     """With the space's name; a name of nobody and a dialect of nobody are called so."""
-    for text, dialect in BAD_TEXTS:
+    too_long = " ".join(["0"] * (len(_some(space, 0).key.split()) + 1))
+    for text, dialect in (*BAD_TEXTS, (too_long, None)):
         with refused(GenotypeError, f"text {text!r}, dialect {dialect!r}") as said:
             space.parse(text, dialect)
         require(f"space {space.name}" in said[0], f"the error of {text!r} does not name the space: {said[0]}")

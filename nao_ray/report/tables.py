@@ -94,11 +94,12 @@ def failures(trials: pd.DataFrame) -> list[dict[str, Any]]:
     again = trials[trials["retry_of"].notna()].set_index("retry_of")["state"]
     failed = trials[trials["state"] == "FAILED"].sort_values("log_index")
     found = []
-    for kind, rows in failed.groupby(failed["failure_kind"].astype("str").fillna("unknown")):
-        alike = rows["failure_message"].astype("str").fillna("").str.replace(r"\d+", "0", regex=True)
+    for kind, rows in failed.groupby(failed["failure_kind"].astype(object).fillna("unknown")):
+        messages = rows["failure_message"].astype(object).fillna("")
+        alike = messages.str.replace(r"\d+", "0", regex=True)
         ((commonest, _),) = Counter(alike).most_common(1)
-        newest = rows[alike == commonest].iloc[-1]
-        facts = {"message": str(newest["failure_message"] or ""), "trial_id": int(newest["trial_id"])}
+        newest = np.flatnonzero(alike == commonest)[-1]
+        facts = {"message": str(messages.iloc[newest]), "trial_id": int(rows["trial_id"].iloc[newest])}
         ends = again[again.index.isin(rows["trial_id"])]
         retried = {"retried": len(ends), "cured": int((ends == "COMPLETED").sum())}
         found.append({"kind": str(kind), "count": len(rows), **facts, **retried})

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from nao_ray.errors import DataError
+from nao_ray.contracts import spaces
+from nao_ray.errors import DataError, GenotypeError
 from nao_ray.evaluators.closed_form import ClosedForm
 from nao_ray.skeletons.base import PLAIN
 from nao_ray.skeletons.nao import Nao
@@ -89,6 +90,22 @@ def test_a_broken_space(space, message):
     with pytest.raises(AssertionError, match=message) as told:
         check_space(space)
     assert str(told.value).startswith(f"{space.__module__}:{space.__name__}, ")
+
+
+class Three(Space):
+    """A genotype is three numbers: no text is wrong because those of other spaces are longer."""
+
+    def sample(self, rng):
+        return Genotype(self.name, "0 1 2")
+
+    def read(self, text, dialect):
+        if len(text.split()) != 3:
+            raise GenotypeError(f"space {self.name}: {text!r} is not three numbers")
+        return Genotype(self.name, text)
+
+
+def test_a_space_of_three_numbers_is_sound():
+    spaces.bad_text_is_refused_in_one_line(Three())
 
 
 def test_a_sound_space_of_our_own_and_an_instance():

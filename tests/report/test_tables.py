@@ -59,6 +59,16 @@ def test_of_a_kind_of_failure_the_commonest_message_is_shown(make_trials):
     assert row == {"kind": "error", "count": 6, "message": "no 7 GB", "trial_id": 2, "retried": 0, "cured": 0}
 
 
+@pytest.mark.parametrize("words", ["object", "category"])
+def test_a_failure_without_kind_or_message_is_told_without(make_trials, words):
+    trials = make_trials(3, failed=2)
+    trials[["failure_kind", "failure_message"]] = None
+    trials["failure_message"] = trials["failure_message"].astype(words)
+    trials["failure_kind"] = trials["failure_kind"].astype(words)
+    (row,) = tables.failures(trials)
+    assert (row["kind"], row["count"], row["message"]) == ("unknown", 2, "")
+
+
 def test_failures_say_how_many_were_asked_again_and_completed_then(make_trials):
     trials = make_trials(12, failed=5)  # 7, 8, 10 and 11 timeout, 9 nan
     trials["retry_of"] = pd.array([8, *[None] * 9, 7, 9], "Int64")  # 0 is 8 again, completed; 10 and 11 failed again
