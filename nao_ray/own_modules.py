@@ -44,6 +44,7 @@ class _Finder(MetaPathFinder):
 
     def __init__(self) -> None:
         self.homes: dict[str, Path] = {}
+        self.is_sent = False  # by another process, all that is not installed: no folder of this one's is looked in
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:  # noqa: ANN401
         if path is not None or fullname not in self.homes:
@@ -116,7 +117,8 @@ def _imported(dotted: str) -> ModuleType:
     if top == "nao_ray":
         raise ConfigError(f"{dotted}: components of nao_ray are named without module")
     beside, pinned = _beside.get(), _finder.homes.get(top)
-    home = next((folder for folder in folders() if _is_in(folder, dotted)), None)
+    looked_in = [] if _finder.is_sent else folders()
+    home = next((folder for folder in looked_in if _is_in(folder, dotted)), None)
     if pinned is not None:
         if beside not in (None, pinned) and home == beside:
             raise ConfigError(f"{dotted}: this process has {top} of {pinned}, and cannot have that of {beside} as well")
@@ -296,6 +298,7 @@ class OwnModules:
             if home is not None or top in sys.modules:
                 raise ConfigError(f"this process has another module {top} than the one that the search was begun with")
             _finder.homes[top] = _written(files)
+        _finder.is_sent = True
         if self.packages and _finder not in sys.meta_path:
             sys.meta_path.insert(0, _finder)
 

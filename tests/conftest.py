@@ -82,6 +82,7 @@ def fresh_modules(monkeypatch):
 
     before = set(sys.modules)
     monkeypatch.setattr(own_modules._finder, "homes", {})
+    monkeypatch.setattr(own_modules._finder, "is_sent", False)
     yield
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in own_modules._finder.homes:

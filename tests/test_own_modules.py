@@ -236,12 +236,12 @@ def test_a_package_travels_whole_but_for_what_is_hidden_or_compiled(folder):
 
 def test_what_is_installed_for_the_user_alone_does_not_travel(folder, tmp_path, monkeypatch):
     (tmp_path / "user-site").mkdir()
-    (tmp_path / "user-site" / "theirs.py").write_text(FIXED)
+    (tmp_path / "user-site" / "userwide.py").write_text(FIXED)
     monkeypatch.setattr("site.getusersitepackages", lambda: str(tmp_path / "user-site"))
     monkeypatch.syspath_prepend(tmp_path / "user-site")
-    registry.load("strategy", "theirs:Fixed")
+    registry.load("strategy", "userwide:Fixed")
     assert OwnModules.of_this_process().packages == ()
-    assert record(["theirs:Fixed"]) == {"theirs": {"version": None}}
+    assert record(["userwide:Fixed"]) == {"userwide": {"version": None}}
 
 
 SPACE = """
@@ -322,6 +322,20 @@ def test_another_process_gets_it_as_it_was_and_nothing_beside_it(folder, tmp_pat
         name, place = done.stdout.decode().splitlines()
         assert name == "mine.fixed 4"
         assert not place.startswith(str(tmp_path))
+
+
+def test_a_worker_takes_what_is_installed_from_there_whatever_lies_in_its_folder(folder, tmp_path, monkeypatch):
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "theirs.py").write_text(FIXED)
+    monkeypatch.syspath_prepend(tmp_path / "installed")
+    monkeypatch.setattr("site.getusersitepackages", lambda: str(tmp_path / "installed"))
+    registry.load("strategy", "theirs:Fixed")
+    sent = OwnModules.of_this_process()
+    assert sent.packages == ()
+    (tmp_path / "elsewhere" / "theirs.py").write_text(WRONG)  # the current folder
+    del sys.modules["theirs"]
+    sent.install()
+    assert registry.load("strategy", "theirs:Fixed").__module__ == "theirs"
 
 
 def test_a_damaged_copy_is_not_used(folder):
