@@ -16,27 +16,27 @@ from collections.abc import Callable, Hashable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from nao_ray.networks.cell_supernet import CellSupernet
 from nao_ray.networks.cells import Join
 from nao_ray.networks.eager import Masks
 from nao_ray.networks.ops import Identity, Operation
 from nao_ray.networks.stacks import channels_last
-from nao_ray.networks.supernet import Supernet, batch_statistics
+from nao_ray.networks.supernet import batch_statistics
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 
 KEEP_BYTES = 2**30
 
 
-def pool_logits(net: Supernet, images: Tensor, graphs: Sequence[ArchGraph], *, keep_bytes: int = KEEP_BYTES) -> Tensor:
+def pool_logits(net: nn.Module, images: Tensor, graphs: Sequence[ArchGraph], *, keep_bytes: int = KEEP_BYTES) -> Tensor:
     """Logits ``[G, B, K]`` with the statistics of the batch, each genotype's as if it were alone.
 
     Dropout and drop path are off, weights and running statistics stay as they are.
 
     Args:
-        net: the shared weights.
+        net: the shared weights, called with images and a graph.
         images: ``[B, in_channels, H, W]``.
         graphs: genotypes of the supernet's space.
         keep_bytes: largest size of the tensors that wait for a later genotype; beyond, those with the fewest readers

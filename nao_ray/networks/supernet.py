@@ -1,8 +1,8 @@
 """What every supernet is, and the batch norm mode of its scores.
 
 A supernet is called with a batch and a choice, an arch graph, and has `derive(graph)`; what a choice uses is what has a
-gradient after its backward pass. See
-`networks/cell_supernet.py` (NAO's spaces and ENAS's micro space) and `networks/macro_supernet.py`.
+gradient after its backward pass. See `networks/cell_supernet.py` (NAO's spaces and ENAS's micro space) and
+`networks/macro_supernet.py`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from nao_ray.skeletons.images.base import ImageSkeleton
 
 if TYPE_CHECKING:
     from nao_ray.networks.enas_macro import MacroStack
-    from nao_ray.networks.macro_supernet import MacroSearchStack, MacroSupernet
+    from nao_ray.networks.macro_supernet import MacroSupernet
     from nao_ray.networks.stacks import StackConfig
     from nao_ray.spaces.base import ArchGraph
     from nao_ray.tasks.base import Shapes
@@ -47,11 +47,6 @@ class EnasMacro(ImageSkeleton[EnasMacroConfig]):
         from nao_ray.networks.enas_macro import MacroStack
 
         return MacroStack(graph, config)
-
-    def path(self, graph: ArchGraph, config: StackConfig) -> MacroSearchStack:
-        from nao_ray.networks.macro_supernet import MacroSearchStack
-
-        return MacroSearchStack(graph, config)
 
     def weights(self, space: Any, config: StackConfig) -> MacroSupernet:  # noqa: ANN401 - it says how many layers
         from nao_ray.networks.macro_supernet import MacroSupernet

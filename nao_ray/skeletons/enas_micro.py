@@ -43,11 +43,6 @@ class EnasMicro(ImageSkeleton[EnasMicroConfig]):
 
         return MicroStack(graph, config)
 
-    def path(self, graph: ArchGraph, config: StackConfig) -> ImageStack:
-        from nao_ray.networks.enas_micro import MicroSearchStack
-
-        return MicroSearchStack(graph, config)
-
     def weights(self, space: Any, config: StackConfig) -> CellSupernet:  # noqa: ANN401 - it has operations for edges
         from nao_ray.networks.cell_supernet import MicroSupernet
 

@@ -44,11 +44,6 @@ class Nao(ImageSkeleton[NaoConfig]):
 
         return ImageStack(graph, config)
 
-    def path(self, graph: ArchGraph, config: StackConfig) -> ImageStack:
-        from nao_ray.networks.stacks import SearchStack
-
-        return SearchStack(graph, config)
-
     def weights(self, space: Any, config: StackConfig) -> CellSupernet:  # noqa: ANN401 - it has operations for edges
         from nao_ray.networks.cell_supernet import CellSupernet
 

@@ -87,7 +87,7 @@ class Capture:
         if self._why is None and recorder is None:
             self._recorder = _CudaRecorder(device, generators)
         if self._must and self._why is not None:
-            raise RuntimeError(f"execution is graph, and nothing can be recorded: {self._why}")
+            raise RuntimeError(f"execution is graph, and nothing can be recorded: {self._why or 'it takes CUDA'}")
 
     @staticmethod
     def _reason(device: torch.device, execution: Execution) -> str | None:
@@ -145,9 +145,10 @@ class Capture:
         _log.warning("the step could not be recorded and runs eagerly, which is slower: %s", self._why)
 
     def close(self) -> None:
-        """Free the graphs; called once, when their functions are called no more."""
-        if self._recorder is not None:
-            self._recorder.close()
+        """Free the graphs, when their functions are called no more."""
+        recorder, self._recorder = self._recorder, None
+        if recorder is not None:
+            recorder.close()
 
     def __enter__(self) -> Capture:
         return self

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from nao_ray.errors import DataError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.networks.one_shot import pool_logits
-from nao_ray.networks.supernet import Supernet
 from nao_ray.tasks.base import Images
 from nao_ray.tasks.images import splits
 from nao_ray.training.augment import Normaliser, augment
@@ -128,7 +127,6 @@ class ImageObjective(Objective):
     def compare(
         self, network: nn.Module, choices: Sequence[Any], order: torch.Generator, *, batch: int, count: int
     ) -> list[Scores]:
-        assert isinstance(network, Supernet)
         wanted = torch.randperm(len(self.valid), generator=order)[:count].to(self.device)
         chosen = [rows for rows in torch.split(wanted, batch) if len(rows) > 1 or len(wanted) == 1]
         correct = torch.zeros(len(choices), dtype=torch.int64, device=self.device)

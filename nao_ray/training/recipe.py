@@ -46,8 +46,8 @@ class Optimiser(Settings):
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest global norm of the gradient; null: not clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast for a network on its own on a CUDA device that has it, where a step is one graph; else
-    float32: shared weights' steps, launched one by one, and those of a CPU are slower under autocast."""
+    """`auto`: bfloat16 autocast for a network on its own on a CUDA device that has it, also where its step could not be
+    recorded; else float32: steps of shared weights, launched one by one, and of a CPU are slower under autocast."""
 
 
 class Schedule(Settings):

@@ -77,6 +77,8 @@ class Trainer:
         self._named = dict(network.named_parameters())
         recipe, device = self.recipe, objective.device
         alone = choose is None and averager is None and streams.lasting is not None
+        if execution == "graph" and not alone:
+            raise RuntimeError("execution is graph, and steps of shared weights or of a group are launched one by one")
         self._capture = Capture(device, streams.lasting or (), execution=execution if alone else "eager")
         self._captured: dict[int, Callable[..., tuple[Tensor, ...]]] = {}  # by the number of tensors
         self._forward = self._capture.of(self.network.__call__)
@@ -153,6 +155,7 @@ class Trainer:
     def close(self) -> None:
         """Free the graphs; the last call."""
         self._capture.close()
+        self._captured.clear()  # they know this trainer, which would wait for a garbage collection
 
     def __enter__(self) -> Trainer:
         return self
@@ -188,9 +191,13 @@ class Trainer:
         size, network = len(batch), self.network if choice is None else lambda *inputs: self.network(*inputs, choice)
 
         def work(*tensors: Tensor) -> tuple[Tensor, ...]:
-            loss, carry = self.objective.loss(network, tensors[:size], tensors[size:] or None, augmentation)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.update(choice)
+            try:
+                loss, carry = self.objective.loss(network, tensors[:size], tensors[size:] or None, augmentation)
+                loss.backward()  # type: ignore[no-untyped-call]
+                self.update(choice)
+            except RuntimeError:  # of a recording: the step is made again, and must not add to what this one left
+                self.network.zero_grad()
+                raise
             return loss.detach(), *(carry or ())
 
         tensors = (*batch, *(self._carry or ()))
@@ -259,6 +266,7 @@ class Trainer:
         self._streams.restore(part(state, "generator"))
         self.network.load_state_dict(weights)
         self.optimiser.state.clear()
+        self._captured.clear()  # they write to the moments of before: the step is recorded anew
         for name, moment in moments.items():
             parameter = self._named[name]
             self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter).copy_(moment)

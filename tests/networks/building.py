@@ -11,17 +11,23 @@ import torch
 
 from nao_ray import registry
 from nao_ray.networks import counting
+from nao_ray.networks.enas_micro import MicroSearchStack
+from nao_ray.networks.macro_supernet import MacroSearchStack
+from nao_ray.networks.stacks import SearchStack
 from nao_ray.networks.supernet import batch_statistics
 from nao_ray.skeletons.base import PLAIN, Size, skeleton_of
 from nao_ray.skeletons.images.base import NETWORKS, image_shapes
 from nao_ray.tasks.base import ImageShapes
+
+_PATHS = {"nao": SearchStack, "enas_micro": MicroSearchStack, "enas_macro": MacroSearchStack}
+"""By the skeleton: networks of one genotype in the layout that it has within the shared weights."""
 
 
 def build(graph, *, layout="final", **options):
     """The network of one genotype; with the layout `supernet`, as it stands in the shared weights."""
     skeleton, shapes, size, recipe = _sorted(graph.skeleton, options)
     if layout == "supernet":
-        return skeleton.path(graph, skeleton.stack_config(shapes, size, recipe))
+        return _PATHS[graph.skeleton](graph, skeleton.stack_config(shapes, size, recipe))
     return skeleton.build(graph, shapes, size, recipe)
 
 

@@ -1,5 +1,7 @@
 """The faster paths against torch's own operations, value and gradients, in float32 and exactly in float64."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nao_ray import rng
+from nao_ray import networks, rng
 from nao_ray.networks import fast
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
@@ -170,3 +172,18 @@ def test_kernels_are_for_graphs_but_those_that_torch_gets_wrong(monkeypatch):
         monkeypatch.setattr(fast, "KERNELS", {"max_pool"})
         assert taken() == {"max_pool"}
     assert taken() == set()
+
+
+@pytest.mark.parametrize(
+    "error", [ImportError("no triton"), subprocess.CalledProcessError(1, ["gcc"]), Exception("ptxas")]
+)
+def test_kernels_that_cannot_be_compiled_are_torchs_own(monkeypatch, caplog, error):
+    def fail(*_):
+        raise error
+
+    broken = SimpleNamespace(AveragePool=SimpleNamespace(apply=fail))
+    for name in ("kernels", "norm_kernels"):
+        monkeypatch.setitem(sys.modules, f"nao_ray.networks.{name}", broken)
+        monkeypatch.setattr(networks, name, broken, raising=False)
+    assert fast._of_device.__wrapped__(torch.device("cpu")) is None
+    assert str(error) in caplog.text

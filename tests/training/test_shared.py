@@ -194,6 +194,18 @@ def test_scores_are_of_fixed_images_and_leave_everything(data):
     assert len(_scores(trainer, batch=5, count=10)) == 6
 
 
+def test_scores_are_of_any_network_that_takes_a_choice(data):
+    """As that of a skeleton of the user's."""
+
+    class Own(nn.Linear):
+        def forward(self, images, choice):
+            return super().forward(images.flatten(1)) * choice
+
+    none, whole = data.compare(Own(64, 4), [0.0, 1.0], rng.torch_generator(3, "one-shot"), batch=8, count=16)
+    assert none.loss == pytest.approx(math.log(4))
+    assert whole.loss != none.loss
+
+
 class _Keep:
     """The first of two workers, in turns: keeps its gradients."""
 

@@ -1,8 +1,13 @@
 """A training whose steps are recorded, by a recorder for the CPU, against the same steps not recorded."""
 
+import gc
+import sys
+import weakref
+
 import pytest
 import torch
 from recorder import ReplayRecorder
+from torch import nn
 
 from nao_ray import registry, rng
 from nao_ray.skeletons.base import Size
@@ -89,7 +94,77 @@ def test_shared_weights_and_groups_are_not_recorded(objective):
         training.epoch()
         assert training.execution == "eager"
         assert isinstance(training.optimiser.param_groups[0]["lr"], float)
+    with pytest.raises(RuntimeError, match="execution is graph, and steps of shared weights or of a group are laun"):
+        Trainer(child(), objective, epochs=1, streams=ByStep(0, objective.device), execution="graph")
 
 
 def test_eager_on_request(objective):
     assert trained(objective, execution="eager")[2] == "eager"
+
+
+class _FailsMidway(ReplayRecorder):
+    """Its recording ends within the backward pass, when the first gradient is there."""
+
+    recording = False
+
+    def record(self, run):
+        type(self).recording = True
+        try:
+            return super().record(run)
+        finally:
+            type(self).recording = False
+
+
+def test_the_step_after_a_recording_that_failed_midway_has_its_own_gradients_alone(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ReplayRecorder", _FailsMidway)
+    plain = Recipe(name="short", batch=22, lr=0.1, crop_padding=0, flip=False)
+    objective = Synthetic(SyntheticConfig(noise=0.2)).objective(torch.device("cpu"), plain)
+
+    def fail(_):
+        if _FailsMidway.recording:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    def weights(execution):
+        network = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
+        with rng.torch_seeded(0, "weights"):
+            network(torch.zeros(2, 1, 8, 8))
+        for parameter in network.parameters():
+            parameter.register_post_accumulate_grad_hook(fail)
+        streams = Continuing(0, objective.device)
+        with Trainer(network, objective, epochs=EPOCHS, streams=streams, execution=execution) as training:
+            for _ in range(WARM_UP + 1):
+                training.step()
+            return training.execution, list(network.parameters())
+
+    (how, mine), (_, expected) = weights("auto"), weights("eager")
+    assert how.startswith("eager: RuntimeError")
+    assert all(torch.equal(a, b) for a, b in zip(mine, expected, strict=True))
+
+
+def test_a_training_that_is_put_back_after_its_recording_goes_on_from_there(objective, recorders):
+    with (
+        rng.torch_seeded(0, "dropout"),
+        Trainer(child(), objective, epochs=EPOCHS, streams=Continuing(0, objective.device)) as training,
+    ):
+        for _ in range(2):
+            training.step()
+        state = {name: value.clone() for name, value in training.state().items()}
+        losses = [training.step().item() for _ in range(12)]
+        assert recorders[0].recorded == 1
+        training.restore(state)
+        assert [training.step().item() for _ in range(12)] == losses
+
+
+def test_nothing_is_left_of_a_training_that_is_closed(objective):
+    """Without the garbage collector, which no child waits for."""
+    gc.collect()
+    gc.disable()
+    try:
+        training = Trainer(child(), objective, epochs=EPOCHS, streams=Continuing(0, objective.device))
+        with training:
+            training.step()
+        left = weakref.ref(training.network)
+        del training
+        assert left() is None
+    finally:
+        gc.enable()

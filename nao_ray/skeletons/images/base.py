@@ -58,14 +58,6 @@ class ImageSkeleton(Skeleton[C]):
     def network(self, graph: ArchGraph, config: StackConfig) -> Stack:
         """The stand-alone network of a genotype."""
 
-    def path(self, graph: ArchGraph, config: StackConfig) -> Stack:
-        """The network of a genotype in the layout that it has within the shared weights.
-
-        Raises:
-            ConfigError: there are none.
-        """
-        raise ConfigError(f"{self.name} has no layout supernet; its network is always final")
-
     def weights(self, space: SearchSpace[Any], config: StackConfig) -> Supernet:
         """The shared weights of a space's genotypes."""
         raise NotImplementedError
