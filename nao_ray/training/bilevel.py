@@ -1,0 +1,156 @@
+"""Gradients of a bilevel problem: alphas under a validation loss, weights under a training loss.
+
+Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv 1806.09055, sections 2.2 and 2.3.
+With rate xi, momentum mu, its buffers m and decay lambda, the weights after one step of SGD are
+
+    w' = w - xi (mu m + dL_train(w, alpha)/dw + lambda w)
+
+and the gradient of L_val(w', alpha) is ``g - xi H v``: g and v its derivatives by alpha and by w', H the mixed second
+derivative of L_train at w. First order is xi = 0. Losses are functions of weights and alphas that are given to them, so
+nothing is moved and put back: weights stay as they are to the bit.
+
+Differs from the paper: nothing is clipped in the unrolled step, as in its code.
+
+Legend: `W` tensors of weights, `A` tensors of alphas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Tensors = Sequence[Tensor]
+Loss = Callable[[Tensors, Tensors], Tensor]
+"""Weights ``[W]`` and alphas ``[A]`` -> a scalar."""
+Product = Callable[[Loss, Tensors, Tensors, Tensors], list[Tensor]]
+"""Training loss, weights, alphas and a direction v ``[W]`` -> H v ``[A]``."""
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The step of SGD that second order looks ahead by."""
+
+    rate: float | Tensor
+    """xi."""
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    buffers: Sequence[Tensor | None] | None = None
+    """m ``[W]``; None: no step was made yet."""
+
+    def step(self, weights: Tensors, gradients: Tensors) -> list[Tensor]:
+        """The weights w' after it."""
+        ahead = []
+        for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+            direction = gradient + self.weight_decay * weight
+            buffer = None if self.buffers is None else self.buffers[index]
+            if buffer is not None:
+                direction = direction + self.momentum * buffer
+            ahead.append(weight - self.rate * direction)
+        return ahead
+
+
+def first_order(valid: Loss, weights: Tensors, alphas: Tensors) -> list[Tensor]:
+    """``[A]``, dL_val(w, alpha)/dalpha."""
+    alphas = _leaves(alphas)
+    return _gradient(valid(_constants(weights), alphas), alphas)
+
+
+def second_order(
+    train: Loss, valid: Loss, weights: Tensors, alphas: Tensors, unrolled: Unrolled, product: Product
+) -> list[Tensor]:
+    """``[A]``, the gradient of L_val(w', alpha); `product` says how the second derivative is taken."""
+    now = _leaves(weights)
+    with torch.no_grad():
+        ahead = unrolled.step(_constants(weights), _gradient_of(train, now, _constants(alphas), now))
+    ahead, alphas = _leaves(ahead), _leaves(alphas)
+    both = _gradient(valid(ahead, alphas), [*ahead, *alphas])
+    direct, direction = both[len(ahead) :], both[: len(ahead)]
+    mixed = product(train, weights, alphas, direction)
+    return [g - unrolled.rate * hv for g, hv in zip(direct, mixed, strict=True)]
+
+
+def by_difference(radius: float) -> Product:
+    """H v by a central difference of gradients, weights moved by `radius` in all: ``eps = 0.01 / ||v||`` (eq. 8)."""
+
+    def product(train: Loss, weights: Tensors, alphas: Tensors, direction: Tensors) -> list[Tensor]:
+        eps = radius / torch.stack([part.square().sum() for part in direction]).sum().sqrt()
+        sides = []
+        for sign in (1, -1):
+            moved = [w + sign * eps * v for w, v in zip(_constants(weights), direction, strict=True)]
+            leaves = _leaves(alphas)
+            sides.append(_gradient_of(train, moved, leaves, leaves))
+        return [(plus - minus) / (2 * eps) for plus, minus in zip(*sides, strict=True)]
+
+    return product
+
+
+def exact(train: Loss, weights: Tensors, alphas: Tensors, direction: Tensors) -> list[Tensor]:
+    """H v by differentiating twice; every operation of the loss must have a second derivative."""
+    weights, alphas = _leaves(weights), _leaves(alphas)
+    with torch.enable_grad():
+        gradient = torch.autograd.grad(
+            train(weights, alphas), weights, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        along = torch.stack([(g * v).sum() for g, v in zip(gradient, direction, strict=True)]).sum()
+        return _gradient(along, alphas)
+
+
+def curvature(valid: Loss, weights: Tensors, alphas: Tensors, direction: Tensors) -> list[Tensor]:
+    """``[A]``, the Hessian of L_val in alpha, times a direction ``[A]``; exact."""
+    alphas, weights = _leaves(alphas), _constants(weights)
+    with torch.enable_grad():
+        gradient = torch.autograd.grad(
+            valid(weights, alphas), alphas, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        along = torch.stack([(g * v).sum() for g, v in zip(gradient, direction, strict=True)]).sum()
+        return _gradient(along, alphas)
+
+
+def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps: int = 20) -> float:
+    """The eigenvalue largest in size of a symmetric operator on vectors ``[n]``, by Lanczos from `start`.
+
+    Vectors are made orthogonal to all before them, so that no eigenvalue is found twice. It ends before `steps` where
+    the operator has shown all that `start` has a part in.
+    """
+    basis = [start.double() / start.double().norm()]
+    diagonal: list[Tensor] = []
+    beside: list[Tensor] = []
+    for _ in range(min(steps, start.numel())):
+        image = product(basis[-1].to(start.dtype)).double()
+        diagonal.append(image @ basis[-1])
+        for _again in range(2):  # once leaves what rounding has added
+            for vector in basis:
+                image = image - (image @ vector) * vector
+        length = image.norm()
+        if length <= 1e-10 * torch.stack(diagonal).abs().max():
+            break
+        beside.append(length)
+        basis.append(image / length)
+    size = len(diagonal)
+    matrix = torch.diag(torch.stack(diagonal))
+    if size > 1:
+        off = torch.stack(beside[: size - 1])
+        matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
+    values = torch.linalg.eigvalsh(matrix.cpu())
+    return float(values[values.abs().argmax()])
+
+
+def _constants(tensors: Tensors) -> list[Tensor]:
+    return [tensor.detach() for tensor in tensors]
+
+
+def _leaves(tensors: Tensors) -> list[Tensor]:
+    return [tensor.detach().requires_grad_() for tensor in tensors]
+
+
+def _gradient_of(loss: Loss, weights: Tensors, alphas: Tensors, by: Tensors) -> list[Tensor]:
+    with torch.enable_grad():
+        return _gradient(loss(weights, alphas), by)
+
+
+def _gradient(value: Tensor, by: Tensors) -> list[Tensor]:
+    """Zeros for what the value does not depend on."""
+    return list(torch.autograd.grad(value, by, allow_unused=True, materialize_grads=True))
