@@ -69,8 +69,8 @@ class Computation(Protocol[T]):
         """What `function` makes of the tensors of the states `which`."""
         ...
 
-    def masks(self, graph: CellGraph, like: T) -> Masks:
-        """Those of the edges, for a batch as large as a state."""
+    def masks(self, ops: Sequence[Sequence[Operation]], like: T) -> Masks:
+        """Those of the edges, whose operations are given, for a batch as large as a state."""
         ...
 
 
@@ -101,7 +101,7 @@ class Wiring:
     def compute(self, how: Computation[T], inputs: Sequence[T]) -> list[T]:
         """All states, inputs first."""
         states = list(inputs)
-        for edges, ops, masks in zip(self.graph.nodes, self._ops, how.masks(self.graph, states[-1]), strict=True):
+        for edges, ops, masks in zip(self.graph.nodes, self._ops, how.masks(self._ops, states[-1]), strict=True):
             terms = [
                 (how.apply(op, states[edge.source], repeated=(edge.source, op.signature) in self._repeated), mask)
                 for edge, op, mask in zip(edges, ops, masks, strict=True)

@@ -13,13 +13,15 @@ Legend: `B` batch, `C` channels of a stage, `c` channels of the stage before, `H
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray.networks.cells import Wiring
 from nao_ray.networks.eager import Eager, Masks, State, dropping
 from nao_ray.networks.fast import batch_norm
-from nao_ray.networks.ops import Conv, build_op, conv_norm
+from nao_ray.networks.ops import Conv, Operation, Zero, build_op, conv_norm
 from nao_ray.networks.stacks import Stack, StackConfig, channels_last
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
@@ -30,11 +32,12 @@ STAGES = 3
 class _EdgeByEdge(Eager):
     """Draws no mask for an edge that is not dropped."""
 
-    def masks(self, graph: CellGraph, like: State) -> Masks:
-        def mask(op: str) -> Tensor | None:
-            return like.draw(1, self.keep)[0] if dropping(self.keep) and op != "zero" and self.drops(op) else None
+    def masks(self, ops: Sequence[Sequence[Operation]], like: State) -> Masks:
+        def mask(op: Operation) -> Tensor | None:
+            drops = dropping(self.keep) and not isinstance(op, Zero) and self.drops(op)
+            return like.draw(1, self.keep)[0] if drops else None
 
-        return [[mask(edge.op) for edge in edges] for edges in graph.nodes]
+        return [[mask(op) for op in node] for node in ops]
 
 
 class SummingCell(nn.Module):

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nao_ray.networks.ops import Identity, Operation
-from nao_ray.spaces.base import Cell as CellGraph
 
 Masks = list[list[Tensor | None]]
 """Per node and edge, None or ``[B, 1, 1, 1]``: 1/keep for the samples that keep the edge, 0 for others."""
@@ -99,13 +98,13 @@ class Eager:
     ) -> State:
         return State(function([state.value for state in loose], which))
 
-    def masks(self, graph: CellGraph, like: State) -> Masks:
+    def masks(self, ops: Sequence[Sequence[Operation]], like: State) -> Masks:
         if not dropping(self.keep):
-            return [[None] * len(edges) for edges in graph.nodes]
-        masks = iter(like.draw(sum(map(len, graph.nodes)), self.keep))
-        drawn = [[(edge.op, next(masks)) for edge in edges] for edges in graph.nodes]
+            return [[None] * len(node) for node in ops]
+        masks = iter(like.draw(sum(map(len, ops)), self.keep))
+        drawn = [[(op, next(masks)) for op in node] for node in ops]
         return [[mask if self.drops(op) else None for op, mask in node] for node in drawn]
 
-    def drops(self, op: str) -> bool:
+    def drops(self, op: Operation) -> bool:
         """Whether edges of an operation may be dropped."""
-        return op != "identity" or self.drop_identity
+        return self.drop_identity or not op.passes

@@ -25,7 +25,6 @@ from nao_ray.networks.ops import Identity, Operation
 from nao_ray.networks.stacks import channels_last
 from nao_ray.networks.supernet import batch_statistics
 from nao_ray.spaces.base import ArchGraph
-from nao_ray.spaces.base import Cell as CellGraph
 
 KEEP_BYTES = 2**30
 
@@ -128,9 +127,9 @@ class _Pool:
     def join(self, function: Join, loose: list[_Term], which: tuple[int, ...]) -> _Term:
         return self._term((function, which), lambda values, _free: function(values, which), *loose)
 
-    def masks(self, graph: CellGraph, like: _Term) -> Masks:
+    def masks(self, ops: Sequence[Sequence[Operation]], like: _Term) -> Masks:
         del like
-        return [[None] * len(edges) for edges in graph.nodes]
+        return [[None] * len(node) for node in ops]
 
     # -- tensors --------------------------------------------------------------------------------------------------
 

@@ -1,10 +1,12 @@
 """The operations that sit on a cell's edges, by name.
 
 Reference: the PyTorch backbone of Luo, Tian, Qin, Chen, Liu, "Neural Architecture Optimization", NeurIPS 2018,
-arXiv 1808.07233, and of Luo, Qin, Chen, arXiv 1909.10815 (the 'middle' operations).
+arXiv 1808.07233, and of Luo, Qin, Chen, arXiv 1909.10815 (the 'middle' operations); the code of Liu, Simonyan, Yang,
+"DARTS", ICLR 2019, arXiv 1806.09055, whose operations are the same but for what `OpOptions` says.
 
 Legend: `B` batch, `C` channels, `H` `W` pixels, `s` stride (1 or 2). Every operation maps ``[B, C, H, W]`` to
-``[B, C, ceil(H/s), ceil(W/s)]``. Convolutions have no bias; batch norm is affine, eps 1e-5, momentum 0.1.
+``[B, C, ceil(H/s), ceil(W/s)]``. Convolutions have no bias; batch norm has eps 1e-5, momentum 0.1. Parameters are
+counted with batch norms that have a scale and a shift per channel, 2C of them.
 
 Many operations begin with a ReLU. Several edges read one state, so the cell rectifies the state once: an operation with
 `rectified_input` is called with the rectified state, any other with the state itself.
@@ -28,10 +30,16 @@ from nao_ray.networks.fast import average_pool, batch_norm, depthwise, max_pool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpOptions:
-    """Where the official networks deviate from what one would do; the defaults are the official ones."""
+    """What the names of a network's operations leave open; the defaults are those of NAO's networks."""
 
     count_padding: bool = True
     """The ``*_padded`` average pools and the 2x2 pools see the zeros around the map; False: real pixels only."""
+    rectify_reduction: bool = False
+    """An identity of stride 2 begins with a ReLU (DARTS), and may be dropped as any operation that computes."""
+    affine: bool = True
+    """Batch norms scale and shift; False: they only normalise (DARTS' search)."""
+    norm_pools: bool = False
+    """A pool is followed by a batch norm without scale and shift (DARTS' search)."""
 
 
 class Operation(nn.Module):
@@ -39,8 +47,11 @@ class Operation(nn.Module):
 
     rectified_input: ClassVar[bool] = False
     """Called with relu(state) instead of the state."""
+    passes: ClassVar[bool] = False
+    """Hands its input on, at most halved: drop path spares it, unless told otherwise."""
     signature: str | None = None
-    """Says what an operation without parameters does: two of one signature on one state give one result."""
+    """Says what an operation without parameters or statistics does: two of one signature on one state give one result.
+    """
 
 
 def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False) -> Tensor:
@@ -57,10 +68,10 @@ class ConvNorm(Operation):
 
     rectified_input = True
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, *, affine: bool = True) -> None:
         super().__init__()
         self.conv = _conv(in_channels, channels, (1, 1))
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         return conv_norm(self.conv, self.norm, x)
@@ -71,10 +82,10 @@ class Conv(Operation):
 
     rectified_input = True
 
-    def __init__(self, channels: int, stride: int, kernel: int) -> None:
+    def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
         super().__init__()
         self.conv = _conv(channels, channels, (kernel, kernel), (stride, stride))
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         return conv_norm(self.conv, self.norm, x)
@@ -85,16 +96,31 @@ class ConvPair(Operation):
 
     rectified_input = True
 
-    def __init__(self, channels: int, stride: int, kernel: int) -> None:
+    def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
         super().__init__()
         self.conv_row = _conv(channels, channels, (1, kernel), (1, stride))
-        self.norm_row = nn.BatchNorm2d(channels)
+        self.norm_row = nn.BatchNorm2d(channels, affine=affine)
         self.conv_column = _conv(channels, channels, (kernel, 1), (stride, 1))
-        self.norm_column = nn.BatchNorm2d(channels)
+        self.norm_column = nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         x = conv_norm(self.conv_row, self.norm_row, x, relu=True)
         return conv_norm(self.conv_column, self.norm_column, x)
+
+
+class BareConvPair(Operation):
+    """[ReLU] conv 1xk stride (1, s), conv kx1 stride (s, 1), BN; 2k C^2 + 2C parameters."""
+
+    rectified_input = True
+
+    def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
+        super().__init__()
+        self.conv_row = _conv(channels, channels, (1, kernel), (1, stride))
+        self.conv_column = _conv(channels, channels, (kernel, 1), (stride, 1))
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_norm(self.conv_column, self.norm, self.conv_row(x))
 
 
 class SepConv(Operation):
@@ -102,15 +128,15 @@ class SepConv(Operation):
 
     rectified_input = True
 
-    def __init__(self, channels: int, stride: int, kernel: int) -> None:
+    def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
         super().__init__()
         make = partial(nn.Conv2d, channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
         self.depthwise1 = make(stride=stride)
         self.pointwise1 = _conv(channels, channels, (1, 1))
-        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm1 = nn.BatchNorm2d(channels, affine=affine)
         self.depthwise2 = make(stride=1)
         self.pointwise2 = _conv(channels, channels, (1, 1))
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.norm2 = nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         x = conv_norm(self.pointwise1, self.norm1, depthwise(self.depthwise1, x), relu=True)
@@ -122,13 +148,13 @@ class DilatedSepConv(Operation):
 
     rectified_input = True
 
-    def __init__(self, channels: int, stride: int, kernel: int) -> None:
+    def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
         super().__init__()
         self.depthwise = nn.Conv2d(
             channels, channels, kernel, stride, padding=kernel - 1, dilation=2, groups=channels, bias=False
         )
         self.pointwise = _conv(channels, channels, (1, 1))
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         return conv_norm(self.pointwise, self.norm, self.depthwise(x))
@@ -141,13 +167,15 @@ class FactorizedReduce(Operation):
     and column appended right and below; those are read only where H or W is odd.
     """
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    passes = True
+
+    def __init__(self, in_channels: int, channels: int, *, affine: bool = True) -> None:
         super().__init__()
         if channels % 2:
             raise ConfigError(f"a reduction to {channels} channels cannot be halved; choose an even number of channels")
         self.conv_even = _conv(in_channels, channels // 2, (1, 1))
         self.conv_odd = _conv(in_channels, channels // 2, (1, 1))
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm = nn.BatchNorm2d(channels, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
@@ -160,11 +188,13 @@ class RectifiedReduce(FactorizedReduce):
     """[ReLU] FactorizedReduce: how a cell takes an input from before a reduction."""
 
     rectified_input = True
+    passes = False
 
 
 class Identity(Operation):
-    """The state itself; see `FactorizedReduce` for stride 2, which has no ReLU."""
+    """The state itself; see `FactorizedReduce` and `RectifiedReduce` for stride 2."""
 
+    passes = True
     signature = "identity"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -209,25 +239,41 @@ class Pool(Operation):
         return F.avg_pool2d(x, self.kernel, self.stride)
 
 
+class NormedPool(Operation):
+    """A pool, then BN that only normalises; no parameters, but statistics of its own."""
+
+    def __init__(self, pool: Pool, channels: int) -> None:
+        super().__init__()
+        self.pool = pool
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return batch_norm(self.norm, self.pool(x))
+
+
 # -- names ----------------------------------------------------------------------------------------------------
 
 Builder = Callable[[int, int, OpOptions], Operation]
 """(channels, stride, options) -> operation."""
 
 
-def _module(cls: Callable[[int, int, int], Operation], kernel: int) -> Builder:
-    return lambda channels, stride, _options: cls(channels, stride, kernel)
+def _module(cls: Callable[..., Operation], kernel: int) -> Builder:
+    return lambda channels, stride, options: cls(channels, stride, kernel, affine=options.affine)
 
 
 def _pool(kind: str, kernel: int, *, padded: bool) -> Builder:
-    def build(_channels: int, stride: int, options: OpOptions) -> Operation:
-        return Pool(kind, kernel, stride, count_padding=padded and options.count_padding)
+    def build(channels: int, stride: int, options: OpOptions) -> Operation:
+        pool = Pool(kind, kernel, stride, count_padding=padded and options.count_padding)
+        return NormedPool(pool, channels) if options.norm_pools else pool
 
     return build
 
 
-def _identity(channels: int, stride: int, _options: OpOptions) -> Operation:
-    return Identity() if stride == 1 else FactorizedReduce(channels, channels)
+def _identity(channels: int, stride: int, options: OpOptions) -> Operation:
+    if stride == 1:
+        return Identity()
+    reduction = RectifiedReduce if options.rectify_reduction else FactorizedReduce
+    return reduction(channels, channels, affine=options.affine)
 
 
 _BUILDERS: dict[str, Builder] = {
@@ -235,6 +281,7 @@ _BUILDERS: dict[str, Builder] = {
     "identity": _identity,
     **{f"conv_{k}x{k}": _module(Conv, k) for k in (1, 3)},
     **{f"conv_1x{k}_{k}x1": _module(ConvPair, k) for k in (3, 7)},
+    "conv_7x1_1x7": _module(BareConvPair, 7),  # AmoebaNet's, in DARTS' code
     **{f"sep_conv_{k}x{k}": _module(SepConv, k) for k in (3, 5, 7)},
     **{f"dil_sep_conv_{k}x{k}": _module(DilatedSepConv, k) for k in (3, 5, 7)},
     # V1's 2x2 max pool sees its zero padding too, hence `padded`
@@ -254,7 +301,7 @@ def build_op(name: str, channels: int, stride: int, options: OpOptions | None = 
         name: one of `NAMES`, or ``package.module:Class``: an `Operation` of the user's, made with C and the stride.
         channels: C, in and out.
         stride: 1 or 2.
-        options: deviations from the official networks.
+        options: what the name leaves open.
 
     Raises:
         ConfigError: the name is unknown, or C does not suit the operation.

@@ -34,7 +34,8 @@ _STATES = np.arange(_INPUTS, _INPUTS + _NODES)  # k of each node
 _ROLES = {"normal": "normal", "reduction": "reduce"}
 """Role -> its field in DARTS' genotypes."""
 _LAST = np.tile(_STATES - 1, len(_ROLES))  # the last state each of the 8 nodes may read
-_LOWERED = {  # in DARTS' order
+LOWERED: Mapping[str, str] = {
+    "none": "zero",
     "max_pool_3x3": "max_pool_3x3",
     "avg_pool_3x3": "avg_pool_3x3",
     "skip_connect": "identity",
@@ -42,8 +43,13 @@ _LOWERED = {  # in DARTS' order
     "sep_conv_5x5": "sep_conv_5x5",
     "dil_conv_3x3": "dil_sep_conv_3x3",
     "dil_conv_5x5": "dil_sep_conv_5x5",
+    "sep_conv_7x7": "sep_conv_7x7",
+    "conv_7x1_1x7": "conv_7x1_1x7",
 }
-_OPS = tuple(_LOWERED)
+"""DARTS' names of operations -> ours."""
+PRIMITIVES = tuple(LOWERED)[:8]
+"""What a search chooses of, in the order of the columns of alpha."""
+_OPS = PRIMITIVES[1:]
 _NODE = re.compile(r"\|([^|~]*)~(\d{1,9})\|([^|~]*)~(\d{1,9})\|")
 
 
@@ -145,7 +151,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         table = self._table(genotype).reshape(len(_ROLES), _NODES, 2, 2).tolist()
         cells = []
         for role, rows in zip(_ROLES, table, strict=True):
-            nodes = tuple(tuple(Edge(source, _LOWERED[_OPS[op]]) for source, op in node) for node in rows)
+            nodes = tuple(tuple(Edge(source, LOWERED[_OPS[op]]) for source, op in node) for node in rows)
             cells.append((role, Cell(_INPUTS, nodes, output=tuple(range(_INPUTS, _INPUTS + _NODES)))))
         return ArchGraph(self.skeleton, tuple(cells))
 
