@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build_network"]
+__all__ = ["__version__", "build_network", "draw"]
 
 
 def build_network(
@@ -47,3 +47,20 @@ def build_network(
     skeleton, size = with_settings(search_space, settings)
     shapes = image_shapes(network, num_classes=num_classes, in_channels=in_channels)
     return skeleton.build(graph, shapes, size, PLAIN.model_copy(update={"auxiliary_weight": float(auxiliary)}))
+
+
+def draw(genotype: str, *, space: str, dialect: str | None = None) -> str:
+    """The cells of a genotype as a picture: one self-contained SVG with light and dark colours.
+
+    Inputs on the left, numbered nodes, an arrow per edge with its operation on it, and lines from the states that are
+    concatenated to the output. ``nao-ray describe GENOTYPE --draw FILE.png`` writes it as PNG.
+
+    Raises:
+        GenotypeError: the genotype cannot be read in this space.
+        ConfigError: the space is unknown.
+    """
+    from nao_ray import registry
+    from nao_ray.report.pictures.cells import draw_cells
+
+    home = registry.load("space", space).for_text(genotype)
+    return draw_cells(home.lower(home.parse(genotype, dialect)), genotype, home.op_names)

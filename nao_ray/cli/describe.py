@@ -15,6 +15,8 @@ from nao_ray.errors import ConfigError
 if TYPE_CHECKING:
     from nao_ray.spaces.base import ArchGraph, Genotype, SearchSpace
 
+_PICTURES = (".svg", ".png", "")
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -48,9 +50,14 @@ def describe(
         str | None, typer.Option("--dialect", help="Notation of the text; default: the space's own.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
-    svg: Annotated[Path | None, typer.Option("--svg", help="Draw the cells into this file.")] = None,
+    draw: Annotated[
+        Path | None,
+        typer.Option("--draw", "--svg", help="Draw the cells into this file: PNG if it ends in .png, SVG otherwise."),
+    ] = None,
 ) -> None:
     """Count and draw the network of a genotype."""
+    if draw is not None and draw.suffix.lower() not in _PICTURES:
+        raise ConfigError(f"--draw {draw}: a picture is .svg or .png, not {draw.suffix}")
     sizes: dict[str, Any] = {
         "network": network,
         "cells_per_stage": cells_per_stage,
@@ -64,14 +71,14 @@ def describe(
         subject = _Subject(home, home.parse(genotype, dialect), **{**sizes, "network": network or "cifar10"})
     graph = subject.space.lower(subject.genotype)
     facts = _facts(subject, graph)
-    if svg is not None:
-        _draw(graph, facts, svg)
+    if draw is not None:
+        _draw(subject, facts, graph, draw)
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        _show(graph, facts)
-        if svg is not None:
-            typer.echo(f"picture  {svg}")
+        _show(subject, graph, facts)
+        if draw is not None:
+            typer.echo(f"picture  {draw}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +120,7 @@ def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
 
 
 def _facts(subject: _Subject, graph: ArchGraph) -> dict[str, Any]:
-    from nao_ray.report.figures import loose_ends
+    from nao_ray.report.labels import loose_ends
     from nao_ray.skeletons.base import Size, skeleton_of
     from nao_ray.skeletons.images.base import image_shapes
 
@@ -142,23 +149,28 @@ def _facts(subject: _Subject, graph: ArchGraph) -> dict[str, Any]:
     }
 
 
-def _draw(graph: ArchGraph, facts: dict[str, Any], path: Path) -> None:
-    from nao_ray.report.figures import draw_cells
+def _draw(subject: _Subject, facts: dict[str, Any], graph: ArchGraph, path: Path) -> None:
+    from nao_ray.report.pictures.cells import draw_cells
 
+    picture = draw_cells(graph, facts["published"] or facts["genotype"], subject.space.op_names).encode()
+    if path.suffix.lower() == ".png":
+        from nao_ray.report.pictures.raster import png
+
+        picture = png(picture.decode())
     try:
-        path.write_text(draw_cells(graph, facts["published"] or facts["genotype"]), encoding="utf-8")
+        path.write_bytes(picture)
     except OSError as error:
-        raise ConfigError(f"--svg {path}: cannot write: {error.strerror}") from None
+        raise ConfigError(f"--draw {path}: cannot write: {error.strerror}") from None
 
 
-def _show(graph: ArchGraph, facts: dict[str, Any]) -> None:
+def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any]) -> None:
     from rich.columns import Columns
     from rich.console import Console, Group
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
 
-    from nao_ray.report.figures import cell_text
+    from nao_ray.report.labels import cell_text, role_label
 
     shown = {
         "genotype": facts["genotype"],
@@ -172,6 +184,9 @@ def _show(graph: ArchGraph, facts: dict[str, Any]) -> None:
     lines = Table.grid(padding=(0, 2))
     for name, value in shown.items():
         lines.add_row(name, Text(value))
-    cells = Columns([Panel(Text(cell_text(cell)), title=f"{role} cell", expand=False) for role, cell in graph.cells])
+    names = subject.space.op_names
+    cells = Columns(
+        [Panel(Text(cell_text(cell, names)), title=role_label(role), expand=False) for role, cell in graph.cells]
+    )
     title = facts["published"] or (f"trial {facts['trial_id']}" if "trial_id" in facts else "architecture")
     Console(highlight=False).print(Panel(Group(lines, Text(), cells), title=title, expand=False))

@@ -185,11 +185,11 @@ def _show_row(pool: PoolReader, row: pd.DataFrame, retries: str) -> None:
     if is_phase:
         typer.echo(f"\n{_phase(json.loads(row.iloc[0]['phase']))}")
         return
-    from nao_ray.report.figures import cell_text
+    from nao_ray.report.labels import cell_text, role_label
 
     space = make_space(pool)
     for role, cell in space.lower(space.parse(str(row.iloc[0]["genotype"]))).cells:
-        typer.echo(f"\n{role} cell\n{cell_text(cell)}")
+        typer.echo(f"\n{role_label(role)}\n{cell_text(cell, space.op_names)}")
 
 
 def _retries(trials: pd.DataFrame, row: pd.Series[Any], again: int | None) -> str:

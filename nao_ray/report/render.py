@@ -15,7 +15,7 @@ from nao_ray import yaml_text
 from nao_ray.memory import release
 from nao_ray.metric import BY_COLUMN, Metric
 from nao_ray.report import charts, shared, tables
-from nao_ray.report.figures import draw_cells
+from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.spaces.base import SearchSpace
 
 PICTURES = 6
@@ -93,7 +93,7 @@ def render(
         best=[_entry(row, metric) for _, row in best.iterrows()],
         best_version=_version(best),
         cells=cells,
-        has_dashes=any('nr-loose"' in cell["svg"] for cell in cells),
+        has_dashes=any("nr-edge nr-none" in cell["svg"] for cell in cells),
         failures=failures,
         has_retries=any(row["retried"] for row in failures),
         fit_headings=headings,
@@ -218,4 +218,4 @@ def _entry(row: pd.Series[Any], metric: Metric) -> dict[str, str]:
 def _picture(row: pd.Series[Any], metric: Metric, space: SearchSpace[Any]) -> dict[str, str]:
     entry = _entry(row, metric)
     graph = space.lower(space.parse(entry["genotype"]))
-    return {**entry, "svg": draw_cells(graph, f"cells of trial {entry['trial']}")}
+    return {**entry, "svg": draw_cells(graph, f"cells of trial {entry['trial']}", space.op_names)}

@@ -98,6 +98,8 @@ class SearchSpace(ABC, Generic[C]):
     """Published architectures of this space: name -> text."""
     dialects: ClassVar[tuple[str, ...]] = ()
     """Notations `parse` reads besides the space's own; the first entry names the space's own."""
+    op_names: ClassVar[Mapping[str, str]] = {}
+    """What its texts call an operation, by the name that its arch graphs have for it, where that is another one."""
     may_be_distinct: ClassVar[bool] = False
     """Its config has `twins`: with `distinct` every text is an architecture of its own."""
 
@@ -210,6 +212,11 @@ class SearchSpace(ABC, Generic[C]):
         """The operations of each cell by its role, edge by edge in the order of the nodes."""
         cells = self.lower(genotype).cells
         return {role: tuple(edge.op for node in cell.nodes for edge in node) for role, cell in cells}
+
+    @property
+    def primitives(self) -> tuple[str, ...]:
+        """What a relaxed cell mixes on each edge, in the order of its alphas, as texts call it; empty: it has none."""
+        return ()
 
     @abstractmethod
     def read(self, text: str, dialect: str) -> Genotype:

@@ -60,6 +60,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
     skeleton: ClassVar[str] = "darts"
     dialects: ClassVar[tuple[str, ...]] = ("darts_cnn", "genotype", "tokens")
     """`genotype`: ``Genotype(normal=[(op, source), ...], normal_concat=..., reduce=...)`` of DARTS, or its JSON."""
+    op_names: ClassVar[Mapping[str, str]] = {lowered: op for op, lowered in LOWERED.items()}
     # V1 and V2 are releases of the code, not its first and second order; each node's edges keep their published order.
     published: ClassVar[Mapping[str, str]] = {
         "DARTS_V1": (
@@ -154,6 +155,10 @@ class DartsCnn(SearchSpace[SpaceConfig]):
             nodes = tuple(tuple(Edge(source, LOWERED[_OPS[op]]) for source, op in node) for node in rows)
             cells.append((role, Cell(_INPUTS, nodes, output=tuple(range(_INPUTS, _INPUTS + _NODES)))))
         return ArchGraph(self.skeleton, tuple(cells))
+
+    @property
+    def primitives(self) -> tuple[str, ...]:
+        return PRIMITIVES
 
     # -- text ---------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, ClassVar, Literal
 
@@ -56,6 +57,7 @@ class NasBench201(SearchSpace[NasBench201Config]):
     skeleton: ClassVar[str] = "nas_bench_201"
     Config: ClassVar[type[SpaceConfig]] = NasBench201Config
     dialects: ClassVar[tuple[str, ...]] = ("nas_bench_201", "tokens")
+    op_names: ClassVar[Mapping[str, str]] = {lowered: op for op, lowered in _LOWERED.items()}
     may_be_distinct: ClassVar[bool] = True
 
     def __init__(self, config: NasBench201Config | None = None) -> None:
@@ -136,6 +138,10 @@ class NasBench201(SearchSpace[NasBench201Config]):
         ops = [_LOWERED[self.ops[index]] for index in self._indices(genotype)]
         nodes = tuple(tuple(Edge(_SOURCES[edge], ops[edge]) for edge in edges) for edges in _NODES)
         return ArchGraph(self.skeleton, (("normal", Cell(1, nodes, output=(3,))),))
+
+    @property
+    def primitives(self) -> tuple[str, ...]:
+        return self.ops
 
     def read(self, text: str, dialect: str) -> Genotype:
         if dialect == "tokens":

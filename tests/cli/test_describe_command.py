@@ -44,7 +44,7 @@ def test_describe_draws(call):
     done = call("describe", "NAONet-V2", "--svg", "v2.svg", "--network", "imagenet", "--channels", "52")
     assert done.code == 0, done.err
     assert "7,026,850" in done.out
-    assert "sep conv 5\u00d75 of c(k-1)" in done.out
+    assert "sep conv 5\u00d75 of c_{k-1}" in done.out
     assert ElementTree.fromstring(Path("v2.svg").read_text()).tag.endswith("svg")
 
 
@@ -52,9 +52,18 @@ def test_describe_the_networks_of_enas(call):
     micro = json.loads(call("describe", "ENAS-micro", "--svg", "micro.svg", "--json").out)
     assert (micro["num_params"], micro["num_params_auxiliary"]) == (3_894_372, 494_848)
     assert (micro["published"], micro["cells_per_stage"], micro["channels"]) == ("ENAS-micro", 5, 36)
-    assert Path("micro.svg").read_text().count(">concat<") == 2
+    assert Path("micro.svg").read_text().count("<title>c_{k}<") == 2
     macro = json.loads(call("describe", "ENAS-macro", "--json").out)
     assert (macro["published"], macro["cells_per_stage"], macro["channels"]) == ("ENAS-macro", 8, 96)
     assert macro["num_params"] < 42_559_392, "its separable convolutions are separable"
     small = json.loads(call("describe", "0 1 0 2 0 1", "--space", "enas_macro", "--network", "small", "--json").out)
     assert (small["published"], small["cells_per_stage"], small["loose_ends"]) == (None, 1, {"network": [3]})
+
+
+def test_describe_draws_png_and_refuses_other_pictures(call):
+    small = ("describe", "0 1 0 2 0 1", "--space", "enas_macro", "--network", "small")
+    assert call(*small, "--draw", "cells.png").out.splitlines()[-1] == "picture  cells.png"
+    assert Path("cells.png").read_bytes().startswith(b"\x89PNG")
+    done = call(*small, "--draw", "cells.jpg")
+    assert (done.code, done.err) == (2, "nao-ray: --draw cells.jpg: a picture is .svg or .png, not .jpg\n")
+    assert not Path("cells.jpg").exists()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from nao_ray import registry, rng
-from nao_ray.report.figures import draw_cells
+from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.report.render import render
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -67,15 +67,17 @@ def test_labels_of_many_cells_do_not_overlap(tmp_path):
             (space.for_text(published), space.for_text(published).parse(published)) for published in space.published
         ]
         made += [(space, space.sample(rng.child(2, "browser", index))) for index in range(10)]
-        pictures += [draw_cells(home.lower(genotype), f"cells of {genotype.key}") for home, genotype in made]
-    style = "<style>svg{max-width:100%;height:auto}</style>"  # as the report has it: a macro network is very wide
+        pictures += [
+            draw_cells(home.lower(genotype), f"cells of {genotype.key}", home.op_names) for home, genotype in made
+        ]
+    style = "<style>svg{max-width:100%;height:auto}</style>"  # as the report has it
     assert _faults(f"<html><body>{style}{''.join(pictures)}</body></html>", tmp_path, 1600) == []
 
 
 def test_the_measure_sees_an_overlap(tmp_path):
     space = registry.load("space", "nao_cnn")()
     picture = draw_cells(space.lower(space.parse("NAONet-A")), "cells of NAONet-A")
-    broken = picture.replace("font-size:12px", "font-size:24px")
+    broken = picture.replace("font-size:11.5px", "font-size:24px")
     assert any("wider than its box" in fault for fault in _faults(f"<body>{broken}</body>", tmp_path, 1600))
 
 

@@ -143,10 +143,12 @@ def test_the_page_begins_with_what_was_searched(make_trials, fits, manifest, spa
 def test_dashed_lines_are_spoken_of_where_there_are_some(make_trials, fits, manifest, space):
     trials = make_trials(60)
     page = render(manifest, trials, fits, 0, space)
-    assert "Dashed lines are the loose ends" in page
+    assert "Dashed arrows bring nothing" not in page
     assert "On the dashed line they were exact" in page
     trials["predicted_score"] += 7  # nothing predicted is near what was measured
     assert "dashed line" not in render(manifest, trials, fits, 0, space)
     other = registry.load("space", "nas_bench_201")()
     trials["genotype"] = [other.sample(rng.child(0, "report", k)).key for k in range(60)]
-    assert "ashed line" not in render(manifest, trials, fits, 0, other)
+    page = render(manifest, trials, fits, 0, other)
+    assert "Dashed arrows bring nothing" in page
+    assert ">none</text>" in page, "as the space calls it"

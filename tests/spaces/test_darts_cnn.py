@@ -11,7 +11,7 @@ from nao_ray import rng
 from nao_ray.controllers.descriptors import Descriptors
 from nao_ray.errors import GenotypeError
 from nao_ray.networks.ops import NAMES
-from nao_ray.report.figures import draw_cells
+from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.spaces.base import Edge
 from nao_ray.spaces.darts_cnn import DartsCnn
 
@@ -128,7 +128,7 @@ def test_a_mutation_changes_one_source_or_one_operation():
 def test_lowered_names():
     node = SPACE.lower(SPACE.parse("DARTS_V2")).cell("normal").nodes[3]
     assert node == (Edge(0, "identity"), Edge(2, "dil_sep_conv_3x3"))
-    assert draw_cells(SPACE.lower(SPACE.parse("DARTS_V2"))).count("concat") == 2
+    assert draw_cells(SPACE.lower(SPACE.parse("DARTS_V2"))).count("<title>c_{k}<") == 2
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from nao_ray import rng
 from nao_ray.errors import GenotypeError
-from nao_ray.report.figures import draw_cells
+from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.spaces.base import Edge
 from nao_ray.spaces.enas_macro import EnasMacro, EnasMacroConfig
 from nao_ray.spaces.enas_micro import EnasMicro
@@ -33,7 +33,7 @@ def test_the_published_cells():
     assert reduction.output == (2, 4, 5, 6)
     assert normal.nodes[0] == (Edge(0, "avg_pool_3x3"), Edge(0, "sep_conv_3x3"))
     assert reduction.nodes[2] == (Edge(1, "sep_conv_5x5"), Edge(3, "sep_conv_5x5"))
-    assert draw_cells(graph).count("concat") == 2
+    assert draw_cells(graph).count("<title>c_{k}<") == 2
 
 
 def test_the_numbers_of_the_micro_space():
