@@ -1,10 +1,11 @@
-"""The image stack: a stem, 3N normal cells with two reduction cells between, a head and an auxiliary head.
+"""The image stack: a stem, normal cells with two reduction cells between, a head and an auxiliary head.
 
 Reference: the PyTorch backbone of Luo, Tian, Qin, Chen, Liu, "Neural Architecture Optimization", NeurIPS 2018,
-arXiv 1808.07233. Cell 0.. are counted over all 3N + 2 cells; cells N and 2N + 1 reduce.
+arXiv 1808.07233. Cell 0.. are counted over all L = 3N + 2 cells; cells N and 2N + 1 reduce, which are L // 3 and
+2L // 3: so it is for any other L, of networks without stages of equal length.
 
 Legend: `B` batch, `C` channels of a cell (F, 2F, 4F by stage), `c` channels of an input, `H` `W` pixels, `K` classes,
-`L` = 3N + 2 cells.
+`L` cells.
 
 Activations are channels-last whatever the input's layout: convolution and batch norm of CPUs and GPUs are fastest so.
 """
@@ -36,8 +37,10 @@ class StackConfig:
 
     stem: str
     """`cifar` or `imagenet`."""
-    cells_per_stage: int
-    """N >= 1 normal cells before, between and after the reductions."""
+    cells_per_stage: int = 0
+    """N >= 1 normal cells before, between and after the reductions; 0: there are no such stages."""
+    layers: int = 0
+    """L >= 1; 0: as many as N says."""
     channels: int
     """F >= 1, channels of the first stage; even, since reductions halve them."""
     num_classes: int
@@ -46,7 +49,9 @@ class StackConfig:
     dropout: float = 0.0
     """Probability of dropping a pooled feature, in [0, 1)."""
     drop_path: float = 0.0
-    """Probability of dropping an edge of the last cell at the last step, in [0, 1)."""
+    """Probability of dropping an edge where most are dropped, in [0, 1)."""
+    drop_path_schedule: str = "cell_and_step"
+    """See `Regularisation.drop_path_schedule`."""
     drop_path_identity: bool = False
     """Identity edges are dropped too (official code since 2020-03-16)."""
     relu_before_head: bool = False
@@ -57,11 +62,23 @@ class StackConfig:
     """Of ENAS's micro supernet: a reduction cell reads the layer before it twice."""
     count_padding: bool = True
     """See `OpOptions`."""
+    rectify_reduction: bool = False
+    """See `OpOptions`."""
+
+    @property
+    def num_cells(self) -> int:
+        """L."""
+        return self.layers or 3 * self.cells_per_stage + REDUCTIONS
+
+    @property
+    def reductions(self) -> tuple[int, int]:
+        """Indices of the cells that reduce; of fewer than two cells it is one."""
+        return self.num_cells // 3, 2 * self.num_cells // 3
 
     @property
     def ops(self) -> OpOptions:
         """Of the cells' operations."""
-        return OpOptions(count_padding=self.count_padding)
+        return OpOptions(count_padding=self.count_padding, rectify_reduction=self.rectify_reduction)
 
 
 class CifarStem(nn.Module):
@@ -140,14 +157,16 @@ class Stack(nn.Module):
         self.num_cells = num_cells
         self._progress: float | Tensor = 1.0
 
-    def set_step(self, step: int, total: int) -> None:
+    def set_step(self, step: int, total: int, per_epoch: int = 1) -> None:
         """Tell drop path that this is optimiser step `step` of 0..total-1; until told, it drops as at the end."""
         if not 0 <= step < total:
             raise ValueError(f"step {step} is not in 0..{total - 1}")
+        by_epoch = self.config.drop_path_schedule == "epoch"
+        progress = step // per_epoch * per_epoch / total if by_epoch else (step + 1) / total
         if isinstance(self._progress, Tensor):
-            self._progress.fill_((step + 1) / total)
+            self._progress.fill_(progress)
         else:
-            self._progress = (step + 1) / total
+            self._progress = progress
 
     def capturable(self) -> None:
         """From now on the progress is a tensor on the device of the weights, which `set_step` writes to in place.
@@ -157,13 +176,15 @@ class Stack(nn.Module):
         self._progress = torch.full((), float(self._progress), device=next(self.parameters()).device)
 
     def keep_probability(self, cell: int) -> float | Tensor:
-        """Probability that an edge of a cell is kept: 1 - (t+1)/T (l+1)/L drop_path, in (0, 1].
+        """Probability that an edge of a cell is kept, in (0, 1].
 
-        A tensor once the network is `capturable`, unless nothing is dropped at all.
+        At step t of T it is 1 - (t+1)/T (l+1)/L drop_path for cell l; by the schedule `epoch` it is 1 - e/E drop_path
+        for all cells, in epoch e of E. A tensor once the network is `capturable`, unless nothing is dropped at all.
         """
         if not self.config.drop_path:
             return 1.0
-        return 1.0 - self._progress * (cell + 1) / self.num_cells * self.config.drop_path
+        depth = 1.0 if self.config.drop_path_schedule == "epoch" else (cell + 1) / self.num_cells
+        return 1.0 - self._progress * depth * self.config.drop_path
 
     def draw_weights(self) -> None:
         """Convolutions and linear layers: He normal by fan in, gain sqrt 2; batch norms start at 1 and 0 already."""
@@ -183,7 +204,7 @@ class BaseImageStack(Stack):
     """Reduction cells reduce by their own edges; False: a factorized reduction before the cell, see `feed`."""
 
     def __init__(self, config: StackConfig, make: Callable[[Place], BaseCell]) -> None:
-        super().__init__(config, num_cells=3 * config.cells_per_stage + REDUCTIONS)
+        super().__init__(config, config.num_cells)
         stem = ImagenetStem if config.stem == "imagenet" else CifarStem
         self.stem = stem(config.in_channels, config.channels)
         cells = self._make_cells(make)
@@ -196,11 +217,11 @@ class BaseImageStack(Stack):
     @property
     def auxiliary_at(self) -> int:
         """Index of the cell whose output the auxiliary head reads."""
-        return 2 * self.config.cells_per_stage + 1 + self.auxiliary_delay
+        return self.config.reductions[1] + self.auxiliary_delay
 
     def role(self, index: int) -> str:
         """`normal` or `reduction`, of cell `index`."""
-        return "reduction" if index in (self.config.cells_per_stage, 2 * self.config.cells_per_stage + 1) else "normal"
+        return "reduction" if index in self.config.reductions else "normal"
 
     def _make_cells(self, make: Callable[[Place], BaseCell]) -> list[BaseCell]:
         channels, (before, last), shrink = self.config.channels, self.stem.out_channels, self.stem.shrinks

@@ -72,7 +72,10 @@ class Regularisation(Settings):
     auxiliary_weight: float = Field(default=0.4, ge=0)
     """Weight of the auxiliary head's loss; 0: no such head."""
     drop_path_keep: float = Field(default=0.7, gt=0, le=1)
-    """Probability of keeping an edge of the last cell at the last step."""
+    """Probability of keeping an edge where fewest are kept, see `drop_path_schedule`."""
+    drop_path_schedule: Literal["cell_and_step", "epoch"] = "cell_and_step"
+    """How the share of dropped edges grows. `cell_and_step`: from cell to cell and from step to step, most in the last
+    cell at the last step (NAO); `epoch`: alike in all cells, e/E of the most in epoch e of 0..E-1 (DARTS)."""
     drop_path_identity: bool | None = None
     """Identity edges are dropped too; null: in shared weights they are, in a network of one genotype they are not."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -46,8 +46,8 @@ class Trainer:
 
     Args:
         network: called with a batch's inputs, what is carried where there is some, and the choice where there is one.
-            Its `set_step(step, total)`, where it has one, is told every step, for drop path; where steps are a graph,
-            its `capturable()` before, which puts what changes from step to step in a tensor.
+            Its `set_step(step, total, per_epoch)`, where it has one, is told every step, for drop path; where steps are
+            a graph, its `capturable()` before, which puts what changes from step to step in a tensor.
         objective: what is learnt.
         epochs: trained in all, which cosine and drop path end with; None: not known, they begin anew with each period
             of the recipe's cosine (`cosine_epochs`, `restart_factor`).
@@ -170,9 +170,9 @@ class Trainer:
         if epochs is None:
             now = period(step // steps, self.recipe.cosine_epochs or 1, self.recipe.restart_factor or 1)
             start, length = now.start, now.length
-        tell: Callable[[int, int], None] | None = getattr(self.network, "set_step", None)
+        tell: Callable[[int, int, int], None] | None = getattr(self.network, "set_step", None)
         if tell is not None:
-            tell(step - start * steps, length * steps)
+            tell(step - start * steps, length * steps, steps)
         self.set_rate(learning_rate(self.recipe, (step + 0.5) / steps, length))
 
     def set_rate(self, rate: float) -> None:

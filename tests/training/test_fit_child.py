@@ -34,7 +34,7 @@ class TwoHeads(nn.Module):
         self.head, self.auxiliary = nn.Linear(8 * 16, classes), nn.Linear(8, classes)
         self.steps = []
 
-    def set_step(self, step, total):
+    def set_step(self, step, total, per_epoch):
         self.steps.append((step, total))
 
     def forward(self, x):

@@ -29,6 +29,7 @@ from nao_ray.service.places import placed
 from nao_ray.skeletons.base import Size, Skeleton, skeleton_of
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.base import Task
+from nao_ray.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -242,8 +243,9 @@ def _digest(config: TrainConfig, data_hash: str) -> str:
     settings = config.make_task().config
     task = {"name": config.task.name, **settings.model_dump(mode="json", exclude={*settings.places, *settings.hashed})}
     what = config.model_dump(mode="json", include=set(_IDENTITY)) | {"task": task, "data_hash": data_hash}
-    if what["recipe"]["drop_path_identity"] is None:  # younger than trainings that are named
-        del what["recipe"]["drop_path_identity"]
+    for name in ("drop_path_identity", "drop_path_schedule"):  # younger than trainings that are named
+        if what["recipe"][name] == Recipe.model_fields[name].default:
+            del what["recipe"][name]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -130,6 +130,7 @@ class ImageSkeleton(Skeleton[C]):
             auxiliary=regularisation.auxiliary_weight > 0,
             dropout=regularisation.dropout,
             drop_path=1 - regularisation.drop_path_keep,
+            drop_path_schedule=regularisation.drop_path_schedule,
             drop_path_identity=shared if identity is None else identity,
             **self.config.model_dump(),
         )
