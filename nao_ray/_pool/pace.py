@@ -46,7 +46,7 @@ class Spans:
     def add(self, starts: NDArray[np.float64], ends: NDArray[np.float64], joint: NDArray[np.bool_]) -> None:
         """Add finished trials, ``[N]`` each, seconds since 1970; those with a NaN are left out.
 
-        `joint`: all workers were at it together, as in training shared weights.
+        `joint`: all workers were at it together, as in training shared weights; several at a time shared them.
         """
         known = np.isfinite(starts) & np.isfinite(ends)
         starts, ends = np.append(self._starts, starts[known]), np.append(self._ends, ends[known])
@@ -77,8 +77,8 @@ class Spans:
         seconds = _covered(np.append(starts, end), np.append(ends, end))
         if seconds <= 0:
             return Pace(workers=workers)
-        at_once = max(_at_once(starts[~joint], ends[~joint], seconds), workers or 1)
-        busy = float(((ends - starts) * np.where(joint, at_once, 1)).sum())
+        at_once = max(_at_once(starts, ends, seconds), workers or 1)
+        busy = float((ends - starts)[~joint].sum()) + at_once * _united(starts[joint], ends[joint])
         share = min(1.0, busy / (at_once * seconds))
         return Pace(per_hour=count * 3600 / seconds, busy_share=share, workers=at_once)
 
@@ -89,6 +89,13 @@ def _covered(starts: NDArray[np.float64], ends: NDArray[np.float64]) -> float:
     reached = np.maximum.accumulate(ends[order])
     gaps = starts[order][1:] - reached[:-1]
     return float(reached[-1] - starts[order][0] - gaps[gaps > _PAUSE].sum())
+
+
+def _united(starts: NDArray[np.float64], ends: NDArray[np.float64]) -> float:
+    """Seconds in which any of the trials ran."""
+    order = np.argsort(starts)
+    before = np.append(-np.inf, np.maximum.accumulate(ends[order])[:-1])
+    return float(np.maximum(0, ends[order] - np.maximum(starts[order], before)).sum()) if len(starts) else 0.0
 
 
 def _at_once(starts: NDArray[np.float64], ends: NDArray[np.float64], seconds: float) -> int:

@@ -218,15 +218,15 @@ class PoolWriter(PoolReader):
             self._append("trials", trials.cast(rows.TRIALS))
             add_tables(self._ledger, events, trials)
 
-    def write_weights(self, version: str, weights: bytes) -> None:
-        """Keep a version of shared weights as `weights/VERSION.safetensors`; the last `KEPT_WEIGHTS` are kept.
+    def write_weights(self, version: str, weights: bytes, training: int | None = None) -> None:
+        """Keep a version of shared weights as `weights/VERSION.safetensors`; of each training the last `KEPT_WEIGHTS`.
 
         Raises:
             FencedError: another driver has taken over, or there is no lease.
             PoolWriteError: nothing was kept; may be tried again.
         """
         with self._recording():
-            keep_weights(self._storage, version, weights, self._guard())
+            keep_weights(self._storage, version, weights, self._guard(), training)
 
     def record_log(self, trial_id: int, attempt: int, text: str) -> None:
         """Keep what a failed attempt can be understood by, as `logs/TRIAL-ATTEMPT.txt`; `KEPT_LOGS` are kept.

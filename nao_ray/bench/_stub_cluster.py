@@ -11,8 +11,9 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import Any
 
+from nao_ray.evaluators.base import Group
 from nao_ray.search.executor import Failure
-from nao_ray.service.fleet.actors import Place, Report
+from nao_ray.service.fleet.actors import Place, Report, Weights
 from nao_ray.service.fleet.nodes import Load, Node
 from nao_ray.service.fleet.worker import Slot
 from nao_ray.trial import Measurement, Proposal
@@ -58,9 +59,13 @@ class StubActor:
         self.begun = StubCall()
         self.proposals: Sequence[Proposal] = ()
         self.call: StubCall | None = None
+        self.weights: Weights | None = None
+        self.group: Group | None = None
         self.start = _Method(lambda _: self.begun)
         self.ping = _Method(self._ping)
         self.evaluate = _Method(self._evaluate)
+        self.address = _Method(self._address)
+        self.train = _Method(self._train)
 
     def _ping(self) -> StubCall:
         call = StubCall()
@@ -68,8 +73,19 @@ class StubActor:
             call.end(1)
         return call
 
-    def _evaluate(self, proposals: Sequence[Proposal], _: object) -> StubCall:
-        self.proposals, self.call = proposals, StubCall()
+    def _address(self) -> StubCall:
+        call = StubCall()
+        call.end("host:1")
+        return call
+
+    def _evaluate(self, proposals: Sequence[Proposal], weights: Weights | None) -> StubCall:
+        return self._begin(proposals, weights, None)
+
+    def _train(self, proposal: Proposal, source: Weights | None, group: Group) -> StubCall:
+        return self._begin([proposal], source, group)
+
+    def _begin(self, proposals: Sequence[Proposal], weights: Weights | None, group: Group | None) -> StubCall:
+        self.proposals, self.weights, self.group, self.call = proposals, weights, group, StubCall()
         self._cluster.begun.append(self)
         return self.call
 
@@ -80,7 +96,7 @@ class StubCluster:
     Args:
         nodes: resources of each, by id.
         cpus: of an actor.
-        outcome: how an evaluation ends on an actor; an exception is what Ray raises.
+        outcome: how an evaluation or a phase ends on an actor; an exception is what Ray raises.
         is_silent: actors that answer no ping.
         fault: what is wrong with the device of an actor as it starts.
     """
@@ -102,7 +118,7 @@ class StubCluster:
             for node_id, resources in nodes.items()
         }
         self.begun: list[StubActor] = []
-        """Actors in an evaluation, in the order they began."""
+        """Actors in an evaluation or a phase, in the order they began."""
         self.actors: list[StubActor] = []
         """All that were ever made."""
         self._waiting: dict[int, StubActor] = {}
@@ -178,7 +194,9 @@ class StubCluster:
 
     def _report(self, actor: StubActor, outcomes: Sequence[Any]) -> Report:
         is_spent = any(isinstance(outcome, Failure) and outcome.is_of_device for outcome in outcomes)
-        return Report(tuple(outcomes), actor.device, _START, _START, is_spent)
+        phase, is_first = actor.proposals[0].phase, actor.group is not None and actor.group.rank == 0
+        trained = phase.version.encode() if phase is not None and is_first else None
+        return Report(tuple(outcomes), actor.device, _START, _START, is_spent, weights=trained)
 
     def _wants(self, actor: StubActor) -> dict[str, float]:
         return {"CPU": self._cpus, **({"GPU": actor.slot.gpus} if actor.slot.gpus else {})}

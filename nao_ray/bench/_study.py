@@ -117,7 +117,7 @@ class _Notes:
     def record_budget(self, before: tuple[int | None, float | None], now: tuple[int | None, float | None]) -> None:
         pass
 
-    def write_weights(self, version: str, weights: bytes) -> None:
+    def write_weights(self, version: str, weights: bytes, training: int | None = None) -> None:
         pass
 
     def record_finished(self, trials: Sequence[Trial]) -> None:

@@ -21,6 +21,7 @@ class Ending:
         self._failures = Failures(limits)
         self.error: RunError | None = None
         """To be raised, once what has ended is recorded."""
+        self._waits = False  # the error is of one training: what runs beside it may end
         self._drained_at: float | None = None  # when those that run have had their time
 
     # -- what happens -------------------------------------------------------------------------------------
@@ -41,6 +42,7 @@ class Ending:
         if phase is None or trial.state is not TrialState.FAILED:
             self._failures.note_end(trial)
             return True
+        self._waits = self.error is None
         self.error = self.error or RunError(
             f"the training of shared weights {phase.version} failed ({trial.failure_kind}): {trial.failure_message}; "
             "nao-ray resume tries it again"
@@ -80,9 +82,9 @@ class Ending:
         """Once all that has ended is recorded: whether to go on.
 
         Raises:
-            RunError: no.
+            RunError: no; where one training of shared weights failed, once what runs beside it has ended.
         """
-        if self.error is not None:
+        if self.error is not None and not (self._waits and running):
             raise self.error
         if self._failures.are_too_many(self._tally.done) and not running:
             raise self._failures.error()

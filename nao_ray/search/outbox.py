@@ -23,7 +23,7 @@ class Outbox:
         self._pool, self._writer, self._tally = pool, writer, tally
         self._ended: list[Trial] = []
         self._logs: list[tuple[Trial, str]] = []  # of failed attempts, to be written before
-        self._trained: deque[tuple[str, bytes]] = deque()  # versions of shared weights, likewise
+        self._trained: deque[tuple[str, bytes, int | None]] = deque()  # versions of shared weights, likewise
         self.untold: list[Trial] = []
         """Recorded, to be told."""
 
@@ -34,8 +34,9 @@ class Outbox:
     def add(self, trial: Trial, weights: bytes | None = None) -> None:
         """A trial has ended, and perhaps trained a version of shared weights."""
         self._ended.append(trial)
-        if trial.proposal.phase is not None and weights is not None:
-            self._trained.append((trial.proposal.phase.version, weights))
+        phase = trial.proposal.phase
+        if phase is not None and weights is not None:
+            self._trained.append((phase.version, weights, phase.seed))
 
     def add_log(self, trial: Trial, text: str) -> None:
         """What a failed attempt at a trial can be understood by."""

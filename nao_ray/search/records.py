@@ -33,5 +33,5 @@ class Records(Protocol):
     def record_budget(self, before: tuple[int | None, float | None], now: tuple[int | None, float | None]) -> None:
         """Other limits (trials, seconds), for this driver and those to come."""
 
-    def write_weights(self, version: str, weights: bytes) -> None:
-        """A version of shared weights; before the trial that trained it is recorded as finished."""
+    def write_weights(self, version: str, weights: bytes, training: int | None = None) -> None:
+        """A version of shared weights, before the trial that trained it is finished; `training`: its `Phase.seed`."""

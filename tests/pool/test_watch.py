@@ -285,6 +285,14 @@ def test_training_together_takes_all_workers():
     assert made.pace(20.0, [], None).busy_share == pytest.approx(1.0)
 
 
+def test_phases_side_by_side_share_the_workers():
+    """Each counted as the work of all workers: one that was idle was called busy."""
+    made = Spans()
+    made.add(np.array([0.0, 0.0, 10.0]), np.array([10.0, 10.0, 15.0]), np.ones(3, dtype=bool))
+    found = made.pace(20.0, [], None)
+    assert (found.workers, found.busy_share) == (2, pytest.approx(0.75))
+
+
 def test_nothing_finished_has_no_pace():
     found = Spans().pace(5.0, [(1.0, False)], 2)
     assert (found.per_hour, found.busy_share, found.workers) == (None, None, 2)

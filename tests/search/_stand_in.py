@@ -86,7 +86,7 @@ class MemoryPool:
         self._call("budget")
         self.budgets.append(now)
 
-    def write_weights(self, version: str, weights: bytes) -> None:
+    def write_weights(self, version: str, weights: bytes, training: int | None = None) -> None:
         self._call("weights")
         self.weights[version] = weights
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 
 from nao_ray.search.executor import Job
 
@@ -52,13 +53,13 @@ class Backlog:
         return [self._choosy.pop(trial_id)]
 
     @property
-    def is_phase_next(self) -> bool:
-        """What comes next is a phase of shared weights, which waits for everything before it."""
-        return not self._choosy and bool(self._jobs) and self._jobs[0].proposal.phase is not None
+    def phases_next(self) -> int:
+        """Phases of shared weights that come next, before any other job; nothing passes them."""
+        return sum(1 for _ in takewhile(lambda job: job.proposal.phase is not None, self._jobs))
 
     def take_phase(self) -> Job:
         """The phase that is next."""
-        assert self.is_phase_next
+        assert self.phases_next
         return self._jobs.popleft()
 
     def take(self, workers: int) -> list[Job]:

@@ -14,11 +14,12 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
-from nao_ray.errors import NaoRayError, PoolError, RunError, StorageError
+from nao_ray.errors import NaoRayError, PoolError, StorageError
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.executor import Completion, Failure, Job, WeightsStore
@@ -26,11 +27,12 @@ from nao_ray.service.fleet.actors import Place, Report, Weights, cause, first_li
 from nao_ray.service.fleet.backlog import Backlog
 from nao_ray.service.fleet.calls import Ended
 from nao_ray.service.fleet.fleet import Fleet
-from nao_ray.service.fleet.gang import Gang
+from nao_ray.service.fleet.gang import Gang, Gangs
 from nao_ray.service.fleet.placement import Placement, SharedGpus
 from nao_ray.service.fleet.quarantine import Quarantine
 from nao_ray.service.fleet.remote import RayRemote, Remote
 from nao_ray.service.fleet.staffing import Staffing
+from nao_ray.service.fleet.versions import Versions, version_of
 from nao_ray.service.fleet.worker import Worker, WorkerPlan
 from nao_ray.trial import FailureKind, Measurement
 
@@ -56,8 +58,7 @@ class RayExecutor:
         self._plan = plan or WorkerPlan()
         self._remote = remote or RayRemote(self._plan.cpus, mps=self._plan.mps)
         self._fleet = Fleet(make, self._plan, self._remote, clock or WallClock())
-        self._store, self._published = weights, dict[str, Weights]()
-        self._gang = Gang(self._plan.gather_seconds, owns_device=(self._plan.gpus or 0) >= 1)
+        self._versions, self._gangs = Versions(weights, self._remote), Gangs(self._fleet, self._plan)
         self._placement = (Placement if self._plan.gpus is not None else SharedGpus)(self._plan)
         self._quarantine = Quarantine(self._fleet, lambda node_id: self._staffing.host(node_id))
         self._breaker, self._solitude = self._quarantine.breaker, self._quarantine.solitude
@@ -124,9 +125,10 @@ class RayExecutor:
 
     @property
     def waiting(self) -> int:
-        # idle workers are given jobs at the next turn; a phase waits for all of them
-        taken = 0 if self._queue.is_phase_next else len(self._fleet.idle) * self._plan.at_once
-        return max(0, len(self._queue) - taken)
+        # idle workers are given jobs at the next turn; a phase may wait for some of them
+        phases = self._queue.phases_next
+        each = self._plan.at_once if not phases else self._size_of_gang == 1
+        return max(0, len(self._queue) - len(self._fleet.idle) * each)
 
     def withdraw(self) -> list[Job]:
         return self._queue.clear()
@@ -149,8 +151,6 @@ class RayExecutor:
 
     def _adjust(self) -> None:
         """Give jobs to idle workers; create workers for the rest, retire those without work."""
-        if self._queue.is_phase_next:
-            self._begin_phase()
         if self._staffing.end_unsuited():
             self._tried.clear()
         if self._quarantine.turn():
@@ -169,7 +169,7 @@ class RayExecutor:
             self._ended.append(Completion(trial_id=job.proposal.trial_id, attempt=job.attempt, outcome=failure))
 
     def _give_out(self) -> None:
-        """Jobs to idle workers: those that are not for every worker first."""
+        """Jobs to idle workers: those that are not for every worker first, and before a phase of several workers."""
         fleet = self._fleet
         for trial_id, job in list(self._queue.choosy.items()):
             worker = self._worker_for(trial_id, job)
@@ -177,9 +177,23 @@ class RayExecutor:
                 self._give(worker, self._queue.take_choosy(trial_id))
                 self._held.pop(trial_id, None)
             self._tried.add(trial_id)
-        while fleet.idle and (jobs := self._queue.take(len(fleet.idle))):
-            self._give(next(reversed(fleet.idle.values())), jobs)
+        while self._give_next():
+            pass
         fleet.fresh.clear()
+
+    def _give_next(self) -> bool:
+        """What is next to a worker, or to those of a phase; whether that could be."""
+        idle = self._fleet.idle
+        if self._queue.phases_next:
+            size = self._size_of_gang
+            members = [] if size > 1 and self._queue.choosy else self._gangs.members(size)
+            if members:
+                self._begin_phase(self._queue.take_phase(), members)
+            return bool(members)
+        jobs = self._queue.take(len(idle)) if idle else []
+        if jobs:
+            self._give(next(reversed(idle.values())), jobs)
+        return bool(jobs)
 
     def _worker_for(self, trial_id: int, job: Job) -> Worker | None:
         """A worker that takes a job which is not for every one."""
@@ -204,47 +218,34 @@ class RayExecutor:
     def _work(self) -> float:
         """Workers that would find something to do."""
         busy = len(self._fleet.busy)
-        if self._gang.is_waiting or self._fleet.group:  # or at the next phase
-            return max(busy, self._plan.trained_by or math.inf)
+        phases = self._queue.phases_next
+        others = len(self._queue) - phases + busy - len(self._fleet.group)
         to_come = math.inf if self._expected is None else math.ceil(self._expected / self._plan.at_once)
-        return len(self._queue) + busy + to_come
+        return max(busy, others + self._gangs.wanted(phases) + to_come)
 
     @property
-    def _gang_size(self) -> int:
-        return min(self._staffing.present, self._plan.trained_by or self._staffing.present)
+    def _size_of_gang(self) -> int:
+        return self._gangs.size(self._queue.phases_next, self._staffing.present)
 
     def _give(self, worker: Worker, jobs: list[Job]) -> None:
-        version = jobs[0].proposal.fidelity.weights_version
-        weights = None if version is None else self._publish(version)
-        self._fleet.begin(worker, jobs, worker.actor.evaluate.remote([job.proposal for job in jobs], weights))
+        if jobs[0].proposal.phase is not None:
+            self._begin_phase(jobs[0], [worker])
+        else:
+            call = worker.actor.evaluate.remote([job.proposal for job in jobs], self._weights_of(jobs[0]))
+            self._fleet.begin(worker, jobs, call)
 
-    def _begin_phase(self) -> None:
-        """Start the phase that is next, if all are there."""
-        now, fleet = self._fleet.now(), self._fleet
-        members = self._gang.members(fleet.idle.values(), self._gang_size, now, is_quiet=not fleet.busy)
-        if not members:
-            return
-        job = self._queue.take_phase()
-        assert job.proposal.phase is not None
-        source = job.proposal.phase.source
+    def _begin_phase(self, job: Job, members: Sequence[Worker]) -> None:
         try:
-            calls = self._gang.start(job, members, None if source is None else self._publish(source))
+            self._gangs.begin(job, members, self._weights_of(job))
         except (RayError, TimeoutError) as error:
             members[0].jobs = [job]
             self._lose(members[0], FailureKind.LOST, error)
-            return
-        for worker, call in zip(members, calls, strict=True):
-            fleet.begin(worker, [job], call, in_group=True)
 
-    def _publish(self, version: str) -> Weights:
-        """The version in the object store, put there once."""
-        if version not in self._published:
-            if self._store is None:
-                raise RunError("a proposal needs shared weights, and there is no pool to keep them")
-            while len(self._published) > 1:
-                self._published.pop(next(iter(self._published)))
-            self._published[version] = Weights(version, (self._remote.put(self._store.read_weights(version)),))
-        return self._published[version]
+    def _weights_of(self, job: Job) -> Weights | None:
+        """The version that a job needs, where the workers find it."""
+        version, busy = version_of(job), self._fleet.busy.values()
+        jobs = chain(self._queue, (open_job for worker in busy for open_job in worker.jobs))
+        return None if version is None else self._versions.put(version, jobs)
 
     # -- calls end ----------------------------------------------------------------------------------------
 
@@ -285,12 +286,12 @@ class RayExecutor:
             _log.warning("workers that share a GPU of %s take turns on it, without MPS: %s", host, place.no_mps)
 
     def _has_answered(self, worker: Worker, report: Report) -> None:
-        is_member, took = worker.in_group, self._fleet.now() - worker.since
+        gang, took = worker.gang, self._fleet.now() - worker.since
         jobs = self._fleet.rest(worker)
         if not any(isinstance(outcome, Failure) for outcome in report.outcomes):
             self._fleet.limits.note(jobs, took)
-        if is_member:
-            self._took_part(worker, jobs[0], report)
+        if gang is not None:
+            self._took_part(gang, worker, jobs[0], report)
         elif report.is_spent and len(jobs) > 1:  # one of them broke it for those after it
             self._queue.put_back(jobs)
         else:
@@ -298,20 +299,17 @@ class RayExecutor:
         if report.is_spent and worker in self._fleet:
             self._fleet.discard(worker)
 
-    def _took_part(self, worker: Worker, job: Job, report: Report) -> None:
-        """A member of a group has done its part; the first one brings the weights, a failure ends the phase for all."""
+    def _took_part(self, gang: Gang, worker: Worker, job: Job, report: Report) -> None:
+        """A member has done its part; the first one brings the weights, a failure ends the phase for all."""
+        if gang not in self._gangs.at_work:  # one whose phase has ended
+            return
         if isinstance(report.outcomes[0], Failure):
-            self._break_up()
+            self._gangs.break_up(gang)
         elif report.weights is None:
             return
         else:
-            self._gang.note_end(self._fleet.now())
+            self._gangs.end(gang)
         self._end([job], report.outcomes, worker, report)
-
-    def _break_up(self) -> None:
-        """End the others of a group: without one of them they would wait for ever."""
-        for other in list(self._fleet.group.values()):
-            self._fleet.discard(other)
 
     def _end(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], worker: Worker, report: Report) -> None:
         for job, given in zip(jobs, outcomes, strict=True):
@@ -349,12 +347,13 @@ class RayExecutor:
 
     def _fail(self, worker: Worker, kind: FailureKind, message: str, log: str = "") -> None:
         """End a worker and its jobs."""
+        is_over = worker.gang is not None and worker.gang not in self._gangs.at_work
         self._discard(worker)
-        if worker.in_group:
-            self._break_up()
         if kind is FailureKind.LOST:  # perhaps with its node: what is idle there would lose the next one, too
             for other in [other for other in self._fleet.on(worker.node_id) if other.number in self._fleet.idle]:
                 self._fleet.discard(other)
+        if is_over:  # its phase has ended well
+            return
         if len(worker.jobs) > 1:  # which of them it was, nobody knows
             self._queue.put_back(worker.jobs)
             return
@@ -363,18 +362,26 @@ class RayExecutor:
         self._end(worker.jobs, [Failure(kind, message, log=log)] * len(worker.jobs), worker, report)
 
     def _discard(self, worker: Worker) -> None:
-        """End a worker in the middle; those beside it under MPS, whose state is undefined then, begin again."""
-        self._fleet.discard(worker)
+        """End a worker in the middle, and with it those it is at a phase with.
+
+        Those beside it under MPS, whose state is undefined then, begin again.
+        """
+        self._end_with_gang(worker)
         for other in self._fleet.on(worker.node_id) if worker.under_mps else ():
-            if other.under_mps and other.device == worker.device and not other.in_group:
-                self._fleet.discard(other)
-                self._queue.put_back(other.jobs)
+            if other in self._fleet and other.under_mps and other.device == worker.device:
+                is_over = other.gang is not None and other.gang not in self._gangs.at_work
+                self._end_with_gang(other)
+                self._queue.put_back([] if is_over else other.jobs)
+
+    def _end_with_gang(self, worker: Worker) -> None:
+        self._fleet.discard(worker)
+        if worker.gang is not None:
+            self._gangs.break_up(worker.gang)
 
     # -- what Ray does not notice -------------------------------------------------------------------------
 
     def _end_overdue(self) -> None:
-        if self._fleet.group and self._gang.is_overdue(self._fleet.now()):
-            self._break_up()
+        self._gangs.end_overdue()
         for worker, failure in self._fleet.check():
             self._lose(worker, failure.kind, failure.message)
 

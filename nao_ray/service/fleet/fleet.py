@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.clock import Clock
@@ -25,6 +25,9 @@ from nao_ray.service.fleet.nodes import HeadAwayError
 from nao_ray.service.fleet.remote import Remote
 from nao_ray.service.fleet.worker import Slot, Worker, WorkerPlan
 from nao_ray.trial import FailureKind
+
+if TYPE_CHECKING:
+    from nao_ray.service.fleet.gang import Gang
 
 Workers = dict[int, Worker]
 """By number, in the order they came."""
@@ -45,7 +48,7 @@ class Fleet:
         """Without a job, and given none: they keep a device from others, or a node quiet."""
         self.busy: Workers = {}
         self.group: Workers = {}
-        """Of the busy ones, those at a phase together."""
+        """Of the busy ones, those at a phase."""
         self.fresh: Workers = {}
         """Of the idle ones, those that were not when this was last emptied."""
         self._places: defaultdict[str, Workers] = defaultdict(dict)
@@ -104,14 +107,14 @@ class Fleet:
         self._places[worker.place or place.node_id][worker.number] = worker
         self.rest(worker)
 
-    def begin(self, worker: Worker, jobs: list[Job], call: Any, *, in_group: bool = False) -> None:  # noqa: ANN401
-        """A call for these jobs was made."""
+    def begin(self, worker: Worker, jobs: list[Job], call: Any, gang: Gang | None = None) -> None:  # noqa: ANN401
+        """A call for these jobs was made; of a phase, with whom it is carried out."""
         self._forget_state(worker)
         self.busy[worker.number] = worker
-        if in_group:
+        if gang is not None:
             self.group[worker.number] = worker
         now = self.now()
-        worker.jobs, worker.in_group, worker.since, worker.started_at = jobs, in_group, now, datetime.now(UTC)
+        worker.jobs, worker.gang, worker.since, worker.started_at = jobs, gang, now, datetime.now(UTC)
         worker.heard, worker.ping, worker.is_there = now, None, True
         self._call(worker, call)
         self._watch(worker)
@@ -120,7 +123,7 @@ class Fleet:
         """Its call has ended: it is idle; these were its jobs."""
         self._forget_state(worker)
         self.idle[worker.number] = self.fresh[worker.number] = worker
-        jobs, worker.jobs, worker.call, worker.in_group, worker.since = worker.jobs, [], None, False, self.now()
+        jobs, worker.jobs, worker.call, worker.gang, worker.since = worker.jobs, [], None, None, self.now()
         return jobs
 
     def bench(self, worker: Worker) -> None:

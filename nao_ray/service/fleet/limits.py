@@ -36,7 +36,7 @@ class TimeLimits:
 
     def note(self, jobs: Sequence[Job], seconds: float) -> None:
         """A call for these jobs has ended well after so long."""
-        if self._seconds != "auto":
+        if self._seconds != "auto" or jobs[0].proposal.phase is not None:
             return
         fidelity = jobs[0].proposal.fidelity
         took = self._took[_sort(fidelity)]

@@ -71,7 +71,7 @@ class Quarantine:
             self.breaker.worked(worker.device, trial_id)
         elif outcome.is_of_device:
             others = (other.device for other in chain(fleet.busy.values(), fleet.idle.values()))
-            several = 1 if job.proposal.phase is not None else SEVERAL  # for which all others wait
+            several = 1 if job.proposal.phase is not None else SEVERAL  # which takes long
             outcome = self.breaker.judge(worker.device, trial_id, outcome, fleet.now(), others, several=several)
             self._clear(worker.device.node_id)
         elif outcome.kind is not FailureKind.LOST:
@@ -84,7 +84,8 @@ class Quarantine:
         """Ray ended a worker because its host had no memory left; whether its trial gets the node for itself now."""
         fleet, node_id = self._fleet, worker.node_id
         beside = [other for other in fleet.on(node_id) if other.number in fleet.busy and other is not worker]
-        if node_id is None or not beside or worker.in_group or len(worker.jobs) != 1:
+        is_with_others = worker.gang is not None and len(worker.gang.members) > 1
+        if node_id is None or not beside or is_with_others or len(worker.jobs) != 1:
             return False
         trial_id = worker.jobs[0].proposal.trial_id
         if self.solitude.had(trial_id):

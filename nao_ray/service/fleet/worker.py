@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nao_ray.search.executor import Job
 from nao_ray.service.fleet.breaker import Device
 from nao_ray.service.fleet.output import LogFile
+
+if TYPE_CHECKING:
+    from nao_ray.service.fleet.gang import Gang
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +33,9 @@ class WorkerPlan:
     at_once: int = 1
     """Proposals a worker scores in one call, where one version of shared weights scores them."""
     trained_by: int | None = None
-    """Workers that train shared weights together at most; None: all."""
+    """Workers that carry out a phase of shared weights together at most; None: all."""
     gather_seconds: float = 30.0
-    """Shared weights are trained by all workers; after this time, by those that have started."""
+    """A phase of shared weights waits for its workers; after this time it begins with those that have started."""
     idle_seconds: float = 120.0
     """A worker without work is given back after this time, so that a cluster can shrink."""
     watch_seconds: float = 3.0
@@ -60,7 +63,7 @@ class Worker:
         self.number, self.actor, self.slot = number, actor, slot
         self.call: Any = None  # of start, evaluate or train; None: idle
         self.jobs: list[Job] = []  # none: starting or idle
-        self.in_group = False  # at a phase, with others
+        self.gang: Gang | None = None  # with whom it is at a phase
         self.node_id: str | None = None  # None: starting
         self.device = Device("", "cpu")  # once it has started
         self.under_mps = False  # likewise: it computes at the same time as others on its device

@@ -56,7 +56,7 @@ def test_what_came_to_nothing_together_is_tried_one_by_one_and_first():
 def test_nobody_passes_a_phase():
     phase = Phase(version="v2", source=None, first_epoch=0, last_epoch=1, genotypes=(GENOTYPE.key,))
     waiting = backlog(job(0, phase=phase), job(1, "v2"))
-    assert waiting.is_phase_next
+    assert waiting.phases_next == 1
     assert waiting.take(1) == []
     assert waiting.take_phase().proposal.trial_id == 0
     assert ids(waiting.take(1)) == [1]
@@ -67,7 +67,6 @@ def test_a_job_that_is_not_for_every_worker_is_first_and_given_out_by_name():
     waiting = backlog(job(0, phase=phase), job(1))
     waiting.hold(job(7))
     assert ids(waiting) == [7, 0, 1]
-    assert not waiting.is_phase_next, "the phase waits for it, too"
     assert waiting.take(1) == []
     assert ids(waiting.take_choosy(7)) == [7]
-    assert waiting.is_phase_next
+    assert waiting.phases_next == 1

@@ -23,7 +23,7 @@ from nao_ray.service.fleet.executor import RayExecutor
 from nao_ray.service.fleet.mps import CONTROL
 from nao_ray.service.fleet.shared_mps import SharedMps
 from nao_ray.service.fleet.worker import WorkerPlan
-from nao_ray.trial import FailureKind, Measurement, Proposal
+from nao_ray.trial import FailureKind, Measurement, Phase, Proposal
 
 _CONTROL = """#!/bin/sh
 if [ "$1" = -d ]; then
@@ -244,6 +244,34 @@ def test_what_is_killed_for_memory_is_tried_alone_once_although_all_on_its_gpu_b
     (ended,) = kill(at_work()[0])
     assert ended.outcome.kind is FailureKind.OUT_OF_MEMORY
     assert at_work().keys() == {1}
+
+
+def test_a_phase_beside_a_trial_that_is_ended_in_the_middle_begins_again_with_all_that_carry_it_out(monkeypatch):
+    """It went on in a state that is undefined, for phases had all workers to themselves."""
+    numbers = iter(range(100))
+
+    def place(node_id, pid, device, fault):  # two to a GPU
+        return Place(node_id, pid, f"gpu:{next(numbers) // 2}", fault, under_mps=True)
+
+    monkeypatch.setattr(_stub_cluster, "Place", place)
+    cluster = _stub_cluster.StubCluster({"a": {"CPU": 4, "GPU": 2}})
+    executor = RayExecutor(None, WorkerPlan(gpus=0.5, mps=True, trained_by=3), clock=VirtualClock(), remote=cluster)
+    phase = Phase(version="v1", source=None, first_epoch=0, last_epoch=1, genotypes=())
+    for proposal in (Proposal(genotype=GENOTYPE, trial_id=0, phase=phase), Proposal(genotype=GENOTYPE, trial_id=1)):
+        executor.submit(Job(proposal=proposal, attempt=1))
+    while len(cluster.begun) < 4:
+        executor.wait(0)
+    (alone,) = (actor for actor in cluster.begun if actor.group is None)
+    alone.call.end(ActorDiedError())
+    (ended,) = executor.wait(0)
+    assert ended.trial_id == 1
+    assert all(actor.is_dead for actor in cluster.begun), "one has computed beside it, and the others wait for that one"
+    cluster.begun.clear()
+    while len(cluster.begun) < 3:
+        executor.wait(0)
+    cluster.finish()
+    ended = [completion for _ in range(3) for completion in executor.wait(0)]
+    assert [(completion.trial_id, completion.attempt, completion.weights) for completion in ended] == [(0, 1, b"v1")]
 
 
 @pytest.fixture
