@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray.networks.eager import State, dropping
-from nao_ray.networks.fast import depthwise
+from nao_ray.networks.fast_depthwise import depthwise
 from nao_ray.networks.ops import Conv, ConvNorm, FactorizedReduce, Operation, build_op, conv_norm
 from nao_ray.networks.stacks import Stack, StackConfig, channels_last
 from nao_ray.spaces.base import ArchGraph, Edge

@@ -1,20 +1,18 @@
-"""Depthwise convolution, pooling and batch norm for training: the same results in less time.
+"""Pooling, batch norm and weighted sums for training: the same results in less time.
 
 Legend: `B` batch, `C` channels, `H` `W` pixels, `k` kernel, `s` stride.
 
-Measured with torch 2.14 (oneDNN), one thread, float32, channels-last, ``[64, 20, 32, 32]``: the weight gradient of a
-depthwise 5x5 convolution takes 6.4 ms, of a 5x3 one 1.1 ms (any height is fast, widths over 3 are not), so a wide
-kernel's gradient is put together from strips of three columns; average pooling 3x3 takes 2.5 ms forward and 2.0 ms
-backward, the same as a depthwise convolution 0.5 ms each; batch norm of 20 channels leaves vector lanes empty and
-adds 65,536 numbers one by one, off by 3e-6, while sixteen pixels seen as 320 channels take half of the time and are off
-by 1e-7. In a CUDA graph pools and batch norm are Triton kernels. Other devices, other types and batch norm by
-running statistics take torch's own operations.
+Measured with torch 2.14 (oneDNN), one thread, float32, channels-last, ``[64, 20, 32, 32]``: average pooling 3x3 takes
+2.5 ms forward and 2.0 ms backward, the same as a depthwise convolution 0.5 ms each; batch norm of 20 channels leaves
+vector lanes empty and adds 65,536 numbers one by one, off by 3e-6, while sixteen pixels seen as 320 channels take half
+of the time and are off by 1e-7. In a CUDA graph pools and batch norm are Triton kernels. Other devices, other types and
+batch norm by running statistics take torch's own operations.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -27,8 +25,6 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 _log = logging.getLogger(__name__)
 
-STRIP = 3
-"""Columns whose weight gradient oneDNN computes fast."""
 FOLD_ROWS = 16384
 """Pixels of a batch from which on folding pays (measured; below, torch's batch norm is as fast and accurate enough)."""
 FOLD_WIDTH = 256
@@ -39,9 +35,27 @@ DTYPES = {torch.float32}
 """Types that take these paths: those of oneDNN's kernels."""
 
 
+_is_twice = False
+
+
+@contextmanager
+def differentiable_twice() -> Iterator[None]:
+    """What is computed in here has a second derivative: torch's own operations are taken.
+
+    The paths of this file have none, and torch tells only whoever follows them to their inputs: the second derivative
+    by something else, as alphas, would lack their part without a word.
+    """
+    global _is_twice
+    before, _is_twice = _is_twice, True
+    try:
+        yield
+    finally:
+        _is_twice = before
+
+
 def applies(x: Tensor) -> bool:
     """Whether these paths are made for `x`."""
-    usual = x.device.type == "cpu" and x.dtype in DTYPES and not torch.is_autocast_enabled("cpu")
+    usual = not _is_twice and x.device.type == "cpu" and x.dtype in DTYPES and not torch.is_autocast_enabled("cpu")
     return usual and _mkldnn()
 
 
@@ -69,7 +83,7 @@ def in_graph() -> Iterator[None]:
 
 def _kernels(x: Tensor, what: str) -> Kernels | None:
     """Those for `x`, where it is on CUDA and they work there."""
-    if x.device.type != "cuda" or what not in KERNELS or not (_is_in_graph or what in _LAUNCHED):
+    if _is_twice or x.device.type != "cuda" or what not in KERNELS or not (_is_in_graph or what in _LAUNCHED):
         return None
     if x.dtype not in (torch.float32, torch.bfloat16) or x.numel() >= 2**31:
         return None
@@ -100,65 +114,12 @@ def _of_device(device: torch.device) -> Kernels | None:
     return Kernels(kernels.AveragePool.apply, kernels.MaxPool.apply, norm_kernels.BatchNorm.apply)
 
 
-def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """``conv(x)`` for a depthwise convolution without bias."""
-    wide = STRIP < conv.kernel_size[1] < x.shape[-1] and max(conv.dilation) == 1
-    if not wide or not applies(x):
-        return F.conv2d(x, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
-    out: Tensor = _Depthwise.apply(x, conv.weight, conv.stride[0], conv.padding[0])
-    return out
-
-
 class _Context(FunctionCtx):
     saved_tensors: tuple[Tensor, ...]
     needs_input_grad: tuple[bool, ...]
-    stride: int
-    padding: int
     kernel: int
     inverse: Tensor
     eps: float
-
-
-class _Depthwise(Function):
-    @staticmethod
-    def forward(ctx: _Context, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        return F.conv2d(x, weight, None, stride, padding, 1, weight.shape[0])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        x, weight = ctx.saved_tensors
-        grad = grad.contiguous(memory_format=torch.channels_last)
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _conv_backward(grad, x, weight, ctx.stride, (ctx.padding, ctx.padding), of_input=True)
-        if ctx.needs_input_grad[1]:
-            strips = [
-                _weight_strip(grad, x, weight[..., column : column + STRIP], ctx.stride, ctx.padding, column)
-                for column in range(0, weight.shape[-1], STRIP)
-            ]
-            grad_weight = torch.cat(strips, dim=-1)
-        return grad_x, grad_weight, None, None
-
-
-def _weight_strip(grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int, column: int) -> Tensor:
-    """Gradient ``[C, 1, k, 1..3]`` of the columns `weight`, which begin at `column`: a narrow kernel on x, moved."""
-    width = (grad.shape[-1] - 1) * stride + weight.shape[-1]  # columns that this strip reads, from column - padding on
-    left = padding - column
-    moved = F.pad(x, (left, width - left - x.shape[-1])).contiguous(memory_format=torch.channels_last)
-    return _conv_backward(grad, moved, weight, stride, (padding, 0), of_input=False)
-
-
-def _conv_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, stride: int, padding: tuple[int, int], *, of_input: bool
-) -> Tensor:
-    which = [of_input, not of_input, False]
-    out: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, [stride] * 2, padding, [1, 1], False, [0, 0], weight.shape[0], which
-    )
-    return out[0] if of_input else out[1]
 
 
 def average_pool(x: Tensor, kernel: int, stride: int = 1, *, count_padding: bool) -> Tensor:
@@ -221,24 +182,43 @@ def _window_sum(x: Tensor, kernel: int) -> Tensor:
     return F.conv2d(x, x.new_ones(channels, 1, kernel, kernel), None, 1, kernel // 2, 1, channels)
 
 
-def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False) -> Tensor:
-    """``norm(x)``, rectified on request: ``[B, C, H, W]`` -> ``[B, C, H, W]``."""
+def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False, scale: Tensor | None = None) -> Tensor:
+    """``norm(x)``, times `scale`, a 0-dim tensor, where that is given, rectified on request: ``[B, C, H, W]`` twice."""
     if x.is_meta:  # the shape is all there is, and torch takes a millisecond to find that it stays
         return x
-    usual = norm.training and norm.affine and bool(norm.momentum) and norm.running_mean is not None
+    usual = norm.training and bool(norm.momentum) and norm.running_mean is not None
     kernels = _kernels(x, "batch_norm") if usual else None
-    if kernels is not None:
-        return kernels.batch_norm(x, norm.weight, norm.bias, norm, relu)
     pixels = x.numel() // x.shape[1]
-    folds = pixels >= FOLD_ROWS and applies(x) and x.is_contiguous(memory_format=torch.channels_last)
-    out: Tensor = _folded(norm, x, pixels) if usual and folds else norm(x)
+    folds = usual and pixels >= FOLD_ROWS and applies(x) and x.is_contiguous(memory_format=torch.channels_last)
+    if kernels is not None:
+        return kernels.batch_norm(x, *_affine_of(norm, x, scale), norm, relu)
+    if folds:
+        out = _folded(norm, x, pixels, _affine_of(norm, x, scale))
+    else:
+        out = norm(x) if scale is None else _scaled(norm, x, scale)
     # in place: batch norm keeps its input and not its output
     return F.relu(out, inplace=True) if relu else out
 
 
-def _folded(norm: nn.BatchNorm2d, x: Tensor, pixels: int) -> Tensor:
+def _affine_of(norm: nn.BatchNorm2d, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Scale and shift ``[C]`` of a batch norm whose output is multiplied by `scale`."""
+    weight, bias = (norm.weight, norm.bias) if norm.affine else (x.new_ones(x.shape[1]), x.new_zeros(x.shape[1]))
+    return (weight, bias) if scale is None else (weight * scale, bias * scale)
+
+
+def _scaled(norm: nn.BatchNorm2d, x: Tensor, scale: Tensor) -> Tensor:
+    """As `norm`, by its own operation."""
+    tracks = norm.track_running_stats or not norm.training
+    if norm.training and tracks and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    statistics = (norm.running_mean, norm.running_var) if tracks else (None, None)
+    momentum = 0.0 if norm.momentum is None else norm.momentum
+    return F.batch_norm(x, *statistics, *_affine_of(norm, x, scale), norm.training, momentum, norm.eps)
+
+
+def _folded(norm: nn.BatchNorm2d, x: Tensor, pixels: int, affine: tuple[Tensor, Tensor]) -> Tensor:
     out: Tensor
-    out, mean, variance = _BatchNorm.apply(x, norm.weight, norm.bias, norm.eps)
+    out, mean, variance = _BatchNorm.apply(x, *affine, norm.eps)
     running_mean, running_var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
     assert running_mean is not None
     assert running_var is not None
@@ -251,6 +231,37 @@ def _folded(norm: nn.BatchNorm2d, x: Tensor, pixels: int) -> Tensor:
         if batches is not None:
             batches.add_(1)
     return out
+
+
+def weighted_sum(weights: Sequence[Tensor], terms: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors of one shape, each times its weight, a 0-dim tensor; a new tensor, which nothing keeps."""
+    if _is_twice:
+        return torch.stack([weight * term for weight, term in zip(weights, terms, strict=True)]).sum(0)
+    out: Tensor = _WeightedSum.apply(torch.stack(list(weights)), *terms)
+    return out
+
+
+class _WeightedSum(Function):
+    """Without a product per term, forward or backward, that is as large as the term and kept."""
+
+    @staticmethod
+    def forward(ctx: _Context, weights: Tensor, *terms: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *terms)
+        total = terms[0] * weights[0]
+        for term, weight in zip(terms[1:], weights[1:], strict=True):
+            total.addcmul_(term, weight)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *terms = ctx.saved_tensors
+        of_terms = [
+            grad * weight if needed else None for weight, needed in zip(weights, ctx.needs_input_grad[1:], strict=True)
+        ]
+        if not ctx.needs_input_grad[0]:
+            return None, *of_terms
+        return torch.stack([(grad * term).sum() for term in terms]), *of_terms
 
 
 def _fold(x: Tensor) -> tuple[Tensor, int]:

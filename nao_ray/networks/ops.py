@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from nao_ray import own_modules
 from nao_ray.errors import ConfigError
-from nao_ray.networks.fast import average_pool, batch_norm, depthwise, max_pool
+from nao_ray.networks.fast import average_pool, batch_norm, max_pool
+from nao_ray.networks.fast_depthwise import depthwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,8 @@ class Operation(nn.Module):
 
     rectified_input: ClassVar[bool] = False
     """Called with relu(state) instead of the state."""
+    scales: ClassVar[bool] = False
+    """Called with a scale as well, a 0-dim tensor that its output is multiplied by; None: it is not."""
     passes: ClassVar[bool] = False
     """Hands its input on, at most halved: drop path spares it, unless told otherwise."""
     signature: str | None = None
@@ -54,9 +57,11 @@ class Operation(nn.Module):
     """
 
 
-def conv_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False) -> Tensor:
-    """``norm(conv(x))``, rectified on request."""
-    return batch_norm(norm, conv(x), relu=relu)
+def conv_norm(
+    conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False, scale: Tensor | None = None
+) -> Tensor:
+    """``norm(conv(x))``, times `scale`, rectified on request."""
+    return batch_norm(norm, conv(x), relu=relu, scale=scale)
 
 
 def _conv(channels: int, out: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> nn.Conv2d:
@@ -127,6 +132,7 @@ class SepConv(Operation):
     """Twice [ReLU] depthwise kxk, pointwise, BN, the second with stride 1; 2(k^2 C + C^2 + 2C) parameters."""
 
     rectified_input = True
+    scales = True
 
     def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
         super().__init__()
@@ -138,15 +144,16 @@ class SepConv(Operation):
         self.pointwise2 = _conv(channels, channels, (1, 1))
         self.norm2 = nn.BatchNorm2d(channels, affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         x = conv_norm(self.pointwise1, self.norm1, depthwise(self.depthwise1, x), relu=True)
-        return conv_norm(self.pointwise2, self.norm2, depthwise(self.depthwise2, x))
+        return conv_norm(self.pointwise2, self.norm2, depthwise(self.depthwise2, x), scale=scale)
 
 
 class DilatedSepConv(Operation):
     """[ReLU] depthwise kxk with dilation 2, pointwise, BN, once; k^2 C + C^2 + 2C parameters."""
 
     rectified_input = True
+    scales = True
 
     def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
         super().__init__()
@@ -156,8 +163,8 @@ class DilatedSepConv(Operation):
         self.pointwise = _conv(channels, channels, (1, 1))
         self.norm = nn.BatchNorm2d(channels, affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return conv_norm(self.pointwise, self.norm, self.depthwise(x))
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return conv_norm(self.pointwise, self.norm, depthwise(self.depthwise, x), scale=scale)
 
 
 class FactorizedReduce(Operation):
@@ -168,6 +175,7 @@ class FactorizedReduce(Operation):
     """
 
     passes = True
+    scales = True
 
     def __init__(self, in_channels: int, channels: int, *, affine: bool = True) -> None:
         super().__init__()
@@ -177,11 +185,11 @@ class FactorizedReduce(Operation):
         self.conv_odd = _conv(in_channels, channels // 2, (1, 1))
         self.norm = nn.BatchNorm2d(channels, affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:]
         moved = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
         halves = (self.conv_even(x[:, :, ::2, ::2]), self.conv_odd(moved[:, :, 1::2, 1::2]))
-        return batch_norm(self.norm, torch.cat(halves, dim=1))
+        return batch_norm(self.norm, torch.cat(halves, dim=1), scale=scale)
 
 
 class RectifiedReduce(FactorizedReduce):

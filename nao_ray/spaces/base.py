@@ -9,7 +9,7 @@ the controllers, an arch graph for the networks, a canonical form that makes twi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -102,6 +102,9 @@ class SearchSpace(ABC, Generic[C]):
     """What its texts call an operation, by the name that its arch graphs have for it, where that is another one."""
     may_be_distinct: ClassVar[bool] = False
     """Its config has `twins`: with `distinct` every text is an architecture of its own."""
+
+    alpha_edges: ClassVar[Mapping[str, int]] = {}
+    """By role, in the order of the arch graph, the edges of a relaxed cell; empty: the space has no alphas."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**arguments)
@@ -217,6 +220,14 @@ class SearchSpace(ABC, Generic[C]):
     def primitives(self) -> tuple[str, ...]:
         """What a relaxed cell mixes on each edge, in the order of its alphas, as texts call it; empty: it has none."""
         return ()
+
+    def derive(self, alphas: Sequence[Any]) -> Genotype:
+        """What alphas come to: an array ``[edges, primitives]`` per role of `alpha_edges`, before the softmax.
+
+        Raises:
+            GenotypeError: the space has no alphas.
+        """
+        raise GenotypeError(f"space {self.name} has no alphas that a genotype is derived of")
 
     @abstractmethod
     def read(self, text: str, dialect: str) -> Genotype:

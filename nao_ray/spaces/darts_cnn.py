@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
+from nao_ray.spaces.parts.relaxed import strongest
 
 _NODES, _INPUTS, _OPS_AT = 4, 2, 6
 _TOKEN_SHIFT: Tokens = np.array([1, _OPS_AT], dtype=np.int64)
@@ -61,6 +62,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
     dialects: ClassVar[tuple[str, ...]] = ("darts_cnn", "genotype", "tokens")
     """`genotype`: ``Genotype(normal=[(op, source), ...], normal_concat=..., reduce=...)`` of DARTS, or its JSON."""
     op_names: ClassVar[Mapping[str, str]] = {lowered: op for op, lowered in LOWERED.items()}
+    alpha_edges: ClassVar[Mapping[str, int]] = dict.fromkeys(_ROLES, int(_STATES.sum()))
     # V1 and V2 are releases of the code, not its first and second order; each node's edges keep their published order.
     published: ClassVar[Mapping[str, str]] = {
         "DARTS_V1": (
@@ -159,6 +161,9 @@ class DartsCnn(SearchSpace[SpaceConfig]):
     @property
     def primitives(self) -> tuple[str, ...]:
         return PRIMITIVES
+
+    def derive(self, alphas: Sequence[Any]) -> Genotype:
+        return self._from_pairs([[pair for node in strongest(cell, PRIMITIVES) for pair in node] for cell in alphas])
 
     # -- text ---------------------------------------------------------------------------------------------
 

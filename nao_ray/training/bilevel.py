@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nao_ray.networks.fast import differentiable_twice
+
 Tensors = Sequence[Tensor]
 Loss = Callable[[Tensors, Tensors], Tensor]
 """Weights ``[W]`` and alphas ``[A]`` -> a scalar."""
@@ -88,9 +90,9 @@ def by_difference(radius: float) -> Product:
 
 
 def exact(train: Loss, weights: Tensors, alphas: Tensors, direction: Tensors) -> list[Tensor]:
-    """H v by differentiating twice; every operation of the loss must have a second derivative."""
+    """H v by differentiating twice."""
     weights, alphas = _leaves(weights), _leaves(alphas)
-    with torch.enable_grad():
+    with torch.enable_grad(), differentiable_twice():
         gradient = torch.autograd.grad(
             train(weights, alphas), weights, create_graph=True, allow_unused=True, materialize_grads=True
         )
@@ -101,7 +103,7 @@ def exact(train: Loss, weights: Tensors, alphas: Tensors, direction: Tensors) ->
 def curvature(valid: Loss, weights: Tensors, alphas: Tensors, direction: Tensors) -> list[Tensor]:
     """``[A]``, the Hessian of L_val in alpha, times a direction ``[A]``; exact."""
     alphas, weights = _leaves(alphas), _constants(weights)
-    with torch.enable_grad():
+    with torch.enable_grad(), differentiable_twice():
         gradient = torch.autograd.grad(
             valid(weights, alphas), alphas, create_graph=True, allow_unused=True, materialize_grads=True
         )

@@ -38,7 +38,8 @@ class Small(nn.Module):
         self.register_buffer("progress", torch.zeros(()), persistent=False)
 
     def forward(self, x):
-        from nao_ray.networks.fast import average_pool, depthwise
+        from nao_ray.networks.fast import average_pool
+        from nao_ray.networks.fast_depthwise import depthwise
 
         x = F.relu(self.norm(self.stem(x)))
         branch = average_pool(self.pointwise(depthwise(self.depthwise, x)), 3, count_padding=False)

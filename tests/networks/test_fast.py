@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nao_ray import networks, rng
-from nao_ray.networks import fast
+from nao_ray.networks import fast, fast_depthwise
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 
@@ -25,7 +26,7 @@ def dtype(request, monkeypatch):
 def taken(monkeypatch):
     """Names of the faster functions that ran."""
     names = []
-    for function in (fast._Depthwise, fast._AveragePool, fast._BatchNorm):
+    for function in (fast_depthwise._Depthwise, fast._AveragePool, fast._BatchNorm):
 
         def apply(*args, _original=function.apply, _name=function.__name__):
             names.append(_name)
@@ -52,15 +53,18 @@ def _assert_same(mine, exact, tolerance):
         assert ((a.double() - b).norm() / b.norm()).item() < tolerance
 
 
-@pytest.mark.parametrize("size", [(8, 8), (16, 9), (11, 13)])
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [5, 7])
-def test_depthwise(kernel, stride, size, dtype, taken):
-    conv = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False).to(dtype)
-    exact = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False).double()
+@pytest.mark.parametrize("size", [(10, 10), (16, 9), (11, 13)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"),
+    [(5, 1, 1), (5, 2, 1), (7, 1, 1), (7, 2, 1), (3, 1, 1), (3, 1, 2), (3, 2, 2), (5, 1, 2), (5, 2, 2)],
+)
+def test_depthwise(kernel, stride, dilation, size, dtype, taken):
+    options = {"padding": dilation * (kernel // 2), "dilation": dilation, "groups": 6, "bias": False}
+    conv = nn.Conv2d(6, 6, kernel, stride, **options).to(dtype)
+    exact = nn.Conv2d(6, 6, kernel, stride, **options).double()
     exact.load_state_dict(conv.state_dict())
     x = _images(3, 6, *size, dtype=dtype)
-    mine = _gradients(lambda images: fast.depthwise(conv, images), x, conv.weight)
+    mine = _gradients(lambda images: fast_depthwise.depthwise(conv, images), x, conv.weight)
     assert taken == ["_Depthwise"]
     _assert_same(mine, _gradients(exact, x.detach().double().requires_grad_(), exact.weight), TOLERANCE[dtype])
 
@@ -68,7 +72,7 @@ def test_depthwise(kernel, stride, size, dtype, taken):
 def test_a_map_narrower_than_the_kernel(taken):
     conv = nn.Conv2d(4, 4, 7, padding=3, groups=4, bias=False)
     x = _images(2, 4, 2, 2, dtype=torch.float32)
-    assert torch.equal(fast.depthwise(conv, x), conv(x))
+    assert torch.equal(fast_depthwise.depthwise(conv, x), conv(x))
     assert taken == []
 
 
@@ -113,6 +117,41 @@ def test_batch_norm(shape, dtype, taken):
         torch.testing.assert_close(getattr(norm, name).double(), getattr(exact, name), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("case", ["folded", "own", "evaluation"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_scale_of_batch_norm(affine, case, dtype, monkeypatch):
+    """The norm's output times a number that learns."""
+    monkeypatch.setattr(fast, "FOLD_ROWS", 64 if case == "folded" else 10**9)
+    norm, exact = nn.BatchNorm2d(6, affine=affine).to(dtype), nn.BatchNorm2d(6, affine=affine).double()
+    norm.train(case != "evaluation"), exact.train(case != "evaluation")
+    scale = torch.tensor(0.3, dtype=dtype, requires_grad=True)
+    other = scale.detach().double().requires_grad_()
+    x = (_images(4, 6, 8, 8, dtype=dtype).detach() * 3 + 1).requires_grad_()
+    mine = _gradients(lambda images: fast.batch_norm(norm, images, scale=scale), x, scale, *norm.parameters())
+    double = x.detach().double().requires_grad_()
+    expected = _gradients(lambda images: other * exact(images), double, other, *exact.parameters())
+    _assert_same(mine, expected, TOLERANCE[dtype])
+    for name, buffer in norm.named_buffers():
+        torch.testing.assert_close(buffer.double(), exact.get_buffer(name).double(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("twice", [True, False])
+def test_weighted_sum(twice, dtype):
+    terms = [_images(2, 3, 4, 4, dtype=dtype, seed=index) for index in range(3)]
+    weights = [torch.tensor(value, dtype=dtype, requires_grad=True) for value in (0.5, -2.0, 0.25)]
+    others = [tensor.detach().double().requires_grad_() for tensor in (*weights, *terms)]
+
+    def ours(first):
+        with fast.differentiable_twice() if twice else nullcontext():
+            return fast.weighted_sum(weights, [first, *terms[1:]])
+
+    def plain(first):
+        return others[0] * first + others[1] * others[4] + others[2] * others[5]
+
+    mine = _gradients(ours, terms[0], *weights, *terms[1:])
+    _assert_same(mine, _gradients(plain, others[3], *others[:3], *others[4:]), TOLERANCE[dtype])
+
+
 def test_batch_norm_is_closer_to_the_exact_result_than_the_native_one():
     norm, native, exact = nn.BatchNorm2d(20), nn.BatchNorm2d(20), nn.BatchNorm2d(20).double()
     x = (_images(64, 20, 32, 32, dtype=torch.float32).detach() * 3 + 1).requires_grad_()
@@ -141,7 +180,7 @@ def test_everything_else_takes_torchs_own(case, taken):
         fast.batch_norm(norm, x)
     else:
         fast.batch_norm(norm, x)
-        fast.depthwise(conv, x)
+        fast_depthwise.depthwise(conv, x)
         fast.average_pool(x, 3, count_padding=True)
     assert taken == []
 

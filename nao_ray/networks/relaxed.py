@@ -1,0 +1,160 @@
+"""The relaxed supernet of DARTS: every edge computes all operations and mixes them by the softmax of its alphas.
+
+Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv 1806.09055, in the layout of the
+authors' code: L cells of which those at L/3 and 2L/3 reduce, four nodes that read all states before them, so 14 edges.
+With 16 channels and 8 cells: 1,930,618 parameters and 300,255,744 multiply-adds for CIFAR-10.
+
+The results of the plain form (`benchmarks/plain_darts.py`) in less time. A state is rectified once, and pooled once
+with the pool's batch norm, which would be the same on every edge that reads it. The weight of an operation that ends in
+a batch norm is that one's scale, so that no tensor is multiplied by it. `none` is not computed.
+
+Legend: `B` batch, `C` channels of a cell, `c` channels of an input, `H` `W` pixels, `K` classes, `E` = 14 edges,
+`O` = 8 operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nao_ray.networks.cells import Place
+from nao_ray.networks.eager import State
+from nao_ray.networks.fast import weighted_sum
+from nao_ray.networks.ops import ConvNorm, Operation, OpOptions, RectifiedReduce, Zero, build_op
+from nao_ray.networks.stacks import CifarStem, channels_last
+
+Alphas = Sequence[Tensor]
+"""``[E, O]`` of each role's cell, in the order of the supernet's `roles`; before the softmax."""
+
+INPUTS, NODES = 2, 4
+EDGES = sum(INPUTS + node for node in range(NODES))
+
+
+class RelaxedCell(nn.Module):
+    """All operations of all edges.
+
+    Args:
+        place: where it stands.
+        names: of the operations, O of them.
+        ops: what their names leave open.
+    """
+
+    def __init__(self, place: Place, names: Sequence[str], ops: OpOptions) -> None:
+        super().__init__()
+        self.place, self.names = place, tuple(names)
+        (before, last), channels = place.inputs, place.channels
+        first = RectifiedReduce if place.shrink else ConvNorm
+        self.calibrators = nn.ModuleList(
+            [first(before, channels, affine=ops.affine), ConvNorm(last, channels, affine=ops.affine)]
+        )
+        sources = [source for node in range(NODES) for source in range(INPUTS + node)]
+        made = [[build_op(name, channels, place.stride(source), ops) for name in names] for source in sources]
+        self.edges = nn.ModuleList(
+            nn.ModuleDict({name: op for name, op in zip(names, edge, strict=True) if _is_own(op)}) for edge in made
+        )
+        alike = dict(zip(sources, made, strict=True))  # one without weights does for all
+        self.shared = nn.ModuleList(
+            nn.ModuleDict({name: op for name, op in zip(names, alike[source], strict=True) if _is_shared(op)})
+            for source in sorted(alike)
+        )
+        self.out_channels = NODES * channels
+
+    def forward(self, before: State, last: State, weights: Tensor) -> State:
+        """``[B, c, H, W]`` twice and ``[E, O]``, of sum 1 each -> ``[B, 4C, H', W']``."""
+        states = [State(state.read(_operation(op))) for state, op in zip((before, last), self.calibrators, strict=True)]
+        rows = [dict(zip(self.names, row.unbind(), strict=True)) for row in weights.unbind()]
+        results: list[dict[str, Tensor]] = []
+        edge = 0
+        for _ in range(NODES):
+            results += [self._shared(index, states[index]) for index in range(len(results), len(states))]
+            total: list[Tensor] = []
+            mixed: list[tuple[Tensor, Tensor]] = []
+            for state, known in zip(tuple(states), results, strict=True):
+                mixed += [(rows[edge][name], value) for name, value in known.items()]
+                for name, module in _operations(self.edges[edge]):
+                    total.append(module(state.rectified if module.rectified_input else state.value, rows[edge][name]))
+                edge += 1
+            if mixed:
+                total.append(weighted_sum(*zip(*mixed, strict=True)))
+            states.append(State(_added(total)))
+        return State(torch.cat([state.value for state in states[INPUTS:]], dim=1))
+
+    def _shared(self, source: int, state: State) -> dict[str, Tensor]:
+        """What the operations without weights make of a state."""
+        return {name: state.read(op) for name, op in _operations(self.shared[source])}
+
+
+def _operation(module: nn.Module) -> Operation:
+    assert isinstance(module, Operation)
+    return module
+
+
+def _operations(modules: nn.Module) -> list[tuple[str, Operation]]:
+    return [(name, _operation(module)) for name, module in modules.named_children()]
+
+
+def _is_own(op: Operation) -> bool:
+    return any(True for _ in op.parameters())
+
+
+def _is_shared(op: Operation) -> bool:
+    return not _is_own(op) and not isinstance(op, Zero)
+
+
+def _added(terms: Sequence[Tensor]) -> Tensor:
+    """Their sum, in the first one: each is new, and neither batch norm nor a weighted sum keeps its output."""
+    total, *rest = terms
+    for term in rest:
+        total = total.add_(term)
+    return total
+
+
+class RelaxedSupernet(nn.Module):
+    """Called with images and alphas, which are not among its parameters.
+
+    Args:
+        names: operations of an edge, in the order of the columns of alpha.
+        ops: what their names leave open.
+        layers: L >= 1 cells.
+        channels: C of the first cells, even.
+        num_classes: K.
+        in_channels: of the images.
+    """
+
+    roles = ("normal", "reduction")
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        ops: OpOptions,
+        *,
+        layers: int = 8,
+        channels: int = 16,
+        num_classes: int = 10,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.stem = CifarStem(in_channels, channels)
+        inputs, shrink = self.stem.out_channels, False
+        cells = []
+        for index in range(layers):
+            reduction = index in (layers // 3, 2 * layers // 3)
+            channels *= 2 if reduction else 1
+            role = "reduction" if reduction else "normal"
+            cells.append(RelaxedCell(Place(role, inputs, channels, shrink), names, ops))
+            inputs, shrink = (inputs[1], cells[-1].out_channels), reduction
+        self.cells = nn.ModuleList(cells)
+        self.classifier = nn.Linear(inputs[1], num_classes)
+
+    def forward(self, images: Tensor, alphas: Alphas) -> Tensor:
+        """``[B, in_channels, H, W]`` and ``[E, O]`` per role -> logits ``[B, K]``."""
+        weights = dict(zip(self.roles, (alpha.softmax(dim=-1) for alpha in alphas), strict=True))
+        before, last = self.stem(channels_last(images))
+        for cell in self.cells:
+            assert isinstance(cell, RelaxedCell)
+            before, last = last, cell(before, last, weights[cell.place.role])
+        logits: Tensor = self.classifier(last.value.mean(dim=(2, 3)))
+        return logits
