@@ -254,8 +254,13 @@ class SearchSpace(ABC, Generic[C]):
             names = {name.lower(): name for name in self.published}
             close = get_close_matches(text.lower(), names, n=1, cutoff=0.5)
             hint = f"; did you mean {names[close[0]]}?" if close else f"; known: {', '.join(self.published) or 'none'}"
-            raise GenotypeError(f"space {self.name} has no published architecture {text!r}{hint}")
+            name = text if len(text) <= 80 else f"{text[:80]}..."
+            raise GenotypeError(f"space {self.name} has no published architecture {name!r}{hint}")
         return self.read(text, dialect or self.dialects[0])
+
+    def notations(self, genotype: Genotype) -> dict[str, str]:
+        """A genotype's text in `dialects` of other code, by the dialect, for users to paste there."""
+        return {}
 
     def validate(self, genotype: Genotype) -> None:
         """Check that a genotype is one of this space.

@@ -2,21 +2,22 @@
 
 Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv 1806.09055, without `none`, which no
 derived cell has. States: 0 and 1 the outputs of the cell before the previous one and of the previous one, 2.. the
-nodes. The two edges of a node come from different states, and the output is the concatenation of all nodes. The cells
-called NASNet and AmoebaNet there are outside: five nodes, equal sources, other operations, an output of some nodes.
+nodes. The two edges of a node come from different states, and the output is the concatenation of all nodes.
+
+Cells that its code calls NASNet and AmoebaNet are others: five nodes, edges from one state, two more operations, an
+output of some nodes. Such cells are read, drawn, built and trained, but they are not searched: they have no tokens and
+no mutants.
 
 Legend: `L` = 32 tokens, (source, op) of 16 edges; `k` states that a node may read.
 
-Text: per node ``|op~source|op~source|``, nodes joined by ``+``, normal and reduction cell by a space. Tokens: 0 start,
-1..4 a source, then the operations. The first edge's source is token - 1. The second edge has one choice less, 0..k-2;
-where it would repeat the first edge's source it means state k-1: so every masked sequence has different sources, and
-every pair of them has one sequence. The two edges commute: in canonical form they ascend by source.
+Text: see `parts/darts_text.py`. Tokens: 0 start, 1..4 a source, then the operations. The first edge's source is
+token - 1. The second edge has one choice less, 0..k-2; where it would repeat the first edge's source it means state
+k-1: so every masked sequence has different sources, and every pair of them has one sequence. The two edges commute: in
+canonical form they ascend by source.
 """
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
@@ -27,14 +28,13 @@ from numpy.typing import NDArray
 
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
+from nao_ray.spaces.parts.darts_text import INPUTS, ROLES, Cells, DartsCell, DartsText, all_nodes
 from nao_ray.spaces.parts.relaxed import strongest
 
-_NODES, _INPUTS, _OPS_AT = 4, 2, 6
+_NODES, _OPS_AT = 4, 6
 _TOKEN_SHIFT: Tokens = np.array([1, _OPS_AT], dtype=np.int64)
-_STATES = np.arange(_INPUTS, _INPUTS + _NODES)  # k of each node
-_ROLES = {"normal": "normal", "reduction": "reduce"}
-"""Role -> its field in DARTS' genotypes."""
-_LAST = np.tile(_STATES - 1, len(_ROLES))  # the last state each of the 8 nodes may read
+_STATES = np.arange(INPUTS, INPUTS + _NODES)  # k of each node
+_LAST = np.tile(_STATES - 1, len(ROLES))  # the last state each of the 8 nodes may read
 LOWERED: Mapping[str, str] = {
     "none": "zero",
     "max_pool_3x3": "max_pool_3x3",
@@ -51,7 +51,14 @@ LOWERED: Mapping[str, str] = {
 PRIMITIVES = tuple(LOWERED)[:8]
 """What a search chooses of, in the order of the columns of alpha."""
 _OPS = PRIMITIVES[1:]
-_NODE = re.compile(r"\|([^|~]*)~(\d{1,9})\|([^|~]*)~(\d{1,9})\|")
+_KNOWN = tuple(LOWERED)[1:]
+_TEXT = DartsText("darts_cnn", _KNOWN)
+_DARTS_V2 = (
+    "|sep_conv_3x3~0|sep_conv_3x3~1|+|sep_conv_3x3~0|sep_conv_3x3~1|"
+    "+|sep_conv_3x3~1|skip_connect~0|+|skip_connect~0|dil_conv_3x3~2| "
+    "|max_pool_3x3~0|max_pool_3x3~1|+|skip_connect~2|max_pool_3x3~1|"
+    "+|max_pool_3x3~0|skip_connect~2|+|skip_connect~2|max_pool_3x3~1|"
+)
 
 
 class DartsCnn(SearchSpace[SpaceConfig]):
@@ -60,9 +67,10 @@ class DartsCnn(SearchSpace[SpaceConfig]):
     name: ClassVar[str] = "darts_cnn"
     skeleton: ClassVar[str] = "darts"
     dialects: ClassVar[tuple[str, ...]] = ("darts_cnn", "genotype", "tokens")
-    """`genotype`: ``Genotype(normal=[(op, source), ...], normal_concat=..., reduce=...)`` of DARTS, or its JSON."""
+    """`genotype`: ``Genotype(normal=[(op, source), ...], normal_concat=..., reduce=...)`` of DARTS, or its JSON; text
+    that begins so is taken for it."""
     op_names: ClassVar[Mapping[str, str]] = {lowered: op for op, lowered in LOWERED.items()}
-    alpha_edges: ClassVar[Mapping[str, int]] = dict.fromkeys(_ROLES, int(_STATES.sum()))
+    alpha_edges: ClassVar[Mapping[str, int]] = dict.fromkeys(ROLES, int(_STATES.sum()))
     # V1 and V2 are releases of the code, not its first and second order; each node's edges keep their published order.
     published: ClassVar[Mapping[str, str]] = {
         "DARTS_V1": (
@@ -71,11 +79,18 @@ class DartsCnn(SearchSpace[SpaceConfig]):
             "|max_pool_3x3~0|max_pool_3x3~1|+|skip_connect~2|max_pool_3x3~0|"
             "+|max_pool_3x3~0|skip_connect~2|+|skip_connect~2|avg_pool_3x3~0|"
         ),
-        "DARTS_V2": (
-            "|sep_conv_3x3~0|sep_conv_3x3~1|+|sep_conv_3x3~0|sep_conv_3x3~1|"
-            "+|sep_conv_3x3~1|skip_connect~0|+|skip_connect~0|dil_conv_3x3~2| "
-            "|max_pool_3x3~0|max_pool_3x3~1|+|skip_connect~2|max_pool_3x3~1|"
-            "+|max_pool_3x3~0|skip_connect~2|+|skip_connect~2|max_pool_3x3~1|"
+        **dict.fromkeys(("DARTS_V2", "DARTS"), _DARTS_V2),
+        "NASNet": (
+            "|sep_conv_5x5~1|sep_conv_3x3~0|+|sep_conv_5x5~0|sep_conv_3x3~0|+|avg_pool_3x3~1|skip_connect~0|"
+            "+|avg_pool_3x3~0|avg_pool_3x3~0|+|sep_conv_3x3~1|skip_connect~1| "
+            "|sep_conv_5x5~1|sep_conv_7x7~0|+|max_pool_3x3~1|sep_conv_7x7~0|+|avg_pool_3x3~1|sep_conv_5x5~0|"
+            "+|skip_connect~3|avg_pool_3x3~2|+|sep_conv_3x3~2|max_pool_3x3~1|:4,5,6"
+        ),
+        "AmoebaNet": (
+            "|avg_pool_3x3~0|max_pool_3x3~1|+|sep_conv_3x3~0|sep_conv_5x5~2|+|sep_conv_3x3~0|avg_pool_3x3~3|"
+            "+|sep_conv_3x3~1|skip_connect~1|+|skip_connect~0|avg_pool_3x3~1|:4,5,6 "
+            "|avg_pool_3x3~0|sep_conv_3x3~1|+|max_pool_3x3~0|sep_conv_7x7~2|+|sep_conv_7x7~0|avg_pool_3x3~1|"
+            "+|max_pool_3x3~0|max_pool_3x3~1|+|conv_7x1_1x7~0|sep_conv_3x3~5|:3,4,6"
         ),
     }
 
@@ -83,7 +98,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
 
     @property
     def length(self) -> int:
-        return len(_ROLES) * _NODES * 4
+        return len(ROLES) * _NODES * 4
 
     @property
     def vocabulary(self) -> int:
@@ -95,7 +110,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
 
     @cached_property
     def token_mask(self) -> NDArray[np.bool_]:
-        mask = np.zeros((len(_ROLES), _NODES, 2, 2, self.vocabulary), dtype=bool)
+        mask = np.zeros((len(ROLES), _NODES, 2, 2, self.vocabulary), dtype=bool)
         mask[..., 1, _OPS_AT:] = True
         for node, states in enumerate(_STATES):
             mask[:, node, 0, 0, 1 : 1 + states] = True
@@ -105,16 +120,16 @@ class DartsCnn(SearchSpace[SpaceConfig]):
     @property
     def num_genotypes(self) -> int:
         per_cell = prod(k * (k - 1) * len(_OPS) ** 2 for k in _STATES.tolist())
-        return int(per_cell ** len(_ROLES))
+        return int(per_cell ** len(ROLES))
 
     @property
     def num_architectures(self) -> int:
-        return self.num_genotypes >> len(_ROLES) * _NODES  # the edges of a node always differ
+        return self.num_genotypes >> len(ROLES) * _NODES  # the edges of a node always differ
 
     # -- genotypes ----------------------------------------------------------------------------------------
 
     def sample(self, rng: np.random.Generator) -> Genotype:
-        states = np.tile(_STATES, len(_ROLES))
+        states = np.tile(_STATES, len(ROLES))
         choices = np.empty((len(states), 2, 2), dtype=np.int64)
         choices[..., 0] = rng.integers(0, np.stack([states, states - 1], axis=1))
         choices[..., 1] = rng.integers(0, len(_OPS), size=(len(states), 2))
@@ -140,9 +155,11 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         return self._genotype(_as_sources(self.legal(tokens).reshape(-1, 2, 2) - _TOKEN_SHIFT))
 
     def canonical(self, genotype: Genotype) -> Genotype:
-        table = self._table(genotype)
-        order = np.argsort(table[..., 0], axis=1)
-        return self._genotype(np.take_along_axis(table, order[..., None], axis=1))
+        cells = []
+        for cell in self._cells(genotype):
+            nodes = [sorted(node, key=lambda edge: (edge[1], _KNOWN.index(edge[0]))) for node in cell.nodes]
+            cells.append(DartsCell(tuple(edge for node in nodes for edge in node), cell.concat))
+        return self._of_cells(tuple(cells))
 
     def twins(self, tokens: Tokens, rng: np.random.Generator) -> Tokens:
         tables = _as_sources(tokens.reshape(len(tokens), -1, 2, 2) - _TOKEN_SHIFT)
@@ -151,11 +168,10 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         return (_as_choices(tables) + _TOKEN_SHIFT).reshape(tokens.shape)
 
     def lower(self, genotype: Genotype) -> ArchGraph:
-        table = self._table(genotype).reshape(len(_ROLES), _NODES, 2, 2).tolist()
         cells = []
-        for role, rows in zip(_ROLES, table, strict=True):
-            nodes = tuple(tuple(Edge(source, LOWERED[_OPS[op]]) for source, op in node) for node in rows)
-            cells.append((role, Cell(_INPUTS, nodes, output=tuple(range(_INPUTS, _INPUTS + _NODES)))))
+        for role, cell in zip(ROLES, self._cells(genotype), strict=True):
+            nodes = tuple(tuple(Edge(source, LOWERED[op]) for op, source in node) for node in cell.nodes)
+            cells.append((role, Cell(INPUTS, nodes, cell.concat)))
         return ArchGraph(self.skeleton, tuple(cells))
 
     @property
@@ -163,9 +179,16 @@ class DartsCnn(SearchSpace[SpaceConfig]):
         return PRIMITIVES
 
     def derive(self, alphas: Sequence[Any]) -> Genotype:
-        return self._from_pairs([[pair for node in strongest(cell, PRIMITIVES) for pair in node] for cell in alphas])
+        edges = [[edge for node in strongest(cell, PRIMITIVES) for edge in node] for cell in alphas]
+        return self._of_cells(tuple(DartsCell(tuple(cell), all_nodes(_NODES)) for cell in edges))
 
     # -- text ---------------------------------------------------------------------------------------------
+
+    def parse(self, text: str, dialect: str | None = None) -> Genotype:
+        begins = text.lstrip()
+        if dialect is None and (begins.startswith("{") or "Genotype(" in begins[:100]):
+            dialect = "genotype"
+        return super().parse(text, dialect)
 
     def read(self, text: str, dialect: str) -> Genotype:
         if dialect == "tokens":
@@ -173,77 +196,50 @@ class DartsCnn(SearchSpace[SpaceConfig]):
                 return self.decode(np.array([int(word) for word in text.split()], dtype=np.int64))
             except (ValueError, OverflowError) as error:
                 raise GenotypeError(f"space {self.name}: tokens are {self.length} integers; {error}") from None
-        if dialect == "genotype":
-            return self._from_pairs(self._read_genotype(text))
-        cells = [[_NODE.fullmatch(node) for node in cell.split("+")] for cell in text.split()]
-        if [len(cell) for cell in cells] != [_NODES] * len(_ROLES) or not all(map(all, cells)):
-            form = "+".join(["|op~source|op~source|"] * _NODES)
-            raise GenotypeError(f"space {self.name}: expected {form} twice, for the normal and the reduction cell")
-        found = [[node.groups() for node in cell if node] for cell in cells]
-        return self._from_pairs([[(g[i], int(g[i + 1])) for g in cell for i in (0, 2)] for cell in found])
+        return self._of_cells(_TEXT.read_genotype(text) if dialect == "genotype" else _TEXT.read(text))
 
-    def _read_genotype(self, text: str) -> list[list[Any]]:
-        """The pairs ``[op, source]`` of both cells, as they stand there."""
-        try:
-            tree = ast.parse(text, mode="eval").body
-            if isinstance(tree, ast.Call):
-                fields = {word.arg: _literal(word.value) for word in tree.keywords}
-            else:
-                fields = ast.literal_eval(tree)
-            for field in _ROLES.values():
-                concat = fields.get(f"{field}_concat", [*_STATES])
-                if len(concat) != _NODES or sorted(concat) != [*_STATES]:
-                    raise ValueError(f"{field}_concat must be the nodes {_STATES.tolist()}, got {concat}")
-            return [[*fields[field]] for field in _ROLES.values()]
-        except KeyError as error:
-            raise GenotypeError(f"space {self.name}: the genotype has no field {error}") from None
-        except (
-            SyntaxError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            ArithmeticError,
-            RecursionError,
-            MemoryError,
-        ) as error:
-            raise GenotypeError(f"space {self.name}: cannot read the DARTS genotype: {error}") from None
+    def notations(self, genotype: Genotype) -> dict[str, str]:
+        return {"genotype": _TEXT.write_genotype(self._cells(genotype))}
 
-    def _from_pairs(self, cells: Sequence[Sequence[Any]]) -> Genotype:
-        """The genotype of both cells' pairs ``(op, source)``."""
-        numbers: list[list[list[int]]] = []
-        for role, pairs in zip(_ROLES, cells, strict=True):
-            if len(pairs) != 2 * _NODES:
-                raise GenotypeError(f"space {self.name}, {role} cell: expected {2 * _NODES} edges, got {len(pairs)}")
-            for node, states in enumerate(_STATES.tolist()):
-                where = f"space {self.name}, {role} cell, node {states}"
-                edges = [self._edge(where, pair, states) for pair in pairs[2 * node : 2 * node + 2]]
-                if edges[0][0] == edges[1][0]:
-                    raise GenotypeError(
-                        f"{where}: both edges come from state {edges[0][0]}, expected two different ones"
-                    )
-                numbers.append(edges)
-        return self._genotype(np.array(numbers))
+    def _cells(self, genotype: Genotype) -> Cells:
+        return _TEXT.read(genotype.key)
 
-    @staticmethod
-    def _edge(where: str, pair: Any, states: int) -> list[int]:  # noqa: ANN401
-        """(source, operation index) of a pair ``(op, source)`` from outside."""
-        if not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise GenotypeError(f"{where}: an edge is a pair of operation and source, got {pair!r}")
-        op, source = pair
-        if op not in _OPS:
-            raise GenotypeError(f"{where}: no operation {op!r}, choose of {', '.join(_OPS)}")
-        if type(source) is not int or not 0 <= source < states:
-            raise GenotypeError(f"{where}: source {source!r} is illegal, expected 0..{states - 1}")
-        return [source, _OPS.index(op)]
+    def _of_cells(self, cells: Cells) -> Genotype:
+        return Genotype(self.name, _TEXT.write(cells))
 
     def _genotype(self, table: Tokens) -> Genotype:
-        nodes = ["|" + "|".join(f"{_OPS[op]}~{source}" for source, op in node) + "|" for node in table.tolist()]
-        return Genotype(self.name, " ".join("+".join(nodes[at : at + _NODES]) for at in (0, _NODES)))
+        """Of ``[8, 2, 2]``: node, edge, (source, operation index)."""
+        edges = [(_OPS[op], source) for source, op in table.reshape(-1, 2).tolist()]
+        half = len(edges) // len(ROLES)
+        return self._of_cells(
+            tuple(DartsCell(tuple(edges[at : at + half]), all_nodes(_NODES)) for at in range(0, len(edges), half))
+        )
 
     def _table(self, genotype: Genotype) -> Tokens:
-        """``[8, 2, 2]``: node, edge, (source, operation index)."""
-        edges = re.findall(r"(\w+)~(\d)", genotype.key)
-        return np.array([(int(source), _OPS.index(op)) for op, source in edges], dtype=np.int64).reshape(-1, 2, 2)
+        """``[8, 2, 2]``: node, edge, (source, operation index).
+
+        Raises:
+            GenotypeError: it is none of those that are searched.
+        """
+        cells = self._cells(genotype)
+        for role, cell in zip(ROLES, cells, strict=True):
+            if reason := _not_searched(cell):
+                raise GenotypeError(f"space {self.name}: the {role} cell is none that can be searched: {reason}")
+        edges = [(source, _OPS.index(op)) for cell in cells for op, source in cell.edges]
+        return np.array(edges, dtype=np.int64).reshape(-1, 2, 2)
+
+
+def _not_searched(cell: DartsCell) -> str:
+    """Why a cell has no tokens; empty: it has."""
+    if len(cell.nodes) != _NODES:
+        return f"it has {len(cell.nodes)} nodes, not {_NODES}"
+    if not cell.is_whole:
+        return f"its output is the nodes {[*cell.concat]}, not all"
+    foreign = [op for op, _ in cell.edges if op not in _OPS]
+    if foreign:
+        return f"{foreign[0]} is none of {', '.join(_OPS)}"
+    alike = [node for node, (first, second) in enumerate(cell.nodes) if first[1] == second[1]]
+    return f"both edges of node {INPUTS + alike[0]} come from one state" if alike else ""
 
 
 def _as_sources(choices: Tokens) -> Tokens:
@@ -260,10 +256,3 @@ def _as_choices(table: Tokens) -> Tokens:
     first, second = table[..., 0, 0], table[..., 1, 0]
     choices[..., 1, 0] = np.where(second == _LAST, first, second)
     return choices
-
-
-def _literal(value: ast.expr) -> Any:  # noqa: ANN401
-    """A literal, or ``range(a, b)`` of literals."""
-    if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "range":
-        return range(*[ast.literal_eval(argument) for argument in value.args])
-    return ast.literal_eval(value)
