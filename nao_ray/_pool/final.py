@@ -138,12 +138,12 @@ def read_file(folder: str, name: str) -> bytes:
     return open_storage(folder).read(name)
 
 
-def write_page(url: str, page: str) -> str:
-    """Write `report.html` of a pool; returns where it is.
+def write_page(url: str, page: str, name: str = "report.html") -> str:
+    """Write a page of a pool; returns where it is.
 
     Raises:
         PoolWriteError: the pool cannot be written.
     """
     storage = open_storage(url)
-    storage.write("report.html", page.encode())
-    return storage.path("report.html")
+    storage.write(name, page.encode())
+    return storage.path(name)

@@ -1,4 +1,4 @@
-"""``nao-ray pool`` and ``nao-ray report``: a pool from the shell. Neither needs torch."""
+"""``nao-ray pool``, ``report`` and ``film``: a pool from the shell. Neither needs torch."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(pool)
     app.command()(report)
+    app.command()(film)
 
 
 def pool(
@@ -83,6 +84,18 @@ def report(
 
     opened = PoolReader.open(url)
     typer.echo(write_report(opened, make_space(opened), out))
+
+
+def film(
+    url: Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")],
+    out: Annotated[Path | None, typer.Option("--out", help="Write here; default: film.html in the pool.")] = None,
+) -> None:
+    """Write the film of a search, one HTML file: the cell after each epoch, or each best architecture so far."""
+    from nao_ray.pool import PoolReader
+    from nao_ray.report.write import write_film
+
+    opened = PoolReader.open(url)
+    typer.echo(write_film(opened, make_space(opened), out))
 
 
 def make_space(pool: PoolReader) -> SearchSpace[Any]:

@@ -48,6 +48,7 @@ def render(
     running: int,
     space: SearchSpace[Any],
     final: pd.DataFrame | None = None,
+    film: str = "",
 ) -> str:
     """The page as text.
 
@@ -59,6 +60,7 @@ def render(
         running: trials asked and not finished.
         space: the space of the genotypes.
         final: the full trainings of the pool, with their test scores.
+        film: where the film of the search is, beside the page; empty: there is none.
     """
     manifest = _plain(manifest)
     metric = tables.metric_of(manifest, trials)
@@ -82,7 +84,8 @@ def render(
     headings, rows = tables.fit_table(fits)
     cells = [_picture(row, metric, space) for _, row in best.head(PICTURES).iterrows()]
     return environment.get_template("page.html").render(
-        name=_name(manifest),
+        name=name_of(manifest),
+        film=film,
         facts=tables.search_facts(manifest),
         metric=metric,
         tiles=tiles,
@@ -114,8 +117,9 @@ def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**manifest, "config": yaml_text.load_document(config)} if isinstance(config, str) else dict(manifest)
 
 
-def _name(manifest: Mapping[str, Any]) -> str:
-    config = manifest.get("config")
+def name_of(manifest: Mapping[str, Any]) -> str:
+    """What a search is called."""
+    config = _plain(manifest).get("config")
     return str(config.get("name", "search")) if isinstance(config, Mapping) else "search"
 
 

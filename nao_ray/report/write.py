@@ -1,4 +1,4 @@
-"""The report of a pool, put where people find it."""
+"""The report and the film of a pool, put where people find them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nao_ray.errors import RunError
-from nao_ray.pool import PoolReader, write_page
-from nao_ray.report.render import COLUMNS, EMBEDDED, ROWS, render
+from nao_ray.errors import PoolError, RunError
+from nao_ray.metric import BY_COLUMN
+from nao_ray.pool import TRIALS, PoolReader, write_page
+from nao_ray.report.film import Track, best_trials, render_film, tracks_of
+from nao_ray.report.render import COLUMNS, EMBEDDED, ROWS, name_of, render
 from nao_ray.report.shared import is_shared
+from nao_ray.report.tables import metric_of
 from nao_ray.spaces.base import SearchSpace
 
 _WORDS = ("state", "failure_kind", "failure_message", "phase", "weights_version")  # few different ones
+FILM = "film.html"
 _FINAL = "SELECT * FROM final ORDER BY name"
 
 
@@ -31,23 +35,63 @@ def _trials(pool: PoolReader) -> pd.DataFrame:
 
 
 def write_report(pool: PoolReader, space: SearchSpace[Any], out: Path | None = None) -> str:
-    """Write the report of a pool; returns where it is.
+    """Write the report of a pool, and beside it the film if there is one; returns where the report is.
 
     Args:
         pool: to report on.
         space: the pool's.
-        out: the file; default: report.html in the pool.
+        out: the file, of a report without a film; default: report.html in the pool.
 
     Raises:
         PoolError: a part of the pool is damaged.
         PoolWriteError: the pool cannot be written.
         RunError: `out` cannot be written.
     """
-    page = render(pool.manifest, _trials(pool), pool.fits(), pool.counts().running, space, pool.sql(_FINAL))
+    tracks = [] if out is not None else find_tracks(pool)
+    has_film = any(len(track.frames) > 1 for track in tracks)
+    if has_film:
+        _put(pool, None, FILM, render_film(name_of(pool.manifest), tracks, space))
+    page = render(
+        pool.manifest, _trials(pool), pool.fits(), pool.counts().running, space, pool.sql(_FINAL), FILM * has_film
+    )
+    return _put(pool, out, "report.html", page)
+
+
+def write_film(pool: PoolReader, space: SearchSpace[Any], out: Path | None = None) -> str:
+    """Write the film of a pool; returns where it is.
+
+    Args:
+        pool: whose search is shown.
+        space: the pool's.
+        out: the file; default: film.html in the pool.
+
+    Raises:
+        PoolError: there is nothing to show yet, or a part of the pool is damaged.
+        PoolWriteError: the pool cannot be written.
+        RunError: `out` cannot be written.
+    """
+    tracks = find_tracks(pool)
+    if not tracks:
+        raise PoolError(f"{pool.url} has nothing to film yet: no training has derived a cell, and no trial has a score")
+    return _put(pool, out, FILM, render_film(name_of(pool.manifest), tracks, space))
+
+
+def find_tracks(pool: PoolReader) -> list[Track]:
+    """What a film of a pool shows; may be none."""
+    trials = pool.trials(["trial_id", "log_index", "state", "phase", "weights_version", *BY_COLUMN])
+    metric = metric_of(pool.manifest, trials)
+    trained = trials["trial_id"][trials["phase"].notna()].tolist()
+    columns = ["trial_id", "state", "phase", "derived_genotype", "alphas"]
+    phases = pool.trials([name for name in columns if name in TRIALS.names], ids=trained)
+    texts = pool.trials(["trial_id", "genotype"], ids=best_trials(trials, metric)).set_index("trial_id")["genotype"]
+    return tracks_of(trials.assign(genotype=trials["trial_id"].map(texts)), phases, pool.fits(), metric)
+
+
+def _put(pool: PoolReader, out: Path | None, name: str, page: str) -> str:
     if out is None:
-        return write_page(pool.url, page)
+        return write_page(pool.url, page, name)
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise RunError(f"cannot write the report {out}: {error.strerror or error}") from None
+        raise RunError(f"cannot write {out}: {error.strerror or error}") from None
     return str(out)

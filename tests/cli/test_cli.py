@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -322,8 +323,32 @@ def test_report(call, pool, tmp_path):
     assert done.out.strip() == str(pool / "report.html")
     first = (pool / "report.html").read_text()
     assert call("report", pool, "--out", tmp_path / "elsewhere.html").code == 0
-    assert (tmp_path / "elsewhere.html").read_text() == first
+    link = r'<p class="lead"><a href="film.html">.*?</p>\n'
+    assert re.search(link, first)
+    assert (pool / "film.html").is_file()
+    assert (tmp_path / "elsewhere.html").read_text() == re.sub(link, "", first), "there is no film beside it"
     assert call("report", pool, "--out", tmp_path / "no" / "folder.html").code == 1
+
+
+def test_film(call, pool, tmp_path):
+    assert call("film", pool).out.strip() == str(pool / "film.html")
+    page = (pool / "film.html").read_text()
+    trials = pd.read_parquet(pool / "trials").sort_values("log_index")
+    better = trials["valid_accuracy"].cummax().drop_duplicates()
+    (track,) = json.loads(re.search(r'id="film">(.*?)</script>', page)[1])["tracks"]
+    assert [frame[0] for frame in track["frames"]] == [
+        f"trial {trial}, validation accuracy {score:.4f}"
+        for trial, score in zip(trials["trial_id"][better.index], better, strict=True)
+    ]
+    assert call("film", pool, "--out", tmp_path / "elsewhere.html").out.strip() == str(tmp_path / "elsewhere.html")
+    assert (tmp_path / "elsewhere.html").read_text() == page
+    refused = call("film", pool, "--out", tmp_path / "no" / "folder.html")
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    for part in (pool / "trials").glob("*.parquet"):
+        part.unlink()
+    empty = call("film", pool)
+    assert (empty.code, empty.err.count("\n")) == (2, 1)
+    assert "has nothing to film yet: no training has derived a cell, and no trial has a score" in empty.err
 
 
 def test_pool_and_report_need_no_torch(pool):

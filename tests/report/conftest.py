@@ -1,5 +1,6 @@
 """Tables as a pool gives them, made up, for the report."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -113,3 +114,36 @@ def manifest() -> dict[str, object]:
 def space():
     """The space of the trials."""
     return registry.load("space", "nao_cnn")()
+
+
+@pytest.fixture
+def make_trainings() -> Callable[..., tuple[pd.DataFrame, pd.DataFrame]]:
+    """`make_trainings(epochs, seeds)`: phases that derive a cell of `darts_cnn`, with alphas; what was watched.
+
+    The rule of skips goes off in the second half of the first seed.
+    """
+    space = registry.load("space", "darts_cnn")()
+    cells = [space.sample(rng.child(3, "film", k)).key for k in range(40)]
+
+    def make(epochs: int, seeds: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
+        rows, watched = [], []
+        for epoch in range(1, epochs + 1):
+            for seed in range(seeds):
+                phase = {"version": f"s{seed}e{epoch:05d}", "first_epoch": epoch - 1, "last_epoch": epoch}
+                alphas = rng.child(seed, "alphas", epoch).normal(size=2 * 14 * 8)
+                row = {"trial_id": len(rows), "log_index": len(rows), "state": "COMPLETED", "weights_version": None}
+                row |= {"phase": json.dumps({**phase, "seed": 100 - seed}), "genotype": "shared weights"}
+                row |= {"derived_genotype": cells[(epoch * seeds + seed) % len(cells)], "alphas": alphas.tolist()}
+                rows.append({**row, "valid_accuracy": None})
+                rings = seed == 0 and epoch > epochs / 2
+                told = {
+                    "round": epoch,
+                    "seed_index": seed,
+                    "skips_normal": epoch % 4,
+                    "entropy_normal": 2 - epoch / 1000,
+                }
+                told |= {"alarm": "skips" if rings else "", "alarm_genotype": cells[0] if rings else None}
+                watched.append({**told, "alpha_eigenvalue": None})
+        return pd.DataFrame(rows), pd.DataFrame(watched)
+
+    return make
