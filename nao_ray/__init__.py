@@ -30,9 +30,10 @@ def build_network(
 
     In evaluation mode a call on ``[B, C, H, W]`` returns logits ``[B, num_classes]``; in training mode, with
     `auxiliary`, a pair of logits, the auxiliary head's second. What is None is as published. The row of a trained child
-    in a pool gives all of it: `genotype`, `space`, `network`, `cells_per_stage`, `channels`, `num_classes`,
-    `in_channels`. `settings` are the network's size (`cells_per_stage`, `channels`) and deviations from the published
-    one, those of the skeleton's `Config` (`nao_ray/skeletons`): `relu_before_head`, `plain_separable`, ...
+    in a pool gives all of it: `genotype`, `space`, `network`, `num_classes`, `in_channels` and the
+    size. `settings` are the network's size, by the names that its skeleton has (`cells_per_stage`, `channels`, ...),
+    and deviations from the published one, those of the skeleton's `Config` (`nao_ray/skeletons`): `relu_before_head`,
+    `plain_separable`, ...
 
     Raises:
         GenotypeError: the genotype cannot be read in this space.

@@ -19,40 +19,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from nao_ray import own_modules, registry, yaml_text
-from nao_ray.addresses import REMEDY, has_credentials, masked
+from nao_ray.addresses import masked
+from nao_ray.config_components import Component as Component
+from nao_ray.config_components import check_component, make_space, make_task, settings_of
 from nao_ray.config_text import blamed, complaint, override
 from nao_ray.config_workers import Workers as Workers
 from nao_ray.errors import ConfigError
-from nao_ray.evaluators.base import Evaluator
+from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.loggers.base import Logger, Search
 from nao_ray.settings import Settings
-from nao_ray.skeletons.base import Size, skeleton_of
+from nao_ray.sizes import Sized
+from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Task
 from nao_ray.training import recipe_file
 from nao_ray.training.recipe import Recipe, full_training
-
-
-class Component(Settings):
-    """A component by name, with its own settings beside the name; ``package.module:Class`` is one of the user's own."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: str
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:  # noqa: ANN401
-        return {"name": value} if isinstance(value, str) else value
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Everything but the name."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 class Budget(Settings):
@@ -92,7 +77,7 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _check_components(self) -> Self:
         for kind, component in [*self._components().items(), *(("logger", logger) for logger in self.loggers)]:
-            _check_component(kind, component)
+            check_component(kind, component, self.space)
         evaluator, strategy = (registry.load(kind, getattr(self, kind).name) for kind in ("evaluator", "strategy"))
         if evaluator.shares_weights and not strategy.shares_weights:
             raise ConfigError(
@@ -109,7 +94,7 @@ class RunConfig(Settings):
             raise ConfigError(f"task is missing: the evaluator {self.evaluator.name} trains on one")
         space, outline = self.make_space(), None if self.task is None else self.make_task().outline
         _check_parts(space)
-        evaluator.check(space, outline, evaluator.Config(**self.evaluator.settings))
+        evaluator.check(space, outline, self.evaluator_config)
         return self
 
     def _components(self) -> dict[str, Component]:
@@ -126,7 +111,7 @@ class RunConfig(Settings):
 
     def make_space(self) -> SearchSpace[Any]:
         """The search space."""
-        return _make_space(self.space)
+        return make_space(self.space)
 
     def make_task(self) -> Task[Any]:
         """The task; loads no data.
@@ -136,19 +121,26 @@ class RunConfig(Settings):
         """
         if self.task is None:
             raise ConfigError(f"{self.name} has no task")
-        return _make_task(self.task)
+        return make_task(self.task)
 
     def make_evaluator(self) -> Evaluator[Any]:
         """The evaluator, to be made where it runs."""
         cls = registry.load("evaluator", self.evaluator.name)
         task = None if self.task is None else self.make_task()
-        evaluator: Evaluator[Any] = cls(self.make_space(), task, cls.Config(**self.evaluator.settings))
+        evaluator: Evaluator[Any] = cls(self.make_space(), task, self.evaluator_config)
         return evaluator
+
+    @property
+    def evaluator_config(self) -> EvaluatorConfig:
+        """The evaluator's settings, with the sizes of the space's networks."""
+        settings: Any = settings_of("evaluator", self.evaluator.name, self.space)
+        config: EvaluatorConfig = settings(**self.evaluator.settings)
+        return config
 
     def make_strategy(self) -> Strategy[Any]:
         """The strategy, without a past."""
         evaluator = registry.load("evaluator", self.evaluator.name)
-        fidelity = evaluator.fidelity(evaluator.Config(**self.evaluator.settings))
+        fidelity = evaluator.fidelity(self.evaluator_config)
         cls = registry.load("strategy", self.strategy.name)
         strategy: Strategy[Any] = cls(self.make_space(), cls.Config(**self.strategy.settings), self.seed, fidelity)
         return strategy
@@ -217,25 +209,22 @@ class RunConfig(Settings):
         if self.task is None:
             del data["task"]
         for kind, component in self._components().items():
-            full = registry.load(kind, component.name).Config(**component.settings).model_dump(mode="json")
+            settings = settings_of(kind, component.name, self.space)
+            full = settings(**component.settings).model_dump(mode="json")
             data[kind] = {"name": component.name, **full}
         if not self.loggers:
             del data["loggers"]
         return data
 
 
-class TrainConfig(Settings):
-    """A full training of one architecture."""
+class TrainConfig(Sized):
+    """A full training of one architecture; sizes that are null are the network's published ones."""
 
     space: Component
     genotype: str
     """Its text in the space's own notation."""
     task: Component
     recipe: Recipe
-    cells_per_stage: int | None = Field(default=None, ge=1)
-    """N; null: the network's published one."""
-    channels: int | None = Field(default=None, ge=2, multiple_of=2)
-    """F; null: the network's published one."""
     epochs: int = Field(ge=1)
     data: Literal["all", "train"] = "all"
     """`all`: every image that a search may see trains, and nothing validates; `train`: those that train in a search,
@@ -249,10 +238,10 @@ class TrainConfig(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for kind, component in (("space", self.space), ("task", self.task)):
-            _check_component(kind, component)
+            check_component(kind, component, self.space)
         skeleton, shapes = skeleton_of(self.make_space()), self.make_task().outline
         if shapes is not None:
-            skeleton.check(shapes, Size(cells_per_stage=self.cells_per_stage, channels=self.channels), self.recipe)
+            skeleton.check(shapes, self.size, self.recipe)
         if self.recipe.score != "last":
             raise ConfigError("recipe.score must be last: a full training ends with its last epoch, no epoch is chosen")
         return self
@@ -269,7 +258,8 @@ class TrainConfig(Settings):
         Raises:
             ConfigError: no such recipe, an unknown key, a wrong type or an impossible value; says where.
         """
-        data = copy.deepcopy({**what, **full_training(recipe)})  # overrides reach into it
+        sizes = skeleton_of(make_space(what["space"])).sizes
+        data = copy.deepcopy({**what, **full_training(recipe, sizes.model_fields)})  # overrides reach into it
         for text in overrides:
             key = text.partition("=")[0].strip()
             if key.partition(".")[0] in ("genotype", "space") or key in ("task", "task.name"):
@@ -277,7 +267,18 @@ class TrainConfig(Settings):
             override(data, text)
         if "task" not in data:
             raise ConfigError("task is missing: give --task, with its settings as --set task.key=value")
-        return cls._made(data, overrides)
+        return cls.of(sizes())._made(data, overrides)
+
+    @classmethod
+    def recorded(cls, data: Mapping[str, Any]) -> TrainConfig:
+        """That of a checkpoint, which may be older than its skeleton's sizes.
+
+        Raises:
+            ConfigError: it is not valid here.
+        """
+        skeleton = skeleton_of(make_space(data["space"]))
+        known = {name: value for name, value in data.items() if name not in skeleton.former_sizes}
+        return cls.of(skeleton.sizes())._made(known, ())
 
     @classmethod
     def _made(cls, data: dict[str, Any], overrides: tuple[str, ...]) -> TrainConfig:
@@ -306,23 +307,11 @@ class TrainConfig(Settings):
 
     def make_space(self) -> SearchSpace[Any]:
         """The search space."""
-        return _make_space(self.space)
+        return make_space(self.space)
 
     def make_task(self) -> Task[Any]:
         """The task; loads no data."""
-        return _make_task(self.task)
-
-
-def _make_space(component: Component) -> SearchSpace[Any]:
-    cls = registry.load("space", component.name)
-    space: SearchSpace[Any] = cls(cls.Config(**component.settings))
-    return space
-
-
-def _make_task(component: Component) -> Task[Any]:
-    cls = registry.load("task", component.name)
-    task: Task[Any] = cls(cls.Config(**component.settings))
-    return task
+        return make_task(self.task)
 
 
 def _whose(error: ConfigError, alone: dict[str, Any], overrides: tuple[str, ...], where: str) -> str:
@@ -339,19 +328,6 @@ def _whose(error: ConfigError, alone: dict[str, Any], overrides: tuple[str, ...]
     return f"{where} with {' '.join(f'--set {masked(text)}' for text in overrides)}"
 
 
-def _check_component(kind: str, component: Component) -> None:
-    """Raise ConfigError unless the component exists and takes its settings."""
-    _refuse_credentials(component.settings, kind)
-    try:
-        settings = registry.load(kind, component.name).Config
-    except ConfigError as error:
-        raise ConfigError(str(error), key=f"{kind}.name") from None
-    try:
-        settings(**component.settings)
-    except ValidationError as error:
-        raise complaint(error, settings, prefix=(kind,)) from None
-
-
 def _parts(space: SearchSpace[Any]) -> list[str]:
     """The skeleton and the operations of a space's networks."""
     return [space.skeleton, *getattr(space, "ops", ())]
@@ -366,15 +342,3 @@ def _check_parts(space: SearchSpace[Any]) -> None:
         from nao_ray.networks.ops import own_operation
 
         own_operation(op)
-
-
-def _refuse_credentials(value: object, key: str) -> None:
-    """Raise ConfigError where a setting, however deep, is an address with credentials: the pool would record them."""
-    if isinstance(value, str) and has_credentials(value):
-        raise ConfigError(f"{key}: the address {masked(value)} holds credentials: {REMEDY}", key)
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            _refuse_credentials(inner, f"{key}.{name}")
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _refuse_credentials(inner, key)

@@ -23,7 +23,7 @@ from nao_ray._pool.lease import Lease
 from nao_ray._pool.ledger import RANKED, Counts, standings
 from nao_ray._pool.manifest import refuse_changes
 from nao_ray._pool.reader import PoolReader
-from nao_ray._pool.rows import EVENTS, TRIALS
+from nao_ray._pool.rows import EVENTS, TRIALS, size_columns, size_from
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.watch import Driver, Finished, View, Watch
 from nao_ray._pool.writer import PoolWriter
@@ -46,6 +46,8 @@ __all__ = [
     "checkpoint_file",
     "read_file",
     "refuse_changes",
+    "size_columns",
+    "size_from",
     "standings",
     "write_page",
 ]

@@ -37,13 +37,17 @@ class FailureKind(StrEnum):
     it stays open."""
 
 
+Sizes = tuple[tuple[str, int], ...]
+"""How large a network is: its skeleton's numbers by name, in order of the names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fidelity:
     """How thoroughly one trial is trained; None where the evaluator has no such knob."""
 
     epochs: int | None = None
-    cells_per_stage: int | None = None
-    channels: int | None = None
+    size: Sizes = ()
+    """Of the network that is trained."""
     data_share: float | None = None
     """Share of the training split, in (0, 1]."""
     weights_version: str | None = None

@@ -17,7 +17,7 @@ FLOORS = [
     {"registry"},
     {"spaces", "preset_files", "config_text", "config_workers", "standings"},
     {"trial", "networks", "tasks"},
-    {"pool", "_pool", "training"},
+    {"pool", "_pool", "training", "sizes", "config_components"},
     {"skeletons"},
     {"evaluators", "controllers", "report", "loggers"},
     {"strategies"},

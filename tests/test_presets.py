@@ -17,7 +17,7 @@ def test_the_published_search_is_the_papers():
     config = RunConfig.load(PRESETS / "nao_cnn.yaml")
     evaluator = config.make_evaluator()
     fidelity = evaluator.fidelity(evaluator.config)
-    assert (fidelity.cells_per_stage, fidelity.channels, fidelity.epochs) == (3, 32, 25)
+    assert (dict(fidelity.size), fidelity.epochs) == ({"cells_per_stage": 3, "channels": 32}, 25)
     assert evaluator.config.recipe.lr == 0.024
     assert evaluator.config.recipe.score == "best"
 

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from nao_ray._pool.finite import figures
 from nao_ray.spaces.base import Genotype
-from nao_ray.trial import Attempt, FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
+from nao_ray.trial import Attempt, FailureKind, Fidelity, Measurement, Phase, Proposal, Sizes, Trial, TrialState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1: pools whose networks had no sizes but `cells_per_stage` and `channels`."""
 
 Row = dict[str, Any]
 Ops = Callable[[Genotype], Mapping[str, Sequence[str]]]
@@ -28,14 +29,17 @@ _INT, _FLOAT, _TEXT = pa.int64(), pa.float64(), pa.string()
 _INTS, _FLOATS, _TEXTS = pa.list_(pa.int64()), pa.list_(pa.float64()), pa.list_(pa.string())
 _TIME = pa.timestamp("us", tz="UTC")
 
-_FIDELITY = (
-    ("epochs", _INT),
-    ("cells_per_stage", _INT),
-    ("channels", _INT),
+_SIZES = ("cells_per_stage", "channels", "layers", "hidden", "embedding_width")
+"""Sizes of networks that are columns, null where a network has none of this name."""
+OWN_SIZE = "own_size"
+"""Column with the others, those of the user's own skeletons: JSON by name."""
+_SIZE = (*((name, _INT) for name in _SIZES), (OWN_SIZE, _TEXT))
+_THOROUGHNESS = (
     ("data_share", _FLOAT),
     ("weights_version", _TEXT),
     ("valid_share", _FLOAT),
 )
+_FIDELITY = (("epochs", _INT), *_SIZE, *_THOROUGHNESS)
 _PROPOSAL = (
     ("space", _TEXT),
     ("genotype", _TEXT),
@@ -115,7 +119,8 @@ LOGGED = tuple(name for name in TRIALS.names if name not in ("strategy", "task",
 """The columns that `trial_from` needs."""
 
 _LATER_MEASURED = ("valid_score", "goal", "derived_genotype", "execution", "network", "num_classes", "in_channels")
-LATER = frozenset({"message", "retry_of", *_OPS, *_LATER_MEASURED})
+_LATER_SIZES = ("layers", "hidden", "embedding_width", OWN_SIZE)
+LATER = frozenset({"message", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(
@@ -141,8 +146,7 @@ FINAL = _schema(
     ("task", _TEXT),
     ("recipe", _TEXT),
     ("epochs", _INT),
-    ("cells_per_stage", _INT),
-    ("channels", _INT),
+    *_SIZE,
     ("data", _TEXT),
     ("seed", _INT),
     ("test_accuracy", _FLOAT),
@@ -231,10 +235,19 @@ def _tuple(values: Sequence[Any] | None) -> tuple[Any, ...] | None:
 # -- to rows ----------------------------------------------------------------------------------------------
 
 
+def size_columns(size: Sizes) -> Row:
+    """The columns of a network's size."""
+    found: Row = {name: value for name, value in size if name in _SIZES}
+    own = {name: value for name, value in size if name not in _SIZES}
+    return found | ({OWN_SIZE: json.dumps(own)} if own else {})
+
+
 def proposal_row(proposal: Proposal) -> Row:
     """A proposal's columns."""
     row: Row = {name: getattr(proposal, name) for name in _OWN}
-    row |= {name: getattr(proposal.fidelity, name) for name, _ in _FIDELITY}
+    fidelity = proposal.fidelity
+    row |= {"epochs": fidelity.epochs, **{name: getattr(fidelity, name) for name, _ in _THOROUGHNESS}}
+    row |= size_columns(fidelity.size)
     phase = None if proposal.phase is None else json.dumps(asdict(proposal.phase))
     return row | {"space": proposal.genotype.space, "genotype": proposal.genotype.key, "phase": phase}
 
@@ -290,12 +303,18 @@ def proposal_from(row: Mapping[str, Any]) -> Proposal:
     """The proposal in a row of trials/ or of events/."""
     return Proposal(
         genotype=Genotype(row["space"], row["genotype"]),
-        fidelity=Fidelity(**{name: row[name] for name, _ in _FIDELITY}),
+        fidelity=Fidelity(epochs=row["epochs"], size=size_from(row), **{name: row[name] for name, _ in _THOROUGHNESS}),
         tokens=_tuple(row["tokens"]),
         embedding=_tuple(row["embedding"]),
         phase=_phase(row["phase"]),
         **{name: row[name] for name in _COPIED},
     )
+
+
+def size_from(row: Mapping[str, Any]) -> Sizes:
+    """The size of the network in a row, by name."""
+    found = {name: row[name] for name in _SIZES if row.get(name) is not None}
+    return tuple(sorted({**found, **json.loads(row.get(OWN_SIZE) or "{}")}.items()))
 
 
 def _phase(text: str | None) -> Phase | None:

@@ -27,6 +27,7 @@ from nao_ray.errors import PoolError, PoolReadError
 T = TypeVar("T")
 
 SCHEMAS = {"trials": TRIALS, "events": EVENTS}
+_VERSIONS = frozenset(str(version) for version in range(1, SCHEMA_VERSION + 1))
 _ALWAYS = ("trial_id", "log_index", "seq")
 """Columns that every row has."""
 
@@ -245,7 +246,7 @@ def damage(storage: Storage, folder: str, name: str) -> str | None:
             raise
         return f"truncated or damaged: {faults.line(error)}"
     version = (schema.metadata or {}).get(b"schema_version", b"none").decode("utf-8", "replace")
-    if version != str(SCHEMA_VERSION):
+    if version not in _VERSIONS:
         return f"of schema version {version}, this nao_ray has {SCHEMA_VERSION}"
     missing = LATER - set(schema.names)
     expected = [field for field in SCHEMAS.get(folder, schema) if field.name not in missing]

@@ -31,8 +31,7 @@ from nao_ray.bench._process import Worker, answer, peak_memory
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.networks import fast
 from nao_ray.networks.stacks import Stack
-from nao_ray.skeletons.base import Size
-from nao_ray.skeletons.images.base import image_shapes
+from nao_ray.skeletons.images.base import StackSize, image_shapes
 from nao_ray.skeletons.nao import Nao
 from nao_ray.training.recipe import Recipe
 
@@ -110,7 +109,7 @@ def networks(batch: int, cells_per_stage: int, channels: int) -> tuple[Stack, Pl
     """Ours and the plain network with equal weights, and one batch: images ``[B, 3, 32, 32]``, labels ``[B]``."""
     space = registry.load("space", "nao_cnn_small")()
     graph = space.lower(space.parse("NAONet-B"))
-    size, headed = Size(cells_per_stage=cells_per_stage, channels=channels), Recipe(drop_path_keep=1.0)
+    size, headed = StackSize(cells_per_stage=cells_per_stage, channels=channels), Recipe(drop_path_keep=1.0)
     with rng.torch_seeded(0, "bench child weights"):
         ours = Nao().build(graph, image_shapes("cifar10"), size, headed)
         plain = PlainNetwork(graph, ours.config)

@@ -31,8 +31,7 @@ from nao_ray.networks import fast
 from nao_ray.networks.cell_supernet import CellSupernet
 from nao_ray.networks.one_shot import pool_logits
 from nao_ray.networks.supernet import batch_statistics
-from nao_ray.skeletons.base import Size
-from nao_ray.skeletons.images.base import image_shapes
+from nao_ray.skeletons.images.base import StackSize, image_shapes
 from nao_ray.skeletons.nao import Nao
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
@@ -169,7 +168,7 @@ def networks(n: int, f: int) -> tuple[CellSupernet, PlainSupernet]:
     """Ours and the plain supernet with equal weights."""
     space = registry.load("space", "nao_cnn_small")()
     with rng.torch_seeded(0, "bench supernet weights"):
-        ours = Nao().supernet(space, image_shapes("cifar10"), Size(cells_per_stage=n, channels=f))
+        ours = Nao().supernet(space, image_shapes("cifar10"), StackSize(cells_per_stage=n, channels=f))
     assert isinstance(ours, CellSupernet)
     plain = PlainSupernet(space.ops, ours.config)
     copy_shared_parameters(ours, plain)

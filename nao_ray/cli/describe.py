@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from nao_ray.cli.source import find_space, find_trial, names_trial
 from nao_ray.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nao_ray.sizes import Size
     from nao_ray.spaces.base import ArchGraph, Genotype, SearchSpace
 
 _PICTURES = (".svg", ".png", "")
@@ -45,6 +47,13 @@ def describe(
     channels: Annotated[
         int | None, typer.Option("--channels", help="F of the first stage; default: the published one.", min=1)
     ] = None,
+    layers: Annotated[
+        int | None, typer.Option("--layers", help="Cells, where that is a size; default: the published number.", min=1)
+    ] = None,
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option("--size", help="Any size of the space's networks; may be given often.", metavar="NAME=NUMBER"),
+    ] = None,
     num_classes: Annotated[int | None, typer.Option("--num-classes", help="Default: the network's.", min=1)] = None,
     dialect: Annotated[
         str | None, typer.Option("--dialect", help="Notation of the text; default: the space's own.")
@@ -58,25 +67,21 @@ def describe(
     """Count and draw the network of a genotype."""
     if draw is not None and draw.suffix.lower() not in _PICTURES:
         raise ConfigError(f"--draw {draw}: a picture is .svg or .png, not {draw.suffix}")
-    sizes: dict[str, Any] = {
-        "network": network,
-        "cells_per_stage": cells_per_stage,
-        "channels": channels,
-        "num_classes": num_classes,
-    }
+    options = {"cells_per_stage": cells_per_stage, "channels": channels, "layers": layers}
+    asked = {**{name: value for name, value in options.items() if value is not None}, **_numbers(sizes or ())}
     if names_trial(genotype) and space is None:
-        subject = _of_pool(genotype, sizes)
+        subject = _of_pool(genotype, network, num_classes, asked)
     else:
         home = find_space(space, genotype)
-        subject = _Subject(home, home.parse(genotype, dialect), **{**sizes, "network": network or "cifar10"})
+        subject = _Subject(home, home.parse(genotype, dialect), network or "cifar10", num_classes, asked)
     graph = subject.space.lower(subject.genotype)
-    facts = _facts(subject, graph)
+    facts, size = _facts(subject, graph)
     if draw is not None:
         _draw(subject, facts, graph, draw)
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        _show(subject, graph, facts)
+        _show(subject, graph, facts, size)
         if draw is not None:
             typer.echo(f"picture  {draw}")
 
@@ -88,29 +93,42 @@ class _Subject:
     space: SearchSpace[Any]
     genotype: Genotype
     network: str
-    cells_per_stage: int | None
-    channels: int | None
     num_classes: int | None
+    sizes: Mapping[str, Any]
+    """By name; the others are as published."""
     in_channels: int | None = None
     recorded: dict[str, Any] = field(default_factory=dict)
     """What a pool says of it."""
 
 
-def _of_pool(text: str, sizes: dict[str, Any]) -> _Subject:
-    """A trial's architecture, in the network it was trained in unless `sizes` say otherwise."""
+def _numbers(texts: Sequence[str]) -> dict[str, int]:
+    """``NAME=NUMBER``, by name."""
+    pairs = [text.partition("=") for text in texts]
+    for text, (name, _, number) in zip(texts, pairs, strict=True):
+        if not (name.strip() and number.strip().isdecimal()):
+            raise ConfigError(f"--size {text}: expected NAME=NUMBER")
+    return {name.strip().replace("-", "_"): int(number) for name, _, number in pairs}
+
+
+def _of_pool(text: str, network: str | None, num_classes: int | None, sizes: Mapping[str, Any]) -> _Subject:
+    """A trial's architecture, in the network it was trained in unless the options say otherwise."""
     from nao_ray.cli.pool import make_space
+    from nao_ray.skeletons.base import skeleton_of
 
     trial = find_trial(text)
     space = make_space(trial.pool)
-    given = {name: value for name, value in sizes.items() if value is not None}
     recorded: dict[str, Any] = {"pool": trial.url, "trial_id": trial.trial_id}
-    if not given and trial.integer("macs") is not None:  # counted on the task's images, whose size the row lacks
+    is_as_trained = network is None and num_classes is None and not sizes
+    if is_as_trained and trial.integer("macs") is not None:  # counted on the task's images, whose size the row lacks
         recorded["macs"] = trial.integer("macs")
-    kept = ["cells_per_stage", "channels"]
-    kept += [] if "network" in given else ["num_classes", "in_channels"]  # the task's, as is its stem
-    network = trial.row["network"] if isinstance(trial.row["network"], str) else "cifar10"
-    wanted = {**dict.fromkeys(sizes), "network": network, **{name: trial.integer(name) for name in kept}, **given}
-    return _Subject(space, space.parse(trial.genotype), recorded=recorded, **wanted)
+    in_channels = None
+    if network is None:  # the task's classes and channels, as is its stem
+        network = trial.row["network"] if isinstance(trial.row["network"], str) else "cifar10"
+        num_classes = num_classes or trial.integer("num_classes")
+        in_channels = trial.integer("in_channels")
+    former = skeleton_of(space).former_sizes
+    sizes = {**{name: value for name, value in trial.size.items() if name not in former}, **sizes}
+    return _Subject(space, space.parse(trial.genotype), network, num_classes, sizes, in_channels, recorded)
 
 
 def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
@@ -119,25 +137,26 @@ def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
     return next((name for name, home in homes.items() if home.canonical(home.parse(name)) == canonical), None)
 
 
-def _facts(subject: _Subject, graph: ArchGraph) -> dict[str, Any]:
+def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], Size]:
+    """What is known of it, and the size of its network."""
     from nao_ray.report.labels import loose_ends
-    from nao_ray.skeletons.base import Size, skeleton_of
+    from nao_ray.sizes import read_size
+    from nao_ray.skeletons.base import skeleton_of
     from nao_ray.skeletons.images.base import image_shapes
 
     skeleton = skeleton_of(subject.space)
     shapes = image_shapes(subject.network, num_classes=subject.num_classes, in_channels=subject.in_channels)
-    size = skeleton.sized(graph, shapes, Size(cells_per_stage=subject.cells_per_stage, channels=subject.channels))
+    size = skeleton.sized(graph, shapes, read_size(skeleton.sizes, subject.sizes))
     counts = skeleton.count(graph, shapes, size)
     space, genotype = subject.space, subject.genotype
     ops = space.ops_by_cell(genotype)
-    return {
+    facts = {
         "genotype": genotype.key,
         "canonical": space.canonical(genotype).key,
         "space": space.name,
         "published": _published_name(space, genotype),
         "network": subject.network,
-        "cells_per_stage": size.cells_per_stage,
-        "channels": size.channels,
+        **size.model_dump(),
         "num_classes": shapes.num_classes,
         "num_params": counts.num_params,
         "num_params_auxiliary": counts.num_params_auxiliary,
@@ -147,6 +166,7 @@ def _facts(subject: _Subject, graph: ArchGraph) -> dict[str, Any]:
         "loose_ends": loose_ends(graph),
         **subject.recorded,
     }
+    return facts, size
 
 
 def _draw(subject: _Subject, facts: dict[str, Any], graph: ArchGraph, path: Path) -> None:
@@ -163,7 +183,7 @@ def _draw(subject: _Subject, facts: dict[str, Any], graph: ArchGraph, path: Path
         raise ConfigError(f"--draw {path}: cannot write: {error.strerror}") from None
 
 
-def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any]) -> None:
+def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], size: Size) -> None:
     from rich.columns import Columns
     from rich.console import Console, Group
     from rich.panel import Panel
@@ -176,8 +196,7 @@ def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any]) -> None:
         "genotype": facts["genotype"],
         "canonical": facts["canonical"],
         "space": facts["space"],
-        "network": f"{facts['network']}, N = {facts['cells_per_stage']}, F = {facts['channels']}, "
-        f"{facts['num_classes']} classes",
+        "network": f"{facts['network']}, {size}, {facts['num_classes']} classes",
         "parameters": f"{facts['num_params']:,} (auxiliary head {facts['num_params_auxiliary']:,} more)",
         "multiply-adds": f"{facts['macs']:,} per image",
     }

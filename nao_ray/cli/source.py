@@ -44,6 +44,16 @@ class PoolTrial:
         value = self.row[name]
         return None if pd.isna(value) else int(value)
 
+    @property
+    def size(self) -> dict[str, int]:
+        """That of the network that was trained, by name."""
+        import pandas as pd
+
+        from nao_ray.pool import size_from
+
+        row = {name: value for name, value in self.row.items() if pd.api.types.is_scalar(value) and not pd.isna(value)}
+        return {name: int(value) for name, value in size_from(row)}
+
 
 def names_trial(text: str) -> bool:
     """Whether a text is ``POOL:best`` or ``POOL:ID``."""

@@ -45,7 +45,7 @@ def check_evaluator(
         task = made_up(made_up.Config(limit=100))
 
     def make() -> Evaluator[Any]:
-        return evaluator(home, task, evaluator.Config(**settings))
+        return evaluator(home, task, evaluator.settings(home)(**settings))
 
     for check in WITHOUT_SCORES if evaluator.shares_weights else (*WITHOUT_SCORES, *WITH_SCORES):
         with about(f"{evaluator.__name__}, {check.__name__.replace('_', ' ')}"):

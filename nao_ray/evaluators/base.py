@@ -141,6 +141,15 @@ class Evaluator(ABC, Generic[C]):
         return {}
 
     @classmethod
+    def settings(cls, space: SearchSpace[Any]) -> type[EvaluatorConfig]:  # noqa: ARG003
+        """Its config for proposals of a space: of one that builds networks, with the sizes of the space's skeleton.
+
+        Raises:
+            ConfigError: there is no skeleton.
+        """
+        return cls.Config
+
+    @classmethod
     def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: C) -> None:
         """Refuse, before anything starts, what no proposal could be evaluated for; needs neither data nor a device.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -19,7 +20,8 @@ from nao_ray import rng
 from nao_ray.errors import ConfigError, DataError, GenotypeError, PoolError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
-from nao_ray.skeletons.base import Size, skeleton_of
+from nao_ray.sizes import Sized
+from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Shapes, Task
 from nao_ray.training.recipe import Recipe
@@ -42,13 +44,9 @@ _CURE = "put the right file back and resume, or begin another pool"
 _FEWEST = 8  # examples of a worker's share of a batch: batch norm takes its statistics from them
 
 
-class OneShotConfig(EvaluatorConfig):
+class OneShotConfig(Sized, EvaluatorConfig):
     """Size of the supernet, how it is trained, and what a score is taken on."""
 
-    cells_per_stage: int = Field(default=3, ge=1)
-    """N of the supernet."""
-    channels: int = Field(default=20, ge=2, multiple_of=2)
-    """F of the supernet."""
     recipe: Recipe = Field(default_factory=lambda: Recipe(name="paper_shared"))
     period: int = Field(default=150, ge=1)
     """Epochs of the first cosine of the learning rate."""
@@ -60,8 +58,8 @@ class OneShotConfig(EvaluatorConfig):
     """Of these batches; always the same ones. A proposal may ask for a share of the split instead (`valid_share`)."""
     at_once: int = Field(default=50, ge=1)
     """Genotypes scored together, which share what their paths have in common."""
-    alone: StandaloneConfig = Field(default_factory=lambda: StandaloneConfig(cells_per_stage=3, channels=20, epochs=10))
-    """Of proposals that name no version."""
+    alone: StandaloneConfig = StandaloneConfig()
+    """Of proposals that name no version; by default as large as the supernet, for 10 epochs."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @model_validator(mode="after")
@@ -69,6 +67,17 @@ class OneShotConfig(EvaluatorConfig):
         if self.recipe.restart_factor is not None:
             raise ValueError("recipe.restart_factor is for networks on their own: give restart_factor of the evaluator")
         return self
+
+
+@lru_cache(maxsize=64)
+def _settings(skeleton: Skeleton[Any]) -> type[OneShotConfig]:
+    usual, alone = skeleton.searched_shared or skeleton.shared, StandaloneConfig.of(skeleton.searched)
+    assert usual is not None
+
+    def beside() -> StandaloneConfig:
+        return alone.model_validate({**usual.model_dump(), "epochs": 10})
+
+    return OneShotConfig.of(usual, alone=(alone, Field(default_factory=beside)))
 
 
 class OneShot(SharedEvaluator[OneShotConfig]):
@@ -97,11 +106,14 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         return self._alone.needs_gpu
 
     @classmethod
+    def settings(cls, space: SearchSpace[Any]) -> type[OneShotConfig]:
+        return _settings(skeleton_of(space, shared=True))
+
+    @classmethod
     def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: OneShotConfig) -> None:
         skeleton = skeleton_of(space, shared=True)
         if shapes is not None:
-            size = Size(cells_per_stage=config.cells_per_stage, channels=config.channels)
-            skeleton.check(shapes, size, config.recipe, shared=True)
+            skeleton.check(shapes, config.size, config.recipe, shared=True)
         Standalone.check(space, shapes, config.alone)
 
     def prepare(self) -> None:
@@ -188,7 +200,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
 
     def _supernet(self, seed: int) -> Supernet:
         with rng.torch_seeded(seed, "shared weights"):
-            return self.skeleton.supernet(self.space, self.task.shapes, self._size, self.config.recipe)
+            return self.skeleton.supernet(self.space, self.task.shapes, self.config.size, self.config.recipe)
 
     def _sampler(self, phase: Phase) -> PathSampler:
         from nao_ray.training.sampling import PathSampler
@@ -202,11 +214,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
 
     def _params(self, graph: ArchGraph) -> float:
         """Of the genotype's own network, as large as the supernet and for the same task."""
-        return float(self.skeleton.count(graph, self.task.shapes, self._size).num_params)
-
-    @property
-    def _size(self) -> Size:
-        return Size(cells_per_stage=self.config.cells_per_stage, channels=self.config.channels)
+        return float(self.skeleton.count(graph, self.task.shapes, self.config.size).num_params)
 
     # -- scores -------------------------------------------------------------------------------------------
 
@@ -225,8 +233,8 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         try:
             yield
         except DataError as error:
-            size = f"{self.space.name}, N={self.config.cells_per_stage}, F={self.config.channels}"
-            raise PoolError(f"weights {version} are not of this supernet ({size}): {error}; {_CURE}") from None
+            what = f"{self.space.name}, {self.config.size}"
+            raise PoolError(f"weights {version} are not of this supernet ({what}): {error}; {_CURE}") from None
 
     def evaluate(self, proposal: Proposal) -> Measurement:
         if proposal.fidelity.weights_version is None:

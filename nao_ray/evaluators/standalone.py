@@ -1,7 +1,8 @@
 """Trains the network of each proposal on its own, from fresh weights; the score is taken on the validation split.
 
 NAO without weight sharing: Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233. The defaults are the paper's
-search setting: N = 3, F = 32, 25 epochs. Imports without torch, so that a configuration is checked in no time.
+search setting: 25 epochs, and the size that the skeleton has for it. Imports without torch, so that a configuration is
+checked in no time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from nao_ray.errors import DataError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.progress import Progress, pack, unpack
 from nao_ray.metric import Metric
-from nao_ray.skeletons.base import Size, skeleton_of
+from nao_ray.sizes import Size, Sized
+from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Shapes, Task
 from nao_ray.training.failures import preparing
@@ -37,13 +39,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class StandaloneConfig(EvaluatorConfig):
+class StandaloneConfig(Sized, EvaluatorConfig):
     """Size of the children and how they are trained."""
 
-    cells_per_stage: int = Field(default=3, ge=1)
-    """N, normal cells before, between and after the two reductions."""
-    channels: int = Field(default=32, ge=2, multiple_of=2)
-    """F, channels of the first stage."""
     epochs: int = Field(default=25, ge=1)
     data_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the training split that children see; validation is always whole."""
@@ -70,20 +68,17 @@ class Standalone(Evaluator[StandaloneConfig]):
 
     @classmethod
     def fidelity(cls, config: StandaloneConfig) -> Fidelity:
-        return Fidelity(
-            epochs=config.epochs,
-            cells_per_stage=config.cells_per_stage,
-            channels=config.channels,
-            data_share=config.data_share,
-        )
+        return Fidelity(epochs=config.epochs, size=config.size.named, data_share=config.data_share)
+
+    @classmethod
+    def settings(cls, space: SearchSpace[Any]) -> type[StandaloneConfig]:
+        return StandaloneConfig.of(skeleton_of(space).searched)
 
     @classmethod
     def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: StandaloneConfig) -> None:
         skeleton = skeleton_of(space)
         if shapes is not None:
-            skeleton.check(
-                shapes, Size(cells_per_stage=config.cells_per_stage, channels=config.channels), config.recipe
-            )
+            skeleton.check(shapes, config.size, config.recipe)
 
     def prepare(self) -> None:
         import nao_ray.networks.counting
@@ -148,11 +143,7 @@ class Standalone(Evaluator[StandaloneConfig]):
             return self.skeleton.build(graph, self.task.shapes, self._size(proposal), self.config.recipe)
 
     def _size(self, proposal: Proposal) -> Size:
-        asked, config = proposal.fidelity, self.config
-        return Size(
-            cells_per_stage=asked.cells_per_stage or config.cells_per_stage,
-            channels=asked.channels or config.channels,
-        )
+        return self.config.size.changed(dict(proposal.fidelity.size))
 
     def objective(self, share: float = 1.0) -> Objective:
         """The task on the device, which is moved there once; of the training split a share."""

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from nao_ray import registry
 from nao_ray.addresses import absolute
 from nao_ray.config import Component, RunConfig, TrainConfig
+from nao_ray.config_components import settings_of
 
 C = TypeVar("C", RunConfig, TrainConfig)
 
 
 def placed(config: C) -> C:
     """The config with the paths of its data absolute: workers, and whoever goes on later, may stand elsewhere."""
-    return config.model_copy(update={kind: _placed(kind, component) for kind, component in _readers(config).items()})
+    return config.model_copy(
+        update={kind: _placed(kind, component, config.space) for kind, component in _readers(config).items()}
+    )
 
 
 def given(config: RunConfig) -> dict[str, str]:
     """The paths of a search's data as the config has them, by dotted key."""
     found: dict[str, str] = {}
     for kind, component in _readers(config).items():
-        settings = registry.load(kind, component.name).Config(**component.settings)
+        settings: Any = settings_of(kind, component.name, config.space)(**component.settings)
         paths = {f"{kind}.{name}": getattr(settings, name) for name in settings.places}
         found |= {key: str(path) for key, path in paths.items() if path is not None}
     return found
@@ -30,7 +32,7 @@ def unlearnt(config: RunConfig | TrainConfig) -> frozenset[str]:
     """Dotted keys of the settings that say where the data are and how they are read."""
     keys: set[str] = set()
     for kind, component in _readers(config).items():
-        settings = registry.load(kind, component.name).Config
+        settings: Any = settings_of(kind, component.name, config.space)
         keys |= {f"{kind}.{name}" for name in settings.places | getattr(settings, "hashed", frozenset())}
     return frozenset(keys)
 
@@ -41,8 +43,8 @@ def _readers(config: RunConfig | TrainConfig) -> dict[str, Component]:
     return {kind: component for kind, component in given.items() if component is not None}
 
 
-def _placed(kind: str, component: Component) -> Component:
-    settings = registry.load(kind, component.name).Config(**component.settings)
+def _placed(kind: str, component: Component, space: Component) -> Component:
+    settings: Any = settings_of(kind, component.name, space)(**component.settings)
     given = {name: getattr(settings, name) for name in settings.places}
     paths = {name: absolute(place) for name, place in given.items() if place is not None}
     return Component(name=component.name, **{**component.settings, **paths})

@@ -16,6 +16,7 @@ from nao_ray import own_modules, registry
 from nao_ray.config_text import complaint
 from nao_ray.errors import ConfigError
 from nao_ray.settings import Settings
+from nao_ray.sizes import Size, read_size
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.base import Shapes
 from nao_ray.training.recipe import Regularisation
@@ -26,15 +27,6 @@ if TYPE_CHECKING:
     from nao_ray.networks.counting import Counts
     from nao_ray.networks.stacks import Stack
     from nao_ray.networks.supernet import Supernet
-
-
-class Size(Settings):
-    """How large a network is; None: as published."""
-
-    cells_per_stage: int | None = None
-    """N >= 1."""
-    channels: int | None = None
-    """F >= 1, of the first stage."""
 
 
 class SkeletonConfig(Settings):
@@ -53,10 +45,18 @@ class Skeleton(ABC, Generic[C]):
     Config: ClassVar[type[SkeletonConfig]] = SkeletonConfig
 
     name: ClassVar[str]
+    sizes: ClassVar[type[Size]]
+    """Its kind of size."""
     published: ClassVar[Mapping[str, Size]]
     """By the network's name (`ImageShapes.network`), the size of its published networks."""
+    searched: ClassVar[Size]
+    """Of networks trained on their own in a search that does not say."""
     shared: ClassVar[Size | None] = None
     """Size of the published shared weights; None: there is no supernet."""
+    searched_shared: ClassVar[Size | None] = None
+    """Of shared weights in a search that does not say, and of networks trained beside them; None: `shared`."""
+    former_sizes: ClassVar[frozenset[str]] = frozenset()
+    """Sizes that searches of before recorded and that meant nothing."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**arguments)
@@ -165,18 +165,19 @@ def skeleton_of(space: SearchSpace[Any], *, shared: bool = False) -> Skeleton[An
 
 
 def with_settings(space: SearchSpace[Any], settings: Mapping[str, Any]) -> tuple[Skeleton[Any], Size]:
-    """The skeleton of a space with deviations, and a size, from settings of both by name.
+    """The skeleton of a space with deviations, and a size, from settings of both by name; None: as published.
 
     Raises:
         ConfigError: there is no skeleton, or no setting of this name, or not of this type.
     """
-    cls, sizes = type(skeleton_of(space)), Size.model_fields
-    deviations = {name: value for name, value in settings.items() if name not in sizes}
+    cls = type(skeleton_of(space))
+    given = {name: value for name, value in settings.items() if value is not None and name not in cls.former_sizes}
+    sizes = {name: given.pop(name) for name in cls.sizes.model_fields if name in given}
     try:
-        config = cls.Config(**deviations)
-        return cls(config), Size(**{name: value for name, value in settings.items() if name in sizes})
+        config = cls.Config(**given)
     except ValidationError as error:
-        raise complaint(error, Size if error.title == Size.__name__ else cls.Config) from None
+        raise complaint(error, cls.Config) from None
+    return cls(config), read_size(cls.sizes, sizes)
 
 
 def _missing(space: SearchSpace[Any], *, shared: bool) -> ConfigError:

@@ -1,7 +1,7 @@
 """ENAS's macro network: layers with skip connections (`networks/enas_macro.py`, `networks/macro_supernet.py`).
 
-Published sizes: Pham, Guan, Zoph, Le, Dean, ICML 2018, arXiv 1802.03268. N, a third of the layers, is the genotype's or
-the space's, whatever is asked.
+Published sizes: Pham, Guan, Zoph, Le, Dean, ICML 2018, arXiv 1802.03268. How many layers there are is the genotype's or
+the space's.
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nao_ray.skeletons.base import Size, SkeletonConfig
+from pydantic import Field
+
+from nao_ray.sizes import Size
+from nao_ray.skeletons.base import SkeletonConfig
 from nao_ray.skeletons.images.base import ImageSkeleton
 
 if TYPE_CHECKING:
@@ -17,7 +20,13 @@ if TYPE_CHECKING:
     from nao_ray.networks.macro_supernet import MacroSupernet
     from nao_ray.networks.stacks import StackConfig
     from nao_ray.spaces.base import ArchGraph
-    from nao_ray.tasks.base import Shapes
+
+
+class MacroSize(Size):
+    """Of layers of which the genotype says how many there are."""
+
+    channels: int | None = Field(default=None, ge=2, multiple_of=2, title="F")
+    """Of the first stage; of shared weights, of all."""
 
 
 class EnasMacroConfig(SkeletonConfig):
@@ -32,16 +41,16 @@ class EnasMacro(ImageSkeleton[EnasMacroConfig]):
 
     Config: ClassVar[type[SkeletonConfig]] = EnasMacroConfig
     name: ClassVar[str] = "enas_macro"
+    sizes: ClassVar[type[Size]] = MacroSize
     published: ClassVar[Mapping[str, Size]] = {
-        "cifar10": Size(cells_per_stage=8, channels=96),
-        "cifar100": Size(cells_per_stage=8, channels=96),
-        "small": Size(cells_per_stage=4, channels=16),
+        "cifar10": MacroSize(channels=96),
+        "cifar100": MacroSize(channels=96),
+        "small": MacroSize(channels=16),
     }
-    shared: ClassVar[Size | None] = Size(cells_per_stage=4, channels=36)
-
-    def sized(self, graph: ArchGraph, shapes: Shapes, size: Size | None = None) -> Size:
-        layers = len(graph.cell("network").nodes)
-        return super().sized(graph, shapes, size).model_copy(update={"cells_per_stage": layers // 3})
+    searched: ClassVar[Size] = MacroSize(channels=32)
+    shared: ClassVar[Size | None] = MacroSize(channels=36)
+    searched_shared: ClassVar[Size | None] = MacroSize(channels=20)
+    former_sizes: ClassVar[frozenset[str]] = frozenset({"cells_per_stage"})
 
     def network(self, graph: ArchGraph, config: StackConfig) -> MacroStack:
         from nao_ray.networks.enas_macro import MacroStack

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nao_ray.skeletons.base import Size, SkeletonConfig
-from nao_ray.skeletons.images.base import ImageSkeleton
+from nao_ray.sizes import Size
+from nao_ray.skeletons.base import SkeletonConfig
+from nao_ray.skeletons.images.base import ImageSkeleton, StackSize
 
 if TYPE_CHECKING:
     from nao_ray.networks.cell_supernet import CellSupernet
@@ -32,11 +33,12 @@ class EnasMicro(ImageSkeleton[EnasMicroConfig]):
     Config: ClassVar[type[SkeletonConfig]] = EnasMicroConfig
     name: ClassVar[str] = "enas_micro"
     published: ClassVar[Mapping[str, Size]] = {
-        "cifar10": Size(cells_per_stage=5, channels=36),
-        "cifar100": Size(cells_per_stage=5, channels=36),
-        "small": Size(cells_per_stage=1, channels=16),
+        "cifar10": StackSize(cells_per_stage=5, channels=36),
+        "cifar100": StackSize(cells_per_stage=5, channels=36),
+        "small": StackSize(cells_per_stage=1, channels=16),
     }
-    shared: ClassVar[Size | None] = Size(cells_per_stage=2, channels=20)
+    shared: ClassVar[Size | None] = StackSize(cells_per_stage=2, channels=20)
+    searched_shared: ClassVar[Size | None] = StackSize(cells_per_stage=3, channels=20)
 
     def network(self, graph: ArchGraph, config: StackConfig) -> ImageStack:
         from nao_ray.networks.enas_micro import MicroStack

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from nao_ray.skeletons.base import Size, SkeletonConfig
-from nao_ray.skeletons.images.base import ImageSkeleton
+from nao_ray.sizes import Size
+from nao_ray.skeletons.base import SkeletonConfig
+from nao_ray.skeletons.images.base import ImageSkeleton, StackSize
 
 if TYPE_CHECKING:
     from nao_ray.networks.cell_supernet import CellSupernet
@@ -32,12 +33,12 @@ class Nao(ImageSkeleton[NaoConfig]):
     Config: ClassVar[type[SkeletonConfig]] = NaoConfig
     name: ClassVar[str] = "nao"
     published: ClassVar[Mapping[str, Size]] = {
-        "cifar10": Size(cells_per_stage=6, channels=36),
-        "cifar100": Size(cells_per_stage=6, channels=36),
-        "imagenet": Size(cells_per_stage=4, channels=42),
-        "small": Size(cells_per_stage=1, channels=16),
+        "cifar10": StackSize(cells_per_stage=6, channels=36),
+        "cifar100": StackSize(cells_per_stage=6, channels=36),
+        "imagenet": StackSize(cells_per_stage=4, channels=42),
+        "small": StackSize(cells_per_stage=1, channels=16),
     }
-    shared: ClassVar[Size | None] = Size(cells_per_stage=3, channels=20)
+    shared: ClassVar[Size | None] = StackSize(cells_per_stage=3, channels=20)
 
     def network(self, graph: ArchGraph, config: StackConfig) -> ImageStack:
         from nao_ray.networks.stacks import ImageStack

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from nao_ray.skeletons.base import Size, SkeletonConfig
-from nao_ray.skeletons.images.base import ImageSkeleton
+from nao_ray.sizes import Size
+from nao_ray.skeletons.base import SkeletonConfig
+from nao_ray.skeletons.images.base import ImageSkeleton, StackSize
 
 if TYPE_CHECKING:
     from nao_ray.networks.cells_201 import CellStack
@@ -22,9 +23,9 @@ class NasBench201(ImageSkeleton[SkeletonConfig]):
 
     name: ClassVar[str] = "nas_bench_201"
     published: ClassVar[Mapping[str, Size]] = {
-        "cifar10": Size(cells_per_stage=5, channels=16),
-        "cifar100": Size(cells_per_stage=5, channels=16),
-        "small": Size(cells_per_stage=1, channels=16),
+        "cifar10": StackSize(cells_per_stage=5, channels=16),
+        "cifar100": StackSize(cells_per_stage=5, channels=16),
+        "small": StackSize(cells_per_stage=1, channels=16),
     }
 
     def network(self, graph: ArchGraph, config: StackConfig) -> CellStack:

@@ -18,6 +18,7 @@ weights do as the code that is out now.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -210,25 +211,28 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """What each recipe changes of the defaults above."""
 
+_SMALL: dict[str, Any] = {"size": {"cells_per_stage": 1, "channels": 8}, "epochs": 10, "data": "train"}
 FULL_TRAININGS: dict[str, dict[str, Any]] = {
-    "nao_cifar10": {"cells_per_stage": 6, "channels": 36, "epochs": 600},
-    "nao_cifar10_128": {"cells_per_stage": 6, "channels": 128, "epochs": 600},
-    "nao_v2_cifar10": {"cells_per_stage": 6, "channels": 36, "epochs": 600},
-    "nao_cifar100": {"cells_per_stage": 6, "channels": 128, "epochs": 600},
-    "enas_micro_cifar10": {"cells_per_stage": 5, "channels": 36, "epochs": 630},
-    "enas_macro_cifar10": {"cells_per_stage": None, "channels": 96, "epochs": 310},
-    "short": {"cells_per_stage": 1, "channels": 8, "epochs": 10, "data": "train"},
-    "short_digits": {"cells_per_stage": 1, "channels": 8, "epochs": 10, "data": "train"},
+    "nao_cifar10": {"size": {"cells_per_stage": 6, "channels": 36}, "epochs": 600},
+    "nao_cifar10_128": {"size": {"cells_per_stage": 6, "channels": 128}, "epochs": 600},
+    "nao_v2_cifar10": {"size": {"cells_per_stage": 6, "channels": 36}, "epochs": 600},
+    "nao_cifar100": {"size": {"cells_per_stage": 6, "channels": 128}, "epochs": 600},
+    "enas_micro_cifar10": {"size": {"cells_per_stage": 5, "channels": 36}, "epochs": 630},
+    "enas_macro_cifar10": {"size": {"channels": 96}, "epochs": 310},
+    "short": _SMALL,
+    "short_digits": _SMALL,
 }
-"""Size and epochs of full trainings, by the name of their recipe; the published ones train on all that a search
-may see (`data: all`). Luo et al., arXiv 1808.07233 and 1909.10815; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""
+"""By the name of their recipe, with sizes for any networks that have one of that name; the published ones train on all
+that a search may see (`data: all`). Luo et al., arXiv 1808.07233 and 1909.10815; Pham, Guan, Zoph, Le, Dean, arXiv
+1802.03268."""
 
 
-def full_training(recipe: str) -> dict[str, Any]:
+def full_training(recipe: str, sizes: Collection[str]) -> dict[str, Any]:
     """Size, epochs and recipe of a full training.
 
     Args:
         recipe: one of `FULL_TRAININGS`, or a file of settings; that has the size of the one it names, or none.
+        sizes: names of those that the networks have; what is said of others is left out.
 
     Raises:
         ConfigError: there is no such recipe, or file.
@@ -238,4 +242,6 @@ def full_training(recipe: str) -> dict[str, Any]:
         raise ConfigError(
             f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}, or a file of settings"
         )
-    return {**FULL_TRAININGS.get(str(name), {}), "recipe": recipe}
+    plan = {"size": {}, **FULL_TRAININGS.get(str(name), {})}
+    size = {name: value for name, value in plan.pop("size").items() if name in sizes}
+    return {**size, **plan, "recipe": recipe}

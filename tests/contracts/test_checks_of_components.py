@@ -11,6 +11,7 @@ import torch
 from nao_ray.contracts import spaces
 from nao_ray.errors import DataError, GenotypeError
 from nao_ray.evaluators.closed_form import ClosedForm
+from nao_ray.sizes import Size
 from nao_ray.skeletons.base import PLAIN
 from nao_ray.skeletons.nao import Nao
 from nao_ray.spaces.base import Genotype
@@ -231,7 +232,16 @@ class Narrow(Nao):
         return super().build(graph, replace(shapes, num_classes=1), size, regularisation)
 
 
+class Unbounded(Size):
+    cells_per_stage: int | None = None
+    channels: int | None = None
+
+
 class Unchecked(Nao):
+    sizes = Unbounded
+    published: ClassVar = {"small": Unbounded(cells_per_stage=1, channels=16)}
+    shared = None
+
     def check(self, *_, **__):
         pass
 
@@ -242,7 +252,7 @@ class Unchecked(Nao):
     [
         (Doubled, "counts are those of the network: .* parameters are counted of a network of"),
         (Narrow, r"a network has the shapes of the task: a network makes \[3, 1\] of 3 images"),
-        (Unchecked, "a size below one is refused: a network of 0 channels is not refused"),
+        (Unchecked, "a size below one is refused: a network of cells_per_stage 0 is not refused"),
     ],
 )
 def test_a_broken_skeleton(skeleton, message):

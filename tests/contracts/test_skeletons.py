@@ -6,9 +6,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nao_ray import registry
 from nao_ray.contracts import skeletons as contract
-from nao_ray.contracts.skeletons import CHECKS, RECIPE, SMALL
+from nao_ray.contracts.skeletons import CHECKS, RECIPE, small
 from nao_ray.errors import ConfigError
-from nao_ray.skeletons.base import Size, skeleton_of
+from nao_ray.sizes import read_size
+from nao_ray.skeletons.base import skeleton_of
 from nao_ray.tasks.base import TokenShapes
 
 NAMES = registry.names("skeleton")
@@ -48,7 +49,7 @@ class _NoReading(TorchDispatchMode):
 
 
 def test_drop_path_follows_a_tensor_that_the_host_never_reads(space, graph, shapes):
-    network = skeleton_of(space).build(graph, shapes, SMALL, RECIPE).train()
+    network = skeleton_of(space).build(graph, shapes, small(skeleton_of(space)), RECIPE).train()
     network.set_step(4, 10)
     before = network.keep_probability(0)
     network.capturable()
@@ -62,7 +63,7 @@ def test_drop_path_follows_a_tensor_that_the_host_never_reads(space, graph, shap
     assert network.keep_probability(network.num_cells - 1).item() == pytest.approx(0.8)
     assert network._progress is held, "or a recorded step would not see it"
     assert not any("progress" in name for name in network.state_dict())
-    undropped = skeleton_of(space).build(graph, shapes, SMALL)
+    undropped = skeleton_of(space).build(graph, shapes, small(skeleton_of(space)))
     undropped.capturable()
     assert undropped.keep_probability(0) == 1.0
 
@@ -75,12 +76,12 @@ def test_shared_weights_or_one_line_of_refusal(space, shapes):
                 refused()
         return
     with pytest.raises(ConfigError, match="channels must be even"):
-        skeleton.check(shapes, Size(channels=5), shared=True)
+        skeleton.check(shapes, skeleton.sizes.model_construct(channels=5), shared=True)
 
 
 def test_what_cannot_be_built_is_refused(space, shapes):
     skeleton = skeleton_of(space)
     with pytest.raises(ConfigError, match="makes networks for images, and the task has none"):
         skeleton.check(TokenShapes(vocabulary=10))
-    with pytest.raises(ConfigError, match="channels must be at least 1, got 0"):
-        skeleton.check(shapes, Size(channels=0))
+    with pytest.raises(ConfigError, match=r"channels: .*greater than or equal to 2, got 0"):
+        read_size(skeleton.sizes, {"channels": 0})

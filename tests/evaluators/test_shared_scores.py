@@ -202,7 +202,7 @@ def test_genotypes_of_another_space_are_failures(config, genotypes, shelf):
     ("old", "new", "size"),
     [
         ("channels: 4\n", "channels: 6\n", "nao_cnn_small, N=1, F=6"),
-        ("cells_per_stage: 1\n", "cells_per_stage: 2\n", "nao_cnn_small, N=2, F=4"),
+        ("cells_per_stage: 1\n", "cells_per_stage: 2\n", "nao_cnn_small, N = 2, F = 4"),
         ("space: nao_cnn_small", "space: nao_cnn_middle", "nao_cnn_middle, N=1, F=4"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from nao_ray.errors import DataError
-from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.evaluators.standalone import Standalone
 from nao_ray.networks.stacks import ImageStack
 from nao_ray.search.executor import measure
 from nao_ray.spaces.nao_cnn import NaoCnn
@@ -23,7 +23,7 @@ SMALL = {"cells_per_stage": 1, "channels": 4, "epochs": 2, "recipe": {"name": "s
 def evaluator(space=None, task=None, **settings):
     space = space or NaoCnnSmall(NaoCnnSmall.Config())
     task = task or Synthetic(SyntheticConfig(per_class=20, noise=0.2))
-    return Standalone(space, task, StandaloneConfig(**{**SMALL, **settings}))
+    return Standalone(space, task, Standalone.settings(space)(**{**SMALL, **settings}))
 
 
 def proposal(space, k=0, **facts):
@@ -53,13 +53,13 @@ def test_the_seed_names_weights_and_order():
 def test_the_proposals_fidelity_counts():
     one = evaluator()
     small = one.evaluate(proposal(one.space))
-    asked = Fidelity(epochs=1, channels=8, cells_per_stage=2, data_share=0.5)
+    asked = Fidelity(epochs=1, size=(("cells_per_stage", 2), ("channels", 8)), data_share=0.5)
     large = one.evaluate(proposal(one.space, fidelity=asked))
     assert len(large.curve) == 1
     assert large.num_params > 2 * small.num_params
     assert [objective.num_train for objective in one._shares.values()] == [36]
-    assert Standalone.fidelity(StandaloneConfig(**SMALL)) == Fidelity(
-        epochs=2, cells_per_stage=1, channels=4, data_share=1.0
+    assert Standalone.fidelity(Standalone.settings(NaoCnnSmall())(**SMALL)) == Fidelity(
+        epochs=2, size=(("cells_per_stage", 1), ("channels", 4)), data_share=1.0
     )
 
 
@@ -199,15 +199,15 @@ def test_the_cache_is_emptied_when_nothing_holds_the_network_any_more(monkeypatc
 )
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValidationError, match=message):
-        StandaloneConfig(**settings)
+        Standalone.settings(NaoCnnSmall())(**settings)
 
 
 def test_a_cell_of_nas_bench_201_is_trained():
     space = NasBench201()
     genotype = space.parse("|nor_conv_3x3~0|+|none~0|nor_conv_1x1~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|")
-    config = StandaloneConfig(cells_per_stage=1, channels=4, epochs=2, device="cpu")  # the published recipe
+    config = Standalone.settings(space)(cells_per_stage=1, channels=4, epochs=2, device="cpu")  # the published recipe
     task = Synthetic(SyntheticConfig(per_class=30))
-    fidelity = Fidelity(epochs=2, cells_per_stage=1, channels=4)
+    fidelity = Fidelity(epochs=2, size=(("cells_per_stage", 1), ("channels", 4)))
     proposal = Proposal(genotype=genotype, seed=3, fidelity=fidelity)
     first, again = (Standalone(space, task, config).evaluate(proposal) for _ in range(2))
     assert 0 <= first.valid_accuracy <= 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nao_ray import registry, rng
-from nao_ray.skeletons.base import Size
+from nao_ray.skeletons.images.base import StackSize
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training import capture
 from nao_ray.training.fit import fit
@@ -28,7 +28,9 @@ def child(objective_recipe):
     skeleton = registry.load("skeleton", space.skeleton)()
     graph = space.lower(space.sample(rng.child(5, "recorded child")))
     with rng.torch_seeded(0, "weights"):
-        return skeleton.build(graph, Synthetic(TASK).shapes, Size(cells_per_stage=1, channels=16), objective_recipe)
+        return skeleton.build(
+            graph, Synthetic(TASK).shapes, StackSize(cells_per_stage=1, channels=16), objective_recipe
+        )
 
 
 def trained(execution, precision, epochs=4):

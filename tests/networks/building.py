@@ -15,7 +15,7 @@ from nao_ray.networks.enas_micro import MicroSearchStack
 from nao_ray.networks.macro_supernet import MacroSearchStack
 from nao_ray.networks.stacks import SearchStack
 from nao_ray.networks.supernet import batch_statistics
-from nao_ray.skeletons.base import PLAIN, Size, skeleton_of
+from nao_ray.skeletons.base import PLAIN, skeleton_of
 from nao_ray.skeletons.images.base import NETWORKS, image_shapes
 from nao_ray.tasks.base import ImageShapes
 
@@ -63,7 +63,8 @@ def input_shape(network, in_channels=None, image_size=None):
 def _sorted(name, options: dict[str, Any]):
     options = dict(options)
     shapes = _shapes(options)
-    size = Size.model_construct(**{name: options.pop(name, None) for name in Size.model_fields})
+    cls = registry.load("skeleton", name)
+    size = cls.sizes.model_construct(**{name: options.pop(name, None) for name in cls.sizes.model_fields})
     recipe = PLAIN.model_copy(
         update={
             "auxiliary_weight": float(options.pop("auxiliary", False)),
@@ -72,7 +73,6 @@ def _sorted(name, options: dict[str, Any]):
             **{name: options.pop(name) for name in ("drop_path_identity",) if name in options},
         }
     )
-    cls = registry.load("skeleton", name)
     return cls(cls.Config(**options)), shapes, size, recipe
 
 

@@ -24,7 +24,7 @@ def make_proposal(k: int) -> Proposal:
         round=k // 4,
         trial_id=k,
         seed=2**31 - 1 - k,
-        fidelity=Fidelity(epochs=8, channels=16, data_share=0.5),
+        fidelity=Fidelity(epochs=8, size=(("channels", 16),), data_share=0.5),
         tokens=(k + 1, 2, 3),
         asked_after=k // 2,
     )

@@ -23,8 +23,8 @@ from nao_ray.trial import Measurement, Trial, TrialState
 
 COLUMNS_TEXT = """
 trial_id attempt strategy space genotype tokens embedding predicted_score predicted_spread
-source_trial_id source_step_size round retry_of phase epochs cells_per_stage channels data_share weights_version
-valid_share normal_ops reduction_ops task
+source_trial_id source_step_size round retry_of phase epochs cells_per_stage channels layers hidden embedding_width
+own_size data_share weights_version valid_share normal_ops reduction_ops task
 state failure_kind failure_message valid_accuracy valid_perplexity valid_loss valid_score goal train_loss
 derived_genotype curve num_params macs wall_seconds device_seconds
 peak_memory_bytes device execution network num_classes in_channels node seed asked_at started_at
@@ -98,8 +98,8 @@ def test_open_refuses_what_is_no_pool(tmp_path, pool, folder):
         PoolReader.open(tmp_path / "nothing")
     run = folder / "run.yaml"
     text = run.read_text()
-    run.write_text(text.replace("pool_schema_version: 1", "pool_schema_version: 2"))
-    with pytest.raises(PoolError, match=r"schema version 2, .* update nao_ray"):
+    run.write_text(text.replace("pool_schema_version: 2", "pool_schema_version: 3"))
+    with pytest.raises(PoolError, match=r"schema version 3, .* update nao_ray"):
         PoolReader.open(folder)
     run.write_text("- 1\n")
     with pytest.raises(PoolError, match="not the manifest of a pool"):
@@ -137,7 +137,7 @@ def test_pandas_reads_each_trial_once_with_sensible_types(pool, lease):
     assert frame["tokens"][3].tolist() == [4, 2, 3]
     assert frame["state"].tolist() == ["COMPLETED"] * 4 + ["FAILED"] + ["COMPLETED"] * 2
     metadata = pq.read_schema(next(Path(pool.url, "trials").glob("*.parquet"))).metadata
-    assert metadata[b"schema_version"] == b"1"
+    assert metadata[b"schema_version"] == b"2"
     pd.testing.assert_frame_equal(pool.trials(), frame)
 
 

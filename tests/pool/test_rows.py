@@ -31,8 +31,9 @@ def maybe(strategy):
 fidelities = st.builds(
     Fidelity,
     epochs=maybe(ints),
-    cells_per_stage=maybe(ints),
-    channels=maybe(ints),
+    size=st.dictionaries(st.sampled_from(["cells_per_stage", "channels", "layers", "width", "Größe"]), ints).map(
+        lambda named: tuple(sorted(named.items()))
+    ),
     data_share=maybe(floats),
     weights_version=maybe(texts),
     valid_share=maybe(floats),
@@ -133,7 +134,7 @@ def test_a_proposal_comes_back_bit_for_bit(proposal, seq, at):
 def test_every_field_has_a_column():
     """A field added to a proposal, fidelity or measurement needs a column, or the pool would lose it."""
     for cls in (Fidelity, Measurement):
-        assert {*cls.__dataclass_fields__} <= {*rows.TRIALS.names}
+        assert {*cls.__dataclass_fields__} - {"size"} <= {*rows.TRIALS.names}
     for schema in (rows.TRIALS, rows.EVENTS):
         assert {*Proposal.__dataclass_fields__} - {"genotype", "fidelity"} <= {*schema.names} - {"genotype"}
     assert {*Trial.__dataclass_fields__} - {"proposal", "measurement", "ends"} <= {

@@ -5,9 +5,9 @@ import pytest
 import nao_ray
 from nao_ray import registry
 from nao_ray.errors import ConfigError
-from nao_ray.skeletons.base import Size, skeleton_of, with_settings
+from nao_ray.skeletons.base import skeleton_of, with_settings
 from nao_ray.skeletons.enas_macro import EnasMacro
-from nao_ray.skeletons.images.base import image_shapes
+from nao_ray.skeletons.images.base import StackSize, image_shapes
 from nao_ray.skeletons.nao import Nao, NaoConfig
 
 SPACE = registry.load("space", "nao_cnn_small")()
@@ -15,7 +15,9 @@ SPACE = registry.load("space", "nao_cnn_small")()
 
 def test_counts_of_a_published_network():
     graph = SPACE.lower(SPACE.parse("NAONet-B"))
-    assert Nao().count(graph, image_shapes("cifar10"), Size(cells_per_stage=6, channels=36)).num_params == 2_921_302
+    assert (
+        Nao().count(graph, image_shapes("cifar10"), StackSize(cells_per_stage=6, channels=36)).num_params == 2_921_302
+    )
 
 
 def test_a_skeleton_is_what_its_settings_are():
@@ -25,7 +27,7 @@ def test_a_skeleton_is_what_its_settings_are():
 
 def test_settings_by_name_go_where_they_belong():
     skeleton, size = with_settings(SPACE, {"channels": 8, "relu_before_head": True, "cells_per_stage": None})
-    assert (skeleton, size) == (Nao(NaoConfig(relu_before_head=True)), Size(channels=8))
+    assert (skeleton, size) == (Nao(NaoConfig(relu_before_head=True)), StackSize(channels=8))
     with pytest.raises(ConfigError, match=r"unknown key relu_before_heads; did you mean relu_before_head?"):
         with_settings(SPACE, {"relu_before_heads": True})
     with pytest.raises(ConfigError, match=r"channels: .*integer.*, got 'many'"):

@@ -10,7 +10,7 @@ from recorder import ReplayRecorder
 from torch import nn
 
 from nao_ray import registry, rng
-from nao_ray.skeletons.base import Size
+from nao_ray.skeletons.images.base import StackSize
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training import capture, trainer
 from nao_ray.training.capture import WARM_UP, Capture
@@ -48,7 +48,7 @@ def child():
     skeleton = registry.load("skeleton", space.skeleton)()
     graph = space.lower(space.sample(rng.child(5, "recorded child")))
     with rng.torch_seeded(0, "weights"):
-        return skeleton.build(graph, task.shapes, Size(cells_per_stage=1, channels=4), RECIPE)
+        return skeleton.build(graph, task.shapes, StackSize(cells_per_stage=1, channels=4), RECIPE)
 
 
 def trained(objective, **options):

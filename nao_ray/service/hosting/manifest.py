@@ -6,7 +6,7 @@ import os
 import platform
 import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -14,9 +14,12 @@ from typing import Any
 
 from nao_ray import __version__, own_modules, registry, yaml_text
 from nao_ray.config import RunConfig
+from nao_ray.config_components import make_space
 from nao_ray.errors import PoolError
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.metric import Metric, to_plain
+from nao_ray.sizes import Sized
+from nao_ray.skeletons.base import skeleton_of
 
 _PACKAGES = ("torch", "ray", "numpy", "pandas", "pyarrow", "pydantic", "scikit-learn")
 """Packages whose version can change a result or a file."""
@@ -79,8 +82,16 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     evaluator = config.get("evaluator")
     if not isinstance(evaluator, Mapping) or evaluator.get("name") not in registry.names("evaluator"):
         return dict(config)
-    before = registry.load("evaluator", str(evaluator["name"])).Config.of_before
-    return {**config, "evaluator": {**before, **evaluator}}
+    kind = registry.load("evaluator", str(evaluator["name"])).Config
+    completed = {**kind.of_before, **evaluator}
+    if issubclass(kind, Sized):
+        completed = _without(completed, skeleton_of(make_space(config["space"])).former_sizes)
+    return {**config, "evaluator": completed}
+
+
+def _without(settings: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:
+    kept = {name: value for name, value in settings.items() if name not in names}
+    return {name: _without(value, names) if isinstance(value, Mapping) else value for name, value in kept.items()}
 
 
 def settle(config: RunConfig, evaluator: Evaluator[Any], before: RunConfig | None) -> RunConfig:
@@ -115,7 +126,7 @@ def metric_of(config: RunConfig) -> Metric:
     """What a search's trials are measured by."""
     evaluator = registry.load("evaluator", config.evaluator.name)
     task = None if config.task is None else config.make_task()
-    metric: Metric = evaluator.metric(evaluator.Config(**config.evaluator.settings), task)
+    metric: Metric = evaluator.metric(config.evaluator_config, task)
     return metric
 
 

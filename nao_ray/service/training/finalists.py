@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from nao_ray import yaml_text
@@ -9,6 +10,7 @@ from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.manifest import config_of
+from nao_ray.skeletons.base import skeleton_of
 from nao_ray.training.recipe import Recipe, full_training
 
 _EPOCHS_FACTOR = 5
@@ -36,7 +38,7 @@ def finalists_config(pool: PoolReader, count: int, recipe: str | None, overrides
     data = first.to_data()
     data |= {
         "name": f"{first.name}-finalists"[:100],
-        "evaluator": _evaluator(data, recipe),
+        "evaluator": _evaluator(data, recipe, skeleton_of(first.make_space()).sizes.model_fields),
         "strategy": {"name": "given", "genotypes": best},
         "budget": {"trials": len(best)},
     }
@@ -69,7 +71,7 @@ def _cosine_ends_early(config: RunConfig) -> bool:
     )
 
 
-def _evaluator(data: dict[str, Any], recipe: str | None) -> dict[str, Any]:
+def _evaluator(data: dict[str, Any], recipe: str | None, sizes: Collection[str]) -> dict[str, Any]:
     settings = dict(data["evaluator"])
     name = settings.pop("name")
     if name == "one_shot":
@@ -79,6 +81,6 @@ def _evaluator(data: dict[str, Any], recipe: str | None) -> dict[str, Any]:
     if recipe is None:
         more = {"epochs": _EPOCHS_FACTOR * settings["epochs"], "data_share": 1.0}
     else:
-        plan = {key: value for key, value in full_training(recipe).items() if key != "data" and value is not None}
+        plan = {key: value for key, value in full_training(recipe, sizes).items() if key != "data"}
         more = {**plan, "data_share": 1.0, "repeats": 1}
     return {"name": "standalone", **settings, **more}

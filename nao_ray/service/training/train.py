@@ -15,21 +15,30 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+)
 
 from nao_ray import rng
 from nao_ray.addresses import split_query
 from nao_ray.config import TrainConfig
-from nao_ray.errors import DataError, RunError
+from nao_ray.errors import ConfigError, DataError, RunError
 from nao_ray.metric import DEFAULT
-from nao_ray.pool import Finals, checkpoint_file, read_file
+from nao_ray.pool import Finals, checkpoint_file, read_file, size_columns
 from nao_ray.service.places import placed
-from nao_ray.skeletons.base import Size, Skeleton, skeleton_of
+from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.base import Task
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import FULL_TRAININGS, Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,11 +49,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_IDENTITY = ("genotype", "space", "recipe", "cells_per_stage", "channels", "epochs", "data", "seed")
-"""What a training is, besides task and data; the rest (places, device, how often it is kept) may differ on resume."""
+_IDENTITY = ("genotype", "space", "recipe", "epochs", "data", "seed")
+"""What a training is, besides its size, task and data; the rest (places, device, how often it is kept) may differ on
+resume."""
+
+_ONCE_SIZES = {"cells_per_stage": None, "channels": None}
+"""Sizes that all trainings once had, and those of their recipe: they are in a training's name whatever its networks."""
 
 _FOR_ANOTHER = ("momentum", "generator", "step")
 """The parts of a state that only a further epoch needs."""
+
+
+def _config(recorded: TrainConfig | Mapping[str, Any]) -> TrainConfig:
+    return recorded if isinstance(recorded, TrainConfig) else TrainConfig.recorded(recorded)
 
 
 class About(BaseModel):
@@ -54,7 +71,7 @@ class About(BaseModel):
 
     format: Literal[1] = 1
     name: str
-    config: TrainConfig
+    config: Annotated[SerializeAsAny[TrainConfig], BeforeValidator(_config)]
     data_hash: str
     device: str
     epochs_done: int = Field(ge=1)
@@ -242,7 +259,8 @@ class _Run:
 def _digest(config: TrainConfig, data_hash: str) -> str:
     settings = config.make_task().config
     task = {"name": config.task.name, **settings.model_dump(mode="json", exclude={*settings.places, *settings.hashed})}
-    what = config.model_dump(mode="json", include=set(_IDENTITY)) | {"task": task, "data_hash": data_hash}
+    sizes = {**_ONCE_SIZES, **FULL_TRAININGS.get(config.recipe.name, {}).get("size", {}), **config.size.model_dump()}
+    what = config.model_dump(mode="json", include=set(_IDENTITY)) | sizes | {"task": task, "data_hash": data_hash}
     for name in ("drop_path_identity", "drop_path_schedule"):  # younger than trainings that are named
         if what["recipe"][name] == Recipe.model_fields[name].default:
             del what["recipe"][name]
@@ -270,22 +288,20 @@ def _about(header: bytes, where: str) -> About:
     except ValidationError as error:
         first = error.errors()[0]
         what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise DataError(f"{where} is not a checkpoint of this nao-ray: {what}") from None
+    except ConfigError as error:
+        what = str(error)
+    raise DataError(f"{where} is not a checkpoint of this nao-ray: {what}")
 
 
 def _network(config: TrainConfig, task: Task[Any]) -> Stack:
     skeleton, graph = _graph(config)
     with rng.torch_seeded(config.seed, "weights"):
-        return skeleton.build(graph, task.shapes, _size(config), config.recipe)
+        return skeleton.build(graph, task.shapes, config.size, config.recipe)
 
 
 def _graph(config: TrainConfig) -> tuple[Skeleton[Any], ArchGraph]:
     space = config.make_space()
     return skeleton_of(space), space.lower(space.parse(config.genotype))
-
-
-def _size(config: TrainConfig) -> Size:
-    return Size(cells_per_stage=config.cells_per_stage, channels=config.channels)
 
 
 def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str) -> Scores:
@@ -305,7 +321,7 @@ def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], w
 def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
     config, task = about.config, run.task
     skeleton, graph = _graph(config)
-    size = skeleton.sized(graph, task.shapes, _size(config))
+    size = skeleton.sized(graph, task.shapes, config.size)
     counts = skeleton.count(graph, task.shapes, size)
     try:
         scores = _test(run.config, task, run.tensors, run.where)
@@ -323,8 +339,7 @@ def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
         "task": config.task.name,
         "recipe": config.recipe.name,
         "epochs": config.epochs,
-        "cells_per_stage": size.cells_per_stage,
-        "channels": size.channels,
+        **size_columns(size.named),
         "data": config.data,
         "seed": config.seed,
         **task.metric.tested(scores.value),

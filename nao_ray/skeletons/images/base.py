@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from pydantic import Field
 
 from nao_ray.errors import ConfigError
-from nao_ray.skeletons.base import PLAIN, Size, Skeleton, SkeletonConfig
+from nao_ray.sizes import Size
+from nao_ray.skeletons.base import PLAIN, Skeleton, SkeletonConfig
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.base import ImageShapes, Shapes
 from nao_ray.training.recipe import Regularisation
@@ -23,6 +26,16 @@ if TYPE_CHECKING:
     from nao_ray.networks.supernet import Supernet
 
 C = TypeVar("C", bound=SkeletonConfig)
+
+
+class StackSize(Size):
+    """Of stages of cells, between which reductions double the channels."""
+
+    cells_per_stage: int | None = Field(default=None, ge=1, title="N")
+    """Normal cells before, between and after the reductions."""
+    channels: int | None = Field(default=None, ge=2, multiple_of=2, title="F")
+    """Of the first stage."""
+
 
 NETWORKS: Mapping[str, ImageShapes] = {
     "cifar10": ImageShapes(3, 32, 32, 10, "cifar10"),
@@ -54,6 +67,9 @@ def image_shapes(network: str, *, num_classes: int | None = None, in_channels: i
 class ImageSkeleton(Skeleton[C]):
     """A skeleton writes the stacks; the network's name gives stem and published size."""
 
+    sizes: ClassVar[type[Size]] = StackSize
+    searched: ClassVar[Size] = StackSize(cells_per_stage=3, channels=32)
+
     @abstractmethod
     def network(self, graph: ArchGraph, config: StackConfig) -> Stack:
         """The stand-alone network of a genotype."""
@@ -79,7 +95,7 @@ class ImageSkeleton(Skeleton[C]):
         for name, share in (("dropout", regularisation.dropout), ("drop_path", 1 - regularisation.drop_path_keep)):
             if not 0 <= share < 1:
                 raise ConfigError(f"network {images.network}: {name} must be in [0, 1), got {share}")
-        if shared and numbers["channels"] % 2:
+        if shared and numbers.get("channels", 0) % 2:
             raise ConfigError(
                 f"supernet: channels must be even, since reductions halve them; got {numbers['channels']}"
             )

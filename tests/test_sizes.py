@@ -1,0 +1,97 @@
+"""Sizes of networks: a skeleton's own numbers, flat among the settings of what builds them, and columns of the pool."""
+
+from datetime import UTC, datetime
+from typing import ClassVar
+
+import pytest
+
+from nao_ray import registry
+from nao_ray._pool import rows
+from nao_ray.config import RunConfig
+from nao_ray.errors import ConfigError
+from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.sizes import Size, read_size
+from nao_ray.skeletons.base import with_settings
+from nao_ray.skeletons.images.base import StackSize
+from nao_ray.skeletons.nao import Nao
+from nao_ray.spaces.base import Genotype
+from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
+from nao_ray.trial import Proposal
+
+
+class Grown(Size):
+    width: int | None = None
+    layers: int | None = None
+
+
+class GrownNao(Nao):
+    sizes = Grown
+    searched = Grown(width=3, layers=2)
+    published: ClassVar = {}
+    shared = None
+
+
+def config(space, evaluator):
+    strategy = "shared_random_search" if evaluator.startswith("{name: one_shot") else "random_search"
+    text = (
+        f"name: x\nspace: {space}\ntask: synthetic\nevaluator: {evaluator}\nstrategy: {strategy}\nbudget: {{trials: 3}}"
+    )
+    return RunConfig.parse(text)
+
+
+def test_the_sizes_of_a_search_are_those_of_its_skeleton():
+    evaluator = config("nao_cnn", "{name: standalone, channels: 8}").to_data()["evaluator"]
+    assert list(evaluator)[:4] == ["name", "cells_per_stage", "channels", "epochs"]
+    assert (evaluator["cells_per_stage"], evaluator["channels"]) == (3, 8)
+    macro = config("enas_macro", "{name: one_shot}").to_data()["evaluator"]
+    assert (macro["channels"], macro["alone"]["channels"], macro["alone"]["epochs"]) == (20, 20, 10)
+    assert "cells_per_stage" not in {**macro, **macro["alone"]}
+
+
+@pytest.mark.parametrize(
+    ("space", "evaluator", "message"),
+    [
+        ("nao_cnn", "{name: standalone, chanels: 8}", r"evaluator\.chanels; did you mean channels\?"),
+        ("nao_cnn", "{name: one_shot, alone: {chanels: 8}}", r"evaluator\.alone\.chanels; did you mean channels\?"),
+        ("enas_macro", "{name: standalone, cells_per_stage: 2}", r"evaluator\.cells_per_stage; known: channels, "),
+        ("nao_cnn", "{name: standalone, channels: 7}", r"evaluator\.channels: Input should be a multiple of 2, got 7"),
+        ("nao_cnn", "{name: standalone, channels: null}", r"evaluator\.channels: .*valid integer, got None"),
+    ],
+)
+def test_a_size_that_there_is_not_is_refused(space, evaluator, message):
+    with pytest.raises(ConfigError, match=message):
+        config(space, evaluator)
+
+
+@pytest.mark.parametrize("space", ["nao_cnn", "enas_micro", "enas_macro", "nas_bench_201"])
+def test_the_usual_sizes_are_those_of_before_they_were_a_skeletons_own(space):
+    named = dict(Standalone.fidelity(config(space, "{name: standalone}").evaluator_config).size)
+    assert named == ({"channels": 32} if space == "enas_macro" else {"cells_per_stage": 3, "channels": 32})
+
+
+def test_a_config_is_made_once_for_each_size():
+    kind = StandaloneConfig.of(StackSize(cells_per_stage=1, channels=4))
+    assert kind is StandaloneConfig.of(StackSize(cells_per_stage=1, channels=4))
+    assert kind(epochs=2) == kind(epochs=2, channels=4)
+    assert kind(channels=6).size == StackSize(cells_per_stage=1, channels=6)
+    assert str(kind().size) == "N = 1, F = 4"
+
+
+def test_sizes_of_an_own_skeleton_stand_in_a_column_of_their_own():
+    settings = StandaloneConfig.of(GrownNao.searched)(width=5)
+    fidelity = Standalone.fidelity(settings)
+    assert fidelity.size == (("layers", 2), ("width", 5))
+    row = rows.asked_row(0, Proposal(genotype=Genotype("s", "g"), fidelity=fidelity), datetime.now(UTC))
+    assert (row["layers"], row["own_size"], row.get("channels")) == (2, '{"width": 5}', None)
+    assert rows.size_from(row) == fidelity.size
+
+
+def test_what_a_row_says_of_a_size_builds_its_network():
+    space = NaoCnnSmall()
+    assert with_settings(space, {"channels": 4, "layers": None})[1] == StackSize(channels=4)
+    macro = registry.load("space", "enas_macro")()
+    assert dict(with_settings(macro, {"channels": 4, "cells_per_stage": 3})[1].named) == {"channels": 4}
+    with pytest.raises(ConfigError, match="unknown key layers"):
+        with_settings(space, {"layers": 3})
+    with pytest.raises(ConfigError, match=r"unknown key width; known: cells_per_stage, channels$"):
+        read_size(StackSize, {"width": 3})
