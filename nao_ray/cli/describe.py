@@ -74,6 +74,8 @@ def describe(
     else:
         home = find_space(space, genotype)
         subject = _Subject(home, home.parse(genotype, dialect), network or "cifar10", num_classes, asked)
+    if not subject.space.skeleton and (network is not None or num_classes is not None or asked):
+        raise ConfigError(f"space {subject.space.name} has no networks, so no size of one can be chosen")
     graph = subject.space.lower(subject.genotype)
     facts, size = _facts(subject, graph)
     if draw is not None:
@@ -126,7 +128,7 @@ def _of_pool(text: str, network: str | None, num_classes: int | None, sizes: Map
         network = trial.row["network"] if isinstance(trial.row["network"], str) else "cifar10"
         num_classes = num_classes or trial.integer("num_classes")
         in_channels = trial.integer("in_channels")
-    former = skeleton_of(space).former_sizes
+    former = skeleton_of(space).former_sizes if space.skeleton else ()
     sizes = {**{name: value for name, value in trial.size.items() if name not in former}, **sizes}
     return _Subject(space, space.parse(trial.genotype), network, num_classes, sizes, in_channels, recorded)
 
@@ -137,9 +139,33 @@ def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
     return next((name for name, home in homes.items() if home.canonical(home.parse(name)) == canonical), None)
 
 
-def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], Size]:
-    """What is known of it, and the size of its network."""
+def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], Size | None]:
+    """What is known of it, and the size of its network; None where its space has no networks."""
     from nao_ray.report.labels import loose_ends
+
+    space, genotype = subject.space, subject.genotype
+    counts, size = _counts(subject, graph) if space.skeleton else (dict.fromkeys(_COUNTS), None)
+    ops = space.ops_by_cell(genotype)
+    facts = {
+        "genotype": genotype.key,
+        "canonical": space.canonical(genotype).key,
+        "space": space.name,
+        "published": _published_name(space, genotype),
+        **counts,
+        "normal_ops": ops.get("normal"),
+        "reduction_ops": ops.get("reduction"),
+        "ops": ops,
+        "loose_ends": loose_ends(graph),
+        **subject.recorded,
+    }
+    return facts, size
+
+
+_COUNTS = ("network", "num_classes", "num_params", "num_params_auxiliary", "macs")
+
+
+def _counts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], Size]:
+    """Its network and what that has."""
     from nao_ray.sizes import read_size
     from nao_ray.skeletons.base import skeleton_of
     from nao_ray.skeletons.images.base import image_shapes
@@ -147,26 +173,9 @@ def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], Size]:
     skeleton = skeleton_of(subject.space)
     shapes = image_shapes(subject.network, num_classes=subject.num_classes, in_channels=subject.in_channels)
     size = skeleton.sized(graph, shapes, read_size(skeleton.sizes, subject.sizes))
-    counts = skeleton.count(graph, shapes, size)
-    space, genotype = subject.space, subject.genotype
-    ops = space.ops_by_cell(genotype)
-    facts = {
-        "genotype": genotype.key,
-        "canonical": space.canonical(genotype).key,
-        "space": space.name,
-        "published": _published_name(space, genotype),
-        "network": subject.network,
-        **size.model_dump(),
-        "num_classes": shapes.num_classes,
-        "num_params": counts.num_params,
-        "num_params_auxiliary": counts.num_params_auxiliary,
-        "macs": counts.macs,
-        "normal_ops": ops.get("normal"),
-        "reduction_ops": ops.get("reduction"),
-        "loose_ends": loose_ends(graph),
-        **subject.recorded,
-    }
-    return facts, size
+    found = skeleton.count(graph, shapes, size)
+    numbers = (subject.network, shapes.num_classes, found.num_params, found.num_params_auxiliary, found.macs)
+    return {**dict(zip(_COUNTS, numbers, strict=True)), **size.model_dump()}, size
 
 
 def _draw(subject: _Subject, facts: dict[str, Any], graph: ArchGraph, path: Path) -> None:
@@ -183,7 +192,7 @@ def _draw(subject: _Subject, facts: dict[str, Any], graph: ArchGraph, path: Path
         raise ConfigError(f"--draw {path}: cannot write: {error.strerror}") from None
 
 
-def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], size: Size) -> None:
+def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], size: Size | None) -> None:
     from rich.columns import Columns
     from rich.console import Console, Group
     from rich.panel import Panel
@@ -192,14 +201,15 @@ def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], size: Size
 
     from nao_ray.report.labels import cell_text, role_label
 
-    shown = {
-        "genotype": facts["genotype"],
-        "canonical": facts["canonical"],
-        "space": facts["space"],
-        "network": f"{facts['network']}, {size}, {facts['num_classes']} classes",
-        "parameters": f"{facts['num_params']:,} (auxiliary head {facts['num_params_auxiliary']:,} more)",
-        "multiply-adds": f"{facts['macs']:,} per image",
-    }
+    shown = {name: facts[name] for name in ("genotype", "canonical", "space")}
+    if size is None:
+        shown["network"] = "none: the space is looked up in tables alone"
+    else:
+        shown |= {
+            "network": f"{facts['network']}, {size}, {facts['num_classes']} classes",
+            "parameters": f"{facts['num_params']:,} (auxiliary head {facts['num_params_auxiliary']:,} more)",
+            "multiply-adds": f"{facts['macs']:,} per image",
+        }
     lines = Table.grid(padding=(0, 2))
     for name, value in shown.items():
         lines.add_row(name, Text(value))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nao_ray.errors import PoolError, RunError
+from nao_ray.errors import ConfigError, PoolError, RunError
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import TRIALS, PoolReader, write_page
 from nao_ray.report.film import Track, best_trials, render_film, tracks_of
@@ -47,14 +47,24 @@ def write_report(pool: PoolReader, space: SearchSpace[Any], out: Path | None = N
         PoolWriteError: the pool cannot be written.
         RunError: `out` cannot be written.
     """
-    tracks = [] if out is not None else find_tracks(pool)
-    has_film = any(len(track.frames) > 1 for track in tracks)
-    if has_film:
-        _put(pool, None, FILM, render_film(name_of(pool.manifest), tracks, space))
+    has_film = out is None and _has_film(pool, space)
     page = render(
         pool.manifest, _trials(pool), pool.fits(), pool.counts().running, space, pool.sql(_FINAL), FILM * has_film
     )
     return _put(pool, out, "report.html", page)
+
+
+def _has_film(pool: PoolReader, space: SearchSpace[Any]) -> bool:
+    """Write the film of a pool where something moves in it, and one picture can show all of it; returns whether so."""
+    tracks = find_tracks(pool)
+    if not any(len(track.frames) > 1 for track in tracks):
+        return False
+    try:
+        page = render_film(name_of(pool.manifest), tracks, space)
+    except ConfigError:
+        return False
+    _put(pool, None, FILM, page)
+    return True
 
 
 def write_film(pool: PoolReader, space: SearchSpace[Any], out: Path | None = None) -> str:

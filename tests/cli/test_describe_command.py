@@ -67,3 +67,21 @@ def test_describe_draws_png_and_refuses_other_pictures(call):
     done = call(*small, "--draw", "cells.jpg")
     assert (done.code, done.err) == (2, "nao-ray: --draw cells.jpg: a picture is .svg or .png, not .jpg\n")
     assert not Path("cells.jpg").exists()
+
+
+def test_a_space_without_networks_is_described_and_drawn_without_counts(call, monkeypatch, fresh_modules):
+    """It was refused for having no network."""
+    code = "from nao_ray.spaces.nas_bench_201 import NasBench201\nclass Looked(NasBench201):\n    skeleton = ''\n"
+    Path("looked_up.py").write_text(code)
+    monkeypatch.syspath_prepend(".")
+    words = ("describe", "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|")
+    words += ("--space", "looked_up:Looked")
+    done = call(*words, "--draw", "cell.svg")
+    assert done.code == 0, done.err
+    assert "none: the space is looked up in tables alone" in done.out
+    assert Path("cell.svg").read_text().count(">none</text>") == 3
+    facts = json.loads(call(*words, "--json").out)
+    assert (facts["num_params"], facts["macs"], facts["network"]) == (None, None, None)
+    assert facts["ops"] == {"normal": ["conv_3x3", "zero", "identity", "zero", "zero", "avg_pool_3x3"]}
+    refused = call(*words, "--channels", "4")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
