@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from nao_ray.networks.cells import Place
+from nao_ray.networks.darts import calibrators
 from nao_ray.networks.eager import State
 from nao_ray.networks.fast import weighted_sum
-from nao_ray.networks.ops import ConvNorm, Operation, OpOptions, RectifiedReduce, Zero, build_op
+from nao_ray.networks.ops import Operation, OpOptions, Zero, build_op
 from nao_ray.networks.stacks import CifarStem, channels_last
 
 Alphas = Sequence[Tensor]
@@ -44,11 +45,8 @@ class RelaxedCell(nn.Module):
     def __init__(self, place: Place, names: Sequence[str], ops: OpOptions) -> None:
         super().__init__()
         self.place, self.names = place, tuple(names)
-        (before, last), channels = place.inputs, place.channels
-        first = RectifiedReduce if place.shrink else ConvNorm
-        self.calibrators = nn.ModuleList(
-            [first(before, channels, affine=ops.affine), ConvNorm(last, channels, affine=ops.affine)]
-        )
+        channels = place.channels
+        self.calibrators = nn.ModuleList(calibrators(place, affine=ops.affine))
         sources = [source for node in range(NODES) for source in range(INPUTS + node)]
         made = [[build_op(name, channels, place.stride(source), ops) for name in names] for source in sources]
         self.edges = nn.ModuleList(

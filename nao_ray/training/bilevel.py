@@ -100,15 +100,20 @@ def exact(train: Loss, weights: Tensors, alphas: Tensors, direction: Tensors) ->
         return _gradient(along, alphas)
 
 
-def curvature(valid: Loss, weights: Tensors, alphas: Tensors, direction: Tensors) -> list[Tensor]:
-    """``[A]``, the Hessian of L_val in alpha, times a direction ``[A]``; exact."""
+def curvature(valid: Loss, weights: Tensors, alphas: Tensors) -> Callable[[Tensors], list[Tensor]]:
+    """What multiplies directions ``[A]`` by the Hessian of L_val in alpha; exact."""
     alphas, weights = _leaves(alphas), _constants(weights)
     with torch.enable_grad(), differentiable_twice():
         gradient = torch.autograd.grad(
             valid(weights, alphas), alphas, create_graph=True, allow_unused=True, materialize_grads=True
         )
-        along = torch.stack([(g * v).sum() for g, v in zip(gradient, direction, strict=True)]).sum()
-        return _gradient(along, alphas)
+
+    def product(direction: Tensors) -> list[Tensor]:
+        with torch.enable_grad():
+            along = torch.stack([(g * v).sum() for g, v in zip(gradient, direction, strict=True)]).sum()
+            return _gradient(along, alphas, keep=True)
+
+    return product
 
 
 def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps: int = 20) -> float:
@@ -153,6 +158,6 @@ def _gradient_of(loss: Loss, weights: Tensors, alphas: Tensors, by: Tensors) -> 
         return _gradient(loss(weights, alphas), by)
 
 
-def _gradient(value: Tensor, by: Tensors) -> list[Tensor]:
-    """Zeros for what the value does not depend on."""
-    return list(torch.autograd.grad(value, by, allow_unused=True, materialize_grads=True))
+def _gradient(value: Tensor, by: Tensors, *, keep: bool = False) -> list[Tensor]:
+    """Zeros for what the value does not depend on; `keep`: it will be asked for again."""
+    return list(torch.autograd.grad(value, by, retain_graph=keep, allow_unused=True, materialize_grads=True))

@@ -11,6 +11,8 @@ from torch import Tensor
 from nao_ray.errors import DataError
 
 _ABOUT = "nao_ray"
+_VERSION_PARTS = {"network": "net", "momentum": "momentum", "alphas": "alphas", "adam": "adam"}
+"""Parts of a training's state that a version of shared weights keeps -> their names there."""
 
 
 def pack(tensors: Mapping[str, Tensor], about: str | None = None) -> bytes:
@@ -52,9 +54,10 @@ def unpack(data: bytes) -> dict[str, Tensor]:
 
 def pack_version(state: Mapping[str, Tensor], epochs_done: int) -> bytes:
     """A version of shared weights: what a `Trainer.state` of theirs holds at the end of an epoch."""
-    weights = {f"net.{name}": value for name, value in part(state, "network").items()}
-    moments = {f"momentum.{name}": value for name, value in part(state, "momentum").items()}
-    return pack({**weights, **moments, "epochs_done": torch.tensor(epochs_done)})
+    kept = {
+        f"{short}.{name}": value for long, short in _VERSION_PARTS.items() for name, value in part(state, long).items()
+    }
+    return pack({**kept, "epochs_done": torch.tensor(epochs_done)})
 
 
 def unpack_version(data: bytes) -> tuple[dict[str, Tensor], int]:
@@ -66,9 +69,12 @@ def unpack_version(data: bytes) -> tuple[dict[str, Tensor], int]:
     tensors = unpack(data)
     if "epochs_done" not in tensors:
         raise DataError("weights: no epochs_done among them; they were not written by a training of shared weights")
-    weights = {f"network.{name}": value for name, value in part(tensors, "net").items()}
-    moments = {f"momentum.{name}": value for name, value in part(tensors, "momentum").items()}
-    return weights | moments, int(tensors["epochs_done"])
+    state = {
+        f"{long}.{name}": value
+        for long, short in _VERSION_PARTS.items()
+        for name, value in part(tensors, short).items()
+    }
+    return state, int(tensors["epochs_done"])
 
 
 def check_shapes(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

@@ -88,6 +88,12 @@ class ImageObjective(Objective):
             normaliser = Normaliser.of(self.train.images if rows is None else self.train.images[rows])
         return replace(self, recipe=recipe, rows=rows, share=share, normaliser=normaliser, shard=shard)
 
+    def halves(self, order: torch.Generator) -> tuple[Self, Self]:
+        rows = torch.randperm(self.num_train, generator=order).to(self.device)
+        rows = rows if self.rows is None else self.rows[rows]
+        middle = len(rows) // 2
+        return replace(self, rows=rows[:middle]), replace(self, rows=rows[middle:])
+
     @property
     def device(self) -> torch.device:
         return self.train.images.device

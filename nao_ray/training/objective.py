@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from nao_ray.errors import DataError
 from nao_ray.metric import Metric
 from nao_ray.training.recipe import Recipe
 
@@ -65,6 +66,17 @@ class Objective(ABC):
         Raises:
             DataError: that is too little for one step.
         """
+
+    def halves(self, order: torch.Generator) -> tuple[Self, Self]:
+        """The training split cut in two, of which an odd example is the second one's.
+
+        Args:
+            order: names the cut; on the CPU.
+
+        Raises:
+            DataError: that leaves too little for a step, or the task's examples cannot be cut apart.
+        """
+        raise DataError("the training examples of this task are one text, which is not cut in two")
 
     @property
     @abstractmethod

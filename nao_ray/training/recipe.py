@@ -58,6 +58,8 @@ class Schedule(Settings):
     """Learning rate at the start of the cosine."""
     lr_end: float = Field(default=0.0, ge=0)
     """Learning rate at the end of the cosine's period."""
+    rate_schedule: Literal["step", "epoch"] = "step"
+    """Whether the learning rate changes with every step, or with every epoch (DARTS)."""
     cosine_epochs: int | None = Field(default=100, ge=1)
     """Period of the cosine, in epochs; null: the epochs trained."""
     restart_factor: int | None = Field(default=None, ge=1)
@@ -165,6 +167,18 @@ RECIPES: dict[str, dict[str, Any]] = {
         "weight_decay": 3e-4,
         "auxiliary_weight": 0.0,
         "drop_path_keep": 0.9,
+        "score": "last",
+    },
+    # Weights of DARTS' relaxed supernet (train_search.py; Liu, Simonyan, Yang, arXiv 1806.09055).
+    "darts_search": {
+        "batch": 64,
+        "lr": 0.025,
+        "lr_end": 0.001,
+        "rate_schedule": "epoch",
+        "cosine_epochs": None,
+        "weight_decay": 3e-4,
+        "auxiliary_weight": 0.0,
+        "drop_path_keep": 1.0,
         "score": "last",
     },
     # Ours, for children of some seconds on a CPU core: a whole cosine within the epochs trained, a higher learning rate

@@ -173,7 +173,8 @@ class Trainer:
         tell: Callable[[int, int, int], None] | None = getattr(self.network, "set_step", None)
         if tell is not None:
             tell(step - start * steps, length * steps, steps)
-        self.set_rate(learning_rate(self.recipe, (step + 0.5) / steps, length))
+        progress = step // steps if self.recipe.rate_schedule == "epoch" else (step + 0.5) / steps
+        self.set_rate(learning_rate(self.recipe, progress, length))
 
     def set_rate(self, rate: float) -> None:
         """The learning rate from now on; where the optimiser holds it as a tensor, in place."""

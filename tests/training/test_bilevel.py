@@ -145,8 +145,10 @@ def test_curvature_is_the_hessian_and_lanczos_finds_its_largest_eigenvalue():
         parts = vector.split([a.numel() for a in alphas])
         return [part.view_as(a) for part, a in zip(parts, alphas, strict=True)]
 
+    multiply = bilevel.curvature(valid, weights, alphas)
+
     def product(vector):
-        return torch.cat([p.reshape(-1) for p in bilevel.curvature(valid, weights, alphas, flat(vector))])
+        return torch.cat([part.reshape(-1) for part in multiply(flat(vector))])
 
     size = sum(a.numel() for a in alphas)
     rows = torch.stack([product(row) for row in torch.eye(size, dtype=torch.float64)])

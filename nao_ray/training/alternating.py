@@ -1,0 +1,198 @@
+"""The training of a relaxed supernet: at each step the alphas on a batch of theirs, then the weights on one of theirs.
+
+Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv 1806.09055, algorithm 1. Second order
+looks ahead by the very step that the weights then take: its batch, augmented alike, the epoch's learning rate, momentum
+and weight decay. Batch norm's statistics are those of the weights' steps alone, and the alphas are no part of weight
+decay, momentum or clipping of the weights.
+
+Differs from the published code: the alphas' batches are those of whole passes over their half, drawn anew for each,
+instead of the first of a new order at every step; passes beyond the weights' step leave batch norm's statistics alone;
+the alphas are part of the state.
+
+Legend: `E` edges of a cell, `O` operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from nao_ray.errors import DataError
+from nao_ray.training import bilevel
+from nao_ray.training.alphas import AlphaOptimiser
+from nao_ray.training.checkpoint import check_shapes, part
+from nao_ray.training.objective import Batch, Objective
+from nao_ray.training.streams import Streams
+from nao_ray.training.trainer import Trainer
+
+Order = Literal["first", "second", "exact"]
+"""Of the alphas' gradient: at the weights as they are; one step ahead by a finite difference; the same, exactly."""
+
+
+class Alternating(Trainer):
+    """Trains weights, as its base class, and alphas, both in place.
+
+    Args:
+        network: called with inputs and the alphas, which are not among its parameters.
+        objective: of the weights, on their half of the examples.
+        alpha_objective: of the alphas, on theirs, as it is to be augmented for them.
+        alphas: ``[E, O]`` each; moved to the device.
+        order: of their gradient.
+        optimiser: theirs.
+        streams: where the weights' steps draw.
+        alpha_streams: where the alphas' steps draw; named by step, see `ByStep`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        alpha_objective: Objective,
+        alphas: Sequence[Tensor],
+        *,
+        order: Order,
+        optimiser: AlphaOptimiser,
+        streams: Streams,
+        alpha_streams: Streams,
+    ) -> None:
+        super().__init__(network, objective, epochs=None, streams=streams, choose=lambda _step: self.alphas)
+        self.alphas = [alpha.detach().to(objective.device, copy=True) for alpha in alphas]
+        self._alpha_objective, self._alpha_streams = alpha_objective, alpha_streams
+        self._alpha_batches: Iterator[Batch] = iter(())
+        self._order, self._product = order, bilevel.by_difference(optimiser.radius)
+        if order == "exact":
+            self._product = bilevel.exact
+        self._alpha_optimiser = torch.optim.Adam(
+            self.alphas, lr=optimiser.lr, betas=optimiser.betas, weight_decay=optimiser.weight_decay
+        )
+        self._norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+
+    def compute(self, batch: Batch, choice: Any, augmentation: torch.Generator) -> Tensor:  # noqa: ANN401
+        """A step of the alphas, then one of the weights; the weights' loss."""
+        self._move_alphas(batch, augmentation)
+        return super().compute(batch, choice, augmentation)
+
+    def _move_alphas(self, batch: Batch, augmentation: torch.Generator) -> None:
+        valid = partial(self._loss, self._alpha_objective, self._alpha_batch(), self._alpha_drawing())
+        weights = list(self._named.values())
+        with self._statistics_left_alone():
+            if self._order == "first":
+                gradients = bilevel.first_order(valid, weights, self.alphas)
+            else:
+                train = partial(self._loss, self.objective, batch, augmentation)
+                gradients = bilevel.second_order(
+                    train, valid, weights, self.alphas, self._unrolled(weights), self._product
+                )
+        for alpha, gradient in zip(self.alphas, gradients, strict=True):
+            alpha.grad = gradient
+        self._alpha_optimiser.step()
+        for alpha in self.alphas:
+            alpha.grad = None
+
+    def _unrolled(self, weights: Sequence[Tensor]) -> bilevel.Unrolled:
+        """The step that the weights are about to take, but for its clipping."""
+        group = self.optimiser.param_groups[0]
+        buffers = [self.optimiser.state.get(weight, {}).get("momentum_buffer") for weight in weights]
+        return bilevel.Unrolled(group["lr"], group["momentum"], group["weight_decay"], buffers)
+
+    def _loss(
+        self,
+        objective: Objective,
+        batch: Batch,
+        drawing: torch.Generator,
+        weights: Sequence[Tensor],
+        alphas: Sequence[Tensor],
+    ) -> Tensor:
+        """Of given weights and alphas; every call draws the same."""
+        named = dict(zip(self._named, weights, strict=True))
+
+        def network(*inputs: Tensor) -> Any:  # noqa: ANN401
+            return functional_call(self.network, named, (*inputs, alphas))
+
+        return objective.loss(network, batch, None, drawing.clone_state())[0]
+
+    @contextmanager
+    def _statistics_left_alone(self) -> Iterator[None]:
+        """Batch norm by the batch's statistics; the running ones are not written."""
+        for norm in self._norms:
+            norm.track_running_stats = False
+        try:
+            yield
+        finally:
+            for norm in self._norms:
+                norm.track_running_stats = True
+
+    # -- batches of the alphas ------------------------------------------------------------------------------------
+
+    def _alpha_batch(self) -> Batch:
+        """The next one of passes over the alphas' half that follow on each other."""
+        batch = next(self._alpha_batches, None)
+        if batch is None:
+            objective = self._alpha_objective
+            number, skip = divmod(self.steps_done, objective.steps)
+            self._alpha_batches = objective.batches(self._alpha_streams.order(number), skip)
+            batch = next(self._alpha_batches)
+        return batch
+
+    def _alpha_drawing(self) -> torch.Generator:
+        return self._alpha_streams.augmentation(self.steps_done)
+
+    # -- how they stand -------------------------------------------------------------------------------------------
+
+    def largest_eigenvalue(self, order: torch.Generator, drawing: torch.Generator) -> float:
+        """Of the Hessian of the validation loss in all alphas, on a batch of theirs; the one that is largest in size.
+
+        Zela, Elsken, Saikia, Marrakchi, Brox, Hutter, "Understanding and Robustifying Differentiable Architecture
+        Search", ICLR 2020, arXiv 1909.09656, section 4.
+
+        Args:
+            order: names the batch.
+            drawing: of its augmentation, and of where Lanczos begins.
+        """
+        batch = next(self._alpha_objective.batches(order))
+        sizes = [alpha.numel() for alpha in self.alphas]
+        self.network.train()
+        with self._statistics_left_alone():
+            valid = partial(self._loss, self._alpha_objective, batch, drawing)
+            multiply = bilevel.curvature(valid, list(self._named.values()), self.alphas)
+
+            def product(vector: Tensor) -> Tensor:
+                parts = zip(torch.split(vector, sizes), self.alphas, strict=True)
+                return torch.cat([image.reshape(-1) for image in multiply([p.view_as(a) for p, a in parts])])
+
+            device = self.objective.device
+            start = torch.randn(sum(sizes), generator=drawing, device=device, dtype=self.alphas[0].dtype)
+            return bilevel.largest_eigenvalue(product, start)
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """As the base class, and tensors named ``alphas.`` and ``adam.``."""
+        state = super().state()
+        for index, alpha in enumerate(self.alphas):
+            state[f"alphas.{index}"] = alpha
+            adam = self._alpha_optimiser.state.get(alpha, {})
+            state |= {f"adam.{index}.{name}": value for name, value in adam.items()}
+        return state
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        alphas = part(state, "alphas")
+        check_shapes(alphas, {str(index): alpha for index, alpha in enumerate(self.alphas)})
+        moments = part(state, "adam")
+        if moments and len(moments) != 3 * len(self.alphas):
+            raise DataError("weights: the alphas' Adam is not whole")
+        super().restore(state)
+        self._alpha_batches = iter(())
+        self._alpha_optimiser.state.clear()
+        for index, alpha in enumerate(self.alphas):
+            alpha.copy_(alphas[str(index)])
+            found = part(moments, str(index))
+            if found:
+                kept = {name: found[name].to(alpha.device, copy=True) for name in ("exp_avg", "exp_avg_sq")}
+                self._alpha_optimiser.state[alpha] = {"step": found["step"].clone(), **kept}
