@@ -43,6 +43,7 @@ WITHOUT_TORCH = [
     "search.simulated",
     "report.render",
     "strategies.base",
+    "skeletons.darts",
     "skeletons.nao",
     "skeletons.enas_macro",
     "evaluators.base",

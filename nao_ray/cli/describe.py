@@ -156,6 +156,7 @@ def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], Size | 
         "reduction_ops": ops.get("reduction"),
         "ops": ops,
         "loose_ends": loose_ends(graph),
+        "notations": space.notations(genotype),
         **subject.recorded,
     }
     return facts, size
@@ -219,3 +220,5 @@ def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], size: Size
     )
     title = facts["published"] or (f"trial {facts['trial_id']}" if "trial_id" in facts else "architecture")
     Console(highlight=False).print(Panel(Group(lines, Text(), cells), title=title, expand=False))
+    for text in facts["notations"].values():
+        typer.echo(text)  # unbroken, to be copied

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
 
 from nao_ray import own_modules, registry
 from nao_ray.config_text import complaint
@@ -176,7 +176,8 @@ def with_settings(space: SearchSpace[Any], settings: Mapping[str, Any]) -> tuple
     try:
         config = cls.Config(**given)
     except ValidationError as error:
-        raise complaint(error, cls.Config) from None
+        known = create_model("Known", __base__=(cls.sizes, cls.Config))
+        raise complaint(error, known) from None
     return cls(config), read_size(cls.sizes, sizes)
 
 

@@ -212,6 +212,17 @@ RECIPES: dict[str, dict[str, Any]] = {
     "nao_v2_cifar10": {**_NAO_FINAL, "weight_decay": 5e-4},
     # Of the TensorFlow code, whose network and whose standardisation, example by example, are others.
     "nao_cifar100": {**_NAO_FINAL, "lr": 0.024, "weight_decay": 5e-4, "dropout": 0.2, "drop_path_keep": 0.6},
+    # The final training of DARTS on CIFAR-10, with `--auxiliary` and `--cutout` as published.
+    "darts_cifar10": {
+        "batch": 96,
+        "lr": 0.025,
+        "cosine_epochs": None,
+        "weight_decay": 3e-4,
+        "drop_path_keep": 0.8,
+        "drop_path_schedule": "epoch",
+        "cutout": 16,
+        "score": "last",
+    },
     # Also those of the NAO-WS network, in the same code.
     "enas_micro_cifar10": {**_ENAS_FINAL, "batch": 144, "lr_end": 0.0001, "dropout": 0.2, "drop_path_keep": 0.6},
     "enas_macro_cifar10": {
@@ -225,20 +236,21 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 """What each recipe changes of the defaults above."""
 
-_SMALL: dict[str, Any] = {"size": {"cells_per_stage": 1, "channels": 8}, "epochs": 10, "data": "train"}
+_SMALL: dict[str, Any] = {"size": {"cells_per_stage": 1, "layers": 5, "channels": 8}, "epochs": 10, "data": "train"}
 FULL_TRAININGS: dict[str, dict[str, Any]] = {
     "nao_cifar10": {"size": {"cells_per_stage": 6, "channels": 36}, "epochs": 600},
     "nao_cifar10_128": {"size": {"cells_per_stage": 6, "channels": 128}, "epochs": 600},
     "nao_v2_cifar10": {"size": {"cells_per_stage": 6, "channels": 36}, "epochs": 600},
     "nao_cifar100": {"size": {"cells_per_stage": 6, "channels": 128}, "epochs": 600},
+    "darts_cifar10": {"size": {"layers": 20, "channels": 36}, "epochs": 600},
     "enas_micro_cifar10": {"size": {"cells_per_stage": 5, "channels": 36}, "epochs": 630},
     "enas_macro_cifar10": {"size": {"channels": 96}, "epochs": 310},
     "short": _SMALL,
     "short_digits": _SMALL,
 }
 """By the name of their recipe, with sizes for any networks that have one of that name; the published ones train on all
-that a search may see (`data: all`). Luo et al., arXiv 1808.07233 and 1909.10815; Pham, Guan, Zoph, Le, Dean, arXiv
-1802.03268."""
+that a search may see (`data: all`). Luo et al., arXiv 1808.07233 and 1909.10815; Liu, Simonyan, Yang, arXiv
+1806.09055; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""
 
 
 def full_training(recipe: str, sizes: Collection[str]) -> dict[str, Any]:

@@ -48,6 +48,21 @@ def test_describe_draws(call):
     assert ElementTree.fromstring(Path("v2.svg").read_text()).tag.endswith("svg")
 
 
+def test_describe_the_networks_of_darts(call):
+    done = call("describe", "DARTS_V2", "--space", "darts_cnn", "--network", "imagenet", "--json")
+    facts = json.loads(done.out)
+    assert (facts["num_params"], facts["num_params_auxiliary"], facts["macs"]) == (4_718_752, 1_260_776, 529_911_552)
+    assert (facts["published"], facts["layers"], facts["channels"]) == ("DARTS_V2", 14, 48)
+    text = facts["notations"]["genotype"]
+    assert text.startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ")
+    assert text.endswith("reduce_concat=range(2, 6))")
+    pasted = call("describe", f"MINE = {text}", "--space", "darts_cnn", "--layers", "3", "--channels", "4")
+    assert pasted.out.splitlines()[-1] == text
+    assert "cifar10, L = 3, C = 4, 10 classes" in pasted.out
+    amoeba = json.loads(call("describe", "AmoebaNet", "--layers", "20", "--channels", "36", "--json").out)
+    assert (amoeba["num_params"], amoeba["loose_ends"]) == (3_145_078, {"normal": [4, 5, 6], "reduction": [3, 4, 6]})
+
+
 def test_describe_the_networks_of_enas(call):
     micro = json.loads(call("describe", "ENAS-micro", "--svg", "micro.svg", "--json").out)
     assert (micro["num_params"], micro["num_params_auxiliary"]) == (3_894_372, 494_848)

@@ -6,11 +6,13 @@ import nao_ray
 from nao_ray import registry
 from nao_ray.errors import ConfigError
 from nao_ray.skeletons.base import skeleton_of, with_settings
+from nao_ray.skeletons.darts import Darts, DartsSize
 from nao_ray.skeletons.enas_macro import EnasMacro
 from nao_ray.skeletons.images.base import StackSize, image_shapes
 from nao_ray.skeletons.nao import Nao, NaoConfig
 
 SPACE = registry.load("space", "nao_cnn_small")()
+DARTS = registry.load("space", "darts_cnn")()
 
 
 def test_counts_of_a_published_network():
@@ -34,9 +36,21 @@ def test_settings_by_name_go_where_they_belong():
         nao_ray.build_network("NAONet-B", space="nao_cnn_small", channels="many")
 
 
-def test_a_space_without_networks():
-    space = registry.load("space", "darts_cnn")()
-    with pytest.raises(ConfigError, match=r"^space darts_cnn has no network yet; spaces of the skeletons enas_.* nao"):
-        skeleton_of(space)
-    with pytest.raises(ConfigError, match=r"^space darts_cnn has no shared supernet; .* enas_macro, enas_micro, nao h"):
+def test_a_space_without_networks(monkeypatch):
+    space = registry.load("space", "nas_bench_201")()
+    with pytest.raises(ConfigError, match=r"^space nas_bench_201 has no shared supernet; .* enas_.*, nao have one$"):
         skeleton_of(space, shared=True)
+    monkeypatch.setattr(type(space), "skeleton", "")
+    with pytest.raises(ConfigError, match=r"^space nas_bench_201 has no network yet; spaces of the skeletons darts, e"):
+        skeleton_of(space)
+
+
+def test_published_networks_of_darts():
+    network = nao_ray.build_network("DARTS_V2", space="darts_cnn", network="cifar10", layers=20, channels=36)
+    assert sum(parameter.numel() for parameter in network.parameters()) == 3_349_342
+    graph = DARTS.lower(DARTS.parse("NASNet"))
+    assert Darts().sized(graph, image_shapes("imagenet")) == DartsSize(layers=14, channels=48)
+    with pytest.raises(ConfigError, match=r"^unknown key cells_per_stage; known: layers, channels$"):
+        nao_ray.build_network("DARTS_V2", space="darts_cnn", cells_per_stage=6)
+    with pytest.raises(ConfigError, match=r"^channels: .*multiple of 2, got 5$"):
+        nao_ray.build_network("DARTS_V2", space="darts_cnn", channels=5)

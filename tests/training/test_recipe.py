@@ -180,3 +180,13 @@ def test_a_full_training_takes_a_file(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="epochs is missing"):
         TrainConfig.make("bare.yaml", what)
     assert TrainConfig.make("bare.yaml", what, ("epochs=3",)).epochs == 3
+
+
+def test_the_settings_of_darts():
+    """Liu, Simonyan, Yang: 0.025 to 0 in 600 epochs; drop path 0.2 e / 600."""
+    recipe = Recipe.model_validate("darts_cifar10")
+    assert [learning_rate(recipe, epoch, 600) for epoch in (0, 300, 600)] == pytest.approx([0.025, 0.0125, 0.0])
+    assert (recipe.batch, recipe.momentum, recipe.clip_norm, recipe.auxiliary_weight) == (96, 0.9, 5.0, 0.4)
+    plan = full_training("darts_cifar10", ("layers", "channels"))
+    assert (plan["layers"], plan["channels"], plan["epochs"]) == (20, 36, 600)
+    assert (1 - recipe.drop_path_keep, recipe.drop_path_schedule) == (pytest.approx(0.2), "epoch")

@@ -69,7 +69,6 @@ def test_a_device_that_no_worker_would_be_given_is_refused_before_a_pool_is_made
 @pytest.mark.parametrize(
     ("space", "task", "message"),
     [
-        ("darts_cnn", "synthetic", "space darts_cnn has no network yet; spaces of the skeletons .* have one"),
         ("nao_cnn_small", "made_up_text", "nao makes networks for images, and the task has none"),
     ],
 )
