@@ -61,6 +61,7 @@ function showCell(cell, before) {
 // -- charts ------------------------------------------------------------------------------------------------
 let track, at = 0, timer = 0, cursors = [], relaxed = [], readings = [];
 const round = value => Math.round(value * 100) / 100;
+const short = value => String(Number(value.toPrecision(4)));
 
 function chart(caption, count, draw) {
   const figure = make("figure", {class: "card"});
@@ -107,9 +108,9 @@ function buildCharts() {
     const known = values.filter(value => value !== null);
     const {figure, reading} = chart(name, count, (svg, head) => {
       drawCurve(svg, values, CURVES[number % CURVES.length]);
-      head.append(make("span", {class: "note"}, `${Math.min(...known)} to ${Math.max(...known)}`));
+      head.append(make("span", {class: "note"}, `${short(Math.min(...known))} to ${short(Math.max(...known))}`));
     });
-    readings.push(() => { reading.value = values[at] === null ? "-" : String(values[at]); });
+    readings.push(() => { reading.value = values[at] === null ? "-" : short(values[at]); });
     return figure;
   }));
   byId("watched").hidden = !Object.keys(track.curves).length || count < 2;
