@@ -48,7 +48,6 @@ function showCell(cell, before) {
     for (const label of labels) {
       label.classList.toggle("off", op < 0);
       label.classList.toggle("new", isNew);
-      label.toggleAttribute("aria-hidden", op < 0);
       if (op < 0) continue;
       const [text, kind, full] = film.ops[op];
       label.querySelector("text").textContent = text;
