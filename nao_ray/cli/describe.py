@@ -213,7 +213,7 @@ def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], size: Size
         }
     lines = Table.grid(padding=(0, 2))
     for name, value in shown.items():
-        lines.add_row(name, Text(value))
+        lines.add_row(name, Text(value, overflow="fold"))
     names = subject.space.op_names
     cells = Columns(
         [Panel(Text(cell_text(cell, names)), title=role_label(role), expand=False) for role, cell in graph.cells]

@@ -16,9 +16,12 @@ from nao_ray.trial import Fidelity, Measurement, Trial
 
 FILE = Path(__file__).parents[1] / "golden" / "proposals.json"
 PUBLISHED: dict[str, Any] = {"seeds": 5, "round_size": 3, "top_k": 3, "fit": {"epochs": 20}}
+EVOLUTION: dict[str, Any] = {"population": 4, "sample": 2}
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "random_search": ("random_search", {}),
-    "regularized_evolution": ("regularized_evolution", {"population": 4, "sample": 2}),
+    "regularized_evolution": ("regularized_evolution", EVOLUTION),
+    "random_search, darts_cnn": ("random_search", {}),
+    "regularized_evolution, darts_cnn": ("regularized_evolution", EVOLUTION),
     "reinforce": ("reinforce", {}),
     "nao, paper": ("nao", {"preset": "paper", **PUBLISHED}),
     "nao, nao_ws_v1": ("nao", {"preset": "nao_ws_v1", "pool_size": 7, **PUBLISHED}),
@@ -28,15 +31,18 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def proposals(case: str, count: int = 10) -> list[str]:
-    """Genotypes, one worker, scored by their number of 5x5 separable convolutions."""
+    """Genotypes of the space that the case names, one worker, scored by their number of 5x5 separable convolutions."""
     name, settings = SETTINGS[case]
+    space = "darts_cnn" if case.endswith("darts_cnn") else "nao_cnn_small"
     cls = registry.load("strategy", name)
-    strategy = cls(registry.load("space", "nao_cnn_small")(), cls.Config(**settings), 1, Fidelity())
+    strategy = cls(registry.load("space", space)(), cls.Config(**settings), 1, Fidelity())
     keys: list[str] = []
     for index in range(count):
         (proposal,) = strategy.ask(1)
         keys.append(proposal.genotype.key)
-        score = 0.5 + 0.02 * proposal.genotype.key.split()[1::2].count("1")
+        text = proposal.genotype.key
+        large = text.count("sep_conv_5x5") if space == "darts_cnn" else text.split()[1::2].count("1")
+        score = 0.5 + 0.02 * large
         done = Trial(proposal=proposal).complete(Measurement(valid_accuracy=score), log_index=index)
         strategy.tell([done])
     return keys
