@@ -201,9 +201,9 @@ def test_genotypes_of_another_space_are_failures(config, genotypes, shelf):
 @pytest.mark.parametrize(
     ("old", "new", "size"),
     [
-        ("channels: 4\n", "channels: 6\n", "nao_cnn_small, N=1, F=6"),
+        ("channels: 4\n", "channels: 6\n", "nao_cnn_small, N = 1, F = 6"),
         ("cells_per_stage: 1\n", "cells_per_stage: 2\n", "nao_cnn_small, N = 2, F = 4"),
-        ("space: nao_cnn_small", "space: nao_cnn_middle", "nao_cnn_middle, N=1, F=4"),
+        ("space: nao_cnn_small", "space: nao_cnn_middle", "nao_cnn_middle, N = 1, F = 4"),
     ],
 )
 def test_weights_of_another_supernet_end_the_search_and_fail_no_trial(config, genotypes, shelf, old, new, size):
