@@ -14,7 +14,7 @@ from nao_ray.errors import ConfigError
 from nao_ray.sizes import Size, read_size
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import ArchGraph, SearchSpace
-from nao_ray.tasks.base import ImageShapes
+from nao_ray.tasks.images.base import ImageShapes
 from nao_ray.training.recipe import Recipe
 
 Space = SearchSpace[Any]

@@ -13,7 +13,9 @@ from nao_ray import rng
 from nao_ray.contracts.checking import about, require
 from nao_ray.errors import DataError
 from nao_ray.skeletons.images.base import NETWORKS
-from nao_ray.tasks.base import Images, ImageShapes, Task, Tokens, TokenShapes
+from nao_ray.tasks.base import Task
+from nao_ray.tasks.images.base import Images, ImageShapes
+from nao_ray.tasks.texts.base import Tokens, TokenShapes
 from nao_ray.training.recipe import Recipe
 
 Make = Callable[..., Task[Any]]
@@ -47,6 +49,8 @@ def splits_are_what_the_task_says(make: Make) -> None:
         for split in splits:
             _check_tokens(split, shapes)
         return
+    require(isinstance(shapes, ImageShapes), f"shapes are {shapes}, expected those of images or of tokens")
+    assert isinstance(shapes, ImageShapes)
     for split in splits:
         _check_images(split, shapes)
     require(shapes.network in NETWORKS, f"network is {shapes.network!r}, expected one of {', '.join(NETWORKS)}")

@@ -1,7 +1,4 @@
-"""What a network learns: splits, shapes, the metric, and all of it on a device as an objective. Works without torch.
-
-Legend: `n` images, `C` channels, `H` `W` pixels.
-"""
+"""What a network learns: splits, shapes, the metric, and all of it on a device as an objective. Works without torch."""
 
 from __future__ import annotations
 
@@ -9,9 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nao_ray import own_modules
 from nao_ray.metric import Metric
@@ -38,55 +32,13 @@ class TaskConfig(Settings):
 C = TypeVar("C", bound=TaskConfig)
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
-    """One split of labelled images."""
-
-    images: NDArray[np.uint8]
-    """``[n, C, H, W]``, 0..255."""
-    labels: NDArray[np.int64]
-    """``[n]``, 0..num_classes-1."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-Tokens = NDArray[np.int64]
-"""One split of a text, ``[n]``."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImageShapes:
-    """What a network that tells classes of images has to fit."""
-
-    in_channels: int
-    height: int
-    """Pixels."""
-    width: int
-    num_classes: int
-    network: str
-    """The stem: `cifar10`, `cifar100`, `imagenet` or `small`; also names the published sizes."""
+class Shapes:
+    """What a network has to fit; hashable, of the task's family."""
 
     @property
     def recorded(self) -> dict[str, Any]:
         """The fields of a `Measurement` by which a network is built again."""
-        return {"network": self.network, "num_classes": self.num_classes, "in_channels": self.in_channels}
-
-
-@dataclass(frozen=True, slots=True)
-class TokenShapes:
-    """What a network that reads tokens has to fit."""
-
-    vocabulary: int
-    """Number of tokens."""
-
-    @property
-    def recorded(self) -> dict[str, Any]:
-        """The fields of a `Measurement` by which a network is built again: none."""
         return {}
-
-
-Shapes = ImageShapes | TokenShapes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from nao_ray.tasks.base import Images, TaskConfig
+from nao_ray.tasks.base import TaskConfig
 from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 
 _TEST_SHARE = 0.2

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.base import Images, TaskConfig
+from nao_ray.tasks.base import TaskConfig
 from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.identity import FileIdentity
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 

@@ -13,7 +13,8 @@ import numpy as np
 from pydantic import Field
 
 from nao_ray import rng
-from nao_ray.tasks.base import TaskConfig, Tokens
+from nao_ray.tasks.base import TaskConfig
+from nao_ray.tasks.texts.base import Tokens
 from nao_ray.tasks.texts.text_task import Split, TextTask, TextTaskConfig
 
 

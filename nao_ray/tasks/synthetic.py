@@ -8,7 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from nao_ray import rng
-from nao_ray.tasks.base import Images, TaskConfig
+from nao_ray.tasks.base import TaskConfig
+from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 
 

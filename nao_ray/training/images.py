@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from nao_ray.errors import DataError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.networks.one_shot import pool_logits
-from nao_ray.tasks.base import Images
 from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.base import Images
 from nao_ray.training.augment import Normaliser, augment
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.devices import autocast, move

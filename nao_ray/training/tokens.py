@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nao_ray.errors import DataError
 from nao_ray.metric import PERPLEXITY, Metric
-from nao_ray.tasks.base import Tokens
+from nao_ray.tasks.texts.base import Tokens
 from nao_ray.training.devices import autocast, move
 from nao_ray.training.objective import WHOLE, Batch, Carry, Network, Objective, Scores, Shard
 from nao_ray.training.recipe import Optimiser, Recipe

@@ -10,7 +10,7 @@ from nao_ray.contracts.skeletons import CHECKS, RECIPE, small
 from nao_ray.errors import ConfigError
 from nao_ray.sizes import read_size
 from nao_ray.skeletons.base import skeleton_of
-from nao_ray.tasks.base import TokenShapes
+from nao_ray.tasks.texts.base import TokenShapes
 
 NAMES = registry.names("skeleton")
 SPACES = [name for name in registry.names("space") if registry.load("space", name).skeleton in NAMES]

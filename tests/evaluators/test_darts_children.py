@@ -8,7 +8,7 @@ from nao_ray import registry
 from nao_ray.evaluators.standalone import Standalone
 from nao_ray.skeletons.darts import Darts
 from nao_ray.spaces.darts_cnn import DartsCnn
-from nao_ray.tasks.base import ImageShapes
+from nao_ray.tasks.images.base import ImageShapes
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.recipe import Regularisation
 from nao_ray.trial import Fidelity, Proposal, Trial

@@ -17,7 +17,7 @@ from nao_ray.networks.stacks import SearchStack
 from nao_ray.networks.supernet import batch_statistics
 from nao_ray.skeletons.base import PLAIN, skeleton_of
 from nao_ray.skeletons.images.base import NETWORKS, image_shapes
-from nao_ray.tasks.base import ImageShapes
+from nao_ray.tasks.images.base import ImageShapes
 
 _PATHS = {"nao": SearchStack, "enas_micro": MicroSearchStack, "enas_macro": MacroSearchStack}
 """By the skeleton: networks of one genotype in the layout that it has within the shared weights."""

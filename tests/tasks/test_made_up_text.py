@@ -1,7 +1,7 @@
 import numpy as np
 
-from nao_ray.tasks.base import TokenShapes
 from nao_ray.tasks.made_up_text import MadeUpText, MadeUpTextConfig
+from nao_ray.tasks.texts.base import TokenShapes
 
 
 def test_words_end_as_they_begin():

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.base import Images
 from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.base import Images
 
 LABELS = st.lists(st.integers(0, 6), min_size=10, max_size=200).map(lambda values: np.array(values, dtype=np.int64))
 

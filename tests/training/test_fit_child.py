@@ -9,8 +9,8 @@ from torch import nn
 from nao_ray import rng
 from nao_ray.errors import DataError
 from nao_ray.spaces.base import Genotype
-from nao_ray.tasks.base import Images
 from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.checkpoint import pack, unpack
 from nao_ray.training.fit import Start, fit

@@ -16,7 +16,8 @@ from nao_ray.errors import ConfigError
 from nao_ray.sizes import Size
 from nao_ray.skeletons.base import PLAIN, Skeleton, SkeletonConfig
 from nao_ray.spaces.base import ArchGraph, SearchSpace
-from nao_ray.tasks.base import ImageShapes, Shapes
+from nao_ray.tasks.base import Shapes
+from nao_ray.tasks.images.base import ImageShapes
 from nao_ray.training.recipe import Regularisation
 
 if TYPE_CHECKING:

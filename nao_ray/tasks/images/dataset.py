@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.base import Images
+from nao_ray.tasks.images.base import Images
 
 
 class MapDataset(Protocol):

@@ -14,8 +14,9 @@ from pydantic import Field
 
 from nao_ray.errors import DataError
 from nao_ray.metric import ACCURACY, Metric
-from nao_ray.tasks.base import Facts, Images, ImageShapes, Shapes, Task, TaskConfig
+from nao_ray.tasks.base import Facts, Shapes, Task, TaskConfig
 from nao_ray.tasks.images import splits
+from nao_ray.tasks.images.base import Images, ImageShapes
 from nao_ray.tasks.images.identity import FileIdentity, facts_of
 
 if TYPE_CHECKING:

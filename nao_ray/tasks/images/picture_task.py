@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.base import Images, ImageShapes
 from nao_ray.tasks.images import pictures, sources
+from nao_ray.tasks.images.base import Images, ImageShapes
 from nao_ray.tasks.images.identity import FileIdentity
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.images.labels import MOST_CLASSES, Classes, Labels

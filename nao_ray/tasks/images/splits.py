@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nao_ray import rng
 from nao_ray.errors import DataError
-from nao_ray.tasks.base import Images
+from nao_ray.tasks.images.base import Images
 
 VALID_SHARE = 0.1
 """Share of the training rows that validate: 5,000 of CIFAR-10's 50,000 (NAO, section 4)."""

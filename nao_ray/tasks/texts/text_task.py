@@ -13,7 +13,8 @@ from pydantic import Field
 
 from nao_ray.errors import DataError
 from nao_ray.metric import PERPLEXITY, Metric
-from nao_ray.tasks.base import Facts, Shapes, Task, TaskConfig, Tokens, TokenShapes
+from nao_ray.tasks.base import Facts, Shapes, Task, TaskConfig
+from nao_ray.tasks.texts.base import Tokens, TokenShapes
 
 if TYPE_CHECKING:
     import torch
