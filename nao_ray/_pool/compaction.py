@@ -19,21 +19,19 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nao_ray._pool.faults import READING, Fault, kind_of, line
-from nao_ray._pool.finite import finite
+from nao_ray._pool.groups import GROUP_ROWS, groups, large_part
 from nao_ray._pool.local import LocalStorage, moved_away, sync_folder
 from nao_ray._pool.quarantine import quarantine
-from nao_ray._pool.recent import Recent
 from nao_ray._pool.renames import UNSUPPORTED
 from nao_ray._pool.storage import Guard, Storage
-from nao_ray._pool.tables import SCHEMAS, find_damaged, in_batches, large_part, refuse_strangers, unreadable
+from nao_ray._pool.tables import SCHEMAS, find_damaged, refuse_strangers, unreadable
 from nao_ray.errors import PoolError, PoolWriteError
 
 FOLDERS = ("trials", "events")
@@ -44,12 +42,12 @@ _LEFT_BEHIND = 3600.0  # seconds; a file is not half-written for that long
 
 MAX_ROWS = 1_000_000  # of a merged part
 MAX_BYTES = 256 * 2**20
-_GROUP_ROWS = 4096  # rows held in memory and written as one row group
+_SMALL_ROWS = GROUP_ROWS // 4  # so few are always merged
 
 _log = logging.getLogger(__name__)
 
 
-def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, *, whole: bool) -> list[str]:
+def compact(storage: Storage, guard: Guard, epoch: int, *, whole: bool) -> list[str]:
     """Merge the parts of trials/ and events/; returns the folders that were replaced, for `sweep`.
 
     `whole` merges everything up to the limits; otherwise only the newest parts, as far back as it pays: a part is
@@ -64,7 +62,7 @@ def compact(storage: Storage, guard: Guard, recent: Recent, epoch: int, *, whole
         raise PoolError(f"{storage.url} cannot be compacted in place: it has no rename of folders")
     replaced = []
     for folder in FOLDERS:
-        merge = _Merge(storage, recent, folder, epoch)
+        merge = _Merge(storage, folder, epoch)
         try:
             if merge.write(whole=whole):
                 replaced.append(merge.swap(guard))
@@ -165,8 +163,8 @@ def _is_leftover(name: str, folder: str, epoch: int) -> bool:
 class _Merge:
     """The successor of a folder."""
 
-    def __init__(self, storage: LocalStorage, recent: Recent, folder: str, epoch: int) -> None:
-        self._storage, self._recent, self._folder = storage, recent, folder
+    def __init__(self, storage: LocalStorage, folder: str, epoch: int) -> None:
+        self._storage, self._folder = storage, folder
         self.new = f".{folder}-e{epoch:06d}-{secrets.token_hex(4)}"
         """Its name: the driver's own, so that none adds to or removes another's."""
         self._names: list[str] = []
@@ -176,7 +174,7 @@ class _Merge:
         storage, folder = self._storage, self._folder
         names = self._names = storage.parts(folder)
         refuse_strangers(storage, folder, names)
-        rows = {name: self._rows(name) for name in names}
+        rows = {name: _rows_of(storage.path(folder, name)) for name in names}
         keep = _kept(storage, folder, rows, whole=whole)
         runs = [(run, kept) for run, kept in _runs(names, keep)]
         if not any(len(run) > 1 for run, _ in runs):
@@ -208,38 +206,24 @@ class _Merge:
                 )
             return self._storage.swap_folder(self._folder, self.new)
 
-    def _rows(self, name: str) -> int:
-        known = self._recent.get(self._folder, name)
-        return _rows_of(self._storage.path(self._folder, name)) if known is None else int(known.num_rows)
-
     def _write_merged(self, names: list[str]) -> None:
         """Merge parts into as few as the limits allow, under the first of their names."""
         free = iter(names)
         part: _Part | None = None
         schema = SCHEMAS[self._folder]
         try:
-            for group in _groups(self._batches(names)):
+            paths = [self._storage.path(self._folder, name) for name in names]
+            for group in groups(paths, schema):
                 if part is not None and part.full:
                     part.close()
                     part = None
                 if part is None:
                     part = _Part(self._storage.path(self.new, next(free)), schema)
-                part.write(finite(pa.Table.from_batches(group, schema)))
+                part.write(group)
+                del group
         finally:
             if part is not None:
                 part.close()
-
-    def _batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
-        """The rows of parts, in order."""
-        folder = self._folder
-        for cached, run in groupby(names, lambda name: self._recent.get(folder, name) is not None):
-            if cached:
-                for data in (self._recent.get(folder, name) for name in run):
-                    assert data is not None
-                    yield from data.to_batches()
-            else:
-                paths = [self._storage.path(folder, name) for name in run]
-                yield from in_batches(paths, SCHEMAS[folder], _GROUP_ROWS)
 
 
 def _rows_of(path: str) -> int:
@@ -254,7 +238,7 @@ def _kept(storage: LocalStorage, folder: str, rows: dict[str, int], *, whole: bo
     for name, count in reversed(rows.items()):
         large = count >= MAX_ROWS // 2 or os.path.getsize(storage.path(folder, name)) >= MAX_BYTES // 2
         # once a part does not pay, none before it is looked at: merged parts stay in the order of the log
-        if large or (not whole and (keep or count > max(2 * newer_rows, _GROUP_ROWS // 4))):
+        if large or (not whole and (keep or count > max(2 * newer_rows, _SMALL_ROWS))):
             keep.add(name)
         newer_rows += count
     return keep
@@ -282,19 +266,6 @@ def _link(source: str, target: str) -> None:
             shutil.copyfileobj(original, copy)
             copy.flush()
             os.fsync(copy.fileno())
-
-
-def _groups(batches: Iterable[pa.RecordBatch]) -> Iterable[list[pa.RecordBatch]]:
-    """Batches, gathered to at least `_GROUP_ROWS` rows; at least one group, of no batches if need be."""
-    group: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        group.append(batch)
-        rows += batch.num_rows
-        if rows >= _GROUP_ROWS:
-            yield group
-            group, rows = [], 0
-    yield group
 
 
 class _Part:

@@ -11,7 +11,6 @@ from nao_ray._pool import compaction
 from nao_ray._pool.journal import Journal
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.names import part_name
-from nao_ray._pool.recent import Recent
 from nao_ray._pool.storage import Guard
 from nao_ray._pool.tables import to_bytes
 from nao_ray.errors import PoolError, PoolWriteError, StorageError
@@ -26,7 +25,6 @@ class LocalJournal(Journal):
     def __init__(self, storage: LocalStorage, epoch: int, guard: Guard) -> None:
         self._storage, self._epoch, self._guard = storage, epoch, guard
         self._next_part = 0
-        self._recent = Recent()
         self._sweeper: Thread | None = None
         self._compact_at = COMPACT_AT
         self._small_parts = dict.fromkeys(compaction.FOLDERS, 0)
@@ -42,7 +40,6 @@ class LocalJournal(Journal):
         if not self._storage.create(name, to_bytes(data), self._guard):
             where = self._storage.path(name)
             raise PoolWriteError(f"{where} is there already, and is not replaced; trying the next number")
-        self._recent.add(folder, name.partition("/")[2], data)
         self._small_parts[folder] += 1
 
     def settle(self) -> None:
@@ -55,12 +52,11 @@ class LocalJournal(Journal):
         if self._sweeper is not None:
             self._sweeper.join()
         try:
-            replaced = compaction.compact(self._storage, self._guard, self._recent, self._epoch, whole=whole)
+            replaced = compaction.compact(self._storage, self._guard, self._epoch, whole=whole)
         except (PoolError, StorageError):
             self._compact_at += COMPACT_AT
             raise
         self._compact_at = COMPACT_AT
-        self._recent.clear()
         for folder in compaction.FOLDERS:
             self._small_parts[folder] = 0
         if whole:

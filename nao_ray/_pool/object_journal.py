@@ -16,16 +16,18 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 
 from nao_ray._pool import compaction, names
-from nao_ray._pool.catalogue import DIGEST, Digest, batches
+from nao_ray._pool.catalogue import DIGEST, Digest
 from nao_ray._pool.faults import READING
+from nao_ray._pool.groups import groups, large_part
 from nao_ray._pool.journal import Journal
 from nao_ray._pool.objects import ObjectStorage
 from nao_ray._pool.storage import Guard
-from nao_ray._pool.tables import SCHEMAS, large_part, reading, to_bytes, unreadable
+from nao_ray._pool.tables import SCHEMAS, reading, to_bytes, unreadable
 from nao_ray.errors import PoolError, PoolWriteError
 from nao_ray.memory import release
 
@@ -38,7 +40,6 @@ MERGE_BYTES = 4 * 2**20
 MAX_BYTES = 16 * 2**20
 """Of a merged part; a larger one is merged no more."""
 _RATIO = 8  # a merged part is merged again once an eighth of its bytes came after it
-_GROUP_ROWS = 16_384
 
 _EMPTY = {folder: bytes(to_bytes(schema.empty_table())) for folder, schema in SCHEMAS.items()}
 
@@ -214,11 +215,10 @@ class ObjectJournal(Journal):
         sink = pa.BufferOutputStream()
         schema = SCHEMAS[folder]
         with large_part(sink, schema) as writer:
-            for name in again:
-                for batch in batches(self._storage.read(f"{folder}/{name}"), schema, _GROUP_ROWS):
-                    writer.write_batch(batch)
-            if newest.num_rows or not again:
-                writer.write_table(newest)
+            merged = (pa.BufferReader(self._storage.read(f"{folder}/{name}")) for name in again)
+            for group in groups(chain(merged, [newest]), schema):
+                writer.write_table(group)
+                del group
         return memoryview(sink.getvalue())
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from nao_ray._pool.faults import READING, Fault, kind_of
+from nao_ray._pool.groups import aligned, columns_of, open_part
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import SCHEMAS, checked, dataset, reading, steady, unreadable
 from nao_ray.memory import release
@@ -18,7 +18,6 @@ from nao_ray.memory import release
 _PARTS = 32  # small ones opened together: a footer each
 _VALUES = 2**15  # at a time, a list as 16: some 250 whole rows, thousands of a few columns
 _BATCHES = 16  # after which memory is given back: what is made of the rows leaves holes
-_BUFFER = 2**16  # bytes of a column read at once; without it a whole row group is
 _RESTARTS = 60
 _PAUSE = 0.05  # seconds
 
@@ -95,21 +94,11 @@ def _groups(storage: Storage, folder: str, names: Sequence[str], columns: Sequen
 
 def _rows_of(fragment: ds.ParquetFileFragment, schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of a part; not read by the fragment itself, which reads ahead 90 MB of a large one."""
-    part = pq.ParquetFile(fragment.open(), buffer_size=_BUFFER, pre_buffer=False, page_checksum_verification=True)
-    with part:
+    with open_part(fragment.open()) as part:
         rows = _VALUES // sum(16 if pa.types.is_list(field.type) else 1 for field in schema)
-        there = [name for name in schema.names if name in part.schema_arrow.names]
+        there = columns_of(part, schema)
         for number in range(part.num_row_groups):
             for count, batch in enumerate(part.iter_batches(rows, [number], columns=there, use_threads=False), start=1):
-                yield _aligned(batch, schema)
+                yield aligned(batch, schema)
                 if count % _BATCHES == 0:
                     release()
-
-
-def _aligned(batch: pa.RecordBatch, schema: pa.Schema) -> pa.Table:
-    """Rows in the columns of a schema, null where a part of before lacks one."""
-    columns = [
-        batch.column(field.name) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -36,9 +35,6 @@ _LOST = {
     "events": "what was asked in it, unless a copy is put back; with it moved elsewhere the search goes on without",
 }
 _READERS = 16  # parts looked at at once, where each costs a round trip
-_PAGE_BYTES = 2**16
-_BATCH_ROWS = 1024  # of a large part, in memory at a time
-_SCANNED = 32  # small parts opened at once for merging
 
 
 def to_bytes(data: pa.Table) -> memoryview:
@@ -49,12 +45,6 @@ def to_bytes(data: pa.Table) -> memoryview:
         data, sink, compression="zstd", write_page_checksum=True, use_dictionary=False, write_statistics=False
     )
     return memoryview(sink.getvalue())
-
-
-def large_part(where: Any, schema: pa.Schema) -> pq.ParquetWriter:  # noqa: ANN401 - a file or a sink of Arrow's
-    """Writes a part of many rows, in small pages: a reader holds a page and a dictionary of each column, unpacked."""
-    limits = {"data_page_size": _PAGE_BYTES, "dictionary_pagesize_limit": _PAGE_BYTES}
-    return pq.ParquetWriter(where, schema, compression="zstd", write_page_checksum=True, **limits)
 
 
 def dataset(storage: Storage, folder: str, names: Sequence[str] | None = None) -> ds.Dataset:
@@ -118,38 +108,6 @@ def _refuse_foreign(storage: Storage, folder: str, names: Iterable[str]) -> None
         what = damage(storage, folder, name)
         if what is not None and not what.startswith("truncated"):
             raise PoolError(f"{storage.path(folder, name)} is no part of this pool, it is {what}; move it elsewhere")
-
-
-def in_batches(paths: Iterable[str], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
-    """The rows of local parts, in order, at most so many in a batch; little of them is in memory at a time."""
-    for large, some in groupby(paths, _is_large(schema, min(rows, _BATCH_ROWS))):
-        same = list(some)
-        yield from _by_batch(same, min(rows, _BATCH_ROWS)) if large else _scanned(same, schema, rows)
-
-
-def _is_large(schema: pa.Schema, rows: int) -> Callable[[str], bool]:
-    """Whether a part is of this schema, and has more rows than that."""
-
-    def is_large(path: str) -> bool:
-        found = pq.read_metadata(path)
-        return bool(found.num_rows > rows and found.schema.to_arrow_schema().equals(schema))
-
-    return is_large
-
-
-def _by_batch(paths: Iterable[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Large parts, some rows in memory at a time: a scan reads ahead what grows with the part."""
-    for path in paths:
-        with pq.ParquetFile(path, buffer_size=_PAGE_BYTES, pre_buffer=False, page_checksum_verification=True) as part:
-            for number in range(part.num_row_groups):
-                yield from part.iter_batches(rows, [number], use_threads=False)
-
-
-def _scanned(paths: Sequence[str], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
-    """Small parts, also of older schemas; a few at a time, for a scan keeps the footers of all it is given."""
-    for first in range(0, len(paths), _SCANNED):
-        source = ds.dataset(list(paths[first : first + _SCANNED]), schema=schema, format=FORMAT)
-        yield from source.to_batches(batch_size=rows, batch_readahead=1, fragment_readahead=4)
 
 
 def steady(storage: Storage, folder: str, read: Callable[[list[str]], T]) -> T:
