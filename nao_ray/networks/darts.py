@@ -23,7 +23,6 @@ from nao_ray.networks.ops import ConvNorm, Operation, OpOptions, RectifiedReduce
 from nao_ray.networks.stacks import AuxiliaryHead, ImageStack, StackConfig
 from nao_ray.spaces.base import ArchGraph
 
-EVALUATION_OPS = OpOptions(rectify_reduction=True)
 SEARCH_OPS = OpOptions(rectify_reduction=True, affine=False, norm_pools=True)
 """Of the supernet."""
 

@@ -8,8 +8,10 @@ Legend: `B` batch, `C` channels, `H` `W` pixels, `s` stride (1 or 2). Every oper
 ``[B, C, ceil(H/s), ceil(W/s)]``. Convolutions have no bias; batch norm has eps 1e-5, momentum 0.1. Parameters are
 counted with batch norms that have a scale and a shift per channel, 2C of them.
 
-Many operations begin with a ReLU. Several edges read one state, so the cell rectifies the state once: an operation with
-`rectified_input` is called with the rectified state, any other with the state itself.
+Many operations begin with a ReLU, written [ReLU] here. Several edges read one state, so the cell rectifies the state
+once: an operation with `rectified_input` is called with the rectified state, any other with the state itself.
+
+Names say what is done in which order, ``conv_1x7_7x1`` or ``sep_conv_3x3``; ``_padded`` pools count the padding.
 """
 
 from __future__ import annotations
@@ -44,14 +46,15 @@ class OpOptions:
 
 
 class Operation(nn.Module):
-    """An operation on an edge."""
+    """An operation on an edge; one of the user's is a class of it that is made with C and the stride.
+
+    Those of ours that end in a batch norm take a second argument, a 0-dim tensor that their output is multiplied by.
+    """
 
     rectified_input: ClassVar[bool] = False
     """Called with relu(state) instead of the state."""
-    scales: ClassVar[bool] = False
-    """Called with a scale as well, a 0-dim tensor that its output is multiplied by; None: it is not."""
     passes: ClassVar[bool] = False
-    """Hands its input on, at most halved: drop path spares it, unless told otherwise."""
+    """Hands its input on, at most halved; drop path spares it, unless told otherwise."""
     signature: str | None = None
     """Says what an operation without parameters or statistics does: two of one signature on one state give one result.
     """
@@ -69,70 +72,54 @@ def _conv(channels: int, out: int, kernel: tuple[int, int], stride: tuple[int, i
 
 
 class ConvNorm(Operation):
-    """[ReLU] conv 1x1, BN: ``[B, c, H, W]`` -> ``[B, C, H, W]``; cC + 2C parameters."""
+    """[ReLU] conv kxk, BN: ``[B, c, H, W]`` -> ``[B, C, ceil(H/s), ceil(W/s)]``; k^2 cC + 2C parameters."""
 
     rectified_input = True
 
-    def __init__(self, in_channels: int, channels: int, *, affine: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int = 1, kernel: int = 1, *, affine: bool = True
+    ) -> None:
         super().__init__()
-        self.conv = _conv(in_channels, channels, (1, 1))
+        self.conv = _conv(in_channels, channels, (kernel, kernel), (stride, stride))
         self.norm = nn.BatchNorm2d(channels, affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return conv_norm(self.conv, self.norm, x)
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return conv_norm(self.conv, self.norm, x, scale=scale)
 
 
-class Conv(Operation):
-    """[ReLU] conv kxk, BN; k^2 C^2 + 2C parameters."""
-
-    rectified_input = True
+class Conv(ConvNorm):
+    """`ConvNorm` of an edge; k^2 C^2 + 2C parameters."""
 
     def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
-        super().__init__()
-        self.conv = _conv(channels, channels, (kernel, kernel), (stride, stride))
-        self.norm = nn.BatchNorm2d(channels, affine=affine)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return conv_norm(self.conv, self.norm, x)
+        super().__init__(channels, channels, stride, kernel, affine=affine)
 
 
 class ConvPair(Operation):
-    """[ReLU] conv 1xk stride (1, s), BN, ReLU, conv kx1 stride (s, 1), BN; 2(k C^2 + 2C) parameters."""
+    """[ReLU] conv 1xk stride (1, s), BN, ReLU, conv kx1 stride (s, 1), BN; 2(k C^2 + 2C) parameters.
+
+    Without `norm_between`, DARTS' for AmoebaNet, there is no BN and no ReLU between: 2k C^2 + 2C.
+    """
 
     rectified_input = True
 
-    def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
+    def __init__(
+        self, channels: int, stride: int, kernel: int, *, affine: bool = True, norm_between: bool = True
+    ) -> None:
         super().__init__()
         self.conv_row = _conv(channels, channels, (1, kernel), (1, stride))
-        self.norm_row = nn.BatchNorm2d(channels, affine=affine)
+        self.norm_row = nn.BatchNorm2d(channels, affine=affine) if norm_between else None
         self.conv_column = _conv(channels, channels, (kernel, 1), (stride, 1))
         self.norm_column = nn.BatchNorm2d(channels, affine=affine)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = conv_norm(self.conv_row, self.norm_row, x, relu=True)
-        return conv_norm(self.conv_column, self.norm_column, x)
-
-
-class BareConvPair(Operation):
-    """[ReLU] conv 1xk stride (1, s), conv kx1 stride (s, 1), BN; 2k C^2 + 2C parameters."""
-
-    rectified_input = True
-
-    def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
-        super().__init__()
-        self.conv_row = _conv(channels, channels, (1, kernel), (1, stride))
-        self.conv_column = _conv(channels, channels, (kernel, 1), (stride, 1))
-        self.norm = nn.BatchNorm2d(channels, affine=affine)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return conv_norm(self.conv_column, self.norm, self.conv_row(x))
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        x = self.conv_row(x) if self.norm_row is None else conv_norm(self.conv_row, self.norm_row, x, relu=True)
+        return conv_norm(self.conv_column, self.norm_column, x, scale=scale)
 
 
 class SepConv(Operation):
     """Twice [ReLU] depthwise kxk, pointwise, BN, the second with stride 1; 2(k^2 C + C^2 + 2C) parameters."""
 
     rectified_input = True
-    scales = True
 
     def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
         super().__init__()
@@ -153,7 +140,6 @@ class DilatedSepConv(Operation):
     """[ReLU] depthwise kxk with dilation 2, pointwise, BN, once; k^2 C + C^2 + 2C parameters."""
 
     rectified_input = True
-    scales = True
 
     def __init__(self, channels: int, stride: int, kernel: int, *, affine: bool = True) -> None:
         super().__init__()
@@ -175,7 +161,6 @@ class FactorizedReduce(Operation):
     """
 
     passes = True
-    scales = True
 
     def __init__(self, in_channels: int, channels: int, *, affine: bool = True) -> None:
         super().__init__()
@@ -255,8 +240,8 @@ class NormedPool(Operation):
         self.pool = pool
         self.norm = nn.BatchNorm2d(channels, affine=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return batch_norm(self.norm, self.pool(x))
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        return batch_norm(self.norm, self.pool(x), scale=scale)
 
 
 # -- names ----------------------------------------------------------------------------------------------------
@@ -289,7 +274,7 @@ _BUILDERS: dict[str, Builder] = {
     "identity": _identity,
     **{f"conv_{k}x{k}": _module(Conv, k) for k in (1, 3)},
     **{f"conv_1x{k}_{k}x1": _module(ConvPair, k) for k in (3, 7)},
-    "conv_7x1_1x7": _module(BareConvPair, 7),  # AmoebaNet's, in DARTS' code
+    "conv_7x1_1x7": _module(partial(ConvPair, norm_between=False), 7),
     **{f"sep_conv_{k}x{k}": _module(SepConv, k) for k in (3, 5, 7)},
     **{f"dil_sep_conv_{k}x{k}": _module(DilatedSepConv, k) for k in (3, 5, 7)},
     # V1's 2x2 max pool sees its zero padding too, hence `padded`

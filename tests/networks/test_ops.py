@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nao_ray.networks.darts import EVALUATION_OPS, SEARCH_OPS
+from nao_ray.networks.darts import SEARCH_OPS
 from nao_ray.networks.ops import NAMES, OpOptions, build_op
 from nao_ray.spaces.darts_cnn import LOWERED
 
@@ -57,6 +57,7 @@ def test_zero_is_zero():
     assert (build_op("zero", C, 2)(torch.ones(1, C, 5, 5)) == 0).all()
 
 
+EVALUATION_OPS = OpOptions(rectify_reduction=True)
 DARTS = json.loads((Path(__file__).parents[1] / "golden" / "darts.json").read_text())["parameter_counts"]
 
 
@@ -119,3 +120,11 @@ def by_layers(name, stride, op, x, *, pools_normed):
         return norm(F.conv2d(F.conv2d(x, kernels[0], None, stride, k - 1, 2, C), kernels[1]))
     x = norm(F.conv2d(F.conv2d(x, kernels[0], None, stride, k // 2, 1, C), kernels[1])).relu()
     return norm(F.conv2d(F.conv2d(x, kernels[2], None, 1, k // 2, 1, C), kernels[3]), 1)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("zero", "identity")])
+def test_what_ends_in_a_batch_norm_takes_a_scale(name):
+    for options in (OpOptions(norm_pools=True), SEARCH_OPS):
+        op, scale = build_op(name, C, 2, options).double(), torch.tensor(0.3, dtype=torch.float64)
+        x = torch.randn(2, C, 6, 6, dtype=torch.float64)
+        torch.testing.assert_close(op(x, scale), 0.3 * op(x))
