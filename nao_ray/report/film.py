@@ -1,7 +1,7 @@
 """The film of a search: one HTML file with a slider, which opens from disk and loads nothing.
 
-Of a search that derives a cell after every epoch it shows these, training by training, and the alphas over time; of any
-other one each best architecture so far. Nodes stay where they are, so that one sees edges come and go.
+Nodes stay where they are from moment to moment, so that one sees edges come and go: what is drawn is the union of all
+cells, of which the page's script (`film.js`) shows those of the moment.
 
 Legend: `F` frames, `E` edges of the relaxed cells, `O` operations.
 """
@@ -11,162 +11,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
-from nao_ray.metric import Metric
-from nao_ray.report import shared, tables
 from nao_ray.report.labels import state_label
 from nao_ray.report.pictures.cells import draw_cell, frame
 from nao_ray.report.pictures.drawing import Wording
 from nao_ray.report.pictures.style import text_width
 from nao_ray.report.pictures.union import edges, placed, union
+from nao_ray.report.tracks import Track
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 
 MOST_STEPS = 240
 """Moments at which alphas are drawn; of more epochs every so many."""
 _HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An architecture, and when it was the one."""
-
-    label: str
-    genotype: str
-    alarm: str = ""
-    """The rule that went off then."""
-    instead: str = ""
-    """What would have been returned by that rule."""
-
-
-@dataclass(frozen=True, slots=True)
-class Track:
-    """The architectures of one training, or of the search as a whole, in order."""
-
-    name: str
-    frames: list[Frame]
-    curves: Mapping[str, list[float | None]] = field(default_factory=dict)
-    """Figures frame by frame, by name."""
-    alphas: NDArray[np.float64] | None = None
-    """``[F, E * O]``, before the softmax."""
-
-
-# -- what is shown ------------------------------------------------------------------------------------------
-
-
-def tracks_of(trials: pd.DataFrame, phases: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Track]:
-    """What there is to show of a pool.
-
-    Args:
-        trials: finished trials with `trial_id`, `log_index`, `state`, `phase`, `weights_version`, the metric's column
-            and `genotype`, which is looked at in `best_trials` alone.
-        phases: trainings of shared weights, with `trial_id`, `state`, `phase`, `derived_genotype` and maybe `alphas`.
-        fits: what the strategy wrote of itself.
-        metric: what the trials are measured by.
-    """
-    done = tables.completed(trials, metric)
-    found = list(_trainings(phases, fits))
-    scored = shared.scores_of_versions(done)
-    if len(scored):
-        found.append(_track("best of each round, by shared weights", _best_of_versions(scored, metric), metric))
-    alone = shared.trained_alone(done)
-    if len(alone):
-        name = "best so far, trained alone" if len(found) else "best so far"
-        found.append(_track(name, _incumbents(alone, metric), metric))
-    return found
-
-
-def _trainings(phases: pd.DataFrame, fits: pd.DataFrame) -> Iterator[Track]:
-    """A track per training of shared weights that derived architectures."""
-    rows = phases[(phases["state"] == "COMPLETED") & phases["derived_genotype"].notna()].sort_values("trial_id")
-    trainings: dict[Any, list[tuple[dict[str, Any], Any]]] = {}
-    for row in rows.to_dict("records"):
-        phase = json.loads(str(row["phase"]))
-        trainings.setdefault(phase.get("seed"), []).append((phase, row))
-    for index, found in enumerate(trainings.values()):
-        epochs = [int(phase["last_epoch"]) for phase, _ in found]
-        told = _told(fits, index)
-        frames = [
-            Frame(f"epoch {epoch}", str(row["derived_genotype"]), *_alarm(told.get(epoch, {})))
-            for epoch, (_, row) in zip(epochs, found, strict=True)
-        ]
-        curves = {
-            name.replace("_", " "): [_number(told.get(epoch, {}).get(name)) for epoch in epochs]
-            for name in dict.fromkeys(name for row in told.values() for name in row)
-            if name not in ("round", "epoch", "seed_index") and not name.startswith("alarm")
-        }
-        curves = {name: values for name, values in curves.items() if any(value is not None for value in values)}
-        values = [row.get("alphas") for _, row in found]
-        sizes = {len(value) if hasattr(value, "__len__") else 0 for value in values}
-        alphas = np.stack([np.asarray(value, dtype=np.float64) for value in values]) if len(sizes) == 1 else None
-        has_alphas = alphas is not None and alphas.ndim == 2 and alphas.shape[1] > 0
-        yield Track(f"seed {index}", frames, curves, alphas if has_alphas else None)
-
-
-def _told(fits: pd.DataFrame, index: int) -> dict[int, dict[str, Any]]:
-    """What was watched in a training, by epoch."""
-    if "seed_index" not in fits:
-        return {}
-    rows = fits[fits["seed_index"] == index].to_dict("records")
-    return {int(row.get("epoch", row["round"])): {str(name): value for name, value in row.items()} for row in rows}
-
-
-def _alarm(row: Mapping[str, Any]) -> tuple[str, str]:
-    """The rule that went off, and what it would have returned; empty: none."""
-    rule, genotype = (row.get(name) for name in ("alarm", "alarm_genotype"))
-    return (rule, genotype if isinstance(genotype, str) else "") if isinstance(rule, str) and rule else ("", "")
-
-
-def _number(value: Any) -> float | None:  # noqa: ANN401
-    """A figure; None for anything else."""
-    if value is None or isinstance(value, str | bool) or not np.isfinite(float(value)):
-        return None
-    return float(value)
-
-
-def _incumbents(done: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """The trials that were the best so far, in the order the strategy was told them."""
-    scores = tables.floats(done[metric.column])
-    best = tables.best_so_far(scores, metric)
-    return done[np.append(True, best[1:] != best[:-1])] if len(done) else done
-
-
-def _best_of_versions(scored: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """The best trial of each version of the shared weights, in the order of the versions."""
-    order = scored.assign(score=metric.score(1.0) * tables.floats(scored[metric.column]))
-    best = order.sort_values(["score", "trial_id"], ascending=[False, True]).drop_duplicates("weights_version")
-    return best.sort_values("trial_id")
-
-
-def _track(name: str, rows: pd.DataFrame, metric: Metric) -> Track:
-    values = tables.floats(rows[metric.column])
-    when = [f"trial {number}" for number in rows["trial_id"]]
-    frames = [
-        Frame(f"{label}, {metric.label} {metric.text(value)}", str(genotype))
-        for label, value, genotype in zip(when, values, rows["genotype"], strict=True)
-    ]
-    return Track(name, frames, {metric.label: [_number(value) for value in values]})
-
-
-def best_trials(trials: pd.DataFrame, metric: Metric) -> list[int]:
-    """The trials whose genotype `tracks_of` looks at."""
-    done = tables.completed(trials, metric)
-    shown = [
-        _incumbents(shared.trained_alone(done), metric),
-        _best_of_versions(shared.scores_of_versions(done), metric),
-    ]
-    return [int(number) for rows in shown for number in rows["trial_id"]]
-
-
-# -- the page -----------------------------------------------------------------------------------------------
 
 
 def render_film(title: str, tracks: Sequence[Track], space: SearchSpace[Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pandas as pd
 from nao_ray import yaml_text
 from nao_ray.memory import release
 from nao_ray.metric import BY_COLUMN, Metric
-from nao_ray.report import charts, shared, tables
+from nao_ray.report import charts, shared, tables, tracks
 from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.spaces.base import SearchSpace
 
@@ -49,6 +49,7 @@ def render(
     space: SearchSpace[Any],
     final: pd.DataFrame | None = None,
     film: str = "",
+    trainings: Sequence[tracks.Track] = (),
 ) -> str:
     """The page as text.
 
@@ -61,6 +62,7 @@ def render(
         space: the space of the genotypes.
         final: the full trainings of the pool, with their test scores.
         film: where the film of the search is, beside the page; empty: there is none.
+        trainings: those that derived architectures.
     """
     manifest = _plain(manifest)
     metric = tables.metric_of(manifest, trials)
@@ -86,6 +88,8 @@ def render(
     return environment.get_template("page.html").render(
         name=name_of(manifest),
         film=film,
+        trainings=tracks.training_table(trainings),
+        alarms=tracks.alarms(trainings),
         facts=tables.search_facts(manifest),
         metric=metric,
         tiles=tiles,

@@ -58,8 +58,9 @@ class Audit:
 
 
 def is_shared(trials: pd.DataFrame) -> bool:
-    """Whether the search trained shared weights."""
-    return bool(trials["phase"].notna().any())
+    """Whether the search trained shared weights to score with: those that are trained beside alphas never do."""
+    phases = trials["phase"].dropna().astype(str)
+    return bool((~phases.str.contains('"kind": "alphas', regex=False)).any())
 
 
 def scores_of_versions(done: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +103,8 @@ def audit(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> Audit | Non
 
 
 def other_fits(fits: pd.DataFrame) -> pd.DataFrame:
-    """The strategy's rows without the audit's."""
+    """The strategy's rows without the audit's, and without what was watched in trainings of its own (`tracks`)."""
+    fits = fits[fits["seed_index"].isna()] if "seed_index" in fits else fits
     if "audited" not in fits:
         return fits
     return fits[fits["audited"].isna()].drop(columns=[name for name in fits if str(name).startswith("audit")])

@@ -11,10 +11,11 @@ import pandas as pd
 from nao_ray.errors import ConfigError, PoolError, RunError
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import TRIALS, PoolReader, write_page
-from nao_ray.report.film import Track, best_trials, render_film, tracks_of
+from nao_ray.report.film import render_film
 from nao_ray.report.render import COLUMNS, EMBEDDED, ROWS, name_of, render
 from nao_ray.report.shared import is_shared
 from nao_ray.report.tables import metric_of
+from nao_ray.report.tracks import Track, best_trials, tracks_of, trainings
 from nao_ray.spaces.base import SearchSpace
 
 _WORDS = ("state", "failure_kind", "failure_message", "phase", "weights_version")  # few different ones
@@ -48,9 +49,10 @@ def write_report(pool: PoolReader, space: SearchSpace[Any], out: Path | None = N
         RunError: `out` cannot be written.
     """
     has_film = out is None and _has_film(pool, space)
-    page = render(
-        pool.manifest, _trials(pool), pool.fits(), pool.counts().running, space, pool.sql(_FINAL), FILM * has_film
-    )
+    fits = pool.fits()
+    trained = trainings(_phases(pool, pool.trials(["trial_id", "phase"])), fits) if "seed_index" in fits else []
+    running, final = pool.counts().running, pool.sql(_FINAL)
+    page = render(pool.manifest, _trials(pool), fits, running, space, final, FILM * has_film, trained)
     return _put(pool, out, "report.html", page)
 
 
@@ -90,11 +92,15 @@ def find_tracks(pool: PoolReader) -> list[Track]:
     """What a film of a pool shows; may be none."""
     trials = pool.trials(["trial_id", "log_index", "state", "phase", "weights_version", *BY_COLUMN])
     metric = metric_of(pool.manifest, trials)
-    trained = trials["trial_id"][trials["phase"].notna()].tolist()
-    columns = ["trial_id", "state", "phase", "derived_genotype", "alphas"]
-    phases = pool.trials([name for name in columns if name in TRIALS.names], ids=trained)
     texts = pool.trials(["trial_id", "genotype"], ids=best_trials(trials, metric)).set_index("trial_id")["genotype"]
-    return tracks_of(trials.assign(genotype=trials["trial_id"].map(texts)), phases, pool.fits(), metric)
+    return tracks_of(trials.assign(genotype=trials["trial_id"].map(texts)), _phases(pool, trials), pool.fits(), metric)
+
+
+def _phases(pool: PoolReader, trials: pd.DataFrame) -> pd.DataFrame:
+    """What became of each training of shared weights among `trials`."""
+    columns = ["trial_id", "state", "phase", "derived_genotype", "alphas"]
+    columns = [name for name in columns if name in TRIALS.names]
+    return pool.trials(columns, ids=trials["trial_id"][trials["phase"].notna()].tolist())
 
 
 def _put(pool: PoolReader, out: Path | None, name: str, page: str) -> str:

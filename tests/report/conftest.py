@@ -132,7 +132,10 @@ def make_trainings() -> Callable[..., tuple[pd.DataFrame, pd.DataFrame]]:
                 phase = {"version": f"s{seed}e{epoch:05d}", "first_epoch": epoch - 1, "last_epoch": epoch}
                 alphas = rng.child(seed, "alphas", epoch).normal(size=2 * 14 * 8)
                 row = {"trial_id": len(rows), "log_index": len(rows), "state": "COMPLETED", "weights_version": None}
-                row |= {"phase": json.dumps({**phase, "seed": 100 - seed}), "genotype": "shared weights"}
+                row |= {
+                    "phase": json.dumps({**phase, "kind": "alphas/first", "seed": 100 - seed}),
+                    "genotype": "shared weights",
+                }
                 row |= {"derived_genotype": cells[(epoch * seeds + seed) % len(cells)], "alphas": alphas.tolist()}
                 rows.append({**row, "valid_accuracy": None})
                 rings = seed == 0 and epoch > epochs / 2

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from nao_ray import registry, rng
 from nao_ray.errors import ConfigError
 from nao_ray.metric import Metric
-from nao_ray.report.film import MOST_STEPS, Frame, Track, best_trials, render_film, tracks_of
+from nao_ray.report.film import MOST_STEPS, render_film
 from nao_ray.report.pictures.union import edges, placed, union
+from nao_ray.report.tracks import Frame, Track, alarms, best_trials, tracks_of, training_table
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 
 ACCURACY = Metric("accuracy")
@@ -70,6 +71,16 @@ def test_trainings_are_tracks_with_alphas_alarms_and_what_was_watched(make_train
     assert first.curves["skips normal"] == [1, 2, 3, 0, 1, 2]
     assert "alpha eigenvalue" not in first.curves, "it was not asked for"
     assert np.array_equal(first.alphas, np.stack(phases["alphas"][0::2]))
+
+
+def test_alarms_and_the_last_state_of_trainings(make_trainings):
+    phases, fits = make_trainings(6)
+    tracks = tracks_of(phases, phases, fits, ACCURACY)
+    assert alarms(tracks) == [("seed 0", tracks[0].frames[3])], "once, when it went off first"
+    assert training_table(tracks) == (
+        ["training", "so far", "skips normal", "entropy normal", "derived"],
+        [[f"seed {k}", "epoch 6", "2", "1.994", tracks[k].frames[-1].genotype] for k in (0, 1)],
+    )
 
 
 def test_the_page_has_the_cell_of_every_moment(make_trainings):

@@ -11,10 +11,11 @@ import pytest
 
 from nao_ray import registry, rng
 from nao_ray.metric import Metric
-from nao_ray.report.film import render_film, tracks_of
+from nao_ray.report.film import render_film
 from nao_ray.report.labels import op_label
 from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.report.render import render
+from nao_ray.report.tracks import tracks_of
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -9,6 +9,7 @@ import pytest
 
 from nao_ray import registry, rng
 from nao_ray.report.render import render
+from nao_ray.report.tracks import trainings
 
 
 class _Page(HTMLParser):
@@ -152,3 +153,19 @@ def test_dashed_lines_are_spoken_of_where_there_are_some(make_trials, fits, mani
     page = render(manifest, trials, fits, 0, other)
     assert "Dashed arrows bring nothing" in page
     assert ">none</text>" in page, "as the space calls it"
+
+
+def test_trainings_of_alphas_have_a_section_with_their_alarms(make_trainings, manifest):
+    """There was a table of every epoch under "Controller fits", and talk of shared scores, of which there are none."""
+    phases, watched = make_trainings(6)
+    trials = phases.assign(**dict.fromkeys(["predicted_score", "valid_perplexity", "num_params", "embedding"]))
+    trials = trials.assign(**dict.fromkeys(["failure_kind", "failure_message", "retry_of", "round"]))
+    trials = trials.assign(wall_seconds=1.0, device_seconds=1.0, asked_at=pd.NaT, finished_at=pd.NaT)
+    derived = trainings(phases, watched)
+    page = render(manifest, trials, watched, 0, registry.load("space", "darts_cnn")(), trainings=derived)
+    headings = _Page(page).headings
+    assert "What the trainings derived" in headings
+    assert not {"Controller fits", "Can the shared scores be believed?", "No trial is complete yet"} & set(headings)
+    assert page.count('<p class="alarm">') == 1
+    assert "seed 0, epoch 4: the rule <b>skips</b> went off" in page
+    assert page.count(watched["alarm_genotype"].dropna().iloc[0]) == 1
