@@ -12,7 +12,7 @@ import nao_ray
 
 ROOT = Path(nao_ray.__file__).parent
 FLOORS = [
-    {"addresses", "errors", "memory", "metric", "rng", "settings", "yaml_text"},
+    {"addresses", "errors", "memory", "metric", "optimisers", "rng", "settings", "yaml_text"},
     {"own_modules"},
     {"registry"},
     {"spaces", "preset_files", "config_text", "config_workers", "standings"},

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from nao_ray import rng
+from nao_ray import optimisers, rng
 from nao_ray.controllers.base import one_thread
 from nao_ray.controllers.epd import Epd
 from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correlation
@@ -150,7 +150,7 @@ class _Trainer:
         config = self.config
         epoch = np.repeat(np.arange(len(tokens)), config.repeats)
         per_epoch = math.ceil(len(epoch) / config.batch)
-        optimiser = torch.optim.Adam(
+        optimiser = optimisers.Adam(
             self.epd.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, foreach=True
         )
         self.epd.train()

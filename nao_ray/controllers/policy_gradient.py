@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nao_ray import optimisers
 from nao_ray.controllers.base import one_thread
 from nao_ray.controllers.policy import LstmConfig, LstmPolicy
 from nao_ray.spaces.base import Tokens
@@ -51,7 +52,7 @@ class PolicyGradient:
         self.baseline: float | None = 0.0 if config.baseline_start == "zero" else None
         """b; None: the first reward."""
         self._num_updates = 0
-        self._adam = torch.optim.Adam(
+        self._adam = optimisers.Adam(
             policy.parameters(), lr=config.learning_rate, betas=config.betas, eps=config.epsilon, foreach=True
         )
 

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nao_ray import rng
+from nao_ray import optimisers, rng
 from nao_ray.controllers.base import one_thread
 from nao_ray.controllers.descriptors import Descriptors
 from nao_ray.controllers.epd import Epd
@@ -73,7 +73,7 @@ def pretrain(space: SearchSpace[Any], epd_config: EpdConfig, config: Pretraining
         width = 2 * epd_config.hidden
         readout = nn.Sequential(nn.Linear(epd_config.hidden, width), nn.ReLU(), nn.Linear(width, len(descriptors)))
         parameters = [*epd.encoder.parameters(), *epd.decoder.parameters(), *readout.parameters()]
-        optimiser = torch.optim.Adam(parameters, lr=config.learning_rate, foreach=True)
+        optimiser = optimisers.Adam(parameters, lr=config.learning_rate, foreach=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps)
         scale = targets.var(dim=0).mean().clamp_min(1e-12)
         for _ in range(config.steps):

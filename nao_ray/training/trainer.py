@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import torch
-import torch._dynamo  # the first optimiser loads it anyway, for a second or more that a trial's limit would count
 from torch import Tensor, nn
 
+from nao_ray import optimisers
 from nao_ray.errors import DataError
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.training.capture import Capture, Execution
@@ -85,7 +85,7 @@ class Trainer:
         capturable: Callable[[], None] | None = getattr(self.network, "capturable", None)
         if self._capture.is_on and capturable is not None:
             capturable()
-        self.optimiser = torch.optim.SGD(
+        self.optimiser = optimisers.SGD(
             self._named.values(),
             lr=torch.tensor(recipe.lr, device=device) if self._capture.is_on else recipe.lr,
             momentum=recipe.momentum,

@@ -3,7 +3,6 @@
 Values are not checked on the way, so that what a skeleton says of bad ones is seen.
 """
 
-import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,10 +42,16 @@ supernet = SimpleNamespace(build=_supernet, batch_statistics=batch_statistics)
 
 def reached(network, images, *choice):
     """By name, the gradients after a training step's backward pass on images ``[B, C, H, W]``; nothing is changed."""
-    network = copy.deepcopy(network).train()
-    outputs = network(images, *choice)
-    sum(out.square().sum() for out in (outputs if isinstance(outputs, tuple) else (outputs,))).backward()
-    return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    training, parameters = network.training, dict(network.named_parameters())
+    outputs = network.train()(images, *choice)
+    loss = sum(out.square().sum() for out in (outputs if isinstance(outputs, tuple) else (outputs,)))
+    grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    network.train(training)
+    return {name: grad for name, grad in zip(parameters, grads, strict=True) if grad is not None}
 
 
 def count(network, shape):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import nao_ray
 from tests.networks.building import count, input_shape
@@ -72,3 +73,24 @@ def test_counting_leaves_the_network_as_it_was():
 def test_multiply_adds_of_a_known_network():
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, groups=1), nn.Flatten(), nn.Linear(4 * 5 * 5, 7))
     assert count(network, (3, 5, 5)).macs == 25 * 4 * 27 + 100 * 7
+
+
+class Mixed(nn.Module):
+    """What is counted by other shapes than torch's own, in forms that the networks do not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.conv = nn.Linear(6, 4), nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x):
+        x = self.conv(x) + 1
+        x = torch.cat([x.relu(), (x + x.mean((-1, -2), keepdim=True)).relu_().add_(x)], dim=-3)
+        x = torch.cat([torch.empty(0, device=x.device), x])  # as torch allows for old code
+        features = x.double().add(x.mean()).float().mean(dim=(2, -1))
+        return self.linear(features) @ self.linear.weight + features.mean(0)
+
+
+def test_multiply_adds_are_those_of_torchs_own_counter():
+    with FlopCounterMode(display=False) as theirs:
+        Mixed()(torch.ones(1, 3, 5, 7))
+    assert count(Mixed(), (3, 5, 7)).macs * 2 == theirs.get_total_flops() > 0

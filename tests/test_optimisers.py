@@ -1,0 +1,55 @@
+"""torch's optimisers to the bit, without its compiler."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nao_ray import optimisers
+
+OURS_AND_TORCHS = [
+    (optimisers.SGD, torch.optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "fused": True}),
+    (optimisers.SGD, torch.optim.SGD, {"momentum": 0.9, "weight_decay": 0.1, "foreach": True}),
+    (optimisers.Adam, torch.optim.Adam, {"weight_decay": 0.1, "foreach": True}),
+]
+
+
+@pytest.mark.parametrize(("ours", "torchs", "settings"), OURS_AND_TORCHS)
+def test_steps_are_torchs_to_the_bit(ours, torchs, settings):
+    weights = []
+    for kind in (ours, torchs):
+        parameter = torch.nn.Parameter(torch.linspace(-1, 1, 50))
+        optimiser = kind([parameter], lr=0.1, **settings)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.9)
+        for step in range(5):
+            optimiser.zero_grad()
+            assert parameter.grad is None
+            (parameter * (parameter - step)).square().sum().backward()
+            optimiser.step()
+            schedule.step()
+        weights.append(parameter.detach())
+        assert isinstance(optimiser, torchs)
+    assert torch.equal(*weights)
+
+
+_TRAINS = """
+import sys, torch
+from nao_ray import build_network, optimisers
+from nao_ray.controllers import fit, policy_gradient, pretraining
+from nao_ray.networks import counting
+from nao_ray.training import trainer
+for genotype, space in [("NAONet-A", "nao_cnn"), ("NAONet-B", "nao_cnn_small")]:
+    network = build_network(genotype, space=space, network="cifar10", cells_per_stage=1, channels=4, auxiliary=True)
+    assert counting.count(network, torch.empty(1, 3, 32, 32)).macs > 0
+for kind in (optimisers.SGD, optimisers.Adam):
+    optimiser = kind(network.parameters(), lr=0.1)
+    optimiser.zero_grad()
+    sum(out.sum() for out in network(torch.ones(2, 3, 8, 8))).backward()
+    optimiser.step()
+sys.exit("torch._dynamo" in sys.modules)
+"""
+
+
+def test_what_trains_and_counts_loads_no_compiler():
+    assert subprocess.run([sys.executable, "-c", _TRAINS], check=False).returncode == 0
