@@ -1,5 +1,7 @@
 """The shared supernet: published sizes, one path at a time, and the stand-alone network of the same layout."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -35,6 +37,13 @@ def _graph(name, index):
     return space.lower(space.parse(" ".join(words)))
 
 
+@pytest.fixture(scope="module")
+def tiny():
+    """`tiny(name, **options)`, in training mode: made once, so for those that leave its weights alone."""
+    made = cache(_tiny)
+    return lambda name, **options: made(name, **options).train()
+
+
 def _tiny(name, **options):
     with rng.torch_seeded(0, "supernet weights"):
         settings = {"network": "small", "cells_per_stage": 1, "channels": 4, "auxiliary": True, **options}
@@ -62,8 +71,8 @@ def test_published_counts(name, options):
     assert (sum(counts.values()) - auxiliary, auxiliary) == COUNTS[name]
 
 
-def test_no_parameter_is_dead():
-    net, seen = _tiny("nao_cnn_small"), set()
+def test_no_parameter_is_dead(tiny):
+    net, seen = tiny("nao_cnn_small"), set()
     for source in range(6):
         for op in ("sep_conv_3x3", "sep_conv_5x5", "identity"):
             edges = [(Edge(min(source, 1 + node), op),) * 2 for node in range(5)]
@@ -78,8 +87,8 @@ def test_no_parameter_is_dead():
 
 
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
-def test_what_has_a_gradient_is_what_the_derived_network_has(name, options):
-    net = _tiny(name, **options)
+def test_what_has_a_gradient_is_what_the_derived_network_has(name, options, tiny):
+    net = tiny(name, **options)
     for index in range(6):
         graph = _graph(name, index)
         shared, own = reached(net, _images(), graph), reached(net.derive(graph), _images())
@@ -101,24 +110,25 @@ def test_what_only_a_zero_edge_reads_has_no_gradient():
     assert not any(".nodes." in key for key in used)
 
 
-@pytest.mark.parametrize("mode", ["running statistics", "batch statistics", "training"])
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
-def test_a_derived_network_of_the_same_layout_is_the_same_function(name, options, mode):
-    net, images = _tiny(name, **options), _images()
+def test_a_derived_network_of_the_same_layout_is_the_same_function(name, options, tiny):
+    """By running statistics, by those of the batch, and in training, after which the running ones are the same too."""
+    net, images = tiny(name, **options), _images()
     for index in range(12):
         graph = _graph(name, index)
         derived = net.derive(graph)
         assert isinstance(derived, MacroSearchStack if name == "enas_macro" else ImageStack)
-        if mode == "training":
-            outputs = [net.train()(images, graph), derived.train()(images)]
-            outputs = [out if name == "enas_macro" else torch.cat(out) for out in outputs]
-        elif mode == "running statistics":
-            outputs = [net.eval()(images, graph), derived.eval()(images)]
-        else:
-            with supernet.batch_statistics(net), supernet.batch_statistics(derived):
-                outputs = [net(images, graph), derived(images)]
-        torch.testing.assert_close(*outputs, rtol=0, atol=1e-10)
-        assert outputs[0].std() > 1e-3
+        for mode in ("running statistics", "batch statistics", "training", "running statistics"):
+            if mode == "training":
+                outputs = [net.train()(images, graph), derived.train()(images)]
+                outputs = [out if name == "enas_macro" else torch.cat(out) for out in outputs]
+            elif mode == "running statistics":
+                outputs = [net.eval()(images, graph), derived.eval()(images)]
+            else:
+                with supernet.batch_statistics(net), supernet.batch_statistics(derived):
+                    outputs = [net(images, graph), derived(images)]
+            torch.testing.assert_close(*outputs, rtol=0, atol=1e-10, msg=lambda text, mode=mode: f"{mode}: {text}")
+            assert outputs[0].std() > 1e-3
 
 
 @pytest.mark.parametrize(("network", "shape"), [("cifar10", (3, 32, 32)), ("imagenet", (3, 64, 64))])
@@ -130,8 +140,8 @@ def test_other_stems(network, shape):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_copies_are_copies(name):
-    net, graph = _tiny(name), _graph(name, 0)
+def test_copies_are_copies(name, tiny):
+    net, graph = tiny(name), _graph(name, 0)
     before = {key: value.clone() for key, value in net.state_dict().items()}
     derived = net.derive(graph)
     with torch.no_grad():
@@ -150,12 +160,12 @@ def test_the_layout_by_name():
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_a_network_of_the_layout_is_a_derived_one(name):
+def test_a_network_of_the_layout_is_a_derived_one(name, tiny):
     graph = _graph(name, 1)
     with torch.device("meta"):
         alike = build(graph, network="small", cells_per_stage=1, channels=4, auxiliary=True, layout="supernet")
     shapes = [
-        {key: value.shape for key, value in net.state_dict().items()} for net in (alike, _tiny(name).derive(graph))
+        {key: value.shape for key, value in net.state_dict().items()} for net in (alike, tiny(name).derive(graph))
     ]
     assert shapes[0] == shapes[1]
 
