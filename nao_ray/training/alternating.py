@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from nao_ray import optimisers
 from nao_ray.errors import DataError
 from nao_ray.training import bilevel
 from nao_ray.training.alphas import AlphaOptimiser
@@ -68,7 +69,7 @@ class Alternating(Trainer):
         self._order, self._product = order, bilevel.by_difference(optimiser.radius)
         if order == "exact":
             self._product = bilevel.exact
-        self._alpha_optimiser = torch.optim.Adam(
+        self._alpha_optimiser = optimisers.Adam(
             self.alphas, lr=optimiser.lr, betas=optimiser.betas, weight_decay=optimiser.weight_decay
         )
         self._norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
