@@ -11,52 +11,66 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nao_ray import rng
 from nao_ray.bench import child
 from nao_ray.bench._process import answer
-from nao_ray.training.augment import Normaliser, augment
-from nao_ray.training.capture import Capture
+from nao_ray.tasks.images.base import Images
+from nao_ray.training.augment import augment
+from nao_ray.training.images import ImageObjective
 from nao_ray.training.recipe import Recipe
+from nao_ray.training.streams import Continuing
+from nao_ray.training.trainer import Trainer
 
 VARIANTS = ("plain", "plain channels-last", "eager", "eager bfloat16", "graph", "graph bfloat16")
 CHILD_IMAGES, CHILD_EPOCHS, VALIDATION_IMAGES = 45_000, 25, 5_000
 """Of the published search (arXiv 1808.07233)."""
-EVALUATION_BATCH = 500
 MODULE = "nao_ray.bench._device_step"
+_STEPS = 16  # of an epoch: its order is drawn as seldom as makes no difference
+_EVALUATED = 512  # images
 
 
 class DeviceStep:
-    """A child, built and ready to train; `first_seconds` to the end of its first step, `ready_seconds` to a replay."""
+    """A child, built and ready to train; `first_seconds` to the end of its first step, `ready_seconds` to a replay.
+
+    Ours is what a search trains, a `Trainer`; the plain network is trained by hand.
+    """
 
     def __init__(self, variant: str, device: torch.device, size: dict[str, int]) -> None:
         began = time.perf_counter()
-        self.device, self.variant, self.batch = device, variant, size["batch"]
+        self.device, self.batch = device, size["batch"]
         words = variant.split()
+        precision = "bfloat16" if "bfloat16" in words else "float32"
+        recipe = Recipe.model_validate({"batch": self.batch, "drop_path_keep": 1.0, "precision": precision})
+        self.objective = _objective(self.batch, device, recipe)
         ours, plain, _, _ = child.networks(self.batch, size["cells_per_stage"], size["channels"])
-        self.network: nn.Module = plain.to(device) if "plain" in words else ours.to(device)
-        if words != ["plain"]:
-            self.network.to(memory_format=torch.channels_last)
-        self.generator = rng.torch_generator(0, "bench augmentation", device=device.type)
-        images = torch.randint(256, (2 * self.batch, 3, 32, 32), generator=self.generator, device=device)
-        self.images, self.labels = images.to(torch.uint8), torch.arange(2 * self.batch, device=device) % 10
-        self.normaliser = Normaliser.of(self.images)
-        self.capture = Capture(device, [self.generator], execution="auto" if "graph" in words else "eager")
-        is_plain = "plain" in words
-        self.optimiser = torch.optim.SGD(
-            self.network.parameters(),
-            lr=child.LEARNING_RATE if is_plain else torch.tensor(child.LEARNING_RATE, device=device),
-            momentum=child.MOMENTUM,
-            weight_decay=child.WEIGHT_DECAY,
-            fused=None if is_plain else True,
-        )
-        self._step = self.capture.of(self._train)
-        self._classify = self.capture.of(self._logits)
+        self.trainer: Trainer | None = None
+        self.step: Callable[[], Tensor]
+        if "plain" in words:
+            layout = torch.channels_last if "channels-last" in words else torch.contiguous_format
+            self.network: torch.nn.Module = plain.to(device).to(memory_format=layout)
+            generator = rng.torch_generator(0, "bench augmentation", device=device.type)
+            images, labels = self.objective.train.images[: self.batch], self.objective.train.labels[: self.batch]
+
+            def drawn() -> tuple[Tensor, Tensor]:
+                inputs = augment(images, generator, self.objective.normaliser, recipe)
+                return inputs.contiguous(memory_format=layout), labels
+
+            self.step = child.stepper(self.network, drawn)
+        else:
+            self.trainer = Trainer(
+                ours,
+                self.objective,
+                epochs=10**6,  # it never ends
+                streams=Continuing(0, device),
+                execution="auto" if "graph" in words else "eager",
+            )
+            self.network, self.step = self.trainer.network, self.trainer.step
         self.step()
         self.wait()
         self.first_seconds = time.perf_counter() - began
@@ -65,39 +79,16 @@ class DeviceStep:
         self.wait()
         self.ready_seconds = time.perf_counter() - began
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """bfloat16, or nothing."""
-        if "bfloat16" not in self.variant:
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
-
-    def _train(self, images: Tensor, labels: Tensor) -> Tensor:
-        self.optimiser.zero_grad(set_to_none=True)
-        inputs = augment(images, self.generator, self.normaliser, Recipe())
-        if self.variant == "plain":
-            inputs = inputs.contiguous()
-        with self.autocast():
-            loss = child.loss_of(self.network, inputs, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(
-            self.network.parameters(), child.CLIP, foreach=None if "plain" in self.variant else True
-        )
-        self.optimiser.step()
-        return loss.detach()
-
-    def _logits(self, images: Tensor) -> Tensor:
-        with torch.no_grad(), self.autocast():
-            logits: Tensor = self.network(self.normaliser(images))
-        return logits
-
-    def step(self) -> Tensor:
-        """Train on a batch."""
-        return self._step(self.images[: self.batch], self.labels[: self.batch])
-
     def wait(self) -> None:
         """For the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
+
+    def _evaluate(self) -> None:
+        if self.trainer is None:
+            self.objective.evaluate(self.network)
+        else:
+            self.trainer.evaluate()
 
     def _timed(self, run: Callable[[], object], blocks: int, steps: int) -> float:
         """Milliseconds, the median of the blocks."""
@@ -115,11 +106,9 @@ class DeviceStep:
         """Milliseconds of a step and of an evaluated image, seconds at the start, memory, and how it was run."""
         milliseconds = self._timed(self.step, blocks, steps)
         peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else None
-        self.network.eval()
-        batch = torch.zeros(EVALUATION_BATCH, 3, 32, 32, dtype=torch.uint8, device=self.device)
         for _ in range(5):
-            self._classify(batch)
-        evaluation = self._timed(lambda: self._classify(batch), 1, max(2, steps // 4)) / EVALUATION_BATCH
+            self._evaluate()
+        evaluation = self._timed(self._evaluate, 1, max(2, steps // 4)) / self.objective.num_valid
         self.network.train()
         return {
             "milliseconds": milliseconds,
@@ -127,13 +116,14 @@ class DeviceStep:
             "first_seconds": self.first_seconds,
             "ready_seconds": self.ready_seconds,
             "peak_memory_bytes": peak,
-            "execution": self.capture.execution,
+            "execution": "eager" if self.trainer is None else self.trainer.execution,
             "loss": float(self.step()),
         }
 
     def close(self) -> None:
         """Give the memory back."""
-        self.capture.close()
+        if self.trainer is not None:
+            self.trainer.close()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
@@ -148,6 +138,16 @@ class DeviceStep:
             steps += 5
             took = time.perf_counter() - began
         return steps * self.batch / took
+
+
+def _objective(batch: int, device: torch.device, recipe: Recipe) -> ImageObjective:
+    """Noise in ten classes."""
+    draw = rng.child(0, "bench images")
+
+    def noise(count: int) -> Images:
+        return Images(draw.integers(256, size=(count, 3, 32, 32), dtype=np.uint8), np.arange(count) % 10)
+
+    return ImageObjective.of(noise(_STEPS * batch), noise(min(_EVALUATED, 4 * batch)), device, recipe)
 
 
 def seconds_of_child(measured: dict[str, Any], batch: int) -> float:

@@ -125,24 +125,32 @@ def loss_of(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels) + AUXILIARY_WEIGHT * F.cross_entropy(auxiliary, labels)
 
 
-def stepper(variant: str, **size: int) -> Callable[[], None]:
-    """A function that makes one training step of a variant."""
-    ours, plain, images, labels = networks(**size)
-    network: nn.Module = ours if variant == "nao_ray" else plain
-    if variant == "plain, channels-last":
-        network, images = network.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
-    foreach = True if variant == "nao_ray" else None
+def stepper(
+    network: nn.Module, drawn: Callable[[], tuple[Tensor, Tensor]], *, foreach: bool | None = None
+) -> Callable[[], Tensor]:
+    """A function that trains a network on a batch, images and labels, as it is done by hand; the loss."""
     optimiser = torch.optim.SGD(
         network.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, foreach=foreach
     )
 
-    def step() -> None:
+    def step() -> Tensor:
         optimiser.zero_grad(set_to_none=True)
-        loss_of(network, images, labels).backward()  # type: ignore[no-untyped-call]
+        loss = loss_of(network, *drawn())
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), CLIP, foreach=foreach)
         optimiser.step()
+        return loss.detach()
 
     return step
+
+
+def stepper_of(variant: str, **size: int) -> Callable[[], Tensor]:
+    """That of a variant, always on the same batch."""
+    ours, plain, images, labels = networks(**size)
+    network: nn.Module = ours if variant == "nao_ray" else plain
+    if variant == "plain, channels-last":
+        network, images = network.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+    return stepper(network, lambda: (images, labels), foreach=True if variant == "nao_ray" else None)
 
 
 # -- gradients ------------------------------------------------------------------------------------------------
@@ -216,7 +224,7 @@ def _augmentation(batch: int) -> Callable[[], Any]:
 
 def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
     torch.set_num_threads(threads)
-    step, augmentation = stepper(variant, **size), _augmentation(size["batch"])
+    step, augmentation = stepper_of(variant, **size), _augmentation(size["batch"])
 
     def reply(question: str) -> float:
         match question:
