@@ -167,8 +167,8 @@ def test_another_default_is_another_search(path):
 @pytest.mark.parametrize("stop_at_optimum", [True, False])
 def test_rows_that_went_further_are_cut(path, tmp_path, stop_at_optimum):
     folder = str(tmp_path)
-    study(path, results=folder, strategies="regularized_evolution", max_queries=300, stop_at_optimum=False)
-    limits = {"strategies": "regularized_evolution", "max_queries": 120, "stop_at_optimum": stop_at_optimum}
+    study(path, results=folder, strategies="regularized_evolution", max_queries=160, stop_at_optimum=False)
+    limits = {"strategies": "regularized_evolution", "max_queries": 60, "stop_at_optimum": stop_at_optimum}
     cut, fresh = study(path, results=folder, **limits), study(path, **limits)
     ignored = ("cpu_seconds", "stop_at_optimum", "evaluator")
     for mine, its in zip(cut.data["searches"], fresh.data["searches"], strict=True):
@@ -177,7 +177,8 @@ def test_rows_that_went_further_are_cut(path, tmp_path, stop_at_optimum):
 
 @pytest.mark.slow
 def test_nao_is_counted(path):
-    result = study(path, strategies="nao", seeds=1, max_queries=14)
+    short = {"nao.pretraining": {"steps": 20, "genotypes": 100}}
+    result = study(path, strategies="nao", seeds=1, max_queries=14, **short)
     (search,) = result.data["searches"]
     assert search["fits"] >= 1
     assert 0 < search["scored_per_query_max"] <= 200
