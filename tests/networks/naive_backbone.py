@@ -4,6 +4,8 @@ It shares nothing with nao_ray: it reads the 40 integers itself and takes every 
 equal tensors to equal shapes, so that neither names nor the order of parameters matter.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,7 @@ def uniform(count, shift=0):
     return torch.from_numpy((k * 2654435761 % 2**32) / 2**32 - 0.5)
 
 
+@cache
 def weight(*shape):
     count = int(np.prod(shape))
     return (2 * np.sqrt(3 / (count / shape[0])) * uniform(count)).reshape(shape)

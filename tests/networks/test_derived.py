@@ -24,7 +24,10 @@ def _genotype(space, index):
     return " ".join(words)
 
 
-def _compare(text, space, network, cells_per_stage, channels):
+SMALLER = {"cifar10": (3, 16, 16), "cifar100": (3, 8, 8), "imagenet": (3, 64, 64), "small": (1, 20, 20)}
+
+
+def _compare(text, space, network, cells_per_stage, channels, shapes=SHAPES):
     classes = {"cifar100": 100, "imagenet": 23}.get(network, 10)
     built = build(
         registry.load("space", space)().lower(registry.load("space", space)().parse(text)),
@@ -35,7 +38,7 @@ def _compare(text, space, network, cells_per_stage, channels):
         auxiliary=True,
     )
     naive.fill(built.double().eval())
-    images = naive.images(2, *SHAPES[network])
+    images = naive.images(2, *shapes[network])
     expected = naive.logits(
         text,
         space,
@@ -65,7 +68,8 @@ def test_logits(space, network):
 @pytest.mark.parametrize("space", SPACES)
 def test_logits_of_more_and_deeper(space, network):
     for index in range(8, 40):
-        _compare(_genotype(space, index), space, network, cells_per_stage=1 + index % 3, channels=2 * (2 + index % 4))
+        size = {"cells_per_stage": 1 + index % 3, "channels": 2 * (2 + index % 4)}
+        _compare(_genotype(space, index), space, network, **size, shapes=SMALLER)
 
 
 @pytest.mark.parametrize(
