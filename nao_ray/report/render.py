@@ -96,7 +96,7 @@ def render(
         is_shared=is_shared,
         audit=audit,
         audit_chart=_audit_chart(audit, metric),
-        charts=(_shared_charts if is_shared else _charts)(done, fits, metric),
+        charts=_shared_charts(done, fits, metric) if is_shared else _charts(done, fits, metric, not trainings),
         best=[_entry(row, metric) for _, row in best.iterrows()],
         best_version=_version(best),
         cells=cells,
@@ -166,14 +166,14 @@ def _shared_charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> li
     return [*found, *_predictions(first, metric, note), *_sizes(shared.trained_alone(done), metric), *_fits(fits)]
 
 
-def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Chart]:
-    """The charts that the pool has figures for."""
+def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric, has_time: bool) -> list[Chart]:
+    """The charts that the pool has figures for; `has_time`: the scored trials took the search's time, all of it."""
     if done.empty:
         return []
     scores = tables.floats(done[metric.column])
     found = [Chart("Best so far, over trials", charts.best_over_trials(scores, metric))]
     seconds = tables.device_seconds(done)
-    if seconds[-1] > 0:
+    if has_time and seconds[-1] > 0:
         note = "Device time of completed trials, added up in the order they finished."
         found.append(Chart("Best so far, over device time", charts.best_over_time(seconds, scores, metric), note))
     rounds = tables.by_round(done, metric)

@@ -169,3 +169,12 @@ def test_trainings_of_alphas_have_a_section_with_their_alarms(make_trainings, ma
     assert page.count('<p class="alarm">') == 1
     assert "seed 0, epoch 4: the rule <b>skips</b> went off" in page
     assert page.count(watched["alarm_genotype"].dropna().iloc[0]) == 1
+
+
+def test_the_time_of_trainings_is_not_left_out_of_a_course_over_time(make_trainings, make_trials, manifest, space):
+    """The charts are of those trained alone, which take the lesser part of such a search."""
+    chart = "Best so far, over device time"
+    assert chart in render(manifest, make_trials(6), pd.DataFrame(), 0, space)
+    page = render(manifest, make_trials(6), pd.DataFrame(), 0, space, trainings=trainings(*make_trainings(2)))
+    assert chart not in page
+    assert "Best so far, over trials" in page
