@@ -131,6 +131,11 @@ class Measurement:
     """Mean over the last epoch; of shared weights."""
     derived_genotype: str | None = None
     """Text of the architecture that a phase came to, where it came to one; in the space of its proposal."""
+    alphas: tuple[float, ...] | None = None
+    """Where a phase trains alphas what they came to, role after role, edge after edge, before the softmax."""
+    alpha_eigenvalue: float | None = None
+    """Of the Hessian of the validation loss in the alphas the eigenvalue that is largest in size; where it was asked
+    for."""
     curve: tuple[float, ...] | None = None
     """The validation metric after each epoch."""
     num_params: int | None = None

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_LISTS = ("curve",)
+_LISTS = ("curve", "alphas")
 """Columns of lists of figures."""
 
 

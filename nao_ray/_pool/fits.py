@@ -40,7 +40,7 @@ def read_fits(storage: Storage) -> pa.Table:
 
 
 def add_fits(storage: Storage, fits: Sequence[Diagnostics], guard: Guard) -> None:
-    """Add rows whose `round` is not there yet.
+    """Add rows whose `round`, with their `seed_index` where they have one, is not there yet.
 
     A file that is damaged is moved to quarantine/ and begun anew: a search does not depend on it.
 
@@ -56,18 +56,27 @@ def add_fits(storage: Storage, fits: Sequence[Diagnostics], guard: Guard) -> Non
         with guard():
             quarantine(storage, FITS)
         recorded = read_fits(storage)
-    known = set(recorded["round"].to_pylist())
-    new: dict[int, Diagnostics] = {}
+    known = {_key(row) for row in recorded.select(_keys(recorded)).to_pylist()}
+    new: dict[tuple[int, int | None], Diagnostics] = {}
     for row in fits:
-        number = row.get("round")
-        if not isinstance(number, int):
+        if not isinstance(row.get("round"), int):
             raise ValueError(f"diagnostics without an integer round: {dict(row)}")
-        if number not in known:
-            new.setdefault(number, row)
+        if _key(row) not in known:
+            new.setdefault(_key(row), row)
     if not new:
         return
-    merged = _joined(recorded, list(new.values())).sort_by("round")
+    merged = _joined(recorded, list(new.values()))
+    merged = merged.sort_by([(name, "ascending") for name in _keys(merged)])
     storage.write(FITS, to_bytes(with_pandas_integers(merged)), guard)
+
+
+def _keys(rows: pa.Table) -> list[str]:
+    """Columns that tell rows apart."""
+    return [name for name in ("round", "seed_index") if name in rows.column_names]
+
+
+def _key(row: Diagnostics) -> tuple[int, int | None]:
+    return row["round"], row.get("seed_index")  # type: ignore[return-value]
 
 
 def _joined(recorded: pa.Table, new: Sequence[Diagnostics]) -> pa.Table:

@@ -62,6 +62,8 @@ _MEASUREMENT = (
     ("goal", _TEXT),
     ("train_loss", _FLOAT),
     ("derived_genotype", _TEXT),
+    ("alphas", _FLOATS),
+    ("alpha_eigenvalue", _FLOAT),
     ("curve", _FLOATS),
     ("num_params", _INT),
     ("macs", _INT),
@@ -118,7 +120,10 @@ TRIALS = _schema(
 LOGGED = tuple(name for name in TRIALS.names if name not in ("strategy", "task", *_OPS))
 """The columns that `trial_from` needs."""
 
-_LATER_MEASURED = ("valid_score", "goal", "derived_genotype", "execution", "network", "num_classes", "in_channels")
+_LATER_MEASURED = (
+    "valid_score", "goal", "derived_genotype", "alphas", "alpha_eigenvalue", "execution", "network", "num_classes",
+    "in_channels",
+)  # fmt: skip
 _LATER_SIZES = ("layers", "hidden", "embedding_width", OWN_SIZE)
 LATER = frozenset({"message", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
 """Columns that parts of earlier pools lack; they are read as nulls."""
@@ -328,7 +333,7 @@ def trial_from(row: Mapping[str, Any]) -> Trial:
     """The finished trial in a row of trials/."""
     values = {name: row[name] for name, _ in _MEASUREMENT}
     measured = any(value is not None for value in values.values())
-    values["curve"] = _tuple(values["curve"])
+    values |= {name: _tuple(values[name]) for name in ("curve", "alphas")}
     return Trial(
         proposal=proposal_from(row),
         state=TrialState(row["state"]),

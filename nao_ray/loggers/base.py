@@ -109,6 +109,12 @@ def numbers(row: Row, names: Sequence[str] | None = None) -> dict[str, float]:
     return {name: float(value) for name, value in given.items() if isinstance(value, int | float)}
 
 
+def fit_numbers(row: Row) -> dict[str, float]:
+    """What is logged of a fit; of several trainings side by side the name begins with that of its training."""
+    found, index = numbers(row), row.get("seed_index")
+    return found if index is None else {f"seed_{index}/{name}": value for name, value in found.items()}
+
+
 def trial_numbers(row: Row) -> dict[str, float]:
     """What is logged of a finished trial."""
     return numbers(row, ("score", "best_score", "failed", *COLUMNS))

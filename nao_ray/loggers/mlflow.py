@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from nao_ray.addresses import masked
 from nao_ray.errors import LoggerError
-from nao_ray.loggers.base import Logger, LoggerConfig, Position, Row, Search, numbers, trial_numbers
+from nao_ray.loggers.base import Logger, LoggerConfig, Position, Row, Search, fit_numbers, trial_numbers
 
 T = TypeVar("T")
 _Step = tuple[int, datetime | None, dict[str, float]]
@@ -83,7 +83,7 @@ class MLflow(Logger[MLflowConfig]):
         self._log("trial", [(row["log_index"], row["finished_at"], trial_numbers(row)) for row in rows], _TRIALS, tags)
 
     def log_fits(self, rows: Sequence[Row]) -> None:
-        self._log("fit", [(row["round"], None, numbers(row)) for row in rows], _FITS, {})
+        self._log("fit", [(row["round"], None, fit_numbers(row)) for row in rows], _FITS, {})
 
     def _log(self, group: str, steps: Sequence[_Step], tag: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import Metric, RunTag

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nao_ray.errors import ConfigError, LoggerError
-from nao_ray.loggers.base import Logger, LoggerConfig, Position, Row, Search, numbers, trial_numbers
+from nao_ray.loggers.base import Logger, LoggerConfig, Position, Row, Search, fit_numbers, trial_numbers
 
 
 class TensorBoardConfig(LoggerConfig):
@@ -80,7 +80,7 @@ class TensorBoard(Logger[TensorBoardConfig]):
 
     def log_fits(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            self._add("fit", row["round"], numbers(row), None)
+            self._add("fit", row["round"], fit_numbers(row), None)
         self._flush()
 
     def _add(self, group: str, step: int, values: dict[str, float], at: float | None) -> None:

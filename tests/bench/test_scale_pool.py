@@ -24,7 +24,7 @@ def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
     unused = [name for name in frame.columns if frame[name].isna().all()]
     assert unused == [
         *("retry_of", "phase", "data_share", "weights_version", "valid_share", "valid_perplexity", "valid_score"),
-        *("goal", "derived_genotype", "execution"),
+        *("goal", "derived_genotype", "alphas", "alpha_eigenvalue", "execution"),
     ]
     space = registry.load("space", "nao_cnn")()
     for row in frame.head(20).itertuples():

@@ -26,7 +26,7 @@ trial_id attempt strategy space genotype tokens embedding predicted_score predic
 source_trial_id source_step_size round retry_of phase epochs cells_per_stage channels layers hidden embedding_width
 own_size data_share weights_version valid_share normal_ops reduction_ops task
 state failure_kind failure_message valid_accuracy valid_perplexity valid_loss valid_score goal train_loss
-derived_genotype curve num_params macs wall_seconds device_seconds
+derived_genotype alphas alpha_eigenvalue curve num_params macs wall_seconds device_seconds
 peak_memory_bytes device execution network num_classes in_channels node seed asked_at started_at
 finished_at asked_after log_index
 """
@@ -312,6 +312,15 @@ def test_fits_are_kept_once_per_round_whatever_their_columns(pool, lease):
         assert frame["loss"].tolist()[:2] == [0.5, 1.0]
         assert str(frame["rank"].dtype) == "Int64"
         assert frame["note"].tolist()[2:] == ["dry", "4"]
+
+
+def test_fits_of_trainings_side_by_side_are_kept_once_for_each(pool, lease):
+    rows = [{"round": epoch, "seed_index": seed, "skips": 10 * epoch + seed} for epoch in (1, 2) for seed in (0, 1)]
+    pool.record_fits(rows[:3])
+    pool.record_fits([*rows[2:], {"round": 1, "seed_index": 1, "skips": 99}, {"round": 3, "best": 0.5}])
+    frame = pool.fits()
+    assert frame["skips"].dropna().tolist() == [10, 11, 20, 21]
+    assert frame["round"].tolist() == [1, 1, 2, 2, 3]
 
 
 def test_a_column_of_numbers_may_become_text_and_stays_it(pool, lease):

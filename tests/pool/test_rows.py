@@ -74,6 +74,8 @@ measurements = st.builds(
     goal=maybe(st.sampled_from(["maximize", "minimize"])),
     train_loss=maybe(floats),
     derived_genotype=maybe(texts),
+    alphas=maybe(st.lists(floats, max_size=4).map(tuple)),
+    alpha_eigenvalue=maybe(floats),
     curve=maybe(st.lists(floats, max_size=4).map(tuple)),
     num_params=maybe(ints),
     macs=maybe(ints),
