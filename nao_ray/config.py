@@ -88,7 +88,12 @@ class RunConfig(Settings):
         if strategy.shares_weights and not evaluator.shares_weights:
             raise ConfigError(
                 f"the strategy {self.strategy.name} trains shared weights, and the evaluator {self.evaluator.name} has "
-                "none: take the evaluator one_shot"
+                f"none: take the evaluator {'darts' if strategy.trains == 'alphas' else 'one_shot'}"
+            )
+        if strategy.shares_weights and strategy.trains != evaluator.trains:
+            raise ConfigError(
+                f"the strategy {self.strategy.name} trains {strategy.trains}, and the evaluator {self.evaluator.name} "
+                f"{evaluator.trains}: take the evaluator {'darts' if strategy.trains == 'alphas' else 'one_shot'}"
             )
         if self.task is None and evaluator.needs_task:
             raise ConfigError(f"task is missing: the evaluator {self.evaluator.name} trains on one")

@@ -72,8 +72,9 @@ class Phase:
     sampling: Literal["uniform", "size", "given"] = "uniform"
     """Each step draws one of the genotypes, evenly or in proportion to their parameters; `given`: the next in turn."""
     kind: str = "paths"
-    """What is trained: `paths`, the weights that a genotype uses at each step; other kinds are between a strategy and
-    an evaluator, which refuses those it does not know."""
+    """What is trained: `paths`, the weights that a genotype uses at each step; `alphas`, those of a relaxed supernet
+    with its weights, as further words say (`evaluators/darts.py`); other kinds are between a strategy and an evaluator,
+    which refuses those it does not know."""
     seed: int | None = None
     """Names every draw of the training that this is a stretch of, however many stretches there are; None, as in pools
     of before: the proposal's."""

@@ -86,7 +86,7 @@ class World:
                 self._end(running[0])
 
     def _end(self, trial: Trial) -> None:
-        done = finish(trial.proposal, self.finished)
+        done = finish(trial.proposal, self.finished, self.strategy.space)
         self.finished += 1
         self.trials[trial.trial_id] = done
         self.strategy.tell([done])
@@ -97,17 +97,28 @@ class World:
         return [self.trials[k].proposal for k in sorted(self.trials)]
 
 
-def finish(proposal: Proposal, log_index: int) -> Trial:
+def finish(proposal: Proposal, log_index: int, space: SearchSpace[Any]) -> Trial:
     """Every fifth trial fails; the others are scored by their tokens, with a little noise."""
     trial = Trial(proposal=proposal, attempt=1)
     if proposal.phase is not None:
-        return trial.complete(Measurement(train_loss=1.0), log_index=log_index)
+        return trial.complete(_trained(proposal, space), log_index=log_index)
     if proposal.trial_id % 5 == 4:
         return trial.fail(FailureKind.ERROR, "out of luck", log_index=log_index)
     tokens = np.array(proposal.tokens)
     noise = 0.01 * rng.child(proposal.seed, "noise").normal()
     score = 0.4 + 0.3 * float(tokens.mean() / tokens.max()) + noise
-    return trial.complete(Measurement(valid_accuracy=min(1.0, score)), log_index=log_index)
+    return trial.complete(Measurement(valid_accuracy=min(1.0, score), device_seconds=1.0), log_index=log_index)
+
+
+def _trained(proposal: Proposal, space: SearchSpace[Any]) -> Measurement:
+    """Of a phase; where the space has alphas they are random ones."""
+    if not space.alpha_edges:
+        return Measurement(train_loss=1.0)
+    draw, width = rng.child(proposal.seed, "alphas"), len(space.primitives)
+    alphas = [draw.normal(size=(edges, width)) for edges in space.alpha_edges.values()]
+    flat = tuple(value for cell in alphas for value in cell.ravel().tolist())
+    derived = space.derive(alphas).key
+    return Measurement(train_loss=1.0, derived_genotype=derived, alphas=flat, device_seconds=30.0)
 
 
 # -- what is kept ---------------------------------------------------------------------------------------------

@@ -71,6 +71,9 @@ class Evaluator(ABC, Generic[C]):
     shares_weights: ClassVar[bool] = False
     """It takes proposals that train shared weights, and those scored with them."""
 
+    trains: ClassVar[str] = "paths"
+    """Of one with shared weights: the kind of phase that it carries out."""
+
     keeper: Keeper | None = None
     """For evaluations that take long; one that does not know how to go on does without."""
 

@@ -8,17 +8,16 @@ audited whose shared scores are to be believed.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from nao_ray import rng
-from nao_ray.errors import ConfigError, DataError, GenotypeError, PoolError
+from nao_ray.errors import ConfigError, GenotypeError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
+from nao_ray.evaluators.parts.versions import go_on, of_supernet, train_to_the_end
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
 from nao_ray.sizes import Sized
 from nao_ray.skeletons.base import Skeleton, skeleton_of
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
     from nao_ray.training.objective import Objective, Shard
     from nao_ray.training.sampling import PathSampler
     from nao_ray.training.trainer import Trainer
-
-
-_CURE = "put the right file back and resume, or begin another pool"
 
 
 _FEWEST = 8  # examples of a worker's share of a batch: batch norm takes its statistics from them
@@ -137,9 +133,8 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     # -- training -----------------------------------------------------------------------------------------
 
     def train(self, proposal: Proposal, source: bytes | None, group: Group) -> tuple[Measurement, bytes]:
-        import torch
 
-        from nao_ray.training.checkpoint import pack_version, unpack_version
+        from nao_ray.training.checkpoint import pack_version
         from nao_ray.training.group import meeting
         from nao_ray.training.objective import Shard
         from nao_ray.training.resources import watch
@@ -159,23 +154,12 @@ class OneShot(SharedEvaluator[OneShotConfig]):
             trainer = self._trainer(proposal.training_seed, objective, sampler, averager)
             if averager is not None:
                 averager.watch(trainer.network)
-            if source is not None:
-                with self._of_this_supernet(str(phase.source)):
-                    state, epochs = unpack_version(source)
-                    trainer.restore({**state, "step": torch.tensor(epochs * objective.steps)})
-            if trainer.epochs_done != phase.first_epoch:
-                raise PoolError(
-                    f"weights {phase.source} have had {trainer.epochs_done} epochs, expected {phase.first_epoch}; "
-                    f"{_CURE}"
-                )
-            autotuned = torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True)  # few shapes, often
-            with watch(device) as usage, autotuned:
-                losses = [trainer.epoch()]
-                while trainer.epochs_done < phase.last_epoch and math.isfinite(losses[-1]):
-                    losses.append(trainer.epoch())
+            go_on(trainer, phase, source, self._supernet_text)
+            with watch(device) as usage:
+                losses = train_to_the_end(trainer, phase)
         measurement = Measurement(
             train_loss=losses[-1],
-            curve=tuple(losses),
+            curve=losses,
             wall_seconds=usage.wall_seconds,
             device_seconds=usage.device_seconds * group.size,  # of all members, who work in step
             peak_memory_bytes=usage.peak_memory_bytes,
@@ -223,18 +207,14 @@ class OneShot(SharedEvaluator[OneShotConfig]):
 
         if self._scorer is None:
             self._scorer = self._objective().place(self._supernet(0))
-        with self._of_this_supernet(version):
+        with of_supernet(version, self._supernet_text):
             state = part(unpack_version(weights)[0], "network")
             check_shapes(state, self._scorer.state_dict())
             self._scorer.load_state_dict(state)
 
-    @contextmanager
-    def _of_this_supernet(self, version: str) -> Iterator[None]:
-        try:
-            yield
-        except DataError as error:
-            what = f"{self.space.name}, {self.config.size}"
-            raise PoolError(f"weights {version} are not of this supernet ({what}): {error}; {_CURE}") from None
+    @property
+    def _supernet_text(self) -> str:
+        return f"{self.space.name}, {self.config.size}"
 
     def evaluate(self, proposal: Proposal) -> Measurement:
         if proposal.fidelity.weights_version is None:

@@ -6,7 +6,7 @@ It is asked what can be built before anything starts, so it works without torch 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nao_ray.networks.counting import Counts
+    from nao_ray.networks.relaxed import RelaxedSupernet
     from nao_ray.networks.stacks import Stack
     from nao_ray.networks.supernet import Supernet
 
@@ -55,6 +56,8 @@ class Skeleton(ABC, Generic[C]):
     """Size of the published shared weights; None: there is no supernet."""
     searched_shared: ClassVar[Size | None] = None
     """Of shared weights in a search that does not say, and of networks trained beside them; None: `shared`."""
+    relaxed: ClassVar[Size | None] = None
+    """Of the published relaxed supernet, which mixes all operations by alphas; None: there is none."""
     former_sizes: ClassVar[frozenset[str]] = frozenset()
     """Sizes that searches of before recorded and that meant nothing."""
 
@@ -127,7 +130,19 @@ class Skeleton(ABC, Generic[C]):
         Raises:
             ConfigError: as `check`, or there are none.
         """
-        raise _missing(space, shared=True)
+        raise _missing_network(space, shared=True)
+
+    def relaxed_supernet(self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None) -> RelaxedSupernet:
+        """All operations of a space of this skeleton, mixed by alphas; otherwise as `build`.
+
+        Raises:
+            ConfigError: as `check`, or there is none.
+        """
+        raise _missing(space, "relaxed supernet", [])
+
+    def check_relaxed(self, shapes: Shapes, size: Size | None = None) -> None:
+        """As `check`, of the relaxed supernet."""
+        self.check(shapes, size)
 
     def count(self, graph: ArchGraph, shapes: Shapes, size: Size | None = None) -> Counts:
         """Parameters and multiply-adds of a genotype's network; computes nothing, and nothing twice.
@@ -156,10 +171,10 @@ def skeleton_of(space: SearchSpace[Any], *, shared: bool = False) -> Skeleton[An
         ConfigError: there is none.
     """
     if not own_modules.is_own(space.skeleton) and space.skeleton not in registry.names("skeleton"):
-        raise _missing(space, shared=shared)
+        raise _missing_network(space, shared=shared)
     cls = registry.load("skeleton", space.skeleton)
     if shared and cls.shared is None:
-        raise _missing(space, shared=True)
+        raise _missing_network(space, shared=True)
     skeleton: Skeleton[Any] = cls()
     return skeleton
 
@@ -181,8 +196,26 @@ def with_settings(space: SearchSpace[Any], settings: Mapping[str, Any]) -> tuple
     return cls(config), read_size(cls.sizes, sizes)
 
 
-def _missing(space: SearchSpace[Any], *, shared: bool) -> ConfigError:
-    classes = [registry.load("skeleton", name) for name in registry.names("skeleton")]
-    having = ", ".join(cls.name for cls in classes if cls.shared is not None or not shared)
-    what = "shared supernet" if shared else "network yet"
-    return ConfigError(f"space {space.name} has no {what}; spaces of the skeletons {having} have one")
+def relaxed_skeleton_of(space: SearchSpace[Any]) -> Skeleton[Any]:
+    """That of the space's networks, which has a relaxed supernet.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    skeleton = skeleton_of(space)
+    if skeleton.relaxed is None or not space.alpha_edges:
+        raise _missing(space, "relaxed supernet", [cls.name for cls in _skeletons() if cls.relaxed is not None])
+    return skeleton
+
+
+def _missing(space: SearchSpace[Any], what: str, having: Sequence[str]) -> ConfigError:
+    return ConfigError(f"space {space.name} has no {what}; spaces of the skeletons {', '.join(having)} have one")
+
+
+def _skeletons() -> list[type[Skeleton[Any]]]:
+    return [registry.load("skeleton", name) for name in registry.names("skeleton")]
+
+
+def _missing_network(space: SearchSpace[Any], *, shared: bool) -> ConfigError:
+    having = [cls.name for cls in _skeletons() if cls.shared is not None or not shared]
+    return _missing(space, "shared supernet" if shared else "network yet", having)

@@ -7,18 +7,22 @@ own, is that of DARTS' shared weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from nao_ray.errors import ConfigError
 from nao_ray.sizes import Size
-from nao_ray.skeletons.base import SkeletonConfig
+from nao_ray.skeletons.base import PLAIN, SkeletonConfig
 from nao_ray.skeletons.images.base import ImageSkeleton
+from nao_ray.spaces.darts_cnn import LOWERED
 
 if TYPE_CHECKING:
     from nao_ray.networks.darts import DartsStack
+    from nao_ray.networks.relaxed import RelaxedSupernet
     from nao_ray.networks.stacks import StackConfig
-    from nao_ray.spaces.base import ArchGraph
+    from nao_ray.spaces.base import ArchGraph, SearchSpace
+    from nao_ray.tasks.base import Shapes
 
 
 class DartsSize(Size):
@@ -42,9 +46,31 @@ class Darts(ImageSkeleton[SkeletonConfig]):
         "small": DartsSize(layers=8, channels=16),
     }
     searched: ClassVar[Size] = DartsSize(layers=8, channels=16)
+    relaxed: ClassVar[Size | None] = DartsSize(layers=8, channels=16)
 
     def network(self, graph: ArchGraph, config: StackConfig) -> DartsStack:
         from nao_ray.networks.darts import DartsImagenetStack, DartsStack
 
         kind = DartsImagenetStack if config.stem == "imagenet" else DartsStack
         return kind(graph, config)
+
+    def check_relaxed(self, shapes: Shapes, size: Size | None = None) -> None:
+        super().check_relaxed(shapes, size)
+        if self._images(shapes).network == "imagenet":
+            raise ConfigError("the relaxed supernet of darts has no stem for imagenet: search on smaller images")
+
+    def relaxed_supernet(self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None) -> RelaxedSupernet:
+        from nao_ray.networks.darts import SEARCH_OPS
+        from nao_ray.networks.relaxed import RelaxedSupernet
+
+        self.check_relaxed(shapes, size)
+        config = self.stack_config(shapes, size, PLAIN)
+        names = [LOWERED[name] for name in space.primitives]
+        return RelaxedSupernet(
+            names,
+            SEARCH_OPS,
+            layers=config.layers,
+            channels=config.channels,
+            num_classes=config.num_classes,
+            in_channels=config.in_channels,
+        )

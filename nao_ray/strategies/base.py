@@ -37,6 +37,8 @@ class Strategy(ABC, Generic[C]):
     Config: ClassVar[type[StrategyConfig]] = StrategyConfig
     shares_weights: ClassVar[bool] = False
     """It trains shared weights and asks for scores with them."""
+    trains: ClassVar[str] = "paths"
+    """Of one that trains shared weights: the kind of its phases."""
 
     def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
         self.space = space

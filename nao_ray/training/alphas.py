@@ -17,5 +17,7 @@ class AlphaOptimiser(Settings):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.5, 0.999)
     weight_decay: float = Field(default=1e-3, ge=0)
     """Added to the gradient."""
+    deviation: float = Field(default=1e-3, ge=0)
+    """They begin as normal numbers of mean 0 and this deviation."""
     radius: float = Field(default=0.01, gt=0)
     """Second order by a finite difference: weights are moved so far, along the validation gradient, either way."""

@@ -6,6 +6,7 @@ import pytest
 
 from nao_ray import registry
 from nao_ray.contracts.evaluators import check_evaluator
+from nao_ray.spaces.darts_cnn import DartsCnn
 from nao_ray.spaces.nas_bench_201 import NasBench201
 
 
@@ -19,6 +20,7 @@ def _table(folder):
 
 SETTINGS = {
     "standalone": lambda _: {"cells_per_stage": 1, "channels": 4, "epochs": 1, "recipe": "short"},
+    "darts": lambda _: {"space": DartsCnn, "layers": 1, "channels": 2},
     "tabular": _table,
 }
 """An evaluator without an entry has to work as it is."""

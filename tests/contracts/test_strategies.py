@@ -13,11 +13,12 @@ import pytest
 from nao_ray import registry, rng
 from nao_ray.contracts import strategies as contract
 from nao_ray.strategies.base import Strategy
-from nao_ray.strategies.parts.shared_search import SharedSearch
+
+SPACE = "nao_cnn_small"
 
 
 def _genotypes(count: int) -> list[str]:
-    space = registry.load("space", "nao_cnn_small")()
+    space = registry.load("space", SPACE)()
     return list(dict.fromkeys(space.sample(rng.child(0, "given", k)).key for k in range(count)))
 
 
@@ -43,11 +44,14 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "shared_random_search": [{"rounds": 3, "epochs": 2, "paths": 5, "scored": 9, "finalists": 2, "audited": 3}],
     "enas": [{"rounds": 4, "paths": 6, "updates": 2, "candidates": 8, "lstm": {"num_aggregate": 3}}],
+    "darts": [{"seeds": 2, "epochs": 1}],
     "reinforce": [{}, {"policy": "lstm", "lstm": {"num_aggregate": 5, "learning_rate": 0.1}}],
 }
+SPACES = {"darts": "darts_cnn"}
+"""Of strategies that need a space with alphas; of others `nao_cnn_small`."""
 CASES = [(name, settings) for name in registry.names("strategy") for settings in SETTINGS.get(name, [{}])]
 IDS = [f"{name}-{number}" for number, (name, _) in enumerate(CASES)]
-ALONE = [case for case in CASES if not issubclass(registry.load("strategy", case[0]), SharedSearch)]
+ALONE = [case for case in CASES if not registry.load("strategy", case[0]).shares_weights]
 """Strategies without shared weights: they ask an architecture once, and a failure is the next one's turn."""
 ALONE_IDS = [f"{name}-{number}" for number, (name, _) in enumerate(ALONE)]
 DRAWN = [case for case in CASES if case[0] != "given"]
@@ -55,8 +59,12 @@ DRAWN = [case for case in CASES if case[0] != "given"]
 DRAWN_IDS = [f"{name}-{number}" for number, (name, _) in enumerate(DRAWN)]
 
 
+def maker(name: str, settings: dict[str, Any]) -> contract.Maker:
+    return contract.Maker(registry.load("strategy", name), settings, registry.load("space", SPACES.get(name, SPACE)))
+
+
 def make(name: str, settings: dict[str, Any], seed: int = 3) -> Strategy[Any]:
-    return contract.Maker(registry.load("strategy", name), settings)(seed)
+    return maker(name, settings)(seed)
 
 
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=IDS)
@@ -64,17 +72,17 @@ def make(name: str, settings: dict[str, Any], seed: int = 3) -> Strategy[Any]:
 def test_a_restored_strategy_goes_on_as_if_nothing_had_happened(
     name: str, settings: dict[str, Any], width: int
 ) -> None:
-    contract.goes_on_after_a_break(contract.Maker(registry.load("strategy", name), settings), (width,))
+    contract.goes_on_after_a_break(maker(name, settings), (width,))
 
 
 @pytest.mark.parametrize(("name", "settings"), ALONE, ids=ALONE_IDS)
 def test_it_goes_on_with_failures_that_are_asked_again(name: str, settings: dict[str, Any]) -> None:
-    contract.goes_on_with_failures_asked_again(contract.Maker(registry.load("strategy", name), settings))
+    contract.goes_on_with_failures_asked_again(maker(name, settings))
 
 
 @pytest.mark.parametrize(("name", "settings"), ALONE, ids=ALONE_IDS)
 def test_proposals_are_legal_new_and_numbered(name: str, settings: dict[str, Any]) -> None:
-    contract.proposals_are_legal_new_and_numbered(contract.Maker(registry.load("strategy", name), settings))
+    contract.proposals_are_legal_new_and_numbered(maker(name, settings))
 
 
 @pytest.mark.parametrize(("name", "settings"), DRAWN, ids=DRAWN_IDS)
@@ -115,4 +123,4 @@ def test_the_same_in_another_process(number: int, elsewhere: list[list[list[Any]
 
 @pytest.mark.parametrize(("name", "settings"), ALONE, ids=ALONE_IDS)
 def test_only_failures_end_in_no_dead_end(name: str, settings: dict[str, Any]) -> None:
-    contract.only_failures_end_in_no_dead_end(contract.Maker(registry.load("strategy", name), settings))
+    contract.only_failures_end_in_no_dead_end(maker(name, settings))

@@ -1,0 +1,242 @@
+"""Trains alphas and the weights of a relaxed supernet in turn; what they come to is derived after each phase.
+
+Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv 1806.09055. The training split is cut
+in halves by the training's seed, one for the weights and one for the alphas; the validation split is left for the
+architectures, which are proposals without a version: they are trained on their own.
+
+A phase's kind is ``alphas/ORDER``, the order of the alphas' gradient: ``first``, ``second`` or ``exact``; with
+``/eigenvalue`` the largest eigenvalue of the validation Hessian in the alphas is measured at its end.
+
+Imports without torch, so that a configuration is checked in no time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from nao_ray import rng
+from nao_ray.errors import ConfigError
+from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
+from nao_ray.evaluators.parts.versions import go_on, train_to_the_end
+from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.sizes import Sized
+from nao_ray.skeletons.base import Skeleton, relaxed_skeleton_of
+from nao_ray.spaces.base import SearchSpace
+from nao_ray.tasks.base import Shapes, Task
+from nao_ray.training.alphas import AlphaOptimiser
+from nao_ray.training.recipe import Recipe
+from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
+
+if TYPE_CHECKING:
+    from nao_ray.training.alternating import Alternating, Order
+    from nao_ray.training.objective import Objective
+
+_ORDERS = ("first", "second", "exact")
+
+
+class DartsConfig(Sized, EvaluatorConfig):
+    """Size of the relaxed supernet, and how it is trained; the defaults are those of the published search."""
+
+    recipe: Recipe = Field(default_factory=lambda: Recipe(name="darts_search"))
+    """Of the weights."""
+    alphas: AlphaOptimiser = AlphaOptimiser()
+    period: int = Field(default=50, ge=1)
+    """Epochs of the cosine of the learning rate, that of a whole search; a phase beyond it is refused."""
+    augment_alphas: bool = True
+    """The alphas' half is augmented as the weights' is, as in the published code; false: it is seen as it is."""
+    alone: StandaloneConfig = StandaloneConfig()
+    """Of the architectures that were derived."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    @model_validator(mode="after")
+    def _one_cosine(self) -> Self:
+        recipe = self.recipe
+        if recipe.restart_factor is not None or recipe.cosine_epochs is not None:
+            raise ValueError("recipe: the cosine is the evaluator's period; leave cosine_epochs and restart_factor out")
+        given = {
+            "auxiliary_weight": recipe.auxiliary_weight,
+            "dropout": recipe.dropout,
+            "drop_path_keep": 1 - recipe.drop_path_keep,
+        }
+        for name, value in given.items():
+            if value:
+                raise ValueError(f"recipe.{name}: a relaxed supernet has none of it; give {int(name.endswith('keep'))}")
+        return self
+
+
+@lru_cache(maxsize=64)
+def _settings(skeleton: Skeleton[Any]) -> type[DartsConfig]:
+    usual, alone = skeleton.relaxed, StandaloneConfig.of(skeleton.searched)
+    assert usual is not None
+    beside = Field(default_factory=lambda: alone.model_validate({"epochs": 10}))
+    return DartsConfig.of(usual, alone=(alone, beside))
+
+
+class Darts(SharedEvaluator[DartsConfig]):
+    """Trains phases and architectures; keeps the task on the device.
+
+    Raises:
+        ConfigError: the space has no relaxed supernet.
+        DataError: the task cannot be loaded.
+    """
+
+    Config: ClassVar[type[EvaluatorConfig]] = DartsConfig
+    trains: ClassVar[str] = "alphas"
+
+    def __init__(self, space: SearchSpace[Any], task: Task[Any], config: DartsConfig) -> None:
+        super().__init__(space, task, config)
+        _ = self.skeleton  # there is one
+        self._alone = Standalone(space, task, config.alone.model_copy(update={"device": config.device}))
+
+    @classmethod
+    def settings(cls, space: SearchSpace[Any]) -> type[DartsConfig]:
+        return _settings(relaxed_skeleton_of(space))
+
+    @cached_property
+    def skeleton(self) -> Skeleton[Any]:
+        return relaxed_skeleton_of(self.space)
+
+    @property
+    def uses_gpu(self) -> bool:
+        return self._alone.uses_gpu
+
+    @property
+    def needs_gpu(self) -> bool:
+        return self._alone.needs_gpu
+
+    @classmethod
+    def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: DartsConfig) -> None:
+        skeleton = relaxed_skeleton_of(space)
+        if shapes is not None:
+            skeleton.check_relaxed(shapes, config.size)
+        Standalone.check(space, shapes, config.alone)
+
+    def prepare(self) -> None:
+        import nao_ray.training.alternating  # noqa: F401
+
+        self._objective()
+
+    @classmethod
+    def fidelity(cls, config: DartsConfig) -> Fidelity:
+        """Of an architecture."""
+        return Standalone.fidelity(config.alone)
+
+    @property
+    def scored_at_once(self) -> int:
+        return 1
+
+    @property
+    def trained_by(self) -> int:
+        return 1
+
+    # -- phases -------------------------------------------------------------------------------------------
+
+    def train(self, proposal: Proposal, source: bytes | None, group: Group) -> tuple[Measurement, bytes]:
+        from nao_ray.training.checkpoint import pack_version
+        from nao_ray.training.resources import watch
+
+        del group  # of one
+        phase = proposal.phase
+        assert phase is not None
+        order, with_eigenvalue = self._kind(phase)
+        trainer = self._trainer(proposal.training_seed, order)
+        go_on(trainer, phase, source, f"{self.space.name}, relaxed, {self.config.size}")
+        eigenvalue = None
+        with watch(trainer.objective.device) as usage:
+            losses = train_to_the_end(trainer, phase)
+            if with_eigenvalue:
+                eigenvalue = self._eigenvalue(trainer, proposal.training_seed)
+        alphas = [alpha.double().cpu().numpy() for alpha in trainer.alphas]
+        measurement = Measurement(
+            train_loss=losses[-1],
+            curve=losses,
+            derived_genotype=self.space.derive(alphas).key,
+            alphas=tuple(value for alpha in alphas for value in alpha.ravel().tolist()),
+            alpha_eigenvalue=eigenvalue,
+            wall_seconds=usage.wall_seconds,
+            device_seconds=usage.device_seconds,
+            peak_memory_bytes=usage.peak_memory_bytes,
+        )
+        return measurement, pack_version(trainer.state(), trainer.epochs_done)
+
+    def _kind(self, phase: Phase) -> tuple[Order, bool]:
+        kind, _, words = phase.kind.partition("/")
+        order, _, more = words.partition("/")
+        if kind != self.trains or order not in _ORDERS or more not in ("", "eigenvalue"):
+            raise ConfigError(
+                f"phase {phase.version}: darts trains alphas/ORDER, of {', '.join(_ORDERS)}, not {phase.kind}; "
+                "give the strategy darts"
+            )
+        if phase.last_epoch > self.config.period:
+            raise ConfigError(
+                f"phase {phase.version} ends with epoch {phase.last_epoch}, and the learning rate's cosine with "
+                f"{self.config.period}: give evaluator.period as strategy.epochs"
+            )
+        return order, bool(more)  # type: ignore[return-value]
+
+    def _trainer(self, seed: int, order: Order) -> Alternating:
+        """Of fresh weights and alphas."""
+        import torch
+
+        from nao_ray.training.alternating import Alternating
+        from nao_ray.training.streams import ByStep
+
+        config, whole = self.config, self._objective()
+        halves = whole.halves(rng.torch_generator(seed, "halves"))
+        alpha_objective = halves[1]
+        if not config.augment_alphas:
+            plain = {"crop_padding": 0, "flip": False, "cutout": 0}
+            alpha_objective = alpha_objective.under(whole.recipe.model_copy(update=plain))
+        with rng.torch_seeded(seed, "shared weights"):
+            network = self.skeleton.relaxed_supernet(self.space, self.task.shapes, config.size)
+        draw = rng.torch_generator(seed, "first alphas")
+        shapes = [(edges, len(self.space.primitives)) for edges in self.space.alpha_edges.values()]
+        return Alternating(
+            network,
+            halves[0],
+            alpha_objective,
+            [config.alphas.deviation * torch.randn(shape, generator=draw) for shape in shapes],
+            order=order,
+            optimiser=config.alphas,
+            streams=ByStep(seed, whole.device),
+            alpha_streams=ByStep(rng.child_seed(seed, "alphas' batches"), whole.device),
+        )
+
+    def _eigenvalue(self, trainer: Alternating, seed: int) -> float:
+        epoch, device = trainer.epochs_done, str(trainer.objective.device)
+        order = rng.torch_generator(seed, "batch of the eigenvalue", epoch)
+        return trainer.largest_eigenvalue(order, rng.torch_generator(seed, "eigenvalue", epoch, device))
+
+    def _objective(self) -> Objective:
+        """The data that networks on their own are trained on too, under the recipe of the weights."""
+        recipe = self.config.recipe
+        own = {
+            "cosine_epochs": self.config.period,
+            "restart_factor": 1,
+            "precision": "float32" if recipe.precision == "auto" else recipe.precision,
+        }
+        return self._alone.objective().under(recipe.model_copy(update=own))
+
+    # -- architectures ------------------------------------------------------------------------------------
+
+    def evaluate(self, proposal: Proposal) -> Measurement:
+        self._refuse_version(proposal.fidelity.weights_version)
+        return self._alone.evaluate(proposal)
+
+    def use(self, version: str, weights: bytes) -> None:
+        del weights
+        self._refuse_version(version)
+
+    def evaluate_together(self, proposals: Sequence[Proposal]) -> list[Measurement]:
+        return [self.evaluate(proposal) for proposal in proposals]
+
+    @staticmethod
+    def _refuse_version(version: str | None) -> None:
+        if version is not None:
+            raise ConfigError(
+                f"weights {version} are of a relaxed supernet, with which no single architecture is scored"
+            )

@@ -1,0 +1,109 @@
+"""What is watched of a search by alphas: whether its cells fill up with skip connections, and what says so early.
+
+Two rules, each with what the search would have returned at its word:
+
+- ``skips``, DARTS+ (Liang, Zhang, Sun, He, Huang, Zhuang, Li, arXiv 1909.06035): a normal cell has more than so many
+  skip connections; returned is the last cell before, with as many at most.
+- ``eigenvalue``, R-DARTS (Zela, Elsken, Saikia, Marrakchi, Brox, Hutter, ICLR 2020, arXiv 1909.09656, section 4.3): the
+  largest eigenvalue of the validation Hessian in the alphas, a mean over `WINDOW` epochs, has grown so much in as many
+  that the mean before is less than such a share of it; returned is the cell of `WINDOW` epochs before.
+
+Legend: `E` edges of a cell, `O` operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nao_ray.spaces.base import Genotype, SearchSpace
+from nao_ray.spaces.parts.relaxed import NONE, SKIP, softmax
+
+WINDOW = 5
+"""Epochs of the rule of eigenvalues: k of the paper."""
+_TINY = 1e-300
+_SHORT = {"normal": "normal", "reduction": "reduce"}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When an alarm is given."""
+
+    skips: int = 2
+    """Most skip connections of a normal cell."""
+    eigenvalue: float = 0.75
+    """Least share that the mean eigenvalue of before is of the mean one."""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A rule that fired."""
+
+    rule: str
+    index: int
+    """Of the epoch in the course whose cell it returns."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An epoch of a search."""
+
+    genotype: Genotype
+    alphas: Sequence[Any]
+    """``[E, O]`` per role of the space's `alpha_edges`, before the softmax."""
+    eigenvalue: float | None = None
+
+
+def split(space: SearchSpace[Any], flat: Sequence[float]) -> list[Any]:
+    """Alphas ``[E, O]`` per role from all of them in a row."""
+    width = len(space.primitives)
+    sizes = [edges * width for edges in space.alpha_edges.values()]
+    parts = np.split(np.asarray(flat, dtype=np.float64), np.cumsum(sizes)[:-1])
+    return [part.reshape(-1, width) for part in parts]
+
+
+def skips(space: SearchSpace[Any], genotype: Genotype) -> dict[str, int]:
+    """Skip connections of each cell by its role."""
+    name = {text: lowered for lowered, text in space.op_names.items()}.get(SKIP, SKIP)
+    return {role: ops.count(name) for role, ops in space.ops_by_cell(genotype).items()}
+
+
+def figures(space: SearchSpace[Any], seen: Seen) -> dict[str, float | int | None]:
+    """Per role the skip connections of the cell, the mean mass on `none`, and the mean entropy of an edge, in nats."""
+    roles = [
+        (_SHORT.get(role, role), softmax(alphas)) for role, alphas in zip(space.alpha_edges, seen.alphas, strict=True)
+    ]
+    counts = skips(space, seen.genotype)
+    found: dict[str, float | int | None] = {f"skips_{_SHORT.get(role, role)}": count for role, count in counts.items()}
+    if NONE in space.primitives:
+        column = space.primitives.index(NONE)
+        found |= {f"none_{name}": float(shares[:, column].mean()) for name, shares in roles}
+    found |= {f"entropy_{name}": float(-(s * np.log(np.maximum(s, _TINY))).sum(axis=1).mean()) for name, s in roles}
+    return {**found, "alpha_eigenvalue": seen.eigenvalue}
+
+
+def alarms(space: SearchSpace[Any], course: Sequence[Seen], rules: Rules) -> list[Alarm]:
+    """The rules that fire at the last epoch of a course, of at least one epoch."""
+    found = {"skips": _too_many_skips(space, course, rules.skips), "eigenvalue": _too_sharp(course, rules.eigenvalue)}
+    return [Alarm(rule, index) for rule, index in found.items() if index is not None]
+
+
+def _too_many_skips(space: SearchSpace[Any], course: Sequence[Seen], most: int) -> int | None:
+    def obeys(seen: Seen) -> bool:
+        return all(count <= most for role, count in skips(space, seen.genotype).items() if role != "reduction")
+
+    last = len(course) - 1
+    if obeys(course[last]):
+        return None
+    return next((index for index in range(last, -1, -1) if obeys(course[index])), last)
+
+
+def _too_sharp(course: Sequence[Seen], least: float) -> int | None:
+    values = [seen.eigenvalue for seen in course[-2 * WINDOW :] if seen.eigenvalue is not None]
+    if len(values) < 2 * WINDOW:
+        return None
+    before, now = np.mean(values[:WINDOW]), np.mean(values[WINDOW:])
+    return len(course) - 1 - WINDOW if before < least * now else None

@@ -1,0 +1,288 @@
+"""DARTS' search without networks: who is asked what and when, what gives an alarm, and what the control may cost."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from nao_ray import rng
+from nao_ray.contracts.strategies import World
+from nao_ray.errors import GenotypeError
+from nao_ray.spaces.darts_cnn import PRIMITIVES, DartsCnn
+from nao_ray.strategies.darts import Darts, DartsConfig
+from nao_ray.strategies.parts.alpha_watch import WINDOW, Rules, Seen, alarms, figures, skips, split
+from nao_ray.trial import FailureKind, Fidelity, Measurement, Trial
+
+SPACE = DartsCnn()
+SKIP, NONE = PRIMITIVES.index("skip_connect"), PRIMITIVES.index("none")
+
+
+def strategy(**settings):
+    return Darts(SPACE, DartsConfig(**settings), 3, Fidelity(epochs=1))
+
+
+def drifting(seed, epoch, *, by=0.5):
+    """Alphas of a made-up collapse: the share of skip connections grows with the epochs, in normal cells alone."""
+    normal, reduction = rng.child(seed, "alphas").normal(0, 0.3, size=(2, 14, 8))
+    normal[:, SKIP] += by * (epoch - 4)
+    return [normal, reduction]
+
+
+def measured(proposal, alphas=drifting, *, seconds=10.0, eigenvalue=None):
+    phase = proposal.phase
+    if phase is None:
+        score = 0.5 + 0.4 * rng.child(proposal.seed, "score").random()
+        return Measurement(valid_accuracy=score, device_seconds=3.0)
+    cells = alphas(phase.seed, phase.last_epoch)
+    return Measurement(
+        train_loss=1.0,
+        derived_genotype=SPACE.derive(cells).key,
+        alphas=tuple(np.concatenate([cell.ravel() for cell in cells]).tolist()),
+        alpha_eigenvalue=None if eigenvalue is None else eigenvalue(phase.last_epoch),
+        device_seconds=seconds,
+    )
+
+
+def run(search, width=2, log=(), until=10_000, **options):
+    """To the end, so many at once, the oldest first; all trials by id, and the rows told."""
+    search.restore(log)
+    trials = {trial.trial_id: trial for trial in log}
+    index = sum(trial.log_index is not None for trial in log)
+    rows = list(search.diagnostics())
+    while not search.done and index < until:
+        running = [trial for trial in trials.values() if trial.log_index is None]
+        for proposal in search.ask(width - len(running)) if len(running) < width else []:
+            trials[proposal.trial_id] = Trial(proposal=proposal)
+            running.append(trials[proposal.trial_id])
+        assert running, "stuck"
+        ended = running[0].complete(measured(running[0].proposal, **options), log_index=index)
+        trials[ended.trial_id] = ended
+        index += 1
+        search.tell([ended])
+        rows += search.diagnostics()
+    return list(trials.values()), rows
+
+
+def phases(trials):
+    return [trial.proposal.phase for trial in trials if trial.proposal.phase]
+
+
+def alone(trials, *, control):
+    return [t for t in trials if t.proposal.phase is None and (t.proposal.source_trial_id is None) == control]
+
+
+def test_seeds_side_by_side_in_phases_of_an_epoch():
+    trials, _ = run(strategy(seeds=2, epochs=3, order="exact"), width=2)
+    first = phases(trials)
+    assert [phase.version for phase in first[:4]] == ["s0-e00001", "s1-e00001", "s0-e00002", "s1-e00002"]
+    assert {phase.kind for phase in first} == {"alphas/exact"}
+    assert len({phase.seed for phase in first}) == 2
+    for seed in {phase.seed for phase in first}:
+        own = [phase for phase in first if phase.seed == seed]
+        assert [(p.first_epoch, p.last_epoch) for p in own] == [(0, 1), (1, 2), (2, 3)]
+        assert [p.source for p in own] == [None, *(p.version for p in own[:-1])]
+
+
+def test_a_slow_seed_keeps_no_other_waiting():
+    search = strategy(seeds=2, epochs=3, control=0)
+    slow, fast = search.ask(10)
+    for index in range(3):
+        search.tell([Trial(proposal=fast).complete(measured(fast), log_index=index)])
+        (fast,) = search.ask(10)
+    assert fast.source_trial_id is not None, "its last cell is trained alone while the other is at its first epoch"
+    assert slow.phase.last_epoch == 1
+
+
+def test_the_last_cell_of_each_seed_is_trained_alone():
+    trials, _ = run(strategy(seeds=3, epochs=2, control=0), alphas=lambda seed, epoch: drifting(seed, 0))
+    derived = alone(trials, control=False)
+    assert len(derived) == 3
+    by_id = {trial.trial_id: trial for trial in trials}
+    for trial in derived:
+        source = by_id[trial.proposal.source_trial_id]
+        assert source.proposal.phase.last_epoch == trial.proposal.round == 2
+        assert SPACE.canonical(source.derived) == trial.genotype
+        assert trial.proposal.fidelity == Fidelity(epochs=1)
+
+
+def test_two_seeds_of_one_cell_train_it_once():
+    trials, _ = run(strategy(seeds=2, epochs=1, control=0), alphas=lambda _seed, epoch: drifting(0, epoch))
+    assert len(alone(trials, control=False)) == 1
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_the_control_costs_what_the_search_did(width):
+    trials, rows = run(strategy(seeds=2, epochs=3), width=width, alphas=lambda seed, _: drifting(seed, 0))
+    cells = alone(trials, control=True)
+    assert len(cells) == (2 * 3 * 10 + 2 * 3) // 3
+    assert len({trial.genotype.key for trial in cells}) == len(cells)
+    last = rows[-1]
+    assert last["round"] == 4
+    assert last["control_seconds"] <= last["search_seconds"] + last["derived_seconds"] < last["control_seconds"] + 3
+    assert last["best_control"] == max(trial.score for trial in cells)
+    assert last["best_derived"] == max(trial.score for trial in alone(trials, control=False))
+
+
+def test_the_control_goes_on_beside_the_search_where_workers_are_idle():
+    trials, _ = run(strategy(seeds=1, epochs=4), width=3)
+    kinds = ["phase" if t.proposal.phase else "control" for t in sorted(trials, key=lambda t: t.log_index)[:8]]
+    assert kinds.count("control") >= 3
+
+
+@pytest.mark.parametrize(("most", "expected"), [(0, 0), (2, 2)])
+def test_a_control_of_fewer(most, expected):
+    trials, _ = run(strategy(seeds=1, epochs=3, control=most))
+    assert len(alone(trials, control=True)) == expected
+
+
+def test_control_cells_that_fail_end_it():
+    """Of an unknown price one is tried; of a known one a failure costs as much."""
+    search, index = strategy(seeds=1, epochs=1), 0
+    while not search.done:
+        for proposal in search.ask(1):
+            trial = Trial(proposal=proposal)
+            ended = (
+                trial.fail(FailureKind.ERROR, "no", log_index=index)
+                if proposal.phase is None
+                else (trial.complete(measured(proposal), log_index=index))
+            )
+            search.tell([ended])
+            index += 1
+    assert index == 3
+
+
+# -- what is watched ------------------------------------------------------------------------------------------------
+
+
+def test_figures_of_alphas():
+    normal, reduction = np.zeros((14, 8)), np.zeros((14, 8))
+    normal[:, NONE] = np.log(7.0)
+    normal[:, SKIP] += 1e-9
+    found = figures(SPACE, Seen(SPACE.derive([normal, reduction]), [normal, reduction], 0.5))
+    assert list(found) == [
+        "skips_normal", "skips_reduce", "none_normal", "none_reduce", "entropy_normal", "entropy_reduce",
+        "alpha_eigenvalue",
+    ]  # fmt: skip
+    assert (found["skips_normal"], found["skips_reduce"]) == (8, 0)
+    assert found["none_normal"] == pytest.approx(0.5)
+    assert found["none_reduce"] == pytest.approx(1 / 8)
+    assert found["entropy_normal"] == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(14))
+    assert found["entropy_reduce"] == pytest.approx(np.log(8))
+    assert found["alpha_eigenvalue"] == 0.5
+
+
+def test_alphas_come_back_from_a_row():
+    cells = drifting(0, 3)
+    back = split(SPACE, [value for cell in cells for value in cell.ravel().tolist()])
+    assert all(np.array_equal(a, b) for a, b in zip(cells, back, strict=True))
+
+
+def course(epochs, eigenvalue=None):
+    seen = []
+    for epoch in range(1, epochs + 1):
+        cells = drifting(0, epoch, by=0.1)
+        seen.append(Seen(SPACE.derive(cells), cells, None if eigenvalue is None else eigenvalue(epoch)))
+    return seen
+
+
+def test_a_collapse_gives_an_alarm_and_names_the_cell_before(caplog):
+    """Alphas drift to skip connections: the rule of skips fires at the first cell with more than two."""
+    trials, rows = run(strategy(seeds=1, epochs=12, control=0))
+    counts = [row["skips_normal"] for row in rows if "skips_normal" in row]
+    assert counts[0] <= 2 < counts[-1] == 8, "a collapse was made up"
+    first = next(index for index, count in enumerate(counts) if count > 2)
+    assert [row["alarm"] for row in rows[:12]] == [""] * first + ["skips"] * (12 - first)
+    before = SPACE.derive(drifting(phases(trials)[0].seed, first))
+    assert {row["alarm_genotype"] for row in rows[first:12]} == {before.key}
+    assert skips(SPACE, before)["normal"] <= 2
+    said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert said == [
+        f"seed 0, epoch {first + 1}: the rule of skips fires; it would have returned the cell of epoch {first}, "
+        f"{before.key}"
+    ]
+    assert len(alone(trials, control=False)) == 2, "the last cell, and what the rule would have returned"
+
+
+def test_a_search_that_stops_at_skips():
+    trials, rows = run(strategy(seeds=2, epochs=12, control=0, stop_at_skips=2))
+    for index, seed in enumerate(dict.fromkeys(phase.seed for phase in phases(trials))):
+        own = [row for row in rows if row.get("seed_index") == index]
+        assert own[-1]["alarm"] == "skips"
+        assert all(not row["alarm"] for row in own[:-1])
+        assert len(own) < 12
+        assert len([phase for phase in phases(trials) if phase.seed == seed]) == len(own)
+    derived = alone(trials, control=False)
+    assert len(derived) == 2
+    assert all(skips(SPACE, trial.genotype)["normal"] <= 2 for trial in derived)
+
+
+def test_more_skips_from_the_first_epoch_on_return_the_cell_as_it_is():
+    cells = drifting(0, 40)
+    seen = [Seen(SPACE.derive(cells), cells)]
+    (alarm,) = alarms(SPACE, seen, Rules())
+    assert (alarm.rule, alarm.index) == ("skips", 0)
+
+
+@pytest.mark.parametrize(("growth", "fires"), [(1.0, False), (1.05, False), (1.1, True)])
+def test_the_rule_of_eigenvalues(growth, fires):
+    """Means over five epochs: 1.1^-5 is 0.62, 1.05^-5 is 0.78."""
+    seen = course(2 * WINDOW, lambda epoch: growth**epoch)
+    found = [alarm for alarm in alarms(SPACE, seen, Rules(skips=8)) if alarm.rule == "eigenvalue"]
+    assert [alarm.index for alarm in found] == ([WINDOW - 1] if fires else [])
+    assert not alarms(SPACE, seen[:-1], Rules(skips=8)), "two windows are needed"
+
+
+def test_a_search_that_stops_by_eigenvalues():
+    search = strategy(seeds=1, epochs=30, control=0, stop_at_eigenvalue=0.75, stop_at_skips=None)
+    trials, rows = run(
+        search, alphas=lambda seed, epoch: drifting(seed, 0), eigenvalue=lambda epoch: 1.0 if epoch < 12 else 5.0
+    )
+    assert {phase.kind for phase in phases(trials)} == {"alphas/second/eigenvalue"}
+    ended = [row for row in rows if row.get("alarm") == "eigenvalue"]
+    assert [row["round"] for row in ended] == [12]
+    (derived,) = alone(trials, control=False)
+    assert derived.proposal.round == 12 - WINDOW
+
+
+# -- replay ---------------------------------------------------------------------------------------------------------
+
+SETTINGS = [
+    {"seeds": 2, "epochs": 3},
+    {"seeds": 3, "epochs": 9, "stop_at_skips": 2, "control": 4},
+    {"seeds": 1, "epochs": 2, "control": 0},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("width", [1, 3])
+def test_broken_anywhere_it_goes_on_as_unbroken(settings, width):
+    whole, rows = run(strategy(**settings), width=width)
+    for finished in range(len(whole)):
+        log = [
+            trial if trial.log_index < finished else Trial(proposal=trial.proposal)
+            for trial in whole
+            if trial.proposal.asked_after <= finished
+        ]
+        again, told = run(strategy(**settings), width=width, log=log)
+        assert again == whole, finished
+        assert told == rows, "all rows are told again, and kept once"
+
+
+def test_planned_is_what_was_asked_in_the_end():
+    search = strategy(seeds=2, epochs=3)
+    assert search.planned is None
+    trials, _ = run(search)
+    assert search.planned == len(trials)
+
+
+def test_the_worlds_of_the_contract_have_alphas_for_it():
+    world = World(strategy(seeds=1, epochs=1), width=1)
+    world.advance(3)
+    assert world.trials[0].measurement.alphas is not None
+
+
+def test_a_phase_that_tells_no_alphas_is_an_error():
+    search = strategy(seeds=1, epochs=1)
+    (proposal,) = search.ask(1)
+    with pytest.raises(GenotypeError, match="told no alphas"):
+        search.tell([Trial(proposal=proposal).complete(Measurement(train_loss=1.0), log_index=0)])
