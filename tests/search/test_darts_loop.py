@@ -1,0 +1,194 @@
+"""DARTS end to end in this process: alphas trained, cells derived and trained alone, killed and gone on with."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from _stand_in import MemoryPool
+
+from nao_ray.config import RunConfig
+from nao_ray.errors import ConfigError, PoolError
+from nao_ray.search.budget import Budget
+from nao_ray.search.executor import Desk, SerialExecutor
+from nao_ray.search.loop import SearchLoop
+from nao_ray.search.proposer import LocalProposer
+from nao_ray.training.alternating import Alternating
+from nao_ray.training.checkpoint import unpack_version
+from nao_ray.trial import Fidelity, Proposal, TrialState
+
+CONFIG = """
+name: darts
+space: darts_cnn
+task: {name: synthetic, classes: 2, per_class: 20}
+evaluator:
+  name: darts
+  layers: 1
+  channels: 2
+  period: 2
+  recipe: {name: darts_search, batch: 8, crop_padding: 1, flip: false}
+  alone: {layers: 1, channels: 2, epochs: 1, recipe: {name: short, crop_padding: 1, flip: false, batch: 16}}
+strategy: {name: darts, seeds: 2, epochs: 2, order: second, control: 1}
+budget: {trials: 100}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return RunConfig.parse(CONFIG)
+
+
+def search(config, pool):
+    log = pool.log()
+    executor = SerialExecutor(config.make_evaluator(), weights=pool)
+    SearchLoop(pool, LocalProposer(config.make_strategy(), log), executor, Budget(trials=100)).run(log)
+
+
+@pytest.fixture(scope="module")
+def unbroken(config):
+    pool = MemoryPool()
+    search(config, pool)
+    return pool
+
+
+def facts(pool):
+    """All but the times."""
+    times = {"wall_seconds": None, "device_seconds": None, "peak_memory_bytes": None}
+    return [
+        (trial.proposal, trial.state, replace(trial.measurement, **times))
+        for trial in sorted(pool.finished, key=lambda trial: trial.trial_id)
+    ]
+
+
+def test_a_search_ends_with_cells_that_were_trained_alone(config, unbroken):
+    space = config.make_space()
+    trials = sorted(unbroken.finished, key=lambda trial: trial.trial_id)
+    assert all(trial.state is TrialState.COMPLETED for trial in trials)
+    phases = [trial for trial in trials if trial.proposal.phase]
+    assert [trial.proposal.phase.version for trial in phases] == ["s0-e00001", "s1-e00001", "s0-e00002", "s1-e00002"]
+    for trial in phases:
+        assert len(trial.measurement.alphas) == 2 * 14 * 8
+        space.validate(trial.derived)
+        state, epochs = unpack_version(unbroken.weights[trial.proposal.phase.version])
+        kept = torch.cat([state[f"alphas.{index}"].reshape(-1) for index in range(2)])
+        assert tuple(kept.double().tolist()) == trial.measurement.alphas
+        assert epochs == trial.proposal.phase.last_epoch
+    assert len({trial.measurement.alphas for trial in phases}) == 4
+    alone = [trial for trial in trials if not trial.proposal.phase]
+    assert 2 <= len(alone) <= 3
+    assert all(0 <= trial.score <= 1 for trial in alone)
+    rows = [row for row in unbroken.fits if "skips_normal" in row]
+    assert [(row["round"], row["seed_index"]) for row in rows] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert unbroken.fits[-1]["num_control"] == 1
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("steps", [4, 5, 7])
+def test_killed_anywhere_in_an_epoch_it_goes_on_as_unbroken(config, unbroken, steps, monkeypatch):
+    """Before the first step, after it and before the last one of the third epoch, of two or more steps each."""
+    pool, left, compute = MemoryPool(), steps, Alternating.compute
+
+    def killed(self, *arguments):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return compute(self, *arguments)
+
+    monkeypatch.setattr(Alternating, "compute", killed)
+    with pytest.raises(Killed):
+        search(config, pool)
+    monkeypatch.setattr(Alternating, "compute", compute)
+    search(config, pool)
+    assert facts(pool) == facts(unbroken)
+    assert pool.weights == unbroken.weights
+
+
+def test_phases_one_by_one_are_one_training(config):
+    evaluator = config.make_evaluator()
+    phase = config.make_strategy().ask(1)[0]
+    longer = replace(phase, phase=replace(phase.phase, last_epoch=2))
+    pool = MemoryPool()
+    desk = Desk(evaluator, pool)
+    first, pool.weights["s0-e00001"] = desk.work(phase)
+    second = replace(phase, phase=replace(phase.phase, version="b", source="s0-e00001", first_epoch=1, last_epoch=2))
+    found, weights = desk.work(second)
+    whole, expected = desk.work(longer)
+    assert weights == expected
+    assert found.alphas == whole.alphas
+    assert whole.curve == (*first.curve, *found.curve)
+
+
+def test_an_eigenvalue_where_it_is_asked_for(config):
+    asked = config.make_strategy().ask(1)[0]
+    phase = replace(asked.phase, kind="alphas/first/eigenvalue")
+    measured, _ = Desk(config.make_evaluator(), MemoryPool()).work(replace(asked, phase=phase))
+    assert measured.alpha_eigenvalue != 0
+    assert measured.alpha_eigenvalue is not None
+
+
+def test_phases_of_other_kinds_and_lengths_are_refused(config):
+    desk, asked = Desk(config.make_evaluator(), MemoryPool()), config.make_strategy().ask(1)[0]
+    for changes, says in [
+        ({"kind": "paths"}, "darts trains alphas/ORDER, of first, second, exact, not paths; give the strategy darts"),
+        ({"kind": "alphas/third"}, "not alphas/third"),
+        ({"last_epoch": 3}, "ends with epoch 3, and the learning rate's cosine with 2: give evaluator.period as"),
+    ]:
+        failure, weights = desk.work(replace(asked, phase=replace(asked.phase, **changes)))
+        assert says in failure.message
+        assert weights is None
+
+
+def test_weights_of_other_supernets_are_refused(config):
+    wide = RunConfig.parse(CONFIG.replace("channels: 2\n  period", "channels: 4\n  period"))
+    pool, asked = MemoryPool(), config.make_strategy().ask(1)[0]
+    _, pool.weights["s0-e00001"] = Desk(config.make_evaluator(), pool).work(asked)
+    second = replace(asked, phase=replace(asked.phase, version="b", source="s0-e00001", first_epoch=1, last_epoch=2))
+    with pytest.raises(
+        PoolError, match=r"weights s0-e00001 are not of this supernet \(darts_cnn, relaxed, L = 1, C = 4"
+    ):
+        Desk(wide.make_evaluator(), pool).work(second)
+
+
+def test_no_architecture_is_scored_with_them(config):
+    asked, pool = config.make_strategy().ask(1)[0], MemoryPool()
+    pool.weights["v"] = b""
+    with pytest.raises(ConfigError, match="weights v are of a relaxed supernet, with which no single architecture"):
+        Desk(config.make_evaluator(), pool).work(
+            Proposal(genotype=asked.genotype, fidelity=Fidelity(weights_version="v"))
+        )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("space: darts_cnn", "space: nao_cnn_small", "space nao_cnn_small has no relaxed supernet; spaces"),
+        ("strategy: {name: darts,", "strategy: {name: enas} #", "strategy enas trains paths, and the evaluator darts"),
+        ("strategy: {name: darts,", "strategy: {name: random_search} #", "strategy random_search trains none"),
+        ("name: darts\n  layers: 1\n  channels: 2\n  period: 2", "name: standalone", "take the evaluator darts"),
+        ("{name: darts_search,", "{name: darts_search, dropout: 0.1,", "a relaxed supernet has none of it; give 0"),
+        ("{name: darts_search,", "{name: darts_search, drop_path_keep: 0.9,", "drop_path_keep: a relaxed supernet has"),
+        ("{name: darts_search,", "{name: darts_search, cosine_epochs: 3,", "the cosine is the evaluator's period"),
+        ("order: second", "order: third", "order"),
+        ("channels: 2\n  period", "channels: 3\n  period", "channels"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_in_a_line(old, new, says):
+    text = CONFIG.replace(old, new)
+    if "standalone" in new:
+        text = text.replace("  recipe: {name: darts_search, batch: 8, crop_padding: 1, flip: false}\n", "")
+        text = "\n".join(line for line in text.splitlines() if "alone:" not in line)
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(text)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
