@@ -14,7 +14,7 @@ from nao_ray.training.recipe import Regularisation
 from nao_ray.trial import Fidelity, Proposal, Trial
 
 SPACE = DartsCnn()
-RECIPE = {"name": "short_digits", "batch": 24, "drop_path_keep": 0.8, "drop_path_schedule": "epoch"}
+RECIPE = {"name": "short_digits", "batch": 24, "drop_path_keep": 0.95, "drop_path_schedule": "epoch"}
 STRATEGIES = {
     "random_search": {},
     "regularized_evolution": {"population": 3, "sample": 2},
@@ -24,8 +24,8 @@ STRATEGIES = {
 
 @pytest.fixture(scope="module")
 def evaluator():
-    settings = Standalone.settings(SPACE)(layers=3, channels=4, epochs=2, recipe=RECIPE)
-    return Standalone(SPACE, Synthetic(SyntheticConfig(per_class=20, noise=0.2)), settings)
+    settings = Standalone.settings(SPACE)(layers=3, channels=4, epochs=4, recipe=RECIPE)
+    return Standalone(SPACE, Synthetic(SyntheticConfig(per_class=30, noise=0.2)), settings)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -40,7 +40,7 @@ def test_a_small_search_trains_what_is_asked(name, evaluator):
         strategy.tell([Trial(proposal=proposal).complete(measured, log_index=index)])
     assert len(seen) == 6
     assert len({measured.num_params for measured in seen.values()}) > 1
-    assert max(measured.valid_accuracy for measured in seen.values()) > 0.2, "none does better than a guess"
+    assert max(measured.valid_accuracy for measured in seen.values()) > 0.4, "a guess has 0.25"
 
 
 @pytest.mark.parametrize("name", ["NASNet", "AmoebaNet"])
