@@ -87,7 +87,7 @@ def find_trial(text: str) -> PoolTrial:
 
 
 def find_space(name: str | None, genotype: str) -> SearchSpace[Any]:
-    """The named space, or, without a name, the space of a published architecture.
+    """The named space, or, without a name, that of a published architecture, or of a notation seen to be its own.
 
     Raises:
         ConfigError: no such space, or no name although the genotype needs one.
@@ -98,13 +98,19 @@ def find_space(name: str | None, genotype: str) -> SearchSpace[Any]:
     text = genotype.strip()
     home = _published_home(text)
     if name is None:
-        if home is None:
+        name = home or next((each for each in registry.names("space") if _sees_its_own(each, text)), None)
+        if name is None:
             raise _without_space(text)
-        name = home
     space: SearchSpace[Any] = registry.load("space", name).for_text(genotype)
     if home is not None and text not in space.published:
         raise GenotypeError(f"{text} is not in space {name}: it belongs to {home}; use --space {home}")
     return space
+
+
+def _sees_its_own(space: str, text: str) -> bool:
+    from nao_ray import registry
+
+    return registry.load("space", space).dialect_of(text) is not None
 
 
 def _published_home(text: str) -> str | None:

@@ -118,6 +118,11 @@ class SearchSpace(ABC, Generic[C]):
         """The space of this kind that a text, or a published name, is of: settings a text can tell are read off it."""
         return cls()
 
+    @classmethod
+    def dialect_of(cls, text: str) -> str | None:  # noqa: ARG003
+        """The one of `dialects` that a text is seen to be in, so that nobody has to say so; None: it may be any."""
+        return None
+
     # -- size and tokens ----------------------------------------------------------------------------------
 
     @property
@@ -246,15 +251,17 @@ class SearchSpace(ABC, Generic[C]):
         text = text.strip()
         if text in self.published:
             return self.read(self.published[text], self.dialects[0])
-        if dialect is not None and dialect not in self.dialects:
+        if dialect is None:
+            dialect = self.dialect_of(text)
+        elif dialect not in self.dialects:
             raise GenotypeError(
                 f"space {self.name} has no dialect {dialect!r}; choose one of {', '.join(self.dialects)}"
             )
         if dialect is None and text[:1].isalpha():
             names = {name.lower(): name for name in self.published}
-            close = get_close_matches(text.lower(), names, n=1, cutoff=0.5)
-            hint = f"; did you mean {names[close[0]]}?" if close else f"; known: {', '.join(self.published) or 'none'}"
             name = text if len(text) <= 80 else f"{text[:80]}..."
+            close = get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+            hint = f"; did you mean {names[close[0]]}?" if close else f"; known: {', '.join(self.published) or 'none'}"
             raise GenotypeError(f"space {self.name} has no published architecture {name!r}{hint}")
         return self.read(text, dialect or self.dialects[0])
 

@@ -184,11 +184,10 @@ class DartsCnn(SearchSpace[SpaceConfig]):
 
     # -- text ---------------------------------------------------------------------------------------------
 
-    def parse(self, text: str, dialect: str | None = None) -> Genotype:
+    @classmethod
+    def dialect_of(cls, text: str) -> str | None:
         begins = text.lstrip()
-        if dialect is None and (begins.startswith("{") or "Genotype(" in begins[:100]):
-            dialect = "genotype"
-        return super().parse(text, dialect)
+        return "genotype" if begins.startswith("{") or "Genotype(" in begins[:100] else None
 
     def read(self, text: str, dialect: str) -> Genotype:
         if dialect == "tokens":

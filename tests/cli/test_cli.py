@@ -187,7 +187,7 @@ def test_a_preset_is_found_by_name_and_a_file_comes_first():
         (["describe", "ENAS-micro", "--network", "imagenet"], "enas_micro has no network imagenet"),
         (["describe", "DARTS_V3"], "did you mean DARTS_V[12][?]"),
         (
-            ["describe", "Genotype(normal=[])", "--space", "darts_cnn"],
+            ["describe", "Genotype(normal=[])"],
             "space darts_cnn: the genotype has no field 'reduce'",
         ),
         (["describe", "DARTS_V2", "--cells-per-stage", "6"], "unknown key cells_per_stage; known: layers, channels"),

@@ -56,7 +56,7 @@ def test_describe_the_networks_of_darts(call):
     text = facts["notations"]["genotype"]
     assert text.startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ")
     assert text.endswith("reduce_concat=range(2, 6))")
-    pasted = call("describe", f"MINE = {text}", "--space", "darts_cnn", "--layers", "3", "--channels", "4")
+    pasted = call("describe", f"MINE = {text}", "--layers", "3", "--channels", "4")
     assert pasted.out.splitlines()[-1] == text
     assert "cifar10, L = 3, C = 4, 10 classes" in pasted.out
     amoeba = json.loads(call("describe", "AmoebaNet", "--layers", "20", "--channels", "36", "--json").out)
