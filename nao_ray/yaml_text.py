@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -48,6 +50,12 @@ def load(text: str) -> Any:  # noqa: ANN401
     Raises:
         YamlTextError: it is not YAML, or a key is given twice.
     """
+    return deepcopy(_said(text))
+
+
+@lru_cache(maxsize=64)
+def _said(text: str) -> Any:  # noqa: ANN401
+    """Kept, for one manifest is read many times, and ruamel takes 10 ms for it."""
     reader = YAML(typ="safe", pure=True)
     reader.version = (1, 2)
     reader.Constructor = _Constructor

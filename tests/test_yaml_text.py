@@ -71,3 +71,9 @@ def test_a_document_of_an_earlier_version_is_read_as_it_was_written():
     assert load_document(HEAD + dump(data)) == data
     with pytest.raises(YamlTextError):
         load_document("a: [")
+
+
+def test_what_is_read_twice_is_not_shared():
+    first = load("a: {b: [1]}")
+    first["a"]["b"].append(2)
+    assert load("a: {b: [1]}") == {"a": {"b": [1]}}

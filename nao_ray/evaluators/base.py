@@ -70,6 +70,8 @@ class Evaluator(ABC, Generic[C]):
     """False: a config may leave `task` out."""
     shares_weights: ClassVar[bool] = False
     """It takes proposals that train shared weights, and those scored with them."""
+    keeps_states: ClassVar[bool] = True
+    """False: it takes no time worth keeping, and a worker of it does without `keeper`, which opens the pool."""
 
     trains: ClassVar[str] = "paths"
     """Of one with shared weights: the kind of phase that it carries out."""

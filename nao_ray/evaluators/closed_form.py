@@ -71,6 +71,7 @@ class ClosedForm(Evaluator[ClosedFormConfig]):
 
     Config: ClassVar[type[EvaluatorConfig]] = ClosedFormConfig
     needs_task: ClassVar[bool] = False
+    keeps_states: ClassVar[bool] = False
 
     @classmethod
     def fidelity(cls, config: ClosedFormConfig) -> Fidelity:

@@ -36,6 +36,7 @@ class Faulty(Evaluator[FaultyConfig]):
 
     Config: ClassVar[type[EvaluatorConfig]] = FaultyConfig
     needs_task: ClassVar[bool] = False
+    keeps_states: ClassVar[bool] = False
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: FaultyConfig) -> None:
         super().__init__(space, task, config)

@@ -85,6 +85,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     """
 
     Config: ClassVar[type[EvaluatorConfig]] = OneShotConfig
+    keeps_states: ClassVar[bool] = False
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any], config: OneShotConfig) -> None:
         super().__init__(space, task, config)

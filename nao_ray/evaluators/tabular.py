@@ -34,6 +34,7 @@ class Tabular(Evaluator[TabularConfig]):
 
     Config: ClassVar[type[EvaluatorConfig]] = TabularConfig
     needs_task: ClassVar[bool] = False
+    keeps_states: ClassVar[bool] = False
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: TabularConfig) -> None:
         super().__init__(space, task, config)

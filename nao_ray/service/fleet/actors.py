@@ -80,7 +80,8 @@ class EvaluatorFactory:
 
     def __call__(self) -> Evaluator[Any]:
         evaluator = RunConfig.parse(self.config).make_evaluator()
-        evaluator.keeper = None if self.keeps is None else keeper_of(*self.keeps)
+        if self.keeps is not None and evaluator.keeps_states:
+            evaluator.keeper = keeper_of(*self.keeps)
         return evaluator
 
 

@@ -136,3 +136,14 @@ def test_weights_that_cannot_be_fetched_are_no_architectures_fault(monkeypatch):
     assert [outcome.kind for outcome in report.outcomes] == [FailureKind.LOST] * 2
     assert "object lost" in report.outcomes[0].message
     assert report.is_spent
+
+
+@pytest.mark.parametrize(("evaluator", "opens"), [("faulty", False), ("one_shot", False), ("standalone", True)])
+def test_only_a_worker_that_may_keep_states_opens_the_pool(tmp_path, caplog, evaluator, opens):
+    sizes = {} if evaluator == "faulty" else {"cells_per_stage": 1, "channels": 4, "recipe": "short"}
+    settings = {"name": evaluator, **sizes} | ({"epochs": 1} if evaluator == "standalone" else {})
+    strategy = "shared_random_search" if evaluator == "one_shot" else "random_search"
+    what = {"name": "x", "space": "nao_cnn_small", "task": "synthetic", "budget": {"trials": 1}}
+    made = RunConfig(**what, evaluator=settings, strategy=strategy)
+    actors.EvaluatorFactory(made.to_yaml(), (str(tmp_path / "nowhere"), "id", 1.0))()
+    assert ("does not see the pool" in caplog.text) == opens
