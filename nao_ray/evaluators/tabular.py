@@ -120,15 +120,6 @@ class Tabular(Evaluator[TabularConfig]):
         """The best `valid` of the table: what a finished study is judged against."""
         return self._best(self._truth)
 
-    @cached_property
-    def best_test(self) -> float:
-        """The best `test` of the table.
-
-        Raises:
-            DataError: the config names no test column.
-        """
-        return self._best(self._test)
-
     def genotypes(self) -> list[Genotype]:
         """Every distinct architecture of the table, in the order of its rows; for measurements, not for a search."""
         return [Genotype(self.space.name, key) for key in self._table.rows]

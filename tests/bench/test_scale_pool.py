@@ -23,7 +23,8 @@ def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
     assert 0 < (frame["state"] == "FAILED").sum() < 45
     unused = [name for name in frame.columns if frame[name].isna().all()]
     assert unused == [
-        *("retry_of", "phase", "data_share", "weights_version", "valid_share", "valid_perplexity", "valid_score"),
+        *("retry_of", "phase", "layers", "hidden", "embedding_width", "own_size", "data_share", "weights_version"),
+        *("valid_share", "valid_perplexity", "valid_score"),
         *("goal", "derived_genotype", "alphas", "alpha_eigenvalue", "execution"),
     ]
     space = registry.load("space", "nao_cnn")()

@@ -7,15 +7,18 @@ import platform
 import secrets
 import subprocess
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from nao_ray import __version__, own_modules, registry, yaml_text
 from nao_ray.config import RunConfig
 from nao_ray.config_components import make_space
-from nao_ray.errors import PoolError
+from nao_ray.errors import ConfigError, PoolError
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.metric import Metric, to_plain
 from nao_ray.sizes import Sized
@@ -85,7 +88,8 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     kind = registry.load("evaluator", str(evaluator["name"])).Config
     completed = {**kind.of_before, **evaluator}
     if issubclass(kind, Sized):
-        completed = _without(completed, skeleton_of(make_space(config["space"])).former_sizes)
+        with suppress(ConfigError, ValidationError, KeyError):  # whoever parses it says what is wrong
+            completed = _without(completed, skeleton_of(make_space(config["space"])).former_sizes)
     return {**config, "evaluator": completed}
 
 

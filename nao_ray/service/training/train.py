@@ -53,15 +53,29 @@ _IDENTITY = ("genotype", "space", "recipe", "epochs", "data", "seed")
 """What a training is, besides its size, task and data; the rest (places, device, how often it is kept) may differ on
 resume."""
 
-_ONCE_SIZES = {"cells_per_stage": None, "channels": None}
-"""Sizes that all trainings once had, and those of their recipe: they are in a training's name whatever its networks."""
+_ONCE_SIZES = ("cells_per_stage", "channels")
+"""Sizes that all trainings once had: those of their recipe are in a training's name whatever its networks."""
+
+# fmt: off
+_ONCE_RECIPE = frozenset({
+    "name", "batch", "momentum", "nesterov", "weight_decay", "clip_norm", "precision", "lr", "lr_end", "cosine_epochs",
+    "restart_factor", "warmup_epochs", "auxiliary_weight", "drop_path_keep", "dropout", "label_smoothing",
+    "crop_padding", "flip", "cutout", "score",
+})
+# fmt: on
+"""Settings of a recipe when trainings were first named; a younger one is in a name where it differs from its
+default."""
 
 _FOR_ANOTHER = ("momentum", "generator", "step")
 """The parts of a state that only a further epoch needs."""
 
 
 def _config(recorded: TrainConfig | Mapping[str, Any]) -> TrainConfig:
-    return recorded if isinstance(recorded, TrainConfig) else TrainConfig.recorded(recorded)
+    if isinstance(recorded, TrainConfig):
+        return recorded
+    if not isinstance(recorded, Mapping) or "space" not in recorded:
+        raise ValueError("it names no space")
+    return TrainConfig.recorded(recorded)
 
 
 class About(BaseModel):
@@ -259,9 +273,10 @@ class _Run:
 def _digest(config: TrainConfig, data_hash: str) -> str:
     settings = config.make_task().config
     task = {"name": config.task.name, **settings.model_dump(mode="json", exclude={*settings.places, *settings.hashed})}
-    sizes = {**_ONCE_SIZES, **FULL_TRAININGS.get(config.recipe.name, {}).get("size", {}), **config.size.model_dump()}
+    of_recipe = FULL_TRAININGS.get(config.recipe.name, {}).get("size", {})
+    sizes = {**{name: of_recipe.get(name) for name in _ONCE_SIZES}, **config.size.model_dump()}
     what = config.model_dump(mode="json", include=set(_IDENTITY)) | sizes | {"task": task, "data_hash": data_hash}
-    for name in ("drop_path_identity", "drop_path_schedule"):  # younger than trainings that are named
+    for name in what["recipe"].keys() - _ONCE_RECIPE:
         if what["recipe"][name] == Recipe.model_fields[name].default:
             del what["recipe"][name]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
