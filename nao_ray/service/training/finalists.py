@@ -74,7 +74,7 @@ def _cosine_ends_early(config: RunConfig) -> bool:
 def _evaluator(data: dict[str, Any], recipe: str | None, sizes: Collection[str]) -> dict[str, Any]:
     settings = dict(data["evaluator"])
     name = settings.pop("name")
-    if name == "one_shot":
+    if "alone" in settings:  # beside shared weights or alphas
         settings = {**settings["alone"], "device": settings["device"]}
     elif name != "standalone":
         raise ConfigError(f"the evaluator {name} trains nothing: there are no finalists to train again")

@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
+from nao_ray import registry
 from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import ConfigError, DataError, PoolError, RunError
 from nao_ray.pool import Finals, PoolReader, PoolWriter
 from nao_ray.service.hosting.run import run
 from nao_ray.service.training.finalists import finalists_config
 from nao_ray.service.training.train import _digest, _Run, _unpack, evaluate, train
+from nao_ray.spaces.base import Genotype
 from nao_ray.tasks.synthetic import Synthetic
 from nao_ray.training.checkpoint import pack
 from tests.pool._made_up_trials import START, make_trial, record
@@ -427,3 +429,24 @@ def test_finalists_on_ray(searched, tmp_path, call):
     left = call("finalists", searched, "-n", 2, "--pool", tmp_path / "f", *settings)
     assert left.code == 0, left.err
     assert PoolReader.open(tmp_path / "f").counts().completed == 2
+
+
+def test_finalists_of_a_search_with_alphas_are_of_the_size_of_its_children(tmp_path):
+    search = {
+        "name": "alphas",
+        "space": "darts_cnn",
+        "task": "synthetic",
+        "strategy": "darts",
+        "budget": {"trials": 9},
+        "evaluator": {"name": "darts", "layers": 3, "alone": {"layers": 5, "channels": 4}, "device": "cpu"},
+    }
+    pool = PoolWriter.create(tmp_path / "p", {"config": search})
+    with pool.acquire():
+        text = registry.load("space", "darts_cnn")().published["DARTS_V2"]
+        trial = make_trial(0)
+        record_one = replace(trial, proposal=replace(trial.proposal, genotype=Genotype("darts_cnn", text)))
+        pool.record_asked([record_one.proposal], START)
+        pool.record_finished([record_one])
+    evaluator = finalists_config(pool, 1, None).evaluator
+    assert (evaluator.name, evaluator.settings["device"]) == ("standalone", "cpu")
+    assert [evaluator.settings[name] for name in ("layers", "channels", "epochs")] == [5, 4, 125]
