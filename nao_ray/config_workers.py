@@ -22,10 +22,10 @@ class Workers(Settings):
     cpus: float = Field(default=1, ge=_LEAST, le=1e6)
     """CPUs per trial; also torch's threads."""
     gpus: float | Literal["auto"] = 0.0
-    """GPUs per trial; a fraction puts several on one device. `auto`: as many trials share a GPU as its memory holds by
-    what they have used so far, on each node by its own GPUs, beginning with one; a whole one where weights are shared;
-    none where a trial does not train, or does on a CPU (`evaluator.device`), and where, when the search starts, no node
-    has a GPU and none can be added."""
+    """GPUs per trial; a fraction puts several on one device. `auto`: trials share a GPU, beginning with one: one more
+    where that was measured to bring a tenth more trials an hour, and its memory holds it by what they have used so far;
+    a whole one where weights are shared; none where a trial does not train, or does on a CPU (`evaluator.device`), and
+    where, when the search starts, no node has a GPU and none can be added."""
     max_per_gpu: int = Field(default=8, ge=1)
     """Trials on one GPU at most, where `gpus` is `auto`."""
     mps: Literal["auto", "off"] = "auto"

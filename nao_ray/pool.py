@@ -7,6 +7,7 @@
     POOL/checkpoints/        how far trials are that take long, until they end
     POOL/requests/           what is asked of the driver, until it is answered
     POOL/budget.json         the budget, where it was changed while the search ran
+    POOL/gpus.json           how many trials a kind of GPU has at a time, where that is measured
     POOL/logs/*.txt          what failed attempts can be understood by: the traceback, what was printed
     POOL/lease/              who may write
     POOL/quarantine/         truncated parts, moved here by the next driver

@@ -15,7 +15,7 @@ FLOORS = [
     {"addresses", "errors", "memory", "metric", "optimisers", "rng", "settings", "yaml_text"},
     {"own_modules"},
     {"registry"},
-    {"spaces", "preset_files", "config_text", "config_workers", "standings"},
+    {"spaces", "preset_files", "config_text", "config_workers", "standings", "sharing"},
     {"trial", "networks", "tasks"},
     {"pool", "_pool", "training", "sizes", "config_components"},
     {"skeletons"},

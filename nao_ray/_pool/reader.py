@@ -19,12 +19,14 @@ from nao_ray._pool.ledger import Counts, load_ledger
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.logs import read_logs
 from nao_ray._pool.mailbox import Mailbox
+from nao_ray._pool.sharing import read_sharing
 from nao_ray._pool.storage import Storage, open_storage
 from nao_ray._pool.stream import read_some
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.weights import read_weights
 from nao_ray.errors import PoolError
 from nao_ray.metric import Metric
+from nao_ray.sharing import Shared
 from nao_ray.trial import Trial
 
 
@@ -183,6 +185,13 @@ class PoolReader:
             return read_budget(self._storage)
         except OSError as error:
             raise PoolError(f"{self.url}/budget.json cannot be read: {' '.join(str(error).split())}") from None
+
+    def sharing(self) -> list[Shared]:
+        """How many trials each kind of GPU has at a time, as was found; nothing where that cannot be read."""
+        try:
+            return read_sharing(self._storage)
+        except OSError:
+            return []
 
     def retries(self) -> dict[int, int]:
         """Failed trials that the user has asked for again, and as which trial, finished or not.

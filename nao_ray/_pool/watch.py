@@ -26,6 +26,7 @@ from nao_ray._pool.holder import Holder, glance, is_dead
 from nao_ray._pool.ledger import RANKED, standings
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.pace import Spans
+from nao_ray._pool.sharing import read_sharing
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tail import Tail
 from nao_ray.errors import PoolError
@@ -124,6 +125,8 @@ class View:
     driver: Driver
     command: str | None = None
     """What handed the search in to a cluster, and goes on with it; None: it was started where its driver ran."""
+    sharing: tuple[str, ...] = ()
+    """How many trials a GPU has at a time, a line for each kind, where that is measured."""
 
     @property
     def finished(self) -> int:
@@ -280,6 +283,7 @@ class Watch:
             workers=pace.workers,
             has_ended=has_ended,
             eta_seconds=self._eta(now, completed + failed) if driver.state == "alive" and has_ended else None,
+            sharing=self._sharing(),
             driver=driver,
         )
 
@@ -298,6 +302,14 @@ class Watch:
         limits = (trials, self._manifest.get("planned"))
         # a resumed search may have more, of which its pool says nothing, and a plan may change
         return min((n + retries for n in limits if isinstance(n, int) and asked <= n), default=None)
+
+    def _sharing(self) -> tuple[str, ...]:
+        workers = self._config.get("workers")
+        if not isinstance(workers, Mapping) or workers.get("gpus") != "auto":
+            return ()
+        with suppress(OSError):
+            return tuple(shared.line for shared in read_sharing(self._storage))
+        return ()
 
     def _workers(self) -> int | None:
         workers = self._config.get("workers")

@@ -24,9 +24,11 @@ from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.logs import Logs
 from nao_ray._pool.names import part_name
 from nao_ray._pool.reader import PoolReader
+from nao_ray._pool.sharing import write_sharing
 from nao_ray._pool.storage import Guard, Storage, open_storage
 from nao_ray._pool.weights import keep_weights
 from nao_ray.errors import FencedError, PoolError, StorageError
+from nao_ray.sharing import Shared
 from nao_ray.trial import Attempt, Diagnostics, Proposal, Trial
 
 LEASE_EXPIRY = 30.0
@@ -247,6 +249,16 @@ class PoolWriter(PoolReader):
         """
         with self._lock:
             write_budget(self._storage, Limits(*before), Limits(*now), self._guard())
+
+    def record_sharing(self, found: Sequence[Shared]) -> None:
+        """How many trials each kind of GPU has at a time.
+
+        Raises:
+            FencedError: another driver has taken over, or there is no lease.
+            PoolWriteError: nothing was changed.
+        """
+        with self._lock:
+            write_sharing(self._storage, found, self._guard())
 
     @contextmanager
     def _recording(self) -> Iterator[None]:

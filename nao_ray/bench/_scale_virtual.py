@@ -32,6 +32,7 @@ from nao_ray.search.executor import Completion, Executor, Job
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.simulated import Outcome, SimulatedExecutor, TimedProposer, reported_seconds
 from nao_ray.service.hosting.manifest import make_manifest
+from nao_ray.sharing import Shared
 
 Duration = Callable[[Job, Outcome], float]
 
@@ -290,6 +291,10 @@ class ChargedDriver:
     @property
     def aside(self) -> Sequence[str]:
         return self._executor.aside
+
+    @property
+    def sharing(self) -> Sequence[Shared]:
+        return self._executor.sharing
 
     def expect(self, jobs: int | None) -> None:
         self._executor.expect(jobs)

@@ -15,7 +15,7 @@ from nao_ray.evaluators.base import Group
 from nao_ray.search.executor import Failure
 from nao_ray.service.fleet.actors import Place, Report, Weights
 from nao_ray.service.fleet.nodes import Load, Node
-from nao_ray.service.fleet.worker import Slot
+from nao_ray.service.fleet.worker import Gpu, Slot
 from nao_ray.trial import Measurement, Proposal
 
 Outcome = Measurement | Failure | Exception
@@ -99,6 +99,7 @@ class StubCluster:
         outcome: how an evaluation or a phase ends on an actor; an exception is what Ray raises.
         is_silent: actors that answer no ping.
         fault: what is wrong with the device of an actor as it starts.
+        gpu: what an actor says of the GPU that it has computed on.
     """
 
     def __init__(
@@ -108,15 +109,16 @@ class StubCluster:
         outcome: Callable[[StubActor, Proposal], Outcome] = lambda *_: Measurement(valid_accuracy=0.5),
         is_silent: Callable[[StubActor], bool] = lambda _: False,
         fault: Callable[[StubActor], str | None] = lambda _: None,
+        gpu: Callable[[StubActor], Gpu | None] = lambda _: None,
     ) -> None:
         self.resources = {node_id: dict(resources) for node_id, resources in nodes.items()}
         self.dead: set[str] = set()
-        self._cpus, self._outcome, self.is_silent, self._fault = cpus, outcome, is_silent, fault
+        self._cpus, self._outcome, self.is_silent, self._fault, self._gpu = cpus, outcome, is_silent, fault, gpu
         self._free: dict[str, Counter[str]] = {node_id: Counter(resources) for node_id, resources in nodes.items()}
         self._devices = {
-            node_id: [f"gpu:{number}" for number in reversed(range(int(resources.get("GPU", 0))))]
+            node_id: {f"gpu:{number}": 1.0 for number in range(int(resources.get("GPU", 0)))}
             for node_id, resources in nodes.items()
-        }
+        }  # share that is free
         self.begun: list[StubActor] = []
         """Actors in an evaluation or a phase, in the order they began."""
         self.actors: list[StubActor] = []
@@ -143,7 +145,7 @@ class StubCluster:
             return
         self._free[actor.node_id].update(self._wants(actor))
         if actor.device != "cpu":
-            self._devices[actor.node_id].append(actor.device)
+            self._devices[actor.node_id][actor.device] += actor.slot.gpus
         self._room.append(actor.node_id)
         for other in list(self._waiting.values()):
             self._place(other)
@@ -196,21 +198,29 @@ class StubCluster:
         is_spent = any(isinstance(outcome, Failure) and outcome.is_of_device for outcome in outcomes)
         phase, is_first = actor.proposals[0].phase, actor.group is not None and actor.group.rank == 0
         trained = phase.version.encode() if phase is not None and is_first else None
-        return Report(tuple(outcomes), actor.device, _START, _START, is_spent, weights=trained)
+        return Report(tuple(outcomes), actor.device, _START, _START, is_spent, self._gpu(actor), trained)
 
     def _wants(self, actor: StubActor) -> dict[str, float]:
         return {"CPU": self._cpus, **({"GPU": actor.slot.gpus} if actor.slot.gpus else {})}
+
+    def _device_for(self, actor: StubActor, node_id: str) -> str | None:
+        """One with room for its share; None: none has."""
+        if not actor.slot.gpus:
+            return "cpu"
+        share = min(1.0, actor.slot.gpus) - 1e-6
+        return next((name for name, is_free in self._devices[node_id].items() if is_free >= share), None)
 
     def _place(self, actor: StubActor) -> None:
         wants = self._wants(actor)
         while self._room if actor.slot.node_id is None else [actor.slot.node_id]:
             node_id = actor.slot.node_id or self._room[-1]
             free = self._free[node_id]
-            if node_id not in self.dead and all(free[name] >= amount for name, amount in wants.items()):
+            device = self._device_for(actor, node_id)
+            if node_id not in self.dead and device and all(free[name] >= amount for name, amount in wants.items()):
                 free.subtract(wants)
-                actor.node_id = node_id
-                if actor.slot.gpus >= 1:
-                    actor.device = self._devices[node_id].pop()
+                actor.node_id, actor.device = node_id, device
+                if device != "cpu":
+                    self._devices[node_id][device] -= actor.slot.gpus
                 self._waiting.pop(id(actor))
                 actor.begun.end(Place(node_id, 1, actor.device, self._fault(actor)))
                 return

@@ -168,6 +168,8 @@ def _facts(view: View) -> RenderableType:
     grid.add_row("trials", trials)
     grid.add_row("pace", pace)
     grid.add_row("driver", _driver(view))
+    for line in view.sharing:
+        grid.add_row("GPUs", Text(_clean(line), overflow="fold"))
     if view.driver.note:
         grid.add_row("trouble", Text(_clean(view.driver.note), style="yellow", overflow="fold"))
     if len(view.trend) > 1:

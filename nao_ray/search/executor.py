@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from nao_ray.errors import PoolError, RunError, StorageError
 from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
 from nao_ray.search.clock import Clock, WallClock
+from nao_ray.sharing import Shared
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
 
 T = TypeVar("T")
@@ -109,6 +110,11 @@ class Executor(Protocol):
     @property
     def aside(self) -> Sequence[str]:
         """What is given nothing for a while, because it broke trials, and why."""
+        ...
+
+    @property
+    def sharing(self) -> Sequence[Shared]:
+        """How many trials a kind of GPU has at a time, where that is measured."""
         ...
 
     def withdraw(self) -> list[Job]:
@@ -229,6 +235,7 @@ class SerialExecutor:
     capacity = 1
     waiting = 0
     aside: Sequence[str] = ()
+    sharing: Sequence[Shared] = ()
 
     def __init__(
         self, evaluator: Evaluator[Any], clock: Clock | None = None, weights: WeightsStore | None = None

@@ -387,4 +387,5 @@ class SearchLoop:
             write_error=self._writer.error,
             trouble=self._ending.trouble.message,
             aside=tuple(self._executor.aside),
+            sharing=tuple(self._executor.sharing),
         )

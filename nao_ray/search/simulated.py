@@ -12,6 +12,7 @@ from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.clock import Moment, VirtualClock
 from nao_ray.search.executor import Completion, Desk, Failure, Job, WeightsStore
 from nao_ray.search.proposer import Answer, answer
+from nao_ray.sharing import Shared
 from nao_ray.strategies.base import Strategy
 from nao_ray.trial import Measurement, Trial
 
@@ -101,6 +102,7 @@ class SimulatedExecutor:
         return ended
 
     aside: Sequence[str] = ()
+    sharing: Sequence[Shared] = ()
 
     @property
     def waiting(self) -> int:

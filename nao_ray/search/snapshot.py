@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nao_ray.metric import Metric
+from nao_ray.sharing import Shared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ class Snapshot:
     """Why trials cannot be evaluated at the moment."""
     aside: tuple[str, ...] = ()
     """Devices and nodes that are given nothing for a while, and why."""
+    sharing: tuple[Shared, ...] = ()
+    """How many trials a GPU has at a time, by kind."""
 
     @property
     def note(self) -> str:

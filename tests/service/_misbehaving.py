@@ -10,6 +10,7 @@ from typing import Any
 from nao_ray.errors import DataError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.service.fleet.actors import EvaluatorActor
+from nao_ray.service.fleet.worker import Gpu
 from nao_ray.spaces.base import Genotype
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.strategies.base import Strategy, StrategyConfig
@@ -80,7 +81,8 @@ class Hungry(Obedient):
 
         context = ray.get_runtime_context()
         memory = int(context.get_node_labels()["gpu-gib"]) * 2**30
-        actors._device_memory = lambda: memory
+        actors._is_on_gpu = lambda: True
+        actors._gpu = lambda is_alone: Gpu("fake", memory)
         share = context.get_assigned_resources()["GPU"]
         name = "-".join([str(proposal.trial_id), str(memory // 2**30), f"{1 / share:.0f}", str(time.monotonic_ns())])
         (self.folder / name).touch()

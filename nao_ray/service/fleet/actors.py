@@ -25,6 +25,7 @@ from nao_ray.search.proposer import Answer, answer
 from nao_ray.service.fleet.keeping import keeper_of
 from nao_ray.service.fleet.output import LogFile, log_files, log_to_stderr, printed
 from nao_ray.service.fleet.shared_mps import SharedMps
+from nao_ray.service.fleet.worker import Gpu
 from nao_ray.strategies.base import Strategy
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
 
@@ -56,8 +57,8 @@ class Report(NamedTuple):
     finished_at: datetime
     is_spent: bool
     """The worker is not to be used again: its CUDA context is broken, or its memory is lost (`capture.is_spoilt`)."""
-    device_memory_bytes: int | None = None
-    """Of the GPU that was computed on; None: on none."""
+    gpu: Gpu | None = None
+    """That was computed on; None: on none, or it is of no use any more."""
     weights: bytes | None = None
     """Of a phase, by the first of its group: the trained version."""
 
@@ -196,11 +197,12 @@ class EvaluatorActor:
         is_spent = any(failure.is_of_device for failure in failures) or _is_spoilt()
         if failures:
             outcomes = _with_output(outcomes, printed(self._files))
-        memory = _device_memory()
-        if memory is not None and (places := _places_on_gpu()) > 1:
+        gpu = None
+        if _is_on_gpu():
+            places = _places_on_gpu()
             outcomes = [_shared(outcome, places) for outcome in outcomes]
-        known = None if is_spent else memory
-        return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent, known)
+            gpu = None if is_spent else _gpu(is_alone=places == 1)
+        return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent, gpu)
 
     def ping(self) -> int:
         """The process's id: an answer, from a thread of its own, while an evaluation runs."""
@@ -296,10 +298,19 @@ def _is_spoilt() -> bool:
     return capture is not None and bool(capture.is_spoilt())
 
 
-def _device_memory() -> int | None:
-    """Bytes of the GPU in use; where torch was not needed it is not imported for this."""
+def _is_on_gpu() -> bool:
+    """Whether this process computes on a GPU; where torch was not needed it is not imported for this."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return None
-    total: int = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    return total
+    return torch is not None and bool(torch.cuda.is_initialized())
+
+
+def _gpu(*, is_alone: bool) -> Gpu:
+    """The GPU in use; `is_alone`: what is in use there is this process's."""
+    import torch
+
+    device = torch.cuda.current_device()
+    found = torch.cuda.get_device_properties(device)
+    if not is_alone:
+        return Gpu(found.name, found.total_memory)
+    free, total = torch.cuda.mem_get_info(device)
+    return Gpu(found.name, found.total_memory, max(0, total - free - torch.cuda.memory_reserved(device)))

@@ -28,12 +28,14 @@ from nao_ray.service.fleet.backlog import Backlog
 from nao_ray.service.fleet.calls import Ended
 from nao_ray.service.fleet.fleet import Fleet
 from nao_ray.service.fleet.gang import Gang, Gangs
+from nao_ray.service.fleet.ladder import Span
 from nao_ray.service.fleet.placement import Placement, SharedGpus
 from nao_ray.service.fleet.quarantine import Quarantine
 from nao_ray.service.fleet.remote import RayRemote, Remote
 from nao_ray.service.fleet.staffing import Staffing
 from nao_ray.service.fleet.versions import Versions, version_of
 from nao_ray.service.fleet.worker import Worker, WorkerPlan
+from nao_ray.sharing import Shared
 from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
@@ -53,13 +55,17 @@ class RayExecutor:
         clock: Clock | None = None,
         weights: WeightsStore | None = None,
         remote: Remote | None = None,
+        known: Sequence[Shared] = (),
     ) -> None:
-        """As described above; `make` is called in each worker, versions of shared weights are read from `weights`."""
+        """As described above; `make` is called in each worker, versions of shared weights are read from `weights`.
+
+        `known`: what was found before of sharing GPUs.
+        """
         self._plan = plan or WorkerPlan()
         self._remote = remote or RayRemote(self._plan.cpus, mps=self._plan.mps)
         self._fleet = Fleet(make, self._plan, self._remote, clock or WallClock())
         self._versions, self._gangs = Versions(weights, self._remote), Gangs(self._fleet, self._plan)
-        self._placement = (Placement if self._plan.gpus is not None else SharedGpus)(self._plan)
+        self._placement = SharedGpus(self._plan, known) if self._plan.gpus is None else Placement(self._plan)
         self._quarantine = Quarantine(self._fleet, lambda node_id: self._staffing.host(node_id))
         self._breaker, self._solitude = self._quarantine.breaker, self._quarantine.solitude
         self._staffing = Staffing(self._fleet, self._placement, self._breaker, self._plan, self._remote)
@@ -67,7 +73,6 @@ class RayExecutor:
         self._tried: set[int] = set()  # trials held in the queue that no worker now idle takes
         self._held: dict[int, float] = {}  # trials held in the queue: since when
         self._expected: int | None = 0  # jobs that may come; None: no limit
-        self._no_mps: set[str] = set()  # reasons told
         self._ended: list[Completion] = []
         self._error: BaseException | None = None  # to be raised when what had ended before is reported
         self._look()
@@ -86,6 +91,10 @@ class RayExecutor:
     def aside(self) -> Sequence[str]:
         """Devices and nodes that are given nothing for a while, and why."""
         return self._breaker.aside(self._fleet.now())
+
+    @property
+    def sharing(self) -> Sequence[Shared]:
+        return self._placement.sharing
 
     def submit(self, job: Job) -> None:
         if job.proposal.phase is None and self._breaker.broke(job.proposal.trial_id):
@@ -278,17 +287,15 @@ class RayExecutor:
 
     def _has_started(self, worker: Worker, place: Place) -> None:
         self._fleet.has_started(worker, place)
-        self._staffing.has_started(worker)
+        self._staffing.has_started(worker, place)
         self._quarantine.take_in_start(worker, place.fault)
-        if place.no_mps is not None and place.no_mps not in self._no_mps:
-            self._no_mps.add(place.no_mps)
-            host = self._staffing.host(place.node_id)
-            _log.warning("workers that share a GPU of %s take turns on it, without MPS: %s", host, place.no_mps)
 
     def _has_answered(self, worker: Worker, report: Report) -> None:
         gang, took = worker.gang, self._fleet.now() - worker.since
-        jobs = self._fleet.rest(worker)
-        if not any(isinstance(outcome, Failure) for outcome in report.outcomes):
+        jobs, now = self._fleet.rest(worker), self._fleet.now()
+        is_well = not any(isinstance(outcome, Failure) for outcome in report.outcomes)
+        self._placement.note_call(worker, jobs[0], Span(now - took, now), self._fleet.beside(worker), well=is_well)
+        if is_well:
             self._fleet.limits.note(jobs, took)
         if gang is not None:
             self._took_part(gang, worker, jobs[0], report)
@@ -314,7 +321,7 @@ class RayExecutor:
     def _end(self, jobs: Sequence[Job], outcomes: Sequence[Outcome], worker: Worker, report: Report) -> None:
         for job, given in zip(jobs, outcomes, strict=True):
             outcome = self._quarantine.judge(worker, job, given)
-            if self._placement.learn(worker, job, outcome, report.device_memory_bytes):
+            if self._placement.learn(worker, job, outcome, report.gpu):
                 self._hold(job)
                 continue
             self._solitude.end(job.proposal.trial_id)

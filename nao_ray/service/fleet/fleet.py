@@ -73,6 +73,14 @@ class Fleet:
         """The workers of a node, also those that are to be made there; None: those that may be made anywhere."""
         return list(self._placeless.values() if node_id is None else self._places.get(node_id, {}).values())
 
+    def beside(self, worker: Worker) -> Iterator[float]:
+        """Since when other workers of a device are busy."""
+        return (
+            other.since
+            for other in self.on(worker.place)
+            if other.number in self.busy and other.device == worker.device and other is not worker
+        )
+
     @property
     def placeless(self) -> Collection[Worker]:
         """Those that start, wherever there is room."""
@@ -122,6 +130,7 @@ class Fleet:
     def rest(self, worker: Worker) -> list[Job]:
         """Its call has ended: it is idle; these were its jobs."""
         self._forget_state(worker)
+        worker.ended += bool(worker.jobs)
         self.idle[worker.number] = self.fresh[worker.number] = worker
         jobs, worker.jobs, worker.call, worker.gang, worker.since = worker.jobs, [], None, None, self.now()
         return jobs

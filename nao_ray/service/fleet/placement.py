@@ -1,14 +1,15 @@
 """Where workers go, and how much of a GPU each gets.
 
 By default all are alike, and Ray puts them where there is room. With ``gpus: auto`` a GPU is shared by as many workers
-as its memory allows, measured as the search goes: a GPU begins with one; from then on
+as bring more than fewer (`ladder`), and as its memory allows, measured as the search goes: a GPU begins with one; from
+then on there is room for
 
-    children per GPU = memory of the GPU / (1.25 * largest peak so far + 0.75 GiB)
+    children per GPU = memory of the GPU / (1.25 * largest peak so far + context)
 
-at least 1, at most `max_per_gpu` and what the node has CPUs for. So a node of large GPUs runs more children per GPU
-than one of small ones. The quarter is for larger children to come and what the allocator cannot use; 0.75 GiB is an
-allowance for each process's CUDA context with the libraries' kernels, which the peak does not contain. Nodes without a
-GPU take no worker then.
+at least 1, at most `max_per_gpu` and what the node has CPUs for. So a node of large GPUs may run more children per GPU
+than one of small ones. The quarter is for larger children to come and what the allocator cannot use; the context is
+each process's CUDA context with the libraries' kernels, which the peak does not contain: what was in use beside the
+allocator while a child had such a GPU alone, 0.75 GiB where that is not known. Nodes without a GPU take no worker then.
 
 A share that changes replaces workers between their trials, never in the middle. A child that runs out of memory beside
 others says nothing of its architecture: it is tried again with at least twice the room, on the same node or on one of
@@ -22,7 +23,7 @@ import heapq
 import logging
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -31,20 +32,23 @@ from nao_ray.config import Workers
 from nao_ray.evaluators.base import Evaluator
 from nao_ray.search.executor import Failure, Job
 from nao_ray.service.fleet.demand import can_grow
-from nao_ray.service.fleet.worker import Slot, Worker, WorkerPlan
+from nao_ray.service.fleet.ladder import Company, Ladder, Span
+from nao_ray.service.fleet.worker import Gpu, Slot, Worker, WorkerPlan
+from nao_ray.sharing import Shared
 from nao_ray.trial import FailureKind, Measurement
 
 _log = logging.getLogger(__name__)
 
 _GROWTH = 1.25
-_CONTEXT_BYTES = 768 * 2**20
+_CONTEXT_BYTES = 768 * 2**20  # where it was not measured
+_STEP_BYTES = 64 * 2**20  # measurements of it are rounded up to
 
 Resources = Mapping[str, float]
 
 
-def children_that_fit(memory: int, peak: int) -> int:
-    """Children of this peak that share a GPU of this memory, both in bytes; at least 1."""
-    return max(1, int(memory / (_GROWTH * peak + _CONTEXT_BYTES)))
+def children_that_fit(memory: int, peak: int, context: int | None = None) -> int:
+    """Children of this peak, and this context each, that share a GPU of this memory, all in bytes; at least 1."""
+    return max(1, int(memory / (_GROWTH * peak + (_CONTEXT_BYTES if context is None else context))))
 
 
 def resolve_gpus(workers: Workers, evaluator: Evaluator[Any]) -> float | None:
@@ -99,9 +103,20 @@ class Placement:
         """Whether the job has enough room on this worker."""
         return True
 
-    def learn(self, worker: Worker, job: Job, outcome: Measurement | Failure, memory: int | None) -> bool:
-        """Take in how an evaluation ended, on a GPU of so much memory; whether to try it again with more room."""
+    def learn(self, worker: Worker, job: Job, outcome: Measurement | Failure, gpu: Gpu | None) -> bool:
+        """Take in how an evaluation ended, and on which GPU; whether to try it again with more room."""
         return False
+
+    def note_call(self, worker: Worker, job: Job, span: Span, beside: Iterable[float], *, well: bool) -> None:
+        """A call has ended; since when others run on its device, and whether it has ended well."""
+
+    def note_no_mps(self, node_id: str) -> None:
+        """Workers of a node that share a GPU take turns, where they were to compute at the same time."""
+
+    @property
+    def sharing(self) -> Sequence[Shared]:
+        """As `Executor.sharing`."""
+        return ()
 
 
 class _Aim(NamedTuple):
@@ -114,13 +129,23 @@ class _Aim(NamedTuple):
 
 
 class SharedGpus(Placement):
-    """Workers that share GPUs, as described above."""
+    """Workers that share GPUs, as described above.
 
-    def __init__(self, plan: WorkerPlan) -> None:
+    Args:
+        plan: what they are to be.
+        known: what was found before, by kind of GPU.
+    """
+
+    def __init__(self, plan: WorkerPlan, known: Iterable[Shared] = ()) -> None:
         super().__init__(plan)
-        self._most = plan.max_per_gpu
+        self._most, self._wants_mps = plan.max_per_gpu, plan.mps
         self._peak = 0  # bytes, of any child so far
-        self._memory: dict[str, int] = {}  # of one GPU, by node: bytes
+        self._outside: dict[str, int] = {}  # likewise, beside the allocator, by name of GPU
+        self._gpus_of: dict[str, Gpu] = {}  # by node: the smallest
+        self._no_mps: set[str] = set()  # nodes
+        self._known = {sharing.gpu: sharing for sharing in known}
+        self._ladders: dict[str, Ladder] = {}  # by kind
+        self._company = Company()
         self._limits: dict[int, int] = {}  # by memory of a GPU: children that have proved to be too many, less one
         self._aims: dict[int, _Aim] = {}  # by trial
         self._crowds: dict[int, tuple[int, int]] = {}  # by trial: memory and children of the GPU it first failed on
@@ -134,17 +159,30 @@ class SharedGpus(Placement):
 
     def _fitting(self, node_id: str) -> int:
         """Workers per GPU of a node, by what is known."""
-        resources, memory = self._nodes[node_id], self._memory.get(node_id)
-        if memory is None or not self._peak:
+        resources, gpu = self._nodes[node_id], self._gpus_of.get(node_id)
+        if gpu is None or not self._peak:
             return 1
         by_cpus = int(resources.get("CPU", 0.0) / self._cpus / int(resources["GPU"]) + 1e-6)
-        limit = self._limits.get(memory, self._most)
-        return max(1, min(children_that_fit(memory, self._peak), by_cpus, limit, self._most))
+        limit = self._limits.get(gpu.memory, self._most)
+        return max(1, min(self._room_on(gpu), by_cpus, limit, self._most))
+
+    def _room_on(self, gpu: Gpu) -> int:
+        """Children whose memory a GPU has."""
+        return children_that_fit(gpu.memory, self._peak, self._outside.get(gpu.name))
 
     def _per_gpu(self, node_id: str) -> int:
         """Workers per GPU of a node, with regard to those that need more room."""
         aims = [aim.per_gpu for aim in self._aims.values() if aim.node_id == node_id]
-        return min([self._fitting(node_id), *aims])
+        ladder = self._ladders.get(self._kind(node_id))
+        return min([self._fitting(node_id), 1 if ladder is None else ladder.children, *aims])
+
+    def _kind(self, node_id: str) -> str:
+        """Of the node's GPUs, those on which as many children are best; "": not known yet."""
+        gpu = self._gpus_of.get(node_id)
+        if gpu is None:
+            return ""
+        how = ", MPS" if self._wants_mps and node_id not in self._no_mps else ""
+        return f"{gpu.name}, {gpu.memory / 2**30:.0f} GiB{how}"
 
     def _slots(self, node_id: str) -> int:
         resources = self._usable.get(node_id, {})
@@ -190,16 +228,16 @@ class SharedGpus(Placement):
         return worker.place == aim.node_id and worker.slot.per_gpu <= aim.per_gpu  # made for it
 
     def _room(self, worker: Worker) -> float:
-        return self._memory.get(worker.place or "", 0) / worker.slot.per_gpu
+        return self._memory_on(worker.place or "") / worker.slot.per_gpu
 
-    def learn(self, worker: Worker, job: Job, outcome: Measurement | Failure, memory: int | None) -> bool:
-        trial_id, node_id = job.proposal.trial_id, worker.place
-        if memory is not None and node_id is not None and memory < self._memory.get(node_id, math.inf):
-            self._memory[node_id] = memory  # of its smallest
-            self.version += 1
+    def _memory_on(self, node_id: str) -> int:
+        return self._gpus_of[node_id].memory if node_id in self._gpus_of else 0
+
+    def learn(self, worker: Worker, job: Job, outcome: Measurement | Failure, gpu: Gpu | None) -> bool:
+        trial_id = job.proposal.trial_id
+        if gpu is not None and worker.place is not None:
+            self._take_in(worker.place, gpu, outcome)
         if isinstance(outcome, Measurement):
-            if memory is not None and (outcome.peak_memory_bytes or 0) > self._peak:  # elsewhere it is not a GPU's
-                self._raise_peak(outcome.peak_memory_bytes or 0)
             if trial_id in self._crowds:
                 size, crowd = self._crowds[trial_id]
                 self._limits[size] = max(1, min(self._limits.get(size, self._most), crowd - 1))
@@ -208,18 +246,58 @@ class SharedGpus(Placement):
         self._forget(trial_id)
         return False
 
-    def _raise_peak(self, peak: int) -> None:
-        before, self._peak = self._peak, peak
-        sizes = set(self._memory.values())
-        if not before or any(children_that_fit(m, peak) != children_that_fit(m, before) for m in sizes):
+    def _take_in(self, node_id: str, gpu: Gpu, outcome: Measurement | Failure) -> None:
+        """What a child on a GPU says of its size, and of the room there."""
+        known = self._gpus_of.get(node_id)
+        if known is None or gpu.memory < known.memory:
+            self._gpus_of[node_id] = gpu
+            self._ladders.setdefault(self._kind(node_id), Ladder(self._known.get(self._kind(node_id))))
             self.version += 1
+        peak = (outcome.peak_memory_bytes or 0) if isinstance(outcome, Measurement) else 0
+        outside = 0 if gpu.outside is None else math.ceil(gpu.outside / _STEP_BYTES) * _STEP_BYTES
+        if peak <= self._peak and outside <= self._outside.get(gpu.name, 0):
+            return
+        gpus = set(self._gpus_of.values())
+        before = [self._room_on(each) for each in gpus] if self._peak else []
+        self._peak = max(peak, self._peak)
+        if outside:
+            self._outside[gpu.name] = max(outside, self._outside.get(gpu.name, 0))
+        if before != [self._room_on(each) for each in gpus]:
+            self.version += 1
+
+    # -- what more of them bring --------------------------------------------------------------------------
+
+    def note_call(self, worker: Worker, job: Job, span: Span, beside: Iterable[float], *, well: bool) -> None:
+        places, node_id = worker.slot.per_gpu, worker.place or ""
+        was_full = self._company.was_full(worker.device, span, beside, places)
+        ladder = self._ladders.get(self._kind(node_id))
+        if ladder is None or not well or not was_full or worker.ended <= 1:
+            return
+        ladder.note(places, job.proposal.fidelity, span.until - span.since)
+        text = ladder.turn(self._fitting(node_id))
+        if text is not None:
+            self.version += 1
+            _log.info("children on a GPU (%s): %s", self._kind(node_id), text)
+
+    def note_no_mps(self, node_id: str) -> None:
+        if node_id not in self._no_mps:
+            self._no_mps.add(node_id)
+            if node_id in self._gpus_of:
+                self._ladders.setdefault(self._kind(node_id), Ladder(self._known.get(self._kind(node_id))))
+            self.version += 1
+
+    @property
+    def sharing(self) -> Sequence[Shared]:
+        return [Shared(kind, ladder.children, ladder.kept, ladder.is_settled) for kind, ladder in self._ladders.items()]
+
+    # -- room ---------------------------------------------------------------------------------------------
 
     def _aim(self, worker: Worker, trial_id: int) -> bool:
         """Choose where there is more room: the least that is twice as much, else the most."""
         had = self._room(worker)
         places = [
-            _Aim(self._memory[node_id] / per_gpu, node_id, per_gpu)
-            for node_id in self._nodes.keys() & self._memory.keys()
+            _Aim(self._memory_on(node_id) / per_gpu, node_id, per_gpu)
+            for node_id in self._nodes.keys() & self._gpus_of.keys()
             for per_gpu in range(1, self._fitting(node_id) + 1)
         ]
         places = [place for place in places if place.room > had]
@@ -230,7 +308,7 @@ class SharedGpus(Placement):
         self._aims[trial_id] = aim
         self.version += 1
         if worker.slot.per_gpu > 1:
-            self._crowds.setdefault(trial_id, (self._memory[worker.place or ""], worker.slot.per_gpu))
+            self._crowds.setdefault(trial_id, (self._memory_on(worker.place or ""), worker.slot.per_gpu))
         _log.warning(
             "trial %d ran out of memory with %d on a GPU: tried again with %.1f GiB instead of %.1f",
             *(trial_id, worker.slot.per_gpu, aim.room / 2**30, had / 2**30),

@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from nao_ray.errors import NaoRayError, RunError
 from nao_ray.search.executor import Job
-from nao_ray.service.fleet.actors import cause, first_line, one_line
+from nao_ray.service.fleet.actors import Place, cause, first_line, one_line
 from nao_ray.service.fleet.breaker import Breaker
 from nao_ray.service.fleet.demand import Demand
 from nao_ray.service.fleet.fleet import Fleet
@@ -39,6 +39,7 @@ class Staffing:
         self._node_watch = NodeWatch(plan.watch_seconds, remote.nodes)
         self._hosts: dict[str, str] = {}  # ever seen: id -> host name
         self._alive, self._dead = set[str](), set[str]()
+        self._no_mps: set[str] = set()  # reasons told
         self._made_for: dict[int, Worker] = {}  # by trial: the worker that starts for it
         self._placed = -1  # version of the placement that all workers are known to suit
         self._failed_starts = self._to_give_back = 0
@@ -167,8 +168,14 @@ class Staffing:
 
     # -- starting -----------------------------------------------------------------------------------------
 
-    def has_started(self, worker: Worker) -> None:
+    def has_started(self, worker: Worker, place: Place) -> None:
         """A worker is there: it may have the room of one that was to be made on its node."""
+        if place.no_mps is not None:
+            self._placement.note_no_mps(place.node_id)
+            if place.no_mps not in self._no_mps:
+                self._no_mps.add(place.no_mps)
+                host = self.host(place.node_id)
+                _log.warning("workers that share a GPU of %s take turns on it, without MPS: %s", host, place.no_mps)
         self._failed_starts = 0
         if worker.slot.node_id is None:
             aimed = [other for other in self._fleet.on(worker.node_id) if other.node_id is None]

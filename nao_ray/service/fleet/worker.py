@@ -46,6 +46,17 @@ class WorkerPlan:
     """A worker that gives none for this long is lost. Ray itself only notices processes that end."""
 
 
+class Gpu(NamedTuple):
+    """The GPU that a worker has computed on."""
+
+    name: str
+    memory: int
+    """Bytes."""
+    outside: int | None = None
+    """Bytes in use there beside PyTorch's allocator: the CUDA context with the libraries' kernels. None: others may be
+    on it, whose they are."""
+
+
 class Slot(NamedTuple):
     """Room for a worker."""
 
@@ -67,6 +78,7 @@ class Worker:
         self.node_id: str | None = None  # None: starting
         self.device = Device("", "cpu")  # once it has started
         self.under_mps = False  # likewise: it computes at the same time as others on its device
+        self.ended = 0  # calls
         self.is_spent = False  # its device failed as it started
         self.files: tuple[LogFile, ...] = ()
         self.since = now  # of the call, or of being idle

@@ -30,6 +30,7 @@ from nao_ray.service.hosting.follower import Follower
 from nao_ray.service.hosting.manifest import config_of, metric_of, storage_id
 from nao_ray.service.hosting.requests import PoolRequests, heed_signals
 from nao_ray.service.hosting.retries import plan, record_retries
+from nao_ray.service.hosting.sharing import SharingRecorder
 from nao_ray.trial import FailureKind
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _search(
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
         listeners = [listener, lambda snapshot: pool.say(snapshot.note)]
         if not in_process:
-            listeners.append(_metrics(config, pool.url, stack))
+            listeners += [_metrics(config, pool.url, stack), SharingRecorder(pool)]
         signals = stack.enter_context(heed_signals(config.workers.notice_seconds, at_once=in_process))
         loop = SearchLoop(
             pool,
@@ -241,4 +242,4 @@ def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Prop
     keeps = None if seconds is None else (absolute(pool.url), storage_id(pool.manifest), seconds)
     proposer = stack.enter_context(closing(RayProposer(SameCode.of(StrategyFactory(text)), pool.stream_log)))
     make = SameCode.of(EvaluatorFactory(text, keeps))
-    return proposer, stack.enter_context(closing(RayExecutor(make, plan, weights=pool)))
+    return proposer, stack.enter_context(closing(RayExecutor(make, plan, weights=pool, known=pool.sharing())))

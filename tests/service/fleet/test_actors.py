@@ -13,6 +13,7 @@ from nao_ray.config import RunConfig
 from nao_ray.errors import DataError
 from nao_ray.service.fleet import actors
 from nao_ray.service.fleet.actors import EvaluatorActor, Place, interface_of
+from nao_ray.service.fleet.worker import Gpu
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.trial import FailureKind, Measurement, Proposal
 
@@ -105,12 +106,15 @@ def test_a_worker_whose_recording_failed_is_replaced(monkeypatch):
 def test_a_gpus_time_is_shared_by_those_that_it_has_places_for(monkeypatch, gpus, computes_there, seconds):
     context = SimpleNamespace(get_assigned_resources=lambda: {"CPU": 1.0, "GPU": gpus}, get_accelerator_ids=dict)
     monkeypatch.setattr(actors.ray, "get_runtime_context", lambda: context)
-    monkeypatch.setattr(actors, "_device_memory", lambda: 2**34 if computes_there else None)
+    monkeypatch.setattr(actors, "_is_on_gpu", lambda: computes_there)
+    monkeypatch.setattr(actors, "_gpu", lambda is_alone: Gpu("A", 2**34, 2**29 if is_alone else None))
     measured = Measurement(valid_accuracy=0.5, wall_seconds=13.0, device_seconds=12.0, peak_memory_bytes=99)
     actor = EvaluatorActor()
     actor._evaluator, actor._files = SimpleNamespace(evaluate=lambda _: measured), ()
     proposal = Proposal(genotype=SPACE.sample(rng.child(0, "actors")), trial_id=0)
-    (outcome,) = actor.evaluate([proposal], None).outcomes
+    report = actor.evaluate([proposal], None)
+    (outcome,) = report.outcomes
+    assert report.gpu == (Gpu("A", 2**34, 2**29 if gpus >= 1 else None) if computes_there else None)
     assert outcome.device_seconds == pytest.approx(seconds)
     assert (outcome.wall_seconds, outcome.peak_memory_bytes) == (13.0, 99)
 

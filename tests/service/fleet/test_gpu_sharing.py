@@ -11,6 +11,7 @@ from ray.cluster_utils import Cluster
 from nao_ray.search.executor import Failure, Job
 from nao_ray.service.fleet.executor import RayExecutor
 from nao_ray.service.fleet.worker import WorkerPlan
+from nao_ray.sharing import Shared
 from nao_ray.trial import FailureKind, Proposal
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -41,7 +42,8 @@ def cluster():
 
 def test_large_gpus_run_more_children_and_one_that_is_out_of_memory_gets_room(cluster, tmp_path):
     needs = {20: "9", 21: "30"}  # the others 2 GiB: 16 / (2.5 + 0.75) is 4, 6 / (2.5 + 0.75) is 1
-    executor = RayExecutor(hungry(needs, tmp_path), WorkerPlan(gpus=None, watch_seconds=0.5))
+    known = [Shared(f"fake, {gib} GiB", 8, 8, is_settled=True) for gib in (16, 6)]  # what they bring is not the matter
+    executor = RayExecutor(hungry(needs, tmp_path), WorkerPlan(gpus=None, watch_seconds=0.5), known=known)
     ended, submitted, most, end = [], 0, 0, time.monotonic() + 100
     try:
         assert executor.capacity == 2

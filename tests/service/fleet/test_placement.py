@@ -8,11 +8,13 @@ import ray
 from nao_ray.config import Workers
 from nao_ray.search.executor import Failure, Job
 from nao_ray.service.fleet.placement import Placement, SharedGpus, children_that_fit, resolve_gpus
-from nao_ray.service.fleet.worker import Slot, Worker, WorkerPlan
+from nao_ray.service.fleet.worker import Gpu, Slot, Worker, WorkerPlan
+from nao_ray.sharing import Shared
 from nao_ray.trial import FailureKind, Measurement, Proposal
 
 GIB = 2**30
-LARGE, SMALL = 40 * GIB, 16 * GIB
+LARGE, SMALL = Gpu("A", 40 * GIB), Gpu("B", 16 * GIB)
+AS_MANY_AS_FIT = [Shared(kind, 99, 99, is_settled=True) for kind in ("A, 40 GiB", "B, 16 GiB")]
 NODES = {
     "large": {"CPU": 16, "GPU": 2},
     "small": {"CPU": 16, "GPU": 1},
@@ -38,7 +40,7 @@ def used(gib):
 @pytest.fixture
 def gpus():
     """Both kinds of GPU are known, the largest peak is 3 GiB: 8 (at most) on a large GPU, 3 on a small one."""
-    gpus = SharedGpus(WorkerPlan(gpus=None))
+    gpus = SharedGpus(WorkerPlan(gpus=None), AS_MANY_AS_FIT)
     assert gpus.look(NODES) == 3
     assert not gpus.learn(on("large"), job(), used(3), LARGE)
     assert not gpus.learn(on("small"), job(), used(2), SMALL)
@@ -61,7 +63,7 @@ def test_children_that_fit(memory, peak, children):
 
 
 def test_a_gpu_begins_with_one_child_until_its_memory_and_a_peak_are_known():
-    gpus = SharedGpus(WorkerPlan(gpus=None))
+    gpus = SharedGpus(WorkerPlan(gpus=None), AS_MANY_AS_FIT)
     assert gpus.look(NODES) == 3
     gpus.learn(on("large"), job(), used(3), LARGE)
     assert gpus.look(NODES) == 2 * 8 + 1  # of the small ones nothing is known yet
@@ -77,7 +79,7 @@ def test_peaks_of_cpus_do_not_count(gpus):
 
 
 def test_the_nodes_cpus_and_the_cap_limit_the_share():
-    gpus = SharedGpus(WorkerPlan(gpus=None, cpus=3, max_per_gpu=4))
+    gpus = SharedGpus(WorkerPlan(gpus=None, cpus=3, max_per_gpu=4), AS_MANY_AS_FIT)
     nodes = {"many": {"CPU": 64, "GPU": 1}, "few": {"CPU": 12, "GPU": 2}, "fewer": {"CPU": 4, "GPU": 2}}
     assert gpus.look(nodes) == 1 + 2 + 1
     for node_id in nodes:
@@ -134,7 +136,7 @@ def test_too_many_for_a_gpu_by_no_peak_are_not_put_there_again(gpus):
 
 def test_other_failures_and_unknown_gpus_are_not_tried_again(gpus):
     assert not gpus.learn(on("large", 8), job(9), Failure(FailureKind.ERROR, "shapes"), LARGE)
-    unknown = SharedGpus(WorkerPlan(gpus=None))
+    unknown = SharedGpus(WorkerPlan(gpus=None), AS_MANY_AS_FIT)
     unknown.look(NODES)
     assert not unknown.learn(on("large"), job(9), OUT, None)
     fixed = Placement(WorkerPlan(gpus=0.5))
@@ -153,6 +155,34 @@ def test_fixed_shares_are_what_they_were():
     assert fixed.slots(2, {}) == [Slot(0.5)] * 2
     assert fixed.suits(on("large"))
     assert Placement(WorkerPlan(cpus=3)).look(NODES) == 5 + 5 + 2
+
+
+def test_what_a_process_uses_beside_its_allocator_is_measured_where_it_has_a_gpu_alone():
+    """It was taken to be 0.75 GiB, whatever it is."""
+    gpus = SharedGpus(WorkerPlan(gpus=None, max_per_gpu=40), AS_MANY_AS_FIT)
+    gpus.look({"large": {"CPU": 64, "GPU": 1}})
+    gpus.learn(on("large"), job(), used(1), LARGE)
+    assert gpus.look(gpus._nodes) == 20  # 40 / (1.25 + 0.75)
+    version = gpus.version
+    gpus.learn(on("large"), job(), used(1), LARGE._replace(outside=int(0.24 * GIB)))
+    assert gpus.look(gpus._nodes) == 26  # 40 / (1.25 + 0.25)
+    assert gpus.version > version
+    gpus.learn(on("large"), job(), OUT, LARGE._replace(outside=int(1.25 * GIB)))
+    assert gpus.look(gpus._nodes) == 16
+    gpus.learn(on("large"), job(), used(1), LARGE._replace(outside=int(0.3 * GIB)))
+    assert gpus.look(gpus._nodes) == 16, "the most that was seen"
+
+
+def test_a_node_without_mps_is_a_kind_of_its_own():
+    nodes = {"a": {"CPU": 8, "GPU": 1}, "b": {"CPU": 8, "GPU": 1}}
+    gpus = SharedGpus(WorkerPlan(gpus=None, mps=True), [Shared("A, 40 GiB, MPS", 3, 3, is_settled=True)])
+    gpus.look(nodes)
+    for node_id in nodes:
+        gpus.learn(on(node_id), job(), used(1), LARGE)
+    assert gpus.look(nodes) == 6
+    gpus.note_no_mps("b")
+    assert gpus.look(nodes) == 3 + 1
+    assert [shared.gpu for shared in gpus.sharing] == ["A, 40 GiB, MPS", "A, 40 GiB"]
 
 
 @pytest.mark.parametrize(
