@@ -85,8 +85,10 @@ def best_over_time(seconds: Floats, scores: Floats, metric: Metric) -> str:
     return _svg("best-over-time", draw)
 
 
-def scores_by_round(rounds: Mapping[int, Floats], metric: Metric) -> str:
-    """The scores of each round, and their medians."""
+def scores_by_round(
+    rounds: Mapping[int, Floats] | Mapping[str, Floats], metric: Metric, what: str = "round (0: seeds)"
+) -> str:
+    """The scores of each round, or of any other groups, and their medians."""
 
     def draw(axes: Axes) -> None:
         places = []
@@ -100,7 +102,7 @@ def scores_by_round(rounds: Mapping[int, Floats], metric: Metric) -> str:
         step = -(-len(rounds) // MOST_LABELS)
         axes.set_xticks(number[::step], labels[::step])
         axes.set_xlim(-0.6, len(rounds) - 0.4)
-        _frame(axes, np.concatenate(list(rounds.values())), "round (0: seeds); bar: median", metric.label)
+        _frame(axes, np.concatenate(list(rounds.values())), f"{what}; bar: median", metric.label)
 
     return _svg("scores-by-round", draw)
 

@@ -14,8 +14,9 @@ import pandas as pd
 from nao_ray import yaml_text
 from nao_ray.memory import release
 from nao_ray.metric import BY_COLUMN, Metric
-from nao_ray.report import charts, shared, tables, tracks
+from nao_ray.report import charts, derived, shared, tables
 from nao_ray.report.pictures.cells import draw_cells
+from nao_ray.report.tracks import Track
 from nao_ray.spaces.base import SearchSpace
 
 PICTURES = 6
@@ -49,7 +50,7 @@ def render(
     space: SearchSpace[Any],
     final: pd.DataFrame | None = None,
     film: str = "",
-    trainings: Sequence[tracks.Track] = (),
+    trainings: Sequence[Track] = (),
 ) -> str:
     """The page as text.
 
@@ -75,7 +76,8 @@ def render(
     del trials  # from here on it is about those with a score
     release()
     audit = shared.audit(done, fits, metric)
-    fits = shared.other_fits(fits)
+    comparison = derived.comparison(fits, metric)
+    fits = fits.head(0) if trainings else shared.other_fits(fits)  # what was watched is told of each training
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -88,15 +90,18 @@ def render(
     return environment.get_template("page.html").render(
         name=name_of(manifest),
         film=film,
-        trainings=tracks.training_table(trainings),
-        alarms=tracks.alarms(trainings),
+        trainings=derived.training_table(trainings),
+        alarms=derived.alarms(trainings),
+        comparison=comparison,
         facts=tables.search_facts(manifest),
         metric=metric,
         tiles=tiles,
         is_shared=is_shared,
         audit=audit,
         audit_chart=_audit_chart(audit, metric),
-        charts=_shared_charts(done, fits, metric) if is_shared else _charts(done, fits, metric, not trainings),
+        charts=_derived_charts(done, metric)
+        if trainings
+        else (_shared_charts if is_shared else _charts)(done, fits, metric),
         best=[_entry(row, metric) for _, row in best.iterrows()],
         best_version=_version(best),
         cells=cells,
@@ -166,14 +171,22 @@ def _shared_charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> li
     return [*found, *_predictions(first, metric, note), *_sizes(shared.trained_alone(done), metric), *_fits(fits)]
 
 
-def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric, has_time: bool) -> list[Chart]:
-    """The charts that the pool has figures for; `has_time`: the scored trials took the search's time, all of it."""
+def _derived_charts(done: pd.DataFrame, metric: Metric) -> list[Chart]:
+    """The charts of a search by alphas: what was trained alone is no course of a search."""
+    if done.empty:
+        return []
+    svg = charts.scores_by_round(derived.groups(done, metric), metric, "trained alone")
+    return [Chart("Derived cells and the random control", svg), *_sizes(done, metric)]
+
+
+def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Chart]:
+    """The charts that the pool has figures for."""
     if done.empty:
         return []
     scores = tables.floats(done[metric.column])
     found = [Chart("Best so far, over trials", charts.best_over_trials(scores, metric))]
     seconds = tables.device_seconds(done)
-    if has_time and seconds[-1] > 0:
+    if seconds[-1] > 0:
         note = "Device time of completed trials, added up in the order they finished."
         found.append(Chart("Best so far, over device time", charts.best_over_time(seconds, scores, metric), note))
     rounds = tables.by_round(done, metric)

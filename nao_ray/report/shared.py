@@ -59,8 +59,20 @@ class Audit:
 
 def is_shared(trials: pd.DataFrame) -> bool:
     """Whether the search trained shared weights to score with: those that are trained beside alphas never do."""
-    phases = trials["phase"].dropna().astype(str)
-    return bool((~phases.str.contains('"kind": "alphas', regex=False)).any())
+    return bool((_phases(trials) & ~_of_alphas(trials)).any())
+
+
+def trains_alphas(trials: pd.DataFrame) -> bool:
+    """Whether the search trained alphas."""
+    return bool(_of_alphas(trials).any())
+
+
+def _phases(trials: pd.DataFrame) -> pd.Series[bool]:
+    return trials["phase"].notna()
+
+
+def _of_alphas(trials: pd.DataFrame) -> pd.Series[bool]:
+    return trials["phase"].astype(object).str.contains('"kind": "alphas', regex=False).fillna(False).astype(bool)
 
 
 def scores_of_versions(done: pd.DataFrame) -> pd.DataFrame:
@@ -103,8 +115,7 @@ def audit(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> Audit | Non
 
 
 def other_fits(fits: pd.DataFrame) -> pd.DataFrame:
-    """The strategy's rows without the audit's, and without what was watched in trainings of its own (`tracks`)."""
-    fits = fits[fits["seed_index"].isna()] if "seed_index" in fits else fits
+    """The strategy's rows without the audit's."""
     if "audited" not in fits:
         return fits
     return fits[fits["audited"].isna()].drop(columns=[name for name in fits if str(name).startswith("audit")])

@@ -49,22 +49,33 @@ def tracks_of(trials: pd.DataFrame, phases: pd.DataFrame, fits: pd.DataFrame, me
     """What there is to show of a pool.
 
     Args:
-        trials: finished trials with `trial_id`, `log_index`, `state`, `phase`, `weights_version`, the metric's column
-            and `genotype`, which is looked at in `best_trials` alone.
+        trials: finished trials with `trial_id`, `log_index`, `state`, `phase`, `weights_version`, `round`, the metric's
+            column and `genotype`, which is looked at where a trial is one of `best_trials`.
         phases: trainings of shared weights, with `trial_id`, `state`, `phase`, `derived_genotype` and maybe `alphas`.
         fits: what the strategy wrote of itself.
         metric: what the trials are measured by.
     """
-    done = tables.completed(trials, metric)
     found = trainings(phases, fits)
-    scored = shared.scores_of_versions(done)
-    if len(scored):
-        found.append(_track("best of each round, by shared weights", _best_of_versions(scored, metric), metric))
-    alone = shared.trained_alone(done)
+    rounds, alone = _ranked(trials, metric)
+    if len(rounds):
+        found.append(_track("best of each round, by shared weights", rounds, metric))
     if len(alone):
-        name = "best so far, trained alone" if len(found) else "best so far"
-        found.append(_track(name, _incumbents(alone, metric), metric))
+        found.append(_track("best so far, trained alone" if found else "best so far", alone, metric))
     return found
+
+
+def best_trials(trials: pd.DataFrame, metric: Metric) -> list[int]:
+    """The trials whose genotype `tracks_of` looks at."""
+    return [int(number) for rows in _ranked(trials, metric) for number in rows["trial_id"]]
+
+
+def _ranked(trials: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The best of each version of shared weights, and each best so far of those that were trained alone."""
+    done = tables.completed(trials, metric)
+    alone = shared.trained_alone(done)
+    if shared.trains_alphas(trials):
+        alone = alone[alone["round"].notna()]  # the others are the random control
+    return _best_of_versions(shared.scores_of_versions(done), metric), _incumbents(alone, metric)
 
 
 def trainings(phases: pd.DataFrame, fits: pd.DataFrame) -> list[Track]:
@@ -138,36 +149,3 @@ def _track(name: str, rows: pd.DataFrame, metric: Metric) -> Track:
         for label, value, genotype in zip(when, values, rows["genotype"], strict=True)
     ]
     return Track(name, frames, {metric.label: [_number(value) for value in values]})
-
-
-def best_trials(trials: pd.DataFrame, metric: Metric) -> list[int]:
-    """The trials whose genotype `tracks_of` looks at."""
-    done = tables.completed(trials, metric)
-    shown = [
-        _incumbents(shared.trained_alone(done), metric),
-        _best_of_versions(shared.scores_of_versions(done), metric),
-    ]
-    return [int(number) for rows in shown for number in rows["trial_id"]]
-
-
-def alarms(tracks: Sequence[Track]) -> list[tuple[str, Frame]]:
-    """Where a rule went off: of each training the first moment of each of its rules."""
-    found = []
-    for track in tracks:
-        firsts: dict[str, Frame] = {}
-        for frame in track.frames:
-            if frame.alarm:
-                firsts.setdefault(frame.alarm, frame)
-        found += [(track.name, frame) for frame in firsts.values()]
-    return found
-
-
-def training_table(tracks: Sequence[Track]) -> tuple[list[str], list[list[str]]]:
-    """What trainings have come to: headings, and a row for each, the last figures of what was watched among them."""
-    names = list(dict.fromkeys(name for track in tracks for name in track.curves))
-    rows = []
-    for track in tracks:
-        last = [next((v for v in reversed(track.curves.get(name, [])) if v is not None), None) for name in names]
-        figures = ["" if value is None else f"{value:.4g}" for value in last]
-        rows.append([track.name, track.frames[-1].label, *figures, track.frames[-1].genotype])
-    return ["training", "so far", *names, "derived"], rows

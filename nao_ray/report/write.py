@@ -90,7 +90,7 @@ def write_film(pool: PoolReader, space: SearchSpace[Any], out: Path | None = Non
 
 def find_tracks(pool: PoolReader) -> list[Track]:
     """What a film of a pool shows; may be none."""
-    trials = pool.trials(["trial_id", "log_index", "state", "phase", "weights_version", *BY_COLUMN])
+    trials = pool.trials(["trial_id", "log_index", "state", "phase", "weights_version", "round", *BY_COLUMN])
     metric = metric_of(pool.manifest, trials)
     texts = pool.trials(["trial_id", "genotype"], ids=best_trials(trials, metric)).set_index("trial_id")["genotype"]
     return tracks_of(trials.assign(genotype=trials["trial_id"].map(texts)), _phases(pool, trials), pool.fits(), metric)

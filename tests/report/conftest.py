@@ -137,7 +137,7 @@ def make_trainings() -> Callable[..., tuple[pd.DataFrame, pd.DataFrame]]:
                     "genotype": "shared weights",
                 }
                 row |= {"derived_genotype": cells[(epoch * seeds + seed) % len(cells)], "alphas": alphas.tolist()}
-                rows.append({**row, "valid_accuracy": None})
+                rows.append({**row, "valid_accuracy": None, "round": None})
                 rings = seed == 0 and epoch > epochs / 2
                 told = {
                     "round": epoch,

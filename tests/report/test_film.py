@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from nao_ray import registry, rng
 from nao_ray.errors import ConfigError
 from nao_ray.metric import Metric
+from nao_ray.report.derived import alarms, training_table
 from nao_ray.report.film import MOST_STEPS, render_film
 from nao_ray.report.pictures.union import edges, placed, union
-from nao_ray.report.tracks import Frame, Track, alarms, best_trials, tracks_of, training_table
+from nao_ray.report.tracks import Frame, Track, best_trials, tracks_of
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 
 ACCURACY = Metric("accuracy")
@@ -196,6 +197,18 @@ def test_a_search_with_shared_weights_shows_the_best_of_each_version_and_those_t
     assert (rounds.name, alone.name) == ("best of each round, by shared weights", "best so far, trained alone")
     assert alone.frames[0].label.startswith("trial 50, ")
     assert _data(render_film("x", [rounds, alone], space))["tracks"][1]["name"] == alone.name
+
+
+def test_the_random_control_is_no_part_of_the_film(make_trainings, make_trials):
+    phases, fits = make_trainings(2)
+    alone = make_trials(6).assign(
+        trial_id=range(100, 106), log_index=range(100, 106), round=[2, 2, None, 2, None, None]
+    )
+    alone["valid_accuracy"] = [0.5, 0.6, 0.9, 0.7, 0.8, 0.99]
+    trials = pd.concat([phases, alone], ignore_index=True)
+    assert best_trials(trials, ACCURACY) == [100, 101, 103]
+    track = tracks_of(trials, phases, fits, ACCURACY)[-1]
+    assert (track.name, len(track.frames)) == ("best so far, trained alone", 3)
 
 
 def test_nothing_done_nothing_shown(make_trials):

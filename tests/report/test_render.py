@@ -159,22 +159,35 @@ def test_trainings_of_alphas_have_a_section_with_their_alarms(make_trainings, ma
     """There was a table of every epoch under "Controller fits", and talk of shared scores, of which there are none."""
     phases, watched = make_trainings(6)
     trials = phases.assign(**dict.fromkeys(["predicted_score", "valid_perplexity", "num_params", "embedding"]))
-    trials = trials.assign(**dict.fromkeys(["failure_kind", "failure_message", "retry_of", "round"]))
+    trials = trials.assign(**dict.fromkeys(["failure_kind", "failure_message", "retry_of"]))
     trials = trials.assign(wall_seconds=1.0, device_seconds=1.0, asked_at=pd.NaT, finished_at=pd.NaT)
     derived = trainings(phases, watched)
     page = render(manifest, trials, watched, 0, registry.load("space", "darts_cnn")(), trainings=derived)
     headings = _Page(page).headings
     assert "What the trainings derived" in headings
+    assert "The comparison with the random control comes at the end of the search." in page
     assert not {"Controller fits", "Can the shared scores be believed?", "No trial is complete yet"} & set(headings)
     assert page.count('<p class="alarm">') == 1
     assert "seed 0, epoch 4: the rule <b>skips</b> went off" in page
     assert page.count(watched["alarm_genotype"].dropna().iloc[0]) == 1
 
 
-def test_the_time_of_trainings_is_not_left_out_of_a_course_over_time(make_trainings, make_trials, manifest, space):
-    """The charts are of those trained alone, which take the lesser part of such a search."""
-    chart = "Best so far, over device time"
-    assert chart in render(manifest, make_trials(6), pd.DataFrame(), 0, space)
-    page = render(manifest, make_trials(6), pd.DataFrame(), 0, space, trainings=trainings(*make_trainings(2)))
-    assert chart not in page
-    assert "Best so far, over trials" in page
+@pytest.mark.parametrize(("best", "verdict"), [(0.8, "found no better cell than"), (0.81, "found a better cell than")])
+def test_derived_cells_are_compared_with_the_random_control(
+    best, verdict, make_trainings, make_trials, manifest, space
+):
+    phases, watched = make_trainings(2)
+    row = {"round": 3, "best_derived": best, "best_control": 0.8, "num_derived": 2, "num_control": 4}
+    row |= {"search_seconds": 100.0, "derived_seconds": 20.0, "control_seconds": 119.0}
+    fits = pd.concat([watched, pd.DataFrame([row])], ignore_index=True)
+    trials = make_trials(6).assign(round=[2, 2, None, None, None, None])
+    page = render(manifest, trials, fits, 0, space, trainings=trainings(phases, fits))
+    text = " ".join(page.split())
+    assert (
+        f"the best of 2 derived cells has a validation accuracy of {best:.4f}, the best of 4 random ones 0.8000" in text
+    )
+    assert "The search took 2 min 00 s of device time, the random cells 1 min 59 s." in text
+    assert f"The search {verdict} its control." in text
+    headings = _Page(page).headings
+    assert "Derived cells and the random control" in headings
+    assert not {"Course of the search", "Best so far, over device time", "Controller fits"} & set(headings)
