@@ -22,7 +22,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nao_ray._pool import names
-from nao_ray._pool.rows import EVENTS, TRIALS
+from nao_ray._pool.rows import EVENTS, TRIALS, is_current
 from nao_ray._pool.storage import Tag
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ FORMAT = ds.ParquetFileFormat(
 _LISTED = ("events", "fits", "lease", DIGEST, "trials")  # in the order of their names
 _WORTH = 3  # parts that are read themselves rather than out of the digest
 _READERS = 8  # requests at once
+_END = 2**17  # bytes; longer footers take a request more
 _KEPT = 4 * 2**20  # bytes; a larger part is rather read again
 
 
@@ -56,6 +57,8 @@ class Digest:
     rows: Mapping[str, Sequence[tuple[str, int]]] = field(default_factory=dict)
     """By folder: names of parts, in order, and the number of their rows."""
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    old: frozenset[str] = frozenset()
+    """Folders of whose parts it was made by an earlier nao_ray."""
 
     def to_bytes(self) -> bytes:
         """A line with the checksum of all that follows, a line of JSON, then a Parquet file for each folder."""
@@ -71,16 +74,18 @@ class Digest:
         if checksum != b"%08x" % crc32(body):
             raise ValueError("its checksum does not fit")
         line, _, rest = body.partition(b"\n")
-        rows, tables = {}, {}
+        rows, tables, old = {}, {}, set()
         try:
             for folder, about in json.loads(line).items():
                 rows[folder] = [(str(name), int(count)) for name, count in about["parts"]]
-                file = pa.BufferReader(rest[: about["bytes"]])
-                tables[folder] = pq.read_table(file, schema=FOLDERS[folder])
+                file = rest[: about["bytes"]]
+                tables[folder] = pq.read_table(pa.BufferReader(file), schema=FOLDERS[folder])
+                if is_old(file, folder):
+                    old.add(folder)
                 rest = rest[about["bytes"] :]
         except (KeyError, TypeError, OSError, pa.ArrowException) as error:
             raise ValueError(str(error)) from None
-        return cls(rows, tables)
+        return cls(rows, tables, frozenset(old))
 
     def take(self, folder: str, wanted: Iterable[str]) -> dict[str, pa.Table]:
         """The rows of those parts that it has."""
@@ -204,6 +209,29 @@ class Catalogue:
             for part in found
         ]
 
+    def has_old(self, folder: str, wanted: Sequence[str]) -> bool:
+        """Whether one of these parts, each of few rows, is of an earlier schema; raises as `read`."""
+        found = self.read(folder, wanted)
+        is_digest_old = folder in self._digest[1].old
+        return any(is_digest_old if isinstance(part, pa.Table) else is_old(part, folder) for part in found)
+
+    def old(self, folder: str, wanted: Sequence[str]) -> list[str]:
+        """Those of these merged parts that are of an earlier schema, by their ends.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        with ThreadPoolExecutor(_READERS) as pool:
+            ends = list(pool.map(lambda name: self._end(f"{folder}/{name}", _END), wanted))
+        return [name for name, end in zip(wanted, ends, strict=True) if is_old(end, folder)]
+
+    def _end(self, name: str, length: int) -> bytes:
+        """The last bytes of a part, with its whole footer."""
+        size = self.listing()[name].size
+        end = self._storage.read_end(name, size, min(length, size))
+        footer = int.from_bytes(end[-8:-4], "little") + 8
+        return end if footer <= len(end) else self._storage.read_end(name, size, min(footer, size))
+
     def dataset(self, folder: str, wanted: Sequence[str]) -> ds.Dataset:
         """Parts as a dataset in memory; raises as `read`."""
         schema = FOLDERS[folder]
@@ -214,6 +242,11 @@ class Catalogue:
             else:
                 found.append(_files(parts, schema))
         return ds.UnionDataset(schema, found)
+
+
+def is_old(part: bytes, folder: str) -> bool:
+    """Whether a part, of which the end will do, is of an earlier schema."""
+    return not is_current(pq.read_schema(pa.BufferReader(part)), FOLDERS[folder])
 
 
 def batches(part: bytes, schema: pa.Schema, rows: int = 2**17) -> Iterator[pa.RecordBatch]:

@@ -30,8 +30,9 @@ from nao_ray._pool.groups import GROUP_ROWS, groups, large_part
 from nao_ray._pool.local import LocalStorage, moved_away, sync_folder
 from nao_ray._pool.quarantine import quarantine
 from nao_ray._pool.renames import UNSUPPORTED
+from nao_ray._pool.rows import is_current
 from nao_ray._pool.storage import Guard, Storage
-from nao_ray._pool.tables import SCHEMAS, find_damaged, refuse_strangers, unreadable
+from nao_ray._pool.tables import SCHEMAS, refuse_strangers, survey, unreadable
 from nao_ray.errors import PoolError, PoolWriteError
 
 FOLDERS = ("trials", "events")
@@ -51,7 +52,8 @@ def compact(storage: Storage, guard: Guard, epoch: int, *, whole: bool) -> list[
     """Merge the parts of trials/ and events/; returns the folders that were replaced, for `sweep`.
 
     `whole` merges everything up to the limits; otherwise only the newest parts, as far back as it pays: a part is
-    taken while it has at most twice the rows of all newer ones, so that each row is rewritten a few times only.
+    taken while it has at most twice the rows of all newer ones, so that each row is rewritten a few times only. Parts
+    of an earlier schema are always rewritten.
     `guard` is held for the swaps alone: merging may take longer than a driver may be silent.
 
     Raises:
@@ -84,8 +86,11 @@ def sweep(storage: Storage, replaced: Sequence[str]) -> None:
             storage.remove(name)
 
 
-def recover(storage: Storage, epoch: int) -> None:
+def recover(storage: Storage, epoch: int) -> bool:
     """Complete or roll back what dead drivers before this epoch left: a merge, half-written files, truncated parts.
+
+    Returns:
+        Whether there are parts of an earlier schema.
 
     Raises:
         PoolError: a folder is missing.
@@ -98,17 +103,21 @@ def recover(storage: Storage, epoch: int) -> None:
             storage.remove(*_half_written(storage))
         except OSError as error:
             raise storage.failed("trials", error) from None
+    has_old = False
     for folder in FOLDERS:
-        for name in _truncated(storage, folder):
+        truncated, is_old = _surveyed(storage, folder)
+        has_old |= is_old
+        for name in truncated:
             target = quarantine(storage, f"{folder}/{name}")
             _log.warning(
                 "%s is truncated; moved to %s: its trials count as not finished", storage.path(folder, name), target
             )
+    return has_old
 
 
-def _truncated(storage: Storage, folder: str) -> list[str]:
+def _surveyed(storage: Storage, folder: str) -> tuple[list[str], bool]:
     try:
-        return find_damaged(storage, folder)
+        return survey(storage, folder)
     except READING as error:
         raise PoolWriteError(
             f"cannot read a part of {storage.path(folder)}: {line(error)}; nothing was moved: fix the storage, then "
@@ -174,23 +183,28 @@ class _Merge:
         storage, folder = self._storage, self._folder
         names = self._names = storage.parts(folder)
         refuse_strangers(storage, folder, names)
-        rows = {name: _rows_of(storage.path(folder, name)) for name in names}
-        keep = _kept(storage, folder, rows, whole=whole)
+        rows, old = {}, set()
+        for name in names:
+            footer = pq.read_metadata(storage.path(folder, name))
+            rows[name] = footer.num_rows
+            if not is_current(footer.schema.to_arrow_schema(), SCHEMAS[folder]):
+                old.add(name)
+        keep = _kept(storage, folder, rows, whole=whole) - old
         runs = [(run, kept) for run, kept in _runs(names, keep)]
-        if not any(len(run) > 1 for run, _ in runs):
+        if not any(len(run) > 1 or run[0] in old for run, _ in runs):
             return False
         os.mkdir(storage.path(self.new))
         with suppress(OSError):  # as open to others, where there is such a thing
             os.chmod(storage.path(self.new), os.stat(storage.path(folder)).st_mode & 0o7777)
         for run, kept in runs:
-            if kept or len(run) == 1:
+            if kept or (len(run) == 1 and run[0] not in old):
                 _link(storage.path(folder, run[0]), storage.path(self.new, run[0]))
             else:
                 self._write_merged(run)
         sync_folder(storage.path(self.new))
         merged = storage.parts(self.new)
         found = sum(_rows_of(storage.path(self.new, name)) for name in merged)
-        if found != sum(rows.values()) or not set(merged) < set(names):
+        if found != sum(rows.values()) or not set(merged) <= set(names):
             raise PoolError(
                 f"merging {storage.path(folder)} gave {found} rows in {len(merged)} parts of {sum(rows.values())} in "
                 f"{len(names)}; nothing was changed: `pool check` tells more"

@@ -30,6 +30,25 @@ class Journal(ABC):
         """
 
     @abstractmethod
+    def has_old(self) -> bool:
+        """Whether a part that was taken over is of an earlier schema, which plain readers cannot join with ours.
+
+        Raises:
+            PoolError: a part is damaged.
+            PoolReadError: one cannot be read.
+        """
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Rewrite the parts of earlier schemas, before the first of ours; changes nothing where there is none.
+
+        Raises:
+            FencedError: another driver has taken over.
+            PoolError: a part is damaged.
+            PoolWriteError: they could not be written; the next driver goes on.
+        """
+
+    @abstractmethod
     def append(self, folder: str, data: pa.Table) -> None:
         """Write a part.
 

@@ -25,14 +25,23 @@ class LocalJournal(Journal):
     def __init__(self, storage: LocalStorage, epoch: int, guard: Guard) -> None:
         self._storage, self._epoch, self._guard = storage, epoch, guard
         self._next_part = 0
+        self._has_old = False
         self._sweeper: Thread | None = None
         self._compact_at = COMPACT_AT
         self._small_parts = dict.fromkeys(compaction.FOLDERS, 0)
 
     def take_over(self, unsealed: Iterable[int]) -> None:
-        compaction.recover(self._storage, self._epoch)
+        self._has_old = compaction.recover(self._storage, self._epoch)
         for folder in compaction.FOLDERS:
             self._small_parts[folder] = len(self._storage.parts(folder))
+
+    def has_old(self) -> bool:
+        return self._has_old
+
+    def renew(self) -> None:
+        if self._has_old:
+            self.merge(whole=True)
+            self._has_old = False
 
     def append(self, folder: str, data: pa.Table) -> None:
         name = f"{folder}/{part_name(self._epoch, self._next_part)}"

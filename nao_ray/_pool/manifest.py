@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Set
 from typing import Any
 
 from nao_ray import yaml_text
 from nao_ray._pool.faults import READING, patient, unreadable
 from nao_ray._pool.rows import SCHEMA_VERSION
-from nao_ray._pool.storage import Storage
+from nao_ray._pool.storage import Guard, Storage
 from nao_ray.errors import PoolError
 from nao_ray.metric import PERPLEXITY, Metric, from_plain
 
@@ -66,6 +67,23 @@ def read_manifest(storage: Storage) -> dict[str, Any]:
     except READING as error:
         raise unreadable(where, error, "it says what was searched; restore it from a copy") from None
     return from_text(text, where)
+
+
+def renew(storage: Storage, guard: Guard) -> None:
+    """Let the manifest of an earlier pool have our schema version, so that an earlier nao_ray leaves it alone.
+
+    Raises:
+        FencedError: another driver has taken over.
+        PoolReadError: it cannot be read.
+        PoolWriteError: it was not written.
+    """
+    try:
+        text = storage.read(NAME).decode()
+    except READING as error:
+        raise unreadable(storage.path(NAME), error, "it says what was searched; restore it from a copy") from None
+    new = re.sub(rf"(?m)^{_VERSION}: \d+$", f"{_VERSION}: {SCHEMA_VERSION}", text, count=1)
+    if new != text:
+        storage.write(NAME, new.encode(), guard)
 
 
 def _refuse_dangling(storage: Storage) -> None:

@@ -54,6 +54,7 @@ class ObjectJournal(Journal):
         self._next = 0
         self._merges = 0
         self._begun: dict[str, _Merge] = {}  # those that failed: they may land, so that they are what comes next
+        self._old: dict[str, list[list[str]]] = {}  # parts of an earlier schema, as they are rewritten
         self._new = 0  # parts that are not in the digest
         self._wait = 0  # parts to come before merging is tried again
         self._small = {folder: _Rows(schema) for folder, schema in SCHEMAS.items()}
@@ -72,6 +73,25 @@ class ObjectJournal(Journal):
                 self._storage.catalogue.forget()
                 reading(self._storage, "trials", self._learn)
             self._tidy()
+
+    def has_old(self) -> bool:
+        with self._failures():
+            catalogue = self._storage.catalogue
+            for folder, rows in self._small.items():
+                small = [name for name, _ in rows.parts]
+                self._old[folder] = [small] if catalogue.has_old(folder, small) else []
+                self._old[folder] += [[name] for name in catalogue.old(folder, list(rows.merged))]
+        return any(self._old.values())
+
+    def renew(self) -> None:
+        with self._failures():
+            for folder, old in self._old.items():
+                for parts in old:
+                    merged = [name for name in parts if names.merged(name)]
+                    newest = self._small[folder].table() if not merged else SCHEMAS[folder].empty_table()
+                    self._carry_out(self._plan(folder, parts, self._joined(folder, merged, newest)))
+                    self._storage.catalogue.forget()
+            self._old.clear()
             self._digest()
 
     def settle(self) -> None:

@@ -110,6 +110,11 @@ class ObjectStorage(Storage):
         with self._reading(name):
             return bytes(self._store(name).get(self._key(name), options={"range": (0, length)}).bytes())
 
+    def read_end(self, name: str, size: int, length: int) -> bytes:
+        """The last bytes of a file of this size; raises OSError."""
+        with self._reading(name):
+            return bytes(self._store(name).get_range(self._key(name), start=size - length, length=length))
+
     def open(self, name: str) -> pa.NativeFile:
         return pa.BufferReader(self.read(name))
 

@@ -96,6 +96,11 @@ def _schema(*columns: tuple[str, pa.DataType]) -> pa.Schema:
     return pa.schema([pa.field(name, kind) for name, kind in columns], metadata=metadata(gaps))
 
 
+def is_current(found: pa.Schema, own: pa.Schema) -> bool:
+    """Whether a part has all columns and metadata that it would have now; those of earlier versions do not."""
+    return bool(found.equals(own)) and found.metadata == own.metadata
+
+
 TRIALS = _schema(
     ("trial_id", _INT),
     ("attempt", _INT),

@@ -19,7 +19,7 @@ from nao_ray._pool.finite import finite
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.names import number
 from nao_ray._pool.objects import ObjectStorage
-from nao_ray._pool.rows import EVENTS, LATER, SCHEMA_VERSION, TRIALS, metadata
+from nao_ray._pool.rows import EVENTS, LATER, SCHEMA_VERSION, TRIALS, is_current, metadata
 from nao_ray._pool.storage import Storage
 from nao_ray.errors import PoolError, PoolReadError
 
@@ -194,15 +194,24 @@ def damage(storage: Storage, folder: str, name: str) -> str | None:
     Raises:
         OSError: it cannot be read.
     """
+    return _look_at(storage, folder, name)[0]
+
+
+def _look_at(storage: Storage, folder: str, name: str) -> tuple[str | None, pa.Schema | None]:
+    """As `damage`, with the part's schema."""
     try:
         with storage.open(f"{storage.place(folder)}/{name}") as file:
             schema = pq.read_schema(file)
     except FileNotFoundError:
-        return None  # merged meanwhile
+        return None, None  # merged meanwhile
     except READING as error:
         if kind_of(error) is not Fault.DAMAGED:
             raise
-        return f"truncated or damaged: {faults.line(error)}"
+        return f"truncated or damaged: {faults.line(error)}", None
+    return _strangeness(schema, folder), schema
+
+
+def _strangeness(schema: pa.Schema, folder: str) -> str | None:
     version = (schema.metadata or {}).get(b"schema_version", b"none").decode("utf-8", "replace")
     if version not in _VERSIONS:
         return f"of schema version {version}, this nao_ray has {SCHEMA_VERSION}"
@@ -214,29 +223,31 @@ def damage(storage: Storage, folder: str, name: str) -> str | None:
     return None
 
 
-def find_damaged(storage: Storage, folder: str) -> list[str]:
-    """Names of the parts of a folder whose footers are unreadable, i.e. which are truncated.
+def survey(storage: Storage, folder: str) -> tuple[list[str], bool]:
+    """By their footers: the parts of a folder that are truncated, and whether any is of an earlier schema.
 
     Raises:
         OSError: a part cannot be read to its end, so nothing can be said of it.
     """
     names = patient(lambda: storage.parts(folder))
     if isinstance(storage, LocalStorage):
-        found = [_is_suspect(storage, folder, name) for name in names]
+        found = [_glance(storage, folder, name) for name in names]
     else:
         with ThreadPoolExecutor(_READERS) as pool:
-            found = list(pool.map(lambda name: _is_suspect(storage, folder, name), names))
-    suspects = [name for name, suspect in zip(names, found, strict=True) if suspect]
-    return [name for name in suspects if _is_truncated(storage, folder, name)]
+            found = list(pool.map(lambda name: _glance(storage, folder, name), names))
+    suspects = [name for name, (is_suspect, _) in zip(names, found, strict=True) if is_suspect]
+    truncated = [name for name in suspects if _is_truncated(storage, folder, name)]
+    return truncated, any(is_old for _, is_old in found)
 
 
-def _is_suspect(storage: Storage, folder: str, name: str) -> bool:
-    """Whether a part's footer was not read, for whatever reason."""
+def _glance(storage: Storage, folder: str, name: str) -> tuple[bool, bool]:
+    """Whether a part's footer was not read, for whatever reason; and whether it is of an earlier schema."""
     try:
-        what = damage(storage, folder, name)
+        what, schema = _look_at(storage, folder, name)
     except READING:
-        return True
-    return what is not None and what.startswith("truncated")
+        return True, False
+    is_old = what is None and schema is not None and not is_current(schema, SCHEMAS[folder])
+    return what is not None and what.startswith("truncated"), is_old
 
 
 def _is_truncated(storage: Storage, folder: str, name: str) -> bool:

@@ -117,6 +117,10 @@ class PoolWriter(PoolReader):
                 with lease.guard():
                     journal.take_over(lease.unsealed)
                 lease.note_sealed()
+                if journal.has_old():
+                    _log.info("pool %s is of an earlier nao_ray: its parts are given the columns of this one", self.url)
+                    manifests.renew(self._storage, lease.guard)
+                journal.renew()
                 self._ledger = load_ledger(self._storage)
                 self._unsure = False
                 lease.is_quiet = self._is_quiet

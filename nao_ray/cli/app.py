@@ -106,8 +106,8 @@ def resume(
         str | None,
         typer.Option(
             RETRY_FAILED,
-            help="First ask for failed trials again: of the KIND that `nao-ray pool POOL` lists, or all. Each becomes "
-            "a trial of its own, which does not count against budget.trials.",
+            help="First ask for failed trials again: of the KIND that `nao-ray pool POOL` lists, or all but those that "
+            "were cancelled. Each becomes a trial of its own, which does not count against budget.trials.",
             metavar="[KIND]",
         ),
     ] = None,
@@ -237,10 +237,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Read as Arrow is loaded. Its own allocators keep memory for each of their threads, 17 MB more after each merge of
     # a driver's parts; the C library's is given back.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    words = _with_kinds(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     output.open_closed()
     try:
+        words = _with_kinds(words)
         output.refuse_other_than_text(words)
         code = _call([word for word in words if word != "--debug"])
     except BrokenPipeError:  # the reader of a pipe, e.g. `head`, has left
@@ -258,12 +259,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _with_kinds(words: Sequence[str]) -> list[str]:
     """The words of a command line, in which `--retry-failed` has a kind: Typer knows no option that may lack its value.
 
-    It lacks one at the end, before another option, and before what can only be a pool.
+    What follows it is a kind if there is one of that name, or if another word is the pool; else it is the pool.
+
+    Raises:
+        ConfigError: no word is left for the pool.
     """
-    found: list[str] = []
-    for word, following in zip(words, [*words, "-"][1:], strict=True):
-        found.append(f"{word}=all" if word == RETRY_FAILED and (following[0:1] == "-" or "/" in following) else word)
-    return found
+    if RETRY_FAILED not in words:
+        return list(words)
+    from nao_ray.search.retries import ALL, KINDS
+
+    at = words.index(RETRY_FAILED)
+    following = words[at + 1] if at + 1 < len(words) else "-"
+    others = [word for k, word in enumerate(words) if k != at + 1 and word[:1] != "-" and words[k - 1] != "--set"]
+    has_pool = len(others) > 1  # beside the command
+    if following[:1] == "-" or (not has_pool and following not in KINDS):
+        return [*words[:at], f"{RETRY_FAILED}={ALL}", *words[at + 1 :]]
+    if not has_pool:
+        raise ConfigError(
+            f"{RETRY_FAILED} {following}: {following!r} was taken for a kind of failure, and no word is left for the "
+            f"POOL; name it, or for a pool of that name give ./{following}"
+        )
+    return [*words[:at], f"{RETRY_FAILED}={following}", *words[at + 2 :]]
 
 
 def _call(words: list[str]) -> int:

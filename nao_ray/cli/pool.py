@@ -157,7 +157,10 @@ def _failures(url: str, failed: list[dict[str, Any]]) -> str:
         ]
     newest, where = failed[0]["trial_id"], shlex.quote(url)
     hints = [(f"pool {where} show {newest}", f"says all that is known of trial {newest}")]
-    if any(row["retried"] < row["count"] for row in failed):
+    left = {row["kind"] for row in failed if row["retried"] < row["count"]}
+    if left == {"cancelled"}:
+        hints.append((f"resume {where} --retry-failed cancelled", "asks for what was cancelled again"))
+    elif left:
         hints.append((f"resume {where} --retry-failed [KIND]", "asks for failed trials again"))
     width = max(len(command) for command, _ in hints)
     return "\n".join([grid(names, rows), *(f"nao-ray {command:<{width}}  {what}" for command, what in hints)])

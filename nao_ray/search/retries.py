@@ -13,10 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from nao_ray import rng
-from nao_ray.trial import Proposal, Trial, TrialState
+from nao_ray.trial import FailureKind, Proposal, Trial, TrialState
 
 ALL = "all"
-"""Any kind of failure."""
+"""Any kind of failure, but for what the user has cancelled: that comes back when it is asked for by its kind."""
+_UNKNOWN = "unknown"
+
+KINDS = frozenset({ALL, _UNKNOWN, *(kind.value for kind in FailureKind)})
+"""What may be asked for."""
 
 
 class FailedTrials:
@@ -38,12 +42,12 @@ class FailedTrials:
                 self._failed[trial.trial_id] = trial
             yield trial
 
-    def of_kind(self, kind: str = ALL) -> list[Trial]:
-        """Those that nobody has asked for again, by id."""
+    def of_kind(self, kind: str | None = None) -> list[Trial]:
+        """Those that nobody has asked for again, by id; None: whatever their kind."""
         return [
             self._failed[trial_id]
             for trial_id in sorted(self._failed.keys() - self._retried)
-            if kind in (ALL, kind_of(self._failed[trial_id]))
+            if _is_of(kind_of(self._failed[trial_id]), kind)
         ]
 
     def again(self, trials: Sequence[Trial], seed: int) -> list[Proposal]:
@@ -60,9 +64,13 @@ class FailedTrials:
         ]
 
 
+def _is_of(kind: str, wanted: str | None) -> bool:
+    return wanted in (None, kind) or (wanted == ALL and kind != FailureKind.CANCELLED)
+
+
 def kind_of(trial: Trial) -> str:
     """A failed trial's kind of failure, as pools list them."""
-    return "unknown" if trial.failure_kind is None else trial.failure_kind.value
+    return _UNKNOWN if trial.failure_kind is None else trial.failure_kind.value
 
 
 def is_bound(trial: Trial) -> bool:

@@ -28,8 +28,14 @@ def searched(tmp_path, monkeypatch, call):
 
 
 def failed():
-    rows = pd.read_parquet("pools/tiny/trials")
-    return rows.loc[rows["state"] == "FAILED", "trial_id"].tolist()
+    return failed_in("pools/tiny")
+
+
+def failed_in(pool):
+    """Ids of failed trials that nobody has asked for again."""
+    rows = pd.read_parquet(f"{pool}/trials")
+    left = (rows["state"] == "FAILED") & ~rows["trial_id"].isin(rows["retry_of"].dropna())
+    return rows.loc[left, "trial_id"].tolist()
 
 
 def test_a_typo_names_the_kinds_that_are_there(call):
@@ -74,6 +80,42 @@ def test_the_option_may_come_before_the_pool(call, tmp_path):
     num = len(failed())
     assert call("resume", "--in-process", "--retry-failed", tmp_path / "pools/tiny").code == 0
     assert len(pd.read_parquet("pools/tiny/trials")) == 8 + num
+
+
+def test_a_pool_whose_name_has_no_slash_is_no_kind(call, monkeypatch):
+    monkeypatch.chdir("pools")
+    num = len(failed_in("tiny"))
+    Path("error").symlink_to("tiny")
+    told = call("resume", "--in-process", "--retry-failed", "error")
+    assert (told.code, told.err) == (
+        2,
+        "nao-ray: --retry-failed error: 'error' was taken for a kind of failure, and no word is left for the POOL; "
+        "name it, or for a pool of that name give ./error\n",
+    )
+    told = call("resume", "--retry-failed", "erorr", "--in-process", "tiny")
+    assert "--retry-failed erorr: no such kind of failure; tiny has error" in told.err
+    assert call("resume", "--retry-failed", "tiny", "--in-process", "--set", "budget.trials=8").code == 0
+    again = len(failed_in("tiny"))
+    assert len(pd.read_parquet("tiny/trials")) == 8 + num
+    assert call("resume", "error", "--retry-failed", "error", "--in-process").code == 0
+    assert len(pd.read_parquet("tiny/trials")) == 8 + num + again
+
+
+def test_what_was_cancelled_comes_back_when_it_is_asked_for_by_its_kind(call, monkeypatch):
+    from nao_ray.trial import FailureKind, Trial
+
+    fail = Trial.fail
+    with monkeypatch.context() as patch:  # as `nao-ray cancel` records it
+        patch.setattr(Trial, "fail", lambda self, _, *of, **more: fail(self, FailureKind.CANCELLED, *of, **more))
+        call("resume", "pools/tiny", "--in-process", "--retry-failed")
+    before, cancelled = len(pd.read_parquet("pools/tiny/trials")), len(failed())
+    assert "--retry-failed cancelled  asks for what was cancelled" in call("pool", "pools/tiny").out
+    told = call(*RETRY)
+    assert told.code == 0
+    assert f"but cancelled ({cancelled}), which --retry-failed cancelled asks for" in told.err
+    assert len(pd.read_parquet("pools/tiny/trials")) == before
+    assert call(*RETRY, "cancelled").code == 0
+    assert len(pd.read_parquet("pools/tiny/trials")) == before + cancelled
 
 
 def test_a_pool_tells_how_to_ask_again(call):

@@ -40,10 +40,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _path(self):
         return unquote(urlsplit(self.path).path).lstrip("/")
 
-    def _answer(self, status, body=b"", generation=None):
+    def _answer(self, status, body=b"", generation=None, ranged=""):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Last-Modified", NEVER)
+        if ranged:
+            self.send_header("Content-Range", ranged)
         if generation is not None:
             self.send_header("ETag", f'"{generation}-etag"')
             self.send_header("x-goog-generation", str(generation))
@@ -76,7 +78,11 @@ class _Handler(BaseHTTPRequestHandler):
         found = self.mine.objects.get(self._path())
         if found is None:
             return self._answer(404)
-        return self._answer(200, found[0], found[1])
+        first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
+        if not first:
+            return self._answer(200, found[0], found[1])
+        some, size = found[0][int(first) : int(last) + 1], len(found[0])
+        return self._answer(206, some, found[1], f"bytes {first}-{int(first) + len(some) - 1}/{size}")
 
     def do_HEAD(self):
         return self.do_GET()

@@ -6,6 +6,10 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nao_ray._pool import rows
 from nao_ray.pool import PoolWriter
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Proposal, Trial
@@ -72,3 +76,12 @@ def die(pool: PoolWriter) -> None:
 def edit_holder(pool: PoolWriter, **changes: object) -> None:
     path = Path(pool.url) / "lease" / "holder.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes).ljust(1023) + "\n")
+
+
+def as_before(part: bytes) -> bytes:
+    """A part as the first nao_ray wrote it: without the columns that came later."""
+    data = pq.read_table(pa.BufferReader(part))
+    data = data.drop_columns([name for name in data.column_names if name in rows.LATER])
+    sink = pa.BufferOutputStream()
+    pq.write_table(data.replace_schema_metadata({**data.schema.metadata, b"schema_version": b"1"}), sink)
+    return sink.getvalue().to_pybytes()

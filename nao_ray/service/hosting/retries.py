@@ -9,13 +9,11 @@ from nao_ray.errors import ConfigError
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import WallClock
-from nao_ray.search.retries import ALL, FailedTrials, is_bound, kind_of, kinds
+from nao_ray.search.retries import ALL, KINDS, FailedTrials, is_bound, kind_of, kinds
 from nao_ray.search.tally import Tally
-from nao_ray.trial import FailureKind, Proposal, Trial
+from nao_ray.trial import Proposal, Trial
 
 _log = logging.getLogger(__name__)
-
-_KINDS = frozenset({ALL, "unknown", *(kind.value for kind in FailureKind)})
 
 
 class Plan(NamedTuple):
@@ -42,7 +40,7 @@ def plan(pool: PoolReader, budget: Budget, kind: str, seed: int) -> Plan:
     """
     failed, tally = FailedTrials(), Tally(budget, WallClock())
     unfinished = tally.take_up(failed.passing(pool.stream_log()))
-    if kind not in _KINDS:
+    if kind not in KINDS:
         there = kinds(failed.of_kind()) or "no failed trial to ask for again"
         raise ConfigError(f"--retry-failed {kind}: no such kind of failure; {pool.url} has {there}")
     found = failed.of_kind(kind)
@@ -88,6 +86,8 @@ def _asking(proposals: list[Proposal], trials: list[Trial], num_bound: int) -> s
 
 def _nothing(kind: str, failed: FailedTrials) -> str:
     others = kinds(failed.of_kind())
-    if kind == ALL or not others:
+    if kind == ALL and others:
+        return f"no failed trial is left to ask for again but {others}, which --retry-failed cancelled asks for"
+    if not others:
         return "no failed trial is left to ask for again"
     return f"no failed trial of kind {kind} is left to ask for again, of others {others}"
