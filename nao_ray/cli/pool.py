@@ -100,16 +100,12 @@ def film(
 
 def make_space(pool: PoolReader) -> SearchSpace[Any]:
     """The search space of a pool."""
-    from nao_ray import own_modules, registry
+    from nao_ray import config_components, own_modules
     from nao_ray.yaml_text import load_document
 
     own_modules.refuse_missing(pool.manifest.get("own_modules", {}), pool.url)
     config = pool.manifest["config"]
-    section = (load_document(config) if isinstance(config, str) else config)["space"]
-    settings = {"name": section} if isinstance(section, str) else dict(section)
-    space = registry.load("space", settings.pop("name"))
-    made: SearchSpace[Any] = space(space.Config(**settings))
-    return made
+    return config_components.make_space((load_document(config) if isinstance(config, str) else config)["space"])
 
 
 # -- actions ------------------------------------------------------------------------------------------------
