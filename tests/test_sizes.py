@@ -1,6 +1,7 @@
 """Sizes of networks: a skeleton's own numbers, flat among the settings of what builds them, and columns of the pool."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -11,7 +12,7 @@ from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
 from nao_ray.sizes import Size, read_size
-from nao_ray.skeletons.base import with_settings
+from nao_ray.skeletons.base import skeleton_of, with_settings
 from nao_ray.skeletons.images.base import StackSize
 from nao_ray.skeletons.nao import Nao
 from nao_ray.spaces.base import Genotype
@@ -95,3 +96,14 @@ def test_what_a_row_says_of_a_size_builds_its_network():
         with_settings(space, {"layers": 3})
     with pytest.raises(ConfigError, match=r"unknown key width; known: cells_per_stage, channels$"):
         read_size(StackSize, {"width": 3})
+
+
+def test_the_documentation_says_the_sizes_of_every_space():
+    page = (Path(__file__).parents[1] / "docs" / "use.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| `")]
+    told = {name: row[1:] for row in rows for name in row[0].replace("`", "").replace(" ", "").split(",")}
+    for name in registry.names("space"):
+        skeleton = skeleton_of(registry.load("space", name)())
+        sizes, searched = told[name]
+        assert all(f"`{size}`" in sizes for size in skeleton.sizes.model_fields), name
+        assert (sizes.count("`") // 2, searched.strip()) == (len(skeleton.sizes.model_fields), str(skeleton.searched))
