@@ -272,7 +272,7 @@ class RayExecutor:
                 kind = FailureKind.LOST if isinstance(cause(error), RayError) else FailureKind.ERROR
                 self._fail(worker, kind, one_line(error), self._last_words(worker, error))
         except OutOfMemoryError as error:
-            if self._quarantine.is_tried_alone(worker):
+            if self._quarantine.is_tried_alone(worker, worker.jobs, "was ended for memory"):
                 self._discard(worker)
                 self._hold(worker.jobs[0])
             else:
@@ -293,7 +293,8 @@ class RayExecutor:
     def _has_answered(self, worker: Worker, report: Report) -> None:
         gang, took = worker.gang, self._fleet.now() - worker.since
         jobs, now = self._fleet.rest(worker), self._fleet.now()
-        is_well = not any(isinstance(outcome, Failure) for outcome in report.outcomes)
+        failures = [outcome for outcome in report.outcomes if isinstance(outcome, Failure)]
+        is_well, is_broken = not failures, any(failure.is_of_device for failure in failures)
         self._placement.note_call(worker, jobs[0], Span(now - took, now), self._fleet.beside(worker), well=is_well)
         if is_well:
             self._fleet.limits.note(jobs, took)
@@ -301,10 +302,12 @@ class RayExecutor:
             self._took_part(gang, worker, jobs[0], report)
         elif report.is_spent and len(jobs) > 1:  # one of them broke it for those after it
             self._queue.put_back(jobs)
+        elif is_broken and self._quarantine.is_tried_alone(worker, jobs, "met an error of its GPU", by_device=True):
+            self._hold(jobs[0])  # MPS tells all of a GPU, and not whose it was
         else:
             self._end(jobs, report.outcomes, worker, report)
         if report.is_spent and worker in self._fleet:
-            self._fleet.discard(worker)
+            (self._discard if is_broken else self._fleet.discard)(worker)
 
     def _took_part(self, gang: Gang, worker: Worker, job: Job, report: Report) -> None:
         """A member has done its part; the first one brings the weights, a failure ends the phase for all."""
@@ -354,7 +357,7 @@ class RayExecutor:
 
     def _fail(self, worker: Worker, kind: FailureKind, message: str, log: str = "") -> None:
         """End a worker and its jobs."""
-        is_over = worker.gang is not None and worker.gang not in self._gangs.at_work
+        is_over = self._gangs.is_over(worker)
         self._discard(worker)
         if kind is FailureKind.LOST:  # perhaps with its node: what is idle there would lose the next one, too
             for other in [other for other in self._fleet.on(worker.node_id) if other.number in self._fleet.idle]:
@@ -369,21 +372,13 @@ class RayExecutor:
         self._end(worker.jobs, [Failure(kind, message, log=log)] * len(worker.jobs), worker, report)
 
     def _discard(self, worker: Worker) -> None:
-        """End a worker in the middle, and with it those it is at a phase with.
-
-        Those beside it under MPS, whose state is undefined then, begin again.
-        """
-        self._end_with_gang(worker)
+        """End a worker in the middle; those beside it under MPS, whose state is undefined then, begin again."""
+        self._gangs.discard(worker)
         for other in self._fleet.on(worker.node_id) if worker.under_mps else ():
             if other in self._fleet and other.under_mps and other.device == worker.device:
-                is_over = other.gang is not None and other.gang not in self._gangs.at_work
-                self._end_with_gang(other)
+                is_over = self._gangs.is_over(other)
+                self._gangs.discard(other)
                 self._queue.put_back([] if is_over else other.jobs)
-
-    def _end_with_gang(self, worker: Worker) -> None:
-        self._fleet.discard(worker)
-        if worker.gang is not None:
-            self._gangs.break_up(worker.gang)
 
     # -- what Ray does not notice -------------------------------------------------------------------------
 

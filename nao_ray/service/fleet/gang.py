@@ -85,6 +85,16 @@ class Gangs:
         if len(gang.members) > 1:
             self._over.append((self._fleet.now(), gang))
 
+    def is_over(self, worker: Worker) -> bool:
+        """Whether the phase that a worker is at has ended without it."""
+        return worker.gang is not None and worker.gang not in self.at_work
+
+    def discard(self, worker: Worker) -> None:
+        """End a worker, and with it those it is at a phase with."""
+        self._fleet.discard(worker)
+        if worker.gang is not None:
+            self.break_up(worker.gang)
+
     def break_up(self, gang: Gang) -> None:
         """End the members that are still at it: without one of them they would wait for ever."""
         self.at_work.discard(gang)

@@ -7,7 +7,7 @@ once a second those aside are looked at.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from nao_ray.search.executor import Failure, Job
@@ -80,19 +80,28 @@ class Quarantine:
 
     # -- nodes --------------------------------------------------------------------------------------------
 
-    def is_tried_alone(self, worker: Worker) -> bool:
-        """Ray ended a worker because its host had no memory left; whether its trial gets the node for itself now."""
+    def is_tried_alone(self, worker: Worker, jobs: Sequence[Job], what: str, *, by_device: bool = False) -> bool:
+        """A worker ended with these jobs, perhaps for a neighbour's sake; whether its trial gets the node for itself.
+
+        Args:
+            worker: that ended.
+            jobs: that it had.
+            what: it has met.
+            by_device: a neighbour is who computes on the device at the same time, else who is on the node.
+        """
         fleet, node_id = self._fleet, worker.node_id
         beside = [other for other in fleet.on(node_id) if other.number in fleet.busy and other is not worker]
+        if by_device:
+            beside = [other for other in beside if other.device == worker.device and worker.under_mps]
         is_with_others = worker.gang is not None and len(worker.gang.members) > 1
-        if node_id is None or not beside or is_with_others or len(worker.jobs) != 1:
+        if node_id is None or not beside or is_with_others or len(jobs) != 1:
             return False
-        trial_id = worker.jobs[0].proposal.trial_id
+        trial_id = jobs[0].proposal.trial_id
         if self.solitude.had(trial_id):
             return False
         _log.warning(
-            "trial %d was ended for memory beside %d others on %s: tried once more with nothing beside it",
-            *(trial_id, len(beside), self._host(node_id)),
+            "trial %d %s beside %d others on %s: tried once more with nothing beside it",
+            *(trial_id, what, len(beside), self._host(node_id)),
         )
         self.solitude.want(trial_id, node_id)
         self._clear(node_id)

@@ -16,7 +16,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from nao_ray.bench import _stub_cluster
 from nao_ray.search.clock import VirtualClock
-from nao_ray.search.executor import Job
+from nao_ray.search.executor import Failure, Job
 from nao_ray.service.fleet import actors
 from nao_ray.service.fleet.actors import EvaluatorActor, Place
 from nao_ray.service.fleet.executor import RayExecutor
@@ -219,6 +219,36 @@ def test_what_computes_beside_a_trial_that_is_ended_in_the_middle_begins_again(m
         completion.trial_id: completion.attempt for completion in ended if completion.outcome.__class__ is Measurement
     }
     assert good == {other: 1 for other in devices if other != number}
+
+
+BROKEN = Failure(FailureKind.LOST, "RuntimeError: CUDA error: an illegal memory access", is_of_device=True)
+
+
+def test_an_error_of_a_gpu_is_no_attempt_of_those_beside_and_one_alone_is_the_trials_own(monkeypatch):
+    """Each of those on the GPU lost an attempt, for MPS tells all of them."""
+    monkeypatch.setattr(_stub_cluster, "Place", lambda *at: Place(*at[:2], "gpu:0", under_mps=True))
+
+    def outcome(actor, proposal):  # trial 1 breaks the GPU for whoever is there
+        beside = {other.proposals[0].trial_id for other in at_work}
+        return BROKEN if 1 in beside else Measurement(valid_accuracy=0.5)
+
+    cluster, clock = _stub_cluster.StubCluster({"a": {"CPU": 4, "GPU": 1}}, outcome=outcome), VirtualClock()
+    executor = RayExecutor(None, WorkerPlan(gpus=0.5, mps=True), clock=clock, remote=cluster)
+    for number in range(2):
+        executor.submit(Job(proposal=Proposal(genotype=GENOTYPE, trial_id=number), attempt=1))
+    ended, crowds = {}, []
+    for _ in range(60):
+        clock.sleep(2)
+        for completion in executor.wait(0):
+            ended[completion.trial_id] = completion
+        at_work = [actor for actor in cluster.begun if not actor.is_dead]
+        crowds += [{actor.proposals[0].trial_id for actor in at_work}] if at_work else []
+        cluster.finish()
+    assert crowds[0] == {0, 1}
+    assert {0} in crowds, "alone, and well"
+    assert (ended[0].outcome, ended[0].attempt) == (Measurement(valid_accuracy=0.5), 1)
+    assert isinstance(ended[1].outcome, Failure)
+    assert ended[1].outcome.message == BROKEN.message
 
 
 def test_what_is_killed_for_memory_is_tried_alone_once_although_all_on_its_gpu_begin_again(monkeypatch):
