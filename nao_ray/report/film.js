@@ -60,7 +60,10 @@ function showCell(cell, before) {
 // -- charts ------------------------------------------------------------------------------------------------
 let track, at = 0, timer = 0, cursors = [], relaxed = [], readings = [];
 const round = value => Math.round(value * 100) / 100;
-const short = value => String(Number(value.toPrecision(4)));
+const short = (value, span) => {  // as many digits as tell the ends of a span apart
+  const digits = value && span ? Math.ceil(Math.log10(Math.abs(value) / span)) + 2 : 4;
+  return String(Number(value.toPrecision(Math.min(Math.max(digits, 4), 8))));
+};
 
 function chart(caption, count, draw) {
   const figure = make("figure", {class: "card"});
@@ -82,15 +85,31 @@ function chart(caption, count, draw) {
   return {figure, reading};
 }
 
-function drawShares(svg, shares, steps) {
-  const below = steps.map(() => 0);
+function drawAreas(svg, shares, steps) {
+  const below = steps.map(() => 0), y = k => round(100 - 100 * below[k] / film.units);
   shares.forEach((values, number) => {
-    const lower = steps.map((x, k) => `${x} ${round(100 - below[k] / 10)}`);
+    const lower = steps.map((x, k) => `${x} ${y(k)}`);
     values.forEach((value, k) => { below[k] += value; });
-    const upper = steps.map((x, k) => `${x} ${round(100 - below[k] / 10)}`);
+    const upper = steps.map((x, k) => `${x} ${y(k)}`);
     svg.append(make("path", {d: "M" + upper.join("L") + "L" + lower.reverse().join("L") + "Z",
                              fill: colours[film.mixed[number]]}, "", NS));
   });
+}
+
+function drawLines(svg, shares, steps, [low, high]) {
+  shares.forEach((values, number) => {
+    const points = values.map((value, k) => `${steps[k]} ${round(97 - 94 * (value - low) / (high - low || 1))}`);
+    svg.append(make("path", {class: "curve", d: `M${points.join("L")}h0`, stroke: colours[film.mixed[number]]}, "", NS));
+  });
+}
+
+function limits(shares) {  // of all edges: one scale for all charts
+  let low = film.units, high = 0;
+  for (const values of shares.flat()) for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return [low, high];
 }
 
 function drawCurve(svg, values, colour) {
@@ -104,22 +123,28 @@ function buildCharts() {
   cursors = []; relaxed = []; readings = [];
   const count = track.frames.length;
   byId("curves").replaceChildren(...Object.entries(track.curves).map(([name, values], number) => {
-    const known = values.filter(value => value !== null);
+    const known = values.filter(value => value !== null), low = Math.min(...known), high = Math.max(...known);
     const {figure, reading} = chart(name, count, (svg, head) => {
       drawCurve(svg, values, CURVES[number % CURVES.length]);
-      head.append(make("span", {class: "note"}, `${short(Math.min(...known))} to ${short(Math.max(...known))}`));
+      head.append(make("span", {class: "note"}, `${short(low, high - low)} to ${short(high, high - low)}`));
     });
-    readings.push(() => { reading.value = values[at] === null ? "-" : short(values[at]); });
+    readings.push(() => { reading.value = values[at] === null ? "-" : short(values[at], high - low); });
     return figure;
   }));
   byId("watched").hidden = !Object.keys(track.curves).length || count < 2;
   byId("mixed").hidden = !track.alphas;
   byId("alphas").replaceChildren();
   if (!track.alphas) return;
-  const {steps, shares} = track.alphas;
+  const {steps, shares} = track.alphas, span = limits(shares);
+  const isLines = byId("form").value === "lines" || (!byId("form").value && span[1] - span[0] < film.units / 10);
+  byId("form").value = isLines ? "lines" : "areas";
+  byId("scale").hidden = !isLines;
+  byId("scale").textContent = `from ${short(span[0] / film.units, 1e-3)} to ${short(span[1] / film.units, 1e-3)}`;
   const groups = new Map();
   film.relaxed.forEach(([role, source, node, drawn], edge) => {
-    const {figure, reading} = chart(`${source} \u2192 ${node}`, count, svg => drawShares(svg, shares[edge], steps));
+    const {figure, reading} = chart(`${source} \u2192 ${node}`, count, svg => {
+      if (isLines) drawLines(svg, shares[edge], steps, span); else drawAreas(svg, shares[edge], steps);
+    });
     if (!groups.has(role)) groups.set(role, []);
     groups.get(role).push(figure);
     relaxed.push({figure, reading, drawn, shares: shares[edge]});
@@ -142,7 +167,7 @@ function showCharts(cell) {
     figure.classList.toggle("kept", drawn.some(name => cell[1][film.edges.indexOf(name)] >= 0));
     const now = shares.map(values => values[step]);
     const best = now.indexOf(Math.max(...now));
-    reading.value = `${film.ops[film.mixed[best]][0]} ${(now[best] / 1000).toFixed(2)}`;
+    reading.value = `${film.ops[film.mixed[best]][0]} ${(now[best] / film.units).toFixed(3)}`;
   }
 }
 
@@ -203,6 +228,8 @@ for (const op of film.mixed) {
   byId("legend").append(item);
 }
 byId("track").addEventListener("change", event => choose(Number(event.target.value)));
+byId("form").value = "";
+byId("form").addEventListener("change", () => { buildCharts(); go(at); });
 byId("at").addEventListener("input", event => { pause(); go(Number(event.target.value)); });
 byId("play").addEventListener("click", () => { if (timer) pause(); else play(); });
 at = film.tracks[0].frames.length - 1;

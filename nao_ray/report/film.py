@@ -28,6 +28,8 @@ from nao_ray.spaces.base import ArchGraph, SearchSpace
 
 MOST_STEPS = 240
 """Moments at which alphas are drawn; of more epochs every so many."""
+UNITS = 100_000
+"""Of a share of 1: shares of a young search differ in the fourth decimal."""
 _HERE = Path(__file__).parent
 
 
@@ -60,6 +62,7 @@ def render_film(title: str, tracks: Sequence[Track], space: SearchSpace[Any]) ->
         "cells": cells,
         "tracks": [_json(track, texts, found) for track, found in zip(tracks, alphas, strict=True)],
         "mixed": mixed,
+        "units": UNITS,
         "relaxed": _relaxed(whole) if any(alphas) else [],
     }
     script = (_HERE / "film.js").read_text(encoding="utf-8")
@@ -102,14 +105,14 @@ def _json(track: Track, texts: Sequence[str], alphas: dict[str, Any] | None) -> 
         "name": track.name,
         "frames": [[frame.label, places[frame.genotype], frame.alarm, frame.instead] for frame in track.frames],
         "curves": {
-            name: [None if v is None else float(f"{v:.5g}") for v in values] for name, values in track.curves.items()
+            name: [None if v is None else float(f"{v:.8g}") for v in values] for name, values in track.curves.items()
         },
         "alphas": alphas,
     }
 
 
 def _alphas(track: Track, whole: ArchGraph, ops: int) -> dict[str, Any] | None:
-    """The share of each operation of each edge in thousandths, at some of the frames; None where they are not known."""
+    """The share of each operation of each edge, of `UNITS`, at some of the frames; None where they are not known."""
     relaxed = sum(sum(range(cell.inputs, cell.inputs + len(cell.nodes))) for _, cell in whole.cells)
     if track.alphas is None or not ops or track.alphas.shape[1] != relaxed * ops:
         return None
@@ -119,5 +122,5 @@ def _alphas(track: Track, whole: ArchGraph, ops: int) -> dict[str, Any] | None:
         return None
     values = track.alphas[steps].reshape(len(steps), relaxed, ops)
     powers = np.exp(values - values.max(axis=2, keepdims=True))
-    shares = np.rint(1000 * powers / powers.sum(axis=2, keepdims=True)).astype(int)  # [steps, E, O]
+    shares = np.rint(UNITS * powers / powers.sum(axis=2, keepdims=True)).astype(int)  # [steps, E, O]
     return {"steps": steps.tolist(), "shares": shares.transpose(1, 2, 0).tolist()}

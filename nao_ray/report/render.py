@@ -86,7 +86,10 @@ def render(
         lstrip_blocks=True,
     )
     headings, rows = tables.fit_table(fits)
-    cells = [_picture(row, metric, space) for _, row in best.head(PICTURES).iterrows()]
+    cells: list[dict[str, Any]] = [
+        {**_picture(row, metric, space), "is_control": bool(trainings) and bool(pd.isna(row["round"]))}
+        for _, row in best.head(PICTURES).iterrows()
+    ]
     return environment.get_template("page.html").render(
         name=name_of(manifest),
         film=film,

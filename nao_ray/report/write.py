@@ -10,7 +10,7 @@ import pandas as pd
 
 from nao_ray.errors import ConfigError, PoolError, RunError
 from nao_ray.metric import BY_COLUMN
-from nao_ray.pool import TRIALS, PoolReader, write_page
+from nao_ray.pool import PoolReader, write_page
 from nao_ray.report.film import render_film
 from nao_ray.report.render import COLUMNS, EMBEDDED, ROWS, name_of, render
 from nao_ray.report.shared import is_shared
@@ -99,7 +99,6 @@ def find_tracks(pool: PoolReader) -> list[Track]:
 def _phases(pool: PoolReader, trials: pd.DataFrame) -> pd.DataFrame:
     """What became of each training of shared weights among `trials`."""
     columns = ["trial_id", "state", "phase", "derived_genotype", "alphas"]
-    columns = [name for name in columns if name in TRIALS.names]
     return pool.trials(columns, ids=trials["trial_id"][trials["phase"].notna()].tolist())
 
 

@@ -16,7 +16,7 @@ from nao_ray import registry, rng
 from nao_ray.errors import ConfigError
 from nao_ray.metric import Metric
 from nao_ray.report.derived import alarms, training_table
-from nao_ray.report.film import MOST_STEPS, render_film
+from nao_ray.report.film import MOST_STEPS, UNITS, render_film
 from nao_ray.report.pictures.union import edges, placed, union
 from nao_ray.report.tracks import Frame, Track, best_trials, tracks_of
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
@@ -109,9 +109,9 @@ def test_the_page_has_the_cell_of_every_moment(make_trainings):
     ]  # fmt: skip
     shares = np.array(data["tracks"][1]["alphas"]["shares"])  # [E, O, F]
     assert shares.shape == (28, 8, 9)
-    assert np.abs(shares.sum(axis=1) - 1000).max() <= 4, "none has its share"
+    assert np.abs(shares.sum(axis=1) - UNITS).max() <= 4, "none has its share"
     powers = np.exp(np.array(phases["alphas"][3])[8:16])
-    assert shares[1, :, 1].tolist() == pytest.approx((1000 * powers / powers.sum()).tolist(), abs=0.51)
+    assert shares[1, :, 1].tolist() == pytest.approx((UNITS * powers / powers.sum()).tolist(), abs=0.51)
 
 
 def test_the_page_needs_nothing_and_runs_its_own_script_alone(make_trainings):

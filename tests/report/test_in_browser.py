@@ -73,7 +73,11 @@ function play(frame) {  // what a film shows at the first and the last moment of
   at.value = 0;
   at.dispatchEvent(new Event("input"));
   page.querySelector("#alphas svg")?.dispatchEvent(new MouseEvent("click", {clientX: 1e6}));
-  shown.push({when: page.getElementById("when").value});
+  const form = page.getElementById("form"), forms = [form.value];
+  form.value = "lines";
+  form.dispatchEvent(new Event("change"));
+  forms.push(page.querySelectorAll("#alphas .curve").length, page.getElementById("scale").hidden);
+  shown.push({when: page.getElementById("when").value, forms});
   return shown;
 }
 </script>"""
@@ -148,4 +152,5 @@ def test_pages_fit_their_windows_and_the_film_plays(
             "charts": 28,
             "kept": 16,
         }
-    assert films[4] == {"when": "epoch 20 (20 of 20)"}, "a click into a chart goes there"
+    assert films[4]["when"] == "epoch 20 (20 of 20)", "a click into a chart goes there"
+    assert films[4]["forms"] == ["areas", 28 * 8, False]

@@ -188,6 +188,7 @@ def test_derived_cells_are_compared_with_the_random_control(
     )
     assert "The search took 2 min 00 s of device time, the random cells 1 min 59 s." in text
     assert f"The search {verdict} its control." in text
+    assert page.count("&middot; random control") == 4
     headings = _Page(page).headings
     assert "Derived cells and the random control" in headings
     assert not {"Course of the search", "Best so far, over device time", "Controller fits"} & set(headings)
