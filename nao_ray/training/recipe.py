@@ -216,6 +216,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "darts_cifar10": {
         "batch": 96,
         "lr": 0.025,
+        "rate_schedule": "epoch",
         "cosine_epochs": None,
         "weight_decay": 3e-4,
         "drop_path_keep": 0.8,

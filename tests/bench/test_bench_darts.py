@@ -1,0 +1,26 @@
+"""The measurement of DARTS' step itself, on a tiny supernet: its table, and that both variants make the same step."""
+
+import pytest
+import torch
+
+from nao_ray.bench import darts
+
+
+@pytest.mark.slow
+def test_table():
+    result = darts.run(repeats=2, threads=1, batch=4, layers=3, channels=2)
+    assert [row[0].partition(":")[0] for row in result.rows] == ["first order"] * 2 + ["second order"] * 2
+    assert all(len(times) == 2 for order in result.data["seconds"].values() for times in order.values())
+
+
+def test_gradients_are_those_of_the_plain_one():
+    differences = darts.float64_differences(1, 2, batch=2)
+    assert max(differences.values()) < 1e-10
+
+
+@pytest.mark.parametrize("order", darts.ORDERS)
+def test_the_plain_step_moves_alphas_and_weights(order):
+    step = darts.plain_step(order, 2, 3, 2)
+    losses = torch.stack([step() for _ in range(2)])
+    assert losses.isfinite().all()
+    assert losses[0] != losses[1]
