@@ -1,8 +1,8 @@
 """DARTS' step, alphas and weights, against plain eager PyTorch: first and second order, time, memory, gradients.
 
 The relaxed supernet at its published size (16 channels, 8 cells, batch 64, 32x32 pixels). A step: the alphas on one
-batch, then the weights on another; second order by the finite difference. Ours is the trainer's whole step, augmentation
-too; plain: `benchmarks/plain_darts.py`, contiguous, the step as the authors' code has it, on tensors already prepared.
+batch, then the weights on another; second order by the finite difference. Ours is the trainer's whole step, with
+augmentation; plain: `benchmarks/plain_darts.py`, contiguous, the step as the authors' code has it, on ready tensors.
 The two take turns, each in an own process; the alphas' gradients are compared in float64.
 """
 
@@ -245,8 +245,8 @@ def plain_step(order: str, batch: int, layers: int, channels: int) -> Callable[[
     return step
 
 
-def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
-    torch.set_num_threads(threads)
+def replies(variant: str, size: dict[str, int]) -> Callable[[str], float]:
+    """What answers ``step`` with its seconds, and ``memory`` with bytes."""
     name, order = variant.split()
     step = (plain_step if name == "plain" else our_step)(order, **size)
 
@@ -260,8 +260,9 @@ def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
             return _timed(finished)
         return float(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else peak_memory()
 
-    answer(reply)
+    return reply
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
+    torch.set_num_threads(int(sys.argv[2]))
+    answer(replies(sys.argv[1], json.loads(sys.argv[3])))

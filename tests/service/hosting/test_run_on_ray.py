@@ -13,6 +13,7 @@ import torch
 from test_run import config, each_once, start_driver, wait_for
 
 from nao_ray.bench.chaos import differences
+from nao_ray.config import RunConfig
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import resume, run
 from nao_ray.training.checkpoint import read_about
@@ -48,6 +49,44 @@ def test_every_kind_of_failure_is_recorded_and_the_search_goes_on(tmp_path):
     assert sorted(again) == frame.index[frame["failure_kind"] == "nan"].tolist()
     assert again.index.tolist() == list(range(40, 40 + kinds["nan"]))
     assert PoolReader.open(tmp_path / "p").check() == []
+
+
+ALPHAS = """
+name: alphas
+space: darts_cnn
+task: {name: synthetic, classes: 2, per_class: 20}
+evaluator:
+  name: darts
+  layers: 1
+  channels: 2
+  period: 2
+  recipe: {name: darts_search, batch: 8, crop_padding: 1, flip: false}
+  alone: {layers: 1, channels: 2, epochs: 1, recipe: {name: short, crop_padding: 1, flip: false, batch: 16}}
+strategy: {name: darts, seeds: 2, epochs: 2, order: first, control: 0}
+budget: {trials: 100}
+workers: {count: 2}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_local")
+def test_seeds_of_alphas_run_side_by_side_and_come_to_the_same(tmp_path):
+    given = RunConfig.parse(ALPHAS)
+    run(given, str(tmp_path / "serial"), in_process=True)
+    run(given, str(tmp_path / "ray"))
+    pools = [PoolReader.open(tmp_path / name) for name in ("serial", "ray")]
+    found = []
+    for pool in pools:
+        assert pool.check() == []
+        phases = [trial for trial in pool.log() if trial.proposal.phase]
+        found.append({t.proposal.phase.version: (t.derived.key, t.measurement.alphas) for t in phases})
+    assert found[0] == found[1]
+    assert sorted(found[1]) == ["s0-e00001", "s0-e00002", "s1-e00001", "s1-e00002"]
+    first, second = ([t for t in phases if t.proposal.phase.version.startswith(f"s{seed}")] for seed in (0, 1))
+    assert max(first[0].started_at, second[0].started_at) < min(first[-1].finished_at, second[-1].finished_at)
+    assert pools[1].fits()["seed_index"].dropna().tolist() == [0, 1, 0, 1]
+    best = [pool.trials().set_index("genotype")["valid_accuracy"].dropna().to_dict() for pool in pools]
+    assert best[0] == best[1]
 
 
 @pytest.mark.slow
