@@ -217,6 +217,11 @@ def _why_nothing_is_there(pool: PoolReader) -> str:
     counts = pool.counts()
     if counts.failed:
         return f"no trial of {pool.url} was completed; nao-ray pool {pool.url} lists what went wrong"
+    if counts.finished and not counts.running:
+        return (
+            f"budget.trials of {pool.url} was used up by the training of shared weights before an architecture was "
+            f"measured: nao-ray resume {pool.url} --set budget.trials=... goes on"
+        )
     return (
         f"budget.hours of {pool.url} was used up before a trial was completed, {counts.running} are open: "
         f"nao-ray resume {pool.url} --set budget.hours=... goes on with them"

@@ -142,6 +142,12 @@ def test_show_explains_a_failed_trial(call):
     assert "Traceback" in row["logs"][0]
 
 
+def test_trials_used_up_by_trainings_of_shared_weights_are_not_called_hours():
+    counts = SimpleNamespace(failed=0, finished=2, running=0)
+    text = cli._why_nothing_is_there(SimpleNamespace(url="pools/tiny", counts=lambda: counts))
+    assert text.startswith("budget.trials of pools/tiny was used up by the training of shared weights before")
+
+
 def test_used_up_hours_are_not_called_failures(call):
     Path("short.yaml").write_text(RANDOM.replace("trials: 12", "hours: 0.000000001"))
     done = call("search", "short.yaml", "--in-process")
