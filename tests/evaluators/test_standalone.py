@@ -7,9 +7,11 @@ import torch
 from pydantic import ValidationError
 
 from nao_ray.errors import DataError
+from nao_ray.evaluators.parts import progress
 from nao_ray.evaluators.standalone import Standalone
 from nao_ray.networks.stacks import ImageStack
 from nao_ray.search.executor import measure
+from nao_ray.spaces.base import Genotype
 from nao_ray.spaces.nao_cnn import NaoCnn
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.spaces.nas_bench_201 import NasBench201
@@ -230,3 +232,10 @@ def test_a_network_is_counted_where_it_costs_nothing(monkeypatch):
     measured = [one.evaluate(Proposal(genotype=genotype, seed=seed)) for seed in (0, 1)]
     assert built == ["cpu", "meta", "cpu"]
     assert measured[0].macs == measured[1].macs > 0
+
+
+def test_what_is_kept_of_a_proposal_names_it_as_before_sizes_were_a_skeletons_own():
+    sized = Fidelity(epochs=8, size=(("cells_per_stage", 3), ("channels", 16)), data_share=0.5)
+    words = "epochs=8, cells_per_stage=3, channels=16, data_share=0.5, weights_version=None, valid_share=None"
+    proposal = Proposal(genotype=Genotype("s", "0 1"), seed=3, fidelity=sized)
+    assert progress._name(proposal, "cpu") == f"0 1, seed 3, Fidelity({words}), on cpu"

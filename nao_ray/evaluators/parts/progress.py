@@ -68,4 +68,14 @@ def unpack(data: bytes, proposal: Proposal, device: str) -> Progress:
 
 
 def _name(proposal: Proposal, device: str) -> str:
-    return f"{proposal.genotype.key}, seed {proposal.seed}, {proposal.fidelity}, on {device}"
+    """Of which evaluation it is, in the words that states were first kept with."""
+    asked = proposal.fidelity
+    facts = {
+        "epochs": asked.epochs,
+        "cells_per_stage": None,
+        "channels": None,
+        **dict(asked.size),
+        **{name: getattr(asked, name) for name in ("data_share", "weights_version", "valid_share")},
+    }
+    fidelity = ", ".join(f"{name}={value!r}" for name, value in facts.items())
+    return f"{proposal.genotype.key}, seed {proposal.seed}, Fidelity({fidelity}), on {device}"
