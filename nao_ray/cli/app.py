@@ -79,6 +79,7 @@ def search(
         bool, typer.Option("--detach", help="On a cluster: the search outlives this driver, which only watches.")
     ] = False,
     made_as: Annotated[str | None, typer.Option("--made-as", hidden=True)] = None,
+    marked_by: Annotated[str | None, typer.Option("--marked-by", hidden=True)] = None,
 ) -> None:
     """Start a search; on a pool that exists already, go on with it."""
     from nao_ray.cli.progress import Progress
@@ -89,6 +90,10 @@ def search(
         raise ConfigError("choose one of --detach and --in-process")
     run_config = RunConfig.load(find_config(config), tuple(settings or ()))
     url = jobs.pool_of(pool, run_config.name)
+    if marked_by is not None:
+        from nao_ray.service.jobs.marks import refuse_elsewhere
+
+        refuse_elsewhere(url, marked_by)
     if detach:
         _watch(run_config, url, wait, made_as)
     else:

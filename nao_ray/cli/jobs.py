@@ -65,7 +65,7 @@ def submit(
     from nao_ray.preset_files import find_config
     from nao_ray.service import places
     from nao_ray.service.hosting.manifest import COMMAND
-    from nao_ray.service.jobs import packing
+    from nao_ray.service.jobs import marks, packing
     from nao_ray.service.jobs.client import connect, describe
 
     path, overrides = find_config(config), tuple(settings or ())
@@ -84,7 +84,9 @@ def submit(
         archive = Path(folder) / "job.zip"
         modules = OwnModules.of_this_process()
         size = packing.pack(archive, text, file, package=not installed, modules=modules.files)
-        command = packing.entrypoint(python, file, url, overrides, detach=detach, made_as=packing.known_as(url))
+        known = packing.known_as(url)
+        mark = None if known else marks.leave(url, jobs.nodes())
+        command = packing.entrypoint(python, file, url, overrides, detach=detach, made_as=known, mark=mark)
         try:
             about = describe(name, url, detach=detach)
             job_id = jobs.submit(name, command, archive, about, {COMMAND: again})
@@ -95,7 +97,10 @@ def submit(
     what = ", ".join(carried[:-1]) + " and " + carried[-1] if len(carried) > 1 else file
     typer.echo(f"job     {job_id} at {jobs.address}\npool    {url}\ncarries {what}, {max(1, round(size / 1000))} kB")
     if follow:
-        raise typer.Exit(_follow(jobs, job_id, detach))
+        code = _follow(jobs, job_id, detach)
+        if code != INTERRUPTED:  # else the job may not have looked yet
+            marks.take_away(mark)
+        raise typer.Exit(code)
 
 
 def status(

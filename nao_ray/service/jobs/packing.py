@@ -93,14 +93,23 @@ def known_as(pool_url: str) -> str | None:
 
 
 def entrypoint(
-    python: str, config: str, pool_url: str, settings: Sequence[str], *, detach: bool, made_as: str | None = None
+    python: str,
+    config: str,
+    pool_url: str,
+    settings: Sequence[str],
+    *,
+    detach: bool,
+    made_as: str | None = None,
+    mark: str | None = None,
 ) -> str:
-    """The command of a job: what one would type on the cluster."""
+    """The command of a job: what one would type on the cluster, and what its pool is known by (`known_as`, `marks`)."""
     words = [python, "-m", "nao_ray", "search", config, "--pool", pool_url, "--wait", str(LEASE_WAIT_SECONDS)]
     for setting in settings:
         words += ["--set", setting]
     if made_as is not None:
         words += ["--made-as", made_as]
+    elif mark is not None:
+        words += ["--marked-by", mark]
     return shlex.join([*words, "--detach"] if detach else words)
 
 

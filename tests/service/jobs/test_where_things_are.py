@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -52,6 +53,41 @@ def test_a_pool_that_all_may_see_is_taken_and_any_where_there_is_one_node(submit
     assert submit([HERE, ELSEWHERE], "tiny.yaml", "--pool", "s3://bucket/x").code == 0
     done = submit([ELSEWHERE], "tiny.yaml", "--pool", "x")
     assert done.command[done.command.index("--pool") + 1] == str(tmp_path / "x")
+
+
+def test_a_path_of_this_machine_alone_is_refused_by_the_job_before_anything_is_made(submit, call, tmp_path):
+    """Formerly a pool was made there, under the path of a folder here."""
+    (tmp_path / "pools").mkdir()
+    done = submit([HERE, ELSEWHERE], "tiny.yaml", "--pool", tmp_path / "pools/deep/x", "--no-follow")
+    assert done.code == 0, done.err
+    mark = Path(done.command[done.command.index("--marked-by") + 1])
+    assert mark.exists()
+    assert mark.parent == tmp_path / "pools"
+    there = ("search", *done.command[4:], "--in-process")
+    (tmp_path / "pools").rename(tmp_path / "mine")
+    (tmp_path / "pools").mkdir()  # the cluster's
+    for what in ("is not the folder that this search was handed in with", "is not there"):
+        told = call(*there)
+        assert told.code == 2
+        assert f"{tmp_path}/pools on " in told.err
+        assert f"{what}; give --pool on storage that all machines see, as a URL, or, if" in told.err
+        assert not list((tmp_path / "mine").glob("deep"))
+        shutil.rmtree(tmp_path / "pools", ignore_errors=True)
+    (tmp_path / "mine").rename(tmp_path / "pools")  # shared
+    assert call(*there).code == 0
+    assert not mark.exists()
+    assert len(PoolReader.open(tmp_path / "pools/deep/x").trials()) == 2
+
+
+def test_what_is_not_here_must_only_be_there_and_a_job_that_is_over_leaves_no_mark(submit, call, tmp_path):
+    done = submit([HERE, ELSEWHERE], "tiny.yaml", "--pool", "/no-such-mount/pools/x")
+    assert done.command[done.command.index("--marked-by") + 1] == "/no-such-mount"
+    assert "/no-such-mount on " in call("search", *done.command[4:], "--in-process").err
+    done = submit([HERE, ELSEWHERE], "tiny.yaml", "--pool", tmp_path / "x")
+    assert not Path(done.command[done.command.index("--marked-by") + 1]).exists()
+    for words in (("--pool", f"file://{tmp_path}/x"), ("--pool", "s3://bucket/x")):
+        assert "--marked-by" not in submit([HERE, ELSEWHERE], "tiny.yaml", *words).command
+    assert "--marked-by" not in submit([ELSEWHERE], "tiny.yaml", "--pool", tmp_path / "x").command
 
 
 def test_an_empty_pool_is_no_default(submit, call):
