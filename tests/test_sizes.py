@@ -1,35 +1,43 @@
 """Sizes of networks: a skeleton's own numbers, flat among the settings of what builds them, and columns of the pool."""
 
-from datetime import UTC, datetime
+import json
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
 from nao_ray import registry
-from nao_ray._pool import rows
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
-from nao_ray.sizes import Size, read_size
+from nao_ray.pool import PoolReader
+from nao_ray.service.hosting.run import run
+from nao_ray.sizes import read_size
 from nao_ray.skeletons.base import skeleton_of, with_settings
 from nao_ray.skeletons.images.base import StackSize
-from nao_ray.skeletons.nao import Nao
-from nao_ray.spaces.base import Genotype
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
-from nao_ray.trial import Proposal
 
+OWN = """
+from nao_ray.sizes import Size
+from nao_ray.skeletons.nao import Nao
+from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 
 class Grown(Size):
     width: int | None = None
     layers: int | None = None
 
-
-class GrownNao(Nao):
+class Growing(Nao):
     sizes = Grown
-    searched = Grown(width=3, layers=2)
-    published: ClassVar = {}
+    published = {"small": Grown(width=4, layers=5)}
+    searched = Grown(width=3, layers=5)
     shared = None
+
+    def stacked(self, size):
+        return {"channels": size.width, "cells_per_stage": size.layers // 3}
+
+class Own(NaoCnnSmall):
+    skeleton = "grown:Growing"
+"""
+"""A skeleton of the user's own, whose stacks are told of another size than its own."""
 
 
 def config(space, evaluator):
@@ -78,13 +86,26 @@ def test_a_config_is_made_once_for_each_size():
     assert str(kind().size) == "N = 1, F = 4"
 
 
-def test_sizes_of_an_own_skeleton_stand_in_a_column_of_their_own():
-    settings = StandaloneConfig.of(GrownNao.searched)(width=5)
-    fidelity = Standalone.fidelity(settings)
-    assert fidelity.size == (("layers", 2), ("width", 5))
-    row = rows.asked_row(0, Proposal(genotype=Genotype("s", "g"), fidelity=fidelity), datetime.now(UTC))
-    assert (row["layers"], row["own_size"], row.get("channels")) == (2, '{"width": 5}', None)
-    assert rows.size_from(row) == fidelity.size
+@pytest.mark.usefixtures("fresh_modules")
+def test_sizes_of_an_own_skeleton_are_settings_and_stand_in_a_column_of_their_own(tmp_path, monkeypatch, call):
+    (tmp_path / "grown.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    task = {"name": "synthetic", "per_class": 20}
+    search = {"name": "own", "space": "grown:Own", "task": task, "strategy": "random_search", "budget": {"trials": 1}}
+    children = {"name": "standalone", "width": 2, "epochs": 1, "recipe": "short_digits", "device": "cpu"}
+    (tmp_path / "own.yaml").write_text(json.dumps({**search, "evaluator": children}))
+    run(RunConfig.load("own.yaml"), "pools/own", in_process=True)
+    pool = PoolReader.open("pools/own")
+    (row,) = pool.trials().to_dict("records")
+    assert (row["layers"], row["own_size"]) == (5, '{"width": 2}')
+    assert dict(pool.log()[0].proposal.fidelity.size) == {"layers": 5, "width": 2}
+    assert pool.sql("SELECT CAST(own_size->>'width' AS INTEGER) AS width FROM trials")["width"].tolist() == [2]
+    facts = json.loads(call("describe", "pools/own:0", "--json").out)
+    assert (facts["width"], facts["layers"], facts["num_params"]) == (2, 5, row["num_params"])
+    wider = json.loads(call("describe", "pools/own:0", "--size", "width=4", "--json").out)
+    assert (wider["width"], wider["layers"]) == (4, 5)
+    told = call("describe", "pools/own:0", "--channels", "4")
+    assert (told.code, told.err) == (2, "nao-ray: unknown key channels; known: width, layers\n")
 
 
 def test_what_a_row_says_of_a_size_builds_its_network():

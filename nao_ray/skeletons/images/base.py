@@ -79,6 +79,10 @@ class ImageSkeleton(Skeleton[C]):
         """The shared weights of a space's genotypes."""
         raise NotImplementedError
 
+    def stacked(self, size: Size) -> dict[str, Any]:
+        """What a stack is told of its size, in the names of `StackConfig`; here they are the size's own."""
+        return size.model_dump()
+
     def check(
         self, shapes: Shapes, size: Size | None = None, regularisation: Regularisation = PLAIN, *, shared: bool = False
     ) -> None:
@@ -141,7 +145,7 @@ class ImageSkeleton(Skeleton[C]):
         images, identity = self._images(shapes), regularisation.drop_path_identity
         return StackConfig(
             stem="imagenet" if images.network == "imagenet" else "cifar",
-            **self._size(images, size, shared=shared).model_dump(),
+            **self.stacked(self._size(images, size, shared=shared)),
             num_classes=images.num_classes,
             in_channels=images.in_channels,
             auxiliary=regularisation.auxiliary_weight > 0,
