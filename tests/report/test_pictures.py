@@ -31,36 +31,15 @@ HOSTILE = (
 )
 
 
-def _cell(inputs: int, output: tuple[int, ...], *nodes: str) -> Cell:
-    """Nodes as ``"op source, op source"``."""
-    pairs = [[edge.rsplit(" ", 1) for edge in node.split(", ")] for node in nodes]
-    return Cell(inputs, tuple(tuple(Edge(int(source), op) for op, source in node) for node in pairs), output)
-
-
-NASNET = ArchGraph("darts", (
-    ("normal", _cell(2, (2, 3, 4, 5, 6), "sep_conv_5x5 1, sep_conv_3x3 0", "sep_conv_5x5 0, sep_conv_3x3 0",
-     "avg_pool_3x3 1, skip_connect 0", "avg_pool_3x3 0, avg_pool_3x3 0", "sep_conv_3x3 1, skip_connect 1")),
-    ("reduction", _cell(2, (4, 5, 6), "sep_conv_5x5 1, sep_conv_7x7 0", "max_pool_3x3 1, sep_conv_7x7 0",
-     "avg_pool_3x3 1, sep_conv_5x5 0", "skip_connect 3, avg_pool_3x3 2", "sep_conv_3x3 2, max_pool_3x3 1")),
-))  # fmt: skip
-AMOEBANET = ArchGraph("darts", (
-    ("normal", _cell(2, (4, 5, 6), "avg_pool_3x3 0, max_pool_3x3 1", "sep_conv_3x3 0, sep_conv_5x5 2",
-     "sep_conv_3x3 0, avg_pool_3x3 3", "sep_conv_3x3 1, skip_connect 1", "skip_connect 0, avg_pool_3x3 1")),
-    ("reduction", _cell(2, (3, 4, 6), "avg_pool_3x3 0, sep_conv_3x3 1", "max_pool_3x3 0, sep_conv_7x7 2",
-     "sep_conv_7x7 0, avg_pool_3x3 1", "max_pool_3x3 0, max_pool_3x3 1", "conv_7x1_1x7 0, sep_conv_3x3 5")),
-))  # fmt: skip
-
-
 def _published():
-    yield "NASNet", NASNET
-    yield "AmoebaNet", AMOEBANET
     for name in SPACES:
         for published in registry.load("space", name).published:
             space = registry.load("space", name).for_text(published)
             yield published, space.lower(space.parse(published))
 
 
-PUBLISHED = list(_published())
+PUBLISHED = dict(_published())
+NASNET, AMOEBANET = PUBLISHED["NASNet"], PUBLISHED["AmoebaNet"]
 
 
 @st.composite
@@ -145,9 +124,18 @@ def test_pictures_show_every_edge_once_and_no_boxes_overlap(graph):
     _check(graph, draw_cells(graph, "a <b> & c"))
 
 
-@pytest.mark.parametrize(("name", "graph"), PUBLISHED, ids=[name for name, _ in PUBLISHED])
-def test_pictures_of_published_cells(name, graph):
-    _check(graph, draw_cells(graph, name))
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_pictures_of_published_cells(name):
+    _check(PUBLISHED[name], draw_cells(PUBLISHED[name], name))
+
+
+def test_states_that_are_not_concatenated_have_no_line_to_the_output():
+    root = ElementTree.fromstring(draw_cells(AMOEBANET))
+    lines = {group.get("data-edge") for group in root.iter(f"{NS}g")}
+    assert {name for name in lines if name and ":out:" in name} == {
+        *("normal:out:4", "normal:out:5", "normal:out:6"),
+        *("reduction:out:3", "reduction:out:4", "reduction:out:6"),
+    }
 
 
 def test_what_a_picture_says():
