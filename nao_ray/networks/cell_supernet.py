@@ -29,13 +29,15 @@ Legend: `B` batch, `C` channels of a cell, `H` `W` pixels, `K` classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nao_ray.networks.cells import BaseCell, Place, Wiring, rectified_concat
+from nao_ray.networks.cells import BaseCell, Computation, Place, T, Wiring, rectified_concat
 from nao_ray.networks.enas_micro import MicroAuxiliaryHead, MicroSearchStack
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import Operation, OpOptions, build_op
@@ -122,6 +124,29 @@ class CellSupernet(BaseImageStack):
         Only the operations of the `choice` are computed, and only their parameters get a gradient.
         """
         return self._run(images, self.path(choice))
+
+    def first(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What `values` begins with: both inputs of the first cell."""
+        before, last = self.stem(images)
+        return before.value, last.value
+
+    def values(self, how: Computation[T], first: Sequence[T], graph: ArchGraph) -> list[T]:
+        """What a genotype's network computes one after the other: outputs of cells, and the logits."""
+        before, last = first
+        outputs = [last]
+        for index, cell in enumerate(self.shared_cells()):
+            inputs, before = self.feed(index, (before, outputs[-1]), partial(self._halved, how))
+            outputs.append(cell.compute(how, inputs, cell.wire(graph.cell(cell.place.role))))
+        return [*outputs, how.join(self._logits, [outputs[-1]], ())]
+
+    def _halved(self, how: Computation[T], index: int, state: T) -> T:
+        halving = self.halvings[str(index)]
+        assert isinstance(halving, Operation)
+        return how.apply(halving, state)
+
+    def _logits(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:
+        del which
+        return self.head(loose[0])
 
     def derive(self, graph: ArchGraph) -> ImageStack:
         """A stand-alone network of the supernet's layout with copies of a genotype's weights and statistics."""

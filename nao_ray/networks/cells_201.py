@@ -3,7 +3,8 @@
 Dong, Yang, "NAS-Bench-201", ICLR 2020, arXiv 2001.00326, section 2.1, and the network `infer.tiny` of its code: conv
 3x3 to C = 16 channels and BN; N = 5 cells; a basic residual block that halves the map and doubles the channels; and so
 on; BN, ReLU, global average pool, linear. A convolution on an edge or in a block is ReLU, conv, BN. Every operation is
-built and computed, also where nothing reads it, so that parameters agree with the table's.
+built and computed, also where nothing reads it, so that parameters agree with the table's. Its shared weights:
+`networks/supernets_201.py`.
 
 Differs from the paper: maps with an odd side are halved upwards, as the convolutions do it; drop path, which the
 benchmark has not, is there on request; an auxiliary head, which it has not either, is not.
@@ -13,7 +14,7 @@ Legend: `B` batch, `C` channels of a stage, `c` channels of the stage before, `H
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,8 +41,14 @@ class _EdgeByEdge(Eager):
         return [[mask(op) for op in node] for node in ops]
 
 
+def compute_cell(wiring: Wiring, x: Tensor, keep: float | Tensor, *, drop_identity: bool) -> Tensor:
+    """The last node, ``[B, C, H, W]``; `keep`: probability of keeping an edge."""
+    states = wiring.compute(_EdgeByEdge(keep, drop_identity=drop_identity), [State(x)])
+    return states[wiring.graph.output[0]].value
+
+
 class SummingCell(nn.Module):
-    """One cell of one input; each node is the sum of its edges, the last one is the output: ``[B, C, H, W]``."""
+    """One cell of one input; each node is the sum of its edges, the last one is the output."""
 
     def __init__(self, graph: CellGraph, config: StackConfig, channels: int) -> None:
         super().__init__()
@@ -50,12 +57,8 @@ class SummingCell(nn.Module):
         self.nodes = nn.ModuleList(map(nn.ModuleList, nodes))
         self.wiring = Wiring(graph, nodes)
 
-    def forward(self, x: Tensor, keep: float | Tensor, *, drop_identity: bool = False) -> Tensor:
-        states = self.wiring.compute(_EdgeByEdge(keep, drop_identity=drop_identity), [State(x)])
-        return states[self.wiring.graph.output[0]].value
 
-
-class ResidualBlock(nn.Module):
+class ResidualBlock(Operation):
     """``[B, c, H, W]`` -> ``[B, C, ceil(H/2), ceil(W/2)]``: two convolutions, and a pool with a convolution beside."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -72,10 +75,10 @@ class ResidualBlock(nn.Module):
         return out
 
 
-class CellStack(Stack):
-    """A stand-alone network of one genotype. Weights start as torch's layers do."""
+class BaseCellStack(Stack):
+    """Stem, stages, head; `make` builds a cell of so many channels. Weights start as torch's layers do."""
 
-    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, make: Callable[[int], nn.Module]) -> None:
         super().__init__(config, num_cells=STAGES * config.cells_per_stage)
         channels = config.channels
         self.stem = nn.Conv2d(config.in_channels, channels, 3, padding=1, bias=False)
@@ -85,23 +88,51 @@ class CellStack(Stack):
             if stage:
                 self.blocks.append(ResidualBlock(channels, 2 * channels))
                 channels *= 2
-            cells = (SummingCell(graph.cell("normal"), config, channels) for _ in range(config.cells_per_stage))
-            self.stages.append(nn.ModuleList(cells))
+            self.stages.append(nn.ModuleList(make(channels) for _ in range(config.cells_per_stage)))
         self.norm = nn.BatchNorm2d(channels)
         self.classifier = nn.Linear(channels, config.num_classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """``[B, in_channels, H, W]`` -> logits ``[B, K]``."""
-        x = conv_norm(self.stem, self.stem_norm, channels_last(images))
-        index = 0
+    def parts(self) -> Iterator[nn.Module]:
+        """Cells, and blocks between the stages, from the images to the head."""
         for stage, cells in enumerate(self.stages):
             if stage:
-                x = self.blocks[stage - 1](x)
-            for cell in cells.children():
-                keep = self.keep_probability(index) if self.training else 1.0
-                x = cell(x, keep, drop_identity=self.config.drop_path_identity)
-                index += 1
+                yield self.blocks[stage - 1]
+            yield from cells.children()
+
+    def enter(self, images: Tensor) -> Tensor:
+        """``[B, in_channels, H, W]`` -> ``[B, C, H, W]``."""
+        return conv_norm(self.stem, self.stem_norm, channels_last(images))
+
+    def head(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` -> logits ``[B, K]``."""
         x = F.relu(batch_norm(self.norm, x))
         x = F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training)
         logits: Tensor = self.classifier(x)
         return logits
+
+    def _run(self, images: Tensor, compute: Callable[[nn.Module, Tensor, float | Tensor], Tensor]) -> Tensor:
+        """Logits; `compute` makes the output of a cell of its input, and of the probability of keeping an edge."""
+        x, index = self.enter(images), 0
+        for part in self.parts():
+            if isinstance(part, ResidualBlock):
+                x = part(x)
+            else:
+                x = compute(part, x, self.keep_probability(index) if self.training else 1.0)
+                index += 1
+        return self.head(x)
+
+
+class CellStack(BaseCellStack):
+    """A stand-alone network of one genotype."""
+
+    def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
+        super().__init__(config, lambda channels: SummingCell(graph.cell("normal"), config, channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """``[B, in_channels, H, W]`` -> logits ``[B, K]``."""
+
+        def compute(cell: nn.Module, x: Tensor, keep: float | Tensor) -> Tensor:
+            assert isinstance(cell, SummingCell)
+            return compute_cell(cell.wiring, x, keep, drop_identity=self.config.drop_path_identity)
+
+        return self._run(images, compute)

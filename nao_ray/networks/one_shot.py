@@ -24,6 +24,7 @@ from nao_ray.networks.eager import Masks
 from nao_ray.networks.ops import Identity, Operation
 from nao_ray.networks.stacks import channels_last
 from nao_ray.networks.supernet import batch_statistics
+from nao_ray.networks.supernets_201 import SummingSupernet
 from nao_ray.spaces.base import ArchGraph
 
 KEEP_BYTES = 2**30
@@ -42,7 +43,7 @@ def pool_logits(net: nn.Module, images: Tensor, graphs: Sequence[ArchGraph], *, 
             left are given up, and computed again when needed.
     """
     with torch.inference_mode(), batch_statistics(net):
-        if not isinstance(net, CellSupernet):
+        if not isinstance(net, CellSupernet | SummingSupernet):
             return torch.stack([net(images, graph) for graph in graphs])
         pool = _Pool(net, channels_last(images))
         roots = [pool.network(graph) for graph in graphs]
@@ -72,13 +73,13 @@ class _Term:
 class _Pool:
     """The terms of a pool."""
 
-    def __init__(self, net: CellSupernet, images: Tensor) -> None:
+    def __init__(self, net: CellSupernet | SummingSupernet, images: Tensor) -> None:
         self._net = net
         self._terms: dict[Hashable, _Term] = {}
         self._held: set[_Term] = set()
-        before, last = net.stem(images)
-        self._before = self._given("before", before.value)
-        self._last = self._before if last is before else self._given("last", last.value)
+        first = net.first(images)
+        given = {id(value): self._given(f"input {id(value)}", value) for value in first}
+        self._first = [given[id(value)] for value in first]
 
     def _given(self, name: str, value: Tensor) -> _Term:
         term = self._term(name, lambda _values, _free: value)
@@ -93,22 +94,11 @@ class _Pool:
                 term.readers += 1
         return self._terms[key]
 
-    # -- the network as terms -------------------------------------------------------------------------------------
-
     def network(self, graph: ArchGraph) -> list[_Term]:
-        """The output of every cell of a genotype, and its logits."""
-        outputs, before = [self._last], self._before
-        for index, cell in enumerate(self._net.shared_cells()):
-            inputs, before = self._net.feed(index, (before, outputs[-1]), self._halve)
-            outputs.append(cell.compute(self, inputs, cell.wire(graph.cell(cell.place.role))))
-        outputs.append(self._term("head", lambda values, _free: self._net.head(values[0]), outputs[-1]))
+        """What a genotype's network computes one after the other, up to its logits."""
+        outputs: list[_Term] = self._net.values(self, self._first, graph)
         outputs[-1].readers += 1  # the caller
         return outputs
-
-    def _halve(self, index: int, state: _Term) -> _Term:
-        halving = self._net.halvings[str(index)]
-        assert isinstance(halving, Operation)
-        return self.apply(halving, state)
 
     # -- a cell as terms (`cells.Computation`) ----------------------------------------------------------------------
 

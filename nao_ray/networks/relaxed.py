@@ -14,7 +14,7 @@ Legend: `B` batch, `C` channels of a cell, `c` channels of an input, `H` `W` pix
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,42 +30,47 @@ Alphas = Sequence[Tensor]
 """``[E, O]`` of each role's cell, in the order of the supernet's `roles`; before the softmax."""
 
 INPUTS, NODES = 2, 4
-EDGES = sum(INPUTS + node for node in range(NODES))
 
 
-class RelaxedCell(nn.Module):
-    """All operations of all edges.
+class RelaxedNodes(nn.Module):
+    """Nodes that read all states before them, by all operations, mixed.
 
     Args:
-        place: where it stands.
         names: of the operations, O of them.
-        ops: what their names leave open.
+        inputs: states before the first node.
+        nodes: how many.
     """
 
-    def __init__(self, place: Place, names: Sequence[str], ops: OpOptions) -> None:
+    def __init__(self, names: Sequence[str], *, inputs: int, nodes: int) -> None:
         super().__init__()
-        self.place, self.names = place, tuple(names)
-        channels = place.channels
-        self.calibrators = nn.ModuleList(calibrators(place, affine=ops.affine))
-        sources = [source for node in range(NODES) for source in range(INPUTS + node)]
-        made = [[build_op(name, channels, place.stride(source), ops) for name in names] for source in sources]
+        self.names, self._inputs, self._nodes = tuple(names), inputs, nodes
+
+    def make_edges(self, channels: int, stride: Callable[[int], int], ops: OpOptions) -> None:
+        """Their operations.
+
+        Args:
+            channels: C.
+            stride: of an edge from a state.
+            ops: what their names leave open.
+        """
+        sources = [source for node in range(self._nodes) for source in range(self._inputs + node)]
+        made = [[build_op(name, channels, stride(source), ops) for name in self.names] for source in sources]
         self.edges = nn.ModuleList(
-            nn.ModuleDict({name: op for name, op in zip(names, edge, strict=True) if _is_own(op)}) for edge in made
+            nn.ModuleDict({name: op for name, op in zip(self.names, edge, strict=True) if _is_own(op)}) for edge in made
         )
         alike = dict(zip(sources, made, strict=True))  # one without weights does for all
         self.shared = nn.ModuleList(
-            nn.ModuleDict({name: op for name, op in zip(names, alike[source], strict=True) if _is_shared(op)})
+            nn.ModuleDict({name: op for name, op in zip(self.names, alike[source], strict=True) if _is_shared(op)})
             for source in sorted(alike)
         )
-        self.out_channels = NODES * channels
 
-    def forward(self, before: State, last: State, weights: Tensor) -> State:
-        """``[B, c, H, W]`` twice and ``[E, O]``, of sum 1 each -> ``[B, 4C, H', W']``."""
-        states = [State(state.read(_operation(op))) for state, op in zip((before, last), self.calibrators, strict=True)]
+    def mix(self, inputs: Sequence[State], weights: Tensor) -> list[State]:
+        """All states, inputs first; `weights`: ``[E, O]``, of sum 1 each."""
+        states = list(inputs)
         rows = [dict(zip(self.names, row.unbind(), strict=True)) for row in weights.unbind()]
         results: list[dict[str, Tensor]] = []
         edge = 0
-        for _ in range(NODES):
+        for _ in range(self._nodes):
             results += [self._shared(index, states[index]) for index in range(len(results), len(states))]
             total: list[Tensor] = []
             mixed: list[tuple[Tensor, Tensor]] = []
@@ -77,11 +82,34 @@ class RelaxedCell(nn.Module):
             if mixed:
                 total.append(weighted_sum(*zip(*mixed, strict=True)))
             states.append(State(_added(total)))
-        return State(torch.cat([state.value for state in states[INPUTS:]], dim=1))
+        return states
 
     def _shared(self, source: int, state: State) -> dict[str, Tensor]:
         """What the operations without weights make of a state."""
         return {name: state.read(op) for name, op in _operations(self.shared[source])}
+
+
+class RelaxedCell(RelaxedNodes):
+    """DARTS' cell.
+
+    Args:
+        place: where it stands.
+        names: of the operations, O of them.
+        ops: what their names leave open.
+    """
+
+    def __init__(self, place: Place, names: Sequence[str], ops: OpOptions) -> None:
+        super().__init__(names, inputs=INPUTS, nodes=NODES)
+        self.place = place
+        self.calibrators = nn.ModuleList(calibrators(place, affine=ops.affine))
+        self.make_edges(place.channels, place.stride, ops)
+        self.out_channels = NODES * place.channels
+
+    def forward(self, before: State, last: State, weights: Tensor) -> State:
+        """``[B, c, H, W]`` twice and ``[E, O]``, of sum 1 each -> ``[B, 4C, H', W']``."""
+        pairs = zip((before, last), self.calibrators, strict=True)
+        states = self.mix([State(state.read(_operation(op))) for state, op in pairs], weights)
+        return State(torch.cat([state.value for state in states[INPUTS:]], dim=1))
 
 
 def _operation(module: nn.Module) -> Operation:

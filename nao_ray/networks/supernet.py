@@ -1,8 +1,8 @@
 """What every supernet is, and the batch norm mode of its scores.
 
 A supernet is called with a batch and a choice, an arch graph, and has `derive(graph)`; what a choice uses is what has a
-gradient after its backward pass. See `networks/cell_supernet.py` (NAO's spaces and ENAS's micro space) and
-`networks/macro_supernet.py`.
+gradient after its backward pass. See `networks/cell_supernet.py` (NAO's spaces and ENAS's micro space),
+`networks/macro_supernet.py` and `networks/supernets_201.py`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from torch import nn
 
 from nao_ray.networks.cell_supernet import CellSupernet
 from nao_ray.networks.macro_supernet import MacroSupernet
+from nao_ray.networks.supernets_201 import SummingSupernet
 
-Supernet = CellSupernet | MacroSupernet
+Supernet = CellSupernet | MacroSupernet | SummingSupernet
 """Shared weights of all genotypes of a space."""
 
 

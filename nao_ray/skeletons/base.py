@@ -22,10 +22,9 @@ from nao_ray.tasks.base import Shapes
 from nao_ray.training.recipe import Regularisation
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from nao_ray.networks.counting import Counts
-    from nao_ray.networks.relaxed import RelaxedSupernet
     from nao_ray.networks.stacks import Stack
     from nao_ray.networks.supernet import Supernet
 
@@ -132,8 +131,8 @@ class Skeleton(ABC, Generic[C]):
         """
         raise _missing_network(space, shared=True)
 
-    def relaxed_supernet(self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None) -> RelaxedSupernet:
-        """All operations of a space of this skeleton, mixed by alphas; otherwise as `build`.
+    def relaxed_supernet(self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None) -> nn.Module:
+        """All operations of a space of this skeleton, mixed by alphas it is called with; otherwise as `build`.
 
         Raises:
             ConfigError: as `check`, or there is none.

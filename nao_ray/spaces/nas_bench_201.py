@@ -13,9 +13,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,19 +28,20 @@ _SOURCES = (0, 0, 1, 0, 1, 2)  # of the six edges, in the order of the text
 _NODES = ((0,), (1, 2), (3, 4, 5))  # edges that end in node 1, 2, 3
 _TEXT = "|{}~0|+|{}~0|{}~1|+|{}~0|{}~1|{}~2|"
 _READ = re.compile(re.escape(_TEXT).replace(re.escape("{}"), "([^|~]+)"))
-_LOWERED = {
+LOWERED = {
     "none": "zero",
     "skip_connect": "identity",
     "nor_conv_1x1": "conv_1x1",
     "nor_conv_3x3": "conv_3x3",
     "avg_pool_3x3": "avg_pool_3x3",
 }
+"""What arch graphs call an operation."""
 
 
 class NasBench201Config(SpaceConfig):
     """Settings of the space."""
 
-    ops: Annotated[tuple[str, ...], BeforeValidator(by_commas)] = Field(default=tuple(_LOWERED), min_length=2)
+    ops: Annotated[tuple[str, ...], BeforeValidator(by_commas)] = Field(default=tuple(LOWERED), min_length=2)
     """Operations, in token order; a related table may have fewer (NATS-Bench's size 5 is the default)."""
     twins: Literal["merge", "distinct"] = "merge"
     """`distinct`: each of the space's texts is an architecture of its own, as in a table that trained all of them."""
@@ -57,15 +58,16 @@ class NasBench201(SearchSpace[NasBench201Config]):
     skeleton: ClassVar[str] = "nas_bench_201"
     Config: ClassVar[type[SpaceConfig]] = NasBench201Config
     dialects: ClassVar[tuple[str, ...]] = ("nas_bench_201", "tokens")
-    op_names: ClassVar[Mapping[str, str]] = {lowered: op for op, lowered in _LOWERED.items()}
+    op_names: ClassVar[Mapping[str, str]] = {lowered: op for op, lowered in LOWERED.items()}
     may_be_distinct: ClassVar[bool] = True
+    alpha_edges: ClassVar[Mapping[str, int]] = {"normal": len(_SOURCES)}
 
     def __init__(self, config: NasBench201Config | None = None) -> None:
         super().__init__(config)
         self.ops = self.config.ops
-        unknown = [op for op in self.ops if op not in _LOWERED]
+        unknown = [op for op in self.ops if op not in LOWERED]
         if unknown or len(set(self.ops)) < len(self.ops):
-            raise GenotypeError(f"space {self.name}: ops must be distinct and of {', '.join(_LOWERED)}, got {self.ops}")
+            raise GenotypeError(f"space {self.name}: ops must be distinct and of {', '.join(LOWERED)}, got {self.ops}")
 
     @property
     def length(self) -> int:
@@ -135,13 +137,18 @@ class NasBench201(SearchSpace[NasBench201Config]):
         return np.array(rows, dtype=np.int64).reshape(tokens.shape) + 1
 
     def lower(self, genotype: Genotype) -> ArchGraph:
-        ops = [_LOWERED[self.ops[index]] for index in self._indices(genotype)]
+        ops = [LOWERED[self.ops[index]] for index in self._indices(genotype)]
         nodes = tuple(tuple(Edge(_SOURCES[edge], ops[edge]) for edge in edges) for edges in _NODES)
         return ArchGraph(self.skeleton, (("normal", Cell(1, nodes, output=(3,))),))
 
     @property
     def primitives(self) -> tuple[str, ...]:
         return self.ops
+
+    def derive(self, alphas: Sequence[Any]) -> Genotype:
+        """As the benchmark's own code: each edge has its strongest operation, `none` like any other."""
+        (alpha,) = alphas
+        return self._genotype(tuple(np.asarray(alpha, dtype=np.float64).argmax(axis=1).tolist()))
 
     def read(self, text: str, dialect: str) -> Genotype:
         if dialect == "tokens":

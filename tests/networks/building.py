@@ -66,9 +66,9 @@ def input_shape(network, in_channels=None, image_size=None):
 
 
 def _sorted(name, options: dict[str, Any]):
-    options = dict(options)
-    shapes = _shapes(options)
     cls = registry.load("skeleton", name)
+    options = {key: value for key, value in options.items() if key not in cls.former_sizes}
+    shapes = _shapes(options)
     size = cls.sizes.model_construct(**{name: options.pop(name, None) for name in cls.sizes.model_fields})
     recipe = PLAIN.model_copy(
         update={

@@ -34,6 +34,7 @@ def _net(name, **options):
         ("enas_micro", {}),
         ("enas_micro", {"reduce_last": True}),
         ("enas_macro", {}),
+        ("nas_bench_201", {}),
     ],
 )
 def test_each_genotype_as_if_alone(name, options):

@@ -218,10 +218,9 @@ def test_bad_values_are_refused(options, message):
         supernet.build(_space("nao_cnn_small"), **options)
 
 
-@pytest.mark.parametrize("name", ["nas_bench_201", "darts_cnn"])
-def test_a_space_without_supernet(name):
-    with pytest.raises(ConfigError, match=f"space {name} has no shared supernet"):
-        supernet.build(_space(name))
+def test_a_space_without_supernet():
+    with pytest.raises(ConfigError, match="space darts_cnn has no shared supernet"):
+        supernet.build(_space("darts_cnn"))
 
 
 @pytest.mark.parametrize("name", ["enas_micro", "enas_macro"])

@@ -20,7 +20,6 @@ def config(space, task, how):
     ("space", "task", "how", "message"),
     [
         ("darts_cnn", "synthetic", ONE_SHOT, "space darts_cnn has no shared supernet; spaces of"),
-        ("nas_bench_201", "synthetic", ONE_SHOT, "space nas_bench_201 has no shared supernet; spaces of"),
         (
             "enas_micro",
             {**FOLDER, "network": "imagenet"},
