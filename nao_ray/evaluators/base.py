@@ -95,6 +95,11 @@ class Evaluator(ABC, Generic[C]):
             raise ConfigError(f"evaluator {type(self).__name__} was given no task")
         return self._task
 
+    @property
+    def has_task(self) -> bool:
+        """Whether it was given a task."""
+        return self._task is not None
+
     @cached_property
     def skeleton(self) -> Skeleton[Any]:
         """Of the space's networks.

@@ -232,8 +232,9 @@ def test_the_command(path, capsys):
     assert said["rows"][0]["strategy"] == "climb"
     assert said["rows"][0]["n"] == 2
     assert said["data"]["searches"][0]["test@10"] is None, "the table has no test column"
+    words = words.replace("valid=score", "valid={dataset}e datasets=scor nao.pretraining.steps=20")
     with pytest.raises(SystemExit) as left:
-        cli.main([*words.replace("valid=score", "valid={dataset}e datasets=scor").split(), "processes=1", "--json"])
+        cli.main([*words.split(), "processes=1", "--json"])
     assert left.value.code == 0
     assert json.loads(capsys.readouterr().out)["rows"][0]["table"] == "scor"
     with pytest.raises(SystemExit) as left:

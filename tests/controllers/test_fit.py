@@ -54,11 +54,11 @@ def test_it_ranks_what_it_has_not_seen() -> None:
     assert report.cpu_seconds > 0
 
 
-@pytest.mark.parametrize("size", ["tf_nao_cnn", "v2"])
-def test_the_published_sizes_learn(size: str) -> None:
+@pytest.mark.parametrize(("size", "epochs"), [("tf_nao_cnn", 20), ("v2", 40)])
+def test_the_published_sizes_learn(size: str, epochs: int) -> None:
     tokens, scores = observations(60)
-    controller, report = quick(tokens, scores, epd=SIZES[size], epochs=40, batch=20)
-    assert report.num_steps == 120
+    controller, report = quick(tokens, scores, epd=SIZES[size], epochs=epochs, batch=20)
+    assert report.num_steps == 3 * epochs
     assert report.reconstruction_loss < np.log(12), "better than no idea"
     assert report.pairwise_accuracy > 0.75
     assert report.row()["heldout_rank_correlation"] is None, "nothing was held out"

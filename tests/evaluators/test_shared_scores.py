@@ -27,6 +27,9 @@ evaluator:
 strategy: {name: shared_random_search}
 budget: {trials: 10}
 """
+LAYERS = CONFIG.replace("nao_cnn_small", "{name: enas_macro, layers: 4}").replace("  cells_per_stage: 1\n", "")
+LAYERS = LAYERS.replace("cells_per_stage: 1, ", "")
+"""The same with few weights, for what is the same whatever the weights are."""
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +38,29 @@ def config():
 
 
 @pytest.fixture(scope="module")
+def layers():
+    return RunConfig.parse(LAYERS)
+
+
+@pytest.fixture(scope="module")
 def genotypes(config):
+    return _drawn(config)
+
+
+@pytest.fixture(scope="module")
+def layered(layers):
+    return _drawn(layers)
+
+
+def _drawn(config):
     space = config.make_space()
     return [space.sample(rng.child(0, "one shot", index)) for index in range(4)]
+
+
+@pytest.fixture(scope="module")
+def trained(config, genotypes):
+    """The bytes of version v1 of `config`."""
+    return Desk(config.make_evaluator(), {}).work(phase(genotypes, 0, 1))[1]
 
 
 def phase(genotypes, first=0, last=1, source=None):
@@ -72,13 +95,13 @@ def test_phases_one_after_the_other_are_one_training(config, genotypes, shelf):
     assert len({loss for _, loss in facts[0]}) == len(genotypes)
 
 
-def test_how_often_a_version_is_kept_changes_no_result(config, shelf):
+def test_how_often_a_version_is_kept_changes_no_result(layers, shelf):
     """Each version is a proposal with a seed of its own; the weights, and the losses on the way, are those of one."""
 
     def search(epochs_per_version):
         strategy = {"epochs": 4, "epochs_per_version": epochs_per_version, "rounds": 1, "paths": 3, "scored": 4}
         given = RunConfig.model_validate(
-            config.model_dump() | {"strategy": {**config.strategy.model_dump(), **strategy}}
+            layers.model_dump() | {"strategy": {**layers.strategy.model_dump(), **strategy}}
         )
         asker, desk, seeds, losses = given.make_strategy(), Desk(given.make_evaluator(), type(shelf)()), [], []
         while not asker.done:
@@ -96,11 +119,11 @@ def test_how_often_a_version_is_kept_changes_no_result(config, shelf):
     assert (len(whole[2]), len(set(parts[2]))) == (1, 4)
 
 
-def test_a_phase_of_an_earlier_pool_is_named_by_its_proposal(config, genotypes, shelf):
-    proposal = phase(genotypes, 0, 1)
+def test_a_phase_of_an_earlier_pool_is_named_by_its_proposal(layers, layered, shelf):
+    proposal = phase(layered, 0, 1)
     assert proposal.phase.seed is None
     named = replace(proposal, seed=1, phase=replace(proposal.phase, seed=proposal.seed))
-    desks = [Desk(config.make_evaluator(), type(shelf)()) for _ in range(3)]
+    desks = [Desk(layers.make_evaluator(), type(shelf)()) for _ in range(3)]
     weights = [
         desk.work(given)[1] for desk, given in zip(desks, (proposal, named, replace(proposal, seed=1)), strict=True)
     ]
@@ -124,53 +147,53 @@ def test_a_genotype_is_counted_once_for_all_phases_with_the_tasks_classes_and_ch
     assert evaluator._sizes[genotypes[0].key] == sum(parameter.numel() for parameter in own.parameters())
 
 
-def test_a_phase_of_another_kind_is_refused(config, genotypes, shelf):
-    proposal = phase(genotypes, 0, 1)
-    failed = work(Desk(config.make_evaluator(), shelf), replace(proposal, phase=replace(proposal.phase, kind="alphas")))
+def test_a_phase_of_another_kind_is_refused(layers, layered, shelf):
+    proposal = phase(layered, 0, 1)
+    failed = work(Desk(layers.make_evaluator(), shelf), replace(proposal, phase=replace(proposal.phase, kind="alphas")))
     assert failed.message.startswith("ConfigError: phase v1: one_shot trains paths, not alphas")
 
 
-def test_together_is_one_by_one_and_a_version_is_told_from_another(config, genotypes, shelf):
-    evaluator = config.make_evaluator()
+def test_together_is_one_by_one_and_a_version_is_told_from_another(layers, layered, shelf):
+    evaluator = layers.make_evaluator()
     desk = Desk(evaluator, shelf)
-    work(desk, phase(genotypes, 0, 1))
-    work(desk, phase(genotypes, 1, 2, source="v1"))
-    first = [work(desk, scored(genotype, "v1")).valid_loss for genotype in genotypes]
-    second = [work(desk, scored(genotype, "v2")).valid_loss for genotype in genotypes]
+    work(desk, phase(layered, 0, 1))
+    work(desk, phase(layered, 1, 2, source="v1"))
+    first = [work(desk, scored(genotype, "v1")).valid_loss for genotype in layered]
+    second = [work(desk, scored(genotype, "v2")).valid_loss for genotype in layered]
     assert first != second
-    together = evaluator.evaluate_together([scored(genotype, "v2") for genotype in genotypes])
+    together = evaluator.evaluate_together([scored(genotype, "v2") for genotype in layered])
     assert [score.valid_loss for score in together] == pytest.approx(second, rel=1e-5)
 
 
-def test_a_score_is_taken_on_the_batches_of_the_config_or_on_the_share_the_proposal_names(genotypes, shelf):
-    evaluator = RunConfig.parse(CONFIG.replace("period: 4", "period: 4\n  batch: 4")).make_evaluator()
+def test_a_score_is_taken_on_the_batches_of_the_config_or_on_the_share_the_proposal_names(layered, shelf):
+    evaluator = RunConfig.parse(LAYERS.replace("period: 4", "period: 4\n  batch: 4")).make_evaluator()
     desk = Desk(evaluator, shelf)
-    work(desk, phase(genotypes, 0, 1))
+    work(desk, phase(layered, 0, 1))
     whole = len(evaluator.task.load()[1])
     assert whole == 16
 
     def accuracy(share):
         fidelity = Fidelity(weights_version="v1", valid_share=share)
-        found = [work(desk, Proposal(genotype=each, fidelity=fidelity)) for each in genotypes]
+        found = [work(desk, Proposal(genotype=each, fidelity=fidelity)) for each in layered]
         return [each.valid_accuracy for each in found], [each.valid_loss for each in found]
 
     assert all(value * 4 == round(value * 4) for value in accuracy(None)[0]), "four images"
     assert accuracy(None) == accuracy(0.25)
     assert accuracy(1.0)[1] != accuracy(None)[1]
-    graphs, order = [evaluator.space.lower(each) for each in genotypes], rng.torch_generator(0, "one-shot validation")
+    graphs, order = [evaluator.space.lower(each) for each in layered], rng.torch_generator(0, "one-shot validation")
     everything = evaluator._objective().compare(evaluator._scorer, graphs, order, batch=4, count=whole)
     assert accuracy(1.0)[0] == [score.value for score in everything]
 
 
-def test_the_data_are_read_and_moved_once_for_shared_weights_and_for_networks_alone(genotypes, shelf, monkeypatch):
-    evaluator = RunConfig.parse(CONFIG.replace("alone: {", "alone: {data_share: 0.5, ")).make_evaluator()
+def test_the_data_are_read_and_moved_once_for_shared_weights_and_for_networks_alone(layered, shelf, monkeypatch):
+    evaluator = RunConfig.parse(LAYERS.replace("alone: {", "alone: {data_share: 0.5, ")).make_evaluator()
     reads, load = [], type(evaluator.task).load
     monkeypatch.setattr(type(evaluator.task), "load", lambda task: reads.append(1) or load(task))
     evaluator.prepare()
     desk = Desk(evaluator, shelf)
-    work(desk, phase(genotypes, 0, 1))
-    work(desk, scored(genotypes[0], "v1"))
-    evaluator.evaluate(Proposal(genotype=genotypes[0], seed=1))
+    work(desk, phase(layered, 0, 1))
+    work(desk, scored(layered[0], "v1"))
+    evaluator.evaluate(Proposal(genotype=layered[0], seed=1))
     assert len(reads) == 1
     shared, alone = evaluator._objective(), evaluator._alone.objective(0.5)
     assert (shared.num_train, alone.num_train) == (144, 72)
@@ -183,9 +206,9 @@ def test_without_a_version_a_network_is_trained_on_its_own(config, genotypes):
     assert measurement.valid_accuracy is not None
 
 
-def test_genotypes_of_another_space_are_failures(config, genotypes, shelf):
+def test_genotypes_of_another_space_are_failures(config, genotypes, trained, shelf):
     desk = Desk(config.make_evaluator(), shelf)
-    work(desk, phase(genotypes, 0, 1))
+    shelf["v1"] = trained
     stranger = Genotype("nao_cnn", genotypes[0].key)
     failed = work(desk, phase([stranger], 1, 2, source="v1"))
     assert failed.message.startswith(
@@ -206,8 +229,8 @@ def test_genotypes_of_another_space_are_failures(config, genotypes, shelf):
         ("space: nao_cnn_small", "space: nao_cnn_middle", "nao_cnn_middle, N = 1, F = 4"),
     ],
 )
-def test_weights_of_another_supernet_end_the_search_and_fail_no_trial(config, genotypes, shelf, old, new, size):
-    work(Desk(config.make_evaluator(), shelf), phase(genotypes, 0, 1))
+def test_weights_of_another_supernet_end_the_search_and_fail_no_trial(trained, shelf, old, new, size):
+    shelf["v1"] = trained
     other = RunConfig.parse(CONFIG.replace(old, new, 1))
     mine = [other.make_space().sample(np.random.default_rng(0))]
     for proposal in (scored(mine[0], "v1"), phase(mine, 1, 2, source="v1")):
@@ -215,14 +238,14 @@ def test_weights_of_another_supernet_end_the_search_and_fail_no_trial(config, ge
             Desk(other.make_evaluator(), shelf).work(proposal)
 
 
-def test_weights_that_were_trained_for_longer_or_not_at_all_are_refused(config, genotypes, shelf):
-    desk = Desk(config.make_evaluator(), shelf)
-    work(desk, phase(genotypes, 0, 1))
+def test_weights_that_were_trained_for_longer_or_not_at_all_are_refused(layers, layered, shelf):
+    desk = Desk(layers.make_evaluator(), shelf)
+    work(desk, phase(layered, 0, 1))
     with pytest.raises(PoolError, match="weights v1 have had 1 epochs, expected 2; put the right file back"):
-        desk.work(phase(genotypes, 2, 3, source="v1"))
+        desk.work(phase(layered, 2, 3, source="v1"))
     shelf["v1"] = shelf["v1"][:-8]
     with pytest.raises(PoolError, match="not a whole safetensors file"):
-        desk.work(phase(genotypes, 1, 2, source="v1"))
+        desk.work(phase(layered, 1, 2, source="v1"))
 
 
 def test_a_space_without_a_supernet_is_refused():

@@ -189,6 +189,22 @@ def test_the_cache_is_emptied_when_nothing_holds_the_network_any_more(monkeypatc
     assert alive == [False]
 
 
+@pytest.mark.parametrize(("task", "on_cuda", "collected"), [(True, False, 1), (False, True, 1), (False, False, 0)])
+def test_where_nothing_was_trained_nothing_is_collected(task, on_cuda, collected, monkeypatch):
+    class Broken:
+        has_task = task
+
+        def evaluate(self, proposal):
+            raise ValueError("not in the table")
+
+    collections = []
+    monkeypatch.setattr("gc.collect", lambda: collections.append(1))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: on_cuda)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    assert measure(Broken(), None).kind is FailureKind.ERROR
+    assert len(collections) == collected
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -18,7 +18,6 @@ from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.strategies.base import Strategy, StrategyConfig
 from nao_ray.strategies.shared_random_search import SharedRandomSearch, SharedRandomSearchConfig
-from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.trial import Attempt, Fidelity, Measurement, Proposal, Trial, TrialState
 
 
@@ -122,7 +121,7 @@ class Greedy(Strategy[StrategyConfig]):
 
 
 def closed_form(**settings: Any) -> ClosedForm:
-    return ClosedForm(NaoCnnSmall(), Synthetic(SyntheticConfig()), ClosedFormConfig(**settings))
+    return ClosedForm(NaoCnnSmall(), None, ClosedFormConfig(**settings))
 
 
 class SharedForm(SharedEvaluator[EvaluatorConfig]):
