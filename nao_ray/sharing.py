@@ -19,4 +19,4 @@ class Shared(NamedTuple):
     def line(self) -> str:
         """For people."""
         what = "1 trial" if self.children == 1 else f"{self.children} trials"
-        return f"{what} at a time on a {self.gpu}{'' if self.is_settled else ', being measured'}"
+        return f"{what} at a time on each {self.gpu}{'' if self.is_settled else ', being measured'}"

@@ -29,7 +29,7 @@ def test_a_watch_tells_it_where_it_is_measured(tmp_path, gpus):
     with pool.acquire():
         pool.record_sharing(FOUND)
         told = (
-            "2 trials at a time on a NVIDIA H200, 140 GiB",
-            "2 trials at a time on a NVIDIA A10G, 22 GiB, being measured",
+            "2 trials at a time on each NVIDIA H200, 140 GiB",
+            "2 trials at a time on each NVIDIA A10G, 22 GiB, being measured",
         )
         assert Watch(str(tmp_path / "pool")).look().sharing == (told if gpus == "auto" else ())

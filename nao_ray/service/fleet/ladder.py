@@ -27,7 +27,7 @@ FEWEST, _MOST = 5, 20
 """Trials of a fidelity that a median is taken of."""
 _ERROR = 0.05
 _MEDIAN = 1.2533  # its standard error, in standard errors of the mean
-_BESIDE = 0.9  # share of the time of all who are to be there
+_BESIDE = 0.8  # share of the time of all who are to be there
 
 
 class Ladder:
