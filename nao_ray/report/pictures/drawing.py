@@ -46,7 +46,7 @@ class Wording:
 
     def kind(self, op: str) -> str:
         """Its kind, which its colour is of."""
-        return family(self.name(op) if op in self.names else op)
+        return family(self.name(op))
 
     def width(self, op: str) -> float:
         """Of its label with what is around the text."""
