@@ -18,7 +18,7 @@ from nao_ray.preset_files import find_config
 SEARCH = """
 name: {name}
 space: {{name: enas_macro, layers: 3}}
-task: {{name: synthetic}}
+task: {{name: synthetic, per_class: 24}}
 evaluator:
   name: one_shot
   channels: 4
