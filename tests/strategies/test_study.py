@@ -12,7 +12,13 @@ from nao_ray.bench._landscape import UNIT, Landscape
 from nao_ray.trial import Fidelity, Measurement, Trial
 
 NOISE, BUDGET, SEEDS = 0.3, 60, 3
-EMBEDDED = {"mode": "rounds", "seeds": 24, "rounds": 2, "round_size": 18, "pretraining": {"steps": 200, "genotypes": 400}}
+EMBEDDED = {
+    "mode": "rounds",
+    "seeds": 24,
+    "rounds": 2,
+    "round_size": 18,
+    "pretraining": {"steps": 200, "genotypes": 400},
+}
 
 
 def search(name: str, settings: dict[str, Any], seed: int, space_name: str = "nao_cnn") -> tuple[float, float]:

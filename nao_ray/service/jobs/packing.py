@@ -18,7 +18,6 @@ from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.config import RunConfig
 from nao_ray.config_text import override
 from nao_ray.errors import ConfigError, DataError, NaoRayError
-from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.manifest import REVISION, source_revision, storage_id
 from nao_ray.training import recipe_file
 
@@ -86,6 +85,8 @@ def known_as(pool_url: str) -> str | None:
     """By what the pool is known that this machine sees in a folder; None: it sees none, or it is the same for all."""
     if "://" in pool_url:
         return None
+    from nao_ray.pool import PoolReader  # with pandas: commands that only ask the cluster do without
+
     try:
         return storage_id(PoolReader.open(pool_url).manifest) if PoolReader.exists(pool_url) else None
     except NaoRayError:
