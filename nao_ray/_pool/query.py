@@ -34,7 +34,8 @@ def sql(storage: Storage, query: str) -> pd.DataFrame:
         PoolError: the query is wrong, is not one SELECT, or the pool cannot be read.
     """
     try:
-        return steady(storage, "trials", lambda names: _run(storage, names, query))
+        with storage.moment():
+            return steady(storage, "trials", lambda names: _run(storage, names, query))
     except duckdb.Error as error:
         raise PoolError(f"sql: {line(error)}") from None
 
@@ -43,8 +44,9 @@ def _run(storage: Storage, names: list[str], query: str) -> pd.DataFrame:
     with duckdb.connect(":memory:") as connection:
         connection.register("trials_as_stored", dataset(storage, "trials", names))
         connection.execute(f"CREATE TEMP VIEW trials AS {finite_view('trials_as_stored', TRIALS)}")
-        connection.register("fits", read_fits(storage))
-        connection.register("final", _final(storage))
+        for name, read in _BESIDE.items():
+            named = name in query.lower()  # else it is not looked for
+            connection.register(name, read(storage) if named else pa.table({"nothing": pa.array([], pa.null())}))
         for setting in _SETTINGS:
             connection.execute(setting)
         statements = connection.extract_statements(query)
@@ -80,3 +82,7 @@ def _final(storage: Storage) -> pa.Table:
     if not tables:
         return FINAL.empty_table()
     return finite(pa.concat_tables(tables, promote_options="permissive"))
+
+
+_BESIDE = {"fits": read_fits, "final": _final}
+"""Tables beside the trials."""

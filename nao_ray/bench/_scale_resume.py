@@ -27,6 +27,7 @@ from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.simulated import SimulatedExecutor
+from nao_ray.search.tally import Past
 from nao_ray.service.fleet.actors import StrategyFactory
 from nao_ray.service.hosting.cluster import ray_session
 from nao_ray.service.hosting.proposer import RayProposer
@@ -101,10 +102,11 @@ def resume(url: Path, trials: int) -> dict[str, float]:
     executor = SimulatedExecutor(config.make_evaluator(), clock, _WORKERS, duration=lambda *_: 1.0)
     pool = PoolWriter.open(url)
     with ray_session(Workers(count=1)), pool.acquire():
-        proposer = RayProposer(StrategyFactory(config.to_yaml()), pool.stream_log)
+        past = Past()
+        proposer = RayProposer(StrategyFactory(config.to_yaml()), past.first(pool.stream_log))
         try:
             loop = SearchLoop(pool, proposer, executor, Budget(trials=trials + _MORE), clock=clock)
-            done = loop.run(pool.stream_log())
+            done = loop.run(past)
         finally:
             proposer.close()
     if done.done + done.failed != trials + _MORE:

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 
 from nao_ray.errors import Drained, NaoRayError, StuckSearchError
 from nao_ray.metric import ACCURACY, Metric
@@ -31,7 +32,7 @@ from nao_ray.search.proposer import Proposer
 from nao_ray.search.records import Records
 from nao_ray.search.requests import NoRequests, Request, Requests
 from nao_ray.search.snapshot import Snapshot
-from nao_ray.search.tally import Tally
+from nao_ray.search.tally import Past, Tally
 from nao_ray.search.tries import Entry, Retry, choose, summary, take_up
 from nao_ray.search.trouble import Limits
 from nao_ray.search.writing import Patience, Writer
@@ -90,8 +91,8 @@ class SearchLoop:
 
     # -- the course of a search ---------------------------------------------------------------------------
 
-    def run(self, log: Iterable[Trial] = ()) -> Snapshot:
-        """Search on from a pool's `log`, in any order, until nothing is left to do.
+    def run(self, log: Iterable[Trial] | Past = ()) -> Snapshot:
+        """Search on from a pool's `log`, in any order, or what was noted of it, until nothing is left to do.
 
         Raises:
             StuckSearchError: the strategy proposes nothing although it was told everything and is not done.
@@ -241,7 +242,7 @@ class SearchLoop:
             return
         asked_at = self._clock.now()
         entries = [Entry(Trial(proposal=proposal, asked_at=asked_at)) for proposal in answer.proposals]
-        begun = [entry for entry in self._next([*self._queue, *entries]) if not entry.is_begun]
+        begun = [entry for entry in self._next(chain(self._queue, entries)) if not entry.is_begun]
         attempts = self._attempts(begun)  # those that are submitted now, in the same write
         if entries and not self._writer.write(lambda: self._pool.record_asked(answer.proposals, asked_at, attempts)):
             return
@@ -292,8 +293,8 @@ class SearchLoop:
 
     # -- running ------------------------------------------------------------------------------------------
 
-    def _next(self, queue: Sequence[Entry]) -> Sequence[Entry]:
-        """Those of a queue that can be submitted now."""
+    def _next(self, queue: Iterable[Entry]) -> Sequence[Entry]:
+        """Those of a queue that can be submitted now; it is looked at as far as they stand, for it may be long."""
         room = self._ending.room(self._executor.capacity - len(self._running), len(self._running))
         return choose(queue, room, beside_suspect=self._runs_suspect)
 
@@ -306,13 +307,15 @@ class SearchLoop:
         return [Attempt(entry.trial.trial_id, entry.trial.attempt + 1, None, now, entry.before) for entry in entries]
 
     def _submit(self) -> None:
-        entries = self._next(list(self._queue))
+        entries = self._next(self._queue)
         rows = self._attempts([entry for entry in entries if not entry.is_begun])
         if rows and not self._writer.write(lambda: self._pool.record_attempts(rows)):
             return
-        chosen = {entry.trial.trial_id for entry in entries}
-        self._queue = deque(entry for entry in self._queue if entry.trial.trial_id not in chosen)
         for entry in entries:
+            if entry is self._queue[0]:
+                self._queue.popleft()
+            else:  # a suspect before it waits
+                self._queue.remove(entry)
             entry.trial = replace(entry.trial, attempt=entry.trial.attempt + 1)
             entry.tries, entry.is_begun, entry.before = entry.tries + 1, False, ""
             self._running[entry.trial.trial_id] = entry

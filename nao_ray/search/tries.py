@@ -87,12 +87,14 @@ def take_up(log: Iterable[Trial], max_attempts: int) -> tuple[list[Entry], list[
 def choose(queue: Iterable[Entry], room: int, *, beside_suspect: bool) -> list[Entry]:
     """Those of a queue that can be tried now, in so much room: of the suspects one at a time."""
     found: list[Entry] = []
+    if room <= 0:
+        return found
     for entry in queue:
-        if len(found) >= room:
-            break
         if not (entry.is_suspect and beside_suspect):
             found.append(entry)
             beside_suspect = beside_suspect or entry.is_suspect
+        if len(found) == room:
+            break
     return found
 
 

@@ -105,6 +105,18 @@ def test_the_loggers_tail_asks_for_what_has_changed(url, count):
     made._lease.release()
 
 
+def test_a_query_lists_the_pool_once(url, server):
+    """Before, up to four times."""
+    made = PoolWriter.create(url, MANIFEST)
+    with made.acquire(expiry=LONG):
+        record(made, 0, 2)
+    reader = PoolReader.open(url)
+    for query, lists in (("select count(*) from trials", 1), ("select count(*) from FINAL", 2)):
+        server.requests.clear()
+        reader.sql(query)
+        assert sum(path.endswith("?list") for _, path in server.requests) == lists
+
+
 def test_a_folder_of_thousands_is_passed_over(url, server, monkeypatch):
     monkeypatch.setattr(objects, "_PAGE", 10)
     made = PoolWriter.create(url, MANIFEST)

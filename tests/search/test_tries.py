@@ -1,10 +1,11 @@
 """Attempts count over all drivers of a pool: a trial that ends every driver is not tried for ever."""
 
+from collections import deque
 from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from _stand_in import Greedy, closed_form
+from _stand_in import Greedy, MemoryPool, closed_form
 
 from nao_ray.errors import PoolWriteError
 from nao_ray.pool import PoolReader, PoolWriter
@@ -161,3 +162,30 @@ def test_suspects_are_tried_one_at_a_time(beside, chosen):
 def test_what_is_said_of_attempts():
     assert summary(["x", "x"]) == "2 attempts ended with x"
     assert summary(["x", "y", "x"]) == "3 attempts ended with x (2); y (1)"
+
+
+class Counted(deque):
+    """Counts the entries that are looked at."""
+
+    looked = 0
+
+    def __iter__(self):
+        for entry in super().__iter__():
+            self.looked += 1
+            yield entry
+
+
+def test_a_turn_looks_at_a_queue_only_as_far_as_there_is_room():
+    """It was copied at each."""
+    clock = VirtualClock()
+    proposals = [Proposal(genotype=Genotype("s", f"{k}"), trial_id=k, seed=k) for k in range(1000)]
+    pool = MemoryPool()
+    pool.record_asked(proposals, clock.now())
+    executor = SimulatedExecutor(closed_form(), clock, WORKERS, duration=lambda *_: 1.0)
+    loop = SearchLoop(pool, LocalProposer(Greedy()), executor, Budget(trials=1000), clock=clock)
+    loop._queue = Counted(Entry(Trial(proposal=proposal)) for proposal in proposals)
+    loop._submit()
+    assert (loop._queue.looked, len(loop._queue)) == (WORKERS, 1000 - WORKERS)
+    loop._submit()
+    assert loop._queue.looked == WORKERS, "no room"
+    assert sorted(loop._running) == list(range(WORKERS))

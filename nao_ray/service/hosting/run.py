@@ -17,6 +17,7 @@ from nao_ray.search.executor import Executor, SerialExecutor
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer, Proposer
 from nao_ray.search.snapshot import Snapshot
+from nao_ray.search.tally import Past
 from nao_ray.search.tries import Retry
 from nao_ray.search.trouble import Limits
 from nao_ray.service.hosting.checks import (
@@ -161,7 +162,8 @@ def _search(
     with ExitStack() as stack:
         for logger in config.make_loggers(search_of(config, pool.manifest, pool.url)):
             stack.enter_context(closing(Follower(pool.url, logger)))
-        proposer, executor = (_in_process if in_process else _on_ray)(config, pool, stack)
+        past = Past()
+        proposer, executor = (_in_process if in_process else _on_ray)(config, pool, past, stack)
         listeners = [listener, lambda snapshot: pool.say(snapshot.note)]
         if not in_process:
             listeners += [_metrics(config, pool.url, stack), SharingRecorder(pool)]
@@ -181,7 +183,7 @@ def _search(
             requests=PoolRequests(pool, signals.take),
             stop=lambda: signals.stopped() or stop(),
         )
-        snapshot = loop.run(pool.stream_log())
+        snapshot = loop.run(past)
     return RunSummary(
         pool_url=pool.url, done=snapshot.done, failed=snapshot.failed, seconds=snapshot.seconds, best=pool.best(10)
     )
@@ -201,8 +203,9 @@ def _to_all(listeners: Sequence[Listener]) -> Listener:
     return tell
 
 
-def _in_process(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Proposer, Executor]:
-    proposer = stack.enter_context(closing(LocalProposer(config.make_strategy(), pool.log())))
+def _in_process(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -> tuple[Proposer, Executor]:
+    log = list(past.passing(pool.log()))
+    proposer = stack.enter_context(closing(LocalProposer(config.make_strategy(), log)))
     return proposer, stack.enter_context(closing(SerialExecutor(config.make_evaluator(), weights=pool)))
 
 
@@ -217,7 +220,7 @@ def _connect(config: RunConfig, stack: ExitStack) -> None:
     stack.enter_context(one_cluster())
 
 
-def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Proposer, Executor]:
+def _on_ray(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -> tuple[Proposer, Executor]:
     from nao_ray.service.code import SameCode
     from nao_ray.service.fleet.actors import EvaluatorFactory, StrategyFactory
     from nao_ray.service.fleet.executor import RayExecutor
@@ -240,6 +243,8 @@ def _on_ray(config: RunConfig, pool: PoolWriter, stack: ExitStack) -> tuple[Prop
     )
     seconds = workers.checkpoint_seconds
     keeps = None if seconds is None else (absolute(pool.url), storage_id(pool.manifest), seconds)
-    proposer = stack.enter_context(closing(RayProposer(SameCode.of(StrategyFactory(text)), pool.stream_log)))
+    proposer = stack.enter_context(
+        closing(RayProposer(SameCode.of(StrategyFactory(text)), past.first(pool.stream_log)))
+    )
     make = SameCode.of(EvaluatorFactory(text, keeps))
     return proposer, stack.enter_context(closing(RayExecutor(make, plan, weights=pool, known=pool.sharing())))
