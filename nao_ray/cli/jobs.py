@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from nao_ray.service.jobs.client import Jobs, JobView
 
 INTERRUPTED = 130
+
+_PATIENCE_SECONDS = 5.0  # of `status` with the pools
+_UNKNOWN: dict[str, object] = dict.fromkeys(("trials", "best", "left"))
 
 Address = Annotated[
     str | None,
@@ -110,21 +115,22 @@ def status(
 ) -> None:
     """List the jobs of nao-ray on a cluster, or show one.
 
-    Trials done, the best score and the time left are those of its pool, where that can be read from here.
+    Trials done, the best score and the time left are those of its pool, where that can be read from here in 5 s.
     """
     from nao_ray.service.jobs.client import connect
 
     jobs = connect(address)
     views = jobs.all() if job is None else [jobs.find(job)]
+    rows = _rows(views)
     if as_json:
-        typer.echo(json.dumps([_row(view) for view in views]))
+        typer.echo(json.dumps(rows))
     elif not views:
         typer.echo(f"no jobs of nao-ray at {jobs.address}")
     else:
         from nao_ray.report.text import grid
 
-        rows = [["-" if value is None else str(value) for value in _row(view).values()] for view in views]
-        typer.echo(grid(list(_row(views[0])), rows))
+        cells = [["-" if value is None else str(value) for value in row.values()] for row in rows]
+        typer.echo(grid(list(rows[0]), cells))
 
 
 def logs(
@@ -231,7 +237,23 @@ def _follow(jobs: Jobs, job_id: str, is_detached: bool) -> int:
     return exit_code(view)
 
 
-def _row(view: JobView) -> dict[str, object]:
+def _rows(views: list[JobView]) -> list[dict[str, object]]:
+    """Of each job a row. A pool whose storage is slow, or tries again and again, is not waited for."""
+    found: dict[str, dict[str, object]] = {}
+
+    def look(view: JobView) -> None:
+        found[view.job_id] = _progress(view)
+
+    threads = [Thread(target=look, args=(view,), daemon=True) for view in views]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + _PATIENCE_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return [_row(view, found.get(view.job_id, _UNKNOWN)) for view in views]
+
+
+def _row(view: JobView, progress: dict[str, object]) -> dict[str, object]:
     return {
         "job": view.job_id,
         "status": view.status,
@@ -239,7 +261,7 @@ def _row(view: JobView) -> dict[str, object]:
         "detached": "yes" if view.is_detached else "no",
         "started_at": None if view.started_at is None else f"{view.started_at:%Y-%m-%d %H:%M:%S}",
         "ended_at": None if view.ended_at is None else f"{view.ended_at:%Y-%m-%d %H:%M:%S}",
-        **_progress(view),
+        **progress,
         "pool": view.pool,
     }
 
@@ -253,7 +275,7 @@ def _progress(view: JobView) -> dict[str, object]:
     except NaoRayError:
         seen = None
     if seen is None:
-        return dict.fromkeys(("trials", "best", "left"))
+        return _UNKNOWN
     total = "" if seen.budget_trials is None else f"/{seen.budget_trials}"
     left = None if view.is_over or not seen.eta_seconds else format_seconds(seen.eta_seconds)
     best = None if seen.best is None or seen.best.score is None else seen.metric.words(seen.best.score)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from test_jobs import ADDRESS, Client, job, over
 
+from nao_ray.cli import jobs as command
 from nao_ray.cli.app import main
 from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
@@ -142,12 +143,29 @@ def test_status_tells_how_a_pool_stands_that_can_be_read_from_here(capsys, monke
     metadata = [describe("tiny-1234", url, detach=False) for url in (str(tmp_path / "p"), "/no/such/pool")]
     client = Client(*(job(f"tiny-1234-{i}", "SUCCEEDED", start=i, metadata=it) for i, it in enumerate(metadata, 1)))
     monkeypatch.setattr(jobs, "connect", lambda address: over(client))
+    monkeypatch.setattr(command, "_PATIENCE_SECONDS", 600.0)
     with pytest.raises(SystemExit):
         main(["status", "--json"])
     here, nowhere = json.loads(capsys.readouterr().out)
     assert here["trials"] == "2/2"
     assert here["best"] == f"{PoolReader.open(tmp_path / 'p').best(1)['valid_accuracy'].iloc[0]:.4f}"
     assert (nowhere["trials"], nowhere["best"], nowhere["left"]) == (None, None, None)
+
+
+def test_status_does_not_wait_for_a_pool_that_gives_no_answer(capsys, monkeypatch):
+    """It waited for the storage's own retries."""
+    silent = threading.Event()
+    metadata = describe("a", "s3://gone/pool", detach=False)
+    client = Client(job("a-1", "RUNNING", start=1, metadata=metadata))
+    monkeypatch.setattr(jobs, "connect", lambda address: over(client))
+    monkeypatch.setattr(command, "_progress", lambda view: silent.wait() and {})
+    monkeypatch.setattr(command, "_PATIENCE_SECONDS", 0.01)
+    with pytest.raises(SystemExit) as left:
+        main(["status", "--json"])
+    silent.set()
+    assert left.value.code == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["job"], row["trials"], row["best"], row["left"]) == ("a-1", None, None, None)
 
 
 def test_a_configs_name_finds_its_newest_job():
