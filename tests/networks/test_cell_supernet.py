@@ -1,5 +1,7 @@
 """The supernet of ENAS's micro space against a second implementation, and what its reduction cells read."""
 
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,9 @@ SPACE = EnasMicro()
 OPTIONS = [{}, {"reduce_last": True}]
 
 
+@cache
 def _net(cells_per_stage, **options):
+    """Made once, in evaluation mode: nothing here changes it."""
     with rng.torch_seeded(cells_per_stage, "micro supernet"):
         net = supernet.build(SPACE, cells_per_stage=cells_per_stage, channels=4, **options).double()
         for tensor in (*net.parameters(), *(b for b in net.buffers() if b.is_floating_point())):

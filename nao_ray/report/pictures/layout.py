@@ -227,36 +227,45 @@ def _gap(above: Item, below: Item) -> float:
 
 def _place(order: list[list[Item]]) -> None:
     """Pull every item towards its neighbours' mean height without changing an order or closing a gap."""
-    for layer in order:
-        for item, y in zip(layer, _separated(layer, [0.0] * len(layer)), strict=True):
-            item.y = y
+    layers = [(layer, _offsets(layer), [_pulls(item) for item in layer]) for layer in order]
+    for layer, offsets, _ in layers:
+        _separate(layer, offsets, [0.0] * len(layer))
     for step in range(RELAXATIONS):
-        for layer in order if step % 2 == 0 else reversed(order):
-            wanted = [_mean_height(item) for item in layer]
-            for item, y in zip(layer, _separated(layer, wanted), strict=True):
-                item.y = y
+        for layer, offsets, pulls in layers if step % 2 == 0 else reversed(layers):
+            wanted = [
+                sum(other.y * weight for other, weight in pull) / total if pull else item.y
+                for item, (pull, total) in zip(layer, pulls, strict=True)
+            ]
+            _separate(layer, offsets, wanted)
 
 
-def _mean_height(item: Item) -> float:
-    """A line that passes counts more where it came from: straight lines are followed more easily."""
-    weights = [(other.y, 3.0 if other.state is None else 1.0) for other in (*item.inputs, *item.outputs)]
-    total = sum(weight for _, weight in weights)
-    return sum(y * weight for y, weight in weights) / total if weights else item.y
+def _pulls(item: Item) -> tuple[list[tuple[Item, float]], float]:
+    """Neighbours with their weights, and the sum of those.
+
+    A line that passes counts more where it came from: straight lines are followed more easily.
+    """
+    pull = [(other, 3.0 if other.state is None else 1.0) for other in (*item.inputs, *item.outputs)]
+    return pull, sum(weight for _, weight in pull)
 
 
-def _separated(layer: list[Item], wanted: list[float]) -> list[float]:
-    """The nearest heights (least squares) that keep the order and the gaps: pool adjacent violators."""
+def _offsets(layer: list[Item]) -> list[float]:
+    """Of every item of a layer, how far it is at least below the first."""
     offsets = [0.0]
     for above, below in pairwise(layer):
         offsets.append(offsets[-1] + above.height / 2 + _gap(above, below) + below.height / 2)
+    return offsets
+
+
+def _separate(layer: list[Item], offsets: list[float], wanted: list[float]) -> None:
+    """Give the nearest heights (least squares) that keep the order and the gaps: pool adjacent violators."""
     blocks: list[list[float]] = []
-    for goal in (want - offset for want, offset in zip(wanted, offsets, strict=False)):
-        blocks.append([goal])
-        while len(blocks) > 1 and _mean(blocks[-2]) > _mean(blocks[-1]):
+    means: list[float] = []
+    for want, offset in zip(wanted, offsets, strict=False):
+        blocks.append([want - offset])
+        means.append(want - offset)
+        while len(blocks) > 1 and means[-2] > means[-1]:
             blocks[-2:] = [blocks[-2] + blocks[-1]]
-    flat = [_mean(block) for block in blocks for _ in block]
-    return [value + offset for value, offset in zip(flat, offsets, strict=False)]
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+            means[-2:] = [sum(blocks[-1]) / len(blocks[-1])]
+    flat = (mean for block, mean in zip(blocks, means, strict=True) for _ in block)
+    for item, value, offset in zip(layer, flat, offsets, strict=False):
+        item.y = value + offset
