@@ -119,10 +119,12 @@ def test_the_commands_of_the_pages_run_in_order(folder, call, monkeypatch):
             continue
         if words[1] == "search":
             # a table is not trained, and shared weights are trained by the strategy
-            by_strategy = any(name in command for name in ("evaluator.path", "_ws_", "darts_small"))
+            by_alphas = words[2] in ("darts_small", "darts_201")
+            by_strategy = by_alphas or any(name in command for name in ("evaluator.path", "_ws_"))
             words += SHRUNKEN[:3] if by_strategy else SHRUNKEN
-            small = ("task.limit=100", "strategy.seeds=1", "strategy.epochs=1")
-            words += [word for setting in small for word in ("--set", setting)] if "darts_small" in command else []
+            small = ["task.limit=100", "strategy.seeds=1", "strategy.epochs=1"]
+            small += ["evaluator.cells_per_stage=1", "evaluator.channels=4"] if words[2] == "darts_201" else []
+            words += [word for setting in small for word in ("--set", setting)] if by_alphas else []
         elif words[1] == "finalists":
             words += ["--in-process", "--set", "evaluator.epochs=1", "--set", "evaluator.repeats=1"]
         elif words[1] == "train":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,3 +46,57 @@ def import_(
             watch=lambda done, total: progress.update(bar, completed=done, total=total),
         )
     typer.echo(f"{rows:,} architectures in {out}")
+
+
+@table.command()
+def audit(
+    pool: Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")],
+    path: Annotated[Path, typer.Argument(help="Parquet or CSV file.", metavar="TABLE")],
+    settings: Annotated[
+        list[str],
+        typer.Argument(
+            help="Settings of the evaluator `tabular`: valid=COLUMN, genotype=COLUMN, twins=merge.",
+            metavar="KEY=VALUE...",
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Compare a search with shared weights with a table of its space.
+
+    Per phase of alphas the derived cell's value in the table, its rank and its skip connections; per version of shared
+    weights Kendall's tau between its scores and the table. Nothing is trained.
+    """
+    from nao_ray.cli.pool import make_space
+    from nao_ray.cli.table_audit import TableAudit, open_table
+    from nao_ray.pool import PoolReader
+    from nao_ray.report.text import frame_text
+
+    opened = PoolReader.open(pool)
+    found = TableAudit(opened, open_table(make_space(opened), {"path": str(path), **_settings(settings)}))
+    derived, agreement = found.derived, found.agreement
+    if as_json:
+        tables = {"derived": derived, "agreement": agreement}
+        rows = {name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()}
+        typer.echo(json.dumps({"pool": pool, "table": str(path), "architectures": found.size, **rows}))
+        return
+    typer.echo(f"{path}: {found.size:,} architectures, of which the best has rank 1")
+    if not derived.empty:
+        typer.echo(f"\nderived from alphas\n{frame_text(derived)}")
+    if not agreement.empty:
+        typer.echo(f"\nscores with shared weights (-: networks trained alone)\n{frame_text(agreement)}")
+
+
+def _settings(texts: Sequence[str]) -> dict[str, Any]:
+    from nao_ray import yaml_text
+    from nao_ray.errors import ConfigError
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        try:
+            found[key] = yaml_text.load(value)
+        except yaml_text.YamlTextError:
+            found[key] = value  # such as {dataset}_valid
+        if not separator:
+            raise ConfigError(f"table audit {text}: expected KEY=VALUE, for example valid=cifar10_valid_acc_200")
+    return found
