@@ -26,9 +26,8 @@ def test_gradients_are_those_of_the_plain_one():
     assert max(differences.values()) < 1e-10
 
 
-@pytest.mark.parametrize("order", darts.ORDERS)
-def test_the_plain_step_moves_alphas_and_weights(order):
-    step = darts.plain_step(order, 2, 3, 2)
+def test_the_plain_step_moves_alphas_and_weights():
+    step = darts.plain_step("second", 2, 3, 2)
     losses = torch.stack([step() for _ in range(2)])
     assert losses.isfinite().all()
     assert losses[0] != losses[1]

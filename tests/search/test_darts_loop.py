@@ -27,7 +27,7 @@ evaluator:
   period: 2
   recipe: {name: darts_search, batch: 8, crop_padding: 1, flip: false}
   alone: {layers: 1, channels: 2, epochs: 1, recipe: {name: short, crop_padding: 1, flip: false, batch: 16}}
-strategy: {name: darts, seeds: 2, epochs: 2, order: second, control: 1}
+strategy: {name: darts, seeds: 2, epochs: 2, order: first, control: 1}
 budget: {trials: 100}
 """
 
@@ -179,7 +179,7 @@ def test_no_architecture_is_scored_with_them(config):
         ("{name: darts_search,", "{name: darts_search, dropout: 0.1,", "a relaxed supernet has none of it; give 0"),
         ("{name: darts_search,", "{name: darts_search, drop_path_keep: 0.9,", "drop_path_keep: a relaxed supernet has"),
         ("{name: darts_search,", "{name: darts_search, cosine_epochs: 3,", "the cosine is the evaluator's period"),
-        ("order: second", "order: third", "order"),
+        ("order: first", "order: third", "order"),
         ("channels: 2\n  period", "channels: 3\n  period", "channels"),
     ],
 )  # fmt: skip

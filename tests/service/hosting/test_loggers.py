@@ -11,7 +11,7 @@ import yaml
 
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, LoggerError
-from nao_ray.loggers.base import Logger, Position, Search
+from nao_ray.loggers.base import Logger, Position, Search, fit_numbers
 from nao_ray.loggers.tensorboard import TensorBoard
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.service.hosting import follower
@@ -261,6 +261,12 @@ def test_a_compaction_logs_nothing_twice(tmp_path):
     following._thread.join(0.5)
     following.close()
     assert logger.indices == list(range(12))
+
+
+def test_fits_of_trainings_side_by_side_are_logged_apart():
+    row = {"round": 2, "skips": 3, "alarm": ""}
+    assert fit_numbers(row) == {"round": 2.0, "skips": 3.0}
+    assert fit_numbers(row | {"seed_index": 1}) == {"seed_1/round": 2.0, "seed_1/skips": 3.0, "seed_1/seed_index": 1.0}
 
 
 def test_nothing_is_imported_that_is_not_used():
