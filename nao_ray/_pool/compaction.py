@@ -221,18 +221,21 @@ class _Merge:
             return self._storage.swap_folder(self._folder, self.new)
 
     def _write_merged(self, names: list[str]) -> None:
-        """Merge parts into as few as the limits allow, under the first of their names."""
-        free = iter(names)
+        """Merge parts into as few as the limits allow, under the first of their names; what comes last takes the rest.
+
+        More than all names allow for is of earlier versions, whose limits and pages were others.
+        """
+        free = list(names)
         part: _Part | None = None
         schema = SCHEMAS[self._folder]
         try:
             paths = [self._storage.path(self._folder, name) for name in names]
             for group in groups(paths, schema):
-                if part is not None and part.full:
+                if part is not None and part.full and free:
                     part.close()
                     part = None
                 if part is None:
-                    part = _Part(self._storage.path(self.new, next(free)), schema)
+                    part = _Part(self._storage.path(self.new, free.pop(0)), schema)
                 part.write(group)
                 del group
         finally:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from _made_up_trials import MANIFEST, as_before, record
 
-from nao_ray._pool import compaction, object_journal
+from nao_ray._pool import compaction, groups, object_journal
 from nao_ray._pool.rows import EVENTS, SCHEMA_VERSION, TRIALS
 from nao_ray.errors import PoolWriteError
 from nao_ray.pool import PoolReader, PoolWriter
@@ -79,6 +79,19 @@ def test_none_is_kept_for_its_size_or_for_being_alone(before, monkeypatch):
             found = [pq.read_schema(path).names for path in (before / folder).iterdir()]
             assert found == [schema.names] * len(found)
             assert found
+
+
+def test_one_larger_than_any_part_may_be_now_is_rewritten_whole(before, monkeypatch):
+    first, *others = sorted((before / "trials").glob("*.parquet"))
+    data = pa.concat_tables([pq.ParquetFile(part).read() for part in (first, *others)])
+    pq.write_table(data, first)
+    for part in others:
+        part.unlink()
+    monkeypatch.setattr(compaction, "MAX_ROWS", 4)
+    monkeypatch.setattr(groups, "GROUP_ROWS", 2)
+    with PoolWriter.open(before).acquire():
+        plain(before, 6)
+    assert [path.name for path in (before / "trials").iterdir()] == [first.name]
 
 
 def test_without_room_for_that_nothing_new_stands_beside_them(before, monkeypatch):
