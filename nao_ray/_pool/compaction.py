@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nao_ray._pool.faults import READING, Fault, kind_of, line
-from nao_ray._pool.groups import GROUP_ROWS, groups, large_part
+from nao_ray._pool.groups import GROUP_ROWS, groups, large_part, open_part
 from nao_ray._pool.local import LocalStorage, moved_away, sync_folder
 from nao_ray._pool.quarantine import quarantine
 from nao_ray._pool.renames import UNSUPPORTED
@@ -185,10 +185,10 @@ class _Merge:
         refuse_strangers(storage, folder, names)
         rows, old = {}, set()
         for name in names:
-            footer = pq.read_metadata(storage.path(folder, name))
-            rows[name] = footer.num_rows
-            if not is_current(footer.schema.to_arrow_schema(), SCHEMAS[folder]):
-                old.add(name)
+            with open_part(storage.path(folder, name)) as part:  # a footer's own `schema` is a cycle of 100 kB with it
+                rows[name] = part.metadata.num_rows
+                if not is_current(part.schema_arrow, SCHEMAS[folder]):
+                    old.add(name)
         keep = _kept(storage, folder, rows, whole=whole) - old
         runs = [(run, kept) for run, kept in _runs(names, keep)]
         if not any(len(run) > 1 or run[0] in old for run, _ in runs):
