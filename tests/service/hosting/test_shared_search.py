@@ -47,7 +47,7 @@ def test_it_ends_with_the_trials_of_an_undisturbed_one(tmp_path):
             driver.kill()
             assert parts.count() < 14
             driver.start()
-            assert driver.process.wait(120) == 0, driver.last_line()
+            assert driver.process.wait(600) == 0, driver.last_line()
         finally:
             driver.kill()
     assert trials(pool) == trials(tmp_path / "whole")
@@ -71,7 +71,7 @@ def title(process):
         return ""
 
 
-def wait(condition, seconds=120.0):
+def wait(condition, seconds=600.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
