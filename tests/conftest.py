@@ -33,6 +33,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: (-marked["ray"][item.path], -marked["slow"][item.path]))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before the fixtures of the first test that has a Ray."""
+    if item.get_closest_marker("ray") and not item.session.stash.get(_IS_SMALL, False):
+        from _small_ray import make_small
+
+        item.session.stash[_IS_SMALL] = True
+        make_small()
+
+
+_IS_SMALL = pytest.StashKey[bool]()
 DATA = Path(os.environ.get("NAO_RAY_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
 

@@ -23,6 +23,8 @@ from nao_ray.config import RunConfig
 from nao_ray.service.hosting import metrics
 from nao_ray.service.hosting.run import run
 
+exec(open(sys.argv[2]).read())
+make_small(with_metrics=True)
 metrics._EVERY = 0.5  # Ray collects every second here: half of that, as in earnest
 ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
 print(ray.nodes()[0]["NodeManagerAddress"], ray.nodes()[0]["MetricsExportPort"], flush=True)
@@ -56,7 +58,7 @@ def exported(address):
 @pytest.mark.ray
 @pytest.mark.slow
 def test_prometheus_finds_every_metric_of_a_search_on_ray(tmp_path):
-    program = [sys.executable, "-c", SEARCH, str(tmp_path / "pool")]
+    program = [sys.executable, "-c", SEARCH, str(tmp_path / "pool"), str(ROOT / "tests" / "_small_ray.py")]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_metrics_report_interval_ms": "1000"}
     driver = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
     try:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -241,12 +242,15 @@ def test_a_second_driver_is_refused(tmp_path):
     assert refused
 
 
+SMALL_RAY = str(Path(__file__).parents[2] / "_small_ray.py")
 DRIVER = """
 import sys
 from functools import partialmethod
 from nao_ray.config import RunConfig
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.service.hosting.run import run
+exec(open(sys.argv.pop(1)).read())
+make_small()
 PoolWriter.acquire = partialmethod(PoolWriter.acquire, expiry=1.0)  # seconds until a silent driver counts as dead
 run(RunConfig.load(sys.argv[1]), sys.argv[2], in_process=len(sys.argv) > 3)
 """
@@ -256,7 +260,7 @@ def start_driver(tmp_path, *words, overrides=(), env=None):
     file = tmp_path / "config.yaml"
     file.write_text(config(*overrides).to_yaml())
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(file), str(tmp_path / "p"), *words],
+        [sys.executable, "-c", DRIVER, SMALL_RAY, str(file), str(tmp_path / "p"), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -178,7 +178,8 @@ def test_without_the_token_nothing_is_started(call, tmp_path, variables, told):
 
 
 def test_a_search_runs_as_a_job_and_its_log_is_followed(call, cluster, tmp_path):
-    done = call("submit", "smoke", "--set", "budget.trials=3", RAY_ADDRESS="http://127.0.0.1:9")
+    without_training = ("submit", "smoke", "--set", "evaluator={name: faulty}", "--set")
+    done = call(*without_training, "budget.trials=3", RAY_ADDRESS="http://127.0.0.1:9")
     assert done.code == 0, done.out + done.err
     assert done.err == ""
     pool = tmp_path / "pools" / "smoke"
@@ -197,7 +198,7 @@ def test_a_search_runs_as_a_job_and_its_log_is_followed(call, cluster, tmp_path)
         assert cluster.token not in text
     assert b"".join(path.read_bytes() for path in pool.rglob("*") if path.is_file()).find(cluster.token.encode()) == -1
 
-    refused = call("submit", "smoke", "--set", "seed=1")
+    refused = call(*without_training, "seed=1")
     assert refused.code == 2
     assert "seed was 0, is 1" in refused.out
     assert _each_once(pool, 3)
@@ -297,7 +298,8 @@ def test_the_ray_job_submit_of_the_page(cluster, tmp_path):
     (command,) = re.findall(r"^\$ (ray job submit .*)$", PAGE, flags=re.MULTILINE)
     pool, words = tmp_path / "pool", shlex.split(command)
     words[words.index("--address") + 1] = cluster.address
-    words[words.index("cifar10_small") :] = ["smoke", "--set", "budget.trials=2", "--pool", str(pool)]
+    searched = ["smoke", "--set", "evaluator=faulty", "--set", "budget.trials=2"]
+    words[words.index("cifar10_small") :] = [*searched, "--pool", str(pool)]
     for name in ("jobs", "nao_ray"):
         shutil.copytree(ROOT / name, tmp_path / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
