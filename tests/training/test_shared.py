@@ -63,11 +63,17 @@ def _equal(left, right):
     return left.keys() == right.keys() and all(torch.equal(value, right[name]) for name, value in left.items())
 
 
-@pytest.mark.parametrize("after", [1, 6, 7, 13])
-def test_a_resumed_training_is_the_unbroken_one(data, after):
-    """After that many steps of 18, at the end of an epoch and within one."""
+@pytest.fixture(scope="module")
+def unbroken(data):
+    """Losses and state of a training of three epochs."""
     whole = _trainer(data)
-    losses = [whole.epoch() for _ in range(3)]
+    return [whole.epoch() for _ in range(3)], _state(whole)
+
+
+@pytest.mark.parametrize("after", [1, 6, 7, 13])
+def test_a_resumed_training_is_the_unbroken_one(data, unbroken, after):
+    """After that many steps of 18, at the end of an epoch and within one."""
+    losses, whole = unbroken
     first = _trainer(data)
     for _ in range(after):
         first.step()
@@ -79,8 +85,11 @@ def test_a_resumed_training_is_the_unbroken_one(data, after):
     assert second.steps_done == after
     rest = [second.epoch() for _ in range(3 - second.epochs_done)]
     assert rest == losses[-len(rest) :]
-    assert _equal(_state(whole), _state(second))
-    assert _trainer(data, seed=4).epoch() != losses[0]
+    assert _equal(whole, _state(second))
+
+
+def test_another_seed_is_another_training(data, unbroken):
+    assert _trainer(data, seed=4).epoch() != unbroken[0][0]
 
 
 def test_a_version_holds_a_training_at_the_end_of_an_epoch(data):
