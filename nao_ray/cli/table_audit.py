@@ -24,6 +24,7 @@ from nao_ray.evaluators.tabular import Tabular
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.parts.alpha_watch import skips
 from nao_ray.strategies.parts.shared_search import audit
+from nao_ray.trial import TrialState
 
 if TYPE_CHECKING:
     from nao_ray.pool import PoolReader
@@ -83,7 +84,11 @@ class TableAudit:
         With its 95 % interval, a bootstrap over the n architectures; versions with fewer than three are left out.
         """
         trials = self._trials
-        done = trials[(trials["state"] == "completed") & trials["phase"].isna() & trials[self._metric.column].notna()]
+        done = trials[
+            (trials["state"] == TrialState.COMPLETED.value)
+            & trials["phase"].isna()
+            & trials[self._metric.column].notna()
+        ]
         versions = done.groupby(done["weights_version"].astype(object).fillna("-").astype(str), sort=True)
         rows = [
             {"weights": version, **self._agreement(group.drop_duplicates("genotype"))} for version, group in versions

@@ -12,6 +12,7 @@ from nao_ray.cli.table_audit import TableAudit, open_table
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.metric import ACCURACY
 from nao_ray.spaces.nas_bench_201 import NasBench201
+from nao_ray.trial import TrialState
 
 OPS = ("skip_connect", "nor_conv_3x3")
 SPACE = NasBench201(NasBench201.Config(ops=OPS))
@@ -43,7 +44,9 @@ class Pool:
             for version, at, score in scored
         ]
         empty = dict.fromkeys(("genotype", "phase", "derived_genotype", "weights_version", "valid_accuracy"))
-        self.frame = pd.DataFrame([{"trial_id": i, "state": "completed", **empty, **row} for i, row in enumerate(rows)])
+        self.frame = pd.DataFrame(
+            [{"trial_id": i, "state": TrialState.COMPLETED.value, **empty, **row} for i, row in enumerate(rows)]
+        )
         self.rows = pd.DataFrame([{"weights_version": f"s0-e{e:05d}", "alarm": rule} for e, rule in alarms])
 
     def trials(self, columns):
