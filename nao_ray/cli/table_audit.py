@@ -1,7 +1,7 @@
 """A search with shared weights against a table of its space: what it derived and scored, and what the table says of it.
 
 Nothing is trained: the pool has the cell after each phase of alphas, and the scores with each version of shared
-weights; the table has the accuracy of all cells, each trained on its own.
+weights; the table has the score of all cells, each trained on its own.
 
 Legend: `n` architectures.
 """

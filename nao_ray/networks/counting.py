@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,9 +79,8 @@ class _Flops(TorchDispatchMode):
 
 
 def _add(a: Tensor, b: Tensor | float) -> Tensor | None:
-    if not isinstance(b, Tensor) or b.dtype != a.dtype:
-        return None
-    return a.new_empty(torch.broadcast_shapes(a.shape, b.shape))  # type: ignore[no-untyped-call]
+    same = isinstance(b, Tensor) and (a.dtype, a.shape) == (b.dtype, b.shape)
+    return a.new_empty(a.shape) if same else None
 
 
 def _cat(tensors: list[Tensor], dim: int = 0) -> Tensor | None:
@@ -98,13 +97,45 @@ def _mean(x: Tensor, dims: list[int] | None, keep: bool = False) -> Tensor:
     return x.new_empty([1 if i in gone else size for i, size in enumerate(x.shape) if keep or i not in gone])
 
 
-_SHAPES: dict[object, Callable[..., Tensor | None]] = {
-    torch.ops.aten.relu.default: torch.empty_like,
+def _convolution(
+    x: Tensor, weight: Tensor, _bias: Tensor | None, stride: list[int], padding: list[int], dilation: list[int],
+    transposed: bool, *_: object,
+) -> Tensor | None:  # fmt: skip
+    sides, kernel = x.shape[2:], weight.shape[2:]
+    if transposed or len(sides) != len(stride):
+        return None
+    by_side = zip(sides, kernel, stride, padding, dilation, strict=True)
+    return x.new_empty(len(x), len(weight), *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in by_side))
+
+
+def _pool(
+    x: Tensor, kernel: list[int], stride: list[int] | None = None, padding: Sequence[int] = (0,), ceil: bool = False
+) -> Tensor | None:
+    if ceil:
+        return None  # whether there is a last window is torch's to say
+    pairs = [2 * list(given) if len(given) == 1 else given for given in (kernel, stride or kernel, padding)]
+    by_side = zip(x.shape[-2:], *pairs, strict=True)
+    return x.new_empty(*x.shape[:-2], *((n + 2 * p - k) // s + 1 for n, k, s, p in by_side))
+
+
+def _max_pool(
+    x: Tensor, kernel: list[int], stride: list[int] | None = None, padding: Sequence[int] = (0,),
+    dilation: Sequence[int] = (1,), ceil: bool = False,
+) -> tuple[Tensor, Tensor] | None:  # fmt: skip
+    out = _pool(x, kernel, stride, padding, ceil) if set(dilation) == {1} else None
+    return None if out is None else (out, out.new_empty(out.shape, dtype=torch.long))
+
+
+_SHAPES: dict[object, Callable[..., Tensor | tuple[Tensor, Tensor] | None]] = {
+    torch.ops.aten.relu.default: lambda x: x.new_empty(x.shape),
     torch.ops.aten.relu_.default: lambda x: x,
     torch.ops.aten.add.Tensor: _add,
     torch.ops.aten.add_.Tensor: lambda x, _: x,
     torch.ops.aten.cat.default: _cat,
     torch.ops.aten.mean.dim: _mean,
+    torch.ops.aten.convolution.default: _convolution,
+    torch.ops.aten.max_pool2d_with_indices.default: _max_pool,
+    torch.ops.aten.avg_pool2d.default: lambda *given: None if len(given) > 6 else _pool(*given[:5]),
     torch.ops.aten.addmm.default: lambda _, a, b: a.new_empty(len(a), b.shape[1]),
 }
 """What comes out, as a tensor without values; None: let torch say."""

@@ -165,7 +165,7 @@ class Alternating(Trainer):
 
             def product(vector: Tensor) -> Tensor:
                 parts = zip(torch.split(vector, sizes), self.alphas, strict=True)
-                return torch.cat([image.reshape(-1) for image in multiply([p.view_as(a) for p, a in parts])])
+                return torch.cat([row.reshape(-1) for row in multiply([p.view_as(a) for p, a in parts])])
 
             device = self.objective.device
             start = torch.randn(sum(sizes), generator=drawing, device=device, dtype=self.alphas[0].dtype)

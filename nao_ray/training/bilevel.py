@@ -126,16 +126,16 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps
     diagonal: list[Tensor] = []
     beside: list[Tensor] = []
     for _ in range(min(steps, start.numel())):
-        image = product(basis[-1].to(start.dtype)).double()
-        diagonal.append(image @ basis[-1])
+        applied = product(basis[-1].to(start.dtype)).double()
+        diagonal.append(applied @ basis[-1])
         for _again in range(2):  # once leaves what rounding has added
             for vector in basis:
-                image = image - (image @ vector) * vector
-        length = image.norm()
+                applied = applied - (applied @ vector) * vector
+        length = applied.norm()
         if length <= 1e-10 * torch.stack(diagonal).abs().max():
             break
         beside.append(length)
-        basis.append(image / length)
+        basis.append(applied / length)
     size = len(diagonal)
     matrix = torch.diag(torch.stack(diagonal))
     if size > 1:
