@@ -100,6 +100,12 @@ class RunConfig(Settings):
         space, outline = self.make_space(), None if self.task is None else self.make_task().outline
         _check_parts(space)
         evaluator.check(space, outline, self.evaluator_config)
+        epochs, most = strategy.Config(**self.strategy.settings).training_epochs, self.evaluator_config.most_epochs
+        if epochs is not None and most is not None and epochs > most:
+            raise ConfigError(
+                f"strategy.epochs is {epochs}, and the cosine of the learning rate ends with epoch {most}: give "
+                f"evaluator.period {epochs}"
+            )
         return self
 
     def _components(self) -> dict[str, Component]:

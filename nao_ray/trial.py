@@ -135,8 +135,7 @@ class Measurement:
     alphas: tuple[float, ...] | None = None
     """Where a phase trains alphas what they came to, role after role, edge after edge, before the softmax."""
     alpha_eigenvalue: float | None = None
-    """Of the Hessian of the validation loss in the alphas the eigenvalue that is largest in size; where it was asked
-    for."""
+    """The largest of the Hessian of the validation loss in the alphas; where it was asked for."""
     curve: tuple[float, ...] | None = None
     """The validation metric after each epoch."""
     num_params: int | None = None

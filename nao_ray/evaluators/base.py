@@ -58,6 +58,11 @@ class EvaluatorConfig(Settings):
     of_before: ClassVar[Mapping[str, Any]] = {}
     """What held in pools that were made before a setting existed, where that is not its default."""
 
+    @property
+    def most_epochs(self) -> int | None:
+        """Of a training of shared weights; None: no limit."""
+        return None
+
 
 C = TypeVar("C", bound=EvaluatorConfig)
 

@@ -52,6 +52,10 @@ class DartsConfig(Sized, EvaluatorConfig):
     """Of the architectures that were derived."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
+    @property
+    def most_epochs(self) -> int:
+        return self.period
+
     @model_validator(mode="after")
     def _one_cosine(self) -> Self:
         recipe = self.recipe

@@ -27,6 +27,11 @@ from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial, TrialState
 class StrategyConfig(Settings):
     """Base of every strategy's config."""
 
+    @property
+    def training_epochs(self) -> int | None:
+        """Of a whole training of shared weights; None: not known at the start."""
+        return None
+
 
 C = TypeVar("C", bound=StrategyConfig)
 

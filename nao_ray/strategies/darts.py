@@ -50,6 +50,10 @@ class DartsConfig(StrategyConfig):
     control: int | None = Field(default=None, ge=0)
     """Most random cells; null: as many as the device's time of the search pays for."""
 
+    @property
+    def training_epochs(self) -> int:
+        return self.epochs
+
 
 @dataclass
 class _Training:
@@ -178,12 +182,13 @@ class Darts(Strategy[DartsConfig]):
     def planned(self) -> int | None:
         if self.done:
             return self.num_asked
-        if self._cost is None:
-            return None
         config, epochs = self.config, sum(len(training.course) for training in self._trainings)
         planned = sum(len(training.course) if training.ended else config.epochs for training in self._trainings)
-        paid = self._search.seconds * planned / max(1, epochs) + config.seeds * self._cost
-        controls = int(paid / self._cost) if self._cost else self._controls_asked
+        if self._cost:
+            paid = self._search.seconds * planned / max(1, epochs) + config.seeds * self._cost
+            controls = int(paid / self._cost)
+        else:  # as if a cell took as long as an epoch: their number is a guess, and the time left is right
+            controls = planned + config.seeds
         controls = controls if config.control is None else min(controls, config.control)
         return max(self.num_asked, planned + max(config.seeds, len(self._derived)) + controls)
 

@@ -147,7 +147,9 @@ class Alternating(Trainer):
     # -- how they stand -------------------------------------------------------------------------------------------
 
     def largest_eigenvalue(self, order: torch.Generator, drawing: torch.Generator) -> float:
-        """Of the Hessian of the validation loss in all alphas, on a batch of theirs; the one that is largest in size.
+        """Of the Hessian of the validation loss in all alphas, on a batch of theirs: the most positive.
+
+        It is not below 0: alphas of an edge that all grow alike change nothing.
 
         Zela, Elsken, Saikia, Marrakchi, Brox, Hutter, "Understanding and Robustifying Differentiable Architecture
         Search", ICLR 2020, arXiv 1909.09656, section 4.

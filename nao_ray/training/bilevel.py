@@ -117,7 +117,7 @@ def curvature(valid: Loss, weights: Tensors, alphas: Tensors) -> Callable[[Tenso
 
 
 def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps: int = 20) -> float:
-    """The eigenvalue largest in size of a symmetric operator on vectors ``[n]``, by Lanczos from `start`.
+    """The largest eigenvalue of a symmetric operator on vectors ``[n]``, by Lanczos from `start`; signed.
 
     Vectors are made orthogonal to all before them, so that no eigenvalue is found twice. It ends before `steps` where
     the operator has shown all that `start` has a part in.
@@ -141,8 +141,7 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps
     if size > 1:
         off = torch.stack(beside[: size - 1])
         matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
-    values = torch.linalg.eigvalsh(matrix.cpu())
-    return float(values[values.abs().argmax()])
+    return float(torch.linalg.eigvalsh(matrix.cpu()).max())
 
 
 def _constants(tensors: Tensors) -> list[Tensor]:

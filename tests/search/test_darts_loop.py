@@ -180,6 +180,7 @@ def test_no_architecture_is_scored_with_them(config):
         ("{name: darts_search,", "{name: darts_search, drop_path_keep: 0.9,", "drop_path_keep: a relaxed supernet has"),
         ("{name: darts_search,", "{name: darts_search, cosine_epochs: 3,", "the cosine is the evaluator's period"),
         ("order: first", "order: third", "order"),
+        ("epochs: 2, order", "epochs: 3, order", "strategy.epochs is 3, and the cosine of the learning rate ends with"),
         ("channels: 2\n  period", "channels: 3\n  period", "channels"),
     ],
 )  # fmt: skip

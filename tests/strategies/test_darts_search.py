@@ -270,9 +270,18 @@ def test_broken_anywhere_it_goes_on_as_unbroken(settings, width):
 
 def test_planned_is_what_was_asked_in_the_end():
     search = strategy(seeds=2, epochs=3)
-    assert search.planned is None
     trials, _ = run(search)
     assert search.planned == len(trials)
+
+
+@pytest.mark.parametrize(("most", "controls"), [(None, 8), (3, 3)])
+def test_planned_before_any_cell_was_trained_alone(most, controls):
+    """Epochs, a cell for each seed, and a control that takes as long as both, at the price of an epoch each."""
+    search = strategy(seeds=2, epochs=3, control=most)
+    assert search.planned == 2 * 3 + 2 + controls
+    (first, _second) = search.ask(2)
+    search.tell([Trial(proposal=first).complete(measured(first), log_index=0)])
+    assert search.planned == 2 * 3 + 2 + controls
 
 
 def test_the_worlds_of_the_contract_have_alphas_for_it():

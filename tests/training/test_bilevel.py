@@ -160,11 +160,11 @@ def test_curvature_is_the_hessian_and_lanczos_finds_its_largest_eigenvalue():
     values = torch.linalg.eigvalsh(whole)
     start = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = bilevel.largest_eigenvalue(product, start)
-    assert found == pytest.approx(values[values.abs().argmax()].item(), rel=1e-8)
+    assert found == pytest.approx(values.max().item(), rel=1e-8)
 
 
 @pytest.mark.parametrize("values", [[-7.0, 1.0, 2.0], [4.0], [3.0, 3.0, 3.0], [0.0, 0.0]])
 def test_lanczos_on_matrices_of_known_eigenvalues(values):
     matrix = torch.diag(torch.tensor(values, dtype=torch.float64))
     found = bilevel.largest_eigenvalue(lambda v: matrix @ v, torch.arange(1.0, len(values) + 1, dtype=torch.float64))
-    assert found == pytest.approx(max(values, key=abs), abs=1e-9)
+    assert found == pytest.approx(max(values), abs=1e-9)
