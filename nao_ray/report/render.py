@@ -73,6 +73,9 @@ def render(
     alone = shared.trained_alone(done) if is_shared else done
     best = tables.ranked(done, metric, ROWS)
     tiles = tables.overview(trials, alone, metric, running)
+    if trainings and len(best) and pd.isna(best.iloc[0]["round"]):
+        said = f"best {metric.label}"
+        tiles = [(f"{said}, of the random control" if label == said else label, value) for label, value in tiles]
     del trials  # from here on it is about those with a score
     release()
     audit = shared.audit(done, fits, metric)

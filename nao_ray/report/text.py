@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import PoolReader
+from nao_ray.yaml_text import load_document
 
 BEST = (
     "trial_id",
+    "origin",
     *BY_COLUMN,
     "weights_version",
     "num_params",
@@ -23,17 +25,27 @@ BEST = (
 
 
 def best_text(pool: PoolReader, count: int) -> str:
-    """The best architectures of a pool, as a table.
+    """The best architectures of a pool, as a table; where there was a random control, it is said which are of it.
 
     Raises:
         PoolError: a part is damaged.
     """
     best, metric = pool.best(count), pool.metric
+    if has_control(pool.manifest):  # derived cells have the epoch they are of
+        best = best.assign(origin=best["round"].isna().map({True: "random control", False: "derived"}))
     shown = best[[name for name in BEST if name in best and not best[name].isna().all()] or ["trial_id"]]
     if "predicted_score" in shown and not metric.more_is_better:
         shown = shown.assign(predicted_score=-shown["predicted_score"])
     unit = f" ({metric.unit})" if metric.unit else ""
     return frame_text(shown.rename(columns={"valid_score": f"{metric.name}{unit}"}))
+
+
+def has_control(manifest: Mapping[str, Any]) -> bool:
+    """Whether architectures without a round are a random control, as beside trainings of alphas."""
+    config = manifest.get("config")
+    sections = load_document(config) if isinstance(config, str) else config or {}
+    strategy = sections.get("strategy")
+    return (strategy.get("name") if isinstance(strategy, Mapping) else strategy) == "darts"
 
 
 def frame_text(frame: pd.DataFrame) -> str:

@@ -1,11 +1,15 @@
 """The figures behind the charts."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from nao_ray import yaml_text
 from nao_ray.metric import ACCURACY, PERPLEXITY, Metric
 from nao_ray.report import tables
+from nao_ray.report.text import best_text
 
 
 def test_best_so_far_follows_the_direction():
@@ -124,3 +128,14 @@ def test_flat_keeps_dotted_keys():
 )
 def test_durations(seconds, text):
     assert tables.duration(seconds) == text
+
+
+@pytest.mark.parametrize("strategy", ["darts", {"name": "darts", "seeds": 2}, "random_search"])
+def test_the_best_of_a_search_by_alphas_say_whether_they_are_of_its_control(strategy):
+    best = pd.DataFrame({"trial_id": [7, 3], "valid_accuracy": [0.9, 0.8], "round": [None, 50], "genotype": ["a", "b"]})
+    config = {"strategy": strategy}
+    for manifest in ({"config": config}, {"config": yaml_text.dump(config)}):
+        pool = SimpleNamespace(best=lambda _count: best, metric=ACCURACY, manifest=manifest)
+        text = best_text(pool, 2).splitlines()
+        is_said = strategy != "random_search"
+        assert ("random control" in text[2], "derived" in text[3]) == (is_said, is_said)
