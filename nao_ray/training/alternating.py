@@ -100,7 +100,7 @@ class Alternating(Trainer):
         """The step that the weights are about to take, but for its clipping."""
         group = self.optimiser.param_groups[0]
         buffers = [self.optimiser.state.get(weight, {}).get("momentum_buffer") for weight in weights]
-        return bilevel.Unrolled(group["lr"], group["momentum"], group["weight_decay"], buffers)
+        return bilevel.Unrolled(group["lr"], group["momentum"], group["weight_decay"], buffers, group["nesterov"])
 
     def _loss(
         self,

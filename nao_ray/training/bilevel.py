@@ -41,15 +41,23 @@ class Unrolled:
     weight_decay: float = 0.0
     buffers: Sequence[Tensor | None] | None = None
     """m ``[W]``; None: no step was made yet."""
+    nesterov: bool = False
+    """Momentum is Nesterov's, of which torch takes g + mu (mu m + g), g being the gradient with decay."""
+
+    @property
+    def reach(self) -> float | Tensor:
+        """How far a weight moves by the gradient of now: the size of dw'/dg."""
+        return self.rate * (1 + self.momentum) if self.nesterov else self.rate
 
     def step(self, weights: Tensors, gradients: Tensors) -> list[Tensor]:
         """The weights w' after it."""
         ahead = []
         for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
-            direction = gradient + self.weight_decay * weight
+            decayed = gradient + self.weight_decay * weight
             buffer = None if self.buffers is None else self.buffers[index]
-            if buffer is not None:
-                direction = direction + self.momentum * buffer
+            direction = decayed if buffer is None else decayed + self.momentum * buffer
+            if self.nesterov:
+                direction = decayed + self.momentum * direction
             ahead.append(weight - self.rate * direction)
         return ahead
 
@@ -71,7 +79,7 @@ def second_order(
     both = _gradient(valid(ahead, alphas), [*ahead, *alphas])
     direct, direction = both[len(ahead) :], both[: len(ahead)]
     mixed = product(train, weights, alphas, direction)
-    return [g - unrolled.rate * hv for g, hv in zip(direct, mixed, strict=True)]
+    return [g - unrolled.reach * hv for g, hv in zip(direct, mixed, strict=True)]
 
 
 def by_difference(radius: float) -> Product:

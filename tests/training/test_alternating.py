@@ -88,9 +88,10 @@ def test_each_step_moves_its_own_alone(halves, order, monkeypatch):
     )
 
 
-def test_the_unrolled_step_is_the_weights_own(halves):
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_unrolled_step_is_the_weights_own(halves, nesterov):
     """With alphas that stay it is where the weights come to, on the same augmented batch."""
-    recipe = halves[0].recipe.model_copy(update={"clip_norm": None})
+    recipe = halves[0].recipe.model_copy(update={"clip_norm": None, "nesterov": nesterov})
     training = trainer(halves, objective=halves[0].under(recipe), lr=1e-30)
     training.step()  # from now on there is momentum
     seen, ahead = [], []

@@ -88,16 +88,31 @@ def _difference(left, right):
     return (max((a - b).abs().max() for a, b in zip(left, right, strict=True)) / largest).item()
 
 
-def _check(product, tolerance):
+def _check(product, tolerance, nesterov=False):
     train, valid, weights, alphas = _smooth()
-    unrolled = bilevel.Unrolled(rate=0.1, momentum=0.9, weight_decay=3e-4, buffers=[0.1 * w for w in weights])
+    unrolled = bilevel.Unrolled(0.1, 0.9, 3e-4, [0.1 * w for w in weights], nesterov)
     found = bilevel.second_order(train, valid, weights, alphas, unrolled, product)
     expected = _by_autograd(train, valid, weights, alphas, unrolled)
     assert _difference(found, expected) < tolerance
 
 
-def test_exact_is_the_derivative_of_the_whole_step():
-    _check(bilevel.exact, 1e-12)
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_exact_is_the_derivative_of_the_whole_step(nesterov):
+    _check(bilevel.exact, 1e-12, nesterov)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_the_step_ahead_is_that_of_sgd(nesterov):
+    """The first one, which has no momentum to go on with, and the next."""
+    draw = partial(torch.randn, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    weight = draw().requires_grad_()
+    sgd = torch.optim.SGD([weight], lr=0.1, momentum=0.9, weight_decay=0.3, nesterov=nesterov)
+    for _ in range(2):
+        weight.grad = draw()
+        buffers = [sgd.state[weight].get("momentum_buffer")]
+        (ahead,) = bilevel.Unrolled(0.1, 0.9, 0.3, buffers, nesterov).step([weight.detach()], [weight.grad])
+        sgd.step()
+        torch.testing.assert_close(ahead, weight.detach(), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("radius", "tolerance"), [(1e-3, 1e-6), (RADIUS, 1e-4)])
