@@ -71,7 +71,7 @@ class _Flops(TorchDispatchMode):
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-        out = _SHAPES[func](*args) if func in _SHAPES and not kwargs else None
+        out = _SHAPES[func](*args) if func in _SHAPES and not any(kwargs.values()) else None
         out = func(*args, **kwargs) if out is None else out
         if formula is not None:
             self.total += formula(*args, **kwargs, out_val=out)
@@ -111,11 +111,14 @@ def _convolution(
 def _pool(
     x: Tensor, kernel: list[int], stride: list[int] | None = None, padding: Sequence[int] = (0,), ceil: bool = False
 ) -> Tensor | None:
-    if ceil:
-        return None  # whether there is a last window is torch's to say
     pairs = [2 * list(given) if len(given) == 1 else given for given in (kernel, stride or kernel, padding)]
     by_side = zip(x.shape[-2:], *pairs, strict=True)
-    return x.new_empty(*x.shape[:-2], *((n + 2 * p - k) // s + 1 for n, k, s, p in by_side))
+    return x.new_empty(*x.shape[:-2], *(_windows(*side, ceil=ceil) for side in by_side))
+
+
+def _windows(side: int, kernel: int, stride: int, padding: int, *, ceil: bool) -> int:
+    count = (side + 2 * padding - kernel + (stride - 1 if ceil else 0)) // stride + 1
+    return count - 1 if ceil and (count - 1) * stride >= side + padding else count  # none begins in the padding
 
 
 def _max_pool(
@@ -128,6 +131,7 @@ def _max_pool(
 
 _SHAPES: dict[object, Callable[..., Tensor | tuple[Tensor, Tensor] | None]] = {
     torch.ops.aten.relu.default: lambda x: x.new_empty(x.shape),
+    torch.ops.aten.zeros_like.default: lambda x: x.new_empty(x.shape),
     torch.ops.aten.relu_.default: lambda x: x,
     torch.ops.aten.add.Tensor: _add,
     torch.ops.aten.add_.Tensor: lambda x, _: x,
@@ -136,6 +140,7 @@ _SHAPES: dict[object, Callable[..., Tensor | tuple[Tensor, Tensor] | None]] = {
     torch.ops.aten.convolution.default: _convolution,
     torch.ops.aten.max_pool2d_with_indices.default: _max_pool,
     torch.ops.aten.avg_pool2d.default: lambda *given: None if len(given) > 6 else _pool(*given[:5]),
+    torch.ops.aten.mm.default: lambda a, b: a.new_empty(len(a), b.shape[1]),
     torch.ops.aten.addmm.default: lambda _, a, b: a.new_empty(len(a), b.shape[1]),
 }
 """What comes out, as a tensor without values; None: let torch say."""

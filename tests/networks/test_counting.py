@@ -90,6 +90,28 @@ class Mixed(nn.Module):
         return self.linear(features) @ self.linear.weight + features.mean(0)
 
 
+WINDOWS = [
+    nn.Conv2d(3, 4, 3, stride=2, padding=2, dilation=2, groups=1),
+    nn.Conv2d(3, 3, (1, 5), padding=(0, 2), groups=3, bias=False),
+    nn.ConvTranspose2d(3, 4, 3, stride=2),
+    nn.MaxPool2d(3, stride=2, padding=1),
+    nn.MaxPool2d((2, 3), dilation=(1, 2), ceil_mode=True),
+    nn.AvgPool2d(2, ceil_mode=True),
+    nn.AvgPool2d(3, stride=4, padding=1, ceil_mode=True),
+    nn.AvgPool2d(3, padding=1, count_include_pad=False),
+]
+
+
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+@pytest.mark.parametrize("side", [7, 8])
+def test_what_a_window_leaves_of_a_picture_is_what_torch_leaves(window, side):
+    seen = []
+    window.register_forward_hook(lambda _module, _inputs, out: seen.append(out.shape))
+    count(window, (3, side, side + 3))
+    window(torch.ones(1, 3, side, side + 3))
+    assert seen[0] == seen[1]
+
+
 def test_multiply_adds_are_those_of_torchs_own_counter():
     with FlopCounterMode(display=False) as theirs:
         Mixed()(torch.ones(1, 3, 5, 7))
