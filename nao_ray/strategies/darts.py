@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -117,6 +118,7 @@ class Darts(Strategy[DartsConfig]):
         self._rows: list[Diagnostics] = []
         self._shown = 0  # epochs whose rows were given
         self._summed_up = False
+        self._replays = False
 
     # -- what is asked --------------------------------------------------------------------------------------
 
@@ -192,6 +194,11 @@ class Darts(Strategy[DartsConfig]):
         controls = controls if config.control is None else min(controls, config.control)
         return max(self.num_asked, planned + max(config.seeds, len(self._derived)) + controls)
 
+    def restore(self, log: Sequence[Trial]) -> None:
+        self._replays = True
+        super().restore(log)
+        self._replays = False
+
     # -- what is learnt -------------------------------------------------------------------------------------
 
     def observe(self, trial: Trial) -> None:
@@ -220,7 +227,8 @@ class Darts(Strategy[DartsConfig]):
         for rule, alarm in fired.items():
             if rule not in training.alarms:
                 training.alarms[rule] = alarm
-                self._warn(training, alarm)
+                if not self._replays:  # it was said then
+                    self._warn(training, alarm)
         self._note_epoch(training, list(fired.values()))
         stops = {"skips": self.config.stop_at_skips, "eigenvalue": self.config.stop_at_eigenvalue}
         stop = next((alarm for rule, alarm in fired.items() if stops[rule] is not None), None)

@@ -201,6 +201,9 @@ def test_a_collapse_gives_an_alarm_and_names_the_cell_before(caplog):
         f"{before.key}"
     ]
     assert len(alone(trials, control=False)) == 2, "the last cell, and what the rule would have returned"
+    caplog.clear()
+    strategy(seeds=1, epochs=12, control=0).restore(trials)
+    assert not caplog.records, "a resume does not say again what was said"
 
 
 def test_a_search_that_stops_at_skips():
