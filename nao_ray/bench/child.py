@@ -40,6 +40,7 @@ CLIP = 5.0  # global norm
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.024, 0.9, 5e-4
 GRADIENT_BATCH = 16
 """Images on which gradients are compared: double precision is slow."""
+MODULE = "nao_ray.bench.child"
 VARIANTS = ("plain", "plain, channels-last", "nao_ray")
 
 
@@ -56,7 +57,7 @@ def run(
         channels: F.
     """
     size = {"batch": batch, "cells_per_stage": cells_per_stage, "channels": channels}
-    workers = [Worker("nao_ray.bench.child", variant, threads, size) for variant in VARIANTS]
+    workers = [Worker(MODULE, variant, threads, size) for variant in VARIANTS]
     try:
         for worker in 2 * workers:
             worker.ask("step")  # not timed
@@ -222,8 +223,8 @@ def _augmentation(batch: int) -> Callable[[], Any]:
     return lambda: augment(images, generator, normaliser, Recipe())
 
 
-def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
-    torch.set_num_threads(threads)
+def replies(variant: str, size: dict[str, int]) -> Callable[[str], float]:
+    """Answers the questions of the measurement, in the process that is measured."""
     step, augmentation = stepper_of(variant, **size), _augmentation(size["batch"])
 
     def reply(question: str) -> float:
@@ -234,8 +235,9 @@ def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
                 return statistics.median(_timed(augmentation) for _ in range(20))
         return peak_memory()
 
-    answer(reply)
+    return reply
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
+    torch.set_num_threads(int(sys.argv[2]))
+    answer(replies(sys.argv[1], json.loads(sys.argv[3])))

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from benchmarks.plain_supernet import PlainSupernet, copy_shared_parameters
 from nao_ray import registry, rng
-from nao_ray.bench._epoch import seconds_of_epochs
 from nao_ray.bench._process import Worker, answer, peak_memory
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench.child import relative
@@ -89,7 +88,11 @@ def run(
         variant: [_memory(variant, threads, {**size, "batch": b}) for b in memory_batches] for variant in VARIANTS
     }
     per_image = {variant: _slope(memory_batches, used) for variant, used in memory.items()}
-    waits = seconds_of_epochs(epoch_images, epochs, batch, cells_per_stage, channels) if epochs else {}
+    waits: dict[tuple[int, int], list[float]] = {}
+    if epochs:
+        from nao_ray.bench._epoch import seconds_of_epochs  # it loads Ray, which no variant's process needs
+
+        waits = seconds_of_epochs(epoch_images, epochs, batch, cells_per_stage, channels)
     medians = {variant: statistics.median(times) for variant, times in seconds.items()}
     ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
     differences = float64_differences(cells_per_stage, channels)
@@ -260,8 +263,8 @@ def _timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
-    torch.set_num_threads(threads)
+def replies(variant: str, size: dict[str, int]) -> Callable[[str], float]:
+    """Answers the questions of the measurement, in the process that is measured."""
     shape = {"n": size["n"], "f": size["f"]}
     step = _stepper(variant, size["batch"], **shape)
 
@@ -276,8 +279,9 @@ def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
                 return _timed(_pool(which, size["pool"], size["pool_batch"], **shape))
         raise AssertionError(question)
 
-    answer(reply)
+    return reply
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
+    torch.set_num_threads(int(sys.argv[2]))
+    answer(replies(sys.argv[1], json.loads(sys.argv[3])))

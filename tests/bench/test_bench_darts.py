@@ -6,16 +6,9 @@ import torch
 from nao_ray.bench import darts
 
 
-class Here:
-    """A worker in this process."""
-
-    def __init__(self, _module, variant, _threads, size):
-        self.ask, self.close = darts.replies(variant, size), lambda: None
-
-
 @pytest.mark.slow
-def test_table(monkeypatch):
-    monkeypatch.setattr(darts, "Worker", Here)
+def test_table(no_processes):
+    no_processes(darts)
     result = darts.run(repeats=2, threads=1, batch=2, layers=3, channels=2)
     assert [row[0].partition(":")[0] for row in result.rows] == ["first order"] * 2 + ["second order"] * 2
     assert all(len(times) == 2 for order in result.data["seconds"].values() for times in order.values())

@@ -8,14 +8,22 @@ from nao_ray.bench._epoch import seconds_of_epochs
 from nao_ray.bench._result import machine
 
 
-@pytest.mark.slow
-def test_table():
+def test_table(no_processes, monkeypatch):
+    no_processes(supernet)
+    monkeypatch.setattr(supernet, "_memory", lambda variant, _, size: len(variant) * size["batch"] * 1e6)
     size = {"batch": 8, "pool": 3, "pool_batch": 8, "cells_per_stage": 1, "channels": 4}
     result = supernet.run(repeats=2, threads=1, **size, memory_batches=[8, 24], epochs=0)
     assert [row[0][:4] for row in result.rows] == ["step", "3 ge", "memo", "memo", "memo"]
+    assert result.rows[2][1:] == [40, 56, 1.4]
     assert result.rows[-1][0] == "memory of a step per image, MB"
+    assert result.rows[-1][1:] == pytest.approx([5, 7, 1.4])
     assert machine() in result.table
     assert all(len(times) == 2 and min(times) > 0 for times in result.data["seconds"].values())
+
+
+def test_memory_is_that_of_a_process_of_its_own():
+    size = {"batch": 32, "pool": 3, "pool_batch": 8, "n": 1, "f": 4}
+    assert 0.5e6 < supernet._memory("plain", 1, size) < 1e9
 
 
 def test_memory_per_image_is_a_slope():

@@ -1,15 +1,14 @@
 """The measurement itself, on a tiny network: its table, its gradients, its processes."""
 
-import pytest
-
 from nao_ray.bench import child
+from nao_ray.bench._process import Worker
 from nao_ray.bench._result import BenchResult, machine
 
 SIZE = {"batch": 8, "cells_per_stage": 1, "channels": 4}
 
 
-@pytest.mark.slow
-def test_table():
+def test_table(no_processes):
+    no_processes(child)
     result = child.run(repeats=2, threads=1, **SIZE)
     assert isinstance(result, BenchResult)
     assert [row[0] for row in result.rows] == list(child.VARIANTS)
@@ -18,6 +17,13 @@ def test_table():
     assert result.table.count("\n| ") == 4
     assert all(len(times) == 2 and min(times) > 0 for times in result.data["seconds"].values())
     assert all(100e6 < size < 100e9 for size in result.data["peak_memory_bytes"].values())
+
+
+def test_a_process_of_its_own_answers():
+    worker = Worker(child.MODULE, "plain", 1, SIZE)
+    assert worker.ask("step") > 0
+    assert 100e6 < worker.ask("memory") < 100e9
+    worker.close()
 
 
 def test_gradients():
