@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nao_ray._pool import rows
-from nao_ray._pool.faults import READING, patient, unreadable
+from nao_ray._pool.faults import READING, Fault, kind_of, patient, unreadable
 from nao_ray._pool.finite import finite
+from nao_ray._pool.groups import aligned
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tables import to_bytes
 
@@ -70,15 +71,42 @@ class Finals:
     def add(self, row: Mapping[str, Any]) -> rows.Row:
         """Write the row of a training that has none; returns the one that is recorded.
 
+        Rows of an earlier nao_ray are first given the columns of this one: readers that know nothing of us take the
+        columns of one file for those of all.
+
         Raises:
             PoolError: there is one, and the file is damaged.
+            PoolReadError: a row that is there cannot be read at the moment.
             PoolWriteError: it could not be written.
         """
         self._storage.make_folder()
         self._storage.make_folder("final")
+        self._renew()
         if not self._storage.create(_row_file(row["name"]), bytes(to_bytes(rows.table([row], rows.FINAL)))):
             return self.row(row["name"]) or dict(row)
         return {name: row.get(name) for name in rows.FINAL.names}
+
+    def _renew(self) -> None:
+        """Write rows of an earlier schema anew; what is damaged, or is no row of ours, stays as it is."""
+        file = "final"
+        try:
+            for name in patient(lambda: self._storage.entries("final")):
+                if name.endswith(".parquet") and name[0] not in "._":
+                    file = f"final/{name}"
+                    self._renew_row(file)
+        except READING as error:
+            raise unreadable(self._storage.path(file), error, "move it elsewhere") from None
+
+    def _renew_row(self, file: str) -> None:
+        try:
+            data, tag = patient(lambda: self._storage.look(file), merged=False)
+            found = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        except READING as error:
+            if isinstance(error, FileNotFoundError) or kind_of(error) is Fault.DAMAGED:
+                return
+            raise
+        if rows.is_earlier(found.schema, rows.FINAL):
+            self._storage.swap(file, to_bytes(aligned(finite(found), rows.FINAL)), tag)
 
     def has_row(self, name: str) -> bool:
         """Whether a training has its row."""

@@ -101,6 +101,15 @@ def is_current(found: pa.Schema, own: pa.Schema) -> bool:
     return bool(found.equals(own)) and found.metadata == own.metadata
 
 
+def is_earlier(found: pa.Schema, own: pa.Schema) -> bool:
+    """Whether a part is of an earlier version, all of whose columns there are still."""
+    version = (found.metadata or {}).get(b"schema_version", b"").decode("utf-8", "replace")
+    if not version.isdecimal() or int(version) > SCHEMA_VERSION or is_current(found, own):
+        return False
+    known = {field.name: field.type for field in own}
+    return all(known.get(field.name) == field.type for field in found)
+
+
 TRIALS = _schema(
     ("trial_id", _INT),
     ("attempt", _INT),

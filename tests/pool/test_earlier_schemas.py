@@ -14,11 +14,13 @@ import pytest
 from _made_up_trials import MANIFEST, as_before, record
 
 from nao_ray._pool import compaction, groups, object_journal
-from nao_ray._pool.rows import EVENTS, SCHEMA_VERSION, TRIALS
+from nao_ray._pool.final import Finals
+from nao_ray._pool.rows import EVENTS, FINAL, SCHEMA_VERSION, TRIALS
 from nao_ray.errors import PoolWriteError
 from nao_ray.pool import PoolReader, PoolWriter
 
 BEFORE = Path(__file__).parent / "pool_of_before"
+VERSION_1 = Path(__file__).parent / "pool_of_version_1"
 
 
 def _best(where: str) -> list[float]:
@@ -145,6 +147,63 @@ def test_on_object_storage_too(url, tmp_path, merged, monkeypatch):
     plain(tmp_path / "grown", count + 1)
     assert again.log()[:count] == log
     assert again.check() == []
+
+
+TRAINED = {"name": "z1", "trial_id": 1, "channels": 4, "layers": 6, "epochs": 1, "test_accuracy": 0.5}
+
+
+def _read_by_all(final: Path) -> dict[str, list[tuple[str, float | None]]]:
+    """What each makes of the name and layers of the rows of full trainings."""
+    return {
+        "pandas": list(pd.read_parquet(final).astype({"layers": "float"})[["name", "layers"]].itertuples(index=False)),
+        "pyarrow": [tuple(row.values()) for row in ds.dataset(final).to_table(columns=["name", "layers"]).to_pylist()],
+        "polars": pl.read_parquet(f"{final}/*.parquet").select("name", "layers").rows(),
+        "duckdb": duckdb.sql(f"SELECT name, layers FROM '{final}/*.parquet' ORDER BY name").fetchall(),
+    }
+
+
+def test_rows_of_full_trainings_are_given_its_columns_before_the_first_new_one(tmp_path):
+    copy = shutil.copytree(VERSION_1, tmp_path / "copy")
+    (old,) = (copy / "final").iterdir()
+    finals = Finals(copy)
+    before = finals.row(old.stem)
+    (copy / "final" / "damaged.parquet").write_bytes(b"PAR1")
+    finals.add(TRAINED)
+    (copy / "final" / "damaged.parquet").unlink()
+    assert finals.row(old.stem)["num_params"] == before["num_params"]
+    for name, found in _read_by_all(copy / "final").items():
+        (first, none), second = map(tuple, found)
+        assert (first, second) == (old.stem, ("z1", 6)), name
+        assert none is None or math.isnan(none), name
+    inode = old.stat().st_ino
+    finals.add({**TRAINED, "name": "z2"})
+    assert old.stat().st_ino == inode, "once is enough"
+
+
+def test_a_file_that_is_no_row_of_ours_stays_beside_them(tmp_path):
+    (tmp_path / "final").mkdir()
+    strange = {
+        "newer": pa.table({"name": ["a"]}, metadata={"schema_version": str(SCHEMA_VERSION + 1)}),
+        "other": pa.table({"name": ["a"]}),
+        "wider": pa.table({"name": ["a"], "mine": [1]}, metadata={"schema_version": "1"}),
+    }
+    for name, data in strange.items():
+        pq.write_table(data, tmp_path / "final" / f"{name}.parquet")
+    Finals(tmp_path).add(TRAINED)
+    for name, data in strange.items():
+        assert pq.ParquetFile(tmp_path / "final" / f"{name}.parquet").read().schema.names == data.schema.names
+
+
+def test_rows_of_full_trainings_on_object_storage_too(url):
+    import boto3
+
+    (old,) = (VERSION_1 / "final").iterdir()
+    bucket, _, prefix = url.removeprefix("s3://").partition("/")
+    s3, key = boto3.client("s3"), f"{prefix}/final/{old.name}"
+    s3.put_object(Bucket=bucket, Key=key, Body=old.read_bytes())
+    Finals(url).add(TRAINED)
+    found = pq.read_schema(pa.BufferReader(s3.get_object(Bucket=bucket, Key=key)["Body"].read()))
+    assert (found.names, found.metadata) == (FINAL.names, FINAL.metadata)
 
 
 def _with_nan(part: bytes) -> bytes:
