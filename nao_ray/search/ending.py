@@ -21,7 +21,7 @@ class Ending:
         self._failures = Failures(limits)
         self.error: RunError | None = None
         """To be raised, once what has ended is recorded."""
-        self._waits = False  # the error is of one training: what runs beside it may end
+        self._waits = False  # the error is of a training: what runs beside it may end
         self._drained_at: float | None = None  # when those that run have had their time
 
     # -- what happens -------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ class Ending:
         if phase is None or trial.state is not TrialState.FAILED:
             self._failures.note_end(trial)
             return True
-        self._waits = self.error is None
+        self._waits = self._waits or self.error is None
         self.error = self.error or RunError(
             f"the training of shared weights {phase.version} failed ({trial.failure_kind}): {trial.failure_message}; "
             "nao-ray resume tries it again"
@@ -82,7 +82,7 @@ class Ending:
         """Once all that has ended is recorded: whether to go on.
 
         Raises:
-            RunError: no; where one training of shared weights failed, once what runs beside it has ended.
+            RunError: no; where a training of shared weights failed, once what runs beside it has ended.
         """
         if self.error is not None and not (self._waits and running):
             raise self.error

@@ -167,6 +167,19 @@ def test_a_training_that_fails_for_good_ends_the_search_once_what_ran_beside_it_
     assert by_name(pool)[0] == by_name(unbroken)[0]
 
 
+def test_a_second_training_that_fails_does_not_cut_short_the_others():
+    """Formerly the search then ended at once."""
+
+    def fault(job):
+        is_broken = job.proposal.phase and job.proposal.phase.version in ("s0e3", "s1e3")
+        return Failure(FailureKind.ERROR, "out of luck") if is_broken else None
+
+    pool = MemoryPool()
+    with pytest.raises(RunError, match=r"s[01]e3 failed .error.: out of luck"):
+        run(pool, fault=fault)
+    assert {"s2e3", "s3e3"} <= pool.weights.keys()
+
+
 class DrainAfter:
     """Asks for a drain once."""
 
