@@ -91,13 +91,16 @@ def submit(
         size = packing.pack(archive, text, file, package=not installed, modules=modules.files)
         known = packing.known_as(url)
         mark = None if known else marks.leave(url, jobs.nodes())
-        command = packing.entrypoint(python, file, url, overrides, detach=detach, made_as=known, mark=mark)
         try:
+            command = packing.entrypoint(python, file, url, overrides, detach=detach, made_as=known, mark=mark)
             about = describe(name, url, detach=detach)
             job_id = jobs.submit(name, command, archive, about, {COMMAND: again})
         except KeyboardInterrupt:
             typer.echo(f"nao-ray: interrupted; nao-ray status {name} tells whether the job was handed in", err=True)
             raise typer.Exit(INTERRUPTED) from None
+        except Exception:
+            marks.take_away(mark)
+            raise
     carried = [*([] if installed else [f"nao_ray {__version__}"]), file, *(top for top, _ in modules.packages)]
     what = ", ".join(carried[:-1]) + " and " + carried[-1] if len(carried) > 1 else file
     typer.echo(f"job     {job_id} at {jobs.address}\npool    {url}\ncarries {what}, {max(1, round(size / 1000))} kB")

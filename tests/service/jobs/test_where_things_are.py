@@ -56,6 +56,16 @@ def test_a_pool_that_all_may_see_is_taken_and_any_where_there_is_one_node(submit
     assert done.command[done.command.index("--pool") + 1] == str(tmp_path / "x")
 
 
+def test_nothing_is_left_beside_the_pool_of_a_search_that_was_not_handed_in(call, monkeypatch, tmp_path):
+    client = Client()
+    client.errors = [RuntimeError("Request failed with status code 500: no")]
+    monkeypatch.setattr(jobs, "connect", lambda address: over(client, nodes=lambda: [HERE, ELSEWHERE]))
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    (tmp_path / "pools").mkdir()
+    assert call("submit", tmp_path / "tiny.yaml", "--pool", tmp_path / "pools" / "x").code == 1
+    assert not list((tmp_path / "pools").iterdir())
+
+
 def test_a_path_of_this_machine_alone_is_refused_by_the_job_before_anything_is_made(submit, call, tmp_path):
     """Formerly a pool was made there, under the path of a folder here."""
     (tmp_path / "pools").mkdir()
