@@ -62,7 +62,7 @@ def test_nothing_is_left_beside_the_pool_of_a_search_that_was_not_handed_in(call
     monkeypatch.setattr(jobs, "connect", lambda address: over(client, nodes=lambda: [HERE, ELSEWHERE]))
     (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "pools").mkdir()
-    assert call("submit", tmp_path / "tiny.yaml", "--pool", tmp_path / "pools" / "x").code == 1
+    assert call("submit", tmp_path / "tiny.yaml", "--pool", tmp_path / "pools" / "x").code == 2
     assert not list((tmp_path / "pools").iterdir())
 
 
