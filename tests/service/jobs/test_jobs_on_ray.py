@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import pandas as pd
 import psutil
 import pytest
+import requests
 import yaml
 
 from nao_ray.pool import PoolReader
@@ -44,6 +45,12 @@ class Evolves(RegularizedEvolution):
     pass
 """
 WRONG = "raise RuntimeError('a file of the folder was loaded')"
+FRUGAL = {  # no two workers that idle beside each job; no statistics of processes every few seconds
+    "RAY_prestart_worker_first_driver": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "600000",
+    "RAY_metrics_report_interval_ms": "600000",
+    "METRICS_RECORD_INTERVAL_S": "600",
+}
 PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
 PORTS += ("runtime-env-agent-port", "metrics-export-port", "ray-client-server-port")
 
@@ -63,9 +70,15 @@ def _start_head(folder):
     ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
     options = [f"--{name}={port}" for name, port in ports.items()]
     options += ["--head", "--block", "--num-cpus=2", "--dashboard-host=127.0.0.1", "--disable-usage-stats"]
-    options += ["--object-store-memory=80000000", f"--temp-dir={folder}/r"]
+    options += [
+        "--no-monitor",
+        "--include-log-monitor=false",
+        "--object-store-memory=80000000",
+        f"--temp-dir={folder}/r",
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
+    environment |= FRUGAL
     environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an activated environment
     with open(folder / "said", "w") as said:
         words = [str(Path(sys.executable).with_name("ray")), "start", *options]
@@ -154,6 +167,15 @@ def _wait_for_trials(pool, number):
     raise AssertionError(f"{pool} has not {number} trials after two minutes")
 
 
+def _wait_until_over(cluster, job):
+    """Asks the job server itself: the command takes a second of a CPU each time."""
+    give_up = time.monotonic() + 60
+    headers = {"Authorization": f"Bearer {cluster.token}"}
+    while requests.get(f"{cluster.address}/api/jobs/{job}", headers=headers).json()["status"] in ("PENDING", "RUNNING"):
+        assert time.monotonic() < give_up, f"{job} is not over after a minute"
+        time.sleep(0.3)
+
+
 def _each_once(pool, number):
     trials = pd.read_parquet(Path(pool) / "trials")["trial_id"]
     return sorted(trials) == list(range(number)) and PoolReader.open(pool).check() == []
@@ -204,17 +226,27 @@ def test_a_search_runs_as_a_job_and_its_log_is_followed(call, cluster, tmp_path)
     assert _each_once(pool, 3)
 
 
-def test_a_job_that_is_stopped_goes_on_with_the_same_command(start, call, tmp_path):
-    running = start("submit", "slow.yaml", "--set", "budget.trials=2000")
+def test_an_interrupted_follower_leaves_the_job_running_and_a_stopped_one_goes_on(start, call, cluster, tmp_path):
     pool = tmp_path / "pools" / "slow"
-    _wait_for_trials(pool, 4)
     name = job_name("slow", str(pool))
+    running = start("submit", "slow.yaml", "--set", "budget.trials=2000")
+    _wait_for_trials(pool, 1)
+    running.send_signal(signal.SIGINT)
+    _, told = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert f"the job goes on; nao-ray logs {name}-1 --address {cluster.address} -f follows it" in told
+    assert "Traceback" not in told
+    following = start("logs", f"{name}-1", "-f")
+    assert following.stdout.readline(), "it is connected"
+    _wait_for_trials(pool, PoolReader.open(pool).counts().finished + 3)
+
     stopped = call("stop")
     assert (stopped.code, stopped.out) == (0, f"{name}-1: stopped; the same command goes on\n"), stopped.err
-    _, told = running.communicate(timeout=60)
-    assert running.returncode == 130
+    _, told = following.communicate(timeout=60)
+    assert following.returncode == 130, told
     assert told == f"nao-ray: {name}-1: stopped; the same command goes on\n"
     assert 4 <= PoolReader.open(pool).counts().finished < 2000
+
     enough = PoolReader.open(pool).counts().asked + 3
     again = call("submit", "slow.yaml", "--set", f"budget.trials={enough}")
     assert again.code == 0, again.out
@@ -222,29 +254,7 @@ def test_a_job_that_is_stopped_goes_on_with_the_same_command(start, call, tmp_pa
     assert _each_once(pool, enough)
 
 
-def test_an_interrupted_follower_leaves_the_job_running(start, call, cluster, tmp_path):
-    pool = tmp_path / "p"
-    words = ("submit", "slow.yaml", "--pool", pool, "--set")
-    running = start(*words, "budget.trials=2000")
-    _wait_for_trials(pool, 1)
-    running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=30)
-    assert running.returncode == 130
-    job = f"{job_name('slow', str(pool))}-1"
-    assert f"the job goes on; nao-ray logs {job} --address {cluster.address} -f follows it" in told
-    assert "Traceback" not in told
-    _wait_for_trials(pool, PoolReader.open(pool).counts().finished + 3)
-    following = start("logs", job, "-f")
-    assert call("stop", job).code == 0
-    _, told = following.communicate(timeout=60)
-    assert following.returncode == 130, told
-    enough = PoolReader.open(pool).counts().asked + 3
-    done = call(*words, f"budget.trials={enough}")
-    assert done.code == 0, done.out
-    assert _each_once(pool, enough)
-
-
-def test_a_detached_search_outlives_its_job_and_ends_when_it_is_stopped(start, call, tmp_path):
+def test_a_detached_search_outlives_its_job_and_ends_when_it_is_stopped(start, call, cluster, tmp_path):
     pool = tmp_path / "p"
     words = ("submit", "slow.yaml", "--pool", pool, "--detach")
     long = ("--set", "budget.trials=2000")
@@ -253,9 +263,8 @@ def test_a_detached_search_outlives_its_job_and_ends_when_it_is_stopped(start, c
     _wait_for_trials(pool, 2)
     (driver,) = [p for p in psutil.process_iter(["cmdline"]) if {str(pool), "search"} <= set(p.info["cmdline"] or ())]
     driver.kill()
-    give_up = time.monotonic() + 60
-    while "DETACHED" not in call("status", job).out:
-        assert time.monotonic() < give_up
+    _wait_until_over(cluster, f"{job}-1")
+    assert "DETACHED" in call("status", job).out
     before = PoolReader.open(pool).counts().finished
     _wait_for_trials(pool, before + 3)
 
