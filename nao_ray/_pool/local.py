@@ -13,6 +13,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -100,6 +101,7 @@ class LocalStorage(Storage):
     def write(self, name: str, data: bytes | memoryview, guard: Guard = nullcontext) -> None:
         hidden = self._write_hidden(name, data)
         try:
+            _open_as(self.path(name), hidden)
             with guard():
                 os.replace(hidden, self.path(name))
             self._sync_or_remove(name)
@@ -286,6 +288,21 @@ class LocalStorage(Storage):
 def moved_away(folder: str) -> str:
     """The name of a folder that is being replaced where names cannot be exchanged."""
     return f".{folder}-old"
+
+
+def _open_as(before: str, path: str) -> None:
+    """Make a file as open to others as the one whose place it is to take, as far as one may."""
+    try:
+        old, new = os.stat(before), os.stat(path)
+    except FileNotFoundError:
+        return
+    if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+        for owner in ((-1, old.st_gid), (old.st_uid, -1)):
+            with suppress(OSError):  # only root gives files away
+                os.chown(path, *owner)
+    if old.st_mode != new.st_mode:
+        with suppress(OSError):
+            os.chmod(path, stat.S_IMODE(old.st_mode))
 
 
 def _discard(path: str) -> None:

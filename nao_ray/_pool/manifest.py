@@ -15,6 +15,7 @@ from nao_ray.metric import PERPLEXITY, Metric, from_plain
 
 NAME = "run.yaml"
 _VERSION = "pool_schema_version"
+_VERSION_LINE = re.compile(rf"""(?m)^(["']?{_VERSION}["']?[ \t]*:[ \t]+)\d+""")
 _ABSENT = "absent"
 
 
@@ -74,6 +75,7 @@ def renew(storage: Storage, guard: Guard) -> None:
 
     Raises:
         FencedError: another driver has taken over.
+        PoolError: where its version stands is not clear.
         PoolReadError: it cannot be read.
         PoolWriteError: it was not written.
     """
@@ -81,9 +83,23 @@ def renew(storage: Storage, guard: Guard) -> None:
         text = storage.read(NAME).decode()
     except READING as error:
         raise unreadable(storage.path(NAME), error, "it says what was searched; restore it from a copy") from None
-    new = re.sub(rf"(?m)^{_VERSION}: \d+$", f"{_VERSION}: {SCHEMA_VERSION}", text, count=1)
+    said = _said(text) or {}
+    new = _VERSION_LINE.sub(rf"\g<1>{SCHEMA_VERSION}", text, count=1)
+    if _said(new) != {**said, _VERSION: SCHEMA_VERSION}:
+        raise PoolError(
+            f"{storage.path(NAME)}: the pool is of an earlier nao_ray, and its version is not found in a line "
+            f"`{_VERSION}: {said.get(_VERSION)}`; write `{_VERSION}: {SCHEMA_VERSION}` there, then try again"
+        )
     if new != text:
         storage.write(NAME, new.encode(), guard)
+
+
+def _said(text: str) -> Any:  # noqa: ANN401
+    """What a document says; None where it is none."""
+    try:
+        return yaml_text.load_document(text)
+    except yaml_text.YamlTextError:
+        return None
 
 
 def _refuse_dangling(storage: Storage) -> None:

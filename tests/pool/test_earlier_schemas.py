@@ -16,7 +16,7 @@ from _made_up_trials import MANIFEST, as_before, record
 from nao_ray._pool import compaction, groups, object_journal
 from nao_ray._pool.final import Finals
 from nao_ray._pool.rows import EVENTS, FINAL, SCHEMA_VERSION, TRIALS
-from nao_ray.errors import PoolWriteError
+from nao_ray.errors import PoolError, PoolWriteError
 from nao_ray.pool import PoolReader, PoolWriter
 
 BEFORE = Path(__file__).parent / "pool_of_before"
@@ -70,6 +70,27 @@ def test_parts_of_before_are_rewritten_before_the_first_new_one(before):
         plain(before, 8)
     assert _best(before / "trials") == [pool.trials()["valid_accuracy"].max()]
     assert pool.check() == []
+
+
+@pytest.mark.parametrize("line", ["{}: 0", "{}: 0\r", "{}:  0  # by hand", '"{}": 0'])
+def test_the_version_is_renewed_however_its_line_is_written_and_as_open_to_others_as_before(before, line):
+    manifest = before / "run.yaml"
+    text = manifest.read_text().replace("pool_schema_version: 0", line.format("pool_schema_version"))
+    manifest.write_bytes(text.encode())
+    manifest.chmod(0o664)
+    with PoolWriter.open(before).acquire():
+        pass
+    assert manifest.read_bytes().decode() == text.replace("0", str(SCHEMA_VERSION), 1)
+    assert manifest.stat().st_mode & 0o777 == 0o664
+
+
+def test_a_version_that_cannot_be_renewed_leaves_the_parts_as_they_are(before):
+    manifest = before / "run.yaml"
+    manifest.write_text(manifest.read_text().replace("pool_schema_version: 0", "pool_schema_version: !!int 0"))
+    parts = sorted((before / "trials").glob("*.parquet"))
+    with pytest.raises(PoolError, match=f"run.yaml: .*pool_schema_version: {SCHEMA_VERSION}"):
+        PoolWriter.open(before).acquire()
+    assert sorted((before / "trials").glob("*.parquet")) == parts
 
 
 def test_none_is_kept_for_its_size_or_for_being_alone(before, monkeypatch):
