@@ -14,6 +14,7 @@ from test_run import config, each_once, start_driver, wait_for
 
 from nao_ray.bench.chaos import differences
 from nao_ray.config import RunConfig
+from nao_ray.own_modules import looking_in
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import resume, run
 from nao_ray.training.checkpoint import read_about
@@ -121,8 +122,26 @@ def test_ray_says_nothing_on_the_terminal_even_when_a_worker_dies(tmp_path):
     assert each_once(tmp_path)
 
 
+WAITING = """
+import json, time
+from pathlib import Path
+from nao_ray.evaluators.standalone import Standalone
+from nao_ray.training.checkpoint import read_about
+
+class Waiting(Standalone):
+    def evaluate(self, proposal):
+        keep = self.keeper.keep
+
+        def keep_and_wait(proposal, state):
+            keep(proposal, state)
+            while json.loads(read_about(state))["epochs_done"] >= 3 and not Path("FOLDER/go").exists():
+                time.sleep(0.05)
+
+        self.keeper.keep = keep_and_wait
+        return super().evaluate(proposal)
+"""
 LONG = (
-    "evaluator={name: standalone, epochs: 60, cells_per_stage: 1, channels: 4}",
+    "evaluator={name: standalone, epochs: 6, cells_per_stage: 1, channels: 4}",
     "evaluator.recipe={name: short_digits, batch: 24}",
     "task={name: synthetic, per_class: 20, noise: 0.2}",
     "strategy=random_search",
@@ -131,30 +150,28 @@ LONG = (
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fresh_modules")
 def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(tmp_path):
-    driver = start_driver(tmp_path, overrides=[*LONG, "workers.checkpoint_seconds=0.001"])
+    (tmp_path / "waiting.py").write_text(WAITING.replace("FOLDER", str(tmp_path)))
+    with looking_in(tmp_path):
+        waits = ("evaluator.name=waiting:Waiting", "workers.checkpoint_seconds=0.001")
+        driver = start_driver(tmp_path, overrides=[*LONG, *waits])
     state = tmp_path / "p" / "checkpoints" / "000000000.safetensors"
 
-    def epochs_done(least):
-        """Of the state, once it is of so many epochs."""
+    def wait_until(epochs_done):
+        """The state is of so many."""
         end = time.monotonic() + 120
-        while time.monotonic() < end:
+        while not state.exists() or json.loads(read_about(state.read_bytes()))["epochs_done"] != epochs_done:
             assert driver.poll() is None, driver.stderr.read()
-            if state.exists() and (done := json.loads(read_about(state.read_bytes()))["epochs_done"]) >= least:
-                return done
-            time.sleep(0.01)
-        raise AssertionError(f"no state of {least} epochs")
+            assert time.monotonic() < end, f"no state of {epochs_done} epochs"
+            time.sleep(0.05)
 
-    epochs_done(5)
+    wait_until(3)
     worker = next(p for p in psutil.Process(driver.pid).children(recursive=True) if "EvaluatorActor" in p.name())
     worker.kill()
     psutil.wait_procs([worker], timeout=10)
-    before = epochs_done(5)
-    seen = os.stat(state).st_mtime_ns
-    while os.stat(state).st_mtime_ns == seen:
-        assert driver.poll() is None, driver.stderr.read()
-        time.sleep(0.001)
-    assert epochs_done(0) > before  # the first state of the second attempt
+    wait_until(4)  # the first state of the second attempt, which waits as the first one did
+    (tmp_path / "go").touch()
     driver.communicate(timeout=120)
     assert driver.returncode == 0
     threads = torch.get_num_threads()
