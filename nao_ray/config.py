@@ -296,7 +296,7 @@ class TrainConfig(Sized):
         try:
             return cls(**data)
         except ValidationError as error:
-            wrong = complaint(error, cls)
+            wrong = complaint(error, cls, former=skeleton_of(make_space(data["space"])).former_sizes)
         except ConfigError as error:
             wrong = error
         text = blamed(wrong, overrides)

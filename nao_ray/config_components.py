@@ -12,6 +12,7 @@ from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.config_text import complaint
 from nao_ray.errors import ConfigError
 from nao_ray.settings import Settings
+from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
 
@@ -67,7 +68,12 @@ def check_component(kind: str, component: Component, space: Component) -> None:
     try:
         settings(**component.settings)
     except ValidationError as error:
-        raise complaint(error, settings, prefix=(kind,)) from None
+        raise complaint(error, settings, (kind,), _former(space) if kind == "evaluator" else {}) from None
+
+
+def _former(space: Component) -> Mapping[str, str]:
+    made = make_space(space)
+    return skeleton_of(made).former_sizes if made.skeleton else {}
 
 
 def _refuse_credentials(value: object, key: str) -> None:

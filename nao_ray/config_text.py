@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -55,18 +56,26 @@ def blamed(error: ConfigError, overrides: Sequence[str]) -> str | None:
     return None
 
 
-def complaint(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> ConfigError:
+def complaint(
+    error: ValidationError,
+    model: type[BaseModel],
+    prefix: tuple[str, ...] = (),
+    former: Mapping[str, str] = MappingProxyType({}),
+) -> ConfigError:
     """The first complaint of pydantic, as `key: what, got ...`, and how many more there are.
 
     Args:
         error: what pydantic says.
         model: of what it says it.
         prefix: where that stands in the config.
+        former: keys that are none any more, and why.
     """
     complaints = error.errors()
     first = complaints[0]
     location = ".".join(map(str, (*prefix, *first["loc"])))
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden" and first["loc"][-1] in former:
+        text = f"{location} is left out here: {former[str(first['loc'][-1])]}"
+    elif first["type"] == "extra_forbidden":
         text = f"unknown key {location}{_hint(model, first['loc'])}"
     elif first["type"] == "missing":
         text = f"{location} is missing"

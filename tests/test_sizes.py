@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nao_ray import registry
-from nao_ray.config import RunConfig
+from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
 from nao_ray.pool import PoolReader
@@ -62,7 +62,17 @@ def test_the_sizes_of_a_search_are_those_of_its_skeleton():
     [
         ("nao_cnn", "{name: standalone, chanels: 8}", r"evaluator\.chanels; did you mean channels\?"),
         ("nao_cnn", "{name: one_shot, alone: {chanels: 8}}", r"evaluator\.alone\.chanels; did you mean channels\?"),
-        ("enas_macro", "{name: standalone, cells_per_stage: 2}", r"evaluator\.cells_per_stage; known: channels, "),
+        (
+            "enas_macro",
+            "{name: standalone, cells_per_stage: 2}",
+            r"evaluator\.cells_per_stage is left out here: .*layers",
+        ),
+        (
+            "enas_macro",
+            "{name: one_shot, alone: {cells_per_stage: 2}}",
+            r"evaluator\.alone\.cells_per_stage is left out",
+        ),
+        ("enas_macro", "{name: standalone, layers: 2}", r"unknown key evaluator\.layers; known: channels, "),
         ("nao_cnn", "{name: standalone, channels: 7}", r"evaluator\.channels: Input should be a multiple of 2, got 7"),
         ("nao_cnn", "{name: standalone, channels: null}", r"evaluator\.channels: .*valid integer, got None"),
     ],
@@ -70,6 +80,13 @@ def test_the_sizes_of_a_search_are_those_of_its_skeleton():
 def test_a_size_that_there_is_not_is_refused(space, evaluator, message):
     with pytest.raises(ConfigError, match=message):
         config(space, evaluator)
+
+
+def test_a_full_training_says_so_too():
+    what = {"space": "enas_macro", "genotype": "1", "task": {"name": "synthetic"}}
+    told = r"^--set cells_per_stage=2: cells_per_stage is left out here: the genotype says"
+    with pytest.raises(ConfigError, match=told):
+        TrainConfig.make("short", what, ("cells_per_stage=2",))
 
 
 @pytest.mark.parametrize("space", ["nao_cnn", "enas_micro", "enas_macro", "nas_bench_201"])

@@ -57,8 +57,8 @@ class Skeleton(ABC, Generic[C]):
     """Of shared weights in a search that does not say, and of networks trained beside them; None: `shared`."""
     relaxed: ClassVar[Size | None] = None
     """Of the published relaxed supernet, which mixes all operations by alphas; None: there is none."""
-    former_sizes: ClassVar[frozenset[str]] = frozenset()
-    """Sizes that searches of before recorded and that meant nothing."""
+    former_sizes: ClassVar[Mapping[str, str]] = {}
+    """Sizes that searches of before recorded and that meant nothing: by name, why."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**arguments)

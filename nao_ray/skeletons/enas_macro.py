@@ -50,7 +50,7 @@ class EnasMacro(ImageSkeleton[EnasMacroConfig]):
     searched: ClassVar[Size] = MacroSize(channels=32)
     shared: ClassVar[Size | None] = MacroSize(channels=36)
     searched_shared: ClassVar[Size | None] = MacroSize(channels=20)
-    former_sizes: ClassVar[frozenset[str]] = frozenset({"cells_per_stage"})
+    former_sizes: ClassVar[Mapping[str, str]] = {"cells_per_stage": "the genotype says how many layers there are"}
 
     def network(self, graph: ArchGraph, config: StackConfig) -> MacroStack:
         from nao_ray.networks.enas_macro import MacroStack

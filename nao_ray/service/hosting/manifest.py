@@ -89,7 +89,7 @@ def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     completed = {**kind.of_before, **evaluator}
     if issubclass(kind, Sized):
         with suppress(ConfigError, ValidationError, KeyError):  # whoever parses it says what is wrong
-            completed = _without(completed, skeleton_of(make_space(config["space"])).former_sizes)
+            completed = _without(completed, skeleton_of(make_space(config["space"])).former_sizes.keys())
     return {**config, "evaluator": completed}
 
 
