@@ -250,4 +250,4 @@ def test_weights_that_were_trained_for_longer_or_not_at_all_are_refused(layers, 
 
 def test_a_space_without_a_supernet_is_refused():
     with pytest.raises(ConfigError, match="no shared supernet"):
-        RunConfig.parse(CONFIG.replace("nao_cnn_small", "nas_bench_201")).make_evaluator()
+        RunConfig.parse(CONFIG.replace("nao_cnn_small", "darts_cnn")).make_evaluator()

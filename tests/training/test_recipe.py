@@ -57,7 +57,7 @@ def test_by_name_with_changes(name):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("fast", "no recipe is named 'fast'; known: paper_search, paper_shared, short"),
+        ("fast", "no recipe is named 'fast'; known: paper_search, paper_shared, darts_search, short"),
         ({"learning_rate": 1}, "learning_rate"),
         ({"batch": 1}, "greater than or equal to 2"),
         ({"score": "mean"}, "'best' or 'last'"),
@@ -94,7 +94,7 @@ def test_full_trainings_are_the_published_ones(name):
 
 
 def test_every_full_training_has_a_recipe_of_its_last_epoch():
-    assert set(PUBLISHED) | {"short", "short_digits"} == set(FULL_TRAININGS)
+    assert {*PUBLISHED, "darts_cifar10", "short", "short_digits"} == set(FULL_TRAININGS)
     assert {Recipe.model_validate(name).score for name in FULL_TRAININGS} == {"last"}
 
 
@@ -113,7 +113,7 @@ def test_a_file_has_what_it_says_and_the_rest_of_the_recipe_it_names(tmp_path, m
     assert Recipe.model_validate({"name": "mine.yaml", "flip": False}).flip is False
     (tmp_path / "bare.yaml").write_text("lr: 0.05")
     assert Recipe.model_validate("bare.yaml") == Recipe(lr=0.05)
-    short = {"channels": 8, "epochs": 10, "data": "train"}
+    short = {"channels": 8, "layers": 5, "epochs": 10, "data": "train"}
     assert full_training("mine.yaml", ("channels", "layers")) == {**short, "recipe": "mine.yaml"}
     assert full_training("bare.yaml", ("channels",)) == {"recipe": "bare.yaml"}
 

@@ -66,8 +66,8 @@ def test_prometheus_finds_every_metric_of_a_search_on_ray(tmp_path):
         driver.stdin.close()
         address = driver.stdout.readline().strip().replace(" ", ":")
         found, end = {}, time.monotonic() + 180
-        while {name for name, _ in found} != set(METRICS):
-            assert time.monotonic() < end, f"never exported: {set(METRICS) - {name for name, _ in found}}"
+        while {name for name, _ in found} != set(METRICS) or found["nao_trials", "completed"][0] < 5:
+            assert time.monotonic() < end, f"never exported: {set(METRICS) - {name for name, _ in found}}, {found}"
             assert driver.poll() is None
             time.sleep(1)
             found = exported(address)
@@ -78,7 +78,6 @@ def test_prometheus_finds_every_metric_of_a_search_on_ray(tmp_path):
         assert 0 < found["nao_busy_share", None][0] <= 1
         assert 0 < found["nao_best_score", None][0] <= 1
         assert found["nao_fit_seconds", None][0] > 0
-        assert found["nao_trials", "completed"][0] >= 5
         time.sleep(8)  # longer than Ray keeps a gauge that is not set again
         assert {name for name, _ in exported(address)} == set(METRICS)
     finally:
