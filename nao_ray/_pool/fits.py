@@ -57,7 +57,7 @@ def add_fits(storage: Storage, fits: Sequence[Diagnostics], guard: Guard) -> Non
             quarantine(storage, FITS)
         recorded = read_fits(storage)
     known = {_key(row) for row in recorded.select(_keys(recorded)).to_pylist()}
-    new: dict[tuple[int, int | None], Diagnostics] = {}
+    new: dict[tuple[object, object], Diagnostics] = {}
     for row in fits:
         if not isinstance(row.get("round"), int):
             raise ValueError(f"diagnostics without an integer round: {dict(row)}")
@@ -75,8 +75,9 @@ def _keys(rows: pa.Table) -> list[str]:
     return [name for name in ("round", "seed_index") if name in rows.column_names]
 
 
-def _key(row: Diagnostics) -> tuple[int, int | None]:
-    return row["round"], row.get("seed_index")  # type: ignore[return-value]
+def _key(row: Diagnostics) -> tuple[object, object]:
+    """What tells it from the others."""
+    return row["round"], row.get("seed_index")
 
 
 def _joined(recorded: pa.Table, new: Sequence[Diagnostics]) -> pa.Table:

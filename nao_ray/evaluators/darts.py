@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from nao_ray.training.alternating import Alternating, Order
     from nao_ray.training.objective import Objective
 
-_ORDERS = ("first", "second", "exact")
+_ORDERS: tuple[Order, ...] = ("first", "second", "exact")
 
 
 class DartsConfig(Sized, EvaluatorConfig):
@@ -169,8 +169,9 @@ class Darts(SharedEvaluator[DartsConfig]):
 
     def _kind(self, phase: Phase) -> tuple[Order, bool]:
         kind, _, words = phase.kind.partition("/")
-        order, _, more = words.partition("/")
-        if kind != self.trains or order not in _ORDERS or more not in ("", "eigenvalue"):
+        word, _, more = words.partition("/")
+        order = next((order for order in _ORDERS if order == word), None)
+        if kind != self.trains or order is None or more not in ("", "eigenvalue"):
             raise ConfigError(
                 f"phase {phase.version}: darts trains alphas/ORDER, of {', '.join(_ORDERS)}, not {phase.kind}; "
                 "give the strategy darts"
@@ -180,7 +181,7 @@ class Darts(SharedEvaluator[DartsConfig]):
                 f"phase {phase.version} ends with epoch {phase.last_epoch}, and the learning rate's cosine with "
                 f"{self.config.period}: give evaluator.period as strategy.epochs"
             )
-        return order, bool(more)  # type: ignore[return-value]
+        return order, bool(more)
 
     def _trainer(self, seed: int, order: Order) -> Alternating:
         """Of fresh weights and alphas."""
