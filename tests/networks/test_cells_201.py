@@ -13,6 +13,7 @@ from nao_ray import build_network
 from nao_ray.errors import ConfigError
 from nao_ray.spaces.nas_bench_201 import NasBench201
 from tests.networks.building import build, count
+from tests.networks.pairs_201 import pairs
 
 SPACE = NasBench201()
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
@@ -136,23 +137,18 @@ def _pair(ours, naive):
     with torch.no_grad():
         for parameter in naive.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-        modules = [
-            (ours.stem, naive.stem[0]),
-            (ours.stem_norm, naive.stem[1]),
-            (ours.norm, naive.norm),
-            (ours.classifier, naive.head),
-        ]
-        for mine, its in zip(ours.blocks, naive.blocks, strict=True):
-            modules += [(mine.conv1, its[0][1]), (mine.norm1, its[0][2]), (mine.shortcut, its[2][1])]
-            modules += [(mine.conv2.conv, its[1][1]), (mine.conv2.norm, its[1][2])]
-        for mine, its in zip(ours.stages, naive.stages, strict=True):
-            for cell, other in zip(mine, its, strict=True):
-                for ops, others in zip(cell.nodes, other, strict=True):
-                    for op, its_op in zip(ops, others, strict=True):
-                        if hasattr(op, "conv"):
-                            modules += [(op.conv, its_op[1]), (op.norm, its_op[2])]
-        for mine, its in modules:
+        for mine, its in pairs(ours, naive, _of_cell):
             mine.load_state_dict(its.state_dict())
+
+
+def _of_cell(cell, other):
+    return [
+        pair
+        for ops, others in zip(cell.nodes, other, strict=True)
+        for op, its in zip(ops, others, strict=True)
+        if hasattr(op, "conv")
+        for pair in ((op.conv, its[1]), (op.norm, its[2]))
+    ]
 
 
 def test_drop_path_drops_edges_with_parameters_alone():

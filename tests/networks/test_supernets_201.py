@@ -15,6 +15,7 @@ from nao_ray.skeletons.nas_bench_201 import NasBench201 as Skeleton
 from nao_ray.spaces.nas_bench_201 import NasBench201
 from nao_ray.tasks.images.base import ImageShapes
 from tests.networks.building import build, reached, supernet
+from tests.networks.pairs_201 import pairs
 
 SPACE = NasBench201()
 TEXTS = (
@@ -183,22 +184,17 @@ def test_the_relaxed_one_equals_the_naive_one(monkeypatch):
 
 
 def _pair(ours, naive):
-    modules = [
-        (ours.stem, naive.stem[0]),
-        (ours.stem_norm, naive.stem[1]),
-        (ours.norm, naive.norm),
-        (ours.classifier, naive.head),
-    ]
-    for mine, its in zip(ours.blocks, naive.blocks, strict=True):
-        modules += [(mine.conv1, its[0][1]), (mine.norm1, its[0][2]), (mine.shortcut, its[2][1])]
-        modules += [(mine.conv2.conv, its[1][1]), (mine.conv2.norm, its[1][2])]
-    for mine, its in zip(ours.stages, naive.stages, strict=True):
-        for cell, other in zip(mine, its, strict=True):
-            for ops, others in zip(cell.edges, other, strict=True):
-                modules += [(ops["conv_1x1"].conv, others[2][1]), (ops["conv_1x1"].norm, others[2][2])]
-                modules += [(ops["conv_3x3"].conv, others[3][1]), (ops["conv_3x3"].norm, others[3][2])]
-    for mine, its in modules:
+    for mine, its in pairs(ours, naive, _of_cell):
         its.load_state_dict(mine.state_dict())
+
+
+def _of_cell(cell, other):
+    return [
+        pair
+        for ops, others in zip(cell.edges, other, strict=True)
+        for name, its in (("conv_1x1", others[2]), ("conv_3x3", others[3]))
+        for pair in ((ops[name].conv, its[1]), (ops[name].norm, its[2]))
+    ]
 
 
 def test_one_operation_alone_is_the_path_of_it():
