@@ -90,7 +90,10 @@ def film(
     url: Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")],
     out: Annotated[Path | None, typer.Option("--out", help="Write here; default: film.html in the pool.")] = None,
 ) -> None:
-    """Write the film of a search, one HTML file: the cell after each epoch, or each best architecture so far."""
+    """Write the film of a search: its cell after each epoch.
+
+    One HTML file with a slider; where no alphas were trained it shows each best architecture so far.
+    """
     from nao_ray.pool import PoolReader
     from nao_ray.report.write import write_film
 
