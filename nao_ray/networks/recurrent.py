@@ -1,10 +1,10 @@
 """A recurrent cell over a segment of text, written as the papers have it: step by step, node by node.
 
-Cells of NAO, ENAS and DARTS (Luo et al., NeurIPS 2018, arXiv 1808.07233; Pham et al., ICML 2018, arXiv 1802.03268; Liu et
-al., ICLR 2019, arXiv 1806.09055) are one: a graph of highway units. With ``[c, h] = [x, h' m] W0``, state 0 is
+Cells of NAO, ENAS and DARTS (Luo et al., NeurIPS 2018, arXiv 1808.07233; Pham et al., ICML 2018, arXiv 1802.03268; Liu
+et al., ICLR 2019, arXiv 1806.09055) are one: a graph of highway units. With ``[c, h] = [x, h' m] W0``, state 0 is
 ``h' + sigmoid(c) (tanh(h) - h')``; with ``[c, h] = (s m) W_i`` node i of source s and activation f is
-``s + sigmoid(c) (f(h) - s)``. The mean of the cell's output states is its output, and the ``h'`` of the next step. There
-are no biases.
+``s + sigmoid(c) (f(h) - s)``. The mean of the cell's output states is its output, and the ``h'`` of the next step.
+There are no biases.
 
 Legend: `B` columns of text, `T` tokens of a segment, `H` hidden units; `m` the mask of dropped hidden units.
 """
