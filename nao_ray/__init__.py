@@ -19,7 +19,7 @@ def build_network(
     genotype: str,
     *,
     space: str,
-    network: str = "cifar10",
+    network: str | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     auxiliary: bool = False,
@@ -29,7 +29,10 @@ def build_network(
     """A genotype as a stand-alone network.
 
     In evaluation mode a call on ``[B, C, H, W]`` returns logits ``[B, num_classes]``; in training mode, with
-    `auxiliary`, a pair of logits, the auxiliary head's second. What is None is as published. The row of a trained child
+    `auxiliary`, a pair of logits, the auxiliary head's second. A network for text is called with tokens ``[B, T]``, and
+    with what it gave of the segment before, and returns logits ``[B, T, num_classes]`` and what it carries on; its
+    classes are the words of its vocabulary. What is None is as published, the network the first one of the skeleton:
+    `cifar10`, `ptb`. The row of a trained child
     in a pool gives all of it: `genotype`, `space`, `network`, `num_classes`, `in_channels` and the
     size. `settings` are the network's size, by the names that its skeleton has (`cells_per_stage`, `channels`, ...),
     and deviations from the published one, those of the skeleton's `Config` (`nao_ray/skeletons`): `relu_before_head`,
@@ -41,12 +44,11 @@ def build_network(
     """
     from nao_ray import registry
     from nao_ray.skeletons.base import PLAIN, with_settings
-    from nao_ray.skeletons.images.base import image_shapes
 
     search_space = registry.load("space", space).for_text(genotype)
     graph = search_space.lower(search_space.parse(genotype, dialect))
     skeleton, size = with_settings(search_space, settings)
-    shapes = image_shapes(network, num_classes=num_classes, in_channels=in_channels)
+    shapes = skeleton.shapes(network, num_classes=num_classes, in_channels=in_channels)
     return skeleton.build(graph, shapes, size, PLAIN.model_copy(update={"auxiliary_weight": float(auxiliary)}))
 
 

@@ -51,6 +51,8 @@ for genotype, space, more in [
 ]:
     network = build_network(genotype, space=space, **small, **more)
     assert counting.count(network, torch.empty(1, 3, 32, 32)).macs > 0
+recurrent = build_network("NAO-RNN", space="nao_rnn", hidden=4)
+assert counting.count(recurrent, torch.zeros(1, 3, dtype=torch.int64)).macs > 0
 for kind in (optimisers.SGD, optimisers.Adam):
     optimiser = kind(network.parameters(), lr=0.1)
     optimiser.zero_grad()

@@ -14,8 +14,10 @@ from nao_ray.cli.source import find_space, find_trial, names_trial
 from nao_ray.errors import ConfigError
 
 if TYPE_CHECKING:
+    from nao_ray.networks.counting import Counts
     from nao_ray.sizes import Size
     from nao_ray.spaces.base import ArchGraph, Genotype, SearchSpace
+    from nao_ray.tasks.base import Shapes
 
 _PICTURES = (".svg", ".png", "")
 
@@ -39,7 +41,10 @@ def describe(
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option("--network", help="cifar10, cifar100, imagenet or small; default: the trial's, or cifar10."),
+        typer.Option(
+            "--network",
+            help="cifar10, cifar100, imagenet, small; ptb, wikitext2, text. Default: the trial's, or the first.",
+        ),
     ] = None,
     cells_per_stage: Annotated[
         int | None, typer.Option("--cells-per-stage", help="N; default: the network's published one.", min=1)
@@ -50,11 +55,17 @@ def describe(
     layers: Annotated[
         int | None, typer.Option("--layers", help="Cells, where that is a size; default: the published number.", min=1)
     ] = None,
+    hidden: Annotated[
+        int | None, typer.Option("--hidden", help="H, units of a recurrent network; default: the published.", min=1)
+    ] = None,
     sizes: Annotated[
         list[str] | None,
         typer.Option("--size", help="Any size of the space's networks; may be given often.", metavar="NAME=NUMBER"),
     ] = None,
-    num_classes: Annotated[int | None, typer.Option("--num-classes", help="Default: the network's.", min=1)] = None,
+    num_classes: Annotated[
+        int | None,
+        typer.Option("--num-classes", help="Classes, or words of the vocabulary; default: the network's.", min=1),
+    ] = None,
     dialect: Annotated[
         str | None, typer.Option("--dialect", help="Notation of the text; default: the space's own.")
     ] = None,
@@ -67,23 +78,23 @@ def describe(
     """Count and draw the network of a genotype."""
     if draw is not None and draw.suffix.lower() not in _PICTURES:
         raise ConfigError(f"--draw {draw}: a picture is .svg or .png, not {draw.suffix}")
-    options = {"cells_per_stage": cells_per_stage, "channels": channels, "layers": layers}
+    options = {"cells_per_stage": cells_per_stage, "channels": channels, "layers": layers, "hidden": hidden}
     asked = {**{name: value for name, value in options.items() if value is not None}, **_numbers(sizes or ())}
     if names_trial(genotype) and space is None:
         subject = _of_pool(genotype, network, num_classes, asked)
     else:
         home = find_space(space, genotype)
-        subject = _Subject(home, home.parse(genotype, dialect), network or "cifar10", num_classes, asked)
+        subject = _Subject(home, home.parse(genotype, dialect), network, num_classes, asked)
     if not subject.space.skeleton and (network is not None or num_classes is not None or asked):
         raise ConfigError(f"space {subject.space.name} has no networks, so no size of one can be chosen")
     graph = subject.space.lower(subject.genotype)
-    facts, size = _facts(subject, graph)
+    facts, counted = _facts(subject, graph)
     if draw is not None:
         _draw(subject, facts, graph, draw)
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        _show(subject, graph, facts, size)
+        _show(subject, graph, facts, counted)
         if draw is not None:
             typer.echo(f"picture  {draw}")
 
@@ -94,7 +105,8 @@ class _Subject:
 
     space: SearchSpace[Any]
     genotype: Genotype
-    network: str
+    network: str | None
+    """None: the first of its skeleton's."""
     num_classes: int | None
     sizes: Mapping[str, Any]
     """By name; the others are as published."""
@@ -125,7 +137,7 @@ def _of_pool(text: str, network: str | None, num_classes: int | None, sizes: Map
         recorded["macs"] = trial.integer("macs")
     in_channels = None
     if network is None:  # the task's classes and channels, as is its stem
-        network = trial.row["network"] if isinstance(trial.row["network"], str) else "cifar10"
+        network = trial.row["network"] if isinstance(trial.row["network"], str) else None
         num_classes = num_classes or trial.integer("num_classes")
         in_channels = trial.integer("in_channels")
     former = skeleton_of(space).former_sizes if space.skeleton else ()
@@ -139,19 +151,19 @@ def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
     return next((name for name, home in homes.items() if home.canonical(home.parse(name)) == canonical), None)
 
 
-def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], Size | None]:
-    """What is known of it, and the size of its network; None where its space has no networks."""
+def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], _Counted | None]:
+    """What is known of it, and what was counted; None where its space has no networks."""
     from nao_ray.report.labels import loose_ends
 
     space, genotype = subject.space, subject.genotype
-    counts, size = _counts(subject, graph) if space.skeleton else (dict.fromkeys(_COUNTS), None)
+    counted = _counts(subject, graph) if space.skeleton else None
     ops = space.ops_by_cell(genotype)
     facts = {
         "genotype": genotype.key,
         "canonical": space.canonical(genotype).key,
         "space": space.name,
         "published": _published_name(space, genotype),
-        **counts,
+        **(counted.facts if counted else dict.fromkeys(_COUNTS)),
         "normal_ops": ops.get("normal"),
         "reduction_ops": ops.get("reduction"),
         "ops": ops,
@@ -159,24 +171,47 @@ def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], Size | 
         "notations": space.notations(genotype),
         **subject.recorded,
     }
-    return facts, size
+    return facts, counted
 
 
 _COUNTS = ("network", "num_classes", "num_params", "num_params_auxiliary", "macs")
 
 
-def _counts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], Size]:
-    """Its network and what that has."""
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A network, and what it has."""
+
+    shapes: Shapes
+    size: Size
+    counts: Counts
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        told = {name: self.shapes.recorded[name] for name in _COUNTS[:2]}
+        return {**told, **{name: getattr(self.counts, name) for name in _COUNTS[2:]}, **self.size.model_dump()}
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """For people."""
+        more = (
+            f" (auxiliary head {self.counts.num_params_auxiliary:,} more)" if self.counts.num_params_auxiliary else ""
+        )
+        return {
+            "network": f"{self.shapes.recorded['network']}, {self.size}, {self.shapes.told}",
+            "parameters": f"{self.counts.num_params:,}{more}",
+            "multiply-adds": f"{self.counts.macs:,} per {self.shapes.example}",
+        }
+
+
+def _counts(subject: _Subject, graph: ArchGraph) -> _Counted:
     from nao_ray.sizes import read_size
     from nao_ray.skeletons.base import skeleton_of
-    from nao_ray.skeletons.images.base import image_shapes
 
     skeleton = skeleton_of(subject.space)
-    shapes = image_shapes(subject.network, num_classes=subject.num_classes, in_channels=subject.in_channels)
+    shapes = skeleton.shapes(subject.network, num_classes=subject.num_classes, in_channels=subject.in_channels)
     size = skeleton.sized(graph, shapes, read_size(skeleton.sizes, subject.sizes))
-    found = skeleton.count(graph, shapes, size)
-    numbers = (subject.network, shapes.num_classes, found.num_params, found.num_params_auxiliary, found.macs)
-    return {**dict(zip(_COUNTS, numbers, strict=True)), **size.model_dump()}, size
+    return _Counted(shapes, size, skeleton.count(graph, shapes, size))
 
 
 def _draw(subject: _Subject, facts: dict[str, Any], graph: ArchGraph, path: Path) -> None:
@@ -193,7 +228,7 @@ def _draw(subject: _Subject, facts: dict[str, Any], graph: ArchGraph, path: Path
         raise ConfigError(f"--draw {path}: cannot write: {error.strerror}") from None
 
 
-def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], size: Size | None) -> None:
+def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], counted: _Counted | None) -> None:
     from rich.columns import Columns
     from rich.console import Console, Group
     from rich.panel import Panel
@@ -203,14 +238,7 @@ def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], size: Size
     from nao_ray.report.labels import cell_text, role_label
 
     shown = {name: facts[name] for name in ("genotype", "canonical", "space")}
-    if size is None:
-        shown["network"] = "none: the space is looked up in tables alone"
-    else:
-        shown |= {
-            "network": f"{facts['network']}, {size}, {facts['num_classes']} classes",
-            "parameters": f"{facts['num_params']:,} (auxiliary head {facts['num_params_auxiliary']:,} more)",
-            "multiply-adds": f"{facts['macs']:,} per image",
-        }
+    shown |= {"network": "none: the space is looked up in tables alone"} if counted is None else counted.lines
     lines = Table.grid(padding=(0, 2))
     for name, value in shown.items():
         lines.add_row(name, Text(value, overflow="fold"))
@@ -220,5 +248,7 @@ def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], size: Size
     )
     title = facts["published"] or (f"trial {facts['trial_id']}" if "trial_id" in facts else "architecture")
     Console(highlight=False).print(Panel(Group(lines, Text(), cells), title=title, expand=False))
-    for text in facts["notations"].values():
-        typer.echo(text)  # unbroken, to be copied
+    notations = facts["notations"]
+    width = max(map(len, notations), default=0)
+    for dialect, text in notations.items():  # unbroken, to be copied
+        typer.echo(text if len(notations) == 1 else f"{dialect:<{width}}  {text}")

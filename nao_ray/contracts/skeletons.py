@@ -1,12 +1,15 @@
-"""What every skeleton of networks for images keeps; it is checked with a space that it is the skeleton of."""
+"""What every skeleton keeps, of networks for images or for text.
+
+It is checked with a space that it is the skeleton of.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from nao_ray import registry, rng
 from nao_ray.contracts.checking import about, refused, require
@@ -15,15 +18,18 @@ from nao_ray.sizes import Size, read_size
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.images.base import ImageShapes
+from nao_ray.tasks.texts.base import TokenShapes
 from nao_ray.training.recipe import Recipe
 
 Space = SearchSpace[Any]
 
+TASKS = ("synthetic", "made_up_text")
+"""Whose shapes networks are made for."""
 RECIPE = Recipe(auxiliary_weight=0.4, dropout=0.1, drop_path_keep=0.8)
 
 
 def check_skeleton(space: type[Space] | Space) -> None:
-    """Check a space's skeleton as those of nao_ray are checked, with small networks for the images of `synthetic`.
+    """Check a space's skeleton as those of nao_ray are checked, with small networks for a small task.
 
     Args:
         space: a class, made without settings, or an instance; its `skeleton` is checked.
@@ -43,50 +49,68 @@ def graph_of(space: Space) -> ArchGraph:
 
 
 def small(skeleton: Skeleton[Any]) -> Size:
-    """As published for small images, but of 4 channels."""
-    return skeleton.published[shapes().network].changed({"channels": 4})
+    """As published for small images or any text, but of 4 channels or units."""
+    published = skeleton.published[shapes(skeleton).network]
+    return published.changed({"channels": 4, "hidden": 4})
 
 
-def shapes() -> ImageShapes:
-    """Of small grey images."""
-    task = registry.load("task", "synthetic")
-    found: ImageShapes = task(task.Config()).shapes
-    return found
+def shapes(skeleton: Skeleton[Any]) -> ImageShapes | TokenShapes:
+    """Of small grey images, or of a text of few words."""
+    for name in TASKS:
+        task = registry.load("task", name)
+        found: ImageShapes | TokenShapes = task(task.Config()).shapes
+        with suppress(ConfigError):
+            skeleton.check(found)
+            return found
+    raise AssertionError(f"{skeleton.name} makes networks for none of the tasks {', '.join(TASKS)}")
 
 
-def _images(draw: Callable[..., Tensor]) -> Tensor:
-    return draw(3, shapes().in_channels, shapes().height, shapes().width)
+def batch(skeleton: Skeleton[Any]) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """What a network is called with, of 3 examples, and the shape of its logits of them."""
+    fits = shapes(skeleton)
+    if isinstance(fits, TokenShapes):
+        tokens = rng.torch_generator(0, "contract of skeletons")
+        return (torch.randint(fits.vocabulary, (3, 5), generator=tokens), None), (3, 5, fits.vocabulary)
+    return (torch.zeros(3, fits.in_channels, fits.height, fits.width),), (3, fits.num_classes)
 
 
 def a_network_has_the_shapes_of_the_task(space: Space) -> None:
     """Logits of the task's classes, in evaluation and in training, where an auxiliary head may add its own."""
     graph, skeleton = graph_of(space), skeleton_of(space)
     require(skeleton.name == graph.skeleton, f"lower() names the skeleton {graph.skeleton}, the space {skeleton.name}")
-    skeleton.check(shapes(), small(skeleton), RECIPE)
+    fits, size, (inputs, wanted) = shapes(skeleton), small(skeleton), batch(skeleton)
+    skeleton.check(fits, size, RECIPE)
     with rng.torch_seeded(0, "weights"):
-        network = skeleton.build(graph, shapes(), small(skeleton), RECIPE)
-    wanted = (3, shapes().num_classes)
-    out = network.eval()(_images(torch.zeros))
-    require(out.shape == wanted, f"a network makes {list(out.shape)} of 3 images, expected {list(wanted)}")
-    network.train().set_step(0, 10)
-    given = network(_images(torch.zeros))
-    outs = [given] if torch.is_tensor(given) else given
-    require(all(out.shape == wanted for out in outs), f"in training an output is not {list(wanted)}")
+        network = skeleton.build(graph, fits, size, RECIPE)
+    for training in (False, True):
+        network.train(training)
+        tell: Callable[[int, int], None] | None = getattr(network, "set_step", None)
+        if training and tell is not None:
+            tell(0, 10)
+        made = network(*inputs)
+        outs = made[:1] if isinstance(fits, TokenShapes) else [made] if torch.is_tensor(made) else made
+        require(training or len(outs) == 1, "in evaluation a network makes more than its logits")
+        for out in outs:
+            shape = tuple(out.shape)
+            require(shape == wanted, f"a network makes {[*shape]} of 3 examples, expected {[*wanted]}")
 
 
 def counts_are_those_of_the_network(space: Space) -> None:
     """Parameters with and without the auxiliary head; counted once, and wider as published."""
     graph, skeleton = graph_of(space), skeleton_of(space)
-    counts = skeleton.count(graph, shapes(), small(skeleton))
-    network = skeleton.build(graph, shapes(), small(skeleton), RECIPE)
+    counts = skeleton.count(graph, shapes(skeleton), small(skeleton))
+    network = skeleton.build(graph, shapes(skeleton), small(skeleton), RECIPE)
     counted, has = counts.num_params + counts.num_params_auxiliary, sum(p.numel() for p in network.parameters())
     require(counted == has, f"{counted} parameters are counted of a network of {has}")
     require(counts.macs > 0, "a network has no multiply-adds")
-    sized = skeleton.sized(graph, shapes(), small(skeleton))
+    sized = skeleton.sized(graph, shapes(skeleton), small(skeleton))
     require(None not in sized.model_dump().values(), f"sized() leaves out a size: {sized}")
     require(sized == small(skeleton), f"sized() makes {sized} of {small(skeleton)}")
-    require(skeleton.count(graph, shapes(), sized) is counts, "one network is counted twice")
-    require(skeleton.count(graph, shapes()).num_params > counts.num_params, "as published it is no wider than with 4")
+    require(skeleton.count(graph, shapes(skeleton), sized) is counts, "one network is counted twice")
+    require(
+        skeleton.count(graph, shapes(skeleton)).num_params > counts.num_params,
+        "as published it is no wider than with 4",
+    )
 
 
 def shared_weights_compute_what_is_derived_of_them(space: Space) -> None:
@@ -94,12 +118,13 @@ def shared_weights_compute_what_is_derived_of_them(space: Space) -> None:
     graph, skeleton = graph_of(space), skeleton_of(space)
     if skeleton.shared is None:
         with refused(ConfigError, "a supernet, of which there is none,"):
-            skeleton.supernet(space, shapes())
+            skeleton.supernet(space, shapes(skeleton))
         return
     with rng.torch_seeded(0, "shared weights"):
-        net = skeleton.supernet(space, shapes(), small(skeleton), RECIPE).eval()
-        images = _images(torch.randn)
-    torch.testing.assert_close(net(images, graph), net.derive(graph)(images))
+        net = skeleton.supernet(space, shapes(skeleton), small(skeleton), RECIPE).eval()
+        (images, *carried), _ = batch(skeleton)
+        inputs = images if images.dtype == torch.int64 else torch.randn(images.shape)
+    torch.testing.assert_close(net(inputs, *carried, graph), net.derive(graph)(inputs, *carried))
 
 
 def a_size_below_one_is_refused(space: Space) -> None:
@@ -107,7 +132,7 @@ def a_size_below_one_is_refused(space: Space) -> None:
     skeleton = skeleton_of(space)
     for name in skeleton.sizes.model_fields:
         with refused(ConfigError, f"a network of {name} 0"):
-            skeleton.check(shapes(), read_size(skeleton.sizes, {name: 0}))
+            skeleton.check(shapes(skeleton), read_size(skeleton.sizes, {name: 0}))
 
 
 CHECKS: tuple[Callable[[Space], None], ...] = (

@@ -32,8 +32,8 @@ from nao_ray.trial import Fidelity, Measurement, Proposal
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
-    from nao_ray.networks.stacks import Stack
     from nao_ray.training.objective import Objective
 
 _log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ class Standalone(Evaluator[StandaloneConfig]):
         trained = fit(network, objective, epochs=epochs, seed=seed, start=start, listener=after)
         return replace(trained, wall_seconds=before + (trained.wall_seconds or 0.0))
 
-    def _network(self, proposal: Proposal, seed: int) -> Stack:
+    def _network(self, proposal: Proposal, seed: int) -> nn.Module:
         graph = self.space.lower(proposal.genotype)
         with rng.torch_seeded(seed, "weights"):
             return self.skeleton.build(graph, self.task.shapes, self._size(proposal), self.config.recipe)

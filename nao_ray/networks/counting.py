@@ -78,6 +78,10 @@ class _Flops(TorchDispatchMode):
         return out
 
 
+def _alike(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
+
+
 def _add(a: Tensor, b: Tensor | float) -> Tensor | None:
     same = isinstance(b, Tensor) and (a.dtype, a.shape) == (b.dtype, b.shape)
     return a.new_empty(a.shape) if same else None
@@ -130,12 +134,20 @@ def _max_pool(
 
 
 _SHAPES: dict[object, Callable[..., Tensor | tuple[Tensor, Tensor] | None]] = {
-    torch.ops.aten.relu.default: lambda x: x.new_empty(x.shape),
-    torch.ops.aten.zeros_like.default: lambda x: x.new_empty(x.shape),
+    torch.ops.aten.relu.default: _alike,
+    torch.ops.aten.tanh.default: _alike,
+    torch.ops.aten.sigmoid.default: _alike,
+    torch.ops.aten.zeros_like.default: _alike,
     torch.ops.aten.relu_.default: lambda x: x,
     torch.ops.aten.add.Tensor: _add,
+    torch.ops.aten.sub.Tensor: _add,
+    torch.ops.aten.mul.Tensor: _add,
     torch.ops.aten.add_.Tensor: lambda x, _: x,
     torch.ops.aten.cat.default: _cat,
+    torch.ops.aten.stack.default: lambda tensors, dim=0: (
+        None if dim else tensors[0].new_empty(len(tensors), *tensors[0].shape)
+    ),
+    torch.ops.aten.embedding.default: lambda weight, indices, *_: weight.new_empty(*indices.shape, weight.shape[1]),
     torch.ops.aten.mean.dim: _mean,
     torch.ops.aten.convolution.default: _convolution,
     torch.ops.aten.max_pool2d_with_indices.default: _max_pool,

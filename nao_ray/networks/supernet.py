@@ -2,7 +2,7 @@
 
 A supernet is called with a batch and a choice, an arch graph, and has `derive(graph)`; what a choice uses is what has a
 gradient after its backward pass. See `networks/cell_supernet.py` (NAO's spaces and ENAS's micro space),
-`networks/macro_supernet.py` and `networks/supernets_201.py`.
+`networks/macro_supernet.py`, `networks/supernets_201.py` and `networks/recurrent_network.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from torch import nn
 
 from nao_ray.networks.cell_supernet import CellSupernet
 from nao_ray.networks.macro_supernet import MacroSupernet
+from nao_ray.networks.recurrent_network import RecurrentSupernet
 from nao_ray.networks.supernets_201 import SummingSupernet
 
-Supernet = CellSupernet | MacroSupernet | SummingSupernet
+Supernet = CellSupernet | MacroSupernet | SummingSupernet | RecurrentSupernet
 """Shared weights of all genotypes of a space."""
 
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from nao_ray.networks.counting import Counts
-    from nao_ray.networks.stacks import Stack
     from nao_ray.networks.supernet import Supernet
 
 
@@ -48,7 +47,7 @@ class Skeleton(ABC, Generic[C]):
     sizes: ClassVar[type[Size]]
     """Its kind of size."""
     published: ClassVar[Mapping[str, Size]]
-    """By the network's name (`ImageShapes.network`), the size of its published networks."""
+    """By the network's name (of a task's shapes), the size of its published networks."""
     searched: ClassVar[Size]
     """Of networks trained on their own in a search that does not say."""
     shared: ClassVar[Size | None] = None
@@ -74,6 +73,16 @@ class Skeleton(ABC, Generic[C]):
         return hash((type(self), self.config))
 
     @abstractmethod
+    def shapes(
+        self, network: str | None = None, *, num_classes: int | None = None, in_channels: int | None = None
+    ) -> Shapes:
+        """What a network of this name fits, without a task; None: as published, the first of `published`.
+
+        Raises:
+            ConfigError: there is no such network.
+        """
+
+    @abstractmethod
     def check(
         self, shapes: Shapes, size: Size | None = None, regularisation: Regularisation = PLAIN, *, shared: bool = False
     ) -> None:
@@ -92,7 +101,7 @@ class Skeleton(ABC, Generic[C]):
     @abstractmethod
     def build(
         self, graph: ArchGraph, shapes: Shapes, size: Size | None = None, regularisation: Regularisation = PLAIN
-    ) -> Stack:
+    ) -> nn.Module:
         """A network of one genotype with fresh weights, drawn from torch's global generator (`rng.torch_seeded`).
 
         Args:

@@ -103,7 +103,7 @@ class SearchSpace(ABC, Generic[C]):
     may_be_distinct: ClassVar[bool] = False
     """Its config has `twins`: with `distinct` every text is an architecture of its own."""
 
-    alpha_edges: ClassVar[Mapping[str, int]] = {}
+    alpha_edges: Mapping[str, int] = {}
     """By role, in the order of the arch graph, the edges of a relaxed cell; empty: the space has no alphas."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
 from nao_ray.spaces.parts.darts_text import INPUTS, ROLES, Cells, DartsCell, DartsText, all_nodes
+from nao_ray.spaces.parts.literals import is_literal
 from nao_ray.spaces.parts.relaxed import strongest
 
 _NODES, _OPS_AT = 4, 6
@@ -70,7 +71,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
     """`genotype`: ``Genotype(normal=[(op, source), ...], normal_concat=..., reduce=...)`` of DARTS, or its JSON; text
     that begins so is taken for it."""
     op_names: ClassVar[Mapping[str, str]] = {lowered: op for op, lowered in LOWERED.items()}
-    alpha_edges: ClassVar[Mapping[str, int]] = dict.fromkeys(ROLES, int(_STATES.sum()))
+    alpha_edges: Mapping[str, int] = dict.fromkeys(ROLES, int(_STATES.sum()))
     # V1 and V2 are releases of the code, not its first and second order; each node's edges keep their published order.
     published: ClassVar[Mapping[str, str]] = {
         "DARTS_V1": (
@@ -186,8 +187,7 @@ class DartsCnn(SearchSpace[SpaceConfig]):
 
     @classmethod
     def dialect_of(cls, text: str) -> str | None:
-        begins = text.lstrip()
-        return "genotype" if begins.startswith("{") or "Genotype(" in begins[:100] else None
+        return "genotype" if is_literal(text, recurrent=False) else None
 
     def read(self, text: str, dialect: str) -> Genotype:
         if dialect == "tokens":

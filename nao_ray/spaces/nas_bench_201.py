@@ -60,7 +60,7 @@ class NasBench201(SearchSpace[NasBench201Config]):
     dialects: ClassVar[tuple[str, ...]] = ("nas_bench_201", "tokens")
     op_names: ClassVar[Mapping[str, str]] = {lowered: op for op, lowered in LOWERED.items()}
     may_be_distinct: ClassVar[bool] = True
-    alpha_edges: ClassVar[Mapping[str, int]] = {"normal": len(_SOURCES)}
+    alpha_edges: Mapping[str, int] = {"normal": len(_SOURCES)}
 
     def __init__(self, config: NasBench201Config | None = None) -> None:
         super().__init__(config)

@@ -35,6 +35,14 @@ C = TypeVar("C", bound=TaskConfig)
 class Shapes:
     """What a network has to fit; hashable, of the task's family."""
 
+    example: ClassVar[str] = "example"
+    """What people call one."""
+
+    @property
+    def told(self) -> str:
+        """What a network makes of one, for people."""
+        return ""
+
     @property
     def recorded(self) -> dict[str, Any]:
         """The fields of a `Measurement` by which a network is built again."""

@@ -7,8 +7,10 @@ import naive_recurrent
 import pytest
 import torch
 
+from nao_ray import rng
 from nao_ray.networks.recurrent import segment
-from nao_ray.spaces.base import Cell, Edge
+from nao_ray.networks.recurrent_network import RecurrentConfig, RecurrentNetwork
+from nao_ray.spaces.base import ArchGraph, Cell, Edge
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "recurrent.json").read_text())
 VOCABULARY, HIDDEN = 7, 4
@@ -83,3 +85,31 @@ def test_gradients_of_a_segment():
     cell, (w0, nodes) = cell_of(recurrent, output), weights(len(recurrent), 2)
     given = [tensor.requires_grad_() for tensor in (w0, u(3, 2, 2) + 0.1, u(2, 2) * 0.3)]
     torch.autograd.gradcheck(lambda w0, x, state: segment(cell, w0, nodes, x, state, None), given)
+
+
+# -- the language model ---------------------------------------------------------------------------------------
+
+
+def model(recurrent=UNLISTED["a tree, loose ends"], **config):
+    graph = ArchGraph("recurrent", (("recurrent", cell_of(*recurrent)),))
+    with rng.torch_seeded(0, "weights"):
+        network = RecurrentNetwork(graph, RecurrentConfig(vocabulary=VOCABULARY, hidden=HIDDEN, **config))
+    return network.double()
+
+
+def test_the_model_carries_its_state_from_segment_to_segment():
+    network, tokens = model().eval(), torch.randint(VOCABULARY, (2, 6), generator=torch.Generator().manual_seed(0))
+    logits, carry = network(tokens)
+    first, between = network(tokens[:, :2])
+    second, after = network(tokens[:, 2:], between)
+    torch.testing.assert_close((torch.cat((first, second), dim=1), after), (logits, carry), rtol=0, atol=0)
+    assert logits.shape == (2, 6, VOCABULARY)
+    assert not torch.equal(network(tokens[:, 2:])[0], second)
+
+
+def test_its_decoder_is_its_embedding():
+    for bias in (True, False):
+        network = model(decoder_bias=bias).eval()
+        logits, (state,) = network(TOKENS.t())
+        torch.testing.assert_close(logits[:, -1], state @ network.embedding.T)  # the bias is 0 yet
+        assert ("decoder_bias" in dict(network.named_parameters())) == bias

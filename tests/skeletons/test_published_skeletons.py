@@ -39,7 +39,7 @@ def test_settings_by_name_go_where_they_belong():
 def test_a_space_without_networks(monkeypatch):
     space = registry.load("space", "darts_cnn")()
     with pytest.raises(
-        ConfigError, match=r"^space darts_cnn has no shared supernet; .* enas_.*, nas_bench_201 have one$"
+        ConfigError, match=r"^space darts_cnn has no shared supernet; .* enas_.*, nas_bench_201, recurrent have one$"
     ):
         skeleton_of(space, shared=True)
     monkeypatch.setattr(type(space), "skeleton", "")

@@ -13,7 +13,7 @@ def test_words_end_as_they_begin():
     assert (words[:, 1:-1] == 3).all()
     assert set(words[:, 0]) == {0, 1, 2}
     assert task.shapes == TokenShapes(4)
-    assert task.shapes.recorded == {}
+    assert task.shapes.recorded == {"network": "text", "num_classes": 4}
 
 
 def test_its_hash_names_the_text_and_one_line_tells_of_it():

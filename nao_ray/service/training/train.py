@@ -41,9 +41,8 @@ from nao_ray.tasks.base import Task
 from nao_ray.training.recipe import FULL_TRAININGS, Recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from nao_ray.networks.stacks import Stack
     from nao_ray.training.fit import Epoch
     from nao_ray.training.objective import Objective, Scores
 
@@ -308,7 +307,7 @@ def _about(header: bytes, where: str) -> About:
     raise DataError(f"{where} is not a checkpoint of this nao-ray: {what}")
 
 
-def _network(config: TrainConfig, task: Task[Any]) -> Stack:
+def _network(config: TrainConfig, task: Task[Any]) -> nn.Module:
     skeleton, graph = _graph(config)
     with rng.torch_seeded(config.seed, "weights"):
         return skeleton.build(graph, task.shapes, config.size, config.recipe)

@@ -83,6 +83,12 @@ class ImageSkeleton(Skeleton[C]):
         """What a stack is told of its size, in the names of `StackConfig`; here they are the size's own."""
         return size.model_dump()
 
+    def shapes(
+        self, network: str | None = None, *, num_classes: int | None = None, in_channels: int | None = None
+    ) -> ImageShapes:
+        name = next(iter(self.published)) if network is None else network
+        return image_shapes(name, num_classes=num_classes, in_channels=in_channels)
+
     def check(
         self, shapes: Shapes, size: Size | None = None, regularisation: Regularisation = PLAIN, *, shared: bool = False
     ) -> None:

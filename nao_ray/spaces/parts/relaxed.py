@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 NONE, SKIP = "none", "skip_connect"
 KEPT = 2
-"""Edges of a node."""
+"""Edges of a node of a convolutional cell; of a recurrent one it is one."""
 
 
 def softmax(alphas: Any) -> Array:  # noqa: ANN401
@@ -28,13 +28,20 @@ def softmax(alphas: Any) -> Array:  # noqa: ANN401
     return shares
 
 
-def strongest(alphas: Any, ops: Sequence[str], *, inputs: int = 2) -> list[list[tuple[str, int]]]:  # noqa: ANN401
+def strongest(
+    alphas: Any,  # noqa: ANN401
+    ops: Sequence[str],
+    *,
+    inputs: int = 2,
+    kept: int = KEPT,
+) -> list[list[tuple[str, int]]]:
     """Of each node its edges ``(op, source)``, the strongest first; of equal ones the first.
 
     Args:
         alphas: ``[E, O]``, before the softmax; edges by node, then by source.
         ops: names of the columns, `NONE` among them or not.
         inputs: states before the first node.
+        kept: edges of a node.
     """
     shares = softmax(alphas)
     if NONE in ops:
@@ -43,7 +50,7 @@ def strongest(alphas: Any, ops: Sequence[str], *, inputs: int = 2) -> list[list[
     start = 0
     while start < len(shares):
         rows = shares[start : start + inputs + len(nodes)]
-        order = np.argsort(-rows.max(axis=1), kind="stable")[:KEPT]
+        order = np.argsort(-rows.max(axis=1), kind="stable")[:kept]
         nodes.append([(ops[int(rows[source].argmax())], int(source)) for source in order])
         start += len(rows)
     return nodes

@@ -6,7 +6,7 @@ Legend: `n` images, `C` channels, `H` `W` pixels.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,12 @@ class ImageShapes(Shapes):
     num_classes: int
     network: str
     """The stem: `cifar10`, `cifar100`, `imagenet` or `small`; also names the published sizes."""
+
+    example: ClassVar[str] = "image"
+
+    @property
+    def told(self) -> str:
+        return f"{self.num_classes} classes"
 
     @property
     def recorded(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,3 +20,15 @@ class TokenShapes(Shapes):
 
     vocabulary: int
     """Number of tokens."""
+    network: str = "text"
+    """Name of the published networks for it; `text` where there are none."""
+
+    example: ClassVar[str] = "token"
+
+    @property
+    def told(self) -> str:
+        return f"{self.vocabulary:,} words"
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        return {"network": self.network, "num_classes": self.vocabulary}

@@ -40,6 +40,8 @@ class TextTask(Task[C]):
     """A task writes `vocabulary` and `_read`."""
 
     metric: ClassVar[Metric] = PERPLEXITY
+    network: ClassVar[str] = "text"
+    """Name of the published networks for it."""
 
     @property
     @abstractmethod
@@ -52,7 +54,7 @@ class TextTask(Task[C]):
 
     @property
     def shapes(self) -> Shapes:
-        return TokenShapes(self.vocabulary)
+        return TokenShapes(self.vocabulary, self.network)
 
     def load(self) -> tuple[Tokens, Tokens]:
         """Training and validation text."""

@@ -1,0 +1,1 @@
+"""What skeletons of networks for text are made of: no file here is a component."""
