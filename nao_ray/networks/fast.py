@@ -53,6 +53,11 @@ def differentiable_twice() -> Iterator[None]:
         _is_twice = before
 
 
+def is_twice() -> bool:
+    """Whether what is computed now is to have a second derivative."""
+    return _is_twice
+
+
 def applies(x: Tensor) -> bool:
     """Whether these paths are made for `x`."""
     usual = not _is_twice and x.device.type == "cpu" and x.dtype in DTYPES and not torch.is_autocast_enabled("cpu")
