@@ -305,9 +305,10 @@ class _Backward:
 
     def _before(self, steps: range) -> Tensor:
         """``[t, B, H]``, the h' of some steps."""
+        out: Tensor = self._out
         if steps.start:
-            return self._out[steps.start - 1 : steps.stop - 1]
-        return torch.cat((self._first.unsqueeze(0), self._out[: steps.stop - 1]))
+            return out[steps.start - 1 : steps.stop - 1]
+        return torch.cat((self._first.unsqueeze(0), out[: steps.stop - 1]))
 
     def _find_factors(self, steps: range, before: Tensor) -> None:
         """First turn, of all steps at once: with s = s_p + c (a - s_p), ds/dc and ds/dh of the product, and 1 - c."""

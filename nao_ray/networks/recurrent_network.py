@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nao_ray.networks.recurrent import segment
+from nao_ray.networks.recurrent_fast import segment
 from nao_ray.spaces.base import ArchGraph, Cell
 
 ROLE = "recurrent"
