@@ -156,6 +156,11 @@ class RunConfig(Settings):
         strategy: Strategy[Any] = cls(self.make_space(), cls.Config(**self.strategy.settings), self.seed, fidelity)
         return strategy
 
+    @property
+    def bears_failed_phases(self) -> bool:
+        """Whether a phase of shared weights may fail as any trial does (`Strategy`)."""
+        return bool(registry.load("strategy", self.strategy.name).bears_failed_phases)
+
     def make_loggers(self, search: Search) -> list[Logger[Any]]:
         """The loggers, not opened.
 

@@ -64,6 +64,7 @@ _MEASUREMENT = (
     ("derived_genotype", _TEXT),
     ("alphas", _FLOATS),
     ("alpha_eigenvalue", _FLOAT),
+    ("supernet_score", _FLOAT),
     ("curve", _FLOATS),
     ("num_params", _INT),
     ("macs", _INT),
@@ -135,8 +136,8 @@ LOGGED = tuple(name for name in TRIALS.names if name not in ("strategy", "task",
 """The columns that `trial_from` needs."""
 
 _LATER_MEASURED = (
-    "valid_score", "goal", "derived_genotype", "alphas", "alpha_eigenvalue", "execution", "network", "num_classes",
-    "in_channels",
+    "valid_score", "goal", "derived_genotype", "alphas", "alpha_eigenvalue", "supernet_score", "execution", "network",
+    "num_classes", "in_channels",
 )  # fmt: skip
 _LATER_SIZES = ("layers", "hidden", "embedding_width", OWN_SIZE)
 LATER = frozenset({"message", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})

@@ -12,10 +12,13 @@ Imports without torch, so that a configuration is checked in no time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from nao_ray import rng
@@ -48,6 +51,8 @@ class DartsConfig(Sized, EvaluatorConfig):
     """Epochs of the cosine of the learning rate, that of a whole search; a phase beyond it is refused."""
     augment_alphas: bool = True
     """The alphas' half is augmented as the weights' is, as in the published code; false: it is seen as it is."""
+    score_supernet: bool = True
+    """Score the supernet, mixed by its alphas, after each phase: on the alphas' half, with running statistics."""
     alone: StandaloneConfig = StandaloneConfig()
     """Of the architectures that were derived."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -149,23 +154,39 @@ class Darts(SharedEvaluator[DartsConfig]):
         order, with_eigenvalue = self._kind(phase)
         trainer = self._trainer(proposal.training_seed, order)
         go_on(trainer, phase, source, f"{self.space.name}, relaxed, {self.config.size}")
-        eigenvalue = None
         with watch(trainer.objective.device) as usage:
             losses = train_to_the_end(trainer, phase)
-            if with_eigenvalue:
-                eigenvalue = self._eigenvalue(trainer, proposal.training_seed)
-        alphas = [alpha.double().cpu().numpy() for alpha in trainer.alphas]
+            alphas = [alpha.double().cpu().numpy() for alpha in trainer.alphas]
+            diverged = not (math.isfinite(losses[-1]) and all(np.isfinite(alpha).all() for alpha in alphas))
+            watched = {} if diverged else self._watched(trainer, proposal.training_seed, with_eigenvalue)
         measurement = Measurement(
-            train_loss=losses[-1],
+            train_loss=math.nan if diverged else losses[-1],
             curve=losses,
-            derived_genotype=self.space.derive(alphas).key,
-            alphas=tuple(value for alpha in alphas for value in alpha.ravel().tolist()),
-            alpha_eigenvalue=eigenvalue,
+            **({} if diverged else self._derived(alphas)),
+            **watched,
             wall_seconds=usage.wall_seconds,
             device_seconds=usage.device_seconds,
             peak_memory_bytes=usage.peak_memory_bytes,
         )
         return measurement, pack_version(trainer.state(), trainer.epochs_done)
+
+    def _derived(self, alphas: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
+        """What a phase came to: its alphas ``[E, O]`` per role, and their architecture."""
+        flat = tuple(value for alpha in alphas for value in alpha.ravel().tolist())
+        return {"derived_genotype": self.space.derive(alphas).key, "alphas": flat}
+
+    def _watched(self, trainer: Alternating, seed: int, with_eigenvalue: bool) -> dict[str, float]:
+        """Figures of the supernet at the end of a phase; those that are no finite numbers are left out."""
+        epoch, device = trainer.epochs_done, str(trainer.objective.device)
+        found = {}
+        if self.config.score_supernet:
+            drawing = rng.torch_generator(seed, "score of the supernet", epoch, device)
+            found["supernet_score"] = trainer.score(drawing).value
+        if with_eigenvalue:
+            order = rng.torch_generator(seed, "batch of the eigenvalue", epoch)
+            drawing = rng.torch_generator(seed, "eigenvalue", epoch, device)
+            found["alpha_eigenvalue"] = trainer.largest_eigenvalue(order, drawing)
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
     def _kind(self, phase: Phase) -> tuple[Order, bool]:
         kind, _, words = phase.kind.partition("/")
@@ -210,11 +231,6 @@ class Darts(SharedEvaluator[DartsConfig]):
             streams=ByStep(seed, whole.device),
             alpha_streams=ByStep(rng.child_seed(seed, "alphas' batches"), whole.device),
         )
-
-    def _eigenvalue(self, trainer: Alternating, seed: int) -> float:
-        epoch, device = trainer.epochs_done, str(trainer.objective.device)
-        order = rng.torch_generator(seed, "batch of the eigenvalue", epoch)
-        return trainer.largest_eigenvalue(order, rng.torch_generator(seed, "eigenvalue", epoch, device))
 
     def _objective(self) -> Objective:
         """The data that networks on their own are trained on too, under the recipe of the weights."""

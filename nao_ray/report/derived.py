@@ -1,4 +1,4 @@
-"""What a report says of trainings of alphas: what they have derived, which alarms went off, and the random control."""
+"""What a report says of trainings of alphas: what they derived, which alarms went off, and the control."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ def alarms(tracks: Sequence[Track]) -> list[tuple[str, Frame]]:
                 firsts.setdefault(frame.alarm, frame)
         found += [(track.name, frame) for frame in firsts.values()]
     return found
+
+
+def ends(fits: pd.DataFrame) -> list[tuple[str, int, str]]:
+    """Trainings that came to an end before their last epoch: which, in what epoch, and the kind of failure."""
+    if "ended" not in fits:
+        return []
+    rows = fits[fits["ended"].notna()].sort_values(["seed_index", "round"])
+    facts = zip(rows["seed_index"], rows["round"], rows["ended"], strict=True)
+    return [(f"seed {int(index)}", int(epoch), str(kind)) for index, epoch, kind in facts if kind]
 
 
 def training_table(tracks: Sequence[Track]) -> tuple[list[str], list[list[str]]]:

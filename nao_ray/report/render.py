@@ -80,6 +80,7 @@ def render(
     release()
     audit = shared.audit(done, fits, metric)
     comparison = derived.comparison(fits, metric)
+    all_fits = fits
     fits = fits.head(0) if trainings else shared.other_fits(fits)  # what was watched is told of each training
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -98,6 +99,7 @@ def render(
         film=film,
         trainings=derived.training_table(trainings),
         alarms=derived.alarms(trainings),
+        ends=derived.ends(all_fits),
         comparison=comparison,
         facts=tables.search_facts(manifest),
         metric=metric,

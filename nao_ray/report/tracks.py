@@ -80,12 +80,14 @@ def _ranked(trials: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, pd.Data
 
 def trainings(phases: pd.DataFrame, fits: pd.DataFrame) -> list[Track]:
     """A track per training that derived architectures: what they were, what was watched, and alphas where there are."""
-    rows = phases[(phases["state"] == "COMPLETED") & phases["derived_genotype"].notna()].sort_values("trial_id")
     found: dict[Any, list[tuple[int, Any]]] = {}
-    for row in rows.to_dict("records"):
+    for row in phases.sort_values("trial_id").to_dict("records"):
         phase = json.loads(str(row["phase"]))
-        found.setdefault(phase.get("seed"), []).append((int(phase["last_epoch"]), row))
-    return [_training(f"seed {index}", epochs, _told(fits, index)) for index, epochs in enumerate(found.values())]
+        epochs = found.setdefault(phase.get("seed"), [])  # one that failed at once has its number, too
+        if row["state"] == "COMPLETED" and isinstance(row["derived_genotype"], str):
+            epochs.append((int(phase["last_epoch"]), row))
+    numbered = enumerate(found.values())
+    return [_training(f"seed {index}", epochs, _told(fits, index)) for index, epochs in numbered if epochs]
 
 
 def _training(name: str, epochs: Sequence[tuple[int, Any]], told: Mapping[int, Mapping[str, Any]]) -> Track:

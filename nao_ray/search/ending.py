@@ -16,7 +16,7 @@ class Ending:
     """Whether anything further may begin, and whether the search is to end before it is done."""
 
     def __init__(self, limits: Limits, tally: Tally, clock: Clock) -> None:
-        self._tally, self._clock = tally, clock
+        self._tally, self._clock, self._bears_failed_phases = tally, clock, limits.bears_failed_phases
         self.trouble = Trouble(limits, clock)
         self._failures = Failures(limits)
         self.error: RunError | None = None
@@ -39,7 +39,7 @@ class Ending:
     def note_end(self, trial: Trial) -> bool:
         """A trial has ended for good. False: it is to stay open, for without it nothing goes on."""
         phase = trial.proposal.phase
-        if phase is None or trial.state is not TrialState.FAILED:
+        if phase is None or trial.state is not TrialState.FAILED or self._bears_failed_phases:
             self._failures.note_end(trial)
             return True
         self._waits = self._waits or self.error is None

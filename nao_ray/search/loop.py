@@ -99,7 +99,7 @@ class SearchLoop:
             PoolWriteError: the pool could not be written for longer than patience lasts.
             FencedError: another driver has taken over the pool.
             RunError: trials fail one after the other, or cannot be evaluated for longer than the limits allow, or a
-                phase of shared weights failed for good, without which nothing goes on; its trial stays open.
+                phase of shared weights failed for good, without which nothing goes on (`Limits`); its trial stays open.
             KeyboardInterrupt: `stop` said so, or a request (`Drained`); the pool is resumable.
         """
         entries, over = take_up(self._tally.take_up(log), self._retry.max_attempts)

@@ -11,7 +11,7 @@ from nao_ray.errors import PoolWriteError
 from nao_ray.search.records import Records
 from nao_ray.search.tally import Tally
 from nao_ray.search.writing import Writer
-from nao_ray.trial import Trial
+from nao_ray.trial import Trial, TrialState
 
 _log = logging.getLogger(__name__)
 
@@ -32,10 +32,10 @@ class Outbox:
         return bool(self._ended)
 
     def add(self, trial: Trial, weights: bytes | None = None) -> None:
-        """A trial has ended, and perhaps trained a version of shared weights."""
+        """A trial has ended, and perhaps trained a version of shared weights; one that diverged is none."""
         self._ended.append(trial)
         phase = trial.proposal.phase
-        if phase is not None and weights is not None:
+        if phase is not None and weights is not None and trial.state is TrialState.COMPLETED:
             self._trained.append((phase.version, weights, phase.seed))
 
     def add_log(self, trial: Trial, text: str) -> None:

@@ -74,8 +74,8 @@ def kind_of(trial: Trial) -> str:
 
 
 def is_bound(trial: Trial) -> bool:
-    """Its score would be one with a version of shared weights: the search has gone on from there without it."""
-    return trial.proposal.fidelity.weights_version is not None
+    """It was to train shared weights, or to be scored with them: the search has gone on from there without it."""
+    return trial.proposal.phase is not None or trial.proposal.fidelity.weights_version is not None
 
 
 def kinds(trials: Iterable[Trial]) -> str:

@@ -28,6 +28,8 @@ class Limits:
     completed its first trial, when somebody may be watching."""
     failures: int | None = 10
     """FAILED trials in a row while the pool holds no completed one, five times as many when it does; None: any."""
+    bears_failed_phases: bool = False
+    """As the strategy's: a phase of shared weights may fail as any trial does."""
 
 
 class Trouble:

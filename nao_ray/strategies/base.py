@@ -44,6 +44,9 @@ class Strategy(ABC, Generic[C]):
     """It trains shared weights and asks for scores with them."""
     trains: ClassVar[str] = "paths"
     """Of one that trains shared weights: the kind of its phases."""
+    bears_failed_phases: ClassVar[bool] = False
+    """Its trainings of shared weights stand each by itself: it is told of a phase that failed as of any trial, and the
+    others go on. False: nothing goes on without it, and the search ends."""
 
     def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
         self.space = space

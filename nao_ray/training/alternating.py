@@ -28,7 +28,7 @@ from nao_ray.errors import DataError
 from nao_ray.training import bilevel
 from nao_ray.training.alphas import AlphaOptimiser
 from nao_ray.training.checkpoint import check_shapes, part
-from nao_ray.training.objective import Batch, Objective
+from nao_ray.training.objective import Batch, Objective, Scores
 from nao_ray.training.streams import Streams
 from nao_ray.training.trainer import Trainer
 
@@ -145,6 +145,15 @@ class Alternating(Trainer):
         return self._alpha_streams.augmentation(self.steps_done)
 
     # -- how they stand -------------------------------------------------------------------------------------------
+
+    def score(self, drawing: torch.Generator) -> Scores:
+        """On the alphas' half, as it is augmented for them, with the running statistics; as in the authors' code.
+
+        Args:
+            drawing: of the augmentation.
+        """
+        self.network.eval()
+        return self._alpha_objective.evaluate_training(lambda images: self.network(images, self.alphas), drawing)
 
     def largest_eigenvalue(self, order: torch.Generator, drawing: torch.Generator) -> float:
         """Of the Hessian of the validation loss in all alphas, on a batch of theirs: the most positive.

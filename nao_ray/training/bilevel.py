@@ -16,6 +16,7 @@ Legend: `W` tensors of weights, `A` tensors of alphas.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -128,7 +129,7 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps
     """The largest eigenvalue of a symmetric operator on vectors ``[n]``, by Lanczos from `start`; signed.
 
     Vectors are made orthogonal to all before them, so that no eigenvalue is found twice. It ends before `steps` where
-    the operator has shown all that `start` has a part in.
+    the operator has shown all that `start` has a part in. NaN: the operator gives what is no finite number.
     """
     basis = [start.double() / start.double().norm()]
     diagonal: list[Tensor] = []
@@ -149,6 +150,8 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps
     if size > 1:
         off = torch.stack(beside[: size - 1])
         matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
+    if not torch.isfinite(matrix).all():  # of which LAPACK makes an error
+        return math.nan
     return float(torch.linalg.eigvalsh(matrix.cpu()).max())
 
 

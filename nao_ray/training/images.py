@@ -5,7 +5,7 @@ Legend: `n` images, `B` images of a batch, `C` channels, `H` `W` pixels, `K` cla
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -123,12 +123,20 @@ class ImageObjective(Objective):
     def loss(self, network: Network, batch: Batch, carry: Carry, generator: torch.Generator) -> tuple[Tensor, Carry]:
         """`batch`: uint8 ``[B, C, H, W]`` and labels ``[B]``."""
         images, labels = batch
-        inputs = augment(images, generator, self.normaliser, self.recipe)
+        inputs = self._augmented(images, generator)
         with autocast(self.recipe, self.device):
             return training_loss(network(inputs), labels, self.recipe), carry
 
     def evaluate(self, network: nn.Module, forward: Network | None = None) -> Scores:
         return _scores(network, self.valid, self.normaliser, self.recipe, forward)
+
+    def evaluate_training(self, network: Network, generator: torch.Generator) -> Scores:
+        rows = torch.arange(self.num_train, device=self.device) if self.rows is None else self.rows
+        batches = ((self.train.images[part], self.train.labels[part]) for part in torch.split(rows, EVALUATION_BATCH))
+        return _summed(network, batches, lambda images: self._augmented(images, generator), self.recipe, self.device)
+
+    def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return augment(images, generator, self.normaliser, self.recipe)
 
     def compare(
         self, network: nn.Module, choices: Sequence[Any], order: torch.Generator, *, batch: int, count: int
@@ -193,19 +201,30 @@ def _scores(
     recipe: Optimiser,
     forward: Network | None = None,
 ) -> Scores:
-    """Of every image, without augmentation; one transfer at the end."""
+    """Of every image, without augmentation."""
     network.eval()
-    forward = forward or network
-    device = split.labels.device
+    batches = zip(*(torch.split(each, EVALUATION_BATCH) for each in (split.images, split.labels)), strict=True)
+    return _summed(forward or network, batches, normaliser, recipe, split.labels.device)
+
+
+def _summed(
+    forward: Network,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    prepare: Callable[[Tensor], Tensor],
+    recipe: Optimiser,
+    device: torch.device,
+) -> Scores:
+    """Of all images and labels, prepared batch by batch; one transfer at the end."""
     correct = torch.zeros((), dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    batches = zip(*(torch.split(each, EVALUATION_BATCH) for each in (split.images, split.labels)), strict=True)
+    count = 0
     with torch.inference_mode(), autocast(recipe, device):
         for images, labels in batches:
-            logits = forward(normaliser(images)).float()
+            logits = forward(prepare(images)).float()
             correct += (logits.argmax(1) == labels).sum()
             loss += F.cross_entropy(logits, labels, reduction="sum")
-    return Scores(correct.item() / len(split), loss.item() / len(split))
+            count += len(labels)
+    return Scores(correct.item() / count, loss.item() / count)
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:

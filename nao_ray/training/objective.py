@@ -117,6 +117,18 @@ class Objective(ABC):
             forward: gives what it makes of a tensor, where that is one, in less time; None: it does itself.
         """
 
+    def evaluate_training(self, network: Network, generator: torch.Generator) -> Scores:
+        """On the examples that train, augmented as for training; one transfer from the device.
+
+        Args:
+            network: in evaluation mode.
+            generator: of the augmentation, on the device.
+
+        Raises:
+            DataError: the task's examples are one text.
+        """
+        raise DataError("the training examples of this task are one text, which is not scored")
+
     @abstractmethod
     def compare(
         self, network: nn.Module, choices: Sequence[Any], order: torch.Generator, *, batch: int, count: int

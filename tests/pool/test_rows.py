@@ -76,6 +76,7 @@ measurements = st.builds(
     derived_genotype=maybe(texts),
     alphas=maybe(st.lists(floats, max_size=4).map(tuple)),
     alpha_eigenvalue=maybe(floats),
+    supernet_score=maybe(floats),
     curve=maybe(st.lists(floats, max_size=4).map(tuple)),
     num_params=maybe(ints),
     macs=maybe(ints),

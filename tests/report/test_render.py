@@ -172,6 +172,23 @@ def test_trainings_of_alphas_have_a_section_with_their_alarms(make_trainings, ma
     assert page.count(watched["alarm_genotype"].dropna().iloc[0]) == 1
 
 
+def test_trainings_that_failed_are_told_and_the_others_keep_their_numbers(make_trainings, manifest):
+    """The training that failed at once was none, and the second one was called `seed 0`."""
+    phases, watched = make_trainings(2)
+    phases.loc[phases["trial_id"] == 0, ["state", "derived_genotype", "alphas"]] = ["FAILED", None, None]
+    phases = phases[phases["trial_id"] != 2]
+    watched = watched[watched["seed_index"] == 1]
+    row = {"round": 1, "seed_index": 0, "ended": "nan"}
+    fits = pd.concat([watched, pd.DataFrame([row])], ignore_index=True)
+    found = trainings(phases, fits)
+    assert [(track.name, len(track.frames)) for track in found] == [("seed 1", 2)]
+    trials = phases.assign(**dict.fromkeys(["predicted_score", "valid_perplexity", "num_params", "embedding"]))
+    trials = trials.assign(**dict.fromkeys(["failure_kind", "failure_message", "retry_of"]))
+    trials = trials.assign(wall_seconds=1.0, device_seconds=1.0, asked_at=pd.NaT, finished_at=pd.NaT)
+    page = " ".join(render(manifest, trials, fits, 0, registry.load("space", "darts_cnn")(), trainings=found).split())
+    assert "<b>Ended</b> seed 0, epoch 1: this training diverged. It returns no cell." in page
+
+
 @pytest.mark.parametrize(("best", "verdict"), [(0.8, "found no better cell than"), (0.81, "found a better cell than")])
 def test_derived_cells_are_compared_with_the_random_control(
     best, verdict, make_trainings, make_trials, manifest, space

@@ -1,18 +1,23 @@
 """DARTS end to end in this process: alphas trained, cells derived and trained alone, killed and gone on with."""
 
 from dataclasses import replace
+from unittest.mock import ANY
 
 import pytest
 import torch
 from _stand_in import MemoryPool
 
+from nao_ray import rng
 from nao_ray.config import RunConfig
-from nao_ray.errors import ConfigError, PoolError
+from nao_ray.errors import ConfigError, PoolError, RunError
+from nao_ray.evaluators.darts import Darts
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Desk, SerialExecutor
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
+from nao_ray.search.trouble import Limits
 from nao_ray.training.alternating import Alternating
+from nao_ray.training.augment import augment
 from nao_ray.training.checkpoint import unpack_version
 from nao_ray.trial import Fidelity, Proposal, TrialState
 
@@ -48,7 +53,8 @@ def config():
 def search(config, pool):
     log = pool.log()
     executor = SerialExecutor(config.make_evaluator(), weights=pool)
-    SearchLoop(pool, LocalProposer(config.make_strategy(), log), executor, Budget(trials=100)).run(log)
+    limits = Limits(bears_failed_phases=config.bears_failed_phases)
+    SearchLoop(pool, LocalProposer(config.make_strategy(), log), executor, Budget(trials=100), limits=limits).run(log)
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +199,86 @@ def test_what_does_not_fit_is_refused_in_a_line(old, new, says):
         RunConfig.parse(text)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# -- trainings that fail --------------------------------------------------------------------------------------------
+
+
+def breaking(config, monkeypatch, how, *, epoch=2):
+    """What the first training's steps of an epoch, counted from 1, come to: a loss, or an exception."""
+    seed = config.make_strategy().ask(1)[0].training_seed
+    compute, make = Alternating.compute, Darts._trainer
+
+    def marked(self, training_seed, order):
+        trainer = make(self, training_seed, order)
+        trainer.is_first = training_seed == seed
+        return trainer
+
+    def broken(self, *arguments):
+        loss = compute(self, *arguments)
+        return how(loss) if self.is_first and self.epochs_done == epoch - 1 else loss
+
+    monkeypatch.setattr(Darts, "_trainer", marked)
+    monkeypatch.setattr(Alternating, "compute", broken)
+
+
+def nan(loss):
+    return loss * float("nan")
+
+
+def broken_network(_loss):
+    raise RuntimeError("shapes do not match")
+
+
+@pytest.mark.parametrize("how", [nan, broken_network], ids=["nan", "error"])
+def test_a_training_that_fails_ends_alone(config, unbroken, how, monkeypatch):
+    breaking(config, monkeypatch, how)
+    pool = MemoryPool()
+    search(config, pool)
+    found = {trial.proposal.phase.version: trial for trial in pool.finished if trial.proposal.phase}
+    assert {name for name, trial in found.items() if trial.state is TrialState.FAILED} == {"s0-e00002"}
+    whole = {trial.proposal.phase.version: trial for trial in unbroken.finished if trial.proposal.phase}
+    for name in ("s0-e00001", "s1-e00001", "s1-e00002"):
+        assert found[name].measurement.alphas == whole[name].measurement.alphas, "what was good stays, the others go on"
+    failed = found["s0-e00002"].measurement
+    assert failed is None or (failed.derived_genotype, failed.alphas, failed.device_seconds) == (None, None, ANY)
+    assert "s0-e00002" not in pool.weights, "weights that diverged are no version"
+    alone = [trial for trial in pool.finished if trial.proposal.phase is None]
+    assert found["s0-e00001"].trial_id in [trial.proposal.source_trial_id for trial in alone], "its last good cell"
+    (ended,) = [row for row in pool.fits if "ended" in row]
+    assert (ended["round"], ended["ended"]) == (2, "nan" if how is nan else "error")
+    again = MemoryPool()
+    again.asked, again.attempts, again.weights = dict(pool.asked), list(pool.attempts), dict(pool.weights)
+    again.finished = list(pool.finished)
+    search(config, again)
+    assert len(again.finished) == len(pool.finished), "a resume has nothing left to do"
+
+
+def test_where_none_comes_to_anything_the_search_ends_in_a_line(monkeypatch):
+    config = RunConfig.parse(CONFIG.replace("name: darts_search,", "name: darts_search, lr: 1.0e+30,"))
+    pool = MemoryPool()
+    for _ in range(2):  # begun, and gone on with
+        with pytest.raises(RunError, match=r"all 2 failed in their first: diverged: loss is nan; lower eval"):
+            search(config, pool)
+    assert len(pool.finished) == 2
+
+
+def test_the_supernet_is_scored_as_the_authors_do(config):
+    """On the alphas' half, augmented, mixed by the alphas, with running statistics."""
+    evaluator = config.make_evaluator()
+    pool, asked = MemoryPool(), config.make_strategy().ask(1)[0]
+    measured, weights = Desk(evaluator, pool).work(asked)
+    halves = evaluator._objective().halves(rng.torch_generator(asked.training_seed, "halves"))
+    trainer = evaluator._trainer(asked.training_seed, "first")
+    trainer.restore({**unpack_version(weights)[0], "step": torch.tensor(trainer.objective.steps)})
+    drawing = rng.torch_generator(asked.training_seed, "score of the supernet", 1, "cpu")
+    half = halves[1]
+    images = augment(half.train.images[half.rows], drawing, half.normaliser, half.recipe)
+    trainer.network.eval()
+    with torch.no_grad():
+        found = trainer.network(images, trainer.alphas).argmax(1)
+    assert measured.supernet_score == (found == half.train.labels[half.rows]).double().mean().item()
+    silent = evaluator.config.model_copy(update={"score_supernet": False})
+    without, same = Desk(Darts(evaluator.space, evaluator.task, silent), pool).work(asked)
+    assert without.supernet_score is None
+    assert same == weights, "a score changes nothing"

@@ -7,7 +7,7 @@ import pytest
 
 from nao_ray import rng
 from nao_ray.contracts.strategies import World
-from nao_ray.errors import GenotypeError
+from nao_ray.errors import GenotypeError, RunError
 from nao_ray.spaces.darts_cnn import PRIMITIVES, DartsCnn
 from nao_ray.strategies.darts import Darts, DartsConfig
 from nao_ray.strategies.parts.alpha_watch import WINDOW, Rules, Seen, alarms, figures, skips, split
@@ -43,8 +43,11 @@ def measured(proposal, alphas=drifting, *, seconds=10.0, eigenvalue=None):
     )
 
 
-def run(search, width=2, log=(), until=10_000, **options):
-    """To the end, so many at once, the oldest first; all trials by id, and the rows told."""
+def run(search, width=2, log=(), until=10_000, fails=lambda _phase: None, **options):
+    """To the end, so many at once, the oldest first; all trials by id, and the rows told.
+
+    `fails`: the kind of failure of a phase.
+    """
     search.restore(log)
     trials = {trial.trial_id: trial for trial in log}
     index = sum(trial.log_index is not None for trial in log)
@@ -55,7 +58,13 @@ def run(search, width=2, log=(), until=10_000, **options):
             trials[proposal.trial_id] = Trial(proposal=proposal)
             running.append(trials[proposal.trial_id])
         assert running, "stuck"
-        ended = running[0].complete(measured(running[0].proposal, **options), log_index=index)
+        phase = running[0].proposal.phase
+        kind = None if phase is None else fails(phase)
+        ended = (
+            running[0].fail(kind, f"loss is {kind}", log_index=index)
+            if kind
+            else running[0].complete(measured(running[0].proposal, **options), log_index=index)
+        )
         trials[ended.trial_id] = ended
         index += 1
         search.tell([ended])
@@ -158,17 +167,17 @@ def test_figures_of_alphas():
     normal, reduction = np.zeros((14, 8)), np.zeros((14, 8))
     normal[:, NONE] = np.log(7.0)
     normal[:, SKIP] += 1e-9
-    found = figures(SPACE, Seen(SPACE.derive([normal, reduction]), [normal, reduction], 0.5))
+    found = figures(SPACE, Seen(SPACE.derive([normal, reduction]), [normal, reduction], 0.5, 0.9))
     assert list(found) == [
         "skips_normal", "skips_reduce", "none_normal", "none_reduce", "entropy_normal", "entropy_reduce",
-        "alpha_eigenvalue",
+        "alpha_eigenvalue", "supernet_score",
     ]  # fmt: skip
     assert (found["skips_normal"], found["skips_reduce"]) == (8, 0)
     assert found["none_normal"] == pytest.approx(0.5)
     assert found["none_reduce"] == pytest.approx(1 / 8)
     assert found["entropy_normal"] == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(14))
     assert found["entropy_reduce"] == pytest.approx(np.log(8))
-    assert found["alpha_eigenvalue"] == 0.5
+    assert (found["alpha_eigenvalue"], found["supernet_score"]) == (0.5, 0.9)
 
 
 def test_alphas_come_back_from_a_row():
@@ -247,6 +256,86 @@ def test_a_search_that_stops_by_eigenvalues():
     assert derived.proposal.round == 12 - WINDOW
 
 
+# -- trainings that fail --------------------------------------------------------------------------------------------
+
+
+def diverges(training, epoch, kind=FailureKind.NAN):
+    """A training fails in an epoch, counted from 1."""
+    return lambda phase: kind if phase.version == f"s{training}-e{epoch:05d}" else None
+
+
+def test_a_training_that_diverges_ends_alone(caplog):
+    trials, rows = run(strategy(seeds=3, epochs=4, control=2), width=3, fails=diverges(1, 3))
+    counts = [sum(phase.version.startswith(f"s{seed}-") for phase in phases(trials)) for seed in range(3)]
+    assert counts == [4, 3, 4], "the others go on"
+    (ended,) = [row for row in rows if row.get("ended")]
+    assert (ended["round"], ended["seed_index"], ended["ended"]) == (3, 1, "nan")
+    assert ended["weights_version"] == "s1-e00003"
+    by_id = {trial.trial_id: trial for trial in trials}
+    sources = [by_id[trial.proposal.source_trial_id].proposal.phase.version for trial in alone(trials, control=False)]
+    assert "s1-e00002" in sources, "its last good cell is what it returns"
+    assert len(alone(trials, control=True)) == 2
+    assert rows[-1]["num_derived"] == len(sources)
+    said = [record.message for record in caplog.records if record.message.startswith("seed 1")]
+    assert said == [
+        "seed 1, epoch 3: this training ends, diverged: loss is nan; it returns the cell of epoch 2, the others go on; "
+        "to avoid it lower evaluator.recipe.lr, evaluator.recipe.clip_norm or evaluator.alphas.lr"
+    ]
+    caplog.clear()
+    strategy(seeds=3, epochs=4, control=2).restore(trials)
+    assert not caplog.records, "a resume does not say again what was said"
+
+
+@pytest.mark.parametrize("kind", [FailureKind.OUT_OF_MEMORY, FailureKind.ERROR, FailureKind.LOST])
+def test_so_does_one_that_fails_otherwise(kind, caplog):
+    trials, rows = run(strategy(seeds=2, epochs=3, control=0), fails=diverges(0, 2, kind))
+    assert len(phases(trials)) == 2 + 3
+    assert [row["ended"] for row in rows if row.get("ended")] == [kind.value]
+    assert f"seed 0, epoch 2: this training ends, {kind.value}: loss is {kind}" in caplog.text
+
+
+def test_when_all_have_failed_what_they_came_to_is_trained(caplog):
+    trials, rows = run(strategy(seeds=2, epochs=3, control=1), fails=lambda phase: phase.last_epoch > 1 and "nan")
+    assert len(phases(trials)) == 4
+    assert 1 <= len(alone(trials, control=False)) <= 2
+    assert rows[-1]["num_control"] == 1
+    assert "all 2 trainings have ended before their last epoch" in caplog.text
+
+
+def test_when_none_has_come_to_a_cell_the_search_ends_with_a_line():
+    settings = {"seeds": 2, "epochs": 3}
+    search, log = strategy(**settings), []
+    for index, proposal in enumerate(search.ask(5)):
+        log.append(Trial(proposal=proposal).fail(FailureKind.NAN, "loss is nan", log_index=index))
+        search.tell([log[-1]])
+        assert not search.done
+    resumed = strategy(**settings)
+    resumed.restore(log)
+    for each in (search, resumed):
+        with pytest.raises(RunError, match="all 2 failed in their first: diverged: loss is nan; lower evaluator"):
+            each.ask(1)
+
+
+def test_random_cells_that_still_run_are_waited_for():
+    search = strategy(seeds=1, epochs=2)
+    (first,) = search.ask(1)
+    search.tell([Trial(proposal=first).fail(FailureKind.NAN, "loss is nan", log_index=0)])
+    search.num_asked += 1  # something of its own runs
+    assert search.ask(1) == []
+
+
+def test_an_alarm_is_told_when_its_own_training_is_there():
+    """However slow the others are."""
+    search = strategy(seeds=2, epochs=12, control=0)
+    _slow, fast = search.ask(2)
+    for index in range(11):
+        search.tell([Trial(proposal=fast).complete(measured(fast), log_index=index)])
+        (row,) = search.diagnostics()
+        assert (row["seed_index"], row["round"]) == (1, index + 1)
+        (fast,) = search.ask(1)
+    assert row["alarm"] == "skips"
+
+
 # -- replay ---------------------------------------------------------------------------------------------------------
 
 SETTINGS = [
@@ -254,19 +343,22 @@ SETTINGS = [
     {"seeds": 3, "epochs": 9, "stop_at_skips": 2, "control": 4},
     {"seeds": 1, "epochs": 2, "control": 0},
 ]
+FAILS = [lambda _phase: None, diverges(1, 2), diverges(0, 1)]
 
 
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(
+    ("settings", "fails"), [(SETTINGS[0], FAILS[1]), (SETTINGS[1], FAILS[2])] + [(each, FAILS[0]) for each in SETTINGS]
+)
 @pytest.mark.parametrize("width", [1, 3])
-def test_broken_anywhere_it_goes_on_as_unbroken(settings, width):
-    whole, rows = run(strategy(**settings), width=width)
+def test_broken_anywhere_it_goes_on_as_unbroken(settings, fails, width):
+    whole, rows = run(strategy(**settings), width=width, fails=fails)
     for finished in range(len(whole)):
         log = [
             trial if trial.log_index < finished else Trial(proposal=trial.proposal)
             for trial in whole
             if trial.proposal.asked_after <= finished
         ]
-        again, told = run(strategy(**settings), width=width, log=log)
+        again, told = run(strategy(**settings), width=width, log=log, fails=fails)
         assert again == whole, finished
         assert told == rows, "all rows are told again, and kept once"
 

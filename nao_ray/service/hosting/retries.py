@@ -48,7 +48,7 @@ def plan(pool: PoolReader, budget: Budget, kind: str, seed: int) -> Plan:
     if found and not chosen:
         raise ConfigError(
             f"--retry-failed: all that failed in {pool.url}, {kinds(found)}, was to be scored with shared weights, "
-            "and the search has gone on without; what is trained alone can be asked for again"
+            "or to train them, and the search has gone on without; what is trained alone can be asked for again"
         )
     if chosen and tally.out_of_time:
         raise ConfigError(
@@ -80,7 +80,7 @@ def _asking(proposals: list[Proposal], trials: list[Trial], num_bound: int) -> s
         what = f"trial {trials[0].trial_id}, which failed ({kind_of(trials[0])}), is asked for again as trial {first}"
     else:
         what = f"{len(trials)} failed trials are asked for again as trials {first} to {last}: {kinds(trials)}"
-    left = f"; {num_bound} that were to be scored with shared weights stay as they are" if num_bound else ""
+    left = f"; {num_bound} with shared weights stay as they are" if num_bound else ""
     return what + left
 
 

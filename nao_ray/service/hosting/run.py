@@ -177,7 +177,11 @@ def _search(
                 max_attempts=config.workers.max_attempts,
                 kinds=frozenset({FailureKind.LOST, *map(FailureKind, config.workers.retry)}),
             ),
-            limits=Limits(trouble_seconds=config.workers.patience_seconds, failures=config.budget.failures),
+            limits=Limits(
+                trouble_seconds=config.workers.patience_seconds,
+                failures=config.budget.failures,
+                bears_failed_phases=config.bears_failed_phases,
+            ),
             metric=metric_of(config),
             listener=_to_all(listeners),
             requests=PoolRequests(pool, signals.take),

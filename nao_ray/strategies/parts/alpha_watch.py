@@ -55,6 +55,7 @@ class Seen:
     alphas: Sequence[Any]
     """``[E, O]`` per role of the space's `alpha_edges`, before the softmax."""
     eigenvalue: float | None = None
+    supernet_score: float | None = None
 
 
 def split(space: SearchSpace[Any], flat: Sequence[float]) -> list[Any]:
@@ -82,7 +83,7 @@ def figures(space: SearchSpace[Any], seen: Seen) -> dict[str, float | int | None
         column = space.primitives.index(NONE)
         found |= {f"none_{name}": float(shares[:, column].mean()) for name, shares in roles}
     found |= {f"entropy_{name}": float(-(s * np.log(np.maximum(s, _TINY))).sum(axis=1).mean()) for name, s in roles}
-    return {**found, "alpha_eigenvalue": seen.eigenvalue}
+    return {**found, "alpha_eigenvalue": seen.eigenvalue, "supernet_score": seen.supernet_score}
 
 
 def alarms(space: SearchSpace[Any], course: Sequence[Seen], rules: Rules) -> list[Alarm]:

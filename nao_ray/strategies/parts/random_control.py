@@ -1,0 +1,106 @@
+"""The control of a search: random architectures, trained alone alike, for as long as all of the search took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nao_ray.trial import Trial, TrialState
+
+
+@dataclass
+class Account:
+    """What was told of a kind of trial, and the device seconds it took."""
+
+    told: int = 0
+    measured: int = 0
+    """Of those told, the ones whose time is known."""
+    scored: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+
+    def add(self, trial: Trial) -> None:
+        """Take in a trial that ended."""
+        self.told += 1
+        seconds = _seconds(trial)
+        if seconds is not None:
+            self.measured += 1
+            self.seconds += seconds
+        if trial.state is TrialState.COMPLETED and trial.score is not None:
+            self.scored += 1
+            self.best = trial.score if self.best is None else max(self.best, trial.score)
+
+
+@dataclass
+class RandomControl:
+    """What has been spent on a search and on its control, and whether that has paid for one more random cell."""
+
+    most: int | None
+    """Random cells; None: as many as are paid for."""
+    search: Account = field(default_factory=Account)
+    """Phases."""
+    derived: Account = field(default_factory=Account)
+    """Cells that were found, trained alone."""
+    random: Account = field(default_factory=Account)
+    """Cells of the control."""
+    asked: int = 0
+    """Random cells so far."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a random cell is to be asked for now."""
+        if not self.search.told or (self.most is not None and self.asked >= self.most):
+            return False
+        cost = self.cost
+        if self._costs_nothing:  # a table that knows no times: one for each that was found, or as many as were wanted
+            return self.asked < (self.derived.told if self.most is None else self.most)
+        if cost is None or not self.asked:
+            return not self.asked
+        running = self.asked - self.random.measured  # or failed, which took as long, for all that is known
+        return self.random.seconds + (running + 1) * cost <= self.search.seconds + self.derived.seconds
+
+    @property
+    def cost(self) -> float | None:
+        """Mean device seconds of an architecture trained alone; None: not known."""
+        known = self.random.measured + self.derived.measured
+        return (self.random.seconds + self.derived.seconds) / known if known else None
+
+    @property
+    def _costs_nothing(self) -> bool:
+        """Architectures are scored, and take no time that is known."""
+        scored, measured = (getattr(self.random, name) + getattr(self.derived, name) for name in ("scored", "measured"))
+        return bool(scored) and not measured
+
+    def expected(self, epochs: int, epochs_done: int, cells: int) -> int:
+        """Random cells there will be in the end, as far as can be told.
+
+        Args:
+            epochs: phases of the search.
+            epochs_done: those of them that ended.
+            cells: architectures found.
+        """
+        cost = self.cost
+        if cost:
+            paid = self.search.seconds * epochs / max(1, epochs_done) + cells * cost
+            found = int(paid / cost)
+        else:  # as if a cell took as long as an epoch: their number is a guess, and the time left is right
+            found = cells if self._costs_nothing else epochs + cells
+        return found if self.most is None else min(found, self.most)
+
+    def summary(self) -> dict[str, float | int | str | None]:
+        """What was found beside the control, when both are over."""
+        return {
+            "best_derived": self.derived.best,
+            "best_control": self.random.best,
+            "num_derived": self.derived.told,
+            "num_control": self.random.told,
+            "search_seconds": self.search.seconds,
+            "derived_seconds": self.derived.seconds,
+            "control_seconds": self.random.seconds,
+        }
+
+
+def _seconds(trial: Trial) -> float | None:
+    measured = trial.measurement
+    if measured is None:
+        return None
+    return measured.wall_seconds if measured.device_seconds is None else measured.device_seconds
