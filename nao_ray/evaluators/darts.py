@@ -158,7 +158,7 @@ class Darts(SharedEvaluator[DartsConfig]):
             losses = train_to_the_end(trainer, phase)
             alphas = [alpha.double().cpu().numpy() for alpha in trainer.alphas]
             diverged = not (math.isfinite(losses[-1]) and all(np.isfinite(alpha).all() for alpha in alphas))
-            watched = {} if diverged else self._watched(trainer, proposal.training_seed, with_eigenvalue)
+            watched: dict[str, Any] = {} if diverged else self._watched(trainer, proposal.training_seed, with_eigenvalue)
         measurement = Measurement(
             train_loss=math.nan if diverged else losses[-1],
             curve=losses,
@@ -175,10 +175,10 @@ class Darts(SharedEvaluator[DartsConfig]):
         flat = tuple(value for alpha in alphas for value in alpha.ravel().tolist())
         return {"derived_genotype": self.space.derive(alphas).key, "alphas": flat}
 
-    def _watched(self, trainer: Alternating, seed: int, with_eigenvalue: bool) -> dict[str, float]:
+    def _watched(self, trainer: Alternating, seed: int, with_eigenvalue: bool) -> dict[str, Any]:
         """Figures of the supernet at the end of a phase; those that are no finite numbers are left out."""
         epoch, device = trainer.epochs_done, str(trainer.objective.device)
-        found = {}
+        found: dict[str, Any] = {}
         if self.config.score_supernet:
             drawing = rng.torch_generator(seed, "score of the supernet", epoch, device)
             found["supernet_score"] = trainer.score(drawing).value
