@@ -158,7 +158,9 @@ class Darts(SharedEvaluator[DartsConfig]):
             losses = train_to_the_end(trainer, phase)
             alphas = [alpha.double().cpu().numpy() for alpha in trainer.alphas]
             diverged = not (math.isfinite(losses[-1]) and all(np.isfinite(alpha).all() for alpha in alphas))
-            watched: dict[str, Any] = {} if diverged else self._watched(trainer, proposal.training_seed, with_eigenvalue)
+            watched: dict[str, Any] = (
+                {} if diverged else self._watched(trainer, proposal.training_seed, with_eigenvalue)
+            )
         measurement = Measurement(
             train_loss=math.nan if diverged else losses[-1],
             curve=losses,
