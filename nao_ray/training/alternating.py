@@ -153,7 +153,7 @@ class Alternating(Trainer):
             drawing: of the augmentation.
         """
         self.network.eval()
-        return self._alpha_objective.evaluate_training(lambda images: self.network(images, self.alphas), drawing)
+        return self._alpha_objective.evaluate_training(lambda inputs: self.network(inputs, self.alphas), drawing)
 
     def largest_eigenvalue(self, order: torch.Generator, drawing: torch.Generator) -> float:
         """Of the Hessian of the validation loss in all alphas, on a batch of theirs: the most positive.
