@@ -86,6 +86,36 @@ def audit(
         typer.echo(f"\nscores with shared weights (-: networks trained alone)\n{frame_text(agreement)}")
 
 
+@table.command()
+def score(
+    pool: Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")],
+    path: Annotated[Path, typer.Argument(help="Parquet or CSV file.", metavar="TABLE")],
+    settings: Annotated[list[str], typer.Argument(help="As of `audit`.", metavar="KEY=VALUE...")],
+    count: Annotated[int | None, typer.Option(min=3, help="Cells drawn of the table; default all.")] = None,
+    version: Annotated[str | None, typer.Option(help="Of the weights; default the newest.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write each cell's score to.")] = None,
+) -> None:
+    """Score the cells of a table with a pool's shared weights.
+
+    On all validation examples, in this process. Kendall's tau of the scores with the table, beside those of the number
+    of parameters and of skip connections, which cost nothing. The pool is not changed.
+    """
+    from nao_ray.cli.pool import make_space
+    from nao_ray.cli.table_audit import open_table
+    from nao_ray.cli.table_score import TableScore
+    from nao_ray.pool import PoolReader
+    from nao_ray.report.text import frame_text
+
+    opened = PoolReader.open(pool)
+    known = open_table(make_space(opened), {"path": str(path), **_settings(settings)})
+    scored = TableScore(opened, known, count, version)
+    scores = scored.scores()
+    if out is not None:
+        scored.rows(scores).to_csv(out, index=False)
+    typer.echo(f"{path}: {len(scored.cells):,} of {len(known):,} architectures")
+    typer.echo(frame_text(scored.agreement(scores)))
+
+
 def _settings(texts: Sequence[str]) -> dict[str, Any]:
     from nao_ray import yaml_text
     from nao_ray.errors import ConfigError
@@ -98,5 +128,5 @@ def _settings(texts: Sequence[str]) -> dict[str, Any]:
         except yaml_text.YamlTextError:
             found[key] = value  # such as {dataset}_valid
         if not separator:
-            raise ConfigError(f"table audit {text}: expected KEY=VALUE, for example valid=cifar10_valid_acc_200")
+            raise ConfigError(f"{text}: expected KEY=VALUE, for example valid=cifar10_valid_acc_200")
     return found

@@ -9,12 +9,13 @@ Legend: `n` architectures.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from nao_ray.config_text import complaint
@@ -49,7 +50,7 @@ class TableAudit:
         self._pool, self._table = pool, table
         self._metric = pool.metric
         self._trials = pool.trials([*_COLUMNS, self._metric.column])
-        self._all = np.array([table.valid(genotype) for genotype in table.genotypes()])
+        self._all = all_values(table)
         if self.derived.empty and self.agreement.empty:
             raise ConfigError(f"{pool.url} has neither derived cells nor three scores to compare with a table")
 
@@ -97,17 +98,9 @@ class TableAudit:
 
     def _agreement(self, trials: pd.DataFrame) -> dict[str, float | int | None]:
         """Of distinct genotypes."""
-        table = self._table
+        cells = [Genotype(self._table.space.name, str(text)) for text in trials["genotype"]]
         scores = np.array([self._metric.score(value) for value in trials[self._metric.column]])
-        values = np.array([table.valid(Genotype(table.space.name, str(text))) for text in trials["genotype"]])
-        facts = audit(scores, np.array([table.measure.score(value) for value in values]), seed=0)
-        best = float(values[int(scores.argmax())])
-        return {
-            "n": facts["audited"],
-            **{name: facts[f"audit_{key}"] for name, key in _TAU.items()},
-            "value of the best": best,
-            "its rank": self._rank(best),
-        }
+        return agreement(self._table, self._all, cells, scores)
 
     @property
     def size(self) -> int:
@@ -115,9 +108,7 @@ class TableAudit:
         return len(self._all)
 
     def _rank(self, value: float) -> int:
-        """1 plus how many are better."""
-        better = self._all > value if self._table.measure.more_is_better else self._all < value
-        return 1 + int(better.sum())
+        return rank(self._table, self._all, value)
 
     def _alarms(self) -> dict[str, str]:
         """By version, the rule that fired after it."""
@@ -126,6 +117,39 @@ class TableAudit:
             return {}
         fired = fits[fits["alarm"].notna() & fits["weights_version"].notna()]
         return dict(zip(fired["weights_version"].astype(str), fired["alarm"].astype(str), strict=True))
+
+
+def all_values(table: Tabular) -> NDArray[np.float64]:
+    """Of its architectures."""
+    return np.array([table.valid(genotype) for genotype in table.genotypes()])
+
+
+def rank(table: Tabular, values: NDArray[np.float64], value: float) -> int:
+    """1 plus how many of the `values` are better."""
+    better = values > value if table.measure.more_is_better else values < value
+    return 1 + int(better.sum())
+
+
+def agreement(
+    table: Tabular, values: NDArray[np.float64], cells: Sequence[Genotype], scores: NDArray[np.float64]
+) -> dict[str, float | int | None]:
+    """Kendall's tau of scores with a table, its 95 % interval, and what the table says of the best by score.
+
+    Args:
+        table: that has the cells.
+        values: all of its.
+        cells: n distinct ones.
+        scores: ``[n]``, higher is better.
+    """
+    known = np.array([table.valid(cell) for cell in cells])
+    facts = audit(scores, np.array([table.measure.score(value) for value in known]), seed=0)
+    best = float(known[int(scores.argmax())])
+    return {
+        "n": facts["audited"],
+        **{name: facts[f"audit_{key}"] for name, key in _TAU.items()},
+        "value of the best": best,
+        "its rank": rank(table, values, best),
+    }
 
 
 def open_table(space: SearchSpace[Any], settings: Mapping[str, Any]) -> Tabular:

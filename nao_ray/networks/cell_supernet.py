@@ -29,6 +29,7 @@ Legend: `B` batch, `C` channels of a cell, `H` `W` pixels, `K` classes.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -50,7 +51,23 @@ KEPT_PATHS = 2000
 """Genotypes whose wiring is remembered."""
 
 
-class SharedCell(BaseCell):
+class SharedPaths(BaseCell):
+    """A cell with the operations of all genotypes."""
+
+    @abstractmethod
+    def operation(self, node: int, edge: int, source: int, name: str) -> Operation:
+        """The one of an edge that reads state `source`."""
+
+    def wire(self, graph: CellGraph) -> Wiring:
+        """A genotype's cell with the shared operations."""
+        nodes = [
+            [self.operation(node, index, edge.source, edge.op) for index, edge in enumerate(edges)]
+            for node, edges in enumerate(graph.nodes)
+        ]
+        return Wiring(graph, nodes)
+
+
+class SharedCell(SharedPaths):
     """All operations of all edges: ``nodes[node][edge][source][op]``.
 
     Args:
@@ -76,17 +93,8 @@ class SharedCell(BaseCell):
         self.norm = nn.BatchNorm2d(channels)
 
     def operation(self, node: int, edge: int, source: int, name: str) -> Operation:
-        """The one of an edge that reads state `source`."""
         op: Operation = self.nodes[node][edge][source][name]  # type: ignore[index]
         return op
-
-    def wire(self, graph: CellGraph) -> Wiring:
-        """A genotype's cell with the shared operations."""
-        nodes = [
-            [self.operation(node, index, edge.source, edge.op) for index, edge in enumerate(edges)]
-            for node, edges in enumerate(graph.nodes)
-        ]
-        return Wiring(graph, nodes)
 
     def projection(self, which: tuple[int, ...]) -> Tensor:
         """``[C, n C, 1, 1]``: the blocks of n states."""
@@ -103,12 +111,16 @@ class CellSupernet(BaseImageStack):
     derived_type: ClassVar[type[ImageStack]] = SearchStack
 
     def __init__(self, names: tuple[str, ...], config: StackConfig) -> None:
-        super().__init__(config, lambda place: SharedCell(place, names, config.ops))
+        super().__init__(config, lambda place: self.make_cell(place, names))
         self._paths: dict[ArchGraph, list[Wiring]] = {}
 
-    def shared_cells(self) -> list[SharedCell]:
+    def make_cell(self, place: Place, names: tuple[str, ...]) -> SharedPaths:
+        """A cell of all operations."""
+        return SharedCell(place, names, self.config.ops)
+
+    def shared_cells(self) -> list[SharedPaths]:
         """From the images to the head."""
-        return [cell for cell in self.cells if isinstance(cell, SharedCell)]
+        return [cell for cell in self.cells if isinstance(cell, SharedPaths)]
 
     def path(self, graph: ArchGraph) -> list[Wiring]:
         """The wiring of each cell, remembered: a training draws the same genotypes again."""
@@ -160,6 +172,7 @@ class CellSupernet(BaseImageStack):
             for name, source in zip(_edge_places(graph_cell), _edge_names(graph_cell), strict=True):
                 prefix = f"{where}.{name}."
                 names |= {n: f"{where}.{source}.{n.removeprefix(prefix)}" for n in names if n.startswith(prefix)}
+            assert isinstance(cell, SharedCell)
             prefix = f"{where}.projection.norm."
             names |= {n: f"{where}.norm.{n.removeprefix(prefix)}" for n in names if n.startswith(prefix)}
             state[f"{where}.projection.conv.weight"] = cell.projection(graph_cell.output).detach()

@@ -297,6 +297,8 @@ class ImageStack(BaseImageStack):
     cell_type: ClassVar[type[Cell]] = Cell
     project: ClassVar[bool] = False
     """A cell's loose ends are projected to C channels, as in the shared supernet; else they are its output."""
+    ops: ClassVar[OpOptions | None] = None
+    """Of the cells' operations; None: as the config says."""
 
     def __init__(self, graph: ArchGraph, config: StackConfig) -> None:
         cells = dict(graph.cells)
@@ -305,7 +307,8 @@ class ImageStack(BaseImageStack):
                 f"a network repeats a normal and a reduction cell of two inputs, got cells {', '.join(cells)}"
             )
         super().__init__(
-            config, lambda place: self.cell_type(cells[place.role], place, config.ops, project=self.project)
+            config,
+            lambda place: self.cell_type(cells[place.role], place, self.ops or config.ops, project=self.project),
         )
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 A supernet is called with a batch and a choice, an arch graph, and has `derive(graph)`; what a choice uses is what has a
 gradient after its backward pass. See `networks/cell_supernet.py` (NAO's spaces and ENAS's micro space),
-`networks/macro_supernet.py`, `networks/supernets_201.py` and `networks/recurrent_network.py`.
+`networks/darts_supernet.py`, `networks/macro_supernet.py`, `networks/supernets_201.py` and
+`networks/recurrent_network.py`.
 """
 
 from __future__ import annotations

@@ -16,9 +16,11 @@ from nao_ray.sizes import Size
 from nao_ray.skeletons.base import PLAIN, SkeletonConfig
 from nao_ray.skeletons.images.base import ImageSkeleton
 from nao_ray.spaces.darts_cnn import LOWERED
+from nao_ray.spaces.parts.relaxed import NONE
 
 if TYPE_CHECKING:
     from nao_ray.networks.darts import DartsStack
+    from nao_ray.networks.darts_supernet import DartsSupernet
     from nao_ray.networks.relaxed import RelaxedSupernet
     from nao_ray.networks.stacks import StackConfig
     from nao_ray.spaces.base import ArchGraph, SearchSpace
@@ -46,6 +48,7 @@ class Darts(ImageSkeleton[SkeletonConfig]):
         "small": DartsSize(layers=8, channels=16),
     }
     searched: ClassVar[Size] = DartsSize(layers=8, channels=16)
+    shared: ClassVar[Size | None] = DartsSize(layers=8, channels=16)
     relaxed: ClassVar[Size | None] = DartsSize(layers=8, channels=16)
 
     def network(self, graph: ArchGraph, config: StackConfig) -> DartsStack:
@@ -53,6 +56,11 @@ class Darts(ImageSkeleton[SkeletonConfig]):
 
         kind = DartsImagenetStack if config.stem == "imagenet" else DartsStack
         return kind(graph, config)
+
+    def weights(self, space: SearchSpace[Any], config: StackConfig) -> DartsSupernet:
+        from nao_ray.networks.darts_supernet import DartsSupernet
+
+        return DartsSupernet(tuple(LOWERED[name] for name in space.primitives if name != NONE), config)
 
     def check_relaxed(self, shapes: Shapes, size: Size | None = None) -> None:
         super().check_relaxed(shapes, size)

@@ -116,5 +116,5 @@ def test_the_command(csv, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["derived"][0]["rank"] == 1
     assert found["agreement"][0]["tau"] == pytest.approx(1)
-    with pytest.raises(ConfigError, match=r"^table audit valid: expected KEY=VALUE, for example valid="):
+    with pytest.raises(ConfigError, match=r"^valid: expected KEY=VALUE, for example valid="):
         command.audit("pools/p", csv, ["valid"])

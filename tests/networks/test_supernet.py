@@ -9,6 +9,7 @@ from nao_ray import registry, rng
 from nao_ray.errors import ConfigError
 from nao_ray.networks.macro_supernet import MacroSearchStack
 from nao_ray.networks.stacks import ImageStack
+from nao_ray.skeletons.darts import Darts
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 from tests.networks.building import build, count, reached, supernet
 
@@ -218,7 +219,8 @@ def test_bad_values_are_refused(options, message):
         supernet.build(_space("nao_cnn_small"), **options)
 
 
-def test_a_space_without_supernet():
+def test_a_space_without_supernet(monkeypatch):
+    monkeypatch.setattr(Darts, "shared", None)
     with pytest.raises(ConfigError, match="space darts_cnn has no shared supernet"):
         supernet.build(_space("darts_cnn"))
 

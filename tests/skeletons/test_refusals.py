@@ -5,6 +5,7 @@ import pytest
 from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.service.hosting.checks import check_search
+from nao_ray.skeletons.darts import Darts
 from nao_ray.spaces.darts_cnn import DartsCnn
 
 STANDALONE = {"evaluator": {"name": "standalone"}, "strategy": "random_search"}
@@ -19,7 +20,6 @@ def config(space, task, how):
 @pytest.mark.parametrize(
     ("space", "task", "how", "message"),
     [
-        ("darts_cnn", "synthetic", ONE_SHOT, "space darts_cnn has no shared supernet; spaces of"),
         (
             "enas_micro",
             {**FOLDER, "network": "imagenet"},
@@ -33,6 +33,12 @@ def config(space, task, how):
 def test_a_search_for_networks_that_do_not_exist(space, task, how, message):
     with pytest.raises(ConfigError, match=f"^{message}[^\n]*$"):
         config(space, task, how)
+
+
+def test_a_search_with_shared_weights_that_do_not_exist(monkeypatch):
+    monkeypatch.setattr(Darts, "shared", None)
+    with pytest.raises(ConfigError, match=r"^space darts_cnn has no shared supernet; spaces of[^\n]*$"):
+        config("darts_cnn", "synthetic", ONE_SHOT)
 
 
 def test_a_space_without_networks(monkeypatch):
