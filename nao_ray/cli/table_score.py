@@ -49,9 +49,8 @@ class TableScore:
         self._pool, self._table = pool, table
         evaluator = self._config.make_evaluator()
         if not isinstance(evaluator, OneShot):
-            raise ConfigError(
-                f"{pool.url}: its evaluator, {self._config.evaluator.name}, scores no cell by its weights"
-            )
+            name = self._config.evaluator.name
+            raise ConfigError(f"{pool.url}: the evaluator {name} has no weights that score a cell")
         self.version = version or _newest(pool)
         evaluator.use(self.version, pool.read_weights(self.version))
         self._evaluator = evaluator
