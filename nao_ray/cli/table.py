@@ -93,12 +93,13 @@ def score(
     settings: Annotated[list[str], typer.Argument(help="As of `audit`.", metavar="KEY=VALUE...")],
     count: Annotated[int | None, typer.Option(min=3, help="Cells drawn of the table; default all.")] = None,
     version: Annotated[str | None, typer.Option(help="Of the weights; default the newest.")] = None,
+    share: Annotated[float, typer.Option(min=1e-9, max=1, help="Of the validation examples that score.")] = 1.0,
     out: Annotated[Path | None, typer.Option(help="CSV file to write each cell's score to.")] = None,
 ) -> None:
     """Score the cells of a table with a pool's shared weights.
 
-    On all validation examples, in this process. Kendall's tau of the scores with the table, beside those of the number
-    of parameters and of skip connections, which cost nothing. The pool is not changed.
+    All on the same validation examples, in this process. Kendall's tau of the scores with the table, beside those of
+    the number of parameters and of skip connections, which cost nothing. The pool is not changed.
     """
     from nao_ray.cli.pool import make_space
     from nao_ray.cli.table_audit import open_table
@@ -108,7 +109,7 @@ def score(
 
     opened = PoolReader.open(pool)
     known = open_table(make_space(opened), {"path": str(path), **_settings(settings)})
-    scored = TableScore(opened, known, count, version)
+    scored = TableScore(opened, known, count, version, share)
     scores = scored.scores()
     if out is not None:
         scored.rows(scores).to_csv(out, index=False)

@@ -36,6 +36,7 @@ class TableScore:
         table: of the pool's space.
         count: cells drawn of it; None, or more than it has: all.
         version: of the weights; None: the newest.
+        share: of the validation examples that score, in (0, 1].
 
     Raises:
         ConfigError: the pool has no shared weights that score cells, or the table has fewer than three.
@@ -43,10 +44,17 @@ class TableScore:
         PoolError: there is no such version, or not any more.
     """
 
-    def __init__(self, pool: PoolReader, table: Tabular, count: int | None = None, version: str | None = None) -> None:
+    def __init__(
+        self,
+        pool: PoolReader,
+        table: Tabular,
+        count: int | None = None,
+        version: str | None = None,
+        share: float = 1.0,
+    ) -> None:
         config = pool.manifest["config"]
         self._config = RunConfig.model_validate(load_document(config) if isinstance(config, str) else config)
-        self._pool, self._table = pool, table
+        self._table, self._share = table, share
         evaluator = self._config.make_evaluator()
         if not isinstance(evaluator, OneShot):
             name = self._config.evaluator.name
@@ -57,9 +65,9 @@ class TableScore:
         self.cells = _drawn(table.genotypes(), count)
 
     def scores(self) -> NDArray[np.float64]:
-        """``[n]``, on all validation examples; higher is better."""
+        """``[n]``, all on the same validation examples; higher is better."""
         evaluator, found = self._evaluator, []
-        fidelity = Fidelity(weights_version=self.version, valid_share=1.0)
+        fidelity = Fidelity(weights_version=self.version, valid_share=self._share)
         proposals = [Proposal(genotype=cell, fidelity=fidelity) for cell in self.cells]
         for start in range(0, len(proposals), evaluator.scored_at_once):
             found += evaluator.evaluate_together(proposals[start : start + evaluator.scored_at_once])

@@ -71,11 +71,12 @@ def known(csv):
     return open_table(space, {"path": str(csv), "valid": "valid", "partial": True, "twins": "distinct"})
 
 
-def test_a_score_is_that_of_the_search_on_all_validation_examples(trained, csv):
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_score_is_that_of_the_search_on_as_many_validation_examples(trained, csv, share):
     evaluator, weights = trained
-    found = TableScore(Pool(weights), known(csv))
+    found = TableScore(Pool(weights), known(csv), share=share)
     evaluator.use("e00001", weights)
-    fidelity = Fidelity(weights_version="e00001", valid_share=1.0)
+    fidelity = Fidelity(weights_version="e00001", valid_share=share)
     alone = [evaluator.evaluate(Proposal(genotype=cell, fidelity=fidelity)).valid_accuracy for cell in found.cells]
     assert found.scores() == pytest.approx(alone)
 
