@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.plain import Reduce, auxiliary_head, calibrator, conv
-from nao_ray.networks.cell_supernet import CellSupernet
+from nao_ray.networks.cell_supernet import CellSupernet, SharedCell
 from nao_ray.networks.stacks import StackConfig
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
@@ -142,7 +142,7 @@ def copy_shared_parameters(source: CellSupernet, target: PlainSupernet) -> None:
     if target.auxiliary is not None and source.auxiliary is not None:
         pairs.append((target.auxiliary, source.auxiliary))
     for mine, theirs in zip(target.cells, source.shared_cells(), strict=True):
-        assert isinstance(mine, PlainSharedCell)
+        assert isinstance(mine, PlainSharedCell) and isinstance(theirs, SharedCell)
         pairs += [(mine.calibrators, theirs.calibrators), (mine.reducers, theirs.reducers), (mine.norm, theirs.norm)]
         pairs.append((mine.blocks, theirs.blocks))
         for place, op in mine.nodes.named_modules():
