@@ -142,7 +142,8 @@ def copy_shared_parameters(source: CellSupernet, target: PlainSupernet) -> None:
     if target.auxiliary is not None and source.auxiliary is not None:
         pairs.append((target.auxiliary, source.auxiliary))
     for mine, theirs in zip(target.cells, source.shared_cells(), strict=True):
-        assert isinstance(mine, PlainSharedCell) and isinstance(theirs, SharedCell)
+        assert isinstance(mine, PlainSharedCell)
+        assert isinstance(theirs, SharedCell)
         pairs += [(mine.calibrators, theirs.calibrators), (mine.reducers, theirs.reducers), (mine.norm, theirs.norm)]
         pairs.append((mine.blocks, theirs.blocks))
         for place, op in mine.nodes.named_modules():
