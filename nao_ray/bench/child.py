@@ -170,7 +170,7 @@ def gradient_differences(batch: int = GRADIENT_BATCH, cells_per_stage: int = 3, 
         "float32": relative(_gradients(ours, images, labels), reference),
         "float32_moved": relative(_gradients(plain, images * (1 + 1e-7), labels), reference),
     }
-    with _without_kinks():
+    with without_kinks():
         pairs = zip(_gradients(ours, images, labels), _gradients(plain, images, labels), strict=True)
         differences["float32_smooth"] = max(relative([mine], [theirs]) for mine, theirs in pairs)
     with mock.patch.object(fast, "DTYPES", {torch.float64}):
@@ -179,7 +179,7 @@ def gradient_differences(batch: int = GRADIENT_BATCH, cells_per_stage: int = 3, 
 
 
 @contextmanager
-def _without_kinks() -> Iterator[None]:
+def without_kinks() -> Iterator[None]:
     """ReLU and max pool give way to SiLU and average pool."""
 
     def average(x: Tensor, kernel: int, stride: int, padding: int, *_: object, **_options: object) -> Tensor:

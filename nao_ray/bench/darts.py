@@ -3,7 +3,10 @@
 The relaxed supernet at its published size (16 channels, 8 cells, batch 64, 32x32 pixels). A step: the alphas on one
 batch, then the weights on another; second order by the finite difference. Ours is the trainer's whole step, with
 augmentation; plain: `benchmarks/plain_darts.py`, contiguous, the step as the authors' code has it, on ready tensors.
-The two take turns, each in an own process; the alphas' gradients are compared in float64.
+The two take turns, each time in a process of its own, so that there is memory for one at a time.
+
+Gradients, of the alphas and of the weights, are compared with equal weights on one small batch: in float64, and in
+float32 with smooth functions in the place of ReLU and max pool (see `bench child`), beside plain PyTorch's own.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import copy
 import json
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from unittest import mock
@@ -25,7 +29,7 @@ from benchmarks.plain_darts import PlainDarts
 from nao_ray import rng
 from nao_ray.bench._process import Worker, answer, peak_memory
 from nao_ray.bench._result import BenchResult, machine
-from nao_ray.bench.child import _timed, relative
+from nao_ray.bench.child import _timed, relative, without_kinks
 from nao_ray.networks import fast
 from nao_ray.networks.darts import SEARCH_OPS
 from nao_ray.networks.relaxed import RelaxedSupernet
@@ -33,76 +37,100 @@ from nao_ray.spaces.darts_cnn import LOWERED, PRIMITIVES
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training import bilevel
 from nao_ray.training.alphas import AlphaOptimiser
-from nao_ray.training.alternating import Alternating
+from nao_ray.training.alternating import Alternating, Order
+from nao_ray.training.capture import WARM_UP, Execution
 from nao_ray.training.recipe import Recipe
 from nao_ray.training.streams import ByStep
 
-VARIANTS, ORDERS = ("plain", "nao_ray"), ("first", "second")
+VARIANTS = ("plain", "nao_ray")
+ORDERS: tuple[Order, ...] = ("first", "second")
 MODULE = "nao_ray.bench.darts"
+Times = dict[str, list[float]]
+"""By variant."""
 RATE, MOMENTUM, DECAY, CLIP = 0.025, 0.9, 3e-4, 5.0
 
 
-def run(repeats: int = 5, threads: int = 2, batch: int = 64, layers: int = 8, channels: int = 16) -> BenchResult:
+def run(
+    repeats: int = 3,
+    threads: int = 2,
+    batch: int = 64,
+    layers: int = 8,
+    channels: int = 16,
+    steps: int = 1,
+    orders: Sequence[str] | None = None,
+) -> BenchResult:
     """Time steps of both variants in turns, on a GPU where there is one, and compare memory and gradients.
 
     Args:
-        repeats: timed steps per variant and order, after one that is not timed (on a GPU five).
+        repeats: turns of each variant and order.
         threads: torch's threads.
         batch: images per batch.
         layers: cells, at least 3.
         channels: of the first cells.
+        steps: timed in a turn, after one that is not timed (on a GPU six).
+        orders: of the alphas' gradient; without them first and second.
     """
     size = {"batch": batch, "layers": layers, "channels": channels}
     rows: list[list[object]] = []
-    seconds: dict[str, dict[str, list[float]]] = {}
+    seconds: dict[str, Times] = {}
+    cpu_seconds: dict[str, Times] = {}
     memory: dict[str, dict[str, float]] = {}
-    for order in ORDERS:
-        seconds[order], memory[order] = _measure(order, repeats, threads, size)
-        medians = {variant: statistics.median(times) for variant, times in seconds[order].items()}
-        used = memory[order]
-        rows += [
-            [f"{order} order: step, median s", *medians.values(), medians["plain"] / medians["nao_ray"]],
-            [f"{order} order: memory, MB", *(round(used[v] / 1e6) for v in VARIANTS), used["nao_ray"] / used["plain"]],
-        ]
-    differences = float64_differences(layers=min(layers, 3), channels=4)
-    ratios = {order: [a / b for a, b in zip(*seconds[order].values(), strict=True)] for order in ORDERS}
+    how: set[str] = set()
+    for order in orders or ORDERS:
+        seconds[order], cpu_seconds[order], memory[order], execution = _measure(order, repeats, steps, threads, size)
+        how.add(execution)
+        for what, times in (("s", seconds[order]), ("CPU s", cpu_seconds[order])):
+            plain, ours = (statistics.median(times[variant]) for variant in VARIANTS)
+            rows.append([f"{order} order: step, median {what}", plain, ours, plain / ours])
+        used = [memory[order][variant] for variant in VARIANTS]
+        rows.append([f"{order} order: memory, MB", *(round(size / 1e6) for size in used), used[1] / used[0]])
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # small work, which many threads would wait over
+    differences = gradient_differences(min(layers, 3), 4)
+    torch.set_num_threads(before)
+    ratios = {order: [a / b for a, b in zip(*times.values(), strict=True)] for order, times in seconds.items()}
     return BenchResult(
         name="darts",
         columns=["measurement", "plain", "nao_ray", "ratio"],
         rows=rows,
         notes=[
-            f"{layers} cells, {channels} channels, batch {batch}, 32x32; n = {repeats} steps each in turns, {threads} "
-            "threads; ratio of a step: plain / nao_ray, over single steps "
+            f"{layers} cells, {channels} channels, batch {batch}, 32x32; n = {repeats} turns of {steps} each, "
+            f"{threads} threads; ratio of a step: plain / nao_ray, over single steps "
             + ", ".join(f"{min(each):.2f} to {max(each):.2f} ({order} order)" for order, each in ratios.items())
             + "; of memory: nao_ray / plain.",
-            "Memory: on a CPU growth of the peak of a process over its size before the first step, on a GPU the most "
-            "that was allocated.",
-            "float64, norm of the difference / norm, of the alphas' gradients: "
-            + ", ".join(f"{order} order {value:.1e}" for order, value in differences.items())
+            "Memory: growth over what is there before the first step, on a CPU of the peak of the process, on a GPU of "
+            f"the most that was allocated; the most of all turns. Steps of nao_ray: {', '.join(sorted(how))}.",
+            "Gradients, norm of the difference / norm: "
+            + "; ".join(
+                f"{kind} " + ", ".join(f"{what} {value:.1e}" for what, value in each.items())
+                for kind, each in differences.items()
+            )
             + ".",
             machine(),
         ],
-        data={"seconds": seconds, "memory_bytes": memory, **differences},
+        data={"seconds": seconds, "cpu_seconds": cpu_seconds, "memory_bytes": memory, "gradients": differences},
     )
 
 
 def _measure(
-    order: str, repeats: int, threads: int, size: dict[str, int]
-) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of steps, and bytes, by variant."""
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    workers = {variant: Worker(MODULE, f"{variant} {order}", threads, size) for variant in VARIANTS}
-    try:
-        before = {variant: worker.ask("memory") for variant, worker in workers.items()}
-        for index in range(-_warm_up(), repeats):
-            for variant, worker in workers.items():
-                took = worker.ask("step")
-                seconds[variant] += [took] if index >= 0 else []
-        memory = {variant: worker.ask("memory") - before[variant] for variant, worker in workers.items()}
-    finally:
-        for worker in workers.values():
+    order: str, repeats: int, steps: int, threads: int, size: dict[str, int]
+) -> tuple[Times, Times, dict[str, float], str]:
+    """Seconds of steps, CPU seconds, and bytes, by variant; how ours were run."""
+    seconds: Times = {variant: [] for variant in VARIANTS}
+    cpu_seconds: Times = {variant: [] for variant in VARIANTS}
+    memory, execution = dict.fromkeys(VARIANTS, 0.0), ""
+    for variant in repeats * VARIANTS:
+        worker = Worker(MODULE, f"{variant} {order}", threads, size)
+        try:
+            before = worker.ask("memory")
+            times = [worker.ask("step") for _ in range(_warm_up() + steps)][_warm_up() :]
+            seconds[variant] += [wall for wall, _ in times]
+            cpu_seconds[variant] += [cpu for _, cpu in times]
+            memory[variant] = max(memory[variant], worker.ask("memory") - before)
+            execution = worker.ask("execution")
+        finally:
             worker.close()
-    return seconds, memory
+    return seconds, cpu_seconds, memory, execution
 
 
 def _device() -> torch.device:
@@ -110,7 +138,8 @@ def _device() -> torch.device:
 
 
 def _warm_up() -> int:
-    return 5 if torch.cuda.is_available() else 1
+    """Steps that are not timed; on CUDA the fourth is recorded."""
+    return WARM_UP + 3 if torch.cuda.is_available() else 1
 
 
 # -- networks -------------------------------------------------------------------------------------------------
@@ -140,56 +169,74 @@ def first_alphas() -> list[Tensor]:
     return [1e-3 * torch.randn(14, 8, generator=draw) for _ in range(2)]
 
 
-def float64_differences(layers: int, channels: int, batch: int = 4) -> dict[str, float]:
-    """Norm of the difference over the norm of the alphas' gradients, on our float32 paths in double precision."""
-    train, valid = (
-        [tensor.double() if tensor.is_floating_point() else tensor for tensor in each] for each in batches(batch)
-    )
-    alphas = [alpha.double() for alpha in first_alphas()]
-    found: dict[str, list[list[Tensor]]] = {order: [] for order in ORDERS}
+def gradient_differences(layers: int, channels: int, batch: int = 4) -> dict[str, dict[str, float]]:
+    """Norm of the difference over the norm, of the alphas' gradients by order and of the weights'.
+
+    Returns:
+        `float64`, on our float32 paths in double precision; `float32, smooth`; `float32`; `float32, plain moved`,
+        plain against plain with its inputs moved by normal numbers of deviation 1e-7.
+    """
+    ours, plain = networks(layers, channels)
+    found = {}
     with mock.patch.object(fast, "DTYPES", {torch.float64}):
-        for network in networks(layers, channels):
-            network.double()
-            names, weights = zip(*network.named_parameters(), strict=True)
+        mine, theirs = (gradients(copy.deepcopy(net).double(), batch, torch.float64) for net in (ours, plain))
+    found["float64"] = {what: relative(mine[what], theirs[what]) for what in mine}
+    with without_kinks():
+        mine, theirs = (gradients(net, batch) for net in (ours, plain))
+    found["float32, smooth"] = {what: relative(mine[what], theirs[what]) for what in mine}
+    mine, theirs, moved = gradients(ours, batch), gradients(plain, batch), gradients(plain, batch, noise=1e-7)
+    found["float32"] = {what: relative(mine[what], theirs[what]) for what in mine}
+    found["float32, plain moved"] = {what: relative(moved[what], theirs[what]) for what in mine}
+    return found
 
-            def loss(
-                data: Sequence[Tensor],
-                weights: Sequence[Tensor],
-                alphas: Sequence[Tensor],
-                network: nn.Module = network,
-                names: Sequence[str] = names,
-            ) -> Tensor:
-                images, labels = data
-                named = dict(zip(names, weights, strict=True))
-                return F.cross_entropy(functional_call(network, named, (images, alphas)), labels)
 
-            of_train, of_valid = partial(loss, train), partial(loss, valid)
-            unrolled = bilevel.Unrolled(RATE, MOMENTUM, DECAY)
-            product = bilevel.by_difference(0.01)
-            found["first"].append(bilevel.first_order(of_valid, weights, alphas))
-            found["second"].append(bilevel.second_order(of_train, of_valid, weights, alphas, unrolled, product))
-    return {order: relative(*each) for order, each in found.items()}
+def gradients(
+    network: nn.Module, batch: int, dtype: torch.dtype = torch.float32, noise: float = 0.0
+) -> dict[str, list[Tensor]]:
+    """Those of the alphas by order, and the weights'; images are moved by noise of this deviation."""
+    draw = rng.torch_generator(0, "bench darts noise")
+    train, valid = (
+        ((images + noise * torch.randn(images.shape, generator=draw)).to(dtype), labels)
+        for images, labels in batches(batch)
+    )
+    alphas = [alpha.to(dtype) for alpha in first_alphas()]
+    names, weights = zip(*network.named_parameters(), strict=True)
+
+    def loss(data: Sequence[Tensor], weights: Sequence[Tensor], alphas: Sequence[Tensor]) -> Tensor:
+        images, labels = data
+        named = dict(zip(names, weights, strict=True))
+        return F.cross_entropy(functional_call(network, named, (images, alphas)), labels)
+
+    of_train, of_valid = partial(loss, train), partial(loss, valid)
+    unrolled, product = bilevel.Unrolled(RATE, MOMENTUM, DECAY), bilevel.by_difference(0.01)
+    return {
+        "first": bilevel.first_order(of_valid, weights, alphas),
+        "second": bilevel.second_order(of_train, of_valid, weights, alphas, unrolled, product),
+        "weights": list(torch.autograd.grad(of_train(weights, alphas), weights)),
+    }
 
 
 # -- one process per variant ----------------------------------------------------------------------------------
 
 
-def our_step(order: str, batch: int, layers: int, channels: int) -> Callable[[], object]:
-    """A whole step of the trainer."""
+def our_training(
+    order: Order, batch: int, layers: int, channels: int, *, execution: Execution = "auto", per_class: int | None = None
+) -> Alternating:
+    """Of made-up images, `per_class` of each; without it enough for one step an epoch."""
     device = _device()
-    task = Synthetic(SyntheticConfig(size=32, channels=3, classes=10, per_class=max(20, batch)))
+    task = Synthetic(SyntheticConfig(size=32, channels=3, classes=10, per_class=per_class or max(20, batch)))
     recipe = Recipe(name="darts_search", batch=batch, cosine_epochs=50, precision="float32")
     halves = task.objective(device, recipe).halves(rng.torch_generator(0, "bench darts halves"))
-    training = Alternating(
+    return Alternating(
         networks(layers, channels)[0],
         *halves,
         first_alphas(),
-        order=order,  # type: ignore[arg-type]
+        order=order,
         optimiser=AlphaOptimiser(),
         streams=ByStep(0, device),
         alpha_streams=ByStep(1, device),
+        execution=execution,
     )
-    return training.step
 
 
 def plain_step(order: str, batch: int, layers: int, channels: int) -> Callable[[], object]:
@@ -245,19 +292,26 @@ def plain_step(order: str, batch: int, layers: int, channels: int) -> Callable[[
     return step
 
 
-def replies(variant: str, size: dict[str, int]) -> Callable[[str], float]:
-    """What answers ``step`` with its seconds, and ``memory`` with bytes."""
-    name, order = variant.split()
-    step = (plain_step if name == "plain" else our_step)(order, **size)
+def replies(variant: str, size: dict[str, int]) -> Callable[[str], object]:
+    """What answers ``step`` with its seconds and CPU seconds, ``memory`` with bytes, ``execution`` with a word."""
+    name, word = variant.split()
+    order = next(order for order in ORDERS if order == word)
+    training = (
+        our_training(order, *(size[key] for key in ("batch", "layers", "channels"))) if name == "nao_ray" else None
+    )
+    step = plain_step(order, **size) if training is None else training.step
 
     def finished() -> None:
         step()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
-    def reply(question: str) -> float:
+    def reply(question: str) -> object:
         if question == "step":
-            return _timed(finished)
+            before = time.process_time()
+            return _timed(finished), time.process_time() - before
+        if question == "execution":
+            return "eager" if training is None else training.execution
         return float(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else peak_memory()
 
     return reply
@@ -265,4 +319,5 @@ def replies(variant: str, size: dict[str, int]) -> Callable[[str], float]:
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[2]))
+    torch.backends.cudnn.benchmark = True  # as the authors' code, and the evaluator
     answer(replies(sys.argv[1], json.loads(sys.argv[3])))

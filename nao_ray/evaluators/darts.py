@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -154,7 +155,7 @@ class Darts(SharedEvaluator[DartsConfig]):
         order, with_eigenvalue = self._kind(phase)
         trainer = self._trainer(proposal.training_seed, order)
         go_on(trainer, phase, source, f"{self.space.name}, relaxed, {self.config.size}")
-        with watch(trainer.objective.device) as usage:
+        with closing(trainer), watch(trainer.objective.device) as usage:
             losses = train_to_the_end(trainer, phase)
             alphas = [alpha.double().cpu().numpy() for alpha in trainer.alphas]
             diverged = not (math.isfinite(losses[-1]) and all(np.isfinite(alpha).all() for alpha in alphas))
@@ -169,6 +170,7 @@ class Darts(SharedEvaluator[DartsConfig]):
             wall_seconds=usage.wall_seconds,
             device_seconds=usage.device_seconds,
             peak_memory_bytes=usage.peak_memory_bytes,
+            execution=trainer.execution,
         )
         return measurement, pack_version(trainer.state(), trainer.epochs_done)
 

@@ -5,6 +5,9 @@ looks ahead by the very step that the weights then take: its batch, augmented al
 and weight decay. Batch norm's statistics are those of the weights' steps alone, and the alphas are no part of weight
 decay, momentum or clipping of the weights.
 
+On CUDA a whole step, alphas and weights, is one graph (`capture.py`): what it draws from is seeded anew for each, one
+generator for each pass over a batch, so that all passes see it augmented alike.
+
 Differs from the published code: the alphas' batches are those of whole passes over their half, drawn anew for each,
 instead of the first of a new order at every step; passes beyond the weights' step leave batch norm's statistics alone;
 the alphas are part of the state.
@@ -27,13 +30,16 @@ from nao_ray import optimisers
 from nao_ray.errors import DataError
 from nao_ray.training import bilevel
 from nao_ray.training.alphas import AlphaOptimiser
+from nao_ray.training.capture import Execution
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.objective import Batch, Objective, Scores
-from nao_ray.training.streams import Streams
+from nao_ray.training.streams import ByStep
 from nao_ray.training.trainer import Trainer
 
 Order = Literal["first", "second", "exact"]
 """Of the alphas' gradient: at the weights as they are; one step ahead by a finite difference; the same, exactly."""
+_PASSES: dict[Order, int] = {"first": 1, "second": 4, "exact": 3}
+"""Over a step's batch of the weights: their step, the gradient that is looked ahead by, both sides or the product."""
 
 
 class Alternating(Trainer):
@@ -47,7 +53,11 @@ class Alternating(Trainer):
         order: of their gradient.
         optimiser: theirs.
         streams: where the weights' steps draw.
-        alpha_streams: where the alphas' steps draw; named by step, see `ByStep`.
+        alpha_streams: where the alphas' steps draw.
+        execution: whether steps are a graph.
+
+    Raises:
+        RuntimeError: `execution` is `graph`, and they cannot be.
     """
 
     def __init__(
@@ -59,34 +69,57 @@ class Alternating(Trainer):
         *,
         order: Order,
         optimiser: AlphaOptimiser,
-        streams: Streams,
-        alpha_streams: Streams,
+        streams: ByStep,
+        alpha_streams: ByStep,
+        execution: Execution = "auto",
     ) -> None:
-        super().__init__(network, objective, epochs=None, streams=streams, choose=lambda _step: self.alphas)
-        self.alphas = [alpha.detach().to(objective.device, copy=True) for alpha in alphas]
+        device = objective.device
+        self._drawings = [streams.augmentation(0) for _ in range(_PASSES[order])]
+        self._alpha_drawing = alpha_streams.augmentation(0)
+        super().__init__(
+            network, objective, epochs=None, streams=streams, choose=lambda _step: self.alphas, execution=execution
+        )
+        self.alphas = [alpha.detach().to(device, copy=True) for alpha in alphas]
         self._alpha_objective, self._alpha_streams = alpha_objective, alpha_streams
         self._alpha_batches: Iterator[Batch] = iter(())
         self._order, self._product = order, bilevel.by_difference(optimiser.radius)
         if order == "exact":
             self._product = bilevel.exact
+        recorded = self._capture.is_on
         self._alpha_optimiser = optimisers.Adam(
-            self.alphas, lr=optimiser.lr, betas=optimiser.betas, weight_decay=optimiser.weight_decay
+            self.alphas,
+            lr=optimiser.lr,
+            betas=optimiser.betas,
+            weight_decay=optimiser.weight_decay,
+            fused=recorded,
+            capturable=recorded,  # its count of steps is on the device
         )
         self._norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
+    def _recorded_generators(self) -> Sequence[torch.Generator]:
+        return [*self._drawings, self._alpha_drawing]
+
     def compute(self, batch: Batch, choice: Any, augmentation: torch.Generator) -> Tensor:  # noqa: ANN401
         """A step of the alphas, then one of the weights; the weights' loss."""
-        self._move_alphas(batch, augmentation)
-        return super().compute(batch, choice, augmentation)
+        size = len(batch)
+        for drawing in self._drawings:
+            drawing.manual_seed(augmentation.initial_seed())
+        self._alpha_drawing.manual_seed(self._alpha_streams.augmentation(self.steps_done).initial_seed())
 
-    def _move_alphas(self, batch: Batch, augmentation: torch.Generator) -> None:
-        valid = partial(self._loss, self._alpha_objective, self._alpha_batch(), self._alpha_drawing())
+        def work(*tensors: Tensor) -> tuple[Tensor, ...]:
+            self._move_alphas(tensors[:size], tensors[size:])
+            return self._learn(tensors[:size], None, choice, self._drawings[0])
+
+        return self._run(work, (*batch, *self._alpha_batch()))[0]
+
+    def _move_alphas(self, batch: Batch, alpha_batch: Batch) -> None:
+        valid = partial(self._loss, self._alpha_objective, alpha_batch, iter([self._alpha_drawing]))
         weights = list(self._named.values())
         with self._statistics_left_alone():
             if self._order == "first":
                 gradients = bilevel.first_order(valid, weights, self.alphas)
             else:
-                train = partial(self._loss, self.objective, batch, augmentation)
+                train = partial(self._loss, self.objective, batch, iter(self._drawings[1:]))
                 gradients = bilevel.second_order(
                     train, valid, weights, self.alphas, self._unrolled(weights), self._product
                 )
@@ -106,17 +139,17 @@ class Alternating(Trainer):
         self,
         objective: Objective,
         batch: Batch,
-        drawing: torch.Generator,
+        drawings: Iterator[torch.Generator],
         weights: Sequence[Tensor],
         alphas: Sequence[Tensor],
     ) -> Tensor:
-        """Of given weights and alphas; every call draws the same."""
+        """Of given weights and alphas; every call draws from a generator of its own."""
         named = dict(zip(self._named, weights, strict=True))
 
         def network(*inputs: Tensor) -> Any:  # noqa: ANN401
             return functional_call(self.network, named, (*inputs, alphas))
 
-        return objective.loss(network, batch, None, drawing.clone_state())[0]
+        return objective.loss(network, batch, None, next(drawings))[0]
 
     @contextmanager
     def _statistics_left_alone(self) -> Iterator[None]:
@@ -140,9 +173,6 @@ class Alternating(Trainer):
             self._alpha_batches = objective.batches(self._alpha_streams.order(number), skip)
             batch = next(self._alpha_batches)
         return batch
-
-    def _alpha_drawing(self) -> torch.Generator:
-        return self._alpha_streams.augmentation(self.steps_done)
 
     # -- how they stand -------------------------------------------------------------------------------------------
 
@@ -171,7 +201,7 @@ class Alternating(Trainer):
         sizes = [alpha.numel() for alpha in self.alphas]
         self.network.train()
         with self._statistics_left_alone():
-            valid = partial(self._loss, self._alpha_objective, batch, drawing)
+            valid = partial(self._loss, self._alpha_objective, batch, iter([drawing.clone_state()]))
             multiply = bilevel.curvature(valid, list(self._named.values()), self.alphas)
 
             def product(vector: Tensor) -> Tensor:
@@ -207,4 +237,5 @@ class Alternating(Trainer):
             found = part(moments, str(index))
             if found:
                 kept = {name: found[name].to(alpha.device, copy=True) for name in ("exp_avg", "exp_avg_sq")}
-                self._alpha_optimiser.state[alpha] = {"step": found["step"].clone(), **kept}
+                step = found["step"].to(alpha.device if self._capture.is_on else "cpu", copy=True)
+                self._alpha_optimiser.state[alpha] = {"step": step, **kept}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -42,7 +42,8 @@ class Trainer:
     moved by neither momentum nor weight decay. Restored from what `state` gave, at any step, a training on a CPU ends
     to the bit as the unbroken one.
 
-    On CUDA the step of a network on its own is one graph, and so is its evaluation (`Capture`); `close` ends them.
+    On CUDA the step of a network on its own, or of alphas and weights, is one graph, and so is the evaluation of one on
+    its own (`Capture`); `close` ends them.
 
     Args:
         network: called with a batch's inputs, what is carried where there is some, and the choice where there is one.
@@ -54,7 +55,7 @@ class Trainer:
         streams: where it draws.
         choose: gives the choice of a step, an architecture under shared weights; None: the network takes none.
         averager: puts the workers of a group together; None: there is one.
-        execution: whether steps are a graph; `auto` where they can be: not of shared weights, whose path is new each.
+        execution: whether steps are a graph; `auto` where they can be: not where each has a new path.
 
     Raises:
         RuntimeError: `execution` is `graph`, and they cannot be.
@@ -76,10 +77,10 @@ class Trainer:
         self._epochs, self._streams, self._choose, self._averager = epochs, streams, choose, averager
         self._named = dict(network.named_parameters())
         recipe, device = self.recipe, objective.device
-        alone = choose is None and averager is None and streams.lasting is not None
-        if execution == "graph" and not alone:
+        generators = self._recorded_generators()
+        if execution == "graph" and generators is None:
             raise RuntimeError("execution is graph, and steps of shared weights or of a group are launched one by one")
-        self._capture = Capture(device, streams.lasting or (), execution=execution if alone else "eager")
+        self._capture = Capture(device, generators or (), execution="eager" if generators is None else execution)
         self._captured: dict[int, Callable[..., tuple[Tensor, ...]]] = {}  # by the number of tensors
         self._forward = self._capture.of(self.network.__call__)
         capturable: Callable[[], None] | None = getattr(self.network, "capturable", None)
@@ -91,9 +92,9 @@ class Trainer:
             momentum=recipe.momentum,
             nesterov=recipe.nesterov and recipe.momentum > 0,
             weight_decay=recipe.weight_decay,
-            # fused it takes all moments to begin in one step, and those of shared weights begin one by one
-            fused=choose is None,
-            foreach=choose is not None,
+            # fused it takes all moments to begin in one step, and those of paths begin one by one
+            fused=choose is None or self._capture.is_on,
+            foreach=choose is not None and not self._capture.is_on,
         )
         self._used: dict[ArchGraph, tuple[str, ...]] = {}
         self._batches: Iterator[Batch] = iter(())
@@ -184,29 +185,47 @@ class Trainer:
             else:
                 group["lr"] = rate
 
+    def _recorded_generators(self) -> Sequence[torch.Generator] | None:
+        """What a step draws from, the same ones through all steps; None: a step cannot be a graph."""
+        return self._streams.lasting if self._choose is None and self._averager is None else None
+
     def compute(self, batch: Batch, choice: Any, augmentation: torch.Generator) -> Tensor:  # noqa: ANN401
         """All that the device does in a step: forward, loss, backward, and `update`; the loss.
 
         It depends on the tensors of `batch` and of the training alone, not on the number of the step.
         """
-        size, network = len(batch), self.network if choice is None else lambda *inputs: self.network(*inputs, choice)
+        size = len(batch)
 
         def work(*tensors: Tensor) -> tuple[Tensor, ...]:
-            try:
-                loss, carry = self.objective.loss(network, tensors[:size], tensors[size:] or None, augmentation)
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.update(choice)
-            except RuntimeError:  # of a recording: the step is made again, and must not add to what this one left
-                self.network.zero_grad()
-                raise
-            return loss.detach(), *(carry or ())
+            return self._learn(tensors[:size], tensors[size:] or None, choice, augmentation)
 
-        tensors = (*batch, *(self._carry or ()))
-        if self._capture.is_on:
-            work = self._captured.setdefault(len(tensors), self._capture.of(work))
-        loss, *carry = work(*tensors)
+        loss, *carry = self._run(work, (*batch, *(self._carry or ())))
         self._carry = tuple(carry) or None
         return loss
+
+    def _run(self, work: Callable[..., tuple[Tensor, ...]], tensors: Batch) -> tuple[Tensor, ...]:
+        """A step's work, in a graph where steps are; the first one's is what is recorded."""
+        if self._capture.is_on:
+            work = self._captured.setdefault(len(tensors), self._capture.of(work))
+        return work(*tensors)
+
+    def _learn(
+        self,
+        batch: Batch,
+        carry: Carry,
+        choice: Any,  # noqa: ANN401
+        augmentation: torch.Generator,
+    ) -> tuple[Tensor, ...]:
+        """Of the weights; the loss, and what is carried."""
+        network = self.network if choice is None else lambda *inputs: self.network(*inputs, choice)
+        try:
+            loss, carry = self.objective.loss(network, batch, carry, augmentation)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.update(choice)
+        except RuntimeError:  # of a recording: the step is made again, and must not add to what this one left
+            self.network.zero_grad()
+            raise
+        return loss.detach(), *(carry or ())
 
     def update(self, choice: Any = None) -> None:  # noqa: ANN401
         """Put the workers' gradients together, clip and move the parameters that have one, then forget them."""

@@ -43,7 +43,7 @@ with open(os.environ["OUT"] + "/bench.json", "w") as file:
 '
 
 nvidia-smi --query-gpu=name,driver_version,compute_mode,mig.mode.current --format=csv,noheader || true
-for name in ${*:-tests variants search bench}; do
+for name in ${*:-tests variants search darts bench}; do
     case $name in
     tests) piece tests 200 "$python" -m pytest -q -rsP -p no:cacheprovider -p no:benchmark -m gpu -k "${K:-}" tests/gpu ;;
     variants) piece variants 130 "$python" tests/gpu/variants_of_a_step.py "${VARIANT_SECONDS:-85}" ;;
@@ -51,6 +51,7 @@ for name in ${*:-tests variants search bench}; do
     shared) piece shared "${SEARCH_SECONDS:-70}" bash -c 'searched tests/gpu/shared.yaml ${SEARCH_SECONDS:-60}' ;;
     child) piece child 120 "$python" -m nao_ray bench gpu 'batches=[128]' 'processes=[2, 3]' patience=40 \
         'variants=["plain", "graph bfloat16"]' ;;
+    darts) piece darts 85 "$python" -m nao_ray bench darts repeats=1 steps=20 ;;
     bench) piece bench 280 "$python" -c "$bench" ;;
     *) echo "no piece is named $name" >&2; problems=$((problems + 1)) ;;
     esac
