@@ -125,6 +125,7 @@ class _Context(FunctionCtx):
     kernel: int
     inverse: Tensor
     eps: float
+    shape: torch.Size
 
 
 def average_pool(x: Tensor, kernel: int, stride: int = 1, *, count_padding: bool) -> Tensor:
@@ -185,6 +186,31 @@ class _AveragePool(Function):
 def _window_sum(x: Tensor, kernel: int) -> Tensor:
     channels = x.shape[1]
     return F.conv2d(x, x.new_ones(channels, 1, kernel, kernel), None, 1, kernel // 2, 1, channels)
+
+
+def every_second(x: Tensor, count: int = 1) -> tuple[Tensor, ...]:
+    """The pixels of even rows and columns, with `count` 2 also those of odd ones: ``[B, C, ceil(H/2), ceil(W/2)]``."""
+    if not applies(x):
+        return tuple(x[:, :, start::2, start::2] for start in range(count))
+    out: tuple[Tensor, ...] = _EverySecond.apply(x, count)
+    return out
+
+
+class _EverySecond(Function):
+    """Its gradient is one map, channels-last; torch's are four and a sum, contiguous, which slows what is before."""
+
+    @staticmethod
+    def forward(ctx: _Context, x: Tensor, count: int) -> tuple[Tensor, ...]:
+        ctx.shape = x.shape
+        return tuple(x[:, :, i::2, i::2].contiguous(memory_format=torch.channels_last) for i in range(count))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: _Context, *grads: Tensor) -> tuple[Tensor, None]:
+        grad = torch.empty(ctx.shape, dtype=grads[0].dtype, memory_format=torch.channels_last).zero_()
+        for i, each in enumerate(grads):
+            grad[:, :, i::2, i::2] = each
+        return grad, None
 
 
 def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False, scale: Tensor | None = None) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nao_ray.networks.fast import applies
+from nao_ray.networks.fast import applies, every_second
 
 STRIP = 3
 """Columns whose weight gradient oneDNN computes fast."""
@@ -31,7 +31,7 @@ def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if not fast or dilation > 2 or not applies(x):
         return F.conv2d(x, conv.weight, None, stride, padding, dilation, conv.groups)
     if stride == dilation == 2 and padding % 2 == 0:  # what it reads are the even pixels, and it skips none
-        x, stride, padding, dilation = x[:, :, ::2, ::2], 1, padding // 2, 1
+        (x,), stride, padding, dilation = every_second(x), 1, padding // 2, 1
     out: Tensor = _Depthwise.apply(
         x.contiguous(memory_format=torch.channels_last), conv.weight, stride, padding, dilation
     )

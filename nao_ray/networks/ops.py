@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from nao_ray import own_modules
 from nao_ray.errors import ConfigError
-from nao_ray.networks.fast import average_pool, batch_norm, max_pool
+from nao_ray.networks.fast import average_pool, batch_norm, every_second, max_pool
 from nao_ray.networks.fast_depthwise import depthwise
 
 
@@ -173,8 +173,8 @@ class FactorizedReduce(Operation):
     def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:]
         moved = F.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
-        halves = (self.conv_even(x[:, :, ::2, ::2]), self.conv_odd(moved[:, :, 1::2, 1::2]))
-        return batch_norm(self.norm, torch.cat(halves, dim=1), scale=scale)
+        even, odd = every_second(moved, 2)
+        return batch_norm(self.norm, torch.cat([self.conv_even(even), self.conv_odd(odd)], dim=1), scale=scale)
 
 
 class RectifiedReduce(FactorizedReduce):

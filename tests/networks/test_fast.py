@@ -53,6 +53,25 @@ def _assert_same(mine, exact, tolerance):
         assert ((a.double() - b).norm() / b.norm()).item() < tolerance
 
 
+@pytest.mark.parametrize(("size", "count"), [((6, 4), 2), ((6, 4), 1), ((5, 7), 1)])
+def test_every_second_pixel_is_the_slices(dtype, size, count):
+    x = _images(2, 3, *size, dtype=dtype)
+
+    def mine(x):
+        return torch.cat([part * (index + 1) for index, part in enumerate(fast.every_second(x, count))])
+
+    def slices(x):
+        return torch.cat([x[:, :, index::2, index::2] * (index + 1) for index in range(count)])
+
+    found, expected = _gradients(mine, x), _gradients(slices, x)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1][0], expected[1][0])
+    assert found[1][0].is_contiguous(memory_format=torch.channels_last), (
+        "which torch's are not, and slow what is before"
+    )
+    assert all(part.is_contiguous(memory_format=torch.channels_last) for part in fast.every_second(x, count))
+
+
 @pytest.mark.parametrize("size", [(10, 10), (16, 9), (11, 13)])
 @pytest.mark.parametrize(
     ("kernel", "stride", "dilation"),
