@@ -133,7 +133,8 @@ class Measurement:
     derived_genotype: str | None = None
     """Text of the architecture that a phase came to, where it came to one; in the space of its proposal."""
     alphas: tuple[float, ...] | None = None
-    """Where a phase trains alphas what they came to, role after role, edge after edge, before the softmax."""
+    """Where a phase trains alphas what they came to, role after role, edge after edge, before the softmax; with partial
+    channels the last of each edge is its own."""
     alpha_eigenvalue: float | None = None
     """The largest of the Hessian of the validation loss in the alphas; where it was asked for."""
     supernet_score: float | None = None

@@ -54,6 +54,9 @@ class DartsConfig(Sized, EvaluatorConfig):
     """The alphas' half is augmented as the weights' is, as in the published code; false: it is seen as it is."""
     score_supernet: bool = True
     """Score the supernet, mixed by its alphas, after each phase: on the alphas' half, with running statistics."""
+    partial_channels: int = Field(default=1, ge=1)
+    """Of so many parts of a state's channels one is mixed, the others are handed on, and edges are weighed against each
+    other, by alphas of their own: PC-DARTS (arXiv 1907.05737), with 4; 1: all channels, no such alphas."""
     alone: StandaloneConfig = StandaloneConfig()
     """Of the architectures that were derived."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -122,7 +125,7 @@ class Darts(SharedEvaluator[DartsConfig]):
     def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: DartsConfig) -> None:
         skeleton = relaxed_skeleton_of(space)
         if shapes is not None:
-            skeleton.check_relaxed(shapes, config.size)
+            skeleton.check_relaxed(shapes, config.size, config.partial_channels)
         Standalone.check(space, shapes, config.alone)
 
     def prepare(self) -> None:
@@ -222,9 +225,10 @@ class Darts(SharedEvaluator[DartsConfig]):
             plain = {"crop_padding": 0, "flip": False, "cutout": 0}
             alpha_objective = alpha_objective.under(whole.recipe.model_copy(update=plain))
         with rng.torch_seeded(seed, "shared weights"):
-            network = self.skeleton.relaxed_supernet(self.space, self.task.shapes, config.size)
+            network = self.skeleton.relaxed_supernet(self.space, self.task.shapes, config.size, config.partial_channels)
         draw = rng.torch_generator(seed, "first alphas")
-        shapes = [(edges, len(self.space.primitives)) for edges in self.space.alpha_edges.values()]
+        columns = len(self.space.primitives) + (config.partial_channels > 1)  # the edge's own
+        shapes = [(edges, columns) for edges in self.space.alpha_edges.values()]
         return Alternating(
             network,
             halves[0],

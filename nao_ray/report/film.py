@@ -114,13 +114,13 @@ def _json(track: Track, texts: Sequence[str], alphas: dict[str, Any] | None) -> 
 def _alphas(track: Track, whole: ArchGraph, ops: int) -> dict[str, Any] | None:
     """The share of each operation of each edge, of `UNITS`, at some of the frames; None where they are not known."""
     relaxed = sum(sum(range(cell.inputs, cell.inputs + len(cell.nodes))) for _, cell in whole.cells)
-    if track.alphas is None or not ops or track.alphas.shape[1] != relaxed * ops:
+    if track.alphas is None or not ops or track.alphas.shape[1] not in (relaxed * ops, relaxed * (ops + 1)):
         return None
     count = len(track.alphas)
     steps = np.unique(np.linspace(0, count - 1, min(count, MOST_STEPS)).round().astype(int))
     if not np.isfinite(track.alphas[steps]).all():
         return None
-    values = track.alphas[steps].reshape(len(steps), relaxed, ops)
+    values = track.alphas[steps].reshape(len(steps), relaxed, -1)[:, :, :ops]  # beside them that of the edge
     powers = np.exp(values - values.max(axis=2, keepdims=True))
     shares = np.rint(UNITS * powers / powers.sum(axis=2, keepdims=True)).astype(int)  # [steps, E, O]
     return {"steps": steps.tolist(), "shares": shares.transpose(1, 2, 0).tolist()}

@@ -56,6 +56,8 @@ class Skeleton(ABC, Generic[C]):
     """Of shared weights in a search that does not say, and of networks trained beside them; None: `shared`."""
     relaxed: ClassVar[Size | None] = None
     """Of the published relaxed supernet, which mixes all operations by alphas; None: there is none."""
+    relaxed_in_part: ClassVar[bool] = False
+    """It can mix a part of the channels alone."""
     former_sizes: ClassVar[Mapping[str, str]] = {}
     """Sizes that searches of before recorded and that meant nothing: by name, why."""
 
@@ -140,17 +142,25 @@ class Skeleton(ABC, Generic[C]):
         """
         raise _missing_network(space, shared=True)
 
-    def relaxed_supernet(self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None) -> nn.Module:
+    def relaxed_supernet(
+        self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None, partial: int = 1
+    ) -> nn.Module:
         """All operations of a space of this skeleton, mixed by alphas it is called with; otherwise as `build`.
+
+        `partial`: of so many parts of the channels one is mixed.
 
         Raises:
             ConfigError: as `check`, or there is none.
         """
         raise _missing(space, "relaxed supernet", [])
 
-    def check_relaxed(self, shapes: Shapes, size: Size | None = None) -> None:
+    def check_relaxed(self, shapes: Shapes, size: Size | None = None, partial: int = 1) -> None:
         """As `check`, of the relaxed supernet."""
         self.check(shapes, size)
+        if partial > 1 and not self.relaxed_in_part:
+            raise ConfigError(
+                f"partial_channels {partial}: the relaxed supernet of {self.name} mixes all channels; leave it out"
+            )
 
     def count(self, graph: ArchGraph, shapes: Shapes, size: Size | None = None) -> Counts:
         """Parameters and multiply-adds of a genotype's network; computes nothing, and nothing twice.

@@ -50,6 +50,7 @@ class Darts(ImageSkeleton[SkeletonConfig]):
     searched: ClassVar[Size] = DartsSize(layers=8, channels=16)
     shared: ClassVar[Size | None] = DartsSize(layers=8, channels=16)
     relaxed: ClassVar[Size | None] = DartsSize(layers=8, channels=16)
+    relaxed_in_part: ClassVar[bool] = True
 
     def network(self, graph: ArchGraph, config: StackConfig) -> DartsStack:
         from nao_ray.networks.darts import DartsImagenetStack, DartsStack
@@ -62,16 +63,23 @@ class Darts(ImageSkeleton[SkeletonConfig]):
 
         return DartsSupernet(tuple(LOWERED[name] for name in space.primitives if name != NONE), config)
 
-    def check_relaxed(self, shapes: Shapes, size: Size | None = None) -> None:
-        super().check_relaxed(shapes, size)
+    def check_relaxed(self, shapes: Shapes, size: Size | None = None, partial: int = 1) -> None:
+        super().check_relaxed(shapes, size, partial)
         if self._images(shapes).network == "imagenet":
             raise ConfigError("the relaxed supernet of darts has no stem for imagenet: search on smaller images")
+        channels = self.stack_config(shapes, size, PLAIN).channels
+        if channels % (2 * partial):  # the part itself is halved where the map is
+            raise ConfigError(
+                f"partial_channels {partial}: {channels} channels cannot be cut so; give a multiple of {2 * partial}"
+            )
 
-    def relaxed_supernet(self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None) -> RelaxedSupernet:
+    def relaxed_supernet(
+        self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None, partial: int = 1
+    ) -> RelaxedSupernet:
         from nao_ray.networks.darts import SEARCH_OPS
         from nao_ray.networks.relaxed import RelaxedSupernet
 
-        self.check_relaxed(shapes, size)
+        self.check_relaxed(shapes, size, partial)
         config = self.stack_config(shapes, size, PLAIN)
         names = [LOWERED[name] for name in space.primitives]
         return RelaxedSupernet(
@@ -81,4 +89,5 @@ class Darts(ImageSkeleton[SkeletonConfig]):
             channels=config.channels,
             num_classes=config.num_classes,
             in_channels=config.in_channels,
+            partial=partial,
         )

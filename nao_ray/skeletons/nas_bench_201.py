@@ -44,9 +44,11 @@ class NasBench201(ImageSkeleton[SkeletonConfig]):
 
         return SummingSupernet([LOWERED[name] for name in space.primitives], config)
 
-    def relaxed_supernet(self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None) -> RelaxedStack:
+    def relaxed_supernet(
+        self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None, partial: int = 1
+    ) -> RelaxedStack:
         from nao_ray.networks.supernets_201 import RelaxedStack
 
-        self.check_relaxed(shapes, size)
+        self.check_relaxed(shapes, size, partial)
         names = [LOWERED[name] for name in space.primitives]
         return RelaxedStack(names, self.stack_config(shapes, size, PLAIN))

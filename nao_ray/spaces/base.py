@@ -229,6 +229,8 @@ class SearchSpace(ABC, Generic[C]):
     def derive(self, alphas: Sequence[Any]) -> Genotype:
         """What alphas come to: an array ``[edges, primitives]`` per role of `alpha_edges`, before the softmax.
 
+        With one more column, where the space knows of it, that of the edges.
+
         Raises:
             GenotypeError: the space has no alphas.
         """

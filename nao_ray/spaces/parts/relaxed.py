@@ -38,18 +38,21 @@ def strongest(
     """Of each node its edges ``(op, source)``, the strongest first; of equal ones the first.
 
     Args:
-        alphas: ``[E, O]``, before the softmax; edges by node, then by source.
+        alphas: ``[E, O]``, before the softmax; edges by node, then by source. ``[E, O + 1]``: the softmax of the last
+            column over a node's edges counts as much as an operation's (PC-DARTS, arXiv 1907.05737).
         ops: names of the columns, `NONE` among them or not.
         inputs: states before the first node.
         kept: edges of a node.
     """
-    shares = softmax(alphas)
+    values = np.asarray(alphas, dtype=np.float64)
+    shares = softmax(values[:, : len(ops)])
     if NONE in ops:
         shares[:, list(ops).index(NONE)] = -1
     nodes: list[list[tuple[str, int]]] = []
     start = 0
     while start < len(shares):
-        rows = shares[start : start + inputs + len(nodes)]
+        stop = start + inputs + len(nodes)
+        rows = shares[start:stop] * (softmax(values[start:stop, -1:].T).T if values.shape[1] > len(ops) else 1)
         order = np.argsort(-rows.max(axis=1), kind="stable")[:kept]
         nodes.append([(ops[int(rows[source].argmax())], int(source)) for source in order])
         start += len(rows)

@@ -53,14 +53,14 @@ class Seen:
 
     genotype: Genotype
     alphas: Sequence[Any]
-    """``[E, O]`` per role of the space's `alpha_edges`, before the softmax."""
+    """``[E, O]`` per role of the space's `alpha_edges`, before the softmax; ``[E, O + 1]`` with those of edges."""
     eigenvalue: float | None = None
     supernet_score: float | None = None
 
 
 def split(space: SearchSpace[Any], flat: Sequence[float]) -> list[Any]:
-    """Alphas ``[E, O]`` per role from all of them in a row."""
-    width = len(space.primitives)
+    """Alphas ``[E, O]`` per role, or ``[E, O + 1]`` with those of edges, from all of them in a row."""
+    width = len(flat) // sum(space.alpha_edges.values())
     sizes = [edges * width for edges in space.alpha_edges.values()]
     parts = np.split(np.asarray(flat, dtype=np.float64), np.cumsum(sizes)[:-1])
     return [part.reshape(-1, width) for part in parts]
@@ -74,11 +74,13 @@ def skips(space: SearchSpace[Any], genotype: Genotype) -> dict[str, int]:
 
 def figures(space: SearchSpace[Any], seen: Seen) -> dict[str, float | int | None]:
     """Per role the skip connections of the cell, the mean mass on `none`, and the mean entropy of an edge, in nats."""
+    count = len(space.primitives)
     roles = [
-        (_SHORT.get(role, role), softmax(alphas)) for role, alphas in zip(space.alpha_edges, seen.alphas, strict=True)
+        (_SHORT.get(role, role), softmax(np.asarray(alphas)[:, :count]))
+        for role, alphas in zip(space.alpha_edges, seen.alphas, strict=True)
     ]
-    counts = skips(space, seen.genotype)
-    found: dict[str, float | int | None] = {f"skips_{_SHORT.get(role, role)}": count for role, count in counts.items()}
+    skipping = skips(space, seen.genotype)
+    found: dict[str, float | int | None] = {f"skips_{_SHORT.get(role, role)}": n for role, n in skipping.items()}
     if NONE in space.primitives:
         column = space.primitives.index(NONE)
         found |= {f"none_{name}": float(shares[:, column].mean()) for name, shares in roles}
