@@ -16,10 +16,11 @@ from nao_ray.search.executor import Desk, SerialExecutor
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.trouble import Limits
+from nao_ray.strategies.parts.alpha_watch import split
 from nao_ray.training.alternating import Alternating
 from nao_ray.training.augment import augment
 from nao_ray.training.checkpoint import unpack_version
-from nao_ray.trial import Fidelity, Proposal, TrialState
+from nao_ray.trial import Fidelity, Proposal, Trial, TrialState
 
 CONFIG = """
 name: darts
@@ -143,6 +144,18 @@ def test_an_eigenvalue_where_it_is_asked_for(config):
     assert measured.alpha_eigenvalue is not None
 
 
+def test_partial_channels_have_alphas_of_edges_too():
+    given = CONFIG.replace("channels: 2\n  period", "channels: 4\n  partial_channels: 2\n  period")
+    config = RunConfig.parse(given)
+    strategy = config.make_strategy()
+    (asked, *_) = strategy.ask(1)
+    measured, _ = Desk(config.make_evaluator(), MemoryPool()).work(asked)
+    alphas = split(config.make_space(), measured.alphas)
+    assert [alpha.shape for alpha in alphas] == [(14, 9), (14, 9)]
+    assert measured.derived_genotype == config.make_space().derive(alphas).key
+    strategy.tell([Trial(proposal=asked).complete(measured, log_index=0)])
+
+
 def test_phases_of_other_kinds_and_lengths_are_refused(config):
     desk, asked = Desk(config.make_evaluator(), MemoryPool()), config.make_strategy().ask(1)[0]
     for changes, says in [
@@ -188,6 +201,7 @@ def test_no_architecture_is_scored_with_them(config):
         ("order: first", "order: third", "order"),
         ("epochs: 2, order", "epochs: 3, order", "strategy.epochs is 3, and the cosine of the learning rate ends with"),
         ("channels: 2\n  period", "channels: 3\n  period", "channels"),
+        ("2\n  period", "2\n  partial_channels: 4\n  period", "partial_channels 4: 2 channels cannot be cut so; give"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_a_line(old, new, says):
