@@ -38,7 +38,7 @@ from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training import bilevel
 from nao_ray.training.alphas import AlphaOptimiser
 from nao_ray.training.alternating import Alternating, Order
-from nao_ray.training.capture import WARM_UP, Execution
+from nao_ray.training.capture import WARM_UP
 from nao_ray.training.recipe import Recipe
 from nao_ray.training.streams import ByStep
 
@@ -219,9 +219,7 @@ def gradients(
 # -- one process per variant ----------------------------------------------------------------------------------
 
 
-def our_training(
-    order: Order, batch: int, layers: int, channels: int, *, execution: Execution = "auto", per_class: int | None = None
-) -> Alternating:
+def our_training(order: Order, batch: int, layers: int, channels: int, per_class: int | None = None) -> Alternating:
     """Of made-up images, `per_class` of each; without it enough for one step an epoch."""
     device = _device()
     task = Synthetic(SyntheticConfig(size=32, channels=3, classes=10, per_class=per_class or max(20, batch)))
@@ -235,7 +233,6 @@ def our_training(
         optimiser=AlphaOptimiser(),
         streams=ByStep(0, device),
         alpha_streams=ByStep(1, device),
-        execution=execution,
     )
 
 

@@ -30,7 +30,6 @@ from nao_ray import optimisers
 from nao_ray.errors import DataError
 from nao_ray.training import bilevel
 from nao_ray.training.alphas import AlphaOptimiser
-from nao_ray.training.capture import Execution
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.objective import Batch, Objective, Scores
 from nao_ray.training.streams import ByStep
@@ -54,10 +53,6 @@ class Alternating(Trainer):
         optimiser: theirs.
         streams: where the weights' steps draw.
         alpha_streams: where the alphas' steps draw.
-        execution: whether steps are a graph.
-
-    Raises:
-        RuntimeError: `execution` is `graph`, and they cannot be.
     """
 
     def __init__(
@@ -71,14 +66,11 @@ class Alternating(Trainer):
         optimiser: AlphaOptimiser,
         streams: ByStep,
         alpha_streams: ByStep,
-        execution: Execution = "auto",
     ) -> None:
         device = objective.device
         self._drawings = [streams.augmentation(0) for _ in range(_PASSES[order])]
         self._alpha_drawing = alpha_streams.augmentation(0)
-        super().__init__(
-            network, objective, epochs=None, streams=streams, choose=lambda _step: self.alphas, execution=execution
-        )
+        super().__init__(network, objective, epochs=None, streams=streams, choose=lambda _step: self.alphas)
         self.alphas = [alpha.detach().to(device, copy=True) for alpha in alphas]
         self._alpha_objective, self._alpha_streams = alpha_objective, alpha_streams
         self._alpha_batches: Iterator[Batch] = iter(())
