@@ -42,7 +42,7 @@ from nao_ray.networks.cells import BaseCell, Computation, Place, T, Wiring, rect
 from nao_ray.networks.enas_micro import MicroAuxiliaryHead, MicroSearchStack
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import Operation, OpOptions, build_op
-from nao_ray.networks.stacks import AuxiliaryHead, BaseImageStack, ImageStack, SearchStack, StackConfig
+from nao_ray.networks.stacks import AuxiliaryHead, BaseImageStack, ImageStack, SearchStack, StackConfig, tensors_of
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 from nao_ray.spaces.parts.cnn_cell import CELL_INPUTS, EDGES, NODES
@@ -164,7 +164,6 @@ class CellSupernet(BaseImageStack):
         """A stand-alone network of the supernet's layout with copies of a genotype's weights and statistics."""
         like = self.classifier.weight
         derived = self.derived_type(graph, self.config).to(like.device, like.dtype)
-        shared = self.state_dict()
         state: dict[str, Tensor] = {}
         names = {name: name for name in derived.state_dict()}
         for index, cell in enumerate(self.shared_cells()):
@@ -176,7 +175,8 @@ class CellSupernet(BaseImageStack):
             prefix = f"{where}.projection.norm."
             names |= {n: f"{where}.norm.{n.removeprefix(prefix)}" for n in names if n.startswith(prefix)}
             state[f"{where}.projection.conv.weight"] = cell.projection(graph_cell.output).detach()
-        derived.load_state_dict({n: state[n] if n in state else shared[source] for n, source in names.items()})
+        others = {n: source for n, source in names.items() if n not in state}
+        derived.load_state_dict(state | dict(zip(others, tensors_of(self, others.values()), strict=True)))
         return derived.train(self.training)
 
 

@@ -26,7 +26,7 @@ from nao_ray.networks.eager import State, dropping
 from nao_ray.networks.enas_macro import BaseMacroStack, operation
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import ConvNorm, Operation, Pool, conv_norm
-from nao_ray.networks.stacks import StackConfig
+from nao_ray.networks.stacks import StackConfig, tensors_of
 from nao_ray.spaces.base import ArchGraph, Edge
 
 BRANCH_EPS = 1e-3
@@ -105,6 +105,6 @@ class MacroSupernet(BaseMacroStack):
         """A stand-alone network of the supernet's layout with copies of a genotype's weights and statistics."""
         like = self.classifier.weight
         derived = MacroSearchStack(graph, self.config).to(like.device, like.dtype)
-        shared = self.state_dict()
-        derived.load_state_dict({name: shared[name] for name in derived.state_dict()})
+        names = list(derived.state_dict())
+        derived.load_state_dict(dict(zip(names, tensors_of(self, names), strict=True)))
         return derived.train(self.training)

@@ -12,7 +12,7 @@ Activations are channels-last whatever the input's layout: convolution and batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -320,6 +320,12 @@ class SearchStack(ImageStack):
     """A network of one genotype in the layout of the shared supernet, see `networks/cell_supernet.py`."""
 
     project: ClassVar[bool] = True
+
+
+def tensors_of(network: nn.Module, names: Iterable[str]) -> list[Tensor | None]:
+    """Parameters and buffers by their names; of shared weights, `state_dict` would go through thousands of others."""
+    places = [name.rpartition(".") for name in names]
+    return [getattr(network.get_submodule(module), leaf) for module, _, leaf in places]
 
 
 def channels_last(x: Tensor) -> Tensor:

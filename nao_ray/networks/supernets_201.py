@@ -20,7 +20,7 @@ from nao_ray.networks.cells_201 import BaseCellStack, CellStack, ResidualBlock, 
 from nao_ray.networks.eager import State
 from nao_ray.networks.ops import Operation, OpOptions, build_op
 from nao_ray.networks.relaxed import Alphas, RelaxedNodes
-from nao_ray.networks.stacks import StackConfig
+from nao_ray.networks.stacks import StackConfig, tensors_of
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 
@@ -105,16 +105,16 @@ class SummingSupernet(BaseCellStack):
         """A stand-alone network with copies of a genotype's weights and statistics; its batch norms scale by 1."""
         like = self.classifier.weight
         derived = CellStack(graph, self.config).to(like.device, like.dtype)
-        shared, edges = self.state_dict(), graph.cell("normal").nodes
-        state = derived.state_dict()
+        edges, state = graph.cell("normal").nodes, derived.state_dict()
+        sources = []
         for name in state:
             stage, *words = name.split(".")
             if stage == "stages":  # stages.STAGE.CELL.nodes.NODE.EDGE.
                 op = edges[int(words[3])][int(words[4])].op
-                state[name] = shared.get(".".join([stage, *words[:5], op, *words[5:]]), state[name])
-            else:
-                state[name] = shared[name]
-        derived.load_state_dict(state)
+                name = ".".join([stage, *words[:5], op, *words[5:]])
+            sources.append(name)
+        shared = zip(state, tensors_of(self, sources), strict=True)
+        derived.load_state_dict(state | {name: value for name, value in shared if value is not None})
         return derived.train(self.training)
 
 

@@ -5,6 +5,7 @@ Values are not checked on the way, so that what a skeleton says of bad ones is s
 
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -42,16 +43,24 @@ supernet = SimpleNamespace(build=_supernet, batch_statistics=batch_statistics)
 
 def reached(network, images, *choice):
     """By name, the gradients after a training step's backward pass on images ``[B, C, H, W]``; nothing is changed."""
-    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    training, parameters = network.training, dict(network.named_parameters())
-    outputs = network.train()(images, *choice)
+    if network not in _TENSORS:
+        _TENSORS[network] = dict(network.named_parameters()), list(network.buffers())
+    parameters, buffers = _TENSORS[network]
+    before = [buffer.clone() for buffer in buffers]
+    training = network.training
+    outputs = (network if training else network.train())(images, *choice)
     loss = sum(out.square().sum() for out in (outputs if isinstance(outputs, tuple) else (outputs,)))
     grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
-    network.train(training)
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+    if not training:
+        network.eval()
     return {name: grad for name, grad in zip(parameters, grads, strict=True) if grad is not None}
+
+
+_TENSORS: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
+"""Parameters and buffers of networks: of 17,000 modules, the largest here, they take long to find."""
 
 
 def count(network, shape):

@@ -114,22 +114,31 @@ def test_what_only_a_zero_edge_reads_has_no_gradient():
 @pytest.mark.parametrize(("name", "options"), NETWORKS)
 def test_a_derived_network_of_the_same_layout_is_the_same_function(name, options, tiny):
     """By running statistics, by those of the batch, and in training, after which the running ones are the same too."""
-    net, images = tiny(name, **options), _images()
-    for index in range(12):
-        graph = _graph(name, index)
-        derived = net.derive(graph)
-        assert isinstance(derived, MacroSearchStack if name == "enas_macro" else ImageStack)
-        for mode in ("running statistics", "batch statistics", "training", "running statistics"):
-            if mode == "training":
-                outputs = [net.train()(images, graph), derived.train()(images)]
-                outputs = [out if name == "enas_macro" else torch.cat(out) for out in outputs]
-            elif mode == "running statistics":
-                outputs = [net.eval()(images, graph), derived.eval()(images)]
-            else:
-                with supernet.batch_statistics(net), supernet.batch_statistics(derived):
-                    outputs = [net(images, graph), derived(images)]
-            torch.testing.assert_close(*outputs, rtol=0, atol=1e-10, msg=lambda text, mode=mode: f"{mode}: {text}")
-            assert outputs[0].std() > 1e-3
+    net, images = tiny(name, **options).eval(), _images()  # modes change seldom: the largest has 17,000 modules
+    graphs = [_graph(name, index) for index in range(12)]
+    derived = [net.derive(graph) for graph in graphs]
+    assert all(isinstance(each, MacroSearchStack if name == "enas_macro" else ImageStack) for each in derived)
+
+    def equal(mode, own, graph):
+        outputs = [net(images, graph), own(images)]
+        outputs = [out if isinstance(out, torch.Tensor) else torch.cat(out) for out in outputs]
+        torch.testing.assert_close(*outputs, rtol=0, atol=1e-10, msg=lambda text: f"{mode}: {text}")
+        assert outputs[0].std() > 1e-3
+
+    for own, graph in zip(derived, graphs, strict=True):
+        equal("running statistics", own, graph)
+    with supernet.batch_statistics(net):
+        for own, graph in zip(derived, graphs, strict=True):
+            with supernet.batch_statistics(own):
+                equal("batch statistics", own, graph)
+    net.train()
+    for graph in graphs:
+        own = net.derive(graph)
+        equal("training", own, graph)
+        statistics, shared = own.state_dict(), net.derive(graph).state_dict()
+        assert statistics.keys() == shared.keys()
+        for key, value in statistics.items():
+            assert torch.allclose(value, shared[key], rtol=0, atol=1e-10), key
 
 
 @pytest.mark.parametrize(("network", "shape"), [("cifar10", (3, 32, 32)), ("imagenet", (3, 64, 64))])
