@@ -10,6 +10,7 @@ import importlib
 import inspect
 import pkgutil
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 from nao_ray import own_modules
@@ -27,9 +28,15 @@ _KINDS = {
 
 def names(kind: str) -> list[str]:
     """Names of the components of a kind (`space`, `task`, `evaluator`, `strategy`, `skeleton`, `logger`), sorted."""
+    return list(_listed(kind))
+
+
+@cache
+def _listed(kind: str) -> tuple[str, ...]:
+    """The folder is read once: composing a config asks for names a dozen times."""
     package = importlib.import_module(_KINDS[kind][0])
     modules = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
-    return sorted(name for name in modules if name != "base")
+    return tuple(sorted(name for name in modules if name != "base"))
 
 
 def load(kind: str, name: str) -> Any:  # noqa: ANN401
@@ -40,12 +47,18 @@ def load(kind: str, name: str) -> Any:  # noqa: ANN401
     """
     if own_modules.is_own(name):
         return _own(kind, name)
-    known = names(kind)
+    known = _listed(kind)
     if name not in known:
         close = get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
         own = ", or package.module:Class for one of your own" if not close else ""
         raise ConfigError(f"no {kind} is named {name!r}{hint}{own}")
+    return _ours(kind, name)
+
+
+@cache
+def _ours(kind: str, name: str) -> Any:  # noqa: ANN401
+    """The one public class of its file."""
     module = importlib.import_module(f"{_KINDS[kind][0]}.{name}")
     base = base_of(kind)
     found = [
