@@ -1,9 +1,11 @@
 """Shared fixtures; the environment is set before anything imports ray."""
 
 import atexit
+import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -20,6 +22,9 @@ for name, prefix in (("XDG_CACHE_HOME", "nao-ray-tests-"), ("RAY_TMPDIR", "nr"))
     os.environ[name] = tempfile.mkdtemp(prefix=prefix, dir="/tmp")
     atexit.register(shutil.rmtree, os.environ[name], ignore_errors=True)
 
+# A sixth of the tests' time went into looking for garbage among hundreds of thousands of objects that stay.
+gc.set_threshold(10_000, 20, 50)
+
 # A shell ignores it for what it starts in the background, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -31,6 +36,12 @@ def pytest_collection_modifyitems(items):
     """Files with tests of Ray first, then those with slow ones: at the end, no process waits long for another."""
     marked = {name: Counter(item.path for item in items if item.get_closest_marker(name)) for name in ("ray", "slow")}
     items.sort(key=lambda item: (-marked["ray"][item.path], -marked["slow"][item.path]))
+
+
+def pytest_collection_finish():
+    """No tensor here lies on many machines: to see whether one does, `assert_close` would load 2 s of modules."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].testing._comparison._HAS_DTENSOR = False
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -45,6 +56,14 @@ def pytest_runtest_setup(item):
 
 _IS_SMALL = pytest.StashKey[bool]()
 DATA = Path(os.environ.get("NAO_RAY_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_disk():
+    """No syncing: nothing can tell, but for tests/pool/test_faults.py, and a disk takes 10 ms each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
 
 
 class Shelf(dict[str, bytes]):
@@ -86,8 +105,6 @@ def call(capsys):
 @pytest.fixture
 def fresh_modules(monkeypatch):
     """Modules of the user's own that the test names are forgotten after it."""
-    import sys
-
     from nao_ray import own_modules
     from nao_ray.networks import ops
 

@@ -1,11 +1,13 @@
 """`nao-ray resume POOL --retry-failed [KIND]` as a user types it, and what shows of it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from nao_ray.cli.app import main
 from nao_ray.evaluators.faulty import Faulty
 
 CONFIG = """
@@ -19,12 +21,21 @@ budget: {trials: 8}
 RETRY = ("resume", "pools/tiny", "--in-process", "--retry-failed")
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "tiny.yaml").write_text(CONFIG)
+    with pytest.raises(SystemExit) as left:
+        main(["search", str(folder / "tiny.yaml"), "--pool", str(folder / "pool"), "--in-process"])
+    assert left.value.code == 0
+    return folder / "pool"
+
+
 @pytest.fixture(autouse=True)
-def searched(tmp_path, monkeypatch, call):
+def searched(finished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
-    Path("tiny.yaml").write_text(CONFIG)
-    assert call("search", "tiny.yaml", "--in-process").code == 0
+    shutil.copytree(finished, "pools/tiny")
 
 
 def failed():

@@ -100,12 +100,20 @@ class Kept:
             raise KeyboardInterrupt
 
 
+LONGER = {"epochs": 3, "repeats": 2}
+"""Two states of each, for the last epoch needs none."""
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    """By settings, what comes of a trial whose worker lives."""
+    found = {"longer": evaluator(**LONGER), "small": evaluator()}
+    return {name: each.evaluate(proposal(each.space)) for name, each in found.items()}
+
+
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
-def test_a_trial_whose_worker_dies_goes_on_elsewhere_to_the_same_bit(at):
-    settings = {"epochs": 3, "repeats": 2}  # two states of each, for the last epoch needs none
-    unbroken = evaluator(**settings)
-    expected = unbroken.evaluate(proposal(unbroken.space))
-    first, second, kept = evaluator(**settings), evaluator(**settings), Kept(at)
+def test_a_trial_whose_worker_dies_goes_on_elsewhere_to_the_same_bit(at, unbroken):
+    expected, first, second, kept = unbroken["longer"], evaluator(**LONGER), evaluator(**LONGER), Kept(at)
     first.keeper = kept
     with pytest.raises(KeyboardInterrupt):
         first.evaluate(proposal(first.space))
@@ -119,9 +127,8 @@ def test_a_trial_whose_worker_dies_goes_on_elsewhere_to_the_same_bit(at):
 
 
 @pytest.mark.parametrize("state", [b"", b"no safetensors", "of another"])
-def test_what_was_kept_of_something_else_is_not_used(state, caplog):
-    one = evaluator()
-    expected = one.evaluate(proposal(one.space))
+def test_what_was_kept_of_something_else_is_not_used(state, unbroken, caplog):
+    one, expected = evaluator(), unbroken["small"]
     one.keeper = kept = Kept()
     if state == "of another":
         one.evaluate(proposal(one.space, 1))

@@ -1,6 +1,5 @@
 """Pools in a temporary folder."""
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +8,6 @@ import pytest
 from _made_up_trials import MANIFEST
 
 from nao_ray.pool import Lease, PoolWriter
-
-
-@pytest.fixture(autouse=True)
-def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No syncing: nothing here can tell, but for `test_faults.py`, and a disk takes 10 ms each time."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
 @pytest.fixture
