@@ -42,7 +42,7 @@ class Track:
     curves: Mapping[str, list[float | None]] = field(default_factory=dict)
     """Figures frame by frame, by name."""
     alphas: NDArray[np.float64] | None = None
-    """``[F, E * O]``, before the softmax."""
+    """``[F, E * O]``, before the softmax; ``[F, E * (O + 1)]`` where edges have one of their own."""
 
 
 def tracks_of(trials: pd.DataFrame, phases: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Track]:

@@ -163,6 +163,19 @@ def test_a_thousand_epochs_make_a_small_page(make_trainings):
     assert (first["alphas"]["steps"][0], first["alphas"]["steps"][-1]) == (0, 999)
 
 
+def test_alphas_of_edges_are_no_operations(make_trainings):
+    """Of partial channels, each behind those of its edge."""
+    phases, fits = make_trainings(3, seeds=1)
+    space = registry.load("space", "darts_cnn")()
+    drawn = [_data(render_film("x", tracks_of(phases, phases, fits, ACCURACY), space))]
+    wider = [np.column_stack([np.reshape(alphas, (28, 8)), np.full(28, 7.0)]) for alphas in phases["alphas"]]
+    phases["alphas"] = [alphas.ravel().tolist() for alphas in wider]
+    drawn.append(_data(render_film("x", tracks_of(phases, phases, fits, ACCURACY), space)))
+    first, second = (data["tracks"][0]["alphas"] for data in drawn)
+    assert first is not None
+    assert first == second
+
+
 def test_alphas_that_fit_no_relaxed_cell_are_left_out(make_trainings):
     phases, fits = make_trainings(3, seeds=1)
     phases["alphas"] = [[0.0] * 10] * 3
