@@ -5,7 +5,7 @@ Legend: `N` genotypes, `D` descriptors.
 An edge is live when it carries something from the cell's inputs to its output; what is not live changes nothing. Per
 cell the descriptors are: which live edge has which operation; per operation the number of live edges and the largest
 number of them on one path; the number of paths (as log1p); the longest and the shortest path, where identity counts
-nothing. They hold for every space that lowers to an arch graph, and twins have equal ones.
+nothing. They hold for every space that lowers to an arch graph; twins have equal ones, those of their canonical form.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Descriptors:
 
     def __init__(self, space: SearchSpace, sample: Iterable[Genotype]) -> None:  # type: ignore[type-arg]
         self.space = space
-        keys = {key for genotype in sample for key in describe(space.lower(genotype))}
+        keys = {key for genotype in sample for key in describe(space.lower(space.canonical(genotype)))}
         self.keys: tuple[Key, ...] = tuple(sorted(keys, key=str))
         """Names of the columns."""
         self._column = {key: column for column, key in enumerate(self.keys)}
@@ -46,7 +46,7 @@ class Descriptors:
 
     def _describe(self, genotype: Genotype) -> NDArray[np.float32]:
         row = self._nothing()
-        for key, value in describe(self.space.lower(genotype)).items():
+        for key, value in describe(self.space.lower(self.space.canonical(genotype))).items():
             if (column := self._column.get(key)) is not None:
                 row[column] = value
         return row

@@ -44,17 +44,17 @@ def segment(
     outputs = []
     for x in inputs:
         masked = state if hidden_mask is None else state * hidden_mask
-        states = [_highway(torch.cat((x, masked), dim=1) @ w0, state, torch.tanh)]
+        states = [highway(torch.cat((x, masked), dim=1) @ w0, state, torch.tanh)]
         for (edge,), weight in zip(cell.nodes, nodes, strict=True):
             source = states[edge.source]
             masked = source if hidden_mask is None else source * hidden_mask
-            states.append(_highway(masked @ weight, source, ACTIVATIONS[edge.op]))
+            states.append(highway(masked @ weight, source, ACTIVATIONS[edge.op]))
         state = torch.stack([states[number] for number in cell.output]).mean(dim=0)
         outputs.append(state)
     return torch.stack(outputs)
 
 
-def _highway(product: Tensor, source: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+def highway(product: Tensor, source: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
     """``[B, 2H]`` of gate and candidate, over the state ``[B, H]`` that they were made of."""
     gate, candidate = product.chunk(2, dim=1)
     return source + torch.sigmoid(gate) * (activation(candidate) - source)

@@ -10,7 +10,7 @@ Legend: `B` columns of text, `T` tokens of a segment, `H` hidden units, `V` voca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,6 +24,10 @@ ROLE = "recurrent"
 
 Carry = tuple[Tensor, ...] | None
 """The hidden state ``[B, H]``; None: zeros."""
+Result = tuple[Tensor, Carry] | tuple[Tensor, Carry, Tensor]
+"""Logits ``[B, T, V]`` of the words that follow, what is carried on, and in training the penalty where there is one."""
+Compute = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Inputs ``[T, B, H]``, state and mask ``[B, H]`` -> the cell's outputs ``[T, B, H]``; see `recurrent.segment`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +43,19 @@ class RecurrentConfig:
     average_first: bool = False
     """Of shared weights: state 0 is averaged with the cell's output states."""
     dropout: float = 0.0
-    """Probability of dropping a unit of the cell's outputs, in [0, 1)."""
+    """Probability of dropping a unit of the cell's outputs; this and the next four in [0, 1)."""
+    dropout_hidden: float = 0.0
+    """Of the hidden state in the cell's input, and of every node's source: one mask for all of them."""
+    dropout_input: float = 0.0
+    """Of the cell's input."""
+    dropout_embedding: float = 0.0
+    """Of an embedded word."""
+    dropout_words: float = 0.0
+    """Of a whole word of the vocabulary, wherever it stands."""
+    activation_penalty: float = 0.0
+    """On the mean square of the dropped outputs."""
+    slowness_penalty: float = 0.0
+    """On the mean square of the difference of successive outputs, none of them dropped."""
 
 
 class LanguageModel(nn.Module):
@@ -62,27 +78,49 @@ class LanguageModel(nn.Module):
             if parameter.dim() > 1 and not parameter.is_meta:
                 nn.init.uniform_(parameter, -self.config.init_range, self.config.init_range)
 
-    def run(self, cell: Cell, nodes: Sequence[Tensor], tokens: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """Tokens ``[B, T]`` -> logits ``[B, T, V]`` of those that follow, and what is carried on.
+    def run(self, compute: Compute, tokens: Tensor, carry: Carry) -> Result:
+        """Read a segment.
 
         Args:
-            cell: whose nodes are computed.
-            nodes: their weights, ``[H, 2H]`` each.
-            tokens: int64.
+            compute: the cell.
+            tokens: ``[B, T]``, int64.
             carry: what the segment before gave; None: it is the first.
         """
-        inputs = F.embedding(tokens.t(), self.embedding)
+        told = self.config
+        inputs = self._dropped(self._embedded(tokens.t()), told.dropout_embedding)
         state = inputs.new_zeros(inputs.shape[1:]) if carry is None else carry[0]
-        raw = segment(cell, self.w0, nodes, inputs, state, None)
-        outputs = self._dropped(raw, self.config.dropout)
-        return F.linear(outputs.transpose(0, 1), self.embedding, self.decoder_bias), (raw[-1],)
+        inputs = self._dropped(inputs, told.dropout_input)
+        raw = compute(inputs, state, self._mask(state, state.shape, told.dropout_hidden))
+        outputs = self._dropped(raw, told.dropout)
+        logits = F.linear(outputs.transpose(0, 1), self.embedding, self.decoder_bias)
+        if not self.training or not (told.activation_penalty or told.slowness_penalty):
+            return logits, (raw[-1],)
+        penalty = told.activation_penalty * outputs.square().mean()
+        if len(raw) > 1:
+            penalty = penalty + told.slowness_penalty * raw.diff(dim=0).square().mean()
+        return logits, (raw[-1],), penalty
+
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        """``[T, B]`` -> ``[T, B, H]``."""
+        embedded = F.embedding(tokens, self.embedding)
+        words = self._mask(embedded, (self.config.vocabulary, 1), self.config.dropout_words)
+        return embedded if words is None else embedded * F.embedding(tokens, words)
 
     def _dropped(self, values: Tensor, share: float) -> Tensor:
         """``[T, B, H]`` with units of a column dropped, the same at all its tokens."""
+        mask = self._mask(values, values.shape[1:], share)
+        return values if mask is None else values * mask
+
+    def _mask(self, like: Tensor, shape: Sequence[int], share: float) -> Tensor | None:
+        """1/keep where something is kept, and 0 elsewhere; None: nothing is dropped."""
         if not self.training or not share:
-            return values
-        keep = 1 - share
-        return values * values.new_empty(values.shape[1:]).bernoulli_(keep).div_(keep)
+            return None
+        return like.new_empty(tuple(shape)).bernoulli_(1 - share).div_(1 - share)
+
+
+def of_cell(cell: Cell, w0: Tensor, nodes: Sequence[Tensor]) -> Compute:
+    """A cell with its weights, as `run` wants it."""
+    return lambda inputs, state, mask: segment(cell, w0, nodes, inputs, state, mask)
 
 
 class RecurrentNetwork(LanguageModel):
@@ -95,9 +133,9 @@ class RecurrentNetwork(LanguageModel):
         self.nodes = nn.ParameterList(torch.empty(width, 2 * width) for _ in self.cell.nodes)
         self.draw_weights()
 
-    def forward(self, tokens: Tensor, carry: Carry = None) -> tuple[Tensor, Carry]:
+    def forward(self, tokens: Tensor, carry: Carry = None) -> Result:
         """See `run`."""
-        return self.run(self.cell, list(self.nodes), tokens, carry)
+        return self.run(of_cell(self.cell, self.w0, list(self.nodes)), tokens, carry)
 
 
 class RecurrentSupernet(LanguageModel):
@@ -122,10 +160,10 @@ class RecurrentSupernet(LanguageModel):
         )
         self.draw_weights()
 
-    def forward(self, tokens: Tensor, carry: Carry, choice: ArchGraph) -> tuple[Tensor, Carry]:
+    def forward(self, tokens: Tensor, carry: Carry, choice: ArchGraph) -> Result:
         """See `run`."""
         cell = self._cell(choice)
-        return self.run(cell, self._chosen(cell), tokens, carry)
+        return self.run(of_cell(cell, self.w0, self._chosen(cell)), tokens, carry)
 
     def derive(self, graph: ArchGraph) -> RecurrentNetwork:
         """A network of its own with copies of a genotype's weights; it computes what the choice of it does."""

@@ -25,3 +25,4 @@ class Recurrent(RecurrentSkeleton[LanguageConfig]):
     }
     searched: ClassVar[Size] = RecurrentSize(hidden=300)
     shared: ClassVar[Size | None] = RecurrentSize(hidden=300)
+    relaxed: ClassVar[Size | None] = RecurrentSize(hidden=300)

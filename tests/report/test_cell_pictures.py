@@ -13,7 +13,7 @@ from PIL import Image
 import nao_ray
 from nao_ray import registry, rng
 from nao_ray.errors import GenotypeError
-from nao_ray.report.labels import cell_text, is_chain, loose_ends, op_label
+from nao_ray.report.labels import cell_text, is_chain, is_recurrent, loose_ends, op_label
 from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.report.pictures.layout import lay_out
 from nao_ray.report.pictures.raster import png
@@ -100,9 +100,12 @@ def _check(graph, svg):
         for state, node in enumerate(cell.nodes, cell.inputs)
         for index, edge in enumerate(node)
     }
+    recurrent = [f"{role}:0:{index}" for role, cell in graph.cells if is_recurrent(cell) for index in range(2)]
     outputs = [f"{role}:out:{state}" for role, cell in graph.cells for state in cell.output]
     drawn = [group.get("data-edge") for group in root.iter(f"{NS}g") if "nr-edge" in group.get("class", "")]
-    assert sorted(drawn) == sorted([*edges, *outputs]), "each edge once; the output has lines from its states alone"
+    assert sorted(drawn) == sorted([*edges, *recurrent, *outputs]), (
+        "each edge once; the output has lines from its states alone"
+    )
     labels = [group.get("data-edge") for group in root.iter(f"{NS}g") if group.get("class") == "nr-label"]
     chains = {role for role, cell in graph.cells if is_chain(cell)}
     named = [name for name in edges if name.split(":")[0] not in chains or name.endswith(":0")]
@@ -156,6 +159,34 @@ def test_a_network_of_layers_is_a_column_with_arcs():
     assert len(arcs) == sum(
         len(node) - 1 for _, cell in space.lower(space.parse("ENAS-macro")).cells for node in cell.nodes
     )
+
+
+def test_a_recurrent_cell_begins_with_a_word_and_the_state_before():
+    graph = PUBLISHED["ENAS-RNN-loose-ends"]
+    root = ElementTree.fromstring(draw_cells(graph))
+    titles = {title.text for title in root.iter(f"{NS}title")}
+    assert {"x_{t}", "h_{t-1}", "0", "8", "h_{t}", "sigmoid: 0 \u2192 1", "tanh: 1 \u2192 2"} <= titles
+    lines = [group.get("data-edge") for group in root.iter(f"{NS}g") if "nr-edge" in group.get("class", "")]
+    assert {name for name in lines if ":out:" in name} == {"recurrent:out:7", "recurrent:out:8"}
+    assert {name for name in lines if ":0:" in name} == {"recurrent:0:0", "recurrent:0:1"}
+    text = cell_text(graph.cell("recurrent")).splitlines()
+    assert (text[0].split(), text[1].split()) == (
+        ["0", "=", "tanh", "of", "x_t,", "h_{t-1}"],
+        ["1", "=", "sigmoid", "of", "0"],
+    )
+    assert text[-1] == "h_t = mean of 7, 8"
+
+
+def test_a_chain_of_activations_is_no_network_of_layers():
+    """And a cell of skips alone, of NAS-Bench-201, is not recurrent."""
+    space = registry.load("space", "darts_rnn")()
+    chain = space.lower(space.parse("0:tanh 1:identity 2:identity")).cell("recurrent")
+    assert (is_chain(chain), is_recurrent(chain)) == (False, True)
+    bench = registry.load("space", "nas_bench_201")()
+    skips = bench.lower(
+        bench.parse("|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|")
+    )
+    assert not is_recurrent(skips.cell("normal"))
 
 
 def test_edges_that_carry_nothing_are_dashed_and_operations_are_called_as_the_space_calls_them():
@@ -214,8 +245,11 @@ def test_kinds_of_operations():
         "none",
         "skip_connect",
         "m:Gate",
+        "identity",
+        "tanh",
     ]
-    assert [family(name) for name in names] == ["conv", "conv", "sep", "dil", "max", "zero", "id", "id"]
+    kinds = ["conv", "conv", "sep", "dil", "max", "zero", "id", "id", "id", "conv"]
+    assert [family(name) for name in names] == kinds
 
 
 def test_text_of_a_cell():

@@ -9,9 +9,10 @@ import torch
 import nao_ray
 from nao_ray import registry, rng
 from nao_ray.errors import ConfigError
-from nao_ray.skeletons.base import skeleton_of
+from nao_ray.skeletons.base import relaxed_skeleton_of, skeleton_of
 from nao_ray.skeletons.recurrent import Recurrent
 from nao_ray.skeletons.texts.base import LanguageConfig, RecurrentSize
+from nao_ray.spaces.darts_rnn import DartsRnn
 from nao_ray.spaces.enas_rnn import EnasRnn
 from nao_ray.spaces.nao_rnn import NaoRnn
 from nao_ray.spaces.parts.recurrent_cell import RecurrentConfig
@@ -106,3 +107,13 @@ def test_only_the_chosen_matrices_have_a_gradient():
     used = {name for name, parameter in net.named_parameters() if parameter.grad is not None}
     chosen = {"nodes.0.0_tanh", "nodes.1.1_relu", "nodes.2.0_sigmoid", "nodes.3.3_identity"}
     assert used == {"embedding", "w0", "decoder_bias"} | chosen
+
+
+def test_counts_of_the_published_relaxed_weights():
+    space = DartsRnn()
+    skeleton = relaxed_skeleton_of(space)
+    with torch.device("meta"):
+        net = skeleton.relaxed_supernet(space, skeleton.shapes("ptb"))
+    assert sum(parameter.numel() for parameter in net.parameters()) == COUNTS["rnn_search_300_ntoken10000"]["total"]
+    with pytest.raises(ConfigError, match=r"^space nao_rnn has no relaxed supernet; [^\n]*recurrent have one$"):
+        relaxed_skeleton_of(NaoRnn())

@@ -1,26 +1,28 @@
 """Pictures of the cells of an arch graph, as SVG.
 
 As papers draw them: inputs on the left, numbered nodes, an arrow per edge with its operation on it, and lines from the
-states that are concatenated to the output on the right. A picture is one self-contained SVG: no scripts, no outside
-fonts or files. It brings its own light and dark colours and its own background, so it reads well in a page, in a README
-and in a viewer that knows neither.
+states that are concatenated (of a recurrent cell averaged) to the output on the right. A picture is one self-contained
+SVG: no scripts, no outside fonts or files. It brings its own light and dark colours and its own background, so it reads
+well in a page, in a README and in a viewer that knows neither.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from nao_ray.report.labels import Names, cell_text, is_chain, role_label, state_label
+from nao_ray.report.labels import Names, cell_text, is_chain, is_recurrent, role_label, state_label
 from nao_ray.report.pictures.chain import draw_chain
 from nao_ray.report.pictures.drawing import Drawing, Line, Wording, label, lines, state_box
 from nao_ray.report.pictures.layout import NODE, Item, Layout, Route, lay_out
 from nao_ray.report.pictures.style import STYLE, printable, text_width
-from nao_ray.spaces.base import ArchGraph, Cell
+from nao_ray.spaces.base import ArchGraph, Cell, Edge
 
 MARGIN = 22.0
 TITLE_HEIGHT = 34.0
 OUTPUT = "c_{k}"
+RECURRENT_INPUTS, RECURRENT_OUTPUT = ("x_{t}", "h_{t-1}"), "h_{t}"
 _NONE = ("zero", "none")
 """Operations that carry nothing: their edges are dashed."""
 
@@ -64,55 +66,93 @@ def draw_cell(role: str, cell: Cell, wording: Wording) -> Drawing:
     return Drawing(body, width + 2 * MARGIN, drawn.height + 2 * MARGIN + TITLE_HEIGHT)
 
 
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A cell as it is drawn: of a recurrent one also what its state 0 is made of."""
+
+    role: str
+    cell: Cell
+    shift: int = 0
+    """States that are drawn before the cell's own."""
+
+    @classmethod
+    def of(cls, role: str, cell: Cell) -> _Drawn:
+        if not is_recurrent(cell):
+            return cls(role, cell)
+        inputs = len(RECURRENT_INPUTS)
+        first = tuple(Edge(source, "") for source in range(inputs))
+        nodes = tuple(tuple(replace(edge, source=edge.source + inputs) for edge in node) for node in cell.nodes)
+        return cls(role, Cell(inputs, (first, *nodes), tuple(state + inputs for state in cell.output)), inputs)
+
+    def name(self, state: int) -> str:
+        """What its box says."""
+        if self.is_output(state):
+            return RECURRENT_OUTPUT if self.shift else OUTPUT
+        if self.shift:
+            return RECURRENT_INPUTS[state] if state < self.shift else str(state - self.shift)
+        return state_label(self.cell, state)
+
+    def kind(self, state: int) -> str:
+        """Of its box."""
+        return "out" if self.is_output(state) else "in" if state < self.cell.inputs else "node"
+
+    def is_output(self, state: int) -> bool:
+        return state == self.cell.inputs + len(self.cell.nodes)
+
+    def edge(self, state: int, index: int | None, source: int) -> str:
+        """Its name in the picture, which counts the cell's own states."""
+        return (
+            f"{self.role}:out:{source - self.shift}" if index is None else f"{self.role}:{state - self.shift}:{index}"
+        )
+
+    def op(self, edge: tuple[int, int]) -> Edge:
+        state, index = edge
+        return self.cell.nodes[state - self.cell.inputs][index]
+
+
 def _draw_layers(role: str, cell: Cell, wording: Wording) -> Drawing:
-    layout = lay_out(cell)
-    spans = _spans(cell, layout, wording)
+    drawn = _Drawn.of(role, cell)
+    layout = lay_out(drawn.cell)
+    spans = _spans(drawn, layout, wording)
     found: dict[int, list[Line]] = {}
     for route in layout.routes:
-        found.setdefault(route.source, []).append(_line(role, cell, route, spans))
+        found.setdefault(route.source, []).append(_line(drawn, route, spans))
     body = [lines(leaving) for leaving in found.values()]
     for item in (item for layer in layout.layers for item in layer):
         x, right = spans[item.layer]
-        if item.edge is not None:
-            state, index = item.edge
-            edge = cell.nodes[state - cell.inputs][index]
-            way = f"{state_label(cell, edge.source)} \N{RIGHTWARDS ARROW} {state}"
-            body.append(label(wording, edge.op, f"{role}:{state}:{index}", way, x, item.y, right - x))
+        if item.edge is not None and drawn.op(item.edge).op:
+            (state, index), edge = item.edge, drawn.op(item.edge)
+            way = f"{drawn.name(edge.source)} \N{RIGHTWARDS ARROW} {drawn.name(state)}"
+            body.append(label(wording, edge.op, drawn.edge(state, index, edge.source), way, x, item.y, right - x))
         elif item.state is not None:
-            body.append(state_box(*_named(cell, item.state), x, item.y, right - x, item.height))
+            name, kind = drawn.name(item.state), drawn.kind(item.state)
+            body.append(state_box(name, kind, x, item.y, right - x, item.height))
     return Drawing("".join(body), spans[-1][1], layout.height)
 
 
-def _named(cell: Cell, state: int) -> tuple[str, str]:
-    """What a state's box says, and its kind."""
-    if state == cell.inputs + len(cell.nodes):
-        return OUTPUT, "out"
-    return state_label(cell, state), "in" if state < cell.inputs else "node"
-
-
-def _spans(cell: Cell, layout: Layout, wording: Wording) -> list[tuple[float, float]]:
+def _spans(drawn: _Drawn, layout: Layout, wording: Wording) -> list[tuple[float, float]]:
     """Left and right edge of each layer: the further its lines climb, the further from the one before."""
     found: list[tuple[float, float]] = []
     x = 0.0
     for layer in layout.layers:
         climb = max((abs(item.y - source.y) for item in layer for source in item.inputs), default=0.0)
         x += min(34 + 0.22 * climb, 74) if found else 0.0
-        width = max((_width(cell, item, wording) for item in layer), default=0.0)
+        width = max((_width(drawn, item, wording) for item in layer), default=0.0)
         found.append((x, x + width))
         x += width
     return found
 
 
-def _width(cell: Cell, item: Item, wording: Wording) -> float:
+def _width(drawn: _Drawn, item: Item, wording: Wording) -> float:
     if item.edge is not None:
-        state, index = item.edge
-        return wording.width(cell.nodes[state - cell.inputs][index].op)
+        op = drawn.op(item.edge).op
+        return wording.width(op) if op else 0.0
     if item.state is None:
         return 0.0
-    return max(NODE, text_width(_named(cell, item.state)[0].replace("_", "").strip("{}")) * 0.8 + 16)
+    return max(NODE, text_width(drawn.name(item.state).replace("_", "").strip("{}")) * 0.8 + 16)
 
 
-def _line(role: str, cell: Cell, route: Route, spans: Sequence[tuple[float, float]]) -> Line:
+def _line(drawn: _Drawn, route: Route, spans: Sequence[tuple[float, float]]) -> Line:
     """Through the waypoints and under the label."""
     path, y, end = "", 0.0, 0.0
     for before, after in pairwise(route.items):
@@ -121,7 +161,6 @@ def _line(role: str, cell: Cell, route: Route, spans: Sequence[tuple[float, floa
         middle = (start + end) / 2
         path += f"{'H' if path else 'M'}{start:.1f}{'' if path else f' {y0:.1f}'}"
         path += f"C{middle:.1f} {y0:.1f} {middle:.1f} {y:.1f} {end:.1f} {y:.1f}"
-    if route.index is None:
-        return Line(f"{role}:out:{route.source}", path, (end, y))
-    op = cell.nodes[route.target - cell.inputs][route.index].op
-    return Line(f"{role}:{route.target}:{route.index}", path, (end, y), is_none=op in _NONE)
+    name = drawn.edge(route.target, route.index, route.source)
+    is_none = route.index is not None and drawn.op((route.target, route.index)).op in _NONE
+    return Line(name, path, (end, y), is_none=is_none)

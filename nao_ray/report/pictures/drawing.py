@@ -56,7 +56,7 @@ class Wording:
 def state_box(name: str, kind: str, x: float, y: float, width: float, height: float) -> str:
     """A state: `kind` is in, node or out; `x` its left edge, `y` its middle."""
     frame = f'x="{x:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" height="{height:.1f}" rx="9"'
-    text = re.sub(r"^(c)_\{(.*)\}$", r'\1<tspan class="nr-sub" dy="3">\2</tspan>', printable(name))
+    text = re.sub(r"^([a-z])_\{(.*)\}$", r'\1<tspan class="nr-sub" dy="3">\2</tspan>', printable(name))
     return (
         f'<g class="nr-box"><title>{printable(name)}</title><rect class="nr-{kind}" {frame}/>'
         f'<text class="nr-text nr-state" x="{x + width / 2:.1f}" y="{y + 4:.1f}">{text}</text></g>'

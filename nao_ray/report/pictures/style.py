@@ -47,6 +47,9 @@ _FAMILIES = (
     ("nor_conv", "conv"),
     ("zero", "zero"),
     ("none", "zero"),
+    ("tanh", "conv"),
+    ("relu", "sep"),
+    ("sigmoid", "dil"),
 )
 
 

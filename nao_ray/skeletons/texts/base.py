@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nao_ray.networks.recurrent_network import RecurrentConfig, RecurrentNetwork, RecurrentSupernet
+    from nao_ray.networks.recurrent_relaxed import RelaxedRecurrent
 
 NETWORKS: Mapping[str, TokenShapes] = {
     "ptb": TokenShapes(10_000, "ptb"),
@@ -47,6 +48,15 @@ class LanguageConfig(SkeletonConfig):
     """Of shared weights: state 0 is averaged too, as in NAO's published code, whose final cells do not."""
 
 
+_OF_TRAINING = (
+    "dropout",
+    "dropout_hidden",
+    "dropout_input",
+    "dropout_embedding",
+    "dropout_words",
+    "activation_penalty",
+    "slowness_penalty",
+)
 C = TypeVar("C", bound=LanguageConfig)
 
 
@@ -98,6 +108,27 @@ class RecurrentSkeleton(Skeleton[C]):
         config = self.network_config(shapes, size, regularisation, shared=True)
         return RecurrentSupernet(space.activations, space.nodes, config)
 
+    def check_relaxed(self, shapes: Shapes, size: Size | None = None, partial: int = 1) -> None:
+        super().check_relaxed(shapes, size, partial)
+        if partial != 1:
+            raise ConfigError(f"the relaxed cell of {self.name} has no channels, so none of 1 in {partial} are mixed")
+
+    def relaxed_supernet(
+        self,
+        space: SearchSpace[Any],
+        shapes: Shapes,
+        size: Size | None = None,
+        partial: int = 1,
+        regularisation: Regularisation = PLAIN,
+    ) -> RelaxedRecurrent:
+        from nao_ray.networks.recurrent_relaxed import RelaxedRecurrent
+        from nao_ray.spaces.parts.recurrent_cell import RecurrentSpace
+
+        assert isinstance(space, RecurrentSpace), "it has alphas of a recurrent cell"
+        self.check_relaxed(shapes, size, partial)
+        config = self.network_config(shapes, size, regularisation, shared=True)
+        return RelaxedRecurrent(space.primitives, space.nodes, config)
+
     def sized(self, graph: ArchGraph, shapes: Shapes, size: Size | None = None) -> RecurrentSize:
         del graph
         return self._size(self._tokens(shapes), size, shared=False)
@@ -121,7 +152,8 @@ class RecurrentSkeleton(Skeleton[C]):
         tokens = self._tokens(shapes)
         hidden = self._size(tokens, size, shared=shared).hidden
         assert hidden is not None
-        return RecurrentConfig(vocabulary=tokens.vocabulary, hidden=hidden, **self.config.model_dump())
+        dropped: dict[str, Any] = {name: getattr(regularisation, name, 0.0) for name in _OF_TRAINING}
+        return RecurrentConfig(vocabulary=tokens.vocabulary, hidden=hidden, **self.config.model_dump(), **dropped)
 
     def _tokens(self, shapes: Shapes) -> TokenShapes:
         if not isinstance(shapes, TokenShapes):
