@@ -49,6 +49,8 @@ def build_network(
     graph = search_space.lower(search_space.parse(genotype, dialect))
     skeleton, size = with_settings(search_space, settings)
     shapes = skeleton.shapes(network, num_classes=num_classes, in_channels=in_channels)
+    if not isinstance(PLAIN, skeleton.regularisation):
+        return skeleton.build(graph, shapes, size)
     return skeleton.build(graph, shapes, size, PLAIN.model_copy(update={"auxiliary_weight": float(auxiliary)}))
 
 

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
 from nao_ray import own_modules, registry, yaml_text
 from nao_ray.addresses import masked
@@ -38,6 +38,7 @@ from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Task
 from nao_ray.training import recipe_file
 from nao_ray.training.recipe import Recipe, full_training
+from nao_ray.training.text_parts import Averaging
 
 
 class Budget(Settings):
@@ -240,7 +241,7 @@ class TrainConfig(Sized):
     genotype: str
     """Its text in the space's own notation."""
     task: Component
-    recipe: Recipe
+    recipe: SerializeAsAny[Recipe]
     epochs: int = Field(ge=1)
     data: Literal["all", "train"] = "all"
     """`all`: every image that a search may see trains, and nothing validates; `train`: those that train in a search,
@@ -260,6 +261,10 @@ class TrainConfig(Sized):
             skeleton.check(shapes, self.size, self.recipe)
         if self.recipe.score != "last":
             raise ConfigError("recipe.score must be last: a full training ends with its last epoch, no epoch is chosen")
+        if isinstance(self.recipe, Averaging) and self.recipe.averaging != "none" and self.data == "all":
+            raise ConfigError(
+                "data must be train: with recipe.averaging nonmonotone the mean of the weights begins by validation"
+            )
         return self
 
     @classmethod

@@ -98,6 +98,6 @@ def _hint(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
 def _models(annotation: object) -> Iterator[type[BaseModel]]:
     """The models in a type, however deep: `tuple[Component, ...] | None` has one."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
+        yield from annotation.families() if hasattr(annotation, "families") else (annotation,)
     for inner in typing.get_args(annotation):
         yield from _models(inner)

@@ -23,7 +23,7 @@ from nao_ray.bench._process import answer
 from nao_ray.tasks.images.base import Images
 from nao_ray.training.augment import augment
 from nao_ray.training.images import ImageObjective
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import ImageRecipe
 from nao_ray.training.streams import Continuing
 from nao_ray.training.trainer import Trainer
 
@@ -46,7 +46,7 @@ class DeviceStep:
         self.device, self.batch = device, size["batch"]
         words = variant.split()
         precision = "bfloat16" if "bfloat16" in words else "float32"
-        recipe = Recipe.model_validate({"batch": self.batch, "drop_path_keep": 1.0, "precision": precision})
+        recipe = ImageRecipe.model_validate({"batch": self.batch, "drop_path_keep": 1.0, "precision": precision})
         self.objective = _objective(self.batch, device, recipe)
         ours, plain, _, _ = child.networks(self.batch, size["cells_per_stage"], size["channels"])
         self.trainer: Trainer | None = None
@@ -140,7 +140,7 @@ class DeviceStep:
         return steps * self.batch / took
 
 
-def _objective(batch: int, device: torch.device, recipe: Recipe) -> ImageObjective:
+def _objective(batch: int, device: torch.device, recipe: ImageRecipe) -> ImageObjective:
     """Noise in ten classes."""
     draw = rng.child(0, "bench images")
 

@@ -33,7 +33,7 @@ from nao_ray.networks import fast
 from nao_ray.networks.stacks import Stack
 from nao_ray.skeletons.images.base import StackSize, image_shapes
 from nao_ray.skeletons.nao import Nao
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import ImageRecipe
 
 AUXILIARY_WEIGHT = 0.4  # NAO reference recipe: weight of the auxiliary loss
 CLIP = 5.0  # global norm
@@ -110,7 +110,7 @@ def networks(batch: int, cells_per_stage: int, channels: int) -> tuple[Stack, Pl
     """Ours and the plain network with equal weights, and one batch: images ``[B, 3, 32, 32]``, labels ``[B]``."""
     space = registry.load("space", "nao_cnn_small")()
     graph = space.lower(space.parse("NAONet-B"))
-    size, headed = StackSize(cells_per_stage=cells_per_stage, channels=channels), Recipe(drop_path_keep=1.0)
+    size, headed = StackSize(cells_per_stage=cells_per_stage, channels=channels), ImageRecipe(drop_path_keep=1.0)
     with rng.torch_seeded(0, "bench child weights"):
         ours = Nao().build(graph, image_shapes("cifar10"), size, headed)
         plain = PlainNetwork(graph, ours.config)
@@ -215,12 +215,12 @@ def _timed(function: Callable[[], Any]) -> float:
 
 def _augmentation(batch: int) -> Callable[[], Any]:
     from nao_ray.training.augment import Normaliser, augment
-    from nao_ray.training.recipe import Recipe
+    from nao_ray.training.recipe import ImageRecipe
 
     generator = rng.torch_generator(0, "bench child augment")
     images = torch.randint(0, 256, (batch, 3, 32, 32), generator=generator, dtype=torch.uint8)
     normaliser = Normaliser.of(images)
-    return lambda: augment(images, generator, normaliser, Recipe())
+    return lambda: augment(images, generator, normaliser, ImageRecipe())
 
 
 def replies(variant: str, size: dict[str, int]) -> Callable[[str], float]:

@@ -39,7 +39,7 @@ from nao_ray.training import bilevel
 from nao_ray.training.alphas import AlphaOptimiser
 from nao_ray.training.alternating import Alternating, Order
 from nao_ray.training.capture import WARM_UP
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import ImageRecipe
 from nao_ray.training.streams import ByStep
 
 VARIANTS = ("plain", "nao_ray")
@@ -223,7 +223,7 @@ def our_training(order: Order, batch: int, layers: int, channels: int, per_class
     """Of made-up images, `per_class` of each; without it enough for one step an epoch."""
     device = _device()
     task = Synthetic(SyntheticConfig(size=32, channels=3, classes=10, per_class=per_class or max(20, batch)))
-    recipe = Recipe(name="darts_search", batch=batch, cosine_epochs=50, precision="float32")
+    recipe = ImageRecipe(name="darts_search", batch=batch, cosine_epochs=50, precision="float32")
     halves = task.objective(device, recipe).halves(rng.torch_generator(0, "bench darts halves"))
     return Alternating(
         networks(layers, channels)[0],

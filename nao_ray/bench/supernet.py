@@ -34,7 +34,7 @@ from nao_ray.skeletons.images.base import StackSize, image_shapes
 from nao_ray.skeletons.nao import Nao
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import ImageRecipe
 from nao_ray.training.streams import ByStep
 from nao_ray.training.trainer import Trainer
 
@@ -217,7 +217,7 @@ def _stepper(variant: str, batch: int, n: int, f: int) -> Callable[[int], None]:
     ours, plain = networks(n, f)
     x, labels = images(batch), torch.arange(batch) % 10
     if variant == "nao_ray":
-        recipe = Recipe(name="paper_shared", batch=batch, drop_path_keep=1.0)
+        recipe = ImageRecipe(name="paper_shared", batch=batch, drop_path_keep=1.0)
         task, cpu = Synthetic(SyntheticConfig(size=32, channels=3, classes=10)), torch.device("cpu")
         objective = task.objective(cpu, recipe)  # it has no part in a step
         trainer = Trainer(ours, objective, epochs=1000, streams=ByStep(0, cpu), choose=genotype)

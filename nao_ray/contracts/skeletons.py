@@ -19,13 +19,16 @@ from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.images.base import ImageShapes
 from nao_ray.tasks.texts.base import TokenShapes
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import ImageRegularisation, Regularisation, TextRegularisation
 
 Space = SearchSpace[Any]
 
 TASKS = ("synthetic", "made_up_text")
 """Whose shapes networks are made for."""
-RECIPE = Recipe(auxiliary_weight=0.4, dropout=0.1, drop_path_keep=0.8)
+DROPPING: tuple[Regularisation, ...] = (
+    ImageRegularisation(auxiliary_weight=0.4, dropout=0.1, drop_path_keep=0.8),
+    TextRegularisation(dropout=0.1, dropout_hidden=0.1, dropout_words=0.1, slowness_penalty=0.1),
+)
 
 
 def check_skeleton(space: type[Space] | Space) -> None:
@@ -41,6 +44,11 @@ def check_skeleton(space: type[Space] | Space) -> None:
     for check in CHECKS:
         with about(f"{made.skeleton or made.name}, {check.__name__.replace('_', ' ')}"):
             check(made)
+
+
+def dropping(skeleton: Skeleton[Any]) -> Regularisation:
+    """Of a training in which much is dropped."""
+    return next(found for found in DROPPING if isinstance(found, skeleton.regularisation))
 
 
 def graph_of(space: Space) -> ArchGraph:
@@ -79,9 +87,9 @@ def a_network_has_the_shapes_of_the_task(space: Space) -> None:
     graph, skeleton = graph_of(space), skeleton_of(space)
     require(skeleton.name == graph.skeleton, f"lower() names the skeleton {graph.skeleton}, the space {skeleton.name}")
     fits, size, (inputs, wanted) = shapes(skeleton), small(skeleton), batch(skeleton)
-    skeleton.check(fits, size, RECIPE)
+    skeleton.check(fits, size, dropping(skeleton))
     with rng.torch_seeded(0, "weights"):
-        network = skeleton.build(graph, fits, size, RECIPE)
+        network = skeleton.build(graph, fits, size, dropping(skeleton))
     for training in (False, True):
         network.train(training)
         tell: Callable[[int, int], None] | None = getattr(network, "set_step", None)
@@ -99,7 +107,7 @@ def counts_are_those_of_the_network(space: Space) -> None:
     """Parameters with and without the auxiliary head; counted once, and wider as published."""
     graph, skeleton = graph_of(space), skeleton_of(space)
     counts = skeleton.count(graph, shapes(skeleton), small(skeleton))
-    network = skeleton.build(graph, shapes(skeleton), small(skeleton), RECIPE)
+    network = skeleton.build(graph, shapes(skeleton), small(skeleton), dropping(skeleton))
     counted, has = counts.num_params + counts.num_params_auxiliary, sum(p.numel() for p in network.parameters())
     require(counted == has, f"{counted} parameters are counted of a network of {has}")
     require(counts.macs > 0, "a network has no multiply-adds")
@@ -121,7 +129,7 @@ def shared_weights_compute_what_is_derived_of_them(space: Space) -> None:
             skeleton.supernet(space, shapes(skeleton))
         return
     with rng.torch_seeded(0, "shared weights"):
-        net = skeleton.supernet(space, shapes(skeleton), small(skeleton), RECIPE).eval()
+        net = skeleton.supernet(space, shapes(skeleton), small(skeleton), dropping(skeleton)).eval()
         (images, *carried), _ = batch(skeleton)
         inputs = images if images.dtype == torch.int64 else torch.randn(images.shape)
     torch.testing.assert_close(net(inputs, *carried, graph), net.derive(graph)(inputs, *carried))

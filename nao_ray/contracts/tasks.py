@@ -16,7 +16,7 @@ from nao_ray.skeletons.images.base import NETWORKS
 from nao_ray.tasks.base import Task
 from nao_ray.tasks.images.base import Images, ImageShapes
 from nao_ray.tasks.texts.base import Tokens, TokenShapes
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import ImageRecipe, TextRecipe
 
 Make = Callable[..., Task[Any]]
 """Makes the task anew; settings on top of those that give it its data."""
@@ -118,8 +118,9 @@ def an_epoch_has_the_batches_it_says(make: Make) -> None:
     """On the device, of one shape but the last, in an order that the generator alone decides."""
     import torch
 
-    recipe = Recipe(batch=8, auxiliary_weight=0.0)
-    objective = make().objective(torch.device("cpu"), recipe)
+    task = make()
+    family = TextRecipe if isinstance(task.shapes, TokenShapes) else ImageRecipe
+    objective = task.objective(torch.device("cpu"), family(batch=8))
     one, two = (list(objective.batches(rng.torch_generator(7, "contract of tasks"))) for _ in range(2))
     require(len(one) == objective.steps >= 1, f"an epoch has {len(one)} batches, and steps says {objective.steps}")
     shapes = [[tuple(part.shape) for part in batch] for batch in one]

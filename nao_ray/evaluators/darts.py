@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from nao_ray import rng
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.parts.versions import go_on, train_to_the_end
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.evaluators.standalone import settings_of as standalone_settings
 from nao_ray.sizes import Sized
 from nao_ray.skeletons.base import Skeleton, relaxed_skeleton_of
 from nao_ray.spaces.base import SearchSpace
@@ -45,7 +46,7 @@ _ORDERS: tuple[Order, ...] = ("first", "second", "exact")
 class DartsConfig(Sized, EvaluatorConfig):
     """Size of the relaxed supernet, and how it is trained; the defaults are those of the published search."""
 
-    recipe: Recipe = Field(default_factory=lambda: Recipe(name="darts_search"))
+    recipe: SerializeAsAny[Recipe] = Field(default_factory=lambda: Recipe(name="darts_search"))
     """Of the weights."""
     alphas: AlphaOptimiser = AlphaOptimiser()
     period: int = Field(default=50, ge=1)
@@ -71,9 +72,9 @@ class DartsConfig(Sized, EvaluatorConfig):
         if recipe.restart_factor is not None or recipe.cosine_epochs is not None:
             raise ValueError("recipe: the cosine is the evaluator's period; leave cosine_epochs and restart_factor out")
         given = {
-            "auxiliary_weight": recipe.auxiliary_weight,
-            "dropout": recipe.dropout,
-            "drop_path_keep": 1 - recipe.drop_path_keep,
+            "auxiliary_weight": getattr(recipe, "auxiliary_weight", 0.0),
+            "dropout": getattr(recipe, "dropout", 0.0),
+            "drop_path_keep": 1 - getattr(recipe, "drop_path_keep", 1.0),
         }
         for name, value in given.items():
             if value:
@@ -83,7 +84,7 @@ class DartsConfig(Sized, EvaluatorConfig):
 
 @lru_cache(maxsize=64)
 def _settings(skeleton: Skeleton[Any]) -> type[DartsConfig]:
-    usual, alone = skeleton.relaxed, StandaloneConfig.of(skeleton.searched)
+    usual, alone = skeleton.relaxed, standalone_settings(skeleton)
     assert usual is not None
     beside = Field(default_factory=lambda: alone.model_validate({"epochs": 10}))
     return DartsConfig.of(usual, alone=(alone, beside))

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from nao_ray import rng
 from nao_ray.errors import ConfigError, GenotypeError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.parts.versions import go_on, of_supernet, train_to_the_end
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.evaluators.standalone import settings_of as standalone_settings
 from nao_ray.sizes import Sized
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
@@ -43,7 +44,7 @@ _FEWEST = 8  # examples of a worker's share of a batch: batch norm takes its sta
 class OneShotConfig(Sized, EvaluatorConfig):
     """Size of the supernet, how it is trained, and what a score is taken on."""
 
-    recipe: Recipe = Field(default_factory=lambda: Recipe(name="paper_shared"))
+    recipe: SerializeAsAny[Recipe] = Field(default_factory=lambda: Recipe(name="paper_shared"))
     period: int = Field(default=150, ge=1)
     """Epochs of the first cosine of the learning rate."""
     restart_factor: int = Field(default=1, ge=1)
@@ -67,7 +68,7 @@ class OneShotConfig(Sized, EvaluatorConfig):
 
 @lru_cache(maxsize=64)
 def _settings(skeleton: Skeleton[Any]) -> type[OneShotConfig]:
-    usual, alone = skeleton.searched_shared or skeleton.shared, StandaloneConfig.of(skeleton.searched)
+    usual, alone = skeleton.searched_shared or skeleton.shared, standalone_settings(skeleton)
     assert usual is not None
 
     def beside() -> StandaloneConfig:

@@ -12,10 +12,10 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from nao_ray import rng
 from nao_ray.errors import DataError
@@ -23,7 +23,7 @@ from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.progress import Progress, pack, unpack
 from nao_ray.metric import Metric
 from nao_ray.sizes import Size, Sized
-from nao_ray.skeletons.base import skeleton_of
+from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Shapes, Task
 from nao_ray.training.failures import preparing
@@ -45,12 +45,21 @@ class StandaloneConfig(Sized, EvaluatorConfig):
     epochs: int = Field(default=25, ge=1)
     data_share: float = Field(default=1.0, gt=0, le=1)
     """Share of the training split that children see; validation is always whole."""
-    recipe: Recipe = Field(default_factory=Recipe)
+    recipe: SerializeAsAny[Recipe] = Field(default_factory=lambda: Recipe())
     repeats: int = Field(default=1, ge=1)
     """Networks trained per proposal, each from its own weights; the score is the mean of theirs. Several
     short trainings rank small children better than a long one of the same cost if all reach one ceiling in the end."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto`: the first CUDA device this process may use, else the CPU."""
+
+
+@lru_cache(maxsize=64)
+def settings_of(skeleton: Skeleton[Any]) -> type[StandaloneConfig]:
+    """Settings of the training of a skeleton's networks."""
+    usual: Any = Field(default_factory=lambda: Recipe(name=skeleton.recipe))
+    if skeleton.recipe == StandaloneConfig().recipe.name:
+        return StandaloneConfig.of(skeleton.searched)
+    return StandaloneConfig.of(skeleton.searched, recipe=(SerializeAsAny[Recipe], usual))
 
 
 class Standalone(Evaluator[StandaloneConfig]):
@@ -72,7 +81,7 @@ class Standalone(Evaluator[StandaloneConfig]):
 
     @classmethod
     def settings(cls, space: SearchSpace[Any]) -> type[StandaloneConfig]:
-        return StandaloneConfig.of(skeleton_of(space).searched)
+        return settings_of(skeleton_of(space))
 
     @classmethod
     def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: StandaloneConfig) -> None:

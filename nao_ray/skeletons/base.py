@@ -19,7 +19,7 @@ from nao_ray.settings import Settings
 from nao_ray.sizes import Size, read_size
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.base import Shapes
-from nao_ray.training.recipe import Regularisation
+from nao_ray.training.recipe import ImageRegularisation, Regularisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,7 +34,7 @@ class SkeletonConfig(Settings):
 
 C = TypeVar("C", bound=SkeletonConfig)
 
-PLAIN = Regularisation(auxiliary_weight=0.0, drop_path_keep=1.0)
+PLAIN = ImageRegularisation(auxiliary_weight=0.0, drop_path_keep=1.0)
 """Neither an auxiliary head nor dropping."""
 
 
@@ -58,6 +58,10 @@ class Skeleton(ABC, Generic[C]):
     """Of the published relaxed supernet, which mixes all operations by alphas; None: there is none."""
     relaxed_in_part: ClassVar[bool] = False
     """It can mix a part of the channels alone."""
+    regularisation: ClassVar[type[Regularisation]] = ImageRegularisation
+    """What it can be told of a training."""
+    recipe: ClassVar[str] = "paper_search"
+    """Of networks trained on their own in a search that does not say."""
     former_sizes: ClassVar[Mapping[str, str]] = {}
     """Sizes that searches of before recorded and that meant nothing: by name, why."""
 
@@ -178,7 +182,7 @@ def _count(skeleton: Skeleton[Any], graph: ArchGraph, shapes: Shapes, size: Size
     from nao_ray.networks.counting import count
 
     with torch.device("meta"):
-        network = skeleton.build(graph, shapes, size, Regularisation())
+        network = skeleton.build(graph, shapes, size, skeleton.regularisation())
     return count(network, skeleton.example(shapes))
 
 

@@ -18,8 +18,8 @@ from nao_ray.errors import DataError
 from nao_ray.tasks.base import TaskConfig
 from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.base import Images
-from nao_ray.tasks.images.identity import FileIdentity
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
+from nao_ray.tasks.parts.identity import FileIdentity
 
 
 class FashionMnistConfig(ImageTaskConfig):

@@ -11,11 +11,11 @@ from typing import ClassVar
 from nao_ray.errors import DataError
 from nao_ray.tasks.base import TaskConfig
 from nao_ray.tasks.images import layouts
-from nao_ray.tasks.images.identity import FileIdentity
 from nao_ray.tasks.images.labels import Labels
 from nao_ray.tasks.images.layouts import Role, Wanted
 from nao_ray.tasks.images.picture_task import PictureConfig, PictureTask
 from nao_ray.tasks.images.sources import Index, Source
+from nao_ray.tasks.parts.identity import FileIdentity
 
 _KINDS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of a picture's name."""

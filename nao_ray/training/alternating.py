@@ -215,13 +215,13 @@ class Alternating(Trainer):
             state |= {f"adam.{index}.{name}": value for name, value in adam.items()}
         return state
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Tensor], *, draws: bool = True) -> None:
         alphas = part(state, "alphas")
         check_shapes(alphas, {str(index): alpha for index, alpha in enumerate(self.alphas)})
         moments = part(state, "adam")
         if moments and len(moments) != 3 * len(self.alphas):
             raise DataError("weights: the alphas' Adam is not whole")
-        super().restore(state)
+        super().restore(state, draws=draws)
         self._alpha_batches = iter(())
         self._alpha_optimiser.state.clear()
         for index, alpha in enumerate(self.alphas):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,9 @@ from nao_ray.metric import Metric
 from nao_ray.training import resources
 from nao_ray.training.devices import device_name
 from nao_ray.training.objective import Objective, Scores
+from nao_ray.training.recovery import Recovery
 from nao_ray.training.streams import Continuing
+from nao_ray.training.text_parts import Restarts
 from nao_ray.training.trainer import Trainer
 from nao_ray.trial import Measurement
 
@@ -32,7 +35,8 @@ class Epoch:
     history: tuple[Scores, ...]
     """Those of all epochs, those before a resume too."""
     state: Callable[[], dict[str, Tensor]]
-    """What the next epoch begins with, as `Trainer.state`; to be called before it begins."""
+    """What the next epoch begins with, as `Trainer.state`, and `Recovery.state` where the training may go back; to be
+    called before it begins."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ def fit(
     """Train `network` in place, on the objective's device, under its recipe; the score is of the validation split.
 
     Same network, objective, epochs and seed: same measurement, to the device's arithmetic. A loss that is not finite
-    ends the training at once (on a CPU; elsewhere see `Trainer.epoch`) with a NaN score. A training that goes on where
+    ends the training at once (on a CPU; elsewhere see `Trainer.epoch`) with a NaN score, or takes it back to its best
+    epoch as often as the recipe's `restarts`. A training that goes on where
     another was ends as that would have.
 
     Args:
@@ -69,7 +74,7 @@ def fit(
         seed: names the order of the examples, their augmentation, and dropout.
         start: the state to go on from, of the same network, objective, epochs and seed; the measurement is then of the
             epochs since, and those of its `history`, its times of those since alone.
-        listener: told of every epoch whose loss is finite.
+        listener: told of every epoch whose loss is finite; again of those that were gone back.
         autotune: cuDNN tries its algorithms at every new shape, which pays in a long training.
 
     Raises:
@@ -88,15 +93,23 @@ def fit(
         if start is not None:  # states of old told no step
             trainer.restore({"step": torch.tensor(start.epochs_done * objective.steps), **start.state})
             history += start.history
-        while trainer.epochs_done < epochs:
-            loss, scores = trainer.epoch(), None
-            if objective.num_valid and math.isfinite(loss):
-                scores = trainer.evaluate()
-            if not math.isfinite(loss) or (scores is not None and not math.isfinite(scores.loss)):
+        recovery = _recovery(trainer, start)
+        while (before := trainer.epochs_done) < epochs:
+            loss, scores = _epoch(trainer)
+            judged = loss if scores is None else scores.loss
+            if not math.isfinite(judged):
+                undone = None if recovery is None else recovery.back(before)
+                if undone is not None:
+                    history = history[: max(0, len(history) - undone)]
+                    continue
                 history.append(Scores(math.nan, math.nan))
                 break
+            trainer.tell(judged)
+            if recovery is not None:
+                recovery.keep(judged)
             history += [scores] if scores is not None else []
-            listener(Epoch(trainer.epochs_done, loss, scores, tuple(history), trainer.state))
+            state = partial(_state, trainer, recovery)
+            listener(Epoch(trainer.epochs_done, loss, scores, tuple(history), state))
     chosen = _chosen(history, objective.metric, best=objective.recipe.score == "best")
     return Measurement(
         **({} if chosen is None else objective.metric.measured(chosen.value)),
@@ -108,6 +121,30 @@ def fit(
         device=device_name(device),
         execution=trainer.execution,
     )
+
+
+def _epoch(trainer: Trainer) -> tuple[float, Scores | None]:
+    """One more: its training loss, NaN where that is no number, and validation scores."""
+    try:
+        loss = trainer.epoch()
+    except ArithmeticError:  # of a library that does not go on with what is no number
+        loss = math.nan
+    valid = trainer.objective.num_valid > 0 and math.isfinite(loss)
+    return loss, trainer.evaluate() if valid else None
+
+
+def _recovery(trainer: Trainer, start: Start | None) -> Recovery | None:
+    recipe = trainer.recipe
+    if not isinstance(recipe, Restarts) or not recipe.restarts:
+        return None
+    recovery = Recovery(trainer, recipe.restarts)
+    if start is not None:
+        recovery.restore(start.state)
+    return recovery
+
+
+def _state(trainer: Trainer, recovery: Recovery | None) -> dict[str, Tensor]:
+    return trainer.state() | ({} if recovery is None else recovery.state())
 
 
 def _chosen(history: list[Scores], metric: Metric, *, best: bool) -> Scores | None:

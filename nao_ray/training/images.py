@@ -22,7 +22,7 @@ from nao_ray.training.augment import Normaliser, augment
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.devices import autocast, move
 from nao_ray.training.objective import WHOLE, Batch, Carry, Network, Objective, Scores, Shard
-from nao_ray.training.recipe import Optimiser, Recipe, Regularisation
+from nao_ray.training.recipe import ImageRecipe, ImageRegularisation, Optimiser, Recipe, expect
 
 EVALUATION_BATCH = 512
 _SHARE_SEED = 0  # which rows a share of the training split keeps: the same for every trial of every search
@@ -59,7 +59,7 @@ class ImageObjective(Objective):
     """Without images where all of them train."""
     normaliser: Normaliser
     """Of the training images that count."""
-    recipe: Recipe
+    recipe: ImageRecipe
     rows: Tensor | None = None
     """``[n]``, the training images that count; None: all."""
     share: float = 1.0
@@ -75,7 +75,7 @@ class ImageObjective(Objective):
             raise DataError(f"{few} training image makes no step; give at least 2 (task.limit, data_share)")
 
     @classmethod
-    def of(cls, train: Images, valid: Images, device: torch.device, recipe: Recipe) -> ImageObjective:
+    def of(cls, train: Images, valid: Images, device: torch.device, recipe: ImageRecipe) -> ImageObjective:
         """Move both splits, once."""
         moved = DeviceImages.of(train, device)
         return cls(moved, DeviceImages.of(valid, device), Normaliser.of(moved.images), recipe)
@@ -86,7 +86,14 @@ class ImageObjective(Objective):
             kept = splits.share(self.train.labels.numpy(force=True), share, _SHARE_SEED)
             rows = None if kept is None else move(kept, self.device)
             normaliser = Normaliser.of(self.train.images if rows is None else self.train.images[rows])
-        return replace(self, recipe=recipe, rows=rows, share=share, normaliser=normaliser, shard=shard)
+        return replace(
+            self,
+            recipe=expect(ImageRecipe, recipe, "a task of images"),
+            rows=rows,
+            share=share,
+            normaliser=normaliser,
+            shard=shard,
+        )
 
     def halves(self, order: torch.Generator) -> tuple[Self, Self]:
         rows = torch.randperm(self.num_train, generator=order).to(self.device)
@@ -162,7 +169,7 @@ class ImageObjective(Objective):
         return _placed(network, self.device)
 
 
-def training_loss(outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, recipe: Regularisation) -> Tensor:
+def training_loss(outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, recipe: ImageRegularisation) -> Tensor:
     """Cross-entropy of the logits ``[B, K]``, and of the auxiliary head's at its weight."""
     smoothing = recipe.label_smoothing
     if isinstance(outputs, Tensor):

@@ -103,6 +103,10 @@ class Objective(ABC):
             generator: of the augmentation, on the device.
         """
 
+    def rate_scale(self, batch: Batch) -> float:
+        """What the learning rate of a batch's step is multiplied by."""
+        return 1.0
+
     @property
     @abstractmethod
     def num_valid(self) -> int:

@@ -18,16 +18,18 @@ weights do as the code that is out now.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
 from nao_ray.errors import ConfigError
 from nao_ray.settings import Settings
 from nao_ray.training import recipe_file
 from nao_ray.training.augmentation import Augmentation
+from nao_ray.training.published import FULL_TRAININGS, IMAGE_RECIPES, RECIPES, TEXT_RECIPES
+from nao_ray.training.text_parts import Averaging, Restarts, Segments, TextPenalties
 
 
 class _Named(Settings):
@@ -70,7 +72,16 @@ class Schedule(Settings):
 
 
 class Regularisation(Settings):
-    """What keeps a network from learning by heart, and what its heads need for it."""
+    """What keeps a network from learning by heart; each family of networks has its own."""
+
+    kind: ClassVar[str] = ""
+    """What the family is of, in words."""
+
+
+class ImageRegularisation(Regularisation):
+    """That of networks for images, and what their heads need for it."""
+
+    kind: ClassVar[str] = "images"
 
     auxiliary_weight: float = Field(default=0.4, ge=0)
     """Weight of the auxiliary head's loss; 0: no such head."""
@@ -86,12 +97,37 @@ class Regularisation(Settings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 
-class Recipe(Augmentation, Regularisation, Schedule, Optimiser, _Named):
-    """Settings of a training, of four parts. In YAML a name, or a mapping with a name and the settings that differ."""
+class TextRegularisation(TextPenalties, Regularisation):
+    """That of recurrent networks."""
 
+    kind: ClassVar[str] = "texts"
+
+
+class Recipe(Regularisation, Schedule, Optimiser, _Named):
+    """Settings of a training. In YAML a name, or a mapping with a name and the settings that differ.
+
+    What a name stands for is a recipe of a family, of images or of texts, which has parts of its own: `Recipe` makes
+    and validates that one, and is itself what they have in common.
+    """
+
+    named: ClassVar[Mapping[str, Mapping[str, Any]]] = RECIPES
+    """Those of the family."""
     score: Literal["best", "last"] = "best"
     """Which epoch's validation scores the architecture. `best` is the paper's; where the learning rate ends near 0
     `last` is the fairer one: the best of all epochs rewards noise, and more of it in longer trainings."""
+
+    def __new__(cls, **given: Any) -> Self:  # noqa: ANN401
+        made: Any = super().__new__(_family(given.get("name")) if cls is Recipe else cls)
+        return cast(Self, made)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_its_family(cls, value: Any, handler: ModelWrapValidatorHandler[Recipe]) -> Recipe:  # noqa: ANN401
+        if cls is not Recipe:
+            return handler(value)
+        if isinstance(value, Recipe):
+            return value
+        return _family(value.get("name") if isinstance(value, dict) else value).model_validate(value)
 
     @model_validator(mode="before")
     @classmethod
@@ -103,10 +139,71 @@ class Recipe(Augmentation, Regularisation, Schedule, Optimiser, _Named):
         value = dict(value)
         if recipe_file.is_file(value.get("name")):
             value = {**recipe_file.read(value.pop("name"), cls.model_fields), **value}
-        name = value.get("name", "paper_search")
+        name = value.get("name", cls.model_fields["name"].default)
         if name not in RECIPES:
             raise ValueError(f"no recipe is named {name!r}; known: {', '.join(RECIPES)}, or a file that ends in .yaml")
-        return {**RECIPES[name], **value}
+        if name not in cls.named:
+            raise ValueError(f"the recipe {name} is not one of {cls.kind}; those are {', '.join(cls.named)}")
+        if foreign := [key for key in value if key not in cls.model_fields and key in _known()]:
+            raise ValueError(f"{foreign[0]} is no setting of {name}, which is a recipe of {cls.kind}")
+        return {**cls.named[name], **value}
+
+    @classmethod
+    def families(cls) -> tuple[type[Recipe], ...]:
+        """Of which a recipe is one."""
+        return (ImageRecipe, TextRecipe) if cls is Recipe else (cls,)
+
+
+class ImageRecipe(Augmentation, ImageRegularisation, Recipe):
+    """For images: of four parts."""
+
+    named: ClassVar[Mapping[str, Mapping[str, Any]]] = IMAGE_RECIPES
+
+
+class TextRecipe(Restarts, Averaging, Segments, TextRegularisation, Recipe):
+    """For texts, read by a recurrent network."""
+
+    named: ClassVar[Mapping[str, Mapping[str, Any]]] = TEXT_RECIPES
+
+    name: str = "short_text"
+    """One of those of texts, else as in others."""
+
+
+R = TypeVar("R", bound=Regularisation)
+
+
+def expect(kind: type[R], given: Settings, of: str) -> R:
+    """A recipe, or its regularisation, that has to be of a family.
+
+    Args:
+        kind: of the family.
+        given: what is there.
+        of: what needs it; begins the message.
+
+    Raises:
+        ConfigError: it is of another one.
+    """
+    if isinstance(given, kind):
+        return given
+    table, name = (
+        TEXT_RECIPES if kind.kind == TextRegularisation.kind else IMAGE_RECIPES,
+        getattr(given, "name", "this"),
+    )
+    raise ConfigError(
+        f"{of} is trained by a recipe of {kind.kind}, and {name} is none; give recipe.name, one of {', '.join(table)}"
+    )
+
+
+def _family(name: object) -> type[ImageRecipe] | type[TextRecipe]:
+    """Of a recipe's name, or of a file that names one."""
+    if recipe_file.is_file(name):
+        name = recipe_file.read(str(name), _known()).get("name")
+    return TextRecipe if name in TEXT_RECIPES else ImageRecipe
+
+
+def _known() -> list[str]:
+    """Settings of any recipe."""
+    return list({**ImageRecipe.model_fields, **TextRecipe.model_fields})
 
 
 @dataclass(frozen=True)
@@ -135,125 +232,6 @@ def learning_rate(schedule: Schedule, progress: float, epochs: int) -> float:
     return (schedule.lr_end + (schedule.lr - schedule.lr_end) * cosine) * warm
 
 
-# The final training of NAO_pytorch V1 (README and script of NAONet-A, N = 6, F = 36).
-_NAO_FINAL: dict[str, Any] = {
-    "lr": 0.025,
-    "cosine_epochs": None,
-    "weight_decay": 3e-4,
-    "dropout": 0.4,
-    "drop_path_keep": 0.8,
-    "cutout": 16,
-    "score": "last",
-}
-# What the final trainings of ENAS share: its L2 term has no factor 1/2, hence twice its 2e-4, and its clipping never
-# took effect.
-_ENAS_FINAL: dict[str, Any] = {
-    "lr": 0.05,
-    "cosine_epochs": 10,
-    "restart_factor": 2,
-    "nesterov": True,
-    "weight_decay": 4e-4,
-    "clip_norm": None,
-    "score": "last",
-}
-RECIPES: dict[str, dict[str, Any]] = {
-    "paper_search": {},
-    # Shared weights of NAO_pytorch V1 (one cosine over the 150 epochs) and V2 (one per iteration of 50).
-    "paper_shared": {
-        "batch": 64,
-        "lr": 0.025,
-        "lr_end": 0.001,
-        "cosine_epochs": None,
-        "weight_decay": 3e-4,
-        "auxiliary_weight": 0.0,
-        "drop_path_keep": 0.9,
-        "score": "last",
-    },
-    # Weights of DARTS' relaxed supernet (train_search.py; Liu, Simonyan, Yang, arXiv 1806.09055).
-    "darts_search": {
-        "batch": 64,
-        "lr": 0.025,
-        "lr_end": 0.001,
-        "rate_schedule": "epoch",
-        "cosine_epochs": None,
-        "weight_decay": 3e-4,
-        "auxiliary_weight": 0.0,
-        "drop_path_keep": 1.0,
-        "score": "last",
-    },
-    # Ours, for children of some seconds on a CPU core: a whole cosine within the epochs trained, a higher learning rate
-    # (few steps), and none of the regularisers that only pay in longer trainings.
-    "short": {
-        "batch": 64,
-        "lr": 0.1,
-        "cosine_epochs": None,
-        "warmup_epochs": 1.0,
-        "nesterov": True,
-        "auxiliary_weight": 0.0,
-        "drop_path_keep": 1.0,
-        "score": "last",
-    },
-    # The same for handwritten digits, which a mirror turns into none and a crop of four pixels out of eight destroys.
-    "short_digits": {
-        "batch": 64,
-        "lr": 0.1,
-        "cosine_epochs": None,
-        "warmup_epochs": 1.0,
-        "nesterov": True,
-        "auxiliary_weight": 0.0,
-        "drop_path_keep": 1.0,
-        "crop_padding": 1,
-        "flip": False,
-        "score": "last",
-    },
-    "nao_cifar10": _NAO_FINAL,
-    # NAONet-A of F = 128, and NAONet-V2 of F = 36 (NAO_pytorch V1 and V2).
-    "nao_cifar10_128": {**_NAO_FINAL, "weight_decay": 5e-4, "drop_path_keep": 0.7},
-    "nao_v2_cifar10": {**_NAO_FINAL, "weight_decay": 5e-4},
-    # Of the TensorFlow code, whose network and whose standardisation, example by example, are others.
-    "nao_cifar100": {**_NAO_FINAL, "lr": 0.024, "weight_decay": 5e-4, "dropout": 0.2, "drop_path_keep": 0.6},
-    # The final training of DARTS on CIFAR-10, with `--auxiliary` and `--cutout` as published.
-    "darts_cifar10": {
-        "batch": 96,
-        "lr": 0.025,
-        "rate_schedule": "epoch",
-        "cosine_epochs": None,
-        "weight_decay": 3e-4,
-        "drop_path_keep": 0.8,
-        "drop_path_schedule": "epoch",
-        "cutout": 16,
-        "score": "last",
-    },
-    # Also those of the NAO-WS network, in the same code.
-    "enas_micro_cifar10": {**_ENAS_FINAL, "batch": 144, "lr_end": 0.0001, "dropout": 0.2, "drop_path_keep": 0.6},
-    "enas_macro_cifar10": {
-        **_ENAS_FINAL,
-        "batch": 100,
-        "lr_end": 0.001,
-        "dropout": 0.5,
-        "drop_path_keep": 1.0,
-        "auxiliary_weight": 0.0,
-    },
-}
-"""What each recipe changes of the defaults above."""
-
-_SMALL: dict[str, Any] = {"size": {"cells_per_stage": 1, "layers": 5, "channels": 8}, "epochs": 10, "data": "train"}
-FULL_TRAININGS: dict[str, dict[str, Any]] = {
-    "nao_cifar10": {"size": {"cells_per_stage": 6, "channels": 36}, "epochs": 600},
-    "nao_cifar10_128": {"size": {"cells_per_stage": 6, "channels": 128}, "epochs": 600},
-    "nao_v2_cifar10": {"size": {"cells_per_stage": 6, "channels": 36}, "epochs": 600},
-    "nao_cifar100": {"size": {"cells_per_stage": 6, "channels": 128}, "epochs": 600},
-    "darts_cifar10": {"size": {"layers": 20, "channels": 36}, "epochs": 600},
-    "enas_micro_cifar10": {"size": {"cells_per_stage": 5, "channels": 36}, "epochs": 630},
-    "enas_macro_cifar10": {"size": {"channels": 96}, "epochs": 310},
-    "short": _SMALL,
-    "short_digits": _SMALL,
-}
-"""By the name of their recipe, with sizes for any networks that have one of that name; the published ones train on all
-that a search may see (`data: all`). Luo et al., arXiv 1808.07233 and 1909.10815; Liu, Simonyan, Yang, arXiv
-1806.09055; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""
-
-
 def full_training(recipe: str, sizes: Collection[str]) -> dict[str, Any]:
     """Size, epochs and recipe of a full training.
 
@@ -264,7 +242,7 @@ def full_training(recipe: str, sizes: Collection[str]) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such recipe, or file.
     """
-    name = recipe_file.read(recipe, Recipe.model_fields).get("name") if recipe_file.is_file(recipe) else recipe
+    name = recipe_file.read(recipe, _known()).get("name") if recipe_file.is_file(recipe) else recipe
     if name not in FULL_TRAININGS and not recipe_file.is_file(recipe):
         raise ConfigError(
             f"no full training is named {recipe!r}; known: {', '.join(FULL_TRAININGS)}, or a file of settings"

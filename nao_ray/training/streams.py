@@ -84,6 +84,7 @@ class Continuing(Streams):
     def restore(self, state: Mapping[str, Tensor]) -> None:
         super().restore(state)
         self._order.set_state(state["order"])
+        self._before = state["order"]
         self._augmentation.set_state(state["augmentation"])
         rng.set_torch_state(self._device, state)
 

@@ -1,7 +1,8 @@
 """Text as tokens: a network reads windows of it in columns, and carries its hidden state from each to the next.
 
 Zaremba, Sutskever, Vinyals, 2014, arXiv 1409.2329: the text is cut into as many columns as a batch has rows, each is
-read from its beginning to its end, and gradients do not go further back than a window.
+read from its beginning to its end, and gradients do not go further back than a window. Windows of a training may be of
+random lengths (`segments`); those of an evaluation are not.
 
 Legend: `n` tokens, `B` columns, `T` tokens of a window, `V` vocabulary.
 """
@@ -19,11 +20,12 @@ from torch import Tensor, nn
 from nao_ray.errors import DataError
 from nao_ray.metric import PERPLEXITY, Metric
 from nao_ray.tasks.texts.base import Tokens
+from nao_ray.training import segments
 from nao_ray.training.devices import autocast, move
 from nao_ray.training.objective import WHOLE, Batch, Carry, Network, Objective, Scores, Shard
-from nao_ray.training.recipe import Optimiser, Recipe
+from nao_ray.training.recipe import Optimiser, Recipe, TextRecipe, expect
 
-EVALUATION_COLUMNS = 10
+VALIDATION_COLUMNS, TEST_COLUMNS = 10, 1
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class TokenObjective(Objective):
     """Cross-entropy of the next token, measured by perplexity.
 
     Its network maps tokens ``[B, T]`` and what is carried, None at first, to logits ``[B, T, V]`` and what is carried
-    on, a tuple of tensors. Epochs begin at different tokens of the text, whose end is followed by its beginning.
+    on, a tuple of tensors; in training mode it may add a penalty, a scalar.
 
     Raises:
         DataError: the text is too short for a window in every column.
@@ -42,9 +44,11 @@ class TokenObjective(Objective):
     valid: Tensor
     """``[n]``; empty where all of the text trains."""
     window: int
-    recipe: Recipe
+    recipe: TextRecipe
     share: float = 1.0
     shard: Shard = WHOLE
+    by_rows: bool = False
+    """Whether the loss is divided by all rows of a column instead of those that are predicted, see `read`."""
     metric: Metric = PERPLEXITY
 
     def __post_init__(self) -> None:
@@ -55,12 +59,21 @@ class TokenObjective(Objective):
             )
 
     @classmethod
-    def of(cls, train: Tokens, valid: Tokens, window: int, device: torch.device, recipe: Recipe) -> TokenObjective:
+    def of(
+        cls,
+        train: Tokens,
+        valid: Tokens,
+        window: int,
+        device: torch.device,
+        recipe: TextRecipe,
+        *,
+        by_rows: bool = False,
+    ) -> TokenObjective:
         """Move both splits, once."""
-        return cls(move(train, device), move(valid, device), window, recipe)
+        return cls(move(train, device), move(valid, device), window, recipe, by_rows=by_rows)
 
     def under(self, recipe: Recipe, *, share: float = 1.0, shard: Shard = WHOLE) -> Self:
-        return replace(self, recipe=recipe, share=share, shard=shard)
+        return replace(self, recipe=expect(TextRecipe, recipe, "a task of text"), share=share, shard=shard)
 
     @property
     def device(self) -> torch.device:
@@ -81,26 +94,31 @@ class TokenObjective(Objective):
 
     @property
     def steps(self) -> int:
-        return -(-(self._length - 1) // self.window)
+        return segments.count(self._length - 1, self.window, self.recipe.segments)
+
+    def rate_scale(self, batch: Batch) -> float:
+        return 1.0 if self.recipe.segments == "fixed" else batch[0].shape[1] / self.window
 
     def batches(self, order: torch.Generator, skip: int = 0) -> Iterator[Batch]:
         text = self.train[: self._num_train]
-        text = text.roll(-int(torch.randint(len(text), (), generator=order)))
+        if self.recipe.text_start == "random":
+            text = text.roll(-int(torch.randint(len(text), (), generator=order)))
         columns = _columns(text, self.recipe.batch)[self.shard.rank :: self.shard.count]
-        yield from _windows(columns, self.window, skip)
+        yield from _windows(columns, segments.lengths(self._length - 1, self.window, self.recipe.segments, order), skip)
 
     def loss(self, network: Network, batch: Batch, carry: Carry, generator: torch.Generator) -> tuple[Tensor, Carry]:
         """`batch`: tokens ``[B, T]`` and those that follow them."""
         tokens, following = batch
         with autocast(self.recipe, self.device):
-            logits, carry = network(tokens, carry)
+            logits, carry, *penalty = network(tokens, carry)
             smoothing = self.recipe.label_smoothing
             loss = F.cross_entropy(logits.flatten(0, 1), following.flatten(), label_smoothing=smoothing)
+            loss = loss + penalty[0] if penalty else loss
         return loss, None if carry is None else tuple(part.detach() for part in carry)
 
     def evaluate(self, network: nn.Module, forward: Network | None = None) -> Scores:  # `forward` knows no carry
         network.eval()
-        return read(network, self.valid, self.window, self.recipe)
+        return self._read(network, self.valid)
 
     def compare(
         self,
@@ -114,22 +132,37 @@ class TokenObjective(Objective):
         """`batch`: columns; the text is read in order, so the examples are its first."""
         network.eval()
         text = self.valid[: count + 1]
-        return [
-            read(lambda *inputs, choice=choice: network(*inputs, choice), text, self.window, self.recipe, batch)
-            for choice in choices
-        ]
+        return [self._read(lambda *inputs, choice=choice: network(*inputs, choice), text, batch) for choice in choices]
+
+    def _read(self, network: Network, text: Tensor, columns: int = VALIDATION_COLUMNS) -> Scores:
+        return read(network, text, self.window, self.recipe, columns, by_rows=self.by_rows)
 
 
-def read(network: Network, text: Tensor, window: int, recipe: Optimiser, columns: int = EVALUATION_COLUMNS) -> Scores:
-    """Of a network, in evaluation mode, on a text ``[n]``; what is left over by its columns is not read."""
+def read(
+    network: Network, text: Tensor, window: int, recipe: Optimiser, columns: int, *, by_rows: bool = False
+) -> Scores:
+    """Of a network in evaluation mode; what is left over by its columns is not read.
+
+    Args:
+        network: to be called with tokens and what is carried.
+        text: ``[n]``.
+        window: tokens read at once.
+        recipe: gives the precision.
+        columns: that the text is read in, at most half of n.
+        by_rows: divide the sum of a column's losses by its tokens, of which the first is not predicted: that is a
+            little less than the mean, and what the published codes call perplexity is of it.
+    """
     total, count = torch.zeros((), dtype=torch.float64, device=text.device), 0
     carry: Carry = None
+    rows = _columns(text, min(columns, len(text) // 2))
+    length = rows.shape[1] - 1
+    cut = [window] * (length // window) + [length % window] * (length % window > 0)
     with torch.inference_mode(), autocast(recipe, text.device):
-        for tokens, following in _windows(_columns(text, min(columns, len(text) // 2)), window):
+        for tokens, following in _windows(rows, cut):
             logits, carry = network(tokens, carry)
             total += F.cross_entropy(logits.flatten(0, 1).float(), following.flatten(), reduction="sum")
             count += following.numel()
-    mean = total / count
+    mean = total / (rows.numel() if by_rows else count)
     return Scores(mean.exp().item(), mean.item())
 
 
@@ -138,8 +171,9 @@ def _columns(text: Tensor, count: int) -> Tensor:
     return text[: len(text) // count * count].view(count, -1)
 
 
-def _windows(columns: Tensor, window: int, skip: int = 0) -> Iterator[Batch]:
-    """Tokens ``[B, T]`` and those that follow them; all but the last of T = `window`."""
-    for start in range(skip * window, columns.shape[1] - 1, window):
-        end = min(start + window, columns.shape[1] - 1)
-        yield columns[:, start:end], columns[:, start + 1 : end + 1]
+def _windows(columns: Tensor, lengths: Sequence[int], skip: int = 0) -> Iterator[Batch]:
+    """Tokens ``[B, T]`` and those that follow them, for each T of `lengths` but the first `skip`."""
+    start = sum(lengths[:skip])
+    for length in lengths[skip:]:
+        yield columns[:, start : start + length], columns[:, start + 1 : start + length + 1]
+        start += length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from nao_ray import optimisers
 from nao_ray.errors import DataError
 from nao_ray.spaces.base import ArchGraph
+from nao_ray.training.averaging import WeightAverage
 from nao_ray.training.capture import Capture, Execution
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.objective import Batch, Carry, Objective, Scores
 from nao_ray.training.recipe import learning_rate, period
 from nao_ray.training.streams import Streams
+from nao_ray.training.text_parts import Averaging
 
 Parameters = dict[str, nn.Parameter]
 CHECK_EVERY = 50
@@ -39,7 +42,8 @@ class Trainer:
     """SGD on a network, in place, on the objective's device, under the objective's recipe.
 
     A step moves the parameters that have a gradient: of shared weights those that the choice uses, the others are
-    moved by neither momentum nor weight decay. Restored from what `state` gave, at any step, a training on a CPU ends
+    moved by neither momentum nor weight decay. Where the recipe has `averaging`, what is evaluated is the mean of the
+    weights, once it has begun. Restored from what `state` gave, at any step, a training on a CPU ends
     to the bit as the unbroken one.
 
     On CUDA the step of a network on its own, or of alphas and weights, is one graph, and so is the evaluation of one on
@@ -96,6 +100,9 @@ class Trainer:
             fused=choose is None or self._capture.is_on,
             foreach=choose is not None and not self._capture.is_on,
         )
+        self._average: WeightAverage | None = None
+        if isinstance(recipe, Averaging) and recipe.averaging != "none":
+            self._average = WeightAverage(self._named, recipe.averaging_patience)
         self._used: dict[ArchGraph, tuple[str, ...]] = {}
         self._batches: Iterator[Batch] = iter(())
         self._carry: Carry = None
@@ -136,10 +143,12 @@ class Trainer:
             self.network.train()
         if not skip:
             self._carry, self._total = None, torch.zeros_like(self._total)
-        self._set(step)
+        self._set(step, self.objective.rate_scale(batch))
         choice = None if self._choose is None else self._choose(step)
         with self._streams.dropout(step):
             loss = self.compute(batch, choice, self._streams.augmentation(step))
+        if self._average is not None:
+            self._average.update()
         self._total += loss
         self.steps_done += 1
         return loss
@@ -151,7 +160,13 @@ class Trainer:
 
     def evaluate(self) -> Scores:
         """Of the network now, on the validation split."""
-        return self.objective.evaluate(self.network, self._forward)
+        with nullcontext() if self._average is None else self._average.applied():
+            return self.objective.evaluate(self.network, self._forward)
+
+    def tell(self, loss: float) -> None:
+        """The validation loss of the epoch that has ended, by which averaging begins; once an epoch."""
+        if self._average is not None:
+            self._average.tell(loss)
 
     def close(self) -> None:
         """Free the graphs; the last call."""
@@ -164,7 +179,7 @@ class Trainer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _set(self, step: int) -> None:
+    def _set(self, step: int, scale: float) -> None:
         """What changes from step to step: the learning rate, and how many paths are dropped."""
         steps, epochs = self.objective.steps, self._epochs
         start, length = 0, epochs or 0
@@ -175,7 +190,7 @@ class Trainer:
         if tell is not None:
             tell(step - start * steps, length * steps, steps)
         progress = step // steps if self.recipe.rate_schedule == "epoch" else (step + 0.5) / steps
-        self.set_rate(learning_rate(self.recipe, progress, length))
+        self.set_rate(scale * learning_rate(self.recipe, progress, length))
 
     def set_rate(self, rate: float) -> None:
         """The learning rate from now on; where the optimiser holds it as a tensor, in place."""
@@ -254,7 +269,7 @@ class Trainer:
         """Everything that the next step depends on; to be copied before it.
 
         The number of the ``step``, and tensors named ``network.``, ``momentum.``, ``generator.``; within an epoch also
-        ``carry.`` and the sum of its ``loss``.
+        ``carry.`` and the sum of its ``loss``; of weights that are to be averaged ``average.``.
         """
         within = self.steps_done % self.objective.steps != 0
         moments = {
@@ -266,14 +281,19 @@ class Trainer:
             "network": self.network.state_dict(),
             "momentum": moments,
             "generator": self._streams.state(within_epoch=within),
+            "average": {} if self._average is None else self._average.state(),
             "carry": {str(index): value for index, value in enumerate(self._carry or ())} if within else {},
         }
         state = {f"{prefix}.{name}": value for prefix, tensors in parts.items() for name, value in tensors.items()}
         state["step"] = torch.tensor(self.steps_done)
         return state | ({"loss": self._total} if within else {})
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def restore(self, state: Mapping[str, Tensor], *, draws: bool = True) -> None:
         """Go on where `state` was called.
+
+        Args:
+            state: what it gave.
+            draws: with the random numbers that followed; false: with others, those that follow now.
 
         Raises:
             DataError: it is of another network, of other streams, or of another kind of device.
@@ -283,7 +303,10 @@ class Trainer:
         weights, moments = part(state, "network"), part(state, "momentum")
         check_shapes(weights, self.network.state_dict())
         check_shapes(moments, {name: self._named[name] for name in moments if name in self._named})
-        self._streams.restore(part(state, "generator"))
+        if draws:
+            self._streams.restore(part(state, "generator"))
+        if self._average is not None:
+            self._average.restore(part(state, "average"))
         self.network.load_state_dict(weights)
         self.optimiser.state.clear()
         self._captured.clear()  # they write to the moments of before: the step is recorded anew

@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from nao_ray import registry
 from nao_ray.contracts import skeletons as contract
-from nao_ray.contracts.skeletons import CHECKS, RECIPE, small
+from nao_ray.contracts.skeletons import CHECKS, dropping, small
 from nao_ray.errors import ConfigError
 from nao_ray.sizes import read_size
 from nao_ray.skeletons.base import skeleton_of
@@ -56,7 +56,7 @@ class _NoReading(TorchDispatchMode):
 def test_drop_path_follows_a_tensor_that_the_host_never_reads(image_space):
     space = image_space
     graph, shapes = contract.graph_of(space), contract.shapes(skeleton_of(space))
-    network = skeleton_of(space).build(graph, shapes, small(skeleton_of(space)), RECIPE).train()
+    network = skeleton_of(space).build(graph, shapes, small(skeleton_of(space)), dropping(skeleton_of(space))).train()
     network.set_step(4, 10)
     before = network.keep_probability(0)
     network.capturable()

@@ -25,6 +25,9 @@ SETTINGS = {
     "fashion_mnist": lambda folder: {"folder": str(made.fashion(folder))},
     "image_folder": lambda folder: {"path": str(made.folder(folder))},
     "image_table": _table,
+    "ptb": lambda folder: {"path": str(made.text(folder))},
+    "text_folder": lambda folder: {"path": str(made.text(folder))},
+    "wikitext2": lambda folder: {"path": str(made.text(folder))},
 }
 """Data for the tasks that read files; a task without an entry has to work as it is."""
 IMAGE_TASKS = [name for name in registry.names("task") if issubclass(registry.load("task", name), ImageTask)]

@@ -10,7 +10,7 @@ from nao_ray.skeletons.darts import Darts
 from nao_ray.spaces.darts_cnn import DartsCnn
 from nao_ray.tasks.images.base import ImageShapes
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
-from nao_ray.training.recipe import Regularisation
+from nao_ray.training.recipe import ImageRegularisation
 from nao_ray.trial import Fidelity, Proposal, Trial
 
 SPACE = DartsCnn()
@@ -54,5 +54,5 @@ def test_cells_that_are_not_searched_are_trained_alike(name, evaluator):
 def test_networks_of_small_images_of_any_side(side):
     """With the auxiliary head, as published for small images: odd maps too."""
     graph, shapes = SPACE.lower(SPACE.parse("DARTS_V1")), ImageShapes(1, side, side, 10, "small")
-    outs = Darts().build(graph, shapes, None, Regularisation()).train()(torch.zeros(2, 1, side, side))
+    outs = Darts().build(graph, shapes, None, ImageRegularisation()).train()(torch.zeros(2, 1, side, side))
     assert [tuple(out.shape) for out in outs] == [(2, 10), (2, 10)]

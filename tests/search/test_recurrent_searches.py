@@ -14,7 +14,7 @@ evaluator: {name: standalone, hidden: 4, epochs: 1, recipe: RECIPE}
 strategy: STRATEGY
 budget: {trials: 8}
 """
-RECIPE = "{name: short, batch: 4, lr: 1.0}"
+RECIPE = "{name: short_text, batch: 4, lr: 1.0}"
 NAO = "{name: nao, mode: rounds, seeds: 5, rounds: 1, round_size: 3, pretraining: {steps: 5, genotypes: 20}}"
 OWN = """
 from nao_ray.spaces.parts.recurrent_cell import RecurrentSpace

@@ -18,6 +18,7 @@ from nao_ray.spaces.nao_rnn import NaoRnn
 from nao_ray.spaces.parts.recurrent_cell import RecurrentConfig
 from nao_ray.tasks.images.base import ImageShapes
 from nao_ray.tasks.texts.base import TokenShapes
+from nao_ray.training.recipe import Recipe
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "recurrent.json").read_text())
 COUNTS, NAO_COUNTS = GOLDEN["counts"], GOLDEN["nao_counts"]
@@ -117,3 +118,14 @@ def test_counts_of_the_published_relaxed_weights():
     assert sum(parameter.numel() for parameter in net.parameters()) == COUNTS["rnn_search_300_ntoken10000"]["total"]
     with pytest.raises(ConfigError, match=r"^space nao_rnn has no relaxed supernet; [^\n]*recurrent have one$"):
         relaxed_skeleton_of(NaoRnn())
+
+
+def test_a_recipe_tells_its_network_what_is_dropped():
+    space, shapes = NaoRnn(), Recurrent().shapes("text", num_classes=20)
+    graph = space.lower(space.sample(rng.child(0, "a cell")))
+    config = Recurrent().build(graph, shapes, RecurrentSize(hidden=4), Recipe(name="darts_ptb")).config
+    assert (config.dropout, config.dropout_hidden, config.dropout_input) == (0.75, 0.25, 0.75)
+    assert (config.dropout_embedding, config.dropout_words) == (0.2, 0.1)
+    assert (config.activation_penalty, config.slowness_penalty) == (0.0, 1e-3)
+    with pytest.raises(ConfigError, match=r"recurrent is trained by a recipe of texts, and short is none; give recipe"):
+        Recurrent().check(shapes, None, Recipe(name="short"))

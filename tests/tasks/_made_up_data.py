@@ -133,3 +133,13 @@ def folder(
         for index, image in enumerate(images(per_class, seed * 100 + number, (3, 8, 8))):
             (place / name / f"{index}.png").write_bytes(encoded(image, "PNG"))
     return place
+
+
+def text(folder, end="\n", ending=".txt"):
+    """A folder of three texts of a few words, some of which are not in the training text."""
+    words = ["the", "cat", "sat", "on", "mat", "<unk>"]
+    for split, lines in (("train", 80), ("valid", 20), ("test", 20)):
+        rows = [" ".join(words[(line * 7 + place) % 6] for place in range(5)) for line in range(lines)]
+        rows[3] += "" if split == "train" else f" {split}ed"
+        (folder / f"made.{split}{ending}").write_bytes("".join(f" {row} {end}" for row in rows).encode())
+    return folder

@@ -12,7 +12,8 @@ from nao_ray.tasks.cifar10 import Cifar10
 from nao_ray.tasks.fashion_mnist import FashionMnist
 from nao_ray.tasks.image_folder import ImageFolder
 from nao_ray.tasks.image_table import ImageTable
-from nao_ray.tasks.images import identity, parquet
+from nao_ray.tasks.images import parquet
+from nao_ray.tasks.parts import identity
 from tests.tasks import _made_up_data as made
 
 LONG_AGO = 1_000_000_000

@@ -1,12 +1,17 @@
+import copy
 import math
+import pickle
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from nao_ray import own_modules
 from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import ConfigError
-from nao_ray.training.recipe import FULL_TRAININGS, RECIPES, Recipe, full_training, learning_rate
+from nao_ray.tasks.digits import Digits
+from nao_ray.training.published import FULL_TRAININGS, RECIPES
+from nao_ray.training.recipe import ImageRecipe, Recipe, TextRecipe, full_training, learning_rate
 
 
 def test_the_default_is_the_papers():
@@ -93,8 +98,49 @@ def test_full_trainings_are_the_published_ones(name):
     assert end == pytest.approx(recipe.lr_end, abs=1e-6)
 
 
+TEXTS = {
+    #                 H    epochs batch lr   clip  decay   out   h     x     i     words act  slow  segments    patience
+    "nao_ptb":       (850, 4000, 64, 20.0, 0.25, 8e-7,   0.75, 0.25, 0.75, 0.2, 0.0, 0.0, 1e-3, "normal", 5),
+    "nao_wikitext2": (700, 2000, 64, 20.0, 0.25, 5e-7,   0.75, 0.15, 0.75, 0.2, 0.0, 0.0, 1e-3, "normal", 5),
+    "darts_ptb":     (850, 8000, 64, 20.0, 0.25, 8e-7,   0.75, 0.25, 0.75, 0.2, 0.1, 0.0, 1e-3, "normal", 5),
+    "enas_ptb":      (800, 3000, 64, 20.0, 0.25, 1.6e-6, 0.75, 0.225, 0.725, 0.175, 0.125, 0.7, 0.0, "truncated", 10),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_full_trainings_of_texts_are_the_published_ones(name):
+    plan, r = FULL_TRAININGS[name], Recipe.model_validate(name)
+    assert (plan["size"]["hidden"], plan["epochs"], r.batch, r.lr, r.clip_norm, r.weight_decay,
+            r.dropout, r.dropout_hidden, r.dropout_input, r.dropout_embedding, r.dropout_words, r.activation_penalty,
+            r.slowness_penalty, r.segments, r.averaging_patience) == TEXTS[name]  # fmt: skip
+    assert (r.momentum, r.averaging, r.text_start, plan["data"]) == (0.0, "nonmonotone", "beginning", "train")
+    assert {learning_rate(r, epoch, plan["epochs"]) for epoch in (0, 1, 1000, plan["epochs"])} == {20.0}
+
+
+def test_a_recipe_has_the_settings_of_its_family_alone():
+    image, text = Recipe(name="short"), Recipe.model_validate("short_text")
+    assert (type(image), type(text)) == (ImageRecipe, TextRecipe)
+    assert "dropout_hidden" not in image.model_dump()
+    assert not {"flip", "auxiliary_weight", "drop_path_keep"} & text.model_dump().keys()
+    assert pickle.loads(pickle.dumps(text)) == copy.deepcopy(text) == text.model_copy()
+    with pytest.raises(ValidationError, match="flip is no setting of nao_ptb, which is a recipe of texts"):
+        Recipe.model_validate({"name": "nao_ptb", "flip": False})
+    with pytest.raises(ValidationError, match="the recipe nao_ptb is not one of images; those are paper_search, "):
+        ImageRecipe.model_validate("nao_ptb")
+    for of, override, hint in (("", "drop_pth_keep", "drop_path_keep"), ("name: short_text, ", "drpout", "dropout")):
+        with pytest.raises(ConfigError, match=rf"unknown key evaluator.recipe.{override}; did you mean {hint}\?"):
+            RunConfig.parse(CONFIG.replace("mine.yaml", f"{{{of}{override}: 1}}"))
+
+
+def test_a_recipe_of_texts_trains_no_images():
+    with pytest.raises(ConfigError, match="of nao is trained by a recipe of images, and short_text is none; give"):
+        RunConfig.parse(CONFIG.replace("mine.yaml", "short_text"))
+    with pytest.raises(ConfigError, match="task digits is trained by a recipe of images, and short_text is none"):
+        Digits(Digits.Config()).objective(torch.device("cpu"), Recipe(name="short_text"))
+
+
 def test_every_full_training_has_a_recipe_of_its_last_epoch():
-    assert {*PUBLISHED, "darts_cifar10", "short", "short_digits"} == set(FULL_TRAININGS)
+    assert {*PUBLISHED, "darts_cifar10", "short", "short_digits", "short_text", *TEXTS} == set(FULL_TRAININGS)
     assert {Recipe.model_validate(name).score for name in FULL_TRAININGS} == {"last"}
 
 

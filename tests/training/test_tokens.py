@@ -17,7 +17,10 @@ from nao_ray.training.streams import Continuing
 from nao_ray.training.tokens import TokenObjective
 from nao_ray.training.trainer import Trainer
 
-RECIPE = Recipe(name="short", batch=20, lr=1.0, weight_decay=0.0, clip_norm=1.0, dropout=0.1)
+RECIPE = Recipe(
+    name="short_text", batch=20, lr=1.0, lr_end=0.0, momentum=0.9, nesterov=True, weight_decay=0.0, clip_norm=1.0,
+    warmup_epochs=1.0, text_start="random",
+)  # fmt: skip
 TASK = MadeUpText(MadeUpTextConfig(letters=4, gap=2, window=3))  # a word is longer than a window
 CPU = torch.device("cpu")
 

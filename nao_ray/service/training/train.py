@@ -38,7 +38,7 @@ from nao_ray.service.places import placed
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.base import Task
-from nao_ray.training.recipe import FULL_TRAININGS, Recipe
+from nao_ray.training.published import FULL_TRAININGS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,7 +65,7 @@ _ONCE_RECIPE = frozenset({
 """Settings of a recipe when trainings were first named; a younger one is in a name where it differs from its
 default."""
 
-_FOR_ANOTHER = ("momentum", "generator", "step")
+_FOR_ANOTHER = ("momentum", "generator", "step", "recovery")
 """The parts of a state that only a further epoch needs."""
 
 
@@ -221,7 +221,7 @@ class _Run:
         def keep(epoch: Epoch) -> None:
             nonlocal about, curve
             scores, seconds = epoch.scores, time.monotonic() - began
-            curve = curve if scores is None else (*curve, scores.value)
+            curve = curve if scores is None else (*curve[: epoch.done - 1], scores.value)
             about = About(
                 name=self.name,
                 config=config,
@@ -249,10 +249,12 @@ class _Run:
         return about
 
     def _keep(self, about: About, state: Mapping[str, Tensor]) -> None:
+        from nao_ray.training.averaging import settled
         from nao_ray.training.checkpoint import pack
 
         if about.epochs_done == about.config.epochs:  # what only another epoch would need
-            state = {name: value for name, value in state.items() if name.partition(".")[0] not in _FOR_ANOTHER}
+            kept = {name: value for name, value in state.items() if name.partition(".")[0] not in _FOR_ANOTHER}
+            state = settled(kept)
         self.tensors = state
         if self.finals.has_row(self.name) or self._kept_epochs() > about.epochs_done:
             return  # by the same training elsewhere
@@ -276,7 +278,7 @@ def _digest(config: TrainConfig, data_hash: str) -> str:
     sizes = {**{name: of_recipe.get(name) for name in _ONCE_SIZES}, **config.size.model_dump()}
     what = config.model_dump(mode="json", include=set(_IDENTITY)) | sizes | {"task": task, "data_hash": data_hash}
     for name in what["recipe"].keys() - _ONCE_RECIPE:
-        if what["recipe"][name] == Recipe.model_fields[name].default:
+        if what["recipe"][name] == type(config.recipe).model_fields[name].default:
             del what["recipe"][name]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
 

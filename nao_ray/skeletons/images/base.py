@@ -18,7 +18,7 @@ from nao_ray.skeletons.base import PLAIN, Skeleton, SkeletonConfig
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.base import Shapes
 from nao_ray.tasks.images.base import ImageShapes
-from nao_ray.training.recipe import Regularisation
+from nao_ray.training.recipe import ImageRegularisation, Regularisation, expect
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,8 @@ class ImageSkeleton(Skeleton[C]):
         for name, value in numbers.items():
             if value < 1:
                 raise ConfigError(f"network {images.network}: {name} must be at least 1, got {value}")
-        for name, share in (("dropout", regularisation.dropout), ("drop_path", 1 - regularisation.drop_path_keep)):
+        told = self._told(regularisation)
+        for name, share in (("dropout", told.dropout), ("drop_path", 1 - told.drop_path_keep)):
             if not 0 <= share < 1:
                 raise ConfigError(f"network {images.network}: {name} must be in [0, 1), got {share}")
         if shared and numbers.get("channels", 0) % 2:
@@ -148,19 +149,23 @@ class ImageSkeleton(Skeleton[C]):
         from nao_ray.networks.stacks import StackConfig
 
         self.check(shapes, size, regularisation, shared=shared)
-        images, identity = self._images(shapes), regularisation.drop_path_identity
+        images, told = self._images(shapes), self._told(regularisation)
+        identity = told.drop_path_identity
         return StackConfig(
             stem="imagenet" if images.network == "imagenet" else "cifar",
             **self.stacked(self._size(images, size, shared=shared)),
             num_classes=images.num_classes,
             in_channels=images.in_channels,
-            auxiliary=regularisation.auxiliary_weight > 0,
-            dropout=regularisation.dropout,
-            drop_path=1 - regularisation.drop_path_keep,
-            drop_path_schedule=regularisation.drop_path_schedule,
+            auxiliary=told.auxiliary_weight > 0,
+            dropout=told.dropout,
+            drop_path=1 - told.drop_path_keep,
+            drop_path_schedule=told.drop_path_schedule,
             drop_path_identity=shared if identity is None else identity,
             **self.config.model_dump(),
         )
+
+    def _told(self, regularisation: Regularisation) -> ImageRegularisation:
+        return expect(ImageRegularisation, regularisation, f"a network of {self.name}")
 
     def _images(self, shapes: Shapes) -> ImageShapes:
         if not isinstance(shapes, ImageShapes):

@@ -12,11 +12,11 @@ from pydantic import Field
 
 from nao_ray.errors import ConfigError
 from nao_ray.sizes import Size
-from nao_ray.skeletons.base import PLAIN, Skeleton, SkeletonConfig
+from nao_ray.skeletons.base import Skeleton, SkeletonConfig
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.base import Shapes
 from nao_ray.tasks.texts.base import TokenShapes
-from nao_ray.training.recipe import Regularisation
+from nao_ray.training.recipe import Regularisation, TextRegularisation, expect
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,12 +59,17 @@ _OF_TRAINING = (
 )
 C = TypeVar("C", bound=LanguageConfig)
 
+PLAIN = TextRegularisation()
+"""Nothing is dropped."""
+
 
 class RecurrentSkeleton(Skeleton[C]):
     """One cell named `recurrent`, of one input."""
 
     Config: ClassVar[type[SkeletonConfig]] = LanguageConfig
     sizes: ClassVar[type[Size]] = RecurrentSize
+    regularisation: ClassVar[type[Regularisation]] = TextRegularisation
+    recipe: ClassVar[str] = "short_text"
 
     def shapes(
         self, network: str | None = None, *, num_classes: int | None = None, in_channels: int | None = None
@@ -80,6 +85,7 @@ class RecurrentSkeleton(Skeleton[C]):
         self, shapes: Shapes, size: Size | None = None, regularisation: Regularisation = PLAIN, *, shared: bool = False
     ) -> None:
         tokens = self._tokens(shapes)
+        expect(TextRegularisation, regularisation, f"a network of {self.name}")
         full = self._size(tokens, size, shared=shared)
         for name, value in {**full.model_dump(), "vocabulary": tokens.vocabulary}.items():
             if value < 1:
@@ -152,7 +158,8 @@ class RecurrentSkeleton(Skeleton[C]):
         tokens = self._tokens(shapes)
         hidden = self._size(tokens, size, shared=shared).hidden
         assert hidden is not None
-        dropped: dict[str, Any] = {name: getattr(regularisation, name, 0.0) for name in _OF_TRAINING}
+        told = expect(TextRegularisation, regularisation, f"a network of {self.name}")
+        dropped: dict[str, Any] = {name: getattr(told, name) for name in _OF_TRAINING}
         return RecurrentConfig(vocabulary=tokens.vocabulary, hidden=hidden, **self.config.model_dump(), **dropped)
 
     def _tokens(self, shapes: Shapes) -> TokenShapes:

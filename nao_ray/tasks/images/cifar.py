@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from nao_ray.errors import DataError
 from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.base import Images
-from nao_ray.tasks.images.identity import FileIdentity
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.images.labels import Classes
 from nao_ray.tasks.images.layouts import Role
 from nao_ray.tasks.images.parquet import Table
 from nao_ray.tasks.images.picture_task import read_rows
+from nao_ray.tasks.parts.identity import FileIdentity
 
 _STORED = (3, 32, 32)
 _PIXELS = 3 * 32 * 32

@@ -17,7 +17,7 @@ from nao_ray.metric import ACCURACY, Metric
 from nao_ray.tasks.base import Facts, Shapes, Task, TaskConfig
 from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.base import Images, ImageShapes
-from nao_ray.tasks.images.identity import FileIdentity, facts_of
+from nao_ray.tasks.parts.identity import FileIdentity, facts_of
 
 if TYPE_CHECKING:
     import torch
@@ -103,12 +103,13 @@ class ImageTask(Task[C]):
 
     def objective(self, device: torch.device, recipe: Recipe, *, all_data: bool = False) -> Objective:
         from nao_ray.training.images import ImageObjective
+        from nao_ray.training.recipe import ImageRecipe, expect
 
         train, valid = self.load()
         if all_data:
             train = Images(*(np.concatenate(both) for both in zip(astuple(train), astuple(valid), strict=True)))
             valid = Images(valid.images[:0], valid.labels[:0])
-        return ImageObjective.of(train, valid, device, recipe)
+        return ImageObjective.of(train, valid, device, expect(ImageRecipe, recipe, f"task {self.name}"))
 
     def test_scores(
         self, network: nn.Module, constants: Mapping[str, Tensor], device: torch.device, recipe: Recipe

@@ -25,11 +25,11 @@ import pyarrow.fs as pafs
 
 from nao_ray.errors import DataError
 from nao_ray.tasks.images import layouts, pictures
-from nao_ray.tasks.images.identity import FileIdentity
 from nao_ray.tasks.images.labels import Labels
 from nao_ray.tasks.images.layouts import Role, Wanted
 from nao_ray.tasks.images.pictures import Shape
 from nao_ray.tasks.images.sources import Index, Source
+from nao_ray.tasks.parts.identity import FileIdentity
 
 ImageFormat = Literal["auto", "encoded", "raw"]
 T = TypeVar("T")

@@ -14,10 +14,10 @@ from pydantic import Field, field_validator
 from nao_ray.errors import DataError
 from nao_ray.tasks.images import pictures, sources
 from nao_ray.tasks.images.base import Images, ImageShapes
-from nao_ray.tasks.images.identity import FileIdentity
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.images.labels import MOST_CLASSES, Classes, Labels
 from nao_ray.tasks.images.layouts import Role, Wanted
+from nao_ray.tasks.parts.identity import FileIdentity
 
 _IMAGENET_SIDE = 96  # from this size on the stem halves the image three times
 

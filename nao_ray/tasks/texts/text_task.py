@@ -30,7 +30,10 @@ class TextTaskConfig(TaskConfig):
     """What every text task can be told."""
 
     window: int = Field(default=35, ge=1)
-    """Tokens that a network reads at once, and that gradients go back."""
+    """Tokens that a network reads at once, and that gradients go back; a recipe's `segments` vary it in training."""
+    perplexity: Literal["tokens", "rows"] = "tokens"
+    """What the losses are divided by: the predicted tokens or, as in the published codes, all rows of a column, of
+    which the first is not predicted: that is a little less."""
 
 
 C = TypeVar("C", bound=TextTaskConfig)
@@ -74,12 +77,18 @@ class TextTask(Task[C]):
         return tokens
 
     def objective(self, device: torch.device, recipe: Recipe, *, all_data: bool = False) -> Objective:
+        from nao_ray.training.recipe import TextRecipe, expect
         from nao_ray.training.tokens import TokenObjective
 
+        told = expect(TextRecipe, recipe, f"task {self.name}")
         train, valid = self.load()
         if all_data:
             train, valid = np.concatenate((train, valid)), valid[:0]
-        return TokenObjective.of(train, valid, self.config.window, device, recipe)
+        return TokenObjective.of(train, valid, self.config.window, device, told, by_rows=self._by_rows)
+
+    @property
+    def _by_rows(self) -> bool:
+        return self.config.perplexity == "rows"
 
     def test_scores(
         self,
@@ -89,9 +98,14 @@ class TextTask(Task[C]):
         recipe: Recipe,
     ) -> Scores:
         from nao_ray.training.devices import move
-        from nao_ray.training.tokens import read
+        from nao_ray.training.tokens import TEST_COLUMNS, read
 
-        return read(network.to(device).eval(), move(self.load_test(), device), self.config.window, recipe)
+        network, text = network.to(device).eval(), move(self.load_test(), device)
+        return read(network, text, self.config.window, recipe, TEST_COLUMNS, by_rows=self._by_rows)
+
+    @property
+    def full_training(self) -> str:
+        return "short_text"
 
     def data_hash(self) -> str:
         return self._facts.digest
