@@ -164,7 +164,7 @@ def test_python_of_the_pages(block, folder, monkeypatch):
 @pytest.mark.parametrize("block", [block for kind, block in BLOCKS if kind == "yaml"])
 def test_configs_of_the_pages(block):
     config = RunConfig.parse(block, where="docs")
-    assert config.make_strategy().space.name == "nao_cnn"
+    assert config.make_strategy().space.name in ("nao_cnn", "nao_rnn")
 
 
 def test_the_job_of_the_pages_is_there():
