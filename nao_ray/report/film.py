@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,21 @@ def render_film(title: str, tracks: Sequence[Track], space: SearchSpace[Any]) ->
         "relaxed": _relaxed(whole) if any(alphas) else [],
     }
     script = (_HERE / "film.js").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("film.html").render(
+    return _page().render(
         title=title,
         pictures=_pictures(whole, Wording(space.op_names, max(text_width(wording.label(op)) for op in ops))),
         data=json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+@cache
+def _page() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template("film.html")
 
 
 def _pictures(whole: ArchGraph, wording: Wording) -> list[str]:

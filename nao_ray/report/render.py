@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +83,12 @@ def render(
     comparison = derived.comparison(fits, metric)
     all_fits = fits
     fits = fits.head(0) if trainings else shared.other_fits(fits)  # what was watched is told of each training
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     headings, rows = tables.fit_table(fits)
     cells: list[dict[str, Any]] = [
         {**_picture(row, metric, space), "is_control": bool(trainings) and bool(pd.isna(row["round"]))}
         for _, row in best.head(PICTURES).iterrows()
     ]
-    return environment.get_template("page.html").render(
+    return _page().render(
         name=name_of(manifest),
         film=film,
         trainings=derived.training_table(trainings),
@@ -121,6 +115,18 @@ def render(
         manifest=tables.flat(manifest),
         tests=[] if final is None else [_tested(row) for row in final.to_dict("records")],
     )
+
+
+@cache
+def _page() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
 
 
 def _version(best: pd.DataFrame) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise, permutations
 
 from nao_ray.spaces.base import Cell
@@ -82,8 +83,12 @@ class Layout:
     height: float
 
 
+@lru_cache(maxsize=256)
 def lay_out(cell: Cell) -> Layout:
-    """The layered drawing of a cell; the output is the state after the last node."""
+    """The layered drawing of a cell; the output is the state after the last node.
+
+    Not to be changed: the same cell, which many of the best have and the next report shows again, is laid out once.
+    """
     layers, routes = _layers(cell)
     order = _best_order(layers)
     _place(order)
