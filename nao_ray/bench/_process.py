@@ -20,7 +20,12 @@ class Worker:
     """A process that holds one variant: ``python -m MODULE VARIANT THREADS SIZE``, the size in JSON."""
 
     def __init__(
-        self, module: str, variant: str, threads: int, size: dict[str, int], environ: Mapping[str, str] | None = None
+        self,
+        module: str,
+        variant: str,
+        threads: int,
+        size: Mapping[str, int | str],
+        environ: Mapping[str, str] | None = None,
     ) -> None:
         self.variant = variant
         self._bench = module.rpartition(".")[2]

@@ -4,9 +4,8 @@ One function of autograd for the whole segment, whose backward pass is written b
 made for all steps at once, before them; nodes of one source are one unit, with one product on a GPU and one pass of
 each elementwise operation. The loop backward finds gradients of activations alone; those of the weights are a product
 over several steps, where plain autograd makes one each step and adds it to the others. What is elementwise and does not
-wait for a gradient is made for several steps too. Kept for the backward pass are gates, candidates and states, which
-plain autograd keeps beside seven more; the memory is the next segment's, as asking the system for it took a tenth of
-the time.
+wait for a gradient is made for several steps too. Kept for the backward pass are gates, candidates and states; the
+memory is the next segment's, as asking the system for it took a tenth of the time.
 
 Legend: `B` columns of text, `T` tokens of a segment, `H` hidden units, `k` nodes of a unit, `P` states of a step.
 """
@@ -122,6 +121,8 @@ class _Block:
         key, self._used = (like.device, like.dtype), 0
         idle = _idle.setdefault(key, [])
         fitting = [index for index, block in enumerate(idle) if block.numel() >= numbers]
+        if not fitting and len(idle) == _KEPT_BLOCKS:
+            idle.pop()  # that of shorter segments
         self._memory = idle.pop(fitting[0]) if fitting else self._new(numbers, like)
         if like.device.type == "cpu":
             weakref.finalize(self, _give_back, key, self._memory).atexit = False
