@@ -45,7 +45,7 @@ class Budget(Settings):
     """When the search stops: at the first limit that is reached."""
 
     trials: int | None = Field(default=None, ge=1)
-    """Distinct architectures asked."""
+    """Rows of the pool: architectures asked and, where weights are shared, phases of their training."""
     hours: float | None = Field(default=None, gt=0)
     """Wall time of this and all earlier drivers of the pool, in hours."""
     failures: int | None = Field(default=10, ge=1)

@@ -99,6 +99,8 @@ class Proposal:
     """Length factor of the gradient step from the source (eta)."""
     round: int | None = None
     """Index of the controller's fit that made it; 0 for the seeds."""
+    origin: Literal["control"] | None = None
+    """`control`: drawn at random, to compare with what a search has found; no find of its own."""
     retry_of: int | None = None
     """The failed trial that the user asked for once more; such a proposal is no strategy's, nor of the budget."""
 
@@ -132,6 +134,10 @@ class Measurement:
     """Mean over the last epoch; of shared weights."""
     derived_genotype: str | None = None
     """Text of the architecture that a phase came to, where it came to one; in the space of its proposal."""
+    derived_score: float | None = None
+    """Where a table knows that architecture, its score there, in the unit of the metric: no search decides by it."""
+    derived_rank: int | None = None
+    """Likewise its rank in the table, 1 the best."""
     alphas: tuple[float, ...] | None = None
     """Where a phase trains alphas what they came to, role after role, edge after edge, before the softmax; with partial
     channels the last of each edge is its own."""

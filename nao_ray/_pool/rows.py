@@ -50,6 +50,7 @@ _PROPOSAL = (
     ("source_trial_id", _INT),
     ("source_step_size", _FLOAT),
     ("round", _INT),
+    ("origin", _TEXT),
     ("retry_of", _INT),
     ("phase", _TEXT),
     *_FIDELITY,
@@ -62,6 +63,8 @@ _MEASUREMENT = (
     ("goal", _TEXT),
     ("train_loss", _FLOAT),
     ("derived_genotype", _TEXT),
+    ("derived_score", _FLOAT),
+    ("derived_rank", _INT),
     ("alphas", _FLOATS),
     ("alpha_eigenvalue", _FLOAT),
     ("supernet_score", _FLOAT),
@@ -136,11 +139,11 @@ LOGGED = tuple(name for name in TRIALS.names if name not in ("strategy", "task",
 """The columns that `trial_from` needs."""
 
 _LATER_MEASURED = (
-    "valid_score", "goal", "derived_genotype", "alphas", "alpha_eigenvalue", "supernet_score", "execution", "network",
-    "num_classes", "in_channels",
+    "valid_score", "goal", "derived_genotype", "derived_score", "derived_rank", "alphas", "alpha_eigenvalue",
+    "supernet_score", "execution", "network", "num_classes", "in_channels",
 )  # fmt: skip
 _LATER_SIZES = ("layers", "hidden", "embedding_width", OWN_SIZE)
-LATER = frozenset({"message", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
+LATER = frozenset({"message", "origin", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(

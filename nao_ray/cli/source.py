@@ -61,18 +61,19 @@ def names_trial(text: str) -> bool:
 
 
 def find_trial(text: str) -> PoolTrial:
-    """The trial that ``POOL:best`` or ``POOL:ID`` names.
+    """The trial that ``POOL:best`` or ``POOL:ID`` names; the best is none of a random control.
 
     Raises:
         PoolError: there is no such pool, or it has no such trial.
         ConfigError: the trial is no architecture: it trained shared weights.
     """
     from nao_ray.pool import PoolReader
+    from nao_ray.report.control import best_found
 
     url, _, which = text.rpartition(":")
     pool = PoolReader.open(url)
     if which == "best":
-        rows = pool.best(1)
+        rows = best_found(pool, 1)
         if rows.empty:
             raise PoolError(f"{url} has no completed trial, so no best one")
     else:

@@ -50,7 +50,6 @@ class TableAudit:
         self._pool, self._table = pool, table
         self._metric = pool.metric
         self._trials = pool.trials([*_COLUMNS, self._metric.column])
-        self._all = all_values(table)
         if self.derived.empty and self.agreement.empty:
             raise ConfigError(f"{pool.url} has neither derived cells nor three scores to compare with a table")
 
@@ -70,7 +69,7 @@ class TableAudit:
                     "weights": phase["version"],
                     "epoch": int(phase["last_epoch"]),
                     "value": value,
-                    "rank": self._rank(value),
+                    "rank": self._table.rank_of(value),
                     "skips": sum(skips(space, genotype).values()),
                     "alarm": alarms.get(phase["version"], ""),
                     "genotype": text,
@@ -100,15 +99,12 @@ class TableAudit:
         """Of distinct genotypes."""
         cells = [Genotype(self._table.space.name, str(text)) for text in trials["genotype"]]
         scores = np.array([self._metric.score(value) for value in trials[self._metric.column]])
-        return agreement(self._table, self._all, cells, scores)
+        return agreement(self._table, cells, scores)
 
     @property
     def size(self) -> int:
         """Architectures of the table."""
-        return len(self._all)
-
-    def _rank(self, value: float) -> int:
-        return rank(self._table, self._all, value)
+        return len(self._table)
 
     def _alarms(self) -> dict[str, str]:
         """By version, the rule that fired after it."""
@@ -119,25 +115,13 @@ class TableAudit:
         return dict(zip(fired["weights_version"].astype(str), fired["alarm"].astype(str), strict=True))
 
 
-def all_values(table: Tabular) -> NDArray[np.float64]:
-    """Of its architectures."""
-    return np.array([table.valid(genotype) for genotype in table.genotypes()])
-
-
-def rank(table: Tabular, values: NDArray[np.float64], value: float) -> int:
-    """1 plus how many of the `values` are better."""
-    better = values > value if table.measure.more_is_better else values < value
-    return 1 + int(better.sum())
-
-
 def agreement(
-    table: Tabular, values: NDArray[np.float64], cells: Sequence[Genotype], scores: NDArray[np.float64]
+    table: Tabular, cells: Sequence[Genotype], scores: NDArray[np.float64]
 ) -> dict[str, float | int | None]:
     """Kendall's tau of scores with a table, its 95 % interval, and what the table says of the best by score.
 
     Args:
         table: that has the cells.
-        values: all of its.
         cells: n distinct ones.
         scores: ``[n]``, higher is better.
     """
@@ -148,7 +132,7 @@ def agreement(
         "n": facts["audited"],
         **{name: facts[f"audit_{key}"] for name, key in _TAU.items()},
         "value of the best": best,
-        "its rank": rank(table, values, best),
+        "its rank": table.rank_of(best),
     }
 
 

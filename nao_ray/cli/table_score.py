@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nao_ray import rng
-from nao_ray.cli.table_audit import agreement, all_values
+from nao_ray.cli.table_audit import agreement
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.one_shot import OneShot
@@ -86,8 +86,7 @@ class TableScore:
             "more parameters": np.array(self._params()),
             "fewer skip connections": -np.array([sum(skips(space, cell).values()) for cell in self.cells], dtype=float),
         }
-        values = all_values(self._table)
-        rows = [{"ranked by": name, **agreement(self._table, values, self.cells, by)} for name, by in rankings.items()]
+        rows = [{"ranked by": name, **agreement(self._table, self.cells, by)} for name, by in rankings.items()]
         return pd.DataFrame(rows)
 
     def _params(self) -> list[float]:

@@ -44,6 +44,9 @@ def finalists(
         str | None, typer.Option("--pool", help="Pool of the finalists; default POOL-finalists.", metavar="DIR")
     ] = None,
     settings: Settings = None,
+    with_control: Annotated[
+        bool, typer.Option("--with-control", help="Cells of a random control may be among them.")
+    ] = False,
     in_process: Annotated[bool, typer.Option("--in-process", help="Without Ray, one at a time.")] = False,
 ) -> None:
     """Train the best of a pool again, longer, and rank them.
@@ -57,7 +60,8 @@ def finalists(
     from nao_ray.service.hosting.run import run
     from nao_ray.service.training.finalists import finalists_config
 
-    config = finalists_config(PoolReader.open(url), count, recipe, tuple(settings or ()))
+    pool = PoolReader.open(url)
+    config = finalists_config(pool, count, recipe, tuple(settings or ()), with_control=with_control)
     target = out or extended(url, "-finalists")
     try:
         with Progress(config.name) as progress:

@@ -13,8 +13,9 @@ Imports without torch, so that a configuration is checked in no time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -23,15 +24,16 @@ from numpy.typing import NDArray
 from pydantic import Field, SerializeAsAny, model_validator
 
 from nao_ray import rng
-from nao_ray.errors import ConfigError
+from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
+from nao_ray.evaluators.parts.alone import Alone, AloneConfig, alone_field
 from nao_ray.evaluators.parts.versions import go_on, train_to_the_end
-from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.evaluators.standalone import StandaloneConfig
 from nao_ray.evaluators.standalone import settings_of as standalone_settings
 from nao_ray.sizes import Sized
 from nao_ray.skeletons.base import Skeleton, relaxed_skeleton_of
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.tasks.base import Shapes, Task
+from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.training.alphas import AlphaOptimiser
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
@@ -40,11 +42,15 @@ if TYPE_CHECKING:
     from nao_ray.training.alternating import Alternating, Order
     from nao_ray.training.objective import Objective
 
+_FEWEST = 2
+"""Examples of a half: one alone has no batch statistics."""
 _ORDERS: tuple[Order, ...] = ("first", "second", "exact")
 
 
 class DartsConfig(Sized, EvaluatorConfig):
     """Size of the relaxed supernet, and how it is trained; the defaults are those of the published search."""
+
+    places: ClassVar[frozenset[str]] = frozenset({"alone.path"})
 
     recipe: SerializeAsAny[Recipe] = Field(default_factory=lambda: Recipe(name="darts_search"))
     """Of the weights."""
@@ -58,8 +64,9 @@ class DartsConfig(Sized, EvaluatorConfig):
     partial_channels: int = Field(default=1, ge=1)
     """Of so many parts of a state's channels one is mixed, the others are handed on, and edges are weighed against each
     other, by alphas of their own: PC-DARTS (arXiv 1907.05737), with 4; 1: all channels, no such alphas."""
-    alone: StandaloneConfig = StandaloneConfig()
-    """Of the architectures that were derived."""
+    alone: AloneConfig = StandaloneConfig()
+    """Of the architectures that were derived; with `name: tabular` a table has their scores, its settings beside the
+    name, and what is derived after each phase is looked up too."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @property
@@ -71,6 +78,11 @@ class DartsConfig(Sized, EvaluatorConfig):
         recipe = self.recipe
         if recipe.restart_factor is not None or recipe.cosine_epochs is not None:
             raise ValueError("recipe: the cosine is the evaluator's period; leave cosine_epochs and restart_factor out")
+        if recipe.precision == "bfloat16":
+            raise ValueError(
+                "recipe.precision: a relaxed supernet trains in float32, of whose last digits the alphas' gradient is "
+                "made; give auto or float32"
+            )
         given = {
             "auxiliary_weight": getattr(recipe, "auxiliary_weight", 0.0),
             "dropout": getattr(recipe, "dropout", 0.0),
@@ -86,8 +98,7 @@ class DartsConfig(Sized, EvaluatorConfig):
 def _settings(skeleton: Skeleton[Any]) -> type[DartsConfig]:
     usual, alone = skeleton.relaxed, standalone_settings(skeleton)
     assert usual is not None
-    beside = Field(default_factory=lambda: alone.model_validate({"epochs": 10}))
-    return DartsConfig.of(usual, alone=(alone, beside))
+    return DartsConfig.of(usual, alone=alone_field(alone, lambda: alone.model_validate({"epochs": 10})))
 
 
 class Darts(SharedEvaluator[DartsConfig]):
@@ -104,7 +115,7 @@ class Darts(SharedEvaluator[DartsConfig]):
     def __init__(self, space: SearchSpace[Any], task: Task[Any], config: DartsConfig) -> None:
         super().__init__(space, task, config)
         _ = self.skeleton  # there is one
-        self._alone = Standalone(space, task, config.alone.model_copy(update={"device": config.device}))
+        self._alone = Alone(space, task, config.alone, config.device)
 
     @classmethod
     def settings(cls, space: SearchSpace[Any]) -> type[DartsConfig]:
@@ -127,7 +138,31 @@ class Darts(SharedEvaluator[DartsConfig]):
         skeleton = relaxed_skeleton_of(space)
         if shapes is not None:
             skeleton.check_relaxed(shapes, config.size, config.partial_channels)
-        Standalone.check(space, shapes, config.alone)
+        Alone.check(space, shapes, config.alone)
+
+    def data_hash(self) -> str:
+        return self._alone.data_hash()
+
+    def facts(self) -> Facts | None:
+        """As the base class; what is odd about batches of half of the examples, too.
+
+        Raises:
+            DataError: half of them make no step.
+        """
+        facts, batch = self._alone.facts(), self.config.recipe.batch
+        if facts is None or facts.examples is None or facts.examples // 2 >= batch:
+            return facts
+        half = facts.examples // 2
+        if half < _FEWEST:
+            raise DataError(
+                f"{facts.examples} training examples are cut in halves, of which {half} make no step: "
+                f"give at least {2 * _FEWEST} (task.limit)"
+            )
+        odd = f"evaluator.recipe.batch is {batch}, and half of the training examples {half}: an epoch is a single step"
+        return replace(facts, odd=(*facts.odd, odd))
+
+    def settled(self) -> Mapping[str, Mapping[str, Any]]:
+        return self._alone.settled()
 
     def prepare(self) -> None:
         import nao_ray.training.alternating  # noqa: F401
@@ -137,7 +172,7 @@ class Darts(SharedEvaluator[DartsConfig]):
     @classmethod
     def fidelity(cls, config: DartsConfig) -> Fidelity:
         """Of an architecture."""
-        return Standalone.fidelity(config.alone)
+        return Alone.fidelity(config.alone)
 
     @property
     def scored_at_once(self) -> int:
@@ -179,9 +214,10 @@ class Darts(SharedEvaluator[DartsConfig]):
         return measurement, pack_version(trainer.state(), trainer.epochs_done)
 
     def _derived(self, alphas: Sequence[NDArray[np.float64]]) -> dict[str, Any]:
-        """What a phase came to: its alphas ``[E, O]`` per role, and their architecture."""
+        """What a phase came to: its alphas ``[E, O]`` per role, their architecture, and what a table says of that."""
         flat = tuple(value for alpha in alphas for value in alpha.ravel().tolist())
-        return {"derived_genotype": self.space.derive(alphas).key, "alphas": flat}
+        derived = self.space.derive(alphas)
+        return {"derived_genotype": derived.key, "alphas": flat, **self._alone.look_up(derived)}
 
     def _watched(self, trainer: Alternating, seed: int, with_eigenvalue: bool) -> dict[str, Any]:
         """Figures of the supernet at the end of a phase; those that are no finite numbers are left out."""
@@ -244,11 +280,7 @@ class Darts(SharedEvaluator[DartsConfig]):
     def _objective(self) -> Objective:
         """The data that networks on their own are trained on too, under the recipe of the weights."""
         recipe = self.config.recipe
-        own = {
-            "cosine_epochs": self.config.period,
-            "restart_factor": 1,
-            "precision": "float32" if recipe.precision == "auto" else recipe.precision,
-        }
+        own = {"cosine_epochs": self.config.period, "restart_factor": 1, "precision": "float32"}
         return self._alone.objective().under(recipe.model_copy(update=own))
 
     # -- architectures ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ audited whose shared scores are to be believed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -17,13 +17,14 @@ from pydantic import Field, SerializeAsAny, model_validator
 from nao_ray import rng
 from nao_ray.errors import ConfigError, GenotypeError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
+from nao_ray.evaluators.parts.alone import Alone, AloneConfig, alone_field
 from nao_ray.evaluators.parts.versions import go_on, of_supernet, train_to_the_end
-from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.evaluators.standalone import StandaloneConfig
 from nao_ray.evaluators.standalone import settings_of as standalone_settings
 from nao_ray.sizes import Sized
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.tasks.base import Shapes, Task
+from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.training.recipe import Recipe
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
 
@@ -44,6 +45,8 @@ _FEWEST = 8  # examples of a worker's share of a batch: batch norm takes its sta
 class OneShotConfig(Sized, EvaluatorConfig):
     """Size of the supernet, how it is trained, and what a score is taken on."""
 
+    places: ClassVar[frozenset[str]] = frozenset({"alone.path"})
+
     recipe: SerializeAsAny[Recipe] = Field(default_factory=lambda: Recipe(name="paper_shared"))
     period: int = Field(default=150, ge=1)
     """Epochs of the first cosine of the learning rate."""
@@ -55,8 +58,9 @@ class OneShotConfig(Sized, EvaluatorConfig):
     """Of these batches; always the same ones. A proposal may ask for a share of the split instead (`valid_share`)."""
     at_once: int = Field(default=50, ge=1)
     """Genotypes scored together, which share what their paths have in common."""
-    alone: StandaloneConfig = StandaloneConfig()
-    """Of proposals that name no version; by default as large as the supernet, for 10 epochs."""
+    alone: AloneConfig = StandaloneConfig()
+    """Of proposals that name no version; by default as large as the supernet, for 10 epochs. With `name: tabular` a
+    table has their scores, with its settings beside the name."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @model_validator(mode="after")
@@ -74,7 +78,7 @@ def _settings(skeleton: Skeleton[Any]) -> type[OneShotConfig]:
     def beside() -> StandaloneConfig:
         return alone.model_validate({**usual.model_dump(), "epochs": 10})
 
-    return OneShotConfig.of(usual, alone=(alone, Field(default_factory=beside)))
+    return OneShotConfig.of(usual, alone=alone_field(alone, beside))
 
 
 class OneShot(SharedEvaluator[OneShotConfig]):
@@ -93,7 +97,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         _ = self.skeleton  # there is one
         self._scorer: nn.Module | None = None
         self._sizes: dict[str, float] = {}  # by genotype, of all phases
-        self._alone = Standalone(space, task, config.alone.model_copy(update={"device": config.device}))
+        self._alone = Alone(space, task, config.alone, config.device)
 
     @property
     def uses_gpu(self) -> bool:
@@ -112,7 +116,16 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         skeleton = skeleton_of(space, shared=True)
         if shapes is not None:
             skeleton.check(shapes, config.size, config.recipe, shared=True)
-        Standalone.check(space, shapes, config.alone)
+        Alone.check(space, shapes, config.alone)
+
+    def data_hash(self) -> str:
+        return self._alone.data_hash()
+
+    def facts(self) -> Facts | None:
+        return self._alone.facts()
+
+    def settled(self) -> Mapping[str, Mapping[str, Any]]:
+        return self._alone.settled()
 
     def prepare(self) -> None:
         import nao_ray.training.trainer  # noqa: F401
@@ -122,7 +135,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     @classmethod
     def fidelity(cls, config: OneShotConfig) -> Fidelity:
         """Of a proposal that names no version."""
-        return Standalone.fidelity(config.alone)
+        return Alone.fidelity(config.alone)
 
     @property
     def scored_at_once(self) -> int:

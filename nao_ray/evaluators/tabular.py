@@ -7,6 +7,7 @@ measured and whether more of it is better.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +115,29 @@ class Tabular(Evaluator[TabularConfig]):
             GenotypeError: the architecture is not in the table.
         """
         return self._scaled(float(self._test[self.row(genotype)]))
+
+    def rank(self, genotype: Genotype) -> int:
+        """Of its `valid` in the table, 1 the best.
+
+        Raises:
+            GenotypeError: the architecture is not in the table.
+        """
+        return self.rank_of(self.valid(genotype))
+
+    def rank_of(self, value: float) -> int:
+        """1 plus how many architectures of the table are better than a `valid`."""
+        if math.isnan(value):
+            return len(self) + 1
+        known = self._ordered
+        if self.measure.more_is_better:
+            return 1 + len(known) - int(np.searchsorted(known, value, side="right"))
+        return 1 + int(np.searchsorted(known, value, side="left"))
+
+    @cached_property
+    def _ordered(self) -> Column:
+        """`valid` of all architectures that have one, ascending."""
+        values = np.array([self._scaled(float(self._truth[row])) for row in self._table.rows.values()])
+        return np.sort(values[~np.isnan(values)])
 
     @cached_property
     def best_valid(self) -> float:

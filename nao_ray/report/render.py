@@ -16,6 +16,7 @@ from nao_ray import yaml_text
 from nao_ray.memory import release
 from nao_ray.metric import BY_COLUMN, Metric
 from nao_ray.report import charts, derived, shared, tables
+from nao_ray.report.control import is_control
 from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.report.tracks import Track
 from nao_ray.spaces.base import SearchSpace
@@ -29,7 +30,7 @@ EMBEDDED = 3000
 COLUMNS = (
     "trial_id", "log_index", "state", "failure_kind", "failure_message", "phase", "weights_version", "round",
     "predicted_score", *BY_COLUMN, "num_params", "wall_seconds",
-    "device_seconds", "asked_at", "finished_at", "retry_of",
+    "device_seconds", "asked_at", "finished_at", "retry_of", "origin",
 )  # fmt: skip
 """What a report reads of every trial."""
 
@@ -74,7 +75,8 @@ def render(
     alone = shared.trained_alone(done) if is_shared else done
     best = tables.ranked(done, metric, ROWS)
     tiles = tables.overview(trials, alone, metric, running)
-    if trainings and len(best) and pd.isna(best.iloc[0]["round"]):
+    random = is_control(best, manifest) | (best["round"].isna() & bool(trainings))
+    if len(best) and random.iloc[0]:
         said = f"best {metric.label}"
         tiles = [(f"{said}, of the random control" if label == said else label, value) for label, value in tiles]
     del trials  # from here on it is about those with a score
@@ -85,8 +87,8 @@ def render(
     fits = fits.head(0) if trainings else shared.other_fits(fits)  # what was watched is told of each training
     headings, rows = tables.fit_table(fits)
     cells: list[dict[str, Any]] = [
-        {**_picture(row, metric, space), "is_control": bool(trainings) and bool(pd.isna(row["round"]))}
-        for _, row in best.head(PICTURES).iterrows()
+        {**_picture(row, metric, space), "is_control": bool(is_random)}
+        for (_, row), is_random in zip(best.head(PICTURES).iterrows(), random, strict=False)
     ]
     return _page().render(
         name=name_of(manifest),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import PoolReader
-from nao_ray.yaml_text import load_document
+from nao_ray.report.control import has_control, is_control
 
 BEST = (
     "trial_id",
@@ -31,21 +31,14 @@ def best_text(pool: PoolReader, count: int) -> str:
         PoolError: a part is damaged.
     """
     best, metric = pool.best(count), pool.metric
-    if has_control(pool.manifest):  # derived cells have the epoch they are of
-        best = best.assign(origin=best["round"].isna().map({True: "random control", False: "derived"}))
+    if has_control(best, pool.manifest):
+        control = is_control(best, pool.manifest)
+        best = best.assign(origin=control.map({True: "random control", False: "derived"}))
     shown = best[[name for name in BEST if name in best and not best[name].isna().all()] or ["trial_id"]]
     if "predicted_score" in shown and not metric.more_is_better:
         shown = shown.assign(predicted_score=-shown["predicted_score"])
     unit = f" ({metric.unit})" if metric.unit else ""
     return frame_text(shown.rename(columns={"valid_score": f"{metric.name}{unit}"}))
-
-
-def has_control(manifest: Mapping[str, Any]) -> bool:
-    """Whether architectures without a round are a random control, as beside trainings of alphas."""
-    config = manifest.get("config")
-    sections = load_document(config) if isinstance(config, str) else config or {}
-    strategy = sections.get("strategy")
-    return (strategy.get("name") if isinstance(strategy, Mapping) else strategy) == "darts"
 
 
 def frame_text(frame: pd.DataFrame) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import reduce
 from typing import Any, TypeVar
 
 from nao_ray.addresses import absolute
@@ -23,7 +25,7 @@ def given(config: RunConfig) -> dict[str, str]:
     found: dict[str, str] = {}
     for kind, component in _readers(config).items():
         settings: Any = settings_of(kind, component.name, config.space)(**component.settings)
-        paths = {f"{kind}.{name}": getattr(settings, name) for name in settings.places}
+        paths = {f"{kind}.{name}": _at(settings, name) for name in settings.places}
         found |= {key: str(path) for key, path in paths.items() if path is not None}
     return found
 
@@ -45,6 +47,16 @@ def _readers(config: RunConfig | TrainConfig) -> dict[str, Component]:
 
 def _placed(kind: str, component: Component, space: Component) -> Component:
     settings: Any = settings_of(kind, component.name, space)(**component.settings)
-    given = {name: getattr(settings, name) for name in settings.places}
-    paths = {name: absolute(place) for name, place in given.items() if place is not None}
-    return Component(name=component.name, **{**component.settings, **paths})
+    given = copy.deepcopy(component.settings)
+    for name in settings.places:
+        if (place := _at(settings, name)) is not None:
+            *outer, last = name.split(".")
+            within = reduce(lambda mapping, key: mapping[key], outer, given)
+            within[last] = absolute(place)
+    return Component(name=component.name, **given)
+
+
+def _at(settings: Any, name: str) -> str | None:  # noqa: ANN401
+    """A setting by its dotted name; None where it is not given, or there is none of it."""
+    found: str | None = reduce(lambda within, key: getattr(within, key, None), name.split("."), settings)
+    return found

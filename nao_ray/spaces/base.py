@@ -105,6 +105,8 @@ class SearchSpace(ABC, Generic[C]):
 
     alpha_edges: Mapping[str, int] = {}
     """By role, in the order of the arch graph, the edges of a relaxed cell; empty: the space has no alphas."""
+    many_skips: ClassVar[int] = 2
+    """Of a cell that alphas come to; more are a sign of collapse: DARTS+ (arXiv 1909.06035) has 2 of 8 edges."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:  # noqa: ANN401
         super().__init_subclass__(**arguments)

@@ -61,6 +61,8 @@ class NasBench201(SearchSpace[NasBench201Config]):
     op_names: ClassVar[Mapping[str, str]] = {lowered: op for op, lowered in LOWERED.items()}
     may_be_distinct: ClassVar[bool] = True
     alpha_edges: Mapping[str, int] = {"normal": len(_SOURCES)}
+    many_skips: ClassVar[int] = 3
+    """Of 15,625 cells the best with more is the 3,524th on CIFAR-10, of those with 3 one is the 105th."""
 
     def __init__(self, config: NasBench201Config | None = None) -> None:
         super().__init__(config)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -26,6 +26,9 @@ from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial, TrialState
 
 class StrategyConfig(Settings):
     """Base of every strategy's config."""
+
+    of_before: ClassVar[Mapping[str, Any]] = {}
+    """What held in pools that were made before a setting existed, where that is not its default."""
 
     @property
     def training_epochs(self) -> int | None:
@@ -120,6 +123,11 @@ class Strategy(ABC, Generic[C]):
     def planned(self) -> int | None:
         """Trials it will have asked when it is done, as far as it can tell; None: as many as it is let."""
         return None
+
+    @property
+    def phases(self) -> int:
+        """Of the trials planned at the start, those that come before anything is scored; 0: none do."""
+        return 0
 
     @property
     def unguided(self) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -44,6 +44,8 @@ _CURE = "repair what the message names"
 class DartsConfig(StrategyConfig):
     """Settings of `Darts`; the defaults are the published ones."""
 
+    of_before: ClassVar[Mapping[str, Any]] = {"alarm_at_skips": 2, "alarm_at_none": None}
+
     order: Literal["first", "second", "exact"] = "second"
     """Of the alphas' gradient; `second` by a finite difference, `exact` the same without its error."""
     seeds: int = Field(default=4, ge=1)
@@ -53,9 +55,16 @@ class DartsConfig(StrategyConfig):
     eigenvalue: bool = False
     """Measure the largest eigenvalue of the validation Hessian in the alphas after each epoch, about as much work as
     forty steps."""
+    alarm_at_skips: int | None = Field(default=None, ge=0)
+    """An alarm is given when a normal cell has more skip connections; null: as the space says, 2 of 8 edges (DARTS+), 3
+    of the 6 of `nas_bench_201`."""
+    alarm_at_none: float | None = Field(default=0.5, gt=0, lt=1)
+    """An alarm is given when `none` has more of the mean edge of a cell; null: never."""
     stop_at_skips: int | None = Field(default=None, ge=0)
     """A training ends when a normal cell has more skip connections, and returns the cell before (DARTS+: 2); null: it
-    goes on, and an alarm is given at 2."""
+    goes on."""
+    stop_at_none: float | None = Field(default=None, gt=0, lt=1)
+    """A training ends when `none` has more of a cell's mean edge, and returns the cell before; null: it goes on."""
     stop_at_eigenvalue: float | None = Field(default=None, gt=0, lt=1)
     """A training ends when the eigenvalue's mean over 5 epochs before is less than this share of the mean now, and
     returns the cell of 5 epochs before (R-DARTS: 0.75); null: it goes on, and an alarm is given at 0.75, where
@@ -79,10 +88,12 @@ class Darts(Strategy[DartsConfig]):
     def __init__(self, space: SearchSpace[Any], config: DartsConfig, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
         rules = Rules(
-            skips=Rules.skips if config.stop_at_skips is None else config.stop_at_skips,
-            eigenvalue=Rules.eigenvalue if config.stop_at_eigenvalue is None else config.stop_at_eigenvalue,
+            skips=_first(config.stop_at_skips, config.alarm_at_skips, space.many_skips),
+            eigenvalue=_first(config.stop_at_eigenvalue, Rules.eigenvalue),
+            none=config.alarm_at_none if config.stop_at_none is None else config.stop_at_none,
         )
-        self._stops = {"skips": config.stop_at_skips is not None, "eigenvalue": config.stop_at_eigenvalue is not None}
+        given = {name: getattr(config, f"stop_at_{name}") for name in ("skips", "eigenvalue", "none")}
+        self._stops = {name for name, value in given.items() if value is not None}
         measures = config.eigenvalue or config.stop_at_eigenvalue is not None
         self._kind = f"alphas/{config.order}" + ("/eigenvalue" if measures else "")
         self._trainings = [
@@ -114,15 +125,15 @@ class Darts(Strategy[DartsConfig]):
     def note_asked(self, proposal: Proposal) -> None:
         if _is_control(proposal):
             self._control.asked += 1
-        else:
-            self._queue.popleft()
+        elif (asked := next((each for each in self._queue if _is_same(each, proposal)), None)) is not None:
+            self._queue.remove(asked)
 
     def _random_cell(self) -> Proposal:
         """What alphas of N(0, 1) come to."""
         generator = streams.child(self.seed, "control", self._control.asked)
         width = len(self.space.primitives)
         alphas = [generator.normal(size=(edges, width)) for edges in self.space.alpha_edges.values()]
-        return Proposal(genotype=self.space.derive(alphas))
+        return Proposal(genotype=self.space.derive(alphas), origin="control")
 
     @property
     def _all_over(self) -> bool:
@@ -160,6 +171,10 @@ class Darts(Strategy[DartsConfig]):
         controls = self._control.expected(phases, ended, self.config.seeds)
         return max(self.num_asked, phases + max(self.config.seeds, len(self._found)) + controls)
 
+    @property
+    def phases(self) -> int:
+        return self.config.seeds * self.config.epochs
+
     def restore(self, log: Sequence[Trial]) -> None:
         self._replays = True
         super().restore(log)
@@ -191,7 +206,7 @@ class Darts(Strategy[DartsConfig]):
                 self._say(training, _alarm_text(training, alarm))
         if training.failed is not None:
             self._say_end(training)
-        stop = next((alarm for alarm in fired if self._stops[alarm.rule]), None)
+        stop = next((alarm for alarm in fired if alarm.rule in self._stops), None)
         training.is_over = training.is_over or stop is not None or training.epoch == self.config.epochs
         if training.is_over:
             self._train_cells(training, training.epoch - 1 if stop is None else stop.index)
@@ -230,6 +245,15 @@ class Darts(Strategy[DartsConfig]):
         """One row per epoch and training; after the last trial one that compares their cells with the control."""
         rows, self._rows = self._rows, []
         return rows
+
+
+def _first(*given: Any) -> Any:  # noqa: ANN401
+    """The first that is not None."""
+    return next(value for value in given if value is not None)
+
+
+def _is_same(draft: Proposal, asked: Proposal) -> bool:
+    return (draft.genotype, draft.phase) == (asked.genotype, asked.phase)
 
 
 def _is_control(proposal: Proposal) -> bool:

@@ -59,6 +59,8 @@ class Facts:
     """Where they are, how many and of what kinds: one line."""
     odd: tuple[str, ...] = ()
     """What a reader should know before a score is believed."""
+    examples: int | None = None
+    """Of the training split, where they can be told apart."""
 
     @property
     def line(self) -> str:

@@ -23,9 +23,10 @@ def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
     assert 0 < (frame["state"] == "FAILED").sum() < 45
     unused = [name for name in frame.columns if frame[name].isna().all()]
     assert unused == [
-        *("retry_of", "phase", "layers", "hidden", "embedding_width", "own_size", "data_share", "weights_version"),
+        *("origin", "retry_of", "phase", "layers", "hidden", "embedding_width", "own_size", "data_share", "weights_version"),
         *("valid_share", "valid_perplexity", "valid_score"),
-        *("goal", "derived_genotype", "alphas", "alpha_eigenvalue", "supernet_score", "execution"),
+        *("goal", "derived_genotype", "derived_score", "derived_rank", "alphas", "alpha_eigenvalue", "supernet_score"),
+        "execution",
     ]
     space = registry.load("space", "nao_cnn")()
     for row in frame.head(20).itertuples():

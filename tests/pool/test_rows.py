@@ -74,6 +74,8 @@ measurements = st.builds(
     goal=maybe(st.sampled_from(["maximize", "minimize"])),
     train_loss=maybe(floats),
     derived_genotype=maybe(texts),
+    derived_score=maybe(floats),
+    derived_rank=maybe(ints),
     alphas=maybe(st.lists(floats, max_size=4).map(tuple)),
     alpha_eigenvalue=maybe(floats),
     supernet_score=maybe(floats),

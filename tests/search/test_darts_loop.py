@@ -16,6 +16,7 @@ from nao_ray.search.executor import Desk, SerialExecutor
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.trouble import Limits
+from nao_ray.service.hosting import checks
 from nao_ray.strategies.parts.alpha_watch import split
 from nao_ray.training.alternating import Alternating
 from nao_ray.training.augment import augment
@@ -196,6 +197,7 @@ def test_no_architecture_is_scored_with_them(config):
         ("strategy: {name: darts,", "strategy: {name: random_search} #", "strategy random_search trains none"),
         ("name: darts\n  layers: 1\n  channels: 2\n  period: 2", "name: standalone", "take the evaluator darts"),
         ("{name: darts_search,", "{name: darts_search, dropout: 0.1,", "a relaxed supernet has none of it; give 0"),
+        ("{name: darts_search,", "{name: darts_search, precision: bfloat16,", "a relaxed supernet trains in float32"),
         ("{name: darts_search,", "{name: darts_search, drop_path_keep: 0.9,", "drop_path_keep: a relaxed supernet has"),
         ("{name: darts_search,", "{name: darts_search, cosine_epochs: 3,", "the cosine is the evaluator's period"),
         ("order: first", "order: third", "order"),
@@ -296,3 +298,33 @@ def test_the_supernet_is_scored_as_the_authors_do(config):
     without, same = Desk(Darts(evaluator.space, evaluator.task, silent), pool).work(asked)
     assert without.supernet_score is None
     assert same == weights, "a score changes nothing"
+
+
+# -- what is said at the start --------------------------------------------------------------------------------------
+
+
+def test_a_cosine_that_does_not_come_to_its_end_is_told(config, caplog):
+    checks._warn_of_cosine(config)
+    assert not caplog.messages
+    checks._warn_of_cosine(RunConfig.parse(CONFIG.replace("epochs: 2, order", "epochs: 1, order")))
+    assert caplog.messages == [
+        "strategy.epochs is 1, and the cosine of the learning rate ends with epoch 2: it stays high, unless "
+        "evaluator.period is 1"
+    ]
+
+
+def test_a_budget_that_ends_before_the_cells_are_found_is_told(config, caplog):
+    """Epochs count, each of each seed."""
+    for trials, said in [(4, "ends this search before its cells are found: each epoch of each seed"), (5, "early")]:
+        caplog.clear()
+        less = RunConfig.parse(CONFIG.replace("trials: 100", f"trials: {trials}"))
+        checks._warn_of_budget(less, less.make_strategy())
+        assert said in caplog.text
+
+
+@pytest.mark.parametrize(("batch", "is_odd"), [(15, False), (16, True)])
+def test_a_batch_larger_than_a_half_is_told(batch, is_odd):
+    """Of 40 images 30 train."""
+    evaluator = RunConfig.parse(CONFIG.replace("batch: 8", f"batch: {batch}")).make_evaluator()
+    said = "evaluator.recipe.batch is 16, and half of the training examples 15: an epoch is a single step"
+    assert (said in evaluator.facts().odd) == is_odd

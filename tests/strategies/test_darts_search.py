@@ -8,7 +8,9 @@ import pytest
 from nao_ray import rng
 from nao_ray.contracts.strategies import World
 from nao_ray.errors import GenotypeError, RunError
+from nao_ray.service.hosting.manifest import _completed
 from nao_ray.spaces.darts_cnn import PRIMITIVES, DartsCnn
+from nao_ray.spaces.nas_bench_201 import NasBench201
 from nao_ray.strategies.darts import Darts, DartsConfig
 from nao_ray.strategies.parts.alpha_watch import WINDOW, Rules, Seen, alarms, figures, skips, split
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Trial
@@ -123,6 +125,8 @@ def test_two_seeds_of_one_cell_train_it_once():
 def test_the_control_costs_what_the_search_did(width):
     trials, rows = run(strategy(seeds=2, epochs=3), width=width, alphas=lambda seed, _: drifting(seed, 0))
     cells = alone(trials, control=True)
+    assert {trial.proposal.origin for trial in cells} == {"control"}
+    assert {trial.proposal.origin for trial in trials if trial not in cells} == {None}
     assert len(cells) == (2 * 3 * 10 + 2 * 3) // 3
     assert len({trial.genotype.key for trial in cells}) == len(cells)
     last = rows[-1]
@@ -142,6 +146,19 @@ def test_the_control_goes_on_beside_the_search_where_workers_are_idle():
 def test_a_control_of_fewer(most, expected):
     trials, _ = run(strategy(seeds=1, epochs=3, control=most))
     assert len(alone(trials, control=True)) == expected
+
+
+def test_a_control_that_costs_nothing_is_as_large_as_what_was_found():
+    """A table without times: there was one random cell."""
+    free = Measurement(valid_accuracy=0.5, wall_seconds=None)
+    search, index = strategy(seeds=3, epochs=1), 0
+    while not search.done:
+        for proposal in search.ask(1):
+            ended = Trial(proposal=proposal).complete(measured(proposal) if proposal.phase else free, log_index=index)
+            search.tell([ended])
+            index += 1
+    rows = search.diagnostics()
+    assert rows[-1]["num_control"] == rows[-1]["num_derived"] == 3
 
 
 def test_control_cells_that_fail_end_it():
@@ -170,7 +187,7 @@ def test_figures_of_alphas():
     found = figures(SPACE, Seen(SPACE.derive([normal, reduction]), [normal, reduction], 0.5, 0.9))
     assert list(found) == [
         "skips_normal", "skips_reduce", "none_normal", "none_reduce", "entropy_normal", "entropy_reduce",
-        "alpha_eigenvalue", "supernet_score",
+        "alpha_eigenvalue", "supernet_score", "derived_score", "derived_rank",
     ]  # fmt: skip
     assert (found["skips_normal"], found["skips_reduce"]) == (8, 0)
     assert found["none_normal"] == pytest.approx(0.5)
@@ -242,6 +259,49 @@ def test_the_rule_of_eigenvalues(growth, fires):
     found = [alarm for alarm in alarms(SPACE, seen, Rules(skips=8)) if alarm.rule == "eigenvalue"]
     assert [alarm.index for alarm in found] == ([WINDOW - 1] if fires else [])
     assert not alarms(SPACE, seen[:-1], Rules(skips=8)), "two windows are needed"
+
+
+def fading(_seed, epoch):
+    """Alphas that drift to `none`: its mass is above a half from the sixth epoch on."""
+    normal, reduction = rng.child(0, "alphas").normal(0, 0.01, size=(2, 14, 8))
+    normal[:, NONE] += 0.35 * epoch
+    return [normal, reduction]
+
+
+@pytest.mark.parametrize(("settings", "epochs"), [({}, 8), ({"stop_at_none": 0.5}, 6), ({"alarm_at_none": None}, 8)])
+def test_a_drift_to_none_gives_an_alarm(settings, epochs, caplog):
+    trials, rows = run(strategy(seeds=1, epochs=8, control=0, **settings), alphas=fading)
+    told = [row for row in rows if "alarm" in row]
+    masses = [row["none_normal"] for row in told]
+    assert masses[4] < 0.5 < masses[5]
+    assert len(told) == epochs
+    fires = "alarm_at_none" not in settings
+    assert [row["alarm"] for row in told] == [""] * 5 + (["none"] if fires else [""]) * (epochs - 5)
+    said = "seed 0, epoch 6: the rule of none fires; it would have returned the cell of epoch 5"
+    assert (said in caplog.text) == fires
+    if "stop_at_none" in settings:
+        assert [trial.proposal.round for trial in alone(trials, control=False)] == [5]
+
+
+def test_how_many_skips_give_an_alarm_is_the_spaces_affair_unless_it_is_said():
+    cells = NasBench201()
+    alphas = np.zeros((6, 5))
+    alphas[:3, cells.primitives.index("skip_connect")] = 3
+    seen = [Seen(cells.derive([alphas]), [alphas])]
+    for settings, fires in [({}, False), ({"alarm_at_skips": 2}, True), ({"stop_at_skips": 2}, True)]:
+        search = Darts(cells, DartsConfig(alarm_at_none=None, **settings), 3, Fidelity())
+        assert bool(alarms(cells, seen, search._trainings[0].rules)) == fires
+    assert strategy()._trainings[0].rules == Rules(skips=2, none=0.5)
+
+
+def test_a_pool_of_before_is_replayed_under_its_rules():
+    """Its manifest has no such settings, and more cells than it asked for would be trained."""
+    config = {"space": "nas_bench_201", "strategy": {"name": "darts", "seeds": 2}, "evaluator": {"name": "darts"}}
+    completed = _completed(config)["strategy"]
+    assert completed == {"alarm_at_skips": 2, "alarm_at_none": None, "name": "darts", "seeds": 2}
+    del completed["name"]
+    found = Darts(NasBench201(), DartsConfig(**completed), 3, Fidelity())._trainings[0].rules
+    assert (found.skips, found.none) == (2, None)
 
 
 def test_a_search_that_stops_by_eigenvalues():

@@ -7,13 +7,14 @@ import platform
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from nao_ray import own_modules
+from nao_ray import own_modules, registry
 from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.loggers.base import Search
 from nao_ray.pool import PoolReader, PoolWriter, refuse_changes
 from nao_ray.service.hosting.manifest import FREE_ON_RESUME, config_of, make_manifest, settle, storage_id
 from nao_ray.service.places import placed, unlearnt
+from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Facts
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def check_search(config: RunConfig, pool_url: str) -> Checked:
     begun = config_of(PoolReader.open(pool_url).manifest, pool_url) if PoolReader.exists(pool_url) else None
     config = settle(config, evaluator, begun)
     strategy = config.make_strategy()
-    _warn_of_budget(config, strategy.planned, strategy.unguided)
+    _warn_of_budget(config, strategy)
+    _warn_of_cosine(config)
     manifest = make_manifest(config, data_hash, strategy.planned, data=None if facts is None else facts.line)
     config.make_loggers(search_of(config, manifest, pool_url))
     search = Checked(config, manifest, facts)
@@ -109,8 +111,9 @@ def warn_of_ignored(workers: Workers) -> None:
         _log.warning("--in-process ignores workers.%s", ", workers.".join(ignored))
 
 
-def _warn_of_budget(config: RunConfig, planned: int | None, unguided: int) -> None:
+def _warn_of_budget(config: RunConfig, strategy: Strategy[Any]) -> None:
     trials, name = config.budget.trials, config.strategy.name
+    planned, unguided, phases = strategy.planned, strategy.unguided, strategy.phases
     if trials is None:
         return
     if trials <= unguided:
@@ -120,8 +123,29 @@ def _warn_of_budget(config: RunConfig, planned: int | None, unguided: int) -> No
             unguided,
             name,
         )
+    elif phases >= trials:
+        _log.warning(
+            "budget.trials %d ends this search before its cells are found: each epoch of each seed counts, %d in all, "
+            "and some %d with what follows",
+            trials,
+            phases,
+            planned,
+        )
     elif planned is not None and trials < planned:
         _log.warning("budget.trials %d ends this search early: it plans %d", trials, planned)
+
+
+def _warn_of_cosine(config: RunConfig) -> None:
+    strategy = registry.load("strategy", config.strategy.name)
+    epochs, period = strategy.Config(**config.strategy.settings).training_epochs, config.evaluator_config.most_epochs
+    if epochs is not None and period is not None and epochs < period:
+        _log.warning(
+            "strategy.epochs is %d, and the cosine of the learning rate ends with epoch %d: it stays high, unless "
+            "evaluator.period is %d",
+            epochs,
+            period,
+            epochs,
+        )
 
 
 def _warn_of_other_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -82,15 +82,18 @@ def config_of(manifest: Mapping[str, Any], where: str, overrides: tuple[str, ...
 
 def _completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a pool that may be older than some settings."""
-    evaluator = config.get("evaluator")
-    if not isinstance(evaluator, Mapping) or evaluator.get("name") not in registry.names("evaluator"):
-        return dict(config)
-    kind = registry.load("evaluator", str(evaluator["name"])).Config
-    completed = {**kind.of_before, **evaluator}
-    if issubclass(kind, Sized):
-        with suppress(ConfigError, ValidationError, KeyError):  # whoever parses it says what is wrong
-            completed = _without(completed, skeleton_of(make_space(config["space"])).former_sizes.keys())
-    return {**config, "evaluator": completed}
+    completed = dict(config)
+    for section in ("evaluator", "strategy"):
+        given = config.get(section)
+        if not isinstance(given, Mapping) or given.get("name") not in registry.names(section):
+            continue
+        kind = registry.load(section, str(given["name"])).Config
+        completed[section] = {**kind.of_before, **given}
+        if issubclass(kind, Sized):
+            with suppress(ConfigError, ValidationError, KeyError):  # whoever parses it says what is wrong
+                former = skeleton_of(make_space(config["space"])).former_sizes.keys()
+                completed[section] = _without(completed[section], former)
+    return completed
 
 
 def _without(settings: Mapping[str, Any], names: Set[str]) -> dict[str, Any]:

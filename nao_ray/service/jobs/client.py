@@ -8,9 +8,11 @@ status that Ray gives a job, which stays RUNNING where a head was lost; the pool
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +34,7 @@ STOP_SECONDS = 30
 """What a driver gets to write down what has ended, instead of Ray's 3 s."""
 
 _MARK = "nao_ray"  # in the metadata of our jobs
+_SUBMISSION = "submission"  # likewise: drawn anew for each, by which it is known again
 _PATIENCE_SECONDS = 60.0  # with a job server that does not answer, or has no agent yet
 _POLL_SECONDS = 1.0
 _CODES = (0, 1, 2, 130)
@@ -137,24 +140,44 @@ class Jobs:
     ) -> str:
         """Hand in a job under the next id of its name, and return that. `describe` makes the metadata of a search.
 
+        Once: where the answer is lost on the way, the job is looked for before it is handed in again.
+
         Raises:
             ClusterError: the cluster does not take it.
+            UnreachableError: it does not answer; where a job may have been handed in, the message says so.
         """
-        give_up = self._clock() + _PATIENCE_SECONDS
+        give_up, marked = self._clock() + _PATIENCE_SECONDS, {**metadata, _SUBMISSION: secrets.token_hex(8)}
         taken: set[str] = set()
+        job_id = ""
         while True:
-            taken |= {job.submission_id for job in self._ask(self._client.list_jobs) if job.submission_id}
-            job_id = next_job_id(name, taken)
             try:
-                self._ask(partial(self._submit, job_id, entrypoint, working_dir, metadata, variables))
+                known = self._ask(self._client.list_jobs)
+                if any(_is_same_submission(job, marked) for job in known):
+                    return job_id
+                taken |= {job.submission_id for job in known if job.submission_id}
+                job_id = next_job_id(name, taken)
+                self._ask(partial(self._submit, job_id, entrypoint, working_dir, marked, variables))
+            except UnreachableError as error:
+                if not job_id:
+                    raise
+                if self._clock() > give_up:
+                    raise UnreachableError(f"{error}; nao-ray status {name} tells whether it took the job") from None
             except ClusterError as error:
-                if "already exists" in str(error):  # someone was quicker, or Ray remembers a deleted job
+                if "already exists" in str(error):  # ours, another's who was quicker, or Ray remembers a deleted job
+                    if _is_same_submission(self._found(job_id), marked):
+                        return job_id
                     taken.add(job_id)
                 elif "No available agent" not in str(error) or self._clock() > give_up:
                     raise
-                self._sleep(_POLL_SECONDS)  # the agent of a new head starts after its job server
             else:
                 return job_id
+            self._sleep(_POLL_SECONDS)  # the agent of a new head starts after its job server
+
+    def _found(self, job_id: str) -> Any:  # noqa: ANN401
+        """A job as Ray tells it; None: it cannot be said."""
+        with suppress(UnknownJobError, UnreachableError):
+            return self._ask(lambda: self._client.get_job_info(job_id))
+        return None
 
     def _submit(
         self,
@@ -298,6 +321,10 @@ def ending(view: JobView) -> str:
         number = -view.exit_code if view.exit_code < 0 else view.exit_code - 128
         return f"killed by signal {number}; the same command goes on"
     return f"ended with exit code {view.exit_code}"
+
+
+def _is_same_submission(job: Any, metadata: Mapping[str, str]) -> bool:  # noqa: ANN401
+    return (getattr(job, "metadata", None) or {}).get(_SUBMISSION) == metadata[_SUBMISSION]
 
 
 def _name(job: Any) -> str:  # noqa: ANN401

@@ -9,6 +9,7 @@ from nao_ray import yaml_text
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.pool import PoolReader
+from nao_ray.report.control import best_found
 from nao_ray.service.hosting.manifest import config_of
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.training.recipe import Recipe, full_training
@@ -17,7 +18,14 @@ _EPOCHS_FACTOR = 5
 """Times as many epochs as in the search, where no recipe says how many."""
 
 
-def finalists_config(pool: PoolReader, count: int, recipe: str | None, overrides: tuple[str, ...] = ()) -> RunConfig:
+def finalists_config(
+    pool: PoolReader,
+    count: int,
+    recipe: str | None,
+    overrides: tuple[str, ...] = (),
+    *,
+    with_control: bool = False,
+) -> RunConfig:
     """The search that trains the best `count` of a pool again; validation ranks them.
 
     Args:
@@ -26,13 +34,14 @@ def finalists_config(pool: PoolReader, count: int, recipe: str | None, overrides
         recipe: size, epochs and recipe of this full training; None: the pool's own, 5 times the epochs, all data; a
             cosine that would end before them is stretched to their number.
         overrides: ``section.key=value`` of `evaluator`, `workers` or `seed`.
+        with_control: cells of a random control may be among them.
 
     Raises:
         PoolError: nothing was completed.
         ConfigError: nothing was trained in the first search, or an override is not valid.
     """
     first = config_of(pool.manifest, pool.url)
-    best = _best(pool, count)
+    best = _best(pool, count, with_control=with_control)
     if not best:
         raise PoolError(f"{pool.url} has no completed trial, so no finalists")
     data = first.to_data()
@@ -52,11 +61,11 @@ def finalists_config(pool: PoolReader, count: int, recipe: str | None, overrides
     return config
 
 
-def _best(pool: PoolReader, count: int) -> list[str]:
+def _best(pool: PoolReader, count: int, *, with_control: bool) -> list[str]:
     """The genotypes of the best trials, each once."""
     take = count
     while True:
-        best = pool.best(take)
+        best = best_found(pool, take, with_control=with_control)
         genotypes: list[str] = best["genotype"].drop_duplicates().tolist()
         if len(genotypes) >= count or len(best) < take:
             return genotypes[:count]
@@ -74,7 +83,11 @@ def _cosine_ends_early(config: RunConfig) -> bool:
 def _evaluator(data: dict[str, Any], recipe: str | None, sizes: Collection[str]) -> dict[str, Any]:
     settings = dict(data["evaluator"])
     name = settings.pop("name")
-    if "alone" in settings:  # beside shared weights or alphas
+    if "alone" in settings and settings["alone"].get("name") == "tabular":
+        if recipe is None:
+            raise ConfigError("the search has looked its architectures up in a table: give --recipe to train them")
+        settings = {"device": settings["device"]}
+    elif "alone" in settings:  # beside shared weights or alphas
         settings = {**settings["alone"], "device": settings["device"]}
     elif name != "standalone":
         raise ConfigError(f"the evaluator {name} trains nothing: there are no finalists to train again")

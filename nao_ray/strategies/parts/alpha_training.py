@@ -65,8 +65,15 @@ class AlphaTraining:
         if measured is None or derived is None or measured.alphas is None:
             raise GenotypeError(f"trial {trial.trial_id}: the phase came to no architecture, or told no alphas")
         self.space.validate(derived)
-        alphas = split(self.space, measured.alphas)
-        self.course.append(Seen(derived, alphas, measured.alpha_eigenvalue, measured.supernet_score))
+        seen = Seen(
+            derived,
+            split(self.space, measured.alphas),
+            measured.alpha_eigenvalue,
+            measured.supernet_score,
+            measured.derived_score,
+            measured.derived_rank,
+        )
+        self.course.append(seen)
         self.phases.append(trial.trial_id)
         return alarms(self.space, self.course, self.rules)
 

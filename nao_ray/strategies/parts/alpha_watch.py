@@ -1,19 +1,21 @@
 """What is watched of a search by alphas: whether its cells fill up with skip connections, and what says so early.
 
-Two rules, each with what the search would have returned at its word:
+Three rules, each with what the search would have returned at its word:
 
 - ``skips``, DARTS+ (Liang, Zhang, Sun, He, Huang, Zhuang, Li, arXiv 1909.06035): a normal cell has more than so many
   skip connections; returned is the last cell before, with as many at most.
 - ``eigenvalue``, R-DARTS (Zela, Elsken, Saikia, Marrakchi, Brox, Hutter, ICLR 2020, arXiv 1909.09656, section 4.3): the
   largest eigenvalue of the validation Hessian in the alphas, a mean over `WINDOW` epochs, has grown so much in as many
   that the mean before is less than such a share of it; returned is the cell of `WINDOW` epochs before.
+- ``none``, ours: `none` has more than such a share of a cell's mean edge; returned is the last cell before.
+  Where it may be derived (`nas_bench_201`), cells fall apart by it; where it may not, they are chosen by what is left.
 
 Legend: `E` edges of a cell, `O` operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +38,8 @@ class Rules:
     """Most skip connections of a normal cell."""
     eigenvalue: float = 0.75
     """Least share that the mean eigenvalue of before is of the mean one."""
+    none: float | None = None
+    """Largest mean mass on `none` in a cell; None: any."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,10 @@ class Seen:
     """``[E, O]`` per role of the space's `alpha_edges`, before the softmax; ``[E, O + 1]`` with those of edges."""
     eigenvalue: float | None = None
     supernet_score: float | None = None
+    derived_score: float | None = None
+    """Of the genotype, in a table."""
+    derived_rank: int | None = None
+    """Likewise, 1 the best."""
 
 
 def split(space: SearchSpace[Any], flat: Sequence[float]) -> list[Any]:
@@ -85,19 +93,33 @@ def figures(space: SearchSpace[Any], seen: Seen) -> dict[str, float | int | None
         column = space.primitives.index(NONE)
         found |= {f"none_{name}": float(shares[:, column].mean()) for name, shares in roles}
     found |= {f"entropy_{name}": float(-(s * np.log(np.maximum(s, _TINY))).sum(axis=1).mean()) for name, s in roles}
-    return {**found, "alpha_eigenvalue": seen.eigenvalue, "supernet_score": seen.supernet_score}
+    found |= {"alpha_eigenvalue": seen.eigenvalue, "supernet_score": seen.supernet_score}
+    return {**found, "derived_score": seen.derived_score, "derived_rank": seen.derived_rank}
 
 
 def alarms(space: SearchSpace[Any], course: Sequence[Seen], rules: Rules) -> list[Alarm]:
     """The rules that fire at the last epoch of a course, of at least one epoch."""
-    found = {"skips": _too_many_skips(space, course, rules.skips), "eigenvalue": _too_sharp(course, rules.eigenvalue)}
+    found = {
+        "skips": _last_before(course, lambda seen: _has_few_skips(space, seen, rules.skips)),
+        "eigenvalue": _too_sharp(course, rules.eigenvalue),
+        "none": _last_before(course, lambda seen: _has_little_of_none(space, seen, rules.none)),
+    }
     return [Alarm(rule, index) for rule, index in found.items() if index is not None]
 
 
-def _too_many_skips(space: SearchSpace[Any], course: Sequence[Seen], most: int) -> int | None:
-    def obeys(seen: Seen) -> bool:
-        return all(count <= most for role, count in skips(space, seen.genotype).items() if role != "reduction")
+def _has_few_skips(space: SearchSpace[Any], seen: Seen, most: int) -> bool:
+    return all(count <= most for role, count in skips(space, seen.genotype).items() if role != "reduction")
 
+
+def _has_little_of_none(space: SearchSpace[Any], seen: Seen, most: float | None) -> bool:
+    if most is None or NONE not in space.primitives:
+        return True
+    column = space.primitives.index(NONE)
+    return all(float(softmax(alphas)[:, column].mean()) <= most for alphas in seen.alphas)
+
+
+def _last_before(course: Sequence[Seen], obeys: Callable[[Seen], bool]) -> int | None:
+    """The last epoch that obeys a rule, or else this one; None: it does itself."""
     last = len(course) - 1
     if obeys(course[last]):
         return None

@@ -86,7 +86,8 @@ def _listed(files: Callable[[], Iterable[FileIdentity] | None]) -> list[FileIden
 def _kept(place: Path) -> Facts | None:
     try:
         kept = json.loads(place.read_text(encoding="utf-8"))
-        return Facts(str(kept["digest"]), str(kept["summary"]), tuple(map(str, kept["odd"])))
+        odd, examples = tuple(map(str, kept["odd"])), kept["examples"]
+        return Facts(str(kept["digest"]), str(kept["summary"]), odd, None if examples is None else int(examples))
     except (OSError, ValueError, TypeError, KeyError):  # none, or not one of ours
         return None
 

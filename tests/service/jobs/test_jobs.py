@@ -93,6 +93,7 @@ def test_a_job_goes_on_under_the_next_number():
     client = Client(job("a-1", "STOPPED"), job("b-1", "RUNNING"))
     assert over(client).submit("a", "python x", "w.zip", describe("a", "/p", detach=True)) == "a-2"
     (asked,) = client.submitted
+    assert asked["metadata"].pop("submission")
     assert asked["metadata"] == {"nao_ray": "a", "pool": "/p", "detached": "yes"}
     assert asked["runtime_env"] == {"working_dir": "w.zip", "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}}
 
@@ -102,6 +103,30 @@ def test_an_id_that_is_taken_meanwhile_is_left_to_the_other():
     client.list_jobs = list
     client.known["a-1"] = job("a-1", "RUNNING")
     assert over(client).submit("a", "python x", "w.zip", {}) == "a-2"
+
+
+@pytest.mark.parametrize("is_listed", [True, False], ids=["listed", "listed late"])
+def test_a_job_whose_answer_is_lost_is_handed_in_once(is_listed):
+    """It was refused, and the same command made a second job, which the pool of the first refused."""
+    client = Client()
+    take = client.submit_job
+
+    def answer_is_lost(**asked):
+        take(**asked)
+        raise requests.ConnectionError("reset by peer")
+
+    client.submit_job = answer_is_lost
+    if not is_listed:
+        client.list_jobs = list
+    assert over(client).submit("a", "python x", "w.zip", describe("a", "/p", detach=False)) == "a-1"
+    assert len(client.submitted) == 1
+
+
+def test_where_no_answer_comes_it_is_said_that_the_job_may_be_there():
+    client = Client()
+    client.errors = [requests.ConnectionError("reset by peer")] * 100
+    with pytest.raises(ClusterError, match=r"does not answer .*; nao-ray status a tells whether it took the job"):
+        over(client).submit("a", "python x", "w.zip", {})
 
 
 def test_a_head_whose_agent_is_not_up_yet_is_waited_for_but_not_for_ever():
@@ -126,7 +151,7 @@ def test_a_head_whose_agent_is_not_up_yet_is_waited_for_but_not_for_ever():
 def test_what_a_cluster_says_becomes_one_line(error, told, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "")
     client = Client()
-    client.errors = [error]
+    client.errors = [error] * 100
     with pytest.raises(ClusterError, match=told):
         over(client).submit("a", "python x", "w.zip", {})
 
@@ -259,7 +284,7 @@ def test_stop_ends_a_detached_search_from_within_its_cluster():
     (asked,) = client.submitted
     assert asked["entrypoint"] == "/opt/py -m nao_ray end-detached a"
     assert asked["runtime_env"]["working_dir"] == "gcs://x"
-    assert asked["metadata"] == {}
+    assert asked["metadata"].keys() == {"submission"}
     assert client.stopped == []
 
 
