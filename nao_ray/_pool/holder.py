@@ -47,6 +47,8 @@ class Holder:
     """When the process started, by a clock that nobody sets; None where there is none."""
     note: str = ""
     """What the driver has to say of itself."""
+    total: int | None = None
+    """Trials that the search comes to, as far as its driver can tell now."""
 
     def to_bytes(self) -> bytes:
         """JSON, padded; the note is cut where there is no room for it."""

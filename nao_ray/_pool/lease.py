@@ -59,6 +59,7 @@ class Lease:
         self._tag: Tag | None = tag
         self._released = False
         self._note = ""
+        self._total: int | None = None
         self.is_quiet: Callable[[], bool] = lambda: False
         """Whether none of our writes may still land: then a successor has nothing to seal."""
         self._stop = threading.Event()
@@ -79,9 +80,9 @@ class Lease:
         """They are sealed; the next heartbeat says so to later drivers."""
         self._holder = replace(self._holder, sealed=self._holder.epoch - 1)
 
-    def say(self, note: str) -> None:
+    def say(self, note: str, total: int | None = None) -> None:
         """With the next heartbeat, to those who watch."""
-        self._note = note
+        self._note, self._total = note, total
 
     @property
     def released(self) -> bool:
@@ -155,7 +156,8 @@ class Lease:
             self._beat(holder)
 
     def _next(self, *, released: bool) -> Holder:
-        self._holder = replace(self._holder, beats=self._holder.beats + 1, beat=time.time(), note=self._note)
+        beats = self._holder.beats + 1
+        self._holder = replace(self._holder, beats=beats, beat=time.time(), note=self._note, total=self._total)
         sealed = self.epoch if released and self.is_quiet() else self._holder.sealed
         return replace(self._holder, released=released, sealed=sealed)
 

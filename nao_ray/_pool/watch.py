@@ -94,8 +94,8 @@ class View:
     space: str | None
     task: str | None
     budget_trials: int | None
-    """Or what the strategy planned at the start, if that is less, and those that were asked for again; a resumed search
-    may have another budget."""
+    """Or what the search comes to, as its driver says while it lives, else as the strategy planned at the start, if
+    that is less; with those that were asked for again. A resumed search may have another budget."""
     completed: int
     failed: int
     running: int
@@ -255,7 +255,9 @@ class Watch:
     def _view(self, driver: Driver, holder: Holder | None) -> View:
         now = self._clock()
         running: list[tuple[float, bool]] = []
+        total: int | None = None
         if driver.state == "alive" and holder is not None:
+            total = holder.total
             since = holder.started - _START_TOLERANCE
             running = [(began, phase) for began, phase in self._open.values() if began is not None and began >= since]
         pace = self._spans.pace(now if driver.state == "alive" else None, running, self._workers())
@@ -268,7 +270,7 @@ class Watch:
             strategy=manifests.component(self._manifest, "strategy"),
             space=manifests.component(self._manifest, "space"),
             task=manifests.component(self._manifest, "task"),
-            budget_trials=self._budget(),
+            budget_trials=self._budget() if total is None else total,
             completed=completed,
             failed=failed,
             running=len(running),

@@ -151,10 +151,15 @@ class PoolWriter(PoolReader):
                 self._ledger.note_asked(trial_id)
             self._compact_if_due()
 
-    def say(self, note: str) -> None:
-        """Tell those who watch, with the next heartbeat, what is wrong at the moment; empty: nothing."""
+    def say(self, note: str, total: int | None = None) -> None:
+        """Tell those who watch, with the next heartbeat.
+
+        Args:
+            note: what is wrong at the moment; empty: nothing.
+            total: trials that the search comes to, as far as can be told; None: it cannot.
+        """
         if self._lease is not None:
-            self._lease.say(" ".join(note.split()))
+            self._lease.say(" ".join(note.split()), total)
 
     def record_left(self, attempts: Sequence[Attempt]) -> None:
         """Record that attempts end in order with their driver.

@@ -23,7 +23,17 @@ def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
     assert 0 < (frame["state"] == "FAILED").sum() < 45
     unused = [name for name in frame.columns if frame[name].isna().all()]
     assert unused == [
-        *("origin", "retry_of", "phase", "layers", "hidden", "embedding_width", "own_size", "data_share", "weights_version"),
+        *(
+            "origin",
+            "retry_of",
+            "phase",
+            "layers",
+            "hidden",
+            "embedding_width",
+            "own_size",
+            "data_share",
+            "weights_version",
+        ),
         *("valid_share", "valid_perplexity", "valid_score"),
         *("goal", "derived_genotype", "derived_score", "derived_rank", "alphas", "alpha_eigenvalue", "supernet_score"),
         "execution",

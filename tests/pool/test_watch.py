@@ -309,6 +309,18 @@ def test_what_a_driver_says_is_wrong_is_seen_after_a_beat_and_as_long_as_it_live
     assert watch.look().driver.note == ""
 
 
+def test_what_a_driver_knows_of_the_end_counts_not_the_first_plan(pool):
+    """A search by alphas learns what its control may cost with its first cell; its first plan is a guess."""
+    watch, end = Watch(pool.url), time.monotonic() + 30
+    before = watch.look().budget_trials
+    with pool.acquire(expiry=0.3):
+        pool.say("", 7)
+        while watch.look().budget_trials != 7:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    assert watch.look().budget_trials == before != 7
+
+
 def test_a_note_never_makes_the_holder_longer():
     short, long = (replace(myself(1, 30.0, 0), note=note) for note in ("short", 'ä"' * 5000))
     assert len(short.to_bytes()) == len(long.to_bytes()) == 1024
