@@ -79,7 +79,7 @@ def test_derived_cells_and_the_control_are_looked_up(path, tmp_path, monkeypatch
     rows = dict(line.rsplit(",", 3)[:2] for line in path.read_text().splitlines()[1:])
     values = sorted(map(float, rows.values()), reverse=True)
     alone = [trial for trial in pool.finished if trial.proposal.phase is None]
-    assert len(alone) == 1 + 2
+    assert len(alone) == 2, "one was found, and a random one is what its time pays for"
     for trial in alone:
         assert trial.measurement.valid_accuracy == pytest.approx(float(rows[trial.genotype.key]) / 100)
         assert (trial.measurement.device_seconds, trial.measurement.device) == (SECONDS, "table")

@@ -322,9 +322,9 @@ def test_a_budget_that_ends_before_the_cells_are_found_is_told(config, caplog):
         assert said in caplog.text
 
 
-@pytest.mark.parametrize(("batch", "is_odd"), [(15, False), (16, True)])
+@pytest.mark.parametrize(("batch", "is_odd"), [(18, False), (19, True)])
 def test_a_batch_larger_than_a_half_is_told(batch, is_odd):
-    """Of 40 images 30 train."""
+    """Of 40 images 36 train."""
     evaluator = RunConfig.parse(CONFIG.replace("batch: 8", f"batch: {batch}")).make_evaluator()
-    said = "evaluator.recipe.batch is 16, and half of the training examples 15: an epoch is a single step"
+    said = "evaluator.recipe.batch is 19, and half of the training examples 18: an epoch is a single step"
     assert (said in evaluator.facts().odd) == is_odd

@@ -270,7 +270,7 @@ def fading(_seed, epoch):
 
 @pytest.mark.parametrize(("settings", "epochs"), [({}, 8), ({"stop_at_none": 0.5}, 6), ({"alarm_at_none": None}, 8)])
 def test_a_drift_to_none_gives_an_alarm(settings, epochs, caplog):
-    trials, rows = run(strategy(seeds=1, epochs=8, control=0, **settings), alphas=fading)
+    trials, rows = run(strategy(seeds=1, epochs=8, control=0, alarm_at_skips=8, **settings), alphas=fading)
     told = [row for row in rows if "alarm" in row]
     masses = [row["none_normal"] for row in told]
     assert masses[4] < 0.5 < masses[5]
