@@ -115,9 +115,7 @@ class TableAudit:
         return dict(zip(fired["weights_version"].astype(str), fired["alarm"].astype(str), strict=True))
 
 
-def agreement(
-    table: Tabular, cells: Sequence[Genotype], scores: NDArray[np.float64]
-) -> dict[str, float | int | None]:
+def agreement(table: Tabular, cells: Sequence[Genotype], scores: NDArray[np.float64]) -> dict[str, float | int | None]:
     """Kendall's tau of scores with a table, its 95 % interval, and what the table says of the best by score.
 
     Args:
