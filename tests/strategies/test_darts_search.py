@@ -283,6 +283,15 @@ def test_a_drift_to_none_gives_an_alarm(settings, epochs, caplog):
         assert [trial.proposal.round for trial in alone(trials, control=False)] == [5]
 
 
+def test_alphas_of_edges_are_no_operations():
+    """With partial channels there is a column more, and it took its share of what `none` had."""
+    plain = fading(0, 6)
+    edges = [np.concatenate([alphas, np.full((14, 1), 9.0)], axis=1) for alphas in plain]
+    for alphas in (plain, edges):
+        seen = [Seen(SPACE.derive(plain), alphas)]
+        assert [alarm.rule for alarm in alarms(SPACE, seen, Rules(skips=8, none=0.5))] == ["none"]
+
+
 def test_how_many_skips_give_an_alarm_is_the_spaces_affair_unless_it_is_said():
     cells = NasBench201()
     alphas = np.zeros((6, 5))

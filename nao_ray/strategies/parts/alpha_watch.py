@@ -82,11 +82,8 @@ def skips(space: SearchSpace[Any], genotype: Genotype) -> dict[str, int]:
 
 def figures(space: SearchSpace[Any], seen: Seen) -> dict[str, float | int | None]:
     """Per role the skip connections of the cell, the mean mass on `none`, and the mean entropy of an edge, in nats."""
-    count = len(space.primitives)
-    roles = [
-        (_SHORT.get(role, role), softmax(np.asarray(alphas)[:, :count]))
-        for role, alphas in zip(space.alpha_edges, seen.alphas, strict=True)
-    ]
+    shares = zip(space.alpha_edges, _shares(space, seen), strict=True)
+    roles = [(_SHORT.get(role, role), found) for role, found in shares]
     skipping = skips(space, seen.genotype)
     found: dict[str, float | int | None] = {f"skips_{_SHORT.get(role, role)}": n for role, n in skipping.items()}
     if NONE in space.primitives:
@@ -95,6 +92,11 @@ def figures(space: SearchSpace[Any], seen: Seen) -> dict[str, float | int | None
     found |= {f"entropy_{name}": float(-(s * np.log(np.maximum(s, _TINY))).sum(axis=1).mean()) for name, s in roles}
     found |= {"alpha_eigenvalue": seen.eigenvalue, "supernet_score": seen.supernet_score}
     return {**found, "derived_score": seen.derived_score, "derived_rank": seen.derived_rank}
+
+
+def _shares(space: SearchSpace[Any], seen: Seen) -> list[Any]:
+    """Per role ``[E, O]``, of sum 1 each: without the alphas of edges, where there are such."""
+    return [softmax(np.asarray(alphas)[:, : len(space.primitives)]) for alphas in seen.alphas]
 
 
 def alarms(space: SearchSpace[Any], course: Sequence[Seen], rules: Rules) -> list[Alarm]:
@@ -115,7 +117,7 @@ def _has_little_of_none(space: SearchSpace[Any], seen: Seen, most: float | None)
     if most is None or NONE not in space.primitives:
         return True
     column = space.primitives.index(NONE)
-    return all(float(softmax(alphas)[:, column].mean()) <= most for alphas in seen.alphas)
+    return all(float(shares[:, column].mean()) <= most for shares in _shares(space, seen))
 
 
 def _last_before(course: Sequence[Seen], obeys: Callable[[Seen], bool]) -> int | None:
