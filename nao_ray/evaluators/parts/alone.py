@@ -16,7 +16,7 @@ from pydantic import Field, SerializeAsAny, WrapValidator
 
 from nao_ray.errors import ConfigError, DataError, GenotypeError
 from nao_ray.evaluators.parts.table_config import TabularConfig
-from nao_ray.evaluators.standalone import Standalone, StandaloneConfig
+from nao_ray.evaluators.standalone import Standalone, StandaloneConfig, settings_of
 from nao_ray.evaluators.tabular import Tabular
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import Genotype, SearchSpace
@@ -69,7 +69,7 @@ class Alone:
     def __init__(self, space: SearchSpace[Any], task: Task[Any], config: AloneConfig, device: str) -> None:
         self._space, self._config = space, config
         self._table = Tabular(space, None, config) if isinstance(config, TableAlone) else None
-        training = StandaloneConfig.of(skeleton_of(space).searched)() if isinstance(config, TableAlone) else config
+        training = settings_of(skeleton_of(space))() if isinstance(config, TableAlone) else config
         self._training = Standalone(space, task, training.model_copy(update={"device": device}))
         if isinstance(config, TableAlone) and config.measure != task.metric:
             raise ConfigError(
