@@ -114,11 +114,6 @@ class RecurrentSkeleton(Skeleton[C]):
         config = self.network_config(shapes, size, regularisation, shared=True)
         return RecurrentSupernet(space.activations, space.nodes, config)
 
-    def check_relaxed(self, shapes: Shapes, size: Size | None = None, partial: int = 1) -> None:
-        super().check_relaxed(shapes, size, partial)
-        if partial != 1:
-            raise ConfigError(f"the relaxed cell of {self.name} has no channels, so none of 1 in {partial} are mixed")
-
     def relaxed_supernet(
         self,
         space: SearchSpace[Any],
