@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from nao_ray.trial import Trial, TrialState
 
+_TABLE = "table"  # `device` of what was looked up
+
 
 @dataclass
 class Account:
@@ -101,6 +103,6 @@ class RandomControl:
 
 def _seconds(trial: Trial) -> float | None:
     measured = trial.measurement
-    if measured is None:
+    if measured is None or (measured.device == _TABLE and measured.device_seconds is None):  # to look up is no training
         return None
     return measured.wall_seconds if measured.device_seconds is None else measured.device_seconds
