@@ -2,8 +2,8 @@
 
 What else Ray starts takes two CPU seconds a node and serves no test: the dashboard's process (also where there is no
 dashboard), the monitor of an autoscaler, which has no config, and of logs, which are not forwarded; and workers for all
-CPUs before anybody wants one. The node's agent is the one of Ray without its `default` extra. Clusters with a dashboard
-are started by `ray start`, in other processes, and stay as they are.
+CPUs before anybody wants one. Its workers are forks (`_forks.py`). The node's agent is the one of Ray without its
+`default` extra. Clusters with a dashboard are started by `ray start`, in other processes, and stay as they are.
 """
 
 import os
@@ -21,7 +21,7 @@ def make_small(with_metrics: bool = False) -> None:
         with_metrics: the node's agent is the whole one, which exports them.
     """
     parameter.RayParams.__init__ = partialmethod(
-        parameter.RayParams.__init__, include_log_monitor=False, no_monitor=True
+        parameter.RayParams.__init__, include_log_monitor=False, no_monitor=True, **_forked_workers()
     )
     start = node.Node.start_api_server
 
@@ -41,3 +41,9 @@ def make_small(with_metrics: bool = False) -> None:
     node.Node.start_raylet = start_without_idle_workers
     if not with_metrics:
         utils.get_dashboard_dependency_error = lambda: ImportError("no test needs it")
+
+
+def _forked_workers() -> dict[str, str]:
+    """The parameters of Ray by which its workers are forks, where there is a server of them."""
+    place = os.environ.get("NAO_RAY_TESTS_FORKS")
+    return {"setup_worker_path": f"{place}/worker.py"} if place else {}

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import _forks
 import pytest
 from hypothesis import settings
 
@@ -24,6 +25,9 @@ for name, prefix in (("XDG_CACHE_HOME", "nao-ray-tests-"), ("RAY_TMPDIR", "nr"))
 
 # A sixth of the tests' time went into looking for garbage among hundreds of thousands of objects that stay.
 gc.set_threshold(10_000, 20, 50)
+
+if _forks.prepare():
+    atexit.register(shutil.rmtree, os.environ[_forks.PLACE], ignore_errors=True)
 
 # A shell ignores it for what it starts in the background, and what tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

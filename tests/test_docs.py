@@ -10,6 +10,7 @@ import sys
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import _forks
 import numpy as np
 import pandas as pd
 import pytest
@@ -46,7 +47,7 @@ def _commands(start: str) -> list[str]:
 def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     environment["OMP_NUM_THREADS"] = "1"  # other tests may run beside these
-    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    return _forks.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_every_block_has_a_language_that_is_tested():

@@ -2,6 +2,7 @@
 
 import sys
 
+import _forks
 import pytest
 import ray
 
@@ -49,6 +50,12 @@ class _Witness(EvaluatorActor):
 
 
 @pytest.fixture
+def workers_anew(monkeypatch):
+    """Ray's workers are no forks, which have loaded nearly all."""
+    monkeypatch.delenv(_forks.PLACE)
+
+
+@pytest.fixture
 def ray_own():
     ray.shutdown()  # another module's, in whatever order they run
     ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
@@ -57,7 +64,7 @@ def ray_own():
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_own")
+@pytest.mark.usefixtures("workers_anew", "ray_own")
 def test_a_worker_that_trains_nothing_has_no_torch():
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     actor = ray.remote(num_cpus=1)(_Witness).remote()

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import _forks
 import pandas as pd
 import pytest
 
@@ -425,6 +426,10 @@ def _python(*words, **options):
     )
 
 
+def _forked(*words):
+    return _forks.run([sys.executable, *words], capture_output=True, text=True, timeout=120)
+
+
 def test_help_is_quick():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = _python("-m", "nao_ray", "--help")
@@ -463,7 +468,7 @@ def test_interrupted_is_130_and_resumable(tmp_path):
     slow = RANDOM.replace("noise: 0.01", "sleep_seconds: 0.3").replace("trials: 12", "trials: 40")
     (tmp_path / "slow.yaml").write_text(slow)
     command = [sys.executable, "-m", "nao_ray", "search", "slow.yaml", "--in-process"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = _forks.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "pools/tiny/trials").glob("*.parquet"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -471,6 +476,6 @@ def test_interrupted_is_130_and_resumable(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "nao-ray: interrupted; nao-ray resume pools/tiny goes on"
-    done = _python("-m", "nao_ray", "resume", "pools/tiny", "--in-process", "--set", "budget.trials=5")
+    done = _forked("-m", "nao_ray", "resume", "pools/tiny", "--in-process", "--set", "budget.trials=5")
     assert done.returncode == 0, done.stderr
     assert len(pd.read_parquet("pools/tiny/trials")) >= 5

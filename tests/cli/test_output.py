@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import _forks
 import pytest
 
 from nao_ray.cli.progress import Progress
@@ -29,8 +30,11 @@ def search(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
-def test_a_search_is_done_although_its_output_is_full(search, tmp_path):
-    done = search(">/dev/full")
+def test_a_search_is_done_although_its_output_is_full(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    words = [sys.executable, "-m", "nao_ray", "search", "tiny.yaml", "--in-process"]
+    with open("/dev/full", "w") as full:
+        done = _forks.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()[-1]
     assert said == "nao-ray: cannot print the result, which is in pools/tiny: No space left on device"

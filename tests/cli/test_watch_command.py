@@ -8,12 +8,12 @@ import re
 import select
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import _forks
 import pytest
 from rich.console import Console
 
@@ -141,7 +141,7 @@ class Terminal:
         self.handle, inner = pty.openpty()
         env = {**os.environ, "COLUMNS": "100", "LINES": "40", "TERM": "xterm-256color"}
         command = [sys.executable, "-m", "nao_ray", "watch", *map(str, words), "--every", "0.1"]
-        self.process = subprocess.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=env)
+        self.process = _forks.Popen(command, stdin=inner, stdout=inner, stderr=inner, env=env)
         os.close(inner)
         self.said = b""
 

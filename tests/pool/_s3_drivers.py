@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import _forks
 import pytest
 
 from nao_ray._pool import lease as leases
@@ -62,7 +63,7 @@ class Driver:
         environment = {**os.environ, "PYTHONPATH": f"{HERE}:{HERE.parents[1]}", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", code, *words]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+        self.process = _forks.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
 
     def hear(self) -> str:
         return self.process.stdout.readline().strip()

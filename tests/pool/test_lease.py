@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import _forks
 import psutil
 import pytest
 from _made_up_trials import START, die, edit_holder, make_proposal, make_trial, record
@@ -44,7 +45,7 @@ class Driver:
     def __init__(self, pool: PoolWriter, expiry: float = 30.0) -> None:
         command = [sys.executable, "-c", DRIVER, pool.url, str(expiry)]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parent)
+        self.process = _forks.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=Path(__file__).parent)
         assert self.say() == "ready"
 
     def say(self, line: str = "") -> str:

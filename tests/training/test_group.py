@@ -52,7 +52,8 @@ def _together(work, results):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed", "nao_ray.training.group"])  # once, not in each
     queue = context.Queue()
     workers = [context.Process(target=work, args=(rank, address, queue)) for rank in range(2)]
     for worker in workers:

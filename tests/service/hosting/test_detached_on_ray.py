@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 
+import _forks
 import pandas as pd
 import psutil
 import pytest
@@ -32,7 +32,7 @@ def test_a_detached_search_goes_on_when_its_driver_its_actor_and_the_head_are_ki
     environment = os.environ | {"RAY_ADDRESS": cluster.address}
     words = _command("search", file, "--pool", pool, "--detach")
     with open(tmp_path / "said", "w") as said:
-        driver = subprocess.Popen(words, env=environment, stdout=said, stderr=said)
+        driver = _forks.Popen(words, env=environment, stdout=said, stderr=said)
     try:
         _wait_for_more(pool, 3, driver)
         driver.kill()
@@ -46,9 +46,9 @@ def test_a_detached_search_goes_on_when_its_driver_its_actor_and_the_head_are_ki
         time.sleep(_AWAY_SECONDS)
         restart()
         _wait_for_more(pool, 6)
-        done = subprocess.run(
+        done = _forks.run(
             _command("end-detached", job_name("quick", str(pool))),
-            env=environment, capture_output=True, text=True, check=False, timeout=120,
+            env=environment, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     finally:

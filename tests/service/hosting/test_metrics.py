@@ -9,6 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import _forks
 import pytest
 
 from nao_ray.service.hosting.metrics import METRICS, BusyShare
@@ -60,7 +61,7 @@ def exported(address):
 def test_prometheus_finds_every_metric_of_a_search_on_ray(tmp_path):
     program = [sys.executable, "-c", SEARCH, str(tmp_path / "pool"), str(ROOT / "tests" / "_small_ray.py")]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_metrics_report_interval_ms": "1000"}
-    driver = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+    driver = _forks.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
     try:
         driver.stdin.write(CONFIG)
         driver.stdin.close()

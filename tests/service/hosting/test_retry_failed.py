@@ -1,10 +1,10 @@
 """Failed trials that are asked for again, from config to pool in this process."""
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import _forks
 import pandas as pd
 import pytest
 
@@ -185,7 +185,7 @@ def test_killed_at_any_moment_all_or_none_are_asked_again_and_each_is_there_once
         str(tmp_path / "killed"),
     ]
     (tmp_path / "killed").mkdir()
-    done = subprocess.run([*words, "retry", "8"], capture_output=True, text=True, check=False)
+    done = _forks.run([*words, "retry", "8"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     moments = [line.split()[0] for line in done.stdout.splitlines()]
     assert len(moments) > 5, moments

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import _forks
 import pandas as pd
 import pytest
 import yaml
@@ -259,7 +260,7 @@ run(RunConfig.load(sys.argv[1]), sys.argv[2], in_process=len(sys.argv) > 3)
 def start_driver(tmp_path, *words, overrides=(), env=None):
     file = tmp_path / "config.yaml"
     file.write_text(config(*overrides).to_yaml())
-    return subprocess.Popen(
+    return _forks.Popen(
         [sys.executable, "-c", DRIVER, SMALL_RAY, str(file), str(tmp_path / "p"), *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

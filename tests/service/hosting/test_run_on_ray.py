@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 
+import _forks
 import psutil
 import pytest
 import ray
@@ -94,7 +95,7 @@ def test_seeds_of_alphas_run_side_by_side_and_come_to_the_same(tmp_path):
 def test_a_signal_ends_the_driver_and_its_ray_and_leaves_a_resumable_pool(tmp_path):
     driver = start_driver(tmp_path, overrides=["evaluator.sleep_seconds=0.2"])
     wait_for(tmp_path, 3, driver)
-    children = psutil.Process(driver.pid).children(recursive=True)
+    children = _forks.descendants(psutil.Process(driver.pid))
     workers = [child for child in children if child.name().startswith("ray::")]
     assert {worker.nice() for worker in workers} == {os.nice(0)}, "they do not starve beside other programs"
     driver.send_signal(signal.SIGTERM)
@@ -110,7 +111,7 @@ def test_ray_says_nothing_on_the_terminal_even_when_a_worker_dies(tmp_path):
     env = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"} | {"HOME": str(tmp_path)}
     driver = start_driver(tmp_path, overrides=["evaluator.sleep_seconds=0.2"], env=env)
     wait_for(tmp_path, 3, driver)
-    worker = next(p for p in psutil.Process(driver.pid).children(recursive=True) if "EvaluatorActor" in p.name())
+    worker = next(p for p in _forks.descendants(psutil.Process(driver.pid)) if "EvaluatorActor" in p.name())
     worker.kill()
     out, said = driver.communicate(timeout=60)
     assert driver.returncode == 0
@@ -167,7 +168,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(tmp_path):
             time.sleep(0.05)
 
     wait_until(3)
-    worker = next(p for p in psutil.Process(driver.pid).children(recursive=True) if "EvaluatorActor" in p.name())
+    worker = next(p for p in _forks.descendants(psutil.Process(driver.pid)) if "EvaluatorActor" in p.name())
     worker.kill()
     psutil.wait_procs([worker], timeout=10)
     wait_until(4)  # the first state of the second attempt, which waits as the first one did

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 
+import _forks
 import psutil
 import pytest
 
@@ -31,6 +32,7 @@ workers: {count: 2, max_attempts: 5}
 """
 
 
+@pytest.mark.usefixtures("forked_site")
 def test_it_ends_with_the_trials_of_an_undisturbed_one(tmp_path):
     config = RunConfig.parse(CONFIG)
     run(config, str(tmp_path / "whole"), in_process=True)
@@ -61,7 +63,7 @@ def test_it_ends_with_the_trials_of_an_undisturbed_one(tmp_path):
 
 def training():
     """Processes of workers that are at a phase."""
-    return [p for p in psutil.Process().children(recursive=True) if title(p).startswith("ray::EvaluatorActor.train")]
+    return [p for p in _forks.descendants(psutil.Process()) if title(p).startswith("ray::EvaluatorActor.train")]
 
 
 def title(process):

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import _forks
 import pandas as pd
 import psutil
 import pytest
@@ -124,17 +125,20 @@ def cluster():
 
 @pytest.fixture
 def start(cluster, tmp_path):
-    """`start("status")` -> the running command, in an empty folder, with the cluster's address and token."""
+    """`start("status")` -> the running command, in a folder of its own, with the cluster's address and token.
+
+    A fork that has loaded what it needs, but for `anew=True`: that one meets what lies in the folder.
+    """
     (tmp_path / "slow.yaml").write_text(SLOW)
     (tmp_path / "mine.py").write_text(MINE)
     for name in ("numpy.py", "random.py"):
         (tmp_path / name).write_text(WRONG)
 
-    def run(*words, token=True, **variables):
+    def run(*words, token=True, anew=False, **variables):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         environment |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
         environment |= {"RAY_AUTH_TOKEN_PATH": str(cluster.token_path)} if token else {}
-        return subprocess.Popen(
+        return (subprocess if anew else _forks).Popen(
             [sys.executable, "-m", "nao_ray", *map(str, words), "--address", cluster.address],
             cwd=tmp_path,
             env=environment | variables,
@@ -201,7 +205,7 @@ def test_without_the_token_nothing_is_started(call, tmp_path, variables, told):
 
 def test_a_search_runs_as_a_job_and_its_log_is_followed(call, cluster, tmp_path):
     without_training = ("submit", "smoke", "--set", "evaluator={name: faulty}", "--set")
-    done = call(*without_training, "budget.trials=3", RAY_ADDRESS="http://127.0.0.1:9")
+    done = call(*without_training, "budget.trials=3", anew=True, RAY_ADDRESS="http://127.0.0.1:9")
     assert done.code == 0, done.out + done.err
     assert done.err == ""
     pool = tmp_path / "pools" / "smoke"

@@ -1,0 +1,240 @@
+"""A process that has imported what the processes of tests import, and forks: a command, or a worker of Ray.
+
+A process of its own costs two to four CPU seconds, nearly all of them imports; a fork costs 0.05. One server is shared
+by all processes of a run of tests (`_forks.py` starts and asks it) and ends with that run. Its children have words,
+environment, folder and standard files of their own, and end as an interpreter ends.
+"""
+
+import atexit
+import builtins
+import fcntl
+import gc
+import importlib
+import io
+import json
+import os
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import types
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+# Not ray: as it is loaded, it reads variables of which each of its workers has another value. What it loads may be.
+MODULES = (
+    "nao_ray.cli.app",
+    "nao_ray.cli.progress",
+    "nao_ray.search.loop",
+    "nao_ray.report.write",
+    "nao_ray.training.fit",
+    "nao_ray.evaluators.standalone",
+    "nao_ray.evaluators.one_shot",
+    "nao_ray.evaluators.faulty",
+    "nao_ray.tasks.digits",
+    "nao_ray.tasks.synthetic",
+    "nao_ray.strategies.nao",
+    "nao_ray.strategies.regularized_evolution",
+    "duckdb",
+    "sklearn.datasets",
+    "google.protobuf.descriptor_pb2",
+    "grpc",
+    "jsonschema",
+    "aiohttp",
+    "requests",
+    "psutil",
+)
+
+
+class Server:
+    """Forks for whoever asks, and tells how each child ended, until its owner ends."""
+
+    def __init__(self, listener: socket.socket, owner: int) -> None:
+        self.choose = selectors.DefaultSelector()
+        self.listener, self.owner = listener, os.pidfd_open(owner)
+        self.choose.register(listener, selectors.EVENT_READ)
+        self.choose.register(self.owner, selectors.EVENT_READ)
+        self.asking: dict[int, socket.socket] = {}
+        """File of a child -> who has asked for it."""
+
+    def serve(self) -> dict[str, Any] | None:
+        """Returns: in a child, what it is to do; in the server, at the end, None."""
+        while True:
+            for key, _ in self.choose.select():
+                if key.fd == self.owner:
+                    return None
+                if key.fileobj is self.listener:
+                    if asked := self.fork():
+                        return asked
+                elif key.fd in self.asking:
+                    self.tell(key.fd, key.data)
+                else:  # who has asked is gone, and its child is not to outlive it
+                    self.choose.unregister(key.fileobj)
+                    os.kill(key.data, signal.SIGKILL)
+
+    def fork(self) -> dict[str, Any] | None:
+        """For the next who asks; in the child, returns what that is to do."""
+        connection, _ = self.listener.accept()
+        asked, files = receive(connection)
+        if asked is None:
+            connection.close()
+            return None
+        if not (child := os.fork()):
+            for other in (self.choose, self.listener, connection, *self.asking.values()):
+                other.close()
+            for file in (self.owner, *self.asking):
+                os.close(file)
+            return asked | {"files": files}
+        for file in files:
+            os.close(file)
+        end = os.pidfd_open(child)
+        self.asking[end] = connection
+        self.choose.register(end, selectors.EVENT_READ, child)
+        if asked["is_tied"]:
+            self.choose.register(connection, selectors.EVENT_READ, child)
+        with suppress(OSError):
+            connection.sendall(struct.pack("i", child))
+        return None
+
+    def tell(self, end: int, child: int) -> None:
+        """Who has asked for a child: how it has ended."""
+        self.choose.unregister(end)
+        os.close(end)
+        with self.asking.pop(end) as connection, suppress(OSError):
+            with suppress(KeyError):
+                self.choose.unregister(connection)
+            connection.sendall(struct.pack("i", os.waitpid(child, 0)[1]))
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    """What is asked for, a line of JSON, and the child's standard files; None: nobody asks any more."""
+    text, files = b"", []
+    while not text.endswith(b"\n"):
+        part, sent, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+        files += sent
+        text += part
+        if not part:
+            return None, files
+    return json.loads(text), files
+
+
+def become(environment: dict[str, str], folder: str, files: list[int], numbers: list[int]) -> None:
+    """This process as a new one: of its own session, with files, variables and signals as given."""
+    os.setsid()
+    aside = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 64) for file in files]
+    for file in {0, 1, 2, *files}:
+        with suppress(OSError):
+            os.close(file)
+    for file, number in zip(aside, numbers, strict=True):
+        os.dup2(file, number)
+        os.close(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = None
+        with suppress(OSError):
+            stream = standard(number)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+    tempfile.tempdir = None
+    sys.modules["numpy"].random.seed()  # Python's own does so itself
+
+
+def standard(number: int) -> TextIO:
+    """Standard input, output or error, as an interpreter has it.
+
+    Raises:
+        OSError: it is closed.
+    """
+    if number == 0:
+        return open(number, closefd=False)
+    raw = io.FileIO(number, "wb", closefd=False)
+    if os.environ.get("PYTHONUNBUFFERED"):
+        return io.TextIOWrapper(raw, write_through=True)
+    is_by_line = number == 2 or os.isatty(number)
+    errors = "backslashreplace" if number == 2 else None
+    return io.TextIOWrapper(io.BufferedWriter(raw), errors=errors, line_buffering=is_by_line)
+
+
+def start(words: list[str], given: list[str], standing: list[str]) -> None:
+    """Do as `python *words` does.
+
+    Args:
+        words: a script or `-m module` or `-c code`, and its own words.
+        given: of PYTHONPATH.
+        standing: what an interpreter's path ends with.
+    """
+    script, *rest = words
+    main = types.ModuleType("__main__")
+    sys.modules["__main__"], main.__builtins__ = main, builtins
+    first = {"-m": os.getcwd(), "-c": ""}.get(script, os.path.dirname(os.path.realpath(script)))
+    sys.path[:] = [first, *given, *standing]
+    sys.path_importer_cache.clear()
+    sys.argv = [script, *(rest[1:] if script in ("-m", "-c") else rest)]
+    if script == "-m":
+        runpy._run_module_as_main(rest[0])
+    elif script == "-c":
+        exec(compile(rest[0], "<string>", "exec"), main.__dict__)
+    else:
+        main.__file__ = os.path.abspath(script)
+        exec(compile(Path(script).read_bytes(), script, "exec"), main.__dict__)
+
+
+def end_with(program: Callable[[], None]) -> NoReturn:
+    """Run it and end as an interpreter does, but for taking apart all that the server has loaded."""
+    code: object = None
+    try:
+        program()
+    except SystemExit as left:
+        code = left.code
+    except BaseException as error:
+        trace = error.__traceback__
+        for _ in range(3):  # of this file
+            trace = trace.tb_next if trace is not None and trace.tb_next is not None else trace
+        error.__traceback__ = trace
+        sys.excepthook(type(error), error, trace)
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:
+            code = 120
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit((code or 0) & 255)
+
+
+if __name__ == "__main__":
+    given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    standing = sys.path[1 + len(given) :]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in MODULES:
+        importlib.import_module(name)
+    assert "ray" not in sys.modules
+    gc.collect()
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{sys.argv[1]}.new")
+        listener.listen(64)
+        os.rename(f"{sys.argv[1]}.new", sys.argv[1])
+        todo = Server(listener, int(sys.argv[2])).serve()
+    if todo is None:
+        os._exit(0)
+    else:
+        become(todo["environment"], todo["folder"], todo["files"], todo["numbers"])
+        end_with(lambda: start(todo["words"], todo["given"], standing))
