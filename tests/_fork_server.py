@@ -146,6 +146,7 @@ def become(environment: dict[str, str], folder: str, files: list[int], numbers: 
         setattr(sys, f"__{name}__", stream)
     tempfile.tempdir = None
     sys.modules["numpy"].random.seed()  # Python's own does so itself
+    sys.modules["torch"].seed()
 
 
 def standard(number: int) -> TextIO:

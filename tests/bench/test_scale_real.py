@@ -2,7 +2,6 @@
 
 import sys
 
-import _forks
 import pytest
 import ray
 
@@ -47,12 +46,6 @@ def test_a_pool_that_lacks_a_trial_is_no_measurement(tmp_path):
 class _Witness(EvaluatorActor):
     def modules(self):
         return set(sys.modules)
-
-
-@pytest.fixture
-def workers_anew(monkeypatch):
-    """Ray's workers are no forks, which have loaded nearly all."""
-    monkeypatch.delenv(_forks.PLACE)
 
 
 @pytest.fixture
