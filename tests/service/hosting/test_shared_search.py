@@ -3,7 +3,6 @@
 import time
 from collections import Counter
 
-import _forks
 import psutil
 import pytest
 
@@ -32,7 +31,7 @@ workers: {count: 2, max_attempts: 5}
 """
 
 
-@pytest.mark.usefixtures("forked_site")
+@pytest.mark.usefixtures("workers_anew")
 def test_it_ends_with_the_trials_of_an_undisturbed_one(tmp_path):
     config = RunConfig.parse(CONFIG)
     run(config, str(tmp_path / "whole"), in_process=True)
@@ -63,7 +62,7 @@ def test_it_ends_with_the_trials_of_an_undisturbed_one(tmp_path):
 
 def training():
     """Processes of workers that are at a phase."""
-    return [p for p in _forks.descendants(psutil.Process()) if title(p).startswith("ray::EvaluatorActor.train")]
+    return [p for p in psutil.Process().children(recursive=True) if title(p).startswith("ray::EvaluatorActor.train")]
 
 
 def title(process):
