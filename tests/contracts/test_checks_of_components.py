@@ -251,7 +251,7 @@ class Unchecked(Nao):
     ("skeleton", "message"),
     [
         (Doubled, "counts are those of the network: .* parameters are counted of a network of"),
-        (Narrow, r"a network has the shapes of the task: a network makes \[3, 1\] of 3 images"),
+        (Narrow, r"a network has the shapes of the task: a network makes \[3, 1\] of 3 examples"),
         (Unchecked, "a size below one is refused: a network of cells_per_stage 0 is not refused"),
     ],
 )

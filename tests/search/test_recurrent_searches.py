@@ -47,6 +47,8 @@ def test_a_search_brings_perplexity_down_and_says_so(tmp_path, monkeypatch, call
     assert str(least["genotype"]) in best.out
     assert f"best perplexity {least['valid_perplexity']:.2f} (trial {least['trial_id']})" in done.err
     assert done.out.split("\n")[2].split()[:2] == [str(least["trial_id"]), f"{least['valid_perplexity']:.4f}"]
+    if strategy != NAO:
+        return
     again = search(call, tmp_path, strategy)
     assert again.code == 0, again.err
     assert len(PoolReader.open("pools/cells").trials()) == 8
