@@ -9,6 +9,7 @@ from nao_ray import rng
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.search.executor import Desk
+from nao_ray.skeletons.darts import Darts
 from nao_ray.skeletons.nao import Nao
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Fidelity, Phase, Proposal, Trial
@@ -248,6 +249,8 @@ def test_weights_that_were_trained_for_longer_or_not_at_all_are_refused(layers, 
         desk.work(phase(layered, 1, 2, source="v1"))
 
 
-def test_a_space_without_a_supernet_is_refused():
+def test_a_space_without_a_supernet_is_refused(monkeypatch):
+    monkeypatch.setattr(Darts, "shared", None)
+    config = CONFIG.replace("nao_cnn_small", "darts_cnn").replace("cells_per_stage: 1", "layers: 3")
     with pytest.raises(ConfigError, match="no shared supernet"):
-        RunConfig.parse(CONFIG.replace("nao_cnn_small", "darts_cnn")).make_evaluator()
+        RunConfig.parse(config).make_evaluator()
