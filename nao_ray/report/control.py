@@ -16,10 +16,9 @@ _log = logging.getLogger(__name__)
 
 
 def is_control(trials: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.Series[bool]:
-    """By row, whether it is of the control: its `origin` says so; of pools of before, what `darts` gave no round."""
-    if "origin" in trials and (trials["origin"] == "control").any():
-        return trials["origin"] == "control"
-    return trials["round"].isna() & (_strategy(manifest) == "darts")
+    """By row, whether it is of the control: its `origin` says so, or it is of before and `darts` gave it no round."""
+    of_before = trials["round"].isna() & (_strategy(manifest) == "darts")
+    return of_before | (trials["origin"] == "control") if "origin" in trials else of_before
 
 
 def has_control(trials: pd.DataFrame, manifest: Mapping[str, Any]) -> bool:

@@ -57,3 +57,8 @@ def test_a_strategy_of_ones_own_marks_its_control_alike():
     assert is_control(best, OWN).tolist() == [True, False]
     assert has_control(best, OWN)
     assert not has_control(best.assign(origin=None), OWN)
+
+
+def test_a_pool_that_goes_on_has_controls_of_before_and_marked_ones():
+    found = best_found(pool([0.9, 0.8, 0.7], [None, "control", None], [None, None, 50.0], DARTS), 1)
+    assert found["trial_id"].tolist() == [2]
