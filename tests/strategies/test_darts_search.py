@@ -148,11 +148,14 @@ def test_a_control_of_fewer(most, expected):
     assert len(alone(trials, control=True)) == expected
 
 
-def test_a_control_that_costs_nothing_is_as_large_as_what_was_found():
-    """A table without times: there were as many random cells as the search pays for in the time of a look."""
-    free = Measurement(valid_accuracy=0.5, wall_seconds=1e-4, device="table")
+@pytest.mark.parametrize("times", [{"wall_seconds": 1e-4}, {"wall_seconds": 0.0, "device_seconds": 0.0}])
+def test_a_control_that_costs_nothing_is_as_large_as_what_was_found(times):
+    """A table without times: there were as many random cells as the search pays for in the time of a look; one whose
+    times are 0: they never ended."""
+    free = Measurement(valid_accuracy=0.5, device="table", **times)
     search, index = strategy(seeds=3, epochs=1), 0
     while not search.done:
+        assert index < 100
         for proposal in search.ask(1):
             ended = Trial(proposal=proposal).complete(measured(proposal) if proposal.phase else free, log_index=index)
             search.tell([ended])

@@ -53,7 +53,7 @@ class RandomControl:
         if not self.search.told or (self.most is not None and self.asked >= self.most):
             return False
         cost = self.cost
-        if self._costs_nothing:  # a table that knows no times: one for each that was found, or as many as were wanted
+        if self._costs_nothing:  # a table without times: one for each that was found, or as many as were wanted
             return self.asked < (self.derived.told if self.most is None else self.most)
         if cost is None or not self.asked:
             return not self.asked
@@ -68,9 +68,8 @@ class RandomControl:
 
     @property
     def _costs_nothing(self) -> bool:
-        """Architectures are scored, and take no time that is known."""
-        scored, measured = (getattr(self.random, name) + getattr(self.derived, name) for name in ("scored", "measured"))
-        return bool(scored) and not measured
+        """Architectures are scored, and take no time, or none that is known."""
+        return bool(self.random.scored + self.derived.scored) and not self.cost
 
     def expected(self, epochs: int, epochs_done: int, cells: int) -> int:
         """Random cells there will be in the end, as far as can be told.
