@@ -42,7 +42,7 @@ class Position:
     log_index: int = -1
     """Of the last trial."""
     round: int = -1
-    """Of the last fit."""
+    """The highest of a fit."""
 
 
 C = TypeVar("C", bound=LoggerConfig)
@@ -89,6 +89,8 @@ class Logger(ABC, Generic[C]):
     @abstractmethod
     def log_fits(self, rows: Sequence[Row]) -> None:
         """Rows of the strategy's diagnostics, in the order of `round`.
+
+        Trainings side by side have a `seed_index` each: a slow one's rows may come after others of later rounds.
 
         Raises:
             LoggerError: as above.

@@ -43,6 +43,7 @@ class MLflow(Logger[MLflowConfig]):
         super().__init__(config, search)
         self._client: Any = None
         self._run: str = ""
+        self._last: dict[str, int] = {}  # by tag
 
     def open(self) -> Position:
         # a search tells no third party that it runs, and does not wait minutes for a server that is down
@@ -66,7 +67,8 @@ class MLflow(Logger[MLflowConfig]):
         self._run = run.info.run_id
         self._client.update_run(self._run, status="RUNNING")
         tags = run.data.tags
-        return Position(log_index=int(tags.get(_TRIALS, -1)), round=int(tags.get(_FITS, -1)))
+        self._last = {tag: int(tags.get(tag, -1)) for tag in (_TRIALS, _FITS)}
+        return Position(log_index=self._last[_TRIALS], round=self._last[_FITS])
 
     def _begin(self, where: str) -> None:
         from mlflow.entities import Param
@@ -89,14 +91,14 @@ class MLflow(Logger[MLflowConfig]):
         from mlflow.entities import Metric, RunTag
 
         batch: list[Metric] = []
-        last = -1
+        last = self._last.get(tag, -1)
         for step, moment, values in steps:
             if len(batch) + len(values) > _MOST:
                 self._send(batch, [RunTag(tag, str(last))])
                 batch = []
             at = int(1000 * (time.time() if moment is None else moment.timestamp()))
             batch += [Metric(f"{group}/{name}", value, at, step) for name, value in values.items()]
-            last = step
+            last = self._last[tag] = max(last, step)
         if batch:
             self._send(batch, [RunTag(tag, str(last)), *(RunTag(name, text) for name, text in tags.items())])
 

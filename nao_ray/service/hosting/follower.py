@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from nao_ray.errors import LoggerError, PoolError, StorageError
@@ -33,7 +34,10 @@ class Follower:
             LoggerError: it cannot be reached or written.
         """
         self._pool, self._logger = PoolReader.open(pool_url), logger
+        self._logged: set[tuple[Any, Any]] | None = None  # keys of fits; None: the log's position alone is known
         self._restart()
+        with suppress(PoolError, StorageError):  # then at the first step
+            self._new_fits()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"nao-ray-{logger.package}", daemon=True)
         self._thread.start()
@@ -41,7 +45,9 @@ class Follower:
     def _restart(self) -> None:
         """From what the log has; the pool is read from its beginning, for the best so far."""
         self._position = self._logger.open()
-        self._next_index, self._next_round = self._position.log_index + 1, self._position.round + 1
+        self._next_index = self._position.log_index + 1
+        if self._logged is not None:
+            self._logged = {key for key in self._logged if key[0] <= self._position.round}
         self._tail = self._pool.follow("trials", _TRIALS)
         self._standings = Standings()
 
@@ -71,10 +77,17 @@ class Follower:
             batch = rows[first : first + _BATCH]
             self._logger.log_trials(batch)
             self._next_index = batch[-1]["log_index"] + 1
-        fits = [row for row in self._pool.diagnostics() if row["round"] >= self._next_round]
+        logged, fits = self._new_fits()
         if fits:
             self._logger.log_fits(fits)
-            self._next_round = fits[-1]["round"] + 1
+            logged.update(map(_key, fits))
+
+    def _new_fits(self) -> tuple[set[tuple[Any, Any]], list[Row]]:
+        """The keys of what is in the log, and the rows that are not: of a slow training, of an earlier round."""
+        rows = self._pool.diagnostics()
+        if self._logged is None:
+            self._logged = {_key(row) for row in rows if row["round"] <= self._position.round}
+        return self._logged, [row for row in rows if _key(row) not in self._logged]
 
     def _new_rows(self) -> Iterator[Row]:
         last = -1
@@ -97,3 +110,8 @@ class Follower:
         self._thread.join(timeout=_LAST_WORDS)
         if self._thread.is_alive():
             _log.warning("%s is slow: what is missing will be logged on resume", self._logger.package)
+
+
+def _key(row: Row) -> tuple[Any, Any]:
+    """What tells a fit from the others."""
+    return row["round"], row.get("seed_index")

@@ -263,6 +263,44 @@ def test_a_compaction_logs_nothing_twice(tmp_path):
     assert logger.indices == list(range(12))
 
 
+class Fits(Flaky):
+    """Is told of fits; it knows the highest round alone when it is opened again."""
+
+    def __init__(self, pool, told=()):
+        super().__init__(pool)
+        self.told = list(told)
+
+    def open(self):
+        return Position(round=max((round_ for round_, _ in self.told), default=-1))
+
+    def log_fits(self, rows):
+        self.told += [(row["round"], row["seed_index"]) for row in rows]
+
+
+def test_a_slow_trainings_fits_are_logged_although_others_are_ahead(tmp_path, monkeypatch):
+    monkeypatch.setattr(follower, "_EVERY", 60)
+    pool = PoolWriter.create(tmp_path / "p", {"config": {}})
+
+    def tell(*keys):
+        pool.record_fits([{"round": round_, "seed_index": index} for round_, index in keys])
+        following._step()
+
+    with pool.acquire():
+        first = Fits(pool.url)
+        following = Follower(pool.url, first)
+        tell((1, 0), (2, 0), (3, 0))
+        tell((1, 1))
+        following.close()
+        assert first.told == [(1, 0), (2, 0), (3, 0), (1, 1)]
+        again = Fits(pool.url, first.told)
+        following = Follower(pool.url, again)
+        tell((2, 1))
+        following._restart()  # as after a failure
+        tell((3, 1), (4, 0))
+        following.close()
+        assert again.told[4:] == [(2, 1), (3, 1), (4, 0)]
+
+
 def test_fits_of_trainings_side_by_side_are_logged_apart():
     row = {"round": 2, "skips": 3, "alarm": ""}
     assert fit_numbers(row) == {"round": 2.0, "skips": 3.0}
