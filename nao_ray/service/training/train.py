@@ -215,12 +215,12 @@ class _Run:
         began = time.monotonic()
         spent, curve = (0.0, ()) if before is None else (before.wall_seconds, before.curve)
         started = datetime.now(UTC) if before is None else before.started_at
-        first = 0 if before is None else before.epochs_done
-        about = before
+        about, trained = before, 0  # epochs here, those that were gone back too
 
         def keep(epoch: Epoch) -> None:
-            nonlocal about, curve
+            nonlocal about, curve, trained
             scores, seconds = epoch.scores, time.monotonic() - began
+            trained += 1
             curve = curve if scores is None else (*curve[: epoch.done - 1], scores.value)
             about = About(
                 name=self.name,
@@ -237,7 +237,7 @@ class _Run:
             )
             if epoch.done == config.epochs or epoch.done % config.checkpoint_every == 0:
                 self._keep(about, {**epoch.state(), **objective.constants()})
-            left = seconds / (epoch.done - first) * (config.epochs - epoch.done)
+            left = seconds / trained * (config.epochs - epoch.done)
             valid = None if scores is None else metric.words(metric.score(scores.value))
             self.listener(Step(epoch.done, config.epochs, epoch.loss, valid, left))
 

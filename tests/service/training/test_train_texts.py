@@ -1,5 +1,7 @@
 """Full trainings of texts: the mean of the weights is what is kept and tested, also of a training that was cut off."""
 
+import math
+
 import pytest
 
 from nao_ray.config import TrainConfig
@@ -7,6 +9,8 @@ from nao_ray.errors import ConfigError
 from nao_ray.service.training.train import evaluate, train
 from nao_ray.training.averaging import WeightAverage
 from nao_ray.training.checkpoint import unpack
+from nao_ray.training.objective import Scores
+from nao_ray.training.trainer import Trainer
 
 WHAT = {
     "space": {"name": "nao_rnn", "nodes": 2},
@@ -48,6 +52,24 @@ def test_the_mean_of_the_weights_is_tested_also_after_a_stop(tmp_path, soon):
     again = train(config, str(tmp_path / "parts"), "cell")
     assert (again["curve"], again["test_perplexity"]) == (row["curve"], row["test_perplexity"])
     assert about.curve == tuple(row["curve"])
+
+
+def test_a_training_that_was_taken_up_goes_back_to_before_that(tmp_path, monkeypatch):
+    losses = iter((1.0, 2.0, 3.0, math.nan, 2.0, 3.0, 4.0))  # taken up after the third, back to the first
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: Scores(loss := next(losses), loss))
+    config = TrainConfig.make("short_text", WHAT, (*SMALL, "epochs=4", "recipe.restarts=1"))
+
+    def stop(step):
+        if step.done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, str(tmp_path), "cell", listener=stop)
+    steps = []
+    row = train(config, str(tmp_path), "cell", listener=steps.append)
+    assert [step.done for step in steps] == [2, 3, 4]
+    assert steps[0].seconds_left > steps[1].seconds_left > steps[2].seconds_left == 0
+    assert row["curve"] == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_averaging_needs_a_validation_text():
