@@ -129,10 +129,13 @@ class TokenObjective(Objective):
         batch: int,
         count: int,
     ) -> list[Scores]:
-        """`batch`: columns; the text is read in order, so the examples are its first."""
+        """`batch`: columns, fewer where they would be shorter than a window; the examples are the text's first."""
         network.eval()
         text = self.valid[: count + 1]
-        return [self._read(lambda *inputs, choice=choice: network(*inputs, choice), text, batch) for choice in choices]
+        columns = min(batch, max(1, len(text) // (self.window + 1)))
+        return [
+            self._read(lambda *inputs, choice=choice: network(*inputs, choice), text, columns) for choice in choices
+        ]
 
     def _read(self, network: Network, text: Tensor, columns: int = VALIDATION_COLUMNS) -> Scores:
         return read(network, text, self.window, self.recipe, columns, by_rows=self.by_rows)

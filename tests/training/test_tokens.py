@@ -126,6 +126,21 @@ def test_choices_are_compared_on_the_same_text(text):
     assert math.isfinite(chosen.epoch())
 
 
+def test_choices_are_compared_on_whole_windows(text):
+    lengths = set()
+
+    class Shared(Recurrent):
+        def forward(self, tokens, carry, choice):
+            lengths.add(tokens.shape[1])
+            return super().forward(tokens, carry)
+
+    order = rng.torch_generator(0, "one-shot validation")
+    for count in (30, 500):  # of as many columns there is one window or less
+        text.compare(network(Shared), [None], order, batch=500, count=count)
+        assert max(lengths) == text.window == 3
+        lengths.clear()
+
+
 def test_the_test_text_is_another_and_all_of_the_text_can_train(text):
     scores = TASK.test_scores(network(), {}, CPU, RECIPE)
     assert scores.value == pytest.approx(math.exp(scores.loss))
