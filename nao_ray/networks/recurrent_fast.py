@@ -119,11 +119,12 @@ class _Block:
 
     def __init__(self, numbers: int, like: Tensor) -> None:
         key, self._used = (like.device, like.dtype), 0
-        idle = _idle.setdefault(key, [])
+        idle = _idle.pop(key, [])  # ours alone: a collection of garbage, or a thread, may give some back meanwhile
         fitting = [index for index, block in enumerate(idle) if block.numel() >= numbers]
         if not fitting and len(idle) == _KEPT_BLOCKS:
             idle.pop()  # that of shorter segments
         self._memory = idle.pop(fitting[0]) if fitting else self._new(numbers, like)
+        _give_back(key, *idle)
         if like.device.type == "cpu":
             weakref.finalize(self, _give_back, key, self._memory).atexit = False
 
@@ -138,8 +139,8 @@ class _Block:
         return self._memory[start : self._used].view(shape)
 
 
-def _give_back(key: tuple[torch.device, torch.dtype], memory: Tensor) -> None:
-    _idle[key] = sorted([*_idle[key], memory], key=Tensor.numel)[-_KEPT_BLOCKS:]
+def _give_back(key: tuple[torch.device, torch.dtype], *memory: Tensor) -> None:
+    _idle[key] = sorted([*_idle.pop(key, []), *memory], key=Tensor.numel)[-_KEPT_BLOCKS:]
 
 
 class _Kept:

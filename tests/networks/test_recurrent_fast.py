@@ -1,5 +1,6 @@
 """The fast segment against the plain one, in float64: values and gradients of any cell."""
 
+import gc
 from contextlib import nullcontext
 
 import pytest
@@ -194,6 +195,22 @@ def test_memory_is_used_again():
         results(segment, cell, tensors)
     after = {block.data_ptr() for blocks in recurrent_fast._idle.values() for block in blocks}
     assert after == before
+
+
+def test_memory_given_back_by_a_collection_of_garbage_is_not_used_twice():
+    like, usual = torch.zeros(1), gc.get_threshold()
+    try:
+        for often in range(1, 40):  # so that it comes at any place of the next one's beginning
+            cycle = [recurrent_fast._Block(10, like)]
+            cycle.append(cycle)
+            del cycle
+            gc.set_threshold(often)
+            blocks = [recurrent_fast._Block(10, like) for _ in range(4)]
+            assert len({block.cut(1).data_ptr() for block in blocks}) == 4
+            del blocks
+            gc.set_threshold(*usual)
+    finally:
+        gc.set_threshold(*usual)
 
 
 def test_nodes_of_one_source_are_one_unit():
