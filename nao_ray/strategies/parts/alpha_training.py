@@ -25,6 +25,8 @@ class AlphaTraining:
     """Ids of their trials."""
     alarms: dict[str, Alarm] = field(default_factory=dict)
     """The first of each rule."""
+    told: set[str] = field(default_factory=set)
+    """Rules that a row has named."""
     failed: Trial | None = None
     """The phase that it ended with, which came to nothing: the loss was not finite, or something went wrong."""
     is_over: bool = False
@@ -83,14 +85,17 @@ class AlphaTraining:
         return Proposal(genotype=genotype, source_trial_id=self.phases[index], round=index + 1)
 
     def row(self, fired: list[Alarm]) -> Diagnostics:
-        """What is told of the epoch that has just ended, with the rules that fire at it."""
+        """What is told of the epoch that has just ended, with a rule that fires at it: one not told before, if any."""
         if self.failed is not None:
             return {**self._key(self.epoch + 1), "ended": str(self.failed.failure_kind)}
+        alarm = min(fired, key=lambda alarm: alarm.rule in self.told, default=None)
+        if alarm is not None:
+            self.told.add(alarm.rule)
         return {
             **self._key(self.epoch),
             **figures(self.space, self.course[-1]),
-            "alarm": fired[0].rule if fired else "",
-            "alarm_genotype": self.course[fired[0].index].genotype.key if fired else "",
+            "alarm": alarm.rule if alarm else "",
+            "alarm_genotype": self.course[alarm.index].genotype.key if alarm else "",
         }
 
     def _key(self, epoch: int) -> dict[str, float | int | str | None]:
