@@ -288,7 +288,7 @@ def test_a_drift_to_none_gives_an_alarm(settings, epochs, caplog):
 
 def test_a_rule_that_fires_after_another_is_told_too():
     """The first one goes on firing: no row named the second, nor did the report."""
-    trials, rows = run(strategy(seeds=1, epochs=8, control=0, alarm_at_skips=0), alphas=fading)
+    _, rows = run(strategy(seeds=1, epochs=8, control=0, alarm_at_skips=0), alphas=fading)
     named = [row["alarm"] for row in rows if "alarm" in row]
     assert named[:5] == ["skips"] * 5, "skips from the first epoch on"
     assert named[5:] == ["none", "skips", "skips"]
