@@ -27,6 +27,9 @@ from nao_ray.yaml_text import load_document
 if TYPE_CHECKING:
     from nao_ray.pool import PoolReader
 
+_FEWEST = 3
+"""Architectures that have a ranking."""
+
 
 class TableScore:
     """Cells with their scores.
@@ -55,6 +58,8 @@ class TableScore:
         config = pool.manifest["config"]
         self._config = RunConfig.model_validate(load_document(config) if isinstance(config, str) else config)
         self._table, self._share = table, share
+        if len(table) < _FEWEST:
+            raise ConfigError(f"a table of {len(table)} architectures ranks nothing: give one of at least {_FEWEST}")
         evaluator = self._config.make_evaluator()
         if not isinstance(evaluator, OneShot):
             name = self._config.evaluator.name

@@ -102,6 +102,12 @@ def test_the_command(trained, csv, monkeypatch, capsys):
     assert len(written) == 3
 
 
+def test_two_cells_are_no_ranking(trained, csv):
+    pd.read_csv(csv).head(2).to_csv(csv, index=False)
+    with pytest.raises(ConfigError, match=r"^a table of 2 architectures ranks nothing: give one of at least 3$"):
+        TableScore(Pool(trained[1]), known(csv))
+
+
 def test_without_shared_weights_it_is_refused(trained, csv):
     with pytest.raises(ConfigError, match=r"^pools/p has no shared weights yet$"):
         TableScore(Pool(trained[1], phases=()), known(csv))
