@@ -62,9 +62,9 @@ def fit(
 ) -> Measurement:
     """Train `network` in place, on the objective's device, under its recipe; the score is of the validation split.
 
-    Same network, objective, epochs and seed: same measurement, to the device's arithmetic. A loss that is not finite
-    ends the training at once (on a CPU; elsewhere see `Trainer.epoch`) with a NaN score, or takes it back to its best
-    epoch as often as the recipe's `restarts`. A training that goes on where
+    Same network, objective, epochs and seed: same measurement, to the device's arithmetic. A loss that is not finite,
+    or so large that its perplexity is not, ends the training at once (on a CPU; elsewhere see `Trainer.epoch`) with a
+    NaN score, or takes it back to its best epoch as often as the recipe's `restarts`. A training that goes on where
     another was ends as that would have.
 
     Args:
@@ -97,7 +97,7 @@ def fit(
         while (before := trainer.epochs_done) < epochs:
             loss, scores = _epoch(trainer)
             judged = loss if scores is None else scores.loss
-            if not math.isfinite(judged):
+            if not math.isfinite(judged) or (scores is not None and not math.isfinite(scores.value)):
                 undone = None if recovery is None else recovery.back(before)
                 if undone is not None:
                     history = history[: max(0, len(history) - undone)]

@@ -72,6 +72,16 @@ def test_a_training_that_was_taken_up_goes_back_to_before_that(tmp_path, monkeyp
     assert row["curve"] == [1.0, 2.0, 3.0, 4.0]
 
 
+def test_a_perplexity_beyond_all_numbers_is_gone_back_from(tmp_path, monkeypatch):
+    scores = iter((Scores(2.0, 0.7), Scores(math.inf, 800.0), Scores(1.5, 0.4)))
+    monkeypatch.setattr(Trainer, "evaluate", lambda self: next(scores))
+    config = TrainConfig.make("short_text", WHAT, (*SMALL, "epochs=2", "recipe.restarts=1"))
+    row = train(config, str(tmp_path), "cell")
+    assert row["curve"] == [2.0, 1.5]
+    about, _ = evaluate(str(tmp_path / row["checkpoint"]))
+    assert about.curve == (2.0, 1.5)
+
+
 def test_averaging_needs_a_validation_text():
     with pytest.raises(ConfigError, match=r"data must be train: with recipe\.averaging nonmonotone"):
         TrainConfig.make("short_text", WHAT, (*SMALL, "data=all"))
