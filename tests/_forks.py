@@ -43,10 +43,9 @@ def prepare() -> bool:
 def connect() -> socket.socket:
     """To the server, which is started where there is none."""
     folder = Path(os.environ[PLACE])
-    path, connection = str(folder / "socket"), socket.socket(socket.AF_UNIX)
+    path = str(folder / "socket")
     with suppress(OSError):
-        connection.connect(path)
-        return connection
+        return _connected(path)
     with open(folder / "lock", "w") as lock, open(folder / "said", "ab") as said:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.exists(path):
@@ -60,7 +59,16 @@ def connect() -> socket.socket:
                 assert server.poll() is None, (folder / "said").read_text()
                 time.sleep(0.02)
             server.returncode = 0  # it ends with the run, which nobody waits for
-    connection.connect(path)
+    return _connected(path)
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 

@@ -69,7 +69,7 @@ def test_a_worker_that_trains_nothing_has_no_torch():
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_own")
+@pytest.mark.usefixtures("workers_anew", "ray_own")
 def test_a_search_on_real_workers():
     rows = {row.measurement: row for row in many_workers(trials=40, workers=4, seed=0)}
     assert rows["real workers: trials in the pool"].figure == "40 of 40, each once"

@@ -143,7 +143,7 @@ def test_a_genotype_is_counted_once_for_all_phases_with_the_tasks_classes_and_ch
         proposal = phase(given, first, first + 1, source=f"v{first}" if first else None)
         assert work(desk, replace(proposal, phase=replace(proposal.phase, sampling="size"))).train_loss > 0
     assert len(counted) == len(genotypes)
-    own = evaluator._alone._network(Proposal(genotype=genotypes[0]), 0)
+    own = evaluator._alone._training._network(Proposal(genotype=genotypes[0]), 0)
     assert evaluator.task.num_classes != 10, "or a default would do"
     assert evaluator._sizes[genotypes[0].key] == sum(parameter.numel() for parameter in own.parameters())
 
@@ -196,7 +196,7 @@ def test_the_data_are_read_and_moved_once_for_shared_weights_and_for_networks_al
     work(desk, scored(layered[0], "v1"))
     evaluator.evaluate(Proposal(genotype=layered[0], seed=1))
     assert len(reads) == 1
-    shared, alone = evaluator._objective(), evaluator._alone.objective(0.5)
+    shared, alone = evaluator._objective(), evaluator._alone._training.objective(0.5)
     assert (shared.num_train, alone.num_train) == (144, 72)
     assert shared.train.images.data_ptr() == alone.train.images.data_ptr()
 
