@@ -137,6 +137,11 @@ class Darts(SharedEvaluator[DartsConfig]):
     def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: DartsConfig) -> None:
         skeleton = relaxed_skeleton_of(space)
         if shapes is not None:
+            if not shapes.are_apart:
+                raise ConfigError(
+                    "evaluator darts cuts the training examples in halves, and the task's are one text; "
+                    f"search {space.name} with evaluator standalone"
+                )
             skeleton.check_relaxed(shapes, config.size, config.partial_channels)
         Alone.check(space, shapes, config.alone)
 

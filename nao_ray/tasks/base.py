@@ -35,6 +35,9 @@ C = TypeVar("C", bound=TaskConfig)
 class Shapes:
     """What a network has to fit; hashable, of the task's family."""
 
+    are_apart: ClassVar[bool] = True
+    """Its training examples are one by one, and can be cut in halves."""
+
     example: ClassVar[str] = "example"
     """What people call one."""
 

@@ -10,6 +10,7 @@ from nao_ray.spaces.darts_cnn import DartsCnn
 
 STANDALONE = {"evaluator": {"name": "standalone"}, "strategy": "random_search"}
 ONE_SHOT = {"evaluator": {"name": "one_shot"}, "strategy": "shared_random_search"}
+DARTS = {"evaluator": {"name": "darts", "recipe": {"name": "darts_rnn_search", "dropout": 0.0}}, "strategy": "darts"}
 FOLDER = {"name": "image_folder", "path": "nowhere"}
 
 
@@ -28,6 +29,12 @@ def config(space, task, how):
         ),
         ("enas_macro", {**FOLDER, "image_shape": [3, 224, 224]}, ONE_SHOT, "enas_macro has no network imagenet"),
         ("nao_cnn", "made_up_text", STANDALONE, "nao makes networks for images, and the task has none"),
+        (
+            "darts_rnn",
+            "made_up_text",
+            DARTS,
+            "evaluator darts cuts the training examples in halves, and the task's are",
+        ),
     ],
 )
 def test_a_search_for_networks_that_do_not_exist(space, task, how, message):
