@@ -124,7 +124,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]
     return json.loads(text), files
 
 
-def become(environment: dict[str, str], folder: str, files: list[int], numbers: list[int]) -> None:
+def become(environment: dict[str, str], folder: str, files: list[int], numbers: list[int], blocked: list[int]) -> None:
     """This process as a new one: of its own session, with files, variables and signals as given."""
     os.setsid()
     aside = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 64) for file in files]
@@ -135,6 +135,9 @@ def become(environment: dict[str, str], folder: str, files: list[int], numbers: 
         os.dup2(file, number)
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(
+        signal.SIG_SETMASK, blocked
+    )  # a worker of Ray, which may have started the server, blocks some
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
@@ -237,5 +240,5 @@ if __name__ == "__main__":
     if todo is None:
         os._exit(0)
     else:
-        become(todo["environment"], todo["folder"], todo["files"], todo["numbers"])
+        become(todo["environment"], todo["folder"], todo["files"], todo["numbers"], todo["blocked"])
         end_with(lambda: start(todo["words"], todo["given"], standing))

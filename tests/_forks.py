@@ -8,6 +8,7 @@ itself, and of what a process loads, use `subprocess`.
 import fcntl
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -104,6 +105,7 @@ def ask(
     given = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     asked = {"words": list(words), "environment": dict(environment), "folder": folder, "given": given}
     asked |= {"numbers": list(files), "is_tied": is_tied}
+    asked["blocked"] = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
     message = json.dumps(asked).encode() + b"\n"
     socket.send_fds(connection, [message[:1]], list(files.values()))
     connection.sendall(message[1:])

@@ -47,6 +47,18 @@ def test_it_is_told_of_signals_and_ends_alone():
         assert fork.poll() == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("blocked", [set(), {signal.SIGINT}], ids=["none", "interrupt"])
+def test_it_blocks_the_signals_of_who_asks(blocked):
+    words = [sys.executable, "-c", "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"]
+    usual = signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    try:
+        fork = _forks.run(words, capture_output=True, text=True).stdout
+        process = subprocess.run(words, capture_output=True, text=True).stdout
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+    assert fork == process == f"{blocked}\n"
+
+
 @pytest.mark.parametrize(
     ("words", "variables"),
     [(["-O", "-c", ""], {}), (["-c", ""], {"PYTHONWARNINGS": "error"}), (["-c", ""], {"PYTHONPATH": "FOLDER"})],
