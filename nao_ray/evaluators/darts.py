@@ -27,7 +27,7 @@ from nao_ray import rng
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.parts.alone import Alone, AloneConfig, alone_field
-from nao_ray.evaluators.parts.versions import go_on, train_to_the_end
+from nao_ray.evaluators.parts.versions import check_recipe, go_on, train_to_the_end
 from nao_ray.evaluators.standalone import StandaloneConfig
 from nao_ray.evaluators.standalone import settings_of as standalone_settings
 from nao_ray.sizes import Sized
@@ -35,7 +35,7 @@ from nao_ray.skeletons.base import Skeleton, relaxed_skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.training.alphas import AlphaOptimiser
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import Recipe, usually
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class DartsConfig(Sized, EvaluatorConfig):
     @model_validator(mode="after")
     def _one_cosine(self) -> Self:
         recipe = self.recipe
+        check_recipe(recipe)
         if recipe.restart_factor is not None or recipe.cosine_epochs is not None:
             raise ValueError("recipe: the cosine is the evaluator's period; leave cosine_epochs and restart_factor out")
         if recipe.precision == "bfloat16":
@@ -98,7 +99,8 @@ class DartsConfig(Sized, EvaluatorConfig):
 def _settings(skeleton: Skeleton[Any]) -> type[DartsConfig]:
     usual, alone = skeleton.relaxed, standalone_settings(skeleton)
     assert usual is not None
-    return DartsConfig.of(usual, alone=alone_field(alone, lambda: alone.model_validate({"epochs": 10})))
+    own = alone_field(alone, lambda: alone.model_validate({"epochs": 10}))
+    return DartsConfig.of(usual, recipe=usually(skeleton.relaxed_recipe), alone=own)
 
 
 class Darts(SharedEvaluator[DartsConfig]):

@@ -18,14 +18,14 @@ from nao_ray import rng
 from nao_ray.errors import ConfigError, GenotypeError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
 from nao_ray.evaluators.parts.alone import Alone, AloneConfig, alone_field
-from nao_ray.evaluators.parts.versions import go_on, of_supernet, train_to_the_end
+from nao_ray.evaluators.parts.versions import check_recipe, go_on, of_supernet, train_to_the_end
 from nao_ray.evaluators.standalone import StandaloneConfig
 from nao_ray.evaluators.standalone import settings_of as standalone_settings
 from nao_ray.sizes import Sized
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import Recipe, usually
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
 
 if TYPE_CHECKING:
@@ -64,7 +64,8 @@ class OneShotConfig(Sized, EvaluatorConfig):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
     @model_validator(mode="after")
-    def _one_restart_factor(self) -> Self:
+    def _of_shared_weights(self) -> Self:
+        check_recipe(self.recipe)
         if self.recipe.restart_factor is not None:
             raise ValueError("recipe.restart_factor is for networks on their own: give restart_factor of the evaluator")
         return self
@@ -78,7 +79,8 @@ def _settings(skeleton: Skeleton[Any]) -> type[OneShotConfig]:
     def beside() -> StandaloneConfig:
         return alone.model_validate({**usual.model_dump(), "epochs": 10})
 
-    return OneShotConfig.of(usual, alone=alone_field(alone, beside))
+    fields = {"recipe": usually(skeleton.shared_recipe), "alone": alone_field(alone, beside)}
+    return OneShotConfig.of(usual, **fields)
 
 
 class OneShot(SharedEvaluator[OneShotConfig]):

@@ -27,7 +27,7 @@ from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Shapes, Task
 from nao_ray.training.failures import preparing
-from nao_ray.training.recipe import Recipe
+from nao_ray.training.recipe import Recipe, usually
 from nao_ray.trial import Fidelity, Measurement, Proposal
 
 if TYPE_CHECKING:
@@ -56,10 +56,9 @@ class StandaloneConfig(Sized, EvaluatorConfig):
 @lru_cache(maxsize=64)
 def settings_of(skeleton: Skeleton[Any]) -> type[StandaloneConfig]:
     """Settings of the training of a skeleton's networks."""
-    usual: Any = Field(default_factory=lambda: Recipe(name=skeleton.recipe))
     if skeleton.recipe == StandaloneConfig().recipe.name:
         return StandaloneConfig.of(skeleton.searched)
-    return StandaloneConfig.of(skeleton.searched, recipe=(SerializeAsAny[Recipe], usual))
+    return StandaloneConfig.of(skeleton.searched, recipe=usually(skeleton.recipe))
 
 
 class Standalone(Evaluator[StandaloneConfig]):

@@ -62,6 +62,10 @@ class Skeleton(ABC, Generic[C]):
     """What it can be told of a training."""
     recipe: ClassVar[str] = "paper_search"
     """Of networks trained on their own in a search that does not say."""
+    shared_recipe: ClassVar[str] = "paper_shared"
+    """Of shared weights in such a search."""
+    relaxed_recipe: ClassVar[str] = "darts_search"
+    """Of a relaxed supernet in such a search."""
     former_sizes: ClassVar[Mapping[str, str]] = {}
     """Sizes that searches of before recorded and that meant nothing: by name, why."""
 

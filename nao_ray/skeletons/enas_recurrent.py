@@ -26,6 +26,7 @@ class EnasRecurrent(RecurrentSkeleton[EnasLanguageConfig]):
 
     Config: ClassVar[type[SkeletonConfig]] = EnasLanguageConfig
     name: ClassVar[str] = "enas_recurrent"
+    shared_recipe: ClassVar[str] = "enas_rnn_search"
     published: ClassVar[Mapping[str, Size]] = {
         "ptb": RecurrentSize(hidden=800),
         "wikitext2": RecurrentSize(hidden=700),

@@ -22,7 +22,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import Field, ModelWrapValidatorHandler, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, SerializeAsAny, model_validator
 
 from nao_ray.errors import ConfigError
 from nao_ray.settings import Settings
@@ -167,6 +167,11 @@ class TextRecipe(Restarts, Averaging, Segments, TextRegularisation, Recipe):
 
     name: str = "short_text"
     """One of those of texts, else as in others."""
+
+
+def usually(name: str) -> tuple[Any, Any]:
+    """A field of a config: a recipe, the one of this name where nothing is said."""
+    return SerializeAsAny[Recipe], Field(default_factory=lambda: Recipe(name=name))
 
 
 R = TypeVar("R", bound=Regularisation)

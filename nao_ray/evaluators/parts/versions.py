@@ -8,12 +8,26 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nao_ray.errors import DataError, PoolError
+from nao_ray.training.recipe import Recipe
+from nao_ray.training.text_parts import Averaging, Restarts
 from nao_ray.trial import Phase
 
 if TYPE_CHECKING:
     from nao_ray.training.trainer import Trainer
 
 _CURE = "put the right file back and resume, or begin another pool"
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Of shared weights and relaxed supernets, whose training nobody validates.
+
+    Raises:
+        ValueError: it asks for what validation decides.
+    """
+    if isinstance(recipe, Averaging) and recipe.averaging != "none":
+        raise ValueError("recipe.averaging: shared weights are those of the last step, not a mean; give none")
+    if isinstance(recipe, Restarts) and recipe.restarts:
+        raise ValueError("recipe.restarts: shared weights do not go back to an earlier epoch; give 0")
 
 
 def go_on(trainer: Trainer, phase: Phase, source: bytes | None, supernet: str) -> None:

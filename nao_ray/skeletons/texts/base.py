@@ -70,6 +70,8 @@ class RecurrentSkeleton(Skeleton[C]):
     sizes: ClassVar[type[Size]] = RecurrentSize
     regularisation: ClassVar[type[Regularisation]] = TextRegularisation
     recipe: ClassVar[str] = "short_text"
+    shared_recipe: ClassVar[str] = "nao_ws_rnn"
+    relaxed_recipe: ClassVar[str] = "darts_rnn_search"
 
     def shapes(
         self, network: str | None = None, *, num_classes: int | None = None, in_channels: int | None = None
