@@ -79,7 +79,7 @@ class Strategy(ABC, Generic[C]):
             proposal = replace(
                 draft if draft.phase is not None else self._of_architecture(draft),
                 trial_id=k + len(self._retries),
-                seed=rng.child_seed(self.seed, "trial", k),
+                seed=self.seed_of(draft, k),
                 asked_after=self.log_position,
             )
             self._note_asked(proposal)
@@ -166,6 +166,13 @@ class Strategy(ABC, Generic[C]):
     @abstractmethod
     def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
         """Proposal k (its genotype and provenance), or None: tell me more first."""
+
+    def seed_of(self, draft: Proposal, k: int) -> int:
+        """Names the draws of the training that proposal k asks for, in [0, 2**31).
+
+        Override where the same is asked for whatever ended before, and only its number depends on that.
+        """
+        return rng.child_seed(self.seed, "trial", k)
 
     @abstractmethod
     def observe(self, trial: Trial) -> None:

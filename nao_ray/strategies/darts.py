@@ -122,6 +122,14 @@ class Darts(Strategy[DartsConfig]):
             return None
         return self._random_cell() if self._control.is_due else None
 
+    def seed_of(self, draft: Proposal, k: int) -> int:
+        """A cell's own: which training ends first is chance, and no score is to depend on it."""
+        if draft.phase is not None:
+            return super().seed_of(draft, k)  # the draws of a phase are named by its training
+        if _is_control(draft):
+            return streams.child_seed(self.seed, "control alone", self._control.asked)
+        return streams.child_seed(self.seed, f"alone {draft.genotype.key}")
+
     def note_asked(self, proposal: Proposal) -> None:
         if _is_control(proposal):
             self._control.asked += 1

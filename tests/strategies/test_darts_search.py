@@ -104,6 +104,24 @@ def test_a_slow_seed_keeps_no_other_waiting():
     assert slow.phase.last_epoch == 1
 
 
+def test_a_cell_is_trained_alone_the_same_whichever_training_ends_first():
+    """Its seed was that of its number: on two workers a score was 0.5 or 0.75, as the timing came out."""
+    seeds = []
+    for latest_first in (False, True):
+        search, asked = strategy(seeds=2, epochs=2, control=2), []
+        running = search.ask(2)
+        for index in range(8):
+            proposal = running.pop(-1 if latest_first else 0)
+            outcome = measured(proposal, lambda seed, _epoch: drifting(seed, 0))
+            search.tell([Trial(proposal=proposal).complete(outcome, log_index=index)])
+            new = search.ask(1)
+            running, asked = running + new, asked + new
+        seeds.append({p.genotype.key: (p.seed, p.origin) for p in asked if p.phase is None})
+    assert seeds[0] == seeds[1]
+    assert sorted(str(origin) for _, origin in seeds[0].values()) == ["None", "None", "control", "control"]
+    assert len({seed for seed, _ in seeds[0].values()}) == 4
+
+
 def test_the_last_cell_of_each_seed_is_trained_alone():
     trials, _ = run(strategy(seeds=3, epochs=2, control=0), alphas=lambda seed, epoch: drifting(seed, 0))
     derived = alone(trials, control=False)

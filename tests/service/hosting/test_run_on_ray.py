@@ -71,7 +71,7 @@ workers: {count: 2}
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("workers_anew", "ray_local")
+@pytest.mark.usefixtures("ray_local")
 def test_seeds_of_alphas_run_side_by_side_and_come_to_the_same(tmp_path):
     given = RunConfig.parse(ALPHAS)
     run(given, str(tmp_path / "serial"), in_process=True)
