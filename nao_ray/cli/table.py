@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -113,8 +114,9 @@ def score(
     scores = scored.scores()
     if out is not None:
         scored.rows(scores).to_csv(out, index=False)
-    typer.echo(f"{path}: {len(scored.cells):,} of {len(known):,} architectures")
-    typer.echo(frame_text(scored.agreement(scores)))
+    agreement, missing = frame_text(scored.agreement(scores)), sum(not math.isfinite(score) for score in scores)
+    left_out = f", without {missing:,} whose score is no finite number" if missing else ""
+    typer.echo(f"{path}: {len(scored.cells):,} of {len(known):,} architectures{left_out}\n{agreement}")
 
 
 def _settings(texts: Sequence[str]) -> dict[str, Any]:

@@ -84,21 +84,33 @@ class TableScore:
         return pd.DataFrame({"genotype": [cell.key for cell in self.cells], "value": values, "score": scores})
 
     def agreement(self, scores: NDArray[np.float64]) -> pd.DataFrame:
-        """Kendall's tau with the table of the scores, of the numbers of parameters, and of fewer skip connections."""
-        space = self._table.space
+        """Kendall's tau with the table of the scores, of the numbers of parameters, and of fewer skip connections.
+
+        Of the cells whose score is a finite number; there is no other order among them.
+
+        Raises:
+            ConfigError: they are fewer than three.
+        """
+        space, finite = self._table.space, np.isfinite(scores)
+        cells = [cell for cell, is_known in zip(self.cells, finite, strict=True) if is_known]
+        if len(cells) < _FEWEST:
+            raise ConfigError(
+                f"weights {self.version} give {len(cells)} of {len(self.cells)} cells a finite score, which ranks "
+                "nothing: name earlier ones with --version"
+            )
         rankings = {
-            f"weights {self.version}": scores,
-            "more parameters": np.array(self._params()),
-            "fewer skip connections": -np.array([sum(skips(space, cell).values()) for cell in self.cells], dtype=float),
+            f"weights {self.version}": scores[finite],
+            "more parameters": np.array(self._params(cells)),
+            "fewer skip connections": -np.array([sum(skips(space, cell).values()) for cell in cells], dtype=float),
         }
-        rows = [{"ranked by": name, **agreement(self._table, self.cells, by)} for name, by in rankings.items()]
+        rows = [{"ranked by": name, **agreement(self._table, cells, by)} for name, by in rankings.items()]
         return pd.DataFrame(rows)
 
-    def _params(self) -> list[float]:
+    def _params(self, cells: Sequence[Genotype]) -> list[float]:
         """As many as their networks have."""
         space, shapes, size = self._table.space, self._evaluator.task.shapes, self._evaluator.config.size
         skeleton = skeleton_of(space)
-        return [float(skeleton.count(space.lower(cell), shapes, size).num_params) for cell in self.cells]
+        return [float(skeleton.count(space.lower(cell), shapes, size).num_params) for cell in cells]
 
 
 def _newest(pool: PoolReader) -> str:

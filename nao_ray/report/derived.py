@@ -43,9 +43,9 @@ def training_table(tracks: Sequence[Track]) -> tuple[list[str], list[list[str]]]
     return ["training", "so far", *names, "derived"], rows
 
 
-def groups(done: pd.DataFrame, metric: Metric) -> dict[str, Floats]:
-    """Scores of the derived cells, which have the epoch they are of, and of the random ones."""
-    chosen = {"derived": done["round"].notna(), "random control": done["round"].isna()}
+def groups(done: pd.DataFrame, control: pd.Series[bool], metric: Metric) -> dict[str, Floats]:
+    """Scores of the derived cells, and of the random ones, which `control` tells by row."""
+    chosen = {"derived": ~control, "random control": control}
     found = {name: floats(done.loc[rows, metric.column]) for name, rows in chosen.items()}
     return {name: scores for name, scores in found.items() if len(scores)}
 

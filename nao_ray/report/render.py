@@ -75,7 +75,7 @@ def render(
     alone = shared.trained_alone(done) if is_shared else done
     best = tables.ranked(done, metric, ROWS)
     tiles = tables.overview(trials, alone, metric, running)
-    random = is_control(best, manifest) | (best["round"].isna() & bool(trainings))
+    random = is_control(best, manifest)
     if len(best) and random.iloc[0]:
         said = f"best {metric.label}"
         tiles = [(f"{said}, of the random control" if label == said else label, value) for label, value in tiles]
@@ -103,7 +103,7 @@ def render(
         is_shared=is_shared,
         audit=audit,
         audit_chart=_audit_chart(audit, metric),
-        charts=_derived_charts(done, metric)
+        charts=_derived_charts(done, is_control(done, manifest), metric)
         if trainings
         else (_shared_charts if is_shared else _charts)(done, fits, metric),
         best=[_entry(row, metric) for _, row in best.iterrows()],
@@ -187,11 +187,11 @@ def _shared_charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> li
     return [*found, *_predictions(first, metric, note), *_sizes(shared.trained_alone(done), metric), *_fits(fits)]
 
 
-def _derived_charts(done: pd.DataFrame, metric: Metric) -> list[Chart]:
+def _derived_charts(done: pd.DataFrame, control: pd.Series[bool], metric: Metric) -> list[Chart]:
     """The charts of a search by alphas: what was trained alone is no course of a search."""
     if done.empty:
         return []
-    svg = charts.scores_by_round(derived.groups(done, metric), metric, "trained alone")
+    svg = charts.scores_by_round(derived.groups(done, control, metric), metric, "trained alone")
     return [Chart("Derived cells and the random control", svg), *_sizes(done, metric)]
 
 

@@ -62,11 +62,6 @@ def is_shared(trials: pd.DataFrame) -> bool:
     return bool((_phases(trials) & ~_of_alphas(trials)).any())
 
 
-def trains_alphas(trials: pd.DataFrame) -> bool:
-    """Whether the search trained alphas."""
-    return bool(_of_alphas(trials).any())
-
-
 def _phases(trials: pd.DataFrame) -> pd.Series[bool]:
     return trials["phase"].notna()
 

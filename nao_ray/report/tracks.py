@@ -49,8 +49,9 @@ def tracks_of(trials: pd.DataFrame, phases: pd.DataFrame, fits: pd.DataFrame, me
     """What there is to show of a pool.
 
     Args:
-        trials: finished trials with `trial_id`, `log_index`, `state`, `phase`, `weights_version`, `round`, the metric's
-            column and `genotype`, which is looked at where a trial is one of `best_trials`.
+        trials: finished trials but for a random control's, with `trial_id`, `log_index`, `state`, `phase`,
+            `weights_version`, the metric's column and `genotype`, which is looked at where a trial is one of
+            `best_trials`.
         phases: trainings of shared weights, with `trial_id`, `state`, `phase`, `derived_genotype` and maybe `alphas`.
         fits: what the strategy wrote of itself.
         metric: what the trials are measured by.
@@ -73,8 +74,6 @@ def _ranked(trials: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, pd.Data
     """The best of each version of shared weights, and each best so far of those that were trained alone."""
     done = tables.completed(trials, metric)
     alone = shared.trained_alone(done)
-    if shared.trains_alphas(trials):
-        alone = alone[alone["round"].notna()]  # the others are the random control
     return _best_of_versions(shared.scores_of_versions(done), metric), _incumbents(alone, metric)
 
 

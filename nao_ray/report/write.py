@@ -11,6 +11,7 @@ import pandas as pd
 from nao_ray.errors import ConfigError, PoolError, RunError
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import PoolReader, write_page
+from nao_ray.report.control import is_control
 from nao_ray.report.film import render_film
 from nao_ray.report.render import COLUMNS, EMBEDDED, ROWS, name_of, render
 from nao_ray.report.shared import is_shared
@@ -90,7 +91,8 @@ def write_film(pool: PoolReader, space: SearchSpace[Any], out: Path | None = Non
 
 def find_tracks(pool: PoolReader) -> list[Track]:
     """What a film of a pool shows; may be none."""
-    trials = pool.trials(["trial_id", "log_index", "state", "phase", "weights_version", "round", *BY_COLUMN])
+    trials = pool.trials(["trial_id", "log_index", "state", "phase", "weights_version", "round", "origin", *BY_COLUMN])
+    trials = trials[trials["phase"].notna() | ~is_control(trials, pool.manifest)]
     metric = metric_of(pool.manifest, trials)
     texts = pool.trials(["trial_id", "genotype"], ids=best_trials(trials, metric)).set_index("trial_id")["genotype"]
     return tracks_of(trials.assign(genotype=trials["trial_id"].map(texts)), _phases(pool, trials), pool.fits(), metric)

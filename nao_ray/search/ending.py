@@ -49,6 +49,11 @@ class Ending:
         )
         return False
 
+    def note_verdict(self, hopeless: str | None) -> None:
+        """What the strategy says, once that is recorded: why nothing can come of the search any more, or None."""
+        if hopeless is not None:
+            self.error = self.error or RunError(hopeless)
+
     def drain(self, seconds: float | None, running: int) -> str:
         """Begin nothing further, and end when those that run have, or had their time; what that means."""
         self._drained_at = self._clock.seconds() + (math.inf if seconds is None else seconds)

@@ -253,6 +253,7 @@ class SearchLoop:
         left = self._tally.finished - answer.num_told  # a controller rebuilt from the pool knows more
         self._outbox.untold = self._outbox.untold[len(self._outbox.untold) - left :]
         self._dialogue.note_recorded()
+        self._ending.note_verdict(answer.hopeless)
 
     # -- what is asked of it ------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ class Answer:
     """Nothing further will come."""
     planned: int | None
     """Trials the strategy will have asked when it is done; None: as many as it is let."""
+    hopeless: str | None = None
+    """Nothing can come of it any more, and why; the search ends with it, once what it says is recorded."""
     num_told: int
     """Finished trials the strategy has been told in all: those with a lower `log_index`."""
 
@@ -60,6 +62,7 @@ def answer(strategy: Strategy[Any], n: int, told: Sequence[Trial]) -> Answer:
         diagnostics=tuple(strategy.diagnostics()),
         done=strategy.done,
         planned=strategy.planned,
+        hopeless=strategy.hopeless,
         num_told=strategy.log_position,
     )
 

@@ -120,6 +120,14 @@ class Strategy(ABC, Generic[C]):
         return False
 
     @property
+    def hopeless(self) -> str | None:
+        """Why nothing can come of it any more, though it is not done: a line for the user, with which the search ends.
+
+        Looked at after each `ask`; None: it goes on.
+        """
+        return None
+
+    @property
     def planned(self) -> int | None:
         """Trials it will have asked when it is done, as far as it can tell; None: as many as it is let."""
         return None

@@ -23,7 +23,6 @@ import numpy as np
 from pydantic import Field
 
 from nao_ray import rng as streams
-from nao_ray.errors import RunError
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy, StrategyConfig
 from nao_ray.strategies.parts.alpha_training import AlphaTraining
@@ -110,17 +109,9 @@ class Darts(Strategy[DartsConfig]):
     # -- what is asked --------------------------------------------------------------------------------------
 
     def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
-        """As the base class.
-
-        Raises:
-            RunError: every training has failed in its first epoch.
-        """
         if self._queue:
             return self._queue[0]
-        if self._has_nothing:
-            self._refuse_to_go_on()
-            return None
-        return self._random_cell() if self._control.is_due else None
+        return self._random_cell() if self._control.is_due and not self._has_nothing else None
 
     def seed_of(self, draft: Proposal, k: int) -> int:
         """A cell's own: which training ends first is chance, and no score is to depend on it."""
@@ -152,12 +143,13 @@ class Darts(Strategy[DartsConfig]):
         """Every training has ended before it came to a cell."""
         return self._all_over and not self._found
 
-    def _refuse_to_go_on(self) -> None:
-        """Once all that was asked has ended."""
-        if self.num_told < self.num_asked:
-            return
+    @property
+    def hopeless(self) -> str | None:
+        """Every training has failed in its first epoch, and all that was asked has ended."""
+        if not self._has_nothing or self.num_told < self.num_asked:
+            return None
         what = "; ".join(dict.fromkeys(f"{failure}; {cure}" for failure, cure in map(_failure, self._trainings)))
-        raise RunError(
+        return (
             f"no training of alphas has ended an epoch, all {len(self._trainings)} failed in their first: {what}; "
             "begin another pool"
         )

@@ -102,6 +102,24 @@ def test_the_command(trained, csv, monkeypatch, capsys):
     assert len(written) == 3
 
 
+def test_scores_that_are_no_numbers_rank_nothing(trained, csv, monkeypatch, capsys):
+    """They counted as ties in a tau of all cells, and the best one was of them."""
+    found = TableScore(Pool(trained[1]), known(csv))
+    rows = found.agreement(np.array([0.3, np.nan, 0.2, 0.1])).set_index("ranked by")
+    assert rows["n"].tolist() == [3, 3, 3]
+    assert rows["tau"]["weights e00001"] == 1
+    assert rows["its rank"]["weights e00001"] == 1
+    with pytest.raises(
+        ConfigError, match=r"^weights e00001 give 2 of 4 cells a finite score, which ranks nothing: name"
+    ):
+        found.agreement(np.array([0.3, np.nan, np.inf, 0.1]))
+    monkeypatch.setattr("nao_ray.pool.PoolReader.open", lambda _: Pool(trained[1]))
+    monkeypatch.setattr("nao_ray.cli.pool.make_space", lambda _: RunConfig.parse(CONFIG).make_space())
+    monkeypatch.setattr(TableScore, "scores", lambda _: np.array([0.3, np.nan, 0.2, 0.1]))
+    command.score("pools/p", csv, ["valid=valid", "partial=true", "twins=distinct"], count=None, out=None)
+    assert "4 of 4 architectures, without 1 whose score is no finite number" in capsys.readouterr().out
+
+
 def test_two_cells_are_no_ranking(trained, csv):
     pd.read_csv(csv).head(2).to_csv(csv, index=False)
     with pytest.raises(ConfigError, match=r"^a table of 2 architectures ranks nothing: give one of at least 3$"):

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from nao_ray.report.derived import alarms, training_table
 from nao_ray.report.film import MOST_STEPS, UNITS, render_film
 from nao_ray.report.pictures.union import edges, placed, union
 from nao_ray.report.tracks import Frame, Track, best_trials, tracks_of
+from nao_ray.report.write import find_tracks
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 
 ACCURACY = Metric("accuracy")
@@ -212,15 +214,24 @@ def test_a_search_with_shared_weights_shows_the_best_of_each_version_and_those_t
     assert _data(render_film("x", [rounds, alone], space))["tracks"][1]["name"] == alone.name
 
 
-def test_the_random_control_is_no_part_of_the_film(make_trainings, make_trials):
+@pytest.mark.parametrize("strategy", ["darts", "mine:Search"])
+def test_the_random_control_is_no_part_of_the_film(strategy, make_trainings, make_trials):
+    """A cell without a round was taken for one, though a strategy of one's own marks which are."""
     phases, fits = make_trainings(2)
-    alone = make_trials(6).assign(
-        trial_id=range(100, 106), log_index=range(100, 106), round=[2, 2, None, 2, None, None]
-    )
+    alone = make_trials(6).assign(trial_id=range(100, 106), log_index=range(100, 106), round=None)
+    if strategy == "darts":  # of before: there were no marks
+        alone["round"] = [2, 2, None, 2, None, None]
+    else:
+        alone["origin"] = [None, None, "control", None, "control", "control"]
     alone["valid_accuracy"] = [0.5, 0.6, 0.9, 0.7, 0.8, 0.99]
     trials = pd.concat([phases, alone], ignore_index=True)
-    assert best_trials(trials, ACCURACY) == [100, 101, 103]
-    track = tracks_of(trials, phases, fits, ACCURACY)[-1]
+
+    def of_trials(_columns, ids=None):
+        return trials if ids is None else trials[trials["trial_id"].isin(ids)]
+
+    manifest = {"config": {"strategy": {"name": strategy}}}
+    track = find_tracks(SimpleNamespace(manifest=manifest, trials=of_trials, fits=lambda: fits))[-1]
+    assert [frame.label.split(",")[0] for frame in track.frames] == ["trial 100", "trial 101", "trial 103"]
     assert (track.name, len(track.frames)) == ("best so far, trained alone", 3)
 
 

@@ -277,6 +277,8 @@ def test_where_none_comes_to_anything_the_search_ends_in_a_line(monkeypatch):
         with pytest.raises(RunError, match=r"all 2 failed in their first: diverged: loss is nan; lower eval"):
             search(config, pool)
     assert len(pool.finished) == 2
+    told = {(row["seed_index"], row["round"], row["ended"]) for row in pool.fits}
+    assert told == {(0, 1, "nan"), (1, 1, "nan")}, "before it ends: neither pool nor report had the last"
 
 
 def test_the_supernet_is_scored_as_the_authors_do(config):

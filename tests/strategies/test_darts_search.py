@@ -1,13 +1,14 @@
 """DARTS' search without networks: who is asked what and when, what gives an alarm, and what the control may cost."""
 
 import logging
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from nao_ray import rng
 from nao_ray.contracts.strategies import World
-from nao_ray.errors import GenotypeError, RunError
+from nao_ray.errors import GenotypeError
 from nao_ray.service.hosting.manifest import _completed
 from nao_ray.spaces.darts_cnn import PRIMITIVES, DartsCnn
 from nao_ray.spaces.nas_bench_201 import NasBench201
@@ -158,6 +159,35 @@ def test_the_control_goes_on_beside_the_search_where_workers_are_idle():
     trials, _ = run(strategy(seeds=1, epochs=4), width=3)
     kinds = ["phase" if t.proposal.phase else "control" for t in sorted(trials, key=lambda t: t.log_index)[:8]]
     assert kinds.count("control") >= 3
+
+
+def test_what_failed_without_a_measurement_has_cost_its_time():
+    """A phase that ran out of memory after 30 s cost the search nothing, and the control had so much less."""
+    counts = []
+    for seconds in (0, 30):
+        search, index = strategy(seeds=2, epochs=2), 0
+        while not search.done:
+            for proposal in search.ask(1):
+                trial = Trial(proposal=proposal)
+                began = datetime(2026, 1, 1, tzinfo=UTC)
+                ended = (
+                    trial.fail(
+                        FailureKind.OUT_OF_MEMORY,
+                        "no",
+                        log_index=index,
+                        started_at=began,
+                        finished_at=began + timedelta(seconds=seconds),
+                    )
+                    if proposal.phase and proposal.phase.version == "s1-e00002"
+                    else trial.complete(measured(proposal), log_index=index)
+                )
+                search.tell([ended])
+                index += 1
+        last = search.diagnostics()[-1]
+        assert last["search_seconds"] == 30 + seconds
+        assert last["control_seconds"] <= 30 + seconds + last["derived_seconds"] < last["control_seconds"] + 3
+        counts.append(last["num_control"])
+    assert counts[1] == counts[0] + 10
 
 
 @pytest.mark.parametrize(("most", "expected"), [(0, 0), (2, 2)])
@@ -409,17 +439,21 @@ def test_when_none_has_come_to_a_cell_the_search_ends_with_a_line():
         assert not search.done
     resumed = strategy(**settings)
     resumed.restore(log)
+    assert search.hopeless is not None
     for each in (search, resumed):
-        with pytest.raises(RunError, match="all 2 failed in their first: diverged: loss is nan; lower evaluator"):
-            each.ask(1)
+        assert each.ask(1) == []
+        assert "all 2 failed in their first: diverged: loss is nan; lower evaluator" in each.hopeless
+        assert [row["ended"] for row in each.diagnostics()] == ["nan", "nan"]
 
 
 def test_random_cells_that_still_run_are_waited_for():
     search = strategy(seeds=1, epochs=2)
     (first,) = search.ask(1)
     search.tell([Trial(proposal=first).fail(FailureKind.NAN, "loss is nan", log_index=0)])
+    assert search.hopeless is not None
     search.num_asked += 1  # something of its own runs
     assert search.ask(1) == []
+    assert search.hopeless is None
 
 
 def test_an_alarm_is_told_when_its_own_training_is_there():

@@ -18,6 +18,9 @@ class Account:
     """Of those told, the ones whose time is known."""
     scored: int = 0
     seconds: float = 0.0
+    """Of those measured."""
+    lost: float = 0.0
+    """Seconds from start to end of those that failed without a measurement: about what they took."""
     best: float | None = None
 
     def add(self, trial: Trial) -> None:
@@ -27,6 +30,8 @@ class Account:
         if seconds is not None:
             self.measured += 1
             self.seconds += seconds
+        elif trial.started_at is not None and trial.finished_at is not None and trial.measurement is None:
+            self.lost += (trial.finished_at - trial.started_at).total_seconds()
         if trial.state is TrialState.COMPLETED and trial.score is not None:
             self.scored += 1
             self.best = trial.score if self.best is None else max(self.best, trial.score)
@@ -58,7 +63,12 @@ class RandomControl:
         if cost is None or not self.asked:
             return not self.asked
         running = self.asked - self.random.measured  # or failed, which took as long, for all that is known
-        return self.random.seconds + (running + 1) * cost <= self.search.seconds + self.derived.seconds
+        return self.random.seconds + (running + 1) * cost <= self.spent
+
+    @property
+    def spent(self) -> float:
+        """Device seconds that the search has taken, with what it lost."""
+        return sum(account.seconds + account.lost for account in (self.search, self.derived))
 
     @property
     def cost(self) -> float | None:
@@ -81,7 +91,8 @@ class RandomControl:
         """
         cost = self.cost
         if cost:
-            paid = self.search.seconds * epochs / max(1, epochs_done) + cells * cost
+            lost = self.search.lost + self.derived.lost
+            paid = self.search.seconds * epochs / max(1, epochs_done) + lost + cells * cost
             found = int(paid / cost)
         else:  # as if a cell took as long as an epoch: their number is a guess, and the time left is right
             found = cells if self._costs_nothing else epochs + cells
@@ -94,8 +105,8 @@ class RandomControl:
             "best_control": self.random.best,
             "num_derived": self.derived.told,
             "num_control": self.random.told,
-            "search_seconds": self.search.seconds,
-            "derived_seconds": self.derived.seconds,
+            "search_seconds": self.search.seconds + self.search.lost,
+            "derived_seconds": self.derived.seconds + self.derived.lost,
             "control_seconds": self.random.seconds,
         }
 
