@@ -224,7 +224,7 @@ def our_training(order: Order, batch: int, layers: int, channels: int, per_class
     device = _device()
     task = Synthetic(SyntheticConfig(size=32, channels=3, classes=10, per_class=per_class or max(20, batch)))
     recipe = ImageRecipe(name="darts_search", batch=batch, cosine_epochs=50, precision="float32")
-    halves = task.objective(device, recipe).halves(rng.torch_generator(0, "bench darts halves"))
+    halves = task.objective(device, recipe).cut(rng.torch_generator(0, "bench darts halves"))
     return Alternating(
         networks(layers, channels)[0],
         *halves,

@@ -1,8 +1,12 @@
 """Trains alphas and the weights of a relaxed supernet in turn; what they come to is derived after each phase.
 
 Liu, Simonyan, Yang, "DARTS: Differentiable Architecture Search", ICLR 2019, arXiv 1806.09055. The training split is cut
-in halves by the training's seed, one for the weights and one for the alphas; the validation split is left for the
-architectures, which are proposals without a version: they are trained on their own.
+in two, one part for the weights and one for the alphas: in halves by the training's seed, of a text the end is the
+alphas'. The validation split is left for the architectures, which are proposals without a version: they are trained
+on their own.
+
+Differs from the published code for texts, unless `alphas.split` says `valid`: there all of the training text trains the
+weights, and the validation text trains the alphas. Cells found on it would score better there than random ones do.
 
 A phase's kind is ``alphas/ORDER``, the order of the alphas' gradient: ``first``, ``second`` or ``exact``; with
 ``/eigenvalue`` the largest eigenvalue of the validation Hessian in the alphas is measured at its end.
@@ -15,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -24,8 +27,9 @@ from numpy.typing import NDArray
 from pydantic import Field, SerializeAsAny, model_validator
 
 from nao_ray import rng
-from nao_ray.errors import ConfigError, DataError
+from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import EvaluatorConfig, Group, SharedEvaluator
+from nao_ray.evaluators.parts import alpha_data
 from nao_ray.evaluators.parts.alone import Alone, AloneConfig, alone_field
 from nao_ray.evaluators.parts.versions import check_recipe, go_on, train_to_the_end
 from nao_ray.evaluators.standalone import StandaloneConfig
@@ -35,15 +39,13 @@ from nao_ray.skeletons.base import Skeleton, relaxed_skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.training.alphas import AlphaOptimiser
-from nao_ray.training.recipe import Recipe, usually
+from nao_ray.training.recipe import Recipe, TextRecipe, usually
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
 
 if TYPE_CHECKING:
     from nao_ray.training.alternating import Alternating, Order
     from nao_ray.training.objective import Objective
 
-_FEWEST = 2
-"""Examples of a half: one alone has no batch statistics."""
 _ORDERS: tuple[Order, ...] = ("first", "second", "exact")
 
 
@@ -58,9 +60,9 @@ class DartsConfig(Sized, EvaluatorConfig):
     period: int = Field(default=50, ge=1)
     """Epochs of the cosine of the learning rate, that of a whole search; a phase beyond it is refused."""
     augment_alphas: bool = True
-    """The alphas' half is augmented as the weights' is, as in the published code; false: it is seen as it is."""
+    """Examples are augmented for the alphas as for the weights, as in the published code; false: seen as they are."""
     score_supernet: bool = True
-    """Score the supernet, mixed by its alphas, after each phase: on the alphas' half, with running statistics."""
+    """Score the supernet, mixed by its alphas, after each phase: on the alphas' examples, with running statistics."""
     partial_channels: int = Field(default=1, ge=1)
     """Of so many parts of a state's channels one is mixed, the others are handed on, and edges are weighed against each
     other, by alphas of their own: PC-DARTS (arXiv 1907.05737), with 4; 1: all channels, no such alphas."""
@@ -84,14 +86,8 @@ class DartsConfig(Sized, EvaluatorConfig):
                 "recipe.precision: a relaxed supernet trains in float32, of whose last digits the alphas' gradient is "
                 "made; give auto or float32"
             )
-        given = {
-            "auxiliary_weight": getattr(recipe, "auxiliary_weight", 0.0),
-            "dropout": getattr(recipe, "dropout", 0.0),
-            "drop_path_keep": 1 - getattr(recipe, "drop_path_keep", 1.0),
-        }
-        for name, value in given.items():
-            if value:
-                raise ValueError(f"recipe.{name}: a relaxed supernet has none of it; give {int(name.endswith('keep'))}")
+        recipe.check_relaxed()
+        recipe.of_alphas(augment=self.augment_alphas)
         return self
 
 
@@ -100,7 +96,8 @@ def _settings(skeleton: Skeleton[Any]) -> type[DartsConfig]:
     usual, alone = skeleton.relaxed, standalone_settings(skeleton)
     assert usual is not None
     own = alone_field(alone, lambda: alone.model_validate({"epochs": 10}))
-    return DartsConfig.of(usual, recipe=usually(skeleton.relaxed_recipe), alone=own)
+    kind, recipe = skeleton.alphas, usually(skeleton.relaxed_recipe)
+    return DartsConfig.of(usual, recipe=recipe, alphas=(kind, kind()), alone=own)
 
 
 class Darts(SharedEvaluator[DartsConfig]):
@@ -139,34 +136,21 @@ class Darts(SharedEvaluator[DartsConfig]):
     def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: DartsConfig) -> None:
         skeleton = relaxed_skeleton_of(space)
         if shapes is not None:
-            if not shapes.are_apart:
-                raise ConfigError(
-                    "evaluator darts cuts the training examples in halves, and the task's are one text; "
-                    f"search {space.name} with evaluator standalone"
-                )
-            skeleton.check_relaxed(shapes, config.size, config.partial_channels)
+            skeleton.check_relaxed(shapes, config.size, config.partial_channels, config.recipe)
         Alone.check(space, shapes, config.alone)
 
     def data_hash(self) -> str:
         return self._alone.data_hash()
 
     def facts(self) -> Facts | None:
-        """As the base class; what is odd about batches of half of the examples, too.
+        """As the base class; what is odd about the alphas' examples, too.
 
         Raises:
-            DataError: half of them make no step.
+            DataError: a part of the training split makes no step.
         """
-        facts, batch = self._alone.facts(), self.config.recipe.batch
-        if facts is None or facts.examples is None or facts.examples // 2 >= batch:
-            return facts
-        half = facts.examples // 2
-        if half < _FEWEST:
-            raise DataError(
-                f"{facts.examples} training examples are cut in halves, of which {half} make no step: "
-                f"give at least {2 * _FEWEST} (task.limit)"
-            )
-        odd = f"evaluator.recipe.batch is {batch}, and half of the training examples {half}: an epoch is a single step"
-        return replace(facts, odd=(*facts.odd, odd))
+        facts, is_text = self._alone.facts(), isinstance(self.config.recipe, TextRecipe)
+        window = self.task.config.window if is_text else None
+        return None if facts is None else alpha_data.told(facts, self.config.recipe, self.config.alphas, window)
 
     def settled(self) -> Mapping[str, Mapping[str, Any]]:
         return self._alone.settled()
@@ -263,19 +247,18 @@ class Darts(SharedEvaluator[DartsConfig]):
         from nao_ray.training.streams import ByStep
 
         config, whole = self.config, self._objective()
-        halves = whole.halves(rng.torch_generator(seed, "halves"))
-        alpha_objective = halves[1]
-        if not config.augment_alphas:
-            plain = {"crop_padding": 0, "flip": False, "cutout": 0}
-            alpha_objective = alpha_objective.under(whole.recipe.model_copy(update=plain))
+        cut = rng.torch_generator(seed, "halves")
+        objective, alpha_objective = alpha_data.parts_of(whole, config.alphas, cut, augment=config.augment_alphas)
         with rng.torch_seeded(seed, "shared weights"):
-            network = self.skeleton.relaxed_supernet(self.space, self.task.shapes, config.size, config.partial_channels)
+            network = self.skeleton.relaxed_supernet(
+                self.space, self.task.shapes, config.size, config.partial_channels, config.recipe
+            )
         draw = rng.torch_generator(seed, "first alphas")
         columns = len(self.space.primitives) + (config.partial_channels > 1)  # the edge's own
         shapes = [(edges, columns) for edges in self.space.alpha_edges.values()]
         return Alternating(
             network,
-            halves[0],
+            objective,
             alpha_objective,
             [config.alphas.deviation * torch.randn(shape, generator=draw) for shape in shapes],
             order=order,

@@ -43,29 +43,33 @@ class RelaxedRecurrent(LanguageModel):
         (alpha,) = alphas
         columns = [index for index, name in enumerate(self.names) if name in ACTIVATIONS]
         weights = alpha.softmax(dim=-1)[:, columns]
+        count = len(self.nodes)
+        mixtures = torch.split(weights.to(self.w0.dtype), list(range(1, count + 1)))
+        sums = [shares.sum(dim=1)[:, None, None] for shares in mixtures]
 
         def compute(inputs: Tensor, state: Tensor, mask: Tensor | None) -> Tensor:
             outputs = []
-            for x in inputs:
-                state = self._step(x, state, mask, weights)
+            from_input, from_state = torch.split(self.w0, self.config.hidden)
+            for x in inputs @ from_input:  # all tokens at once
+                first = highway(x + _masked(state, mask) @ from_state, state, torch.tanh)
+                states = self.norm(first)[None]
+                for weight, shares, share in zip(self.nodes, mixtures, sums, strict=True):
+                    states = torch.cat((states, self._node(states, mask, weight, shares, share)))
+                state = states[1:].mean(dim=0)
                 outputs.append(state)
             return torch.stack(outputs)
 
         return self.run(compute, tokens, carry)
 
-    def _step(self, x: Tensor, state: Tensor, mask: Tensor | None, weights: Tensor) -> Tensor:
-        masked = state if mask is None else state * mask
-        states = self.norm(highway(torch.cat((x, masked), dim=1) @ self.w0, state, torch.tanh))[None]
-        for weight in self.nodes:
-            count = len(states)
-            masked = states if mask is None else states * mask
-            gate, candidate = (masked @ weight).chunk(2, dim=-1)  # [i, B, H] each
-            edge = count * (count - 1) // 2
-            shares = weights[edge : edge + count].to(states.dtype)  # [i, O]
-            found = torch.stack([ACTIVATIONS[name](candidate) for name in self.names if name in ACTIVATIONS], dim=1)
-            mixed = torch.einsum("io,iobh->ibh", shares, found)
-            kept = shares.sum(dim=1)[:, None, None] * states
-            node = (kept + torch.sigmoid(gate) * (mixed - kept)).sum(dim=0)
-            states = torch.cat((states, self.norm(node)[None]))
-        output: Tensor = states[1:].mean(dim=0)
-        return output
+    def _node(self, states: Tensor, mask: Tensor | None, weight: Tensor, shares: Tensor, share: Tensor) -> Tensor:
+        """``[1, B, H]`` of states ``[i, B, H]``; `shares` ``[i, O]`` are without `none`, `share` their sums."""
+        gate, candidate = (_masked(states, mask) @ weight).chunk(2, dim=-1)
+        found = torch.stack([ACTIVATIONS[name](candidate) for name in self.names if name in ACTIVATIONS], dim=1)
+        mixed = torch.einsum("io,iobh->ibh", shares, found)
+        kept = share * states
+        normed: Tensor = self.norm((kept + torch.sigmoid(gate) * (mixed - kept)).sum(dim=0))
+        return normed[None]
+
+
+def _masked(states: Tensor, mask: Tensor | None) -> Tensor:
+    return states if mask is None else states * mask

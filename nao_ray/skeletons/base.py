@@ -19,6 +19,7 @@ from nao_ray.settings import Settings
 from nao_ray.sizes import Size, read_size
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.base import Shapes
+from nao_ray.training.alphas import AlphaOptimiser
 from nao_ray.training.recipe import ImageRegularisation, Regularisation
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Skeleton(ABC, Generic[C]):
     """Of shared weights in a search that does not say, and of networks trained beside them; None: `shared`."""
     relaxed: ClassVar[Size | None] = None
     """Of the published relaxed supernet, which mixes all operations by alphas; None: there is none."""
+    alphas: ClassVar[type[AlphaOptimiser]] = AlphaOptimiser
+    """How alphas are trained there."""
     relaxed_in_part: ClassVar[bool] = False
     """It can mix a part of the channels alone."""
     regularisation: ClassVar[type[Regularisation]] = ImageRegularisation
@@ -151,20 +154,27 @@ class Skeleton(ABC, Generic[C]):
         raise _missing_network(space, shared=True)
 
     def relaxed_supernet(
-        self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None, partial: int = 1
+        self,
+        space: SearchSpace[Any],
+        shapes: Shapes,
+        size: Size | None = None,
+        partial: int = 1,
+        regularisation: Regularisation = PLAIN,
     ) -> nn.Module:
         """All operations of a space of this skeleton, mixed by alphas it is called with; otherwise as `build`.
 
-        `partial`: of so many parts of the channels one is mixed.
+        `partial`: of so many parts of the channels one is mixed. Of images there is nothing to regularise.
 
         Raises:
             ConfigError: as `check`, or there is none.
         """
         raise _missing(space, "relaxed supernet", [])
 
-    def check_relaxed(self, shapes: Shapes, size: Size | None = None, partial: int = 1) -> None:
+    def check_relaxed(
+        self, shapes: Shapes, size: Size | None = None, partial: int = 1, regularisation: Regularisation = PLAIN
+    ) -> None:
         """As `check`, of the relaxed supernet."""
-        self.check(shapes, size)
+        self.check(shapes, size, regularisation)
         if partial > 1 and not self.relaxed_in_part:
             raise ConfigError(
                 f"partial_channels {partial}: the relaxed supernet of {self.name} mixes all channels; leave it out"

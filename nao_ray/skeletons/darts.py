@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nao_ray.networks.stacks import StackConfig
     from nao_ray.spaces.base import ArchGraph, SearchSpace
     from nao_ray.tasks.base import Shapes
+    from nao_ray.training.recipe import Regularisation
 
 
 class DartsSize(Size):
@@ -63,8 +64,10 @@ class Darts(ImageSkeleton[SkeletonConfig]):
 
         return DartsSupernet(tuple(LOWERED[name] for name in space.primitives if name != NONE), config)
 
-    def check_relaxed(self, shapes: Shapes, size: Size | None = None, partial: int = 1) -> None:
-        super().check_relaxed(shapes, size, partial)
+    def check_relaxed(
+        self, shapes: Shapes, size: Size | None = None, partial: int = 1, regularisation: Regularisation = PLAIN
+    ) -> None:
+        super().check_relaxed(shapes, size, partial, regularisation)
         if self._images(shapes).network == "imagenet":
             raise ConfigError("the relaxed supernet of darts has no stem for imagenet: search on smaller images")
         channels = self.stack_config(shapes, size, PLAIN).channels
@@ -74,12 +77,17 @@ class Darts(ImageSkeleton[SkeletonConfig]):
             )
 
     def relaxed_supernet(
-        self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None, partial: int = 1
+        self,
+        space: SearchSpace[Any],
+        shapes: Shapes,
+        size: Size | None = None,
+        partial: int = 1,
+        regularisation: Regularisation = PLAIN,
     ) -> RelaxedSupernet:
         from nao_ray.networks.darts import SEARCH_OPS
         from nao_ray.networks.relaxed import RelaxedSupernet
 
-        self.check_relaxed(shapes, size, partial)
+        self.check_relaxed(shapes, size, partial, regularisation)
         config = self.stack_config(shapes, size, PLAIN)
         names = [LOWERED[name] for name in space.primitives]
         return RelaxedSupernet(

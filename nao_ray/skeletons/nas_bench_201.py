@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nao_ray.networks.supernets_201 import RelaxedStack, SummingSupernet
     from nao_ray.spaces.base import ArchGraph, SearchSpace
     from nao_ray.tasks.base import Shapes
+    from nao_ray.training.recipe import Regularisation
 
 
 class NasBench201(ImageSkeleton[SkeletonConfig]):
@@ -45,10 +46,15 @@ class NasBench201(ImageSkeleton[SkeletonConfig]):
         return SummingSupernet([LOWERED[name] for name in space.primitives], config)
 
     def relaxed_supernet(
-        self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None, partial: int = 1
+        self,
+        space: SearchSpace[Any],
+        shapes: Shapes,
+        size: Size | None = None,
+        partial: int = 1,
+        regularisation: Regularisation = PLAIN,
     ) -> RelaxedStack:
         from nao_ray.networks.supernets_201 import RelaxedStack
 
-        self.check_relaxed(shapes, size, partial)
+        self.check_relaxed(shapes, size, partial, regularisation)
         names = [LOWERED[name] for name in space.primitives]
         return RelaxedStack(names, self.stack_config(shapes, size, PLAIN))

@@ -23,10 +23,11 @@ import numpy as np
 from pydantic import Field
 
 from nao_ray import rng as streams
+from nao_ray.errors import ConfigError
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.base import Strategy, StrategyConfig
 from nao_ray.strategies.parts.alpha_training import AlphaTraining
-from nao_ray.strategies.parts.alpha_watch import Alarm, Rules
+from nao_ray.strategies.parts.alpha_watch import Alarm, Rules, has_skips
 from nao_ray.strategies.parts.random_control import RandomControl
 from nao_ray.trial import Diagnostics, FailureKind, Fidelity, Phase, Proposal, Trial
 
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 _SHOWN = 300  # characters of a failure's message
 _CURES = {
     FailureKind.NAN: "lower evaluator.recipe.lr, evaluator.recipe.clip_norm or evaluator.alphas.lr",
-    FailureKind.OUT_OF_MEMORY: "give a smaller evaluator.recipe.batch or evaluator.channels, or fewer workers a device",
+    FailureKind.OUT_OF_MEMORY: "give a smaller evaluator.recipe.batch or a smaller supernet, or fewer workers a device",
 }
 _CURE = "repair what the message names"
 
@@ -56,7 +57,7 @@ class DartsConfig(StrategyConfig):
     forty steps."""
     alarm_at_skips: int | None = Field(default=None, ge=0)
     """An alarm is given when a normal cell has more skip connections; null: as the space says, 2 of 8 edges (DARTS+), 3
-    of the 6 of `nas_bench_201`."""
+    of the 6 of `nas_bench_201`; recurrent cells have none."""
     alarm_at_none: float | None = Field(default=0.5, gt=0, lt=1)
     """An alarm is given when `none` has more of the mean edge of a cell; null: never."""
     stop_at_skips: int | None = Field(default=None, ge=0)
@@ -86,6 +87,9 @@ class Darts(Strategy[DartsConfig]):
 
     def __init__(self, space: SearchSpace[Any], config: DartsConfig, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
+        asked = [name for name in ("alarm_at_skips", "stop_at_skips") if getattr(config, name) is not None]
+        if asked and not has_skips(space):
+            raise ConfigError(f"strategy.{asked[0]}: cells of {space.name} have no skip connections; leave it out")
         rules = Rules(
             skips=_first(config.stop_at_skips, config.alarm_at_skips, space.many_skips),
             eigenvalue=_first(config.stop_at_eigenvalue, Rules.eigenvalue),

@@ -35,9 +35,6 @@ C = TypeVar("C", bound=TaskConfig)
 class Shapes:
     """What a network has to fit; hashable, of the task's family."""
 
-    are_apart: ClassVar[bool] = True
-    """Its training examples are one by one, and can be cut in halves."""
-
     example: ClassVar[str] = "example"
     """What people call one."""
 
@@ -63,7 +60,7 @@ class Facts:
     odd: tuple[str, ...] = ()
     """What a reader should know before a score is believed."""
     examples: int | None = None
-    """Of the training split, where they can be told apart."""
+    """Of the training split; of a text its tokens."""
 
     @property
     def line(self) -> str:

@@ -9,7 +9,10 @@ and the gradient of L_val(w', alpha) is ``g - xi H v``: g and v its derivatives 
 derivative of L_train at w. First order is xi = 0. Losses are functions of weights and alphas that are given to them, so
 nothing is moved and put back: weights stay as they are to the bit.
 
-Differs from the paper: nothing is clipped in the unrolled step, as in its code.
+Where the step is clipped, as in the paper's code for texts, dL_train/dw and v are cut down to the same norm, and the
+share k that is left of the former is a number: ``w' = w - xi (k dL_train(w, alpha)/dw + ...)``, ``g - xi k H v``.
+
+Differs from the code: k is at most 1, where it grows beyond that for gradients below the norm.
 
 Legend: `W` tensors of weights, `A` tensors of alphas.
 """
@@ -44,14 +47,23 @@ class Unrolled:
     """m ``[W]``; None: no step was made yet."""
     nesterov: bool = False
     """Momentum is Nesterov's, of which torch takes g + mu (mu m + g), g being the gradient with decay."""
+    clip_norm: float | None = None
+    """Largest global norm of gradients by the weights; None: any."""
 
     @property
     def reach(self) -> float | Tensor:
         """How far a weight moves by the gradient of now: the size of dw'/dg."""
         return self.rate * (1 + self.momentum) if self.nesterov else self.rate
 
+    def clipped(self, gradients: Tensors) -> tuple[Tensors, Tensor | float]:
+        """Those of a norm that is allowed, and which share of the given ones they are, as torch's clipping has it."""
+        if self.clip_norm is None:
+            return gradients, 1.0
+        share = (self.clip_norm / (_norm(gradients) + 1e-6)).clamp(max=1)
+        return [share * gradient for gradient in gradients], share
+
     def step(self, weights: Tensors, gradients: Tensors) -> list[Tensor]:
-        """The weights w' after it."""
+        """The weights w' after it; `gradients` are clipped."""
         ahead = []
         for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
             decayed = gradient + self.weight_decay * weight
@@ -75,19 +87,21 @@ def second_order(
     """``[A]``, the gradient of L_val(w', alpha); `product` says how the second derivative is taken."""
     now = _leaves(weights)
     with torch.no_grad():
-        ahead = unrolled.step(_constants(weights), _gradient_of(train, now, _constants(alphas), now))
+        gradients, share = unrolled.clipped(_gradient_of(train, now, _constants(alphas), now))
+        ahead = unrolled.step(_constants(weights), gradients)
     ahead, alphas = _leaves(ahead), _leaves(alphas)
     both = _gradient(valid(ahead, alphas), [*ahead, *alphas])
-    direct, direction = both[len(ahead) :], both[: len(ahead)]
+    direct, (direction, _) = both[len(ahead) :], unrolled.clipped(both[: len(ahead)])
     mixed = product(train, weights, alphas, direction)
-    return [g - unrolled.reach * hv for g, hv in zip(direct, mixed, strict=True)]
+    reach = unrolled.reach * share
+    return [g - reach * hv for g, hv in zip(direct, mixed, strict=True)]
 
 
 def by_difference(radius: float) -> Product:
     """H v by a central difference of gradients, weights moved by `radius` in all: ``eps = 0.01 / ||v||`` (eq. 8)."""
 
     def product(train: Loss, weights: Tensors, alphas: Tensors, direction: Tensors) -> list[Tensor]:
-        eps = radius / torch.stack([part.square().sum() for part in direction]).sum().sqrt()
+        eps = radius / _norm(direction)
         sides = []
         for sign in (1, -1):
             moved = [w + sign * eps * v for w, v in zip(_constants(weights), direction, strict=True)]
@@ -153,6 +167,11 @@ def largest_eigenvalue(product: Callable[[Tensor], Tensor], start: Tensor, steps
     if not torch.isfinite(matrix).all():  # of which LAPACK makes an error
         return math.nan
     return float(torch.linalg.eigvalsh(matrix.cpu()).max())
+
+
+def _norm(tensors: Tensors) -> Tensor:
+    """The global one."""
+    return torch.stack([part.square().sum() for part in tensors]).sum().sqrt()
 
 
 def _constants(tensors: Tensors) -> list[Tensor]:

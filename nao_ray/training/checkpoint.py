@@ -11,7 +11,13 @@ from torch import Tensor
 from nao_ray.errors import DataError
 
 _ABOUT = "nao_ray"
-_VERSION_PARTS = {"network": "net", "momentum": "momentum", "alphas": "alphas", "adam": "adam"}
+_VERSION_PARTS = {
+    "network": "net",
+    "momentum": "momentum",
+    "alphas": "alphas",
+    "adam": "adam",
+    "alpha_carry": "alpha_carry",
+}
 """Parts of a training's state that a version of shared weights keeps -> their names there."""
 
 

@@ -95,11 +95,14 @@ class ImageObjective(Objective):
             shard=shard,
         )
 
-    def halves(self, order: torch.Generator) -> tuple[Self, Self]:
+    def cut(self, order: torch.Generator, share: float = 0.5) -> tuple[Self, Self]:
         rows = torch.randperm(self.num_train, generator=order).to(self.device)
         rows = rows if self.rows is None else self.rows[rows]
-        middle = len(rows) // 2
+        middle = int(len(rows) * (1 - share))
         return replace(self, rows=rows[:middle]), replace(self, rows=rows[middle:])
+
+    def on_validation(self) -> Self:
+        return replace(self, train=self.valid, rows=None, share=1.0)
 
     @property
     def device(self) -> torch.device:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
-from nao_ray.errors import DataError
 from nao_ray.metric import Metric
 from nao_ray.training.recipe import Recipe
 
@@ -48,6 +47,8 @@ class Objective(ABC):
     recipe: Recipe
     metric: Metric
     shard: Shard
+    carries: ClassVar[bool] = False
+    """Networks carry a state from batch to batch, and draw what they drop from torch's global generator."""
 
     @property
     @abstractmethod
@@ -67,16 +68,25 @@ class Objective(ABC):
             DataError: that is too little for one step.
         """
 
-    def halves(self, order: torch.Generator) -> tuple[Self, Self]:
-        """The training split cut in two, of which an odd example is the second one's.
+    @abstractmethod
+    def cut(self, order: torch.Generator, share: float = 0.5) -> tuple[Self, Self]:
+        """The training split cut in two.
 
         Args:
-            order: names the cut; on the CPU.
+            order: names the cut, where examples can be told apart; on the CPU.
+            share: of the second part, at least, in (0, 1); of a text it is the end.
 
         Raises:
-            DataError: that leaves too little for a step, or the task's examples cannot be cut apart.
+            DataError: that leaves too little for a step.
         """
-        raise DataError("the training examples of this task are one text, which is not cut in two")
+
+    @abstractmethod
+    def on_validation(self) -> Self:
+        """What trains on the validation split.
+
+        Raises:
+            DataError: that is too little for a step.
+        """
 
     @property
     @abstractmethod
@@ -121,17 +131,14 @@ class Objective(ABC):
             forward: gives what it makes of a tensor, where that is one, in less time; None: it does itself.
         """
 
+    @abstractmethod
     def evaluate_training(self, network: Network, generator: torch.Generator) -> Scores:
         """On the examples that train, augmented as for training; one transfer from the device.
 
         Args:
             network: in evaluation mode.
             generator: of the augmentation, on the device.
-
-        Raises:
-            DataError: the task's examples are one text.
         """
-        raise DataError("the training examples of this task are one text, which is not scored")
 
     @abstractmethod
     def compare(

@@ -148,6 +148,24 @@ class Recipe(Regularisation, Schedule, Optimiser, _Named):
             raise ValueError(f"{foreign[0]} is no setting of {name}, which is a recipe of {cls.kind}")
         return {**cls.named[name], **value}
 
+    def check_relaxed(self) -> None:
+        """Refuse what a relaxed supernet has none of.
+
+        Raises:
+            ValueError: there is some.
+        """
+
+    def of_alphas(self, *, augment: bool) -> Self:
+        """As the examples of the alphas are read, where this one is the weights'.
+
+        Args:
+            augment: as for the weights.
+
+        Raises:
+            ValueError: they are not augmented anyway.
+        """
+        return self
+
     @classmethod
     def families(cls) -> tuple[type[Recipe], ...]:
         """Of which a recipe is one."""
@@ -159,6 +177,14 @@ class ImageRecipe(Augmentation, ImageRegularisation, Recipe):
 
     named: ClassVar[Mapping[str, Mapping[str, Any]]] = IMAGE_RECIPES
 
+    def check_relaxed(self) -> None:
+        for name, none in {"auxiliary_weight": 0, "dropout": 0, "drop_path_keep": 1}.items():
+            if getattr(self, name) != none:
+                raise ValueError(f"recipe.{name}: a relaxed supernet has none of it; give {none}")
+
+    def of_alphas(self, *, augment: bool) -> Self:
+        return self if augment else self.model_copy(update={"crop_padding": 0, "flip": False, "cutout": 0})
+
 
 class TextRecipe(Restarts, Averaging, Segments, TextRegularisation, Recipe):
     """For texts, read by a recurrent network."""
@@ -167,6 +193,13 @@ class TextRecipe(Restarts, Averaging, Segments, TextRegularisation, Recipe):
 
     name: str = "short_text"
     """One of those of texts, else as in others."""
+
+    def of_alphas(self, *, augment: bool) -> Self:
+        """Segments of one length, and no penalties, as in the code of DARTS."""
+        if not augment:
+            raise ValueError("augment_alphas: a text is not augmented; leave it out")
+        plain = {"segments": "fixed", "activation_penalty": 0.0, "slowness_penalty": 0.0}
+        return self.model_copy(update=plain)
 
 
 def usually(name: str) -> tuple[Any, Any]:

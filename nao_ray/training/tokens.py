@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class TokenObjective(Objective):
     """Cross-entropy of the next token, measured by perplexity.
 
     Its network maps tokens ``[B, T]`` and what is carried, None at first, to logits ``[B, T, V]`` and what is carried
-    on, a tuple of tensors; in training mode it may add a penalty, a scalar.
+    on, a tuple of tensors; in training mode it may add a penalty, a scalar, which counts where the recipe has one.
 
     Raises:
         DataError: the text is too short for a window in every column.
@@ -50,6 +50,7 @@ class TokenObjective(Objective):
     by_rows: bool = False
     """Whether the loss is divided by all rows of a column instead of those that are predicted, see `read`."""
     metric: Metric = PERPLEXITY
+    carries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.recipe.batch < self.shard.count or self._length <= self.window:
@@ -99,6 +100,16 @@ class TokenObjective(Objective):
     def rate_scale(self, batch: Batch) -> float:
         return 1.0 if self.recipe.segments == "fixed" else batch[0].shape[1] / self.window
 
+    def cut(self, order: torch.Generator, share: float = 0.5) -> tuple[Self, Self]:
+        del order
+        middle = int(self._num_train * (1 - share))
+        parts = self.train[:middle], self.train[middle : self._num_train]
+        first, second = (replace(self, train=part, share=1.0) for part in parts)
+        return first, second
+
+    def on_validation(self) -> Self:
+        return replace(self, train=self.valid, share=1.0)
+
     def batches(self, order: torch.Generator, skip: int = 0) -> Iterator[Batch]:
         text = self.train[: self._num_train]
         if self.recipe.text_start == "random":
@@ -113,12 +124,20 @@ class TokenObjective(Objective):
             logits, carry, *penalty = network(tokens, carry)
             smoothing = self.recipe.label_smoothing
             loss = F.cross_entropy(logits.flatten(0, 1), following.flatten(), label_smoothing=smoothing)
-            loss = loss + penalty[0] if penalty else loss
+            loss = loss + penalty[0] if penalty and self._has_penalties else loss
         return loss, None if carry is None else tuple(part.detach() for part in carry)
+
+    @property
+    def _has_penalties(self) -> bool:
+        return bool(self.recipe.activation_penalty or self.recipe.slowness_penalty)
 
     def evaluate(self, network: nn.Module, forward: Network | None = None) -> Scores:  # `forward` knows no carry
         network.eval()
         return self._read(network, self.valid)
+
+    def evaluate_training(self, network: Network, generator: torch.Generator) -> Scores:
+        del generator
+        return self._read(network, self.train[: self._num_train])
 
     def compare(
         self,

@@ -286,7 +286,7 @@ def test_the_supernet_is_scored_as_the_authors_do(config):
     evaluator = config.make_evaluator()
     pool, asked = MemoryPool(), config.make_strategy().ask(1)[0]
     measured, weights = Desk(evaluator, pool).work(asked)
-    halves = evaluator._objective().halves(rng.torch_generator(asked.training_seed, "halves"))
+    halves = evaluator._objective().cut(rng.torch_generator(asked.training_seed, "halves"))
     trainer = evaluator._trainer(asked.training_seed, "first")
     trainer.restore({**unpack_version(weights)[0], "step": torch.tensor(trainer.objective.steps)})
     drawing = rng.torch_generator(asked.training_seed, "score of the supernet", 1, "cpu")
@@ -325,8 +325,8 @@ def test_a_budget_that_ends_before_the_cells_are_found_is_told(config, caplog):
 
 
 @pytest.mark.parametrize(("batch", "is_odd"), [(18, False), (19, True)])
-def test_a_batch_larger_than_a_half_is_told(batch, is_odd):
+def test_a_batch_larger_than_a_part_is_told(batch, is_odd):
     """Of 40 images 36 train."""
     evaluator = RunConfig.parse(CONFIG.replace("batch: 8", f"batch: {batch}")).make_evaluator()
-    said = "evaluator.recipe.batch is 19, and half of the training examples 18: an epoch is a single step"
+    said = "evaluator.recipe.batch is 19, and the weights have 18 training examples: an epoch is a single step"
     assert (said in evaluator.facts().odd) == is_odd

@@ -10,7 +10,7 @@ from nao_ray.spaces.darts_cnn import DartsCnn
 
 STANDALONE = {"evaluator": {"name": "standalone"}, "strategy": "random_search"}
 ONE_SHOT = {"evaluator": {"name": "one_shot"}, "strategy": "shared_random_search"}
-DARTS = {"evaluator": {"name": "darts", "recipe": {"name": "darts_rnn_search", "dropout": 0.0}}, "strategy": "darts"}
+DARTS = {"strategy": "darts"}
 FOLDER = {"name": "image_folder", "path": "nowhere"}
 
 
@@ -29,11 +29,18 @@ def config(space, task, how):
         ),
         ("enas_macro", {**FOLDER, "image_shape": [3, 224, 224]}, ONE_SHOT, "enas_macro has no network imagenet"),
         ("nao_cnn", "made_up_text", STANDALONE, "nao makes networks for images, and the task has none"),
+        ("darts_rnn", "synthetic", {**DARTS, "evaluator": "darts"}, "recurrent makes networks for text, and the task"),
         (
             "darts_rnn",
             "made_up_text",
-            DARTS,
-            "evaluator darts cuts the training examples in halves, and the task's are",
+            {**DARTS, "evaluator": {"name": "darts", "recipe": "darts_search"}},
+            "a network of recurrent is trained by a recipe of texts, and darts_search is none",
+        ),
+        (
+            "darts_rnn",
+            "made_up_text",
+            {**DARTS, "evaluator": {"name": "darts", "partial_channels": 4}},
+            "partial_channels 4: the relaxed supernet of recurrent mixes all channels",
         ),
     ],
 )

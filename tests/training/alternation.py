@@ -20,7 +20,7 @@ def cut_halves(limit=80):
     """Of batches of 8; 80 are four steps an epoch, 50 are three, the last one of half a batch."""
     recipe = Recipe(name="darts_search", batch=8, cosine_epochs=4)
     whole = Synthetic(SyntheticConfig(limit=limit)).objective(CPU, recipe)
-    return whole.halves(rng.torch_generator(0, "halves"))
+    return whole.cut(rng.torch_generator(0, "halves"))
 
 
 def trainer(halves, order="second", seed=3, objective=None, primitives=PRIMITIVES, **settings):

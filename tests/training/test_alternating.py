@@ -18,7 +18,7 @@ def test_halves_are_apart_and_together_all(halves):
     first, second = (set(half.rows.tolist()) for half in halves)
     assert not first & second
     assert len(first | second) == len(halves[0].train)
-    again = halves[0].halves(rng.torch_generator(0, "halves"))
+    again = halves[0].cut(rng.torch_generator(0, "halves"))
     assert set(again[0].rows.tolist()) < first, "a half may be cut again"
 
 

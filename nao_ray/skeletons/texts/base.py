@@ -16,6 +16,7 @@ from nao_ray.skeletons.base import Skeleton, SkeletonConfig
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.base import Shapes
 from nao_ray.tasks.texts.base import TokenShapes
+from nao_ray.training.alphas import AlphaOptimiser, RecurrentAlphas
 from nao_ray.training.recipe import Regularisation, TextRegularisation, expect
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class RecurrentSkeleton(Skeleton[C]):
     recipe: ClassVar[str] = "short_text"
     shared_recipe: ClassVar[str] = "nao_ws_rnn"
     relaxed_recipe: ClassVar[str] = "darts_rnn_search"
+    alphas: ClassVar[type[AlphaOptimiser]] = RecurrentAlphas
 
     def shapes(
         self, network: str | None = None, *, num_classes: int | None = None, in_channels: int | None = None
@@ -128,9 +130,14 @@ class RecurrentSkeleton(Skeleton[C]):
         from nao_ray.spaces.parts.recurrent_cell import RecurrentSpace
 
         assert isinstance(space, RecurrentSpace), "it has alphas of a recurrent cell"
-        self.check_relaxed(shapes, size, partial)
+        self.check_relaxed(shapes, size, partial, regularisation)
         config = self.network_config(shapes, size, regularisation, shared=True)
         return RelaxedRecurrent(space.primitives, space.nodes, config)
+
+    def check_relaxed(
+        self, shapes: Shapes, size: Size | None = None, partial: int = 1, regularisation: Regularisation = PLAIN
+    ) -> None:
+        super().check_relaxed(shapes, size, partial, regularisation)
 
     def sized(self, graph: ArchGraph, shapes: Shapes, size: Size | None = None) -> RecurrentSize:
         del graph

@@ -3,7 +3,8 @@
 Three rules, each with what the search would have returned at its word:
 
 - ``skips``, DARTS+ (Liang, Zhang, Sun, He, Huang, Zhuang, Li, arXiv 1909.06035): a normal cell has more than so many
-  skip connections; returned is the last cell before, with as many at most.
+  skip connections; returned is the last cell before, with as many at most. Recurrent cells have none: an edge of
+  `identity` has weights and a gate like any other.
 - ``eigenvalue``, R-DARTS (Zela, Elsken, Saikia, Marrakchi, Brox, Hutter, ICLR 2020, arXiv 1909.09656, section 4.3): the
   largest eigenvalue of the validation Hessian in the alphas, a mean over `WINDOW` epochs, has grown so much in as many
   that the mean before is less than such a share of it; returned is the cell of `WINDOW` epochs before.
@@ -74,8 +75,15 @@ def split(space: SearchSpace[Any], flat: Sequence[float]) -> list[Any]:
     return [part.reshape(-1, width) for part in parts]
 
 
+def has_skips(space: SearchSpace[Any]) -> bool:
+    """Whether cells that alphas come to may have skip connections: recurrent ones have weights wherever they read."""
+    return not space.primitives or SKIP in space.primitives
+
+
 def skips(space: SearchSpace[Any], genotype: Genotype) -> dict[str, int]:
-    """Skip connections of each cell by its role."""
+    """Skip connections of each cell by its role; empty where there are none in the space."""
+    if not has_skips(space):
+        return {}
     name = {text: lowered for lowered, text in space.op_names.items()}.get(SKIP, SKIP)
     return {role: ops.count(name) for role, ops in space.ops_by_cell(genotype).items()}
 

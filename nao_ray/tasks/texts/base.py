@@ -18,8 +18,6 @@ Tokens = NDArray[np.int64]
 class TokenShapes(Shapes):
     """What a network that reads tokens has to fit."""
 
-    are_apart: ClassVar[bool] = False
-
     vocabulary: int
     """Number of tokens."""
     network: str = "text"
