@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= digits
 CORES ?= 2
+PIP = $(BIN)/python -m pip install --quiet --no-compile
 REQUIREMENTS ?= requirements.txt  # requirements-dev.txt brings all in one go
 export RAY_USAGE_STATS_ENABLED ?= 0
 
@@ -21,9 +22,20 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); $(PYTHON) -m virtualenv $(VENV); } || \
 		{ echo "cannot make $(VENV): install the package python3-venv, or virtualenv" >&2; exit 2; }
 
+# Torch brings nine tenths of what is unpacked: one core does that, in a folder of its own, while another chooses and
+# unpacks the rest. What does not come to anything, the whole list does, or tells, after them.
+define INSTALL_SIDE_BY_SIDE
+sed 's/\[[^]]*\]//' requirements.txt >$(VENV)/pins.txt
+$(PIP) --ignore-installed --no-warn-conflicts --prefix $(VENV)/torch -c $(VENV)/pins.txt torch & torch=$$!; \
+	grep -hv -e '^torch==' -e '^-r' requirements.txt $(REQUIREMENTS) | sort -u >$(VENV)/others.txt; \
+	$(PIP) -r $(VENV)/others.txt; wait $$torch && cp -aln $(VENV)/torch/. $(VENV)/
+rm -rf $(VENV)/torch $(VENV)/pins.txt $(VENV)/others.txt
+endef
+
 $(VENV)/.installed: requirements.txt pyproject.toml | $(BIN)/python
 	@echo "installing $(strip $(REQUIREMENTS)) into $(VENV): torch and ray are large, the first time takes minutes"
-	$(BIN)/python -m pip install --quiet --no-compile -r $(REQUIREMENTS)
+	@-$(INSTALL_SIDE_BY_SIDE)
+	$(PIP) -r $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	@touch $@
 	@$(if $(filter requirements-dev.txt,$(REQUIREMENTS)),touch $(VENV)/.installed-dev)
