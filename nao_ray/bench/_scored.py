@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from nao_ray import registry
+from nao_ray import config_components, own_modules, registry
 from nao_ray.bench._data import data_folder
 from nao_ray.bench._nlp_space import NlpRecipes
-from nao_ray.cli.pool import make_space
 from nao_ray.config import Budget, Component, RunConfig
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.tabular import Tabular
 from nao_ray.pool import PoolReader
 from nao_ray.spaces.base import Genotype, SearchSpace
+from nao_ray.yaml_text import load_document
 
 Floats = NDArray[np.float64]
 
@@ -110,7 +110,7 @@ def of_pool(url: str, fewest: int) -> Scored:
         PoolError: there is no pool.
     """
     pool = PoolReader.open(url)
-    space, metric = make_space(pool), pool.metric
+    space, metric = _space(pool), pool.metric
     rows = pool.trials(["genotype", "state", "num_params", "weights_version", metric.column])
     rows = rows[(rows["state"] == "COMPLETED") & rows["weights_version"].isna() & rows[metric.column].notna()]
     genotypes = [Genotype(space.name, text) for text in rows["genotype"].dropna()]
@@ -119,6 +119,12 @@ def of_pool(url: str, fewest: int) -> Scored:
     values = rows[metric.column].to_numpy(dtype=np.float64)
     sizes = rows["num_params"].to_numpy(dtype=np.float64, na_value=np.nan)
     return Scored.of(space, genotypes, np.array([metric.score(value) for value in values]), sizes)
+
+
+def _space(pool: PoolReader) -> SearchSpace[Any]:
+    own_modules.refuse_missing(pool.manifest.get("own_modules", {}), pool.url)
+    config = pool.manifest["config"]
+    return config_components.make_space((load_document(config) if isinstance(config, str) else config)["space"])
 
 
 def _table(name: str, setting: str) -> Path:

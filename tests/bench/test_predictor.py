@@ -123,7 +123,7 @@ def test_a_pool_of_ones_own_is_ranked_by_folds(monkeypatch):
 
     def pool(*given):
         space, reader = of_perplexities(*given)
-        monkeypatch.setattr(_scored, "make_space", lambda _: space)
+        monkeypatch.setattr(_scored, "_space", lambda _: space)
         monkeypatch.setattr(_scored.PoolReader, "open", lambda _: reader)
         return "pools/cells"
 
