@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -9,9 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from nao_ray import yaml_text
 from nao_ray.errors import ConfigError
+from nao_ray.settings import Instead
 
 
 def override(data: dict[str, Any], text: str) -> None:
@@ -73,6 +76,11 @@ def complaint(
     complaints = error.errors()
     first = complaints[0]
     location = ".".join(map(str, (*prefix, *first["loc"])))
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and (within := _KEY.match(what)):
+        location, what = f"{location}.{within[1]}".removeprefix("."), what[within.end() :]
+    elif first["type"] in ("model_type", "dict_type"):
+        what = "expected settings, a mapping"
     if first["type"] == "extra_forbidden" and first["loc"][-1] in former:
         text = f"{location} is left out here: {former[str(first['loc'][-1])]}"
     elif first["type"] == "extra_forbidden":
@@ -80,19 +88,37 @@ def complaint(
     elif first["type"] == "missing":
         text = f"{location} is missing"
     else:
-        text = f"{location or 'config'}: {first['msg'].removeprefix('Value error, ')}, got {first['input']!r}"
+        text = f"{location or 'config'}: {what}{_got(first['input'])}"
     more = len(complaints) - 1
     return ConfigError(text + (f" (and {more} more)" if more else ""), key=location or None)
+
+
+_KEY = re.compile(r"([a-z_]+(?:\.[a-z_]+)*): ")
+"""What a validator of a whole section begins with where it complains of one setting."""
+_LONG = 60  # characters of a value that is repeated
+
+
+def _got(value: object) -> str:
+    """A value that is wrong; of settings, which have their own places, nothing."""
+    text = repr(value)
+    if isinstance(value, Mapping | BaseModel) or len(text) > _LONG:
+        return ""
+    return f", got {text}"
 
 
 def _hint(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     models: list[type[BaseModel]] = [model]
     for name in location[:-1]:
-        fields = [inner.model_fields[name].annotation for inner in models if name in inner.model_fields]
-        models = [found for field in fields for found in _models(field)] or models
+        fields = [inner.model_fields[name] for inner in models if name in inner.model_fields]
+        models = [found for field in fields for found in _models_of(field)] or models
     known = list(dict.fromkeys(name for inner in models for name in inner.model_fields))
     close = get_close_matches(str(location[-1]), known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(known) or 'none'}"
+
+
+def _models_of(field: FieldInfo) -> Iterator[type[BaseModel]]:
+    yield from _models(field.annotation)
+    yield from (mark.settings for mark in field.metadata if isinstance(mark, Instead))
 
 
 def _models(annotation: object) -> Iterator[type[BaseModel]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidatorFunctionWrapHandler, field_validator
@@ -27,3 +28,10 @@ def _is_boolean_for_a_number(value: object, made: object) -> bool:
     if isinstance(value, list | tuple) and isinstance(made, list | tuple):
         return any(_is_boolean_for_a_number(*pair) for pair in zip(value, made, strict=False))
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """Of a field, beside its type: settings that may stand there, too, which a validator of it reads."""
+
+    settings: type[BaseModel]

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from pydantic import Field, ModelWrapValidatorHandler, SerializeAsAny, model_validator
@@ -140,12 +141,20 @@ class Recipe(Regularisation, Schedule, Optimiser, _Named):
         if recipe_file.is_file(value.get("name")):
             value = {**recipe_file.read(value.pop("name"), cls.model_fields), **value}
         name = value.get("name", cls.model_fields["name"].default)
-        if name not in RECIPES:
-            raise ValueError(f"no recipe is named {name!r}; known: {', '.join(RECIPES)}, or a file that ends in .yaml")
+        if not isinstance(name, str) or name not in RECIPES:
+            close = get_close_matches(str(name), RECIPES, n=1)
+            hint = (
+                f"did you mean {close[0]}?" if close else f"known: {', '.join(RECIPES)}, or a file that ends in .yaml"
+            )
+            raise ValueError(f"name: no recipe is named {name!r}; {hint}")
         if name not in cls.named:
             raise ValueError(f"the recipe {name} is not one of {cls.kind}; those are {', '.join(cls.named)}")
         if foreign := [key for key in value if key not in cls.model_fields and key in _known()]:
             raise ValueError(f"{foreign[0]} is no setting of {name}, which is a recipe of {cls.kind}")
+        strange = [key for key in value if not get_close_matches(str(key), cls.model_fields, n=1)]
+        if strange:
+            known = ", ".join(cls.model_fields)  # not the other family's
+            raise ValueError(f"{strange[0]}: no setting of a recipe of {cls.kind}; known: {known}")
         return {**cls.named[name], **value}
 
     def check_relaxed(self) -> None:
@@ -236,7 +245,7 @@ def _family(name: object) -> type[ImageRecipe] | type[TextRecipe]:
     """Of a recipe's name, or of a file that names one."""
     if recipe_file.is_file(name):
         name = recipe_file.read(str(name), _known()).get("name")
-    return TextRecipe if name in TEXT_RECIPES else ImageRecipe
+    return TextRecipe if isinstance(name, str) and name in TEXT_RECIPES else ImageRecipe
 
 
 def _known() -> list[str]:

@@ -67,6 +67,10 @@ def test_by_name_with_changes(name):
         ({"batch": 1}, "greater than or equal to 2"),
         ({"score": "mean"}, "'best' or 'last'"),
         (3, "Recipe"),
+        ([1, 2], "Recipe"),  # ended in an error of Python's
+        ({"name": [1]}, r"no recipe is named \[1\]"),
+        ("darts_serch", "no recipe is named 'darts_serch'; did you mean darts_search"),
+        ({"bptt": 35}, "bptt: no setting of a recipe of images; known: name, batch, [a-z_, ]*, cutout "),
     ],
 )
 def test_bad_recipes_are_refused(value, message):

@@ -18,6 +18,7 @@ from nao_ray.errors import ConfigError, DataError, GenotypeError
 from nao_ray.evaluators.parts.table_config import TabularConfig
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig, settings_of
 from nao_ray.evaluators.tabular import Tabular
+from nao_ray.settings import Instead
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
@@ -26,7 +27,7 @@ from nao_ray.trial import Fidelity, Measurement, Proposal
 if TYPE_CHECKING:
     from nao_ray.training.objective import Objective
 
-_NAME = "tabular"
+_NAME, _TRAINED = "tabular", "standalone"
 
 
 class TableAlone(TabularConfig):
@@ -46,15 +47,17 @@ def alone_field(trained: type[StandaloneConfig], make: Callable[[], StandaloneCo
         make: gives the default.
     """
     serialised = SerializeAsAny()  # type: ignore[type-arg]
-    return Annotated[trained, WrapValidator(_read), serialised], Field(default_factory=make)
+    return Annotated[trained, WrapValidator(_read), Instead(TableAlone), serialised], Field(default_factory=make)
 
 
 def _read(value: Any, training: Callable[[Any], Any]) -> Any:  # noqa: ANN401
     if isinstance(value, TableAlone):
         return value
-    if isinstance(value, Mapping) and value.get("name") == _NAME:
-        return TableAlone(**value)
-    if isinstance(value, Mapping) and value.get("name") == "standalone":
+    if isinstance(value, Mapping) and "name" in value:
+        if value["name"] == _NAME:
+            return TableAlone(**value)
+        if value["name"] != _TRAINED:
+            raise ValueError(f"name: expected {_TRAINED} or {_NAME}, got {value['name']!r}")
         value = {key: setting for key, setting in value.items() if key != "name"}
     return training(value)
 
