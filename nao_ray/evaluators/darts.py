@@ -8,8 +8,9 @@ on their own.
 Differs from the published code for texts, unless `alphas.split` says `valid`: there all of the training text trains the
 weights, and the validation text trains the alphas. Cells found on it would score better there than random ones do.
 
-A phase's kind is ``alphas/ORDER``, the order of the alphas' gradient: ``first``, ``second`` or ``exact``; with
-``/eigenvalue`` the largest eigenvalue of the validation Hessian in the alphas is measured at its end.
+A phase's kind is ``alphas/ORDER``, the order of the alphas' gradient: ``first``, ``second`` or ``exact``, or ``none``,
+by which they stay and the weights alone are trained; with ``/eigenvalue`` the largest eigenvalue of the validation
+Hessian in the alphas is measured at its end.
 
 Imports without torch, so that a configuration is checked in no time.
 """
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from nao_ray.training.alternating import Alternating, Order
     from nao_ray.training.objective import Objective
 
-_ORDERS: tuple[Order, ...] = ("first", "second", "exact")
+_ORDERS: tuple[Order, ...] = ("first", "second", "exact", "none")
 
 
 class DartsConfig(Sized, EvaluatorConfig):

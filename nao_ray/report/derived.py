@@ -23,13 +23,16 @@ def alarms(tracks: Sequence[Track]) -> list[tuple[str, Frame]]:
     return found
 
 
-def ends(fits: pd.DataFrame) -> list[tuple[str, int, str]]:
-    """Trainings that came to an end before their last epoch: which, in what epoch, and the kind of failure."""
+def ends(fits: pd.DataFrame, warmup: int = 0) -> list[tuple[str, int, str, bool]]:
+    """Trainings that ended before their last epoch: which, in what epoch, the kind of failure, and if there is a cell.
+
+    `warmup`: epochs at first in which alphas stay.
+    """
     if "ended" not in fits:
         return []
     rows = fits[fits["ended"].notna()].sort_values(["seed_index", "round"])
     facts = zip(rows["seed_index"], rows["round"], rows["ended"], strict=True)
-    return [(f"seed {int(index)}", int(epoch), str(kind)) for index, epoch, kind in facts if kind]
+    return [(f"seed {int(index)}", int(epoch), str(kind), epoch > warmup + 1) for index, epoch, kind in facts if kind]
 
 
 def training_table(tracks: Sequence[Track]) -> tuple[list[str], list[list[str]]]:

@@ -95,7 +95,7 @@ def render(
         film=film,
         trainings=derived.training_table(trainings),
         alarms=derived.alarms(trainings),
-        ends=derived.ends(all_fits),
+        ends=derived.ends(all_fits, _warmup(manifest)),
         comparison=comparison,
         facts=tables.search_facts(manifest),
         metric=metric,
@@ -140,6 +140,12 @@ def _plain(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest with its config, which may be YAML text, as a mapping."""
     config = manifest.get("config")
     return {**manifest, "config": yaml_text.load_document(config)} if isinstance(config, str) else dict(manifest)
+
+
+def _warmup(manifest: Mapping[str, Any]) -> int:
+    """Epochs at first in which alphas stay."""
+    strategy = manifest["config"].get("strategy") if isinstance(manifest.get("config"), Mapping) else None
+    return int(strategy.get("warmup_epochs", 0)) if isinstance(strategy, Mapping) else 0
 
 
 def name_of(manifest: Mapping[str, Any]) -> str:

@@ -17,10 +17,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nao_ray import rng as streams
 from nao_ray.errors import ConfigError
@@ -52,6 +52,9 @@ class DartsConfig(StrategyConfig):
     """Trainings, side by side where there are workers."""
     epochs: int = Field(default=50, ge=1)
     """Of each; the evaluator's `period`."""
+    warmup_epochs: int = Field(default=0, ge=0)
+    """Of these the first, in which the weights alone are trained, and alphas stay as they began: no rule looks at them,
+    and no cell of them is returned (PC-DARTS: 15)."""
     eigenvalue: bool = False
     """Measure the largest eigenvalue of the validation Hessian in the alphas after each epoch, about as much work as
     forty steps."""
@@ -71,6 +74,12 @@ class DartsConfig(StrategyConfig):
     eigenvalues are measured."""
     control: int | None = Field(default=None, ge=0)
     """Most random cells; null: as many as the device's time of the search pays for."""
+
+    @model_validator(mode="after")
+    def _alphas_move(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs: alphas never move; give fewer than the {self.epochs} epochs")
+        return self
 
     @property
     def training_epochs(self) -> int:
@@ -100,10 +109,12 @@ class Darts(Strategy[DartsConfig]):
         measures = config.eigenvalue or config.stop_at_eigenvalue is not None
         self._kind = f"alphas/{config.order}" + ("/eigenvalue" if measures else "")
         self._trainings = [
-            AlphaTraining(space, rules, index, streams.child_seed(seed, "shared weights", index))
+            AlphaTraining(
+                space, rules, index, streams.child_seed(seed, "shared weights", index), self._kind, config.warmup_epochs
+            )
             for index in range(config.seeds)
         ]
-        self._queue = deque(training.next_phase(self._kind) for training in self._trainings)
+        self._queue = deque(training.next_phase() for training in self._trainings)
         self._found: set[str] = set()  # keys of the cells that are trained alone, but for the control's
         self._control = RandomControl(config.control)
         self._rows: list[Diagnostics] = []
@@ -149,12 +160,13 @@ class Darts(Strategy[DartsConfig]):
 
     @property
     def hopeless(self) -> str | None:
-        """Every training has failed in its first epoch, and all that was asked has ended."""
+        """Every training has failed before an epoch of its alphas had ended, and all that was asked has ended."""
         if not self._has_nothing or self.num_told < self.num_asked:
             return None
         what = "; ".join(dict.fromkeys(f"{failure}; {cure}" for failure, cure in map(_failure, self._trainings)))
+        first = "in their first" if not self.config.warmup_epochs else f"in the first {self.config.warmup_epochs + 1}"
         return (
-            f"no training of alphas has ended an epoch, all {len(self._trainings)} failed in their first: {what}; "
+            f"no training of alphas has ended an epoch of theirs, all {len(self._trainings)} failed {first}: {what}; "
             "begin another pool"
         )
 
@@ -215,12 +227,12 @@ class Darts(Strategy[DartsConfig]):
         if training.is_over:
             self._train_cells(training, training.epoch - 1 if stop is None else stop.index)
         else:
-            self._queue.append(training.next_phase(self._kind))
+            self._queue.append(training.next_phase())
 
     def _train_cells(self, training: AlphaTraining, last: int) -> None:
         """What a training returns and what its alarms would have returned, unless another was the same."""
         for index in dict.fromkeys([last, *(alarm.index for alarm in training.alarms.values())]):
-            if index < 0:  # it has failed in its first epoch
+            if index < training.warmup:  # it has failed before an epoch of its alphas had ended
                 continue
             proposal = training.cell(index)
             if proposal.genotype.key not in self._found:
@@ -236,7 +248,8 @@ class Darts(Strategy[DartsConfig]):
     def _say_end(self, training: AlphaTraining) -> None:
         """That it has failed, and whether all have."""
         failure, cure = _failure(training)
-        returned = f"it returns the cell of epoch {training.epoch}" if training.epoch else "it returns no cell"
+        has_cell = training.epoch > training.warmup
+        returned = f"it returns the cell of epoch {training.epoch}" if has_cell else "it returns no cell"
         others = "" if self._all_over else ", the others go on"
         self._say(
             training,

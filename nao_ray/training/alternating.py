@@ -44,9 +44,10 @@ from nao_ray.training.objective import Batch, Carry, Objective, Scores
 from nao_ray.training.streams import ByStep, Streams
 from nao_ray.training.trainer import Trainer
 
-Order = Literal["first", "second", "exact"]
-"""Of the alphas' gradient: at the weights as they are; one step ahead by a finite difference; the same, exactly."""
-_PASSES: dict[Order, int] = {"first": 1, "second": 4, "exact": 3}
+Order = Literal["none", "first", "second", "exact"]
+"""Of the alphas' gradient: they stay; at the weights as they are; one step ahead by a finite difference; the same,
+exactly."""
+_PASSES: dict[Order, int] = {"none": 1, "first": 1, "second": 4, "exact": 3}
 """Over a step's batch of the weights: their step, the gradient that is looked ahead by, both sides or the product."""
 
 
@@ -135,6 +136,8 @@ class Alternating(Trainer):
         """A step of the alphas, then one of the weights; the weights' loss."""
         for drawing in self._drawings:
             drawing.manual_seed(augmentation.initial_seed())
+        if self._order == "none":
+            return self._run(lambda *tensors: self._learn(tensors, None, choice, self._drawings[0]), batch)[0]
         self._alpha_drawing.manual_seed(self._alpha_streams.augmentation(self.steps_done).initial_seed())
         given = (batch, self._alpha_batch(), self._carry or (), self._alpha_carry or ())
 

@@ -157,10 +157,31 @@ def test_partial_channels_have_alphas_of_edges_too():
     strategy.tell([Trial(proposal=asked).complete(measured, log_index=0)])
 
 
+def test_alphas_stay_while_the_weights_warm_up():
+    changes = {"strategy.warmup_epochs": 1, "strategy.seeds": 1, "strategy.control": 0}
+    config = RunConfig.parse(CONFIG, [f"{key}={value}" for key, value in changes.items()])
+    pool = MemoryPool()
+    search(config, pool)
+    first, second = (trial for trial in pool.finished if trial.proposal.phase)
+    assert [trial.proposal.phase.kind for trial in (first, second)] == ["alphas/none", "alphas/first"]
+    draw = rng.torch_generator(first.proposal.training_seed, "first alphas")
+    begun = torch.cat([(1e-3 * torch.randn(14, 8, generator=draw)).flatten() for _ in range(2)])
+    assert first.measurement.alphas == tuple(begun.double().tolist())
+    assert all(a != b for a, b in zip(first.measurement.alphas, second.measurement.alphas, strict=True))
+    kept = [unpack_version(pool.weights[name])[0] for name in ("s0-e00001", "s0-e00002")]
+    fresh = config.make_evaluator()._trainer(first.proposal.training_seed, "first").network.state_dict()
+    moved = [not torch.equal(fresh[name], kept[0][f"network.{name}"]) for name in fresh if "conv" in name]
+    assert all(moved), "the weights do not"
+    assert len([trial for trial in pool.finished if not trial.proposal.phase]) == 1
+
+
 def test_phases_of_other_kinds_and_lengths_are_refused(config):
     desk, asked = Desk(config.make_evaluator(), MemoryPool()), config.make_strategy().ask(1)[0]
     for changes, says in [
-        ({"kind": "paths"}, "darts trains alphas/ORDER, of first, second, exact, not paths; give the strategy darts"),
+        (
+            {"kind": "paths"},
+            "darts trains alphas/ORDER, of first, second, exact, none, not paths; give the strategy darts",
+        ),
         ({"kind": "alphas/third"}, "not alphas/third"),
         ({"last_epoch": 3}, "ends with epoch 3, and the learning rate's cosine with 2: give evaluator.period as"),
     ]:

@@ -4,11 +4,13 @@ import logging
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from nao_ray import rng
 from nao_ray.contracts.strategies import World
 from nao_ray.errors import GenotypeError
+from nao_ray.report.derived import ends
 from nao_ray.service.hosting.manifest import _completed
 from nao_ray.spaces.darts_cnn import PRIMITIVES, DartsCnn
 from nao_ray.spaces.nas_bench_201 import NasBench201
@@ -281,6 +283,35 @@ def test_a_collapse_gives_an_alarm_and_names_the_cell_before(caplog):
     caplog.clear()
     strategy(seeds=1, epochs=12, control=0).restore(trials)
     assert not caplog.records, "a resume does not say again what was said"
+
+
+def test_no_rule_looks_at_epochs_in_which_alphas_stay():
+    """A random cell may have many skips, and is none that a training came to."""
+    search = strategy(seeds=1, epochs=6, warmup_epochs=3, control=0, stop_at_skips=2, order="first")
+    trials, rows = run(search, alphas=lambda seed, epoch: drifting(seed, 40 if epoch in (1, 3, 6) else 0))
+    assert [phase.kind for phase in phases(trials)] == ["alphas/none"] * 3 + ["alphas/first"] * 3
+    assert [row["alarm"] for row in rows[:6]] == [""] * 5 + ["skips"]
+    assert [trial.proposal.round for trial in alone(trials, control=False)] == [5]
+    at_once, _ = run(strategy(seeds=1, epochs=6, warmup_epochs=3, control=0), alphas=lambda seed, _: drifting(seed, 40))
+    rounds = [trial.proposal.round for trial in alone(at_once, control=False)]
+    assert rounds == [6], "every cell is the same, and none of the first three is returned"
+
+
+def test_a_training_that_fails_before_alphas_move_returns_no_cell(caplog):
+    trials, rows = run(strategy(seeds=2, epochs=4, warmup_epochs=2, control=0), fails=diverges(0, 3))
+    assert "seed 0, epoch 3: this training ends, diverged: loss is nan; it returns no cell, the others" in caplog.text
+    assert [trial.proposal.round for trial in alone(trials, control=False)] == [4]
+    fits = pd.DataFrame(rows)
+    assert ends(fits, warmup=2) == [("seed 0", 3, "nan", False)]
+    assert ends(fits) == [("seed 0", 3, "nan", True)]
+    search = strategy(seeds=1, epochs=4, warmup_epochs=2)
+    for index in range(3):
+        trial = Trial(proposal=search.ask(1)[0])
+        over = trial.fail(FailureKind.NAN, "loss is nan", log_index=index)
+        search.tell([trial.complete(measured(trial.proposal), log_index=index) if index < 2 else over])
+    assert (
+        "no training of alphas has ended an epoch of theirs, all 1 failed in the first 3: diverged" in search.hopeless
+    )
 
 
 def test_a_search_that_stops_at_skips():

@@ -10,6 +10,8 @@ from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.parts.alpha_watch import Alarm, Rules, Seen, alarms, figures, split
 from nao_ray.trial import Diagnostics, Phase, Proposal, Trial, TrialState
 
+_WARMS_UP = "alphas/none"
+
 
 @dataclass
 class AlphaTraining:
@@ -19,6 +21,10 @@ class AlphaTraining:
     rules: Rules
     index: int
     seed: int
+    kind: str
+    """Of its phases, once alphas move."""
+    warmup: int = 0
+    """Epochs before they do."""
     course: list[Seen] = field(default_factory=list)
     """What its epochs came to."""
     phases: list[int] = field(default_factory=list)
@@ -36,7 +42,7 @@ class AlphaTraining:
         """The last one that came to something, from 1; 0: none has."""
         return len(self.course)
 
-    def next_phase(self, kind: str) -> Proposal:
+    def next_phase(self) -> Proposal:
         """The epoch that is due."""
         done = self.epoch
         phase = Phase(
@@ -45,7 +51,7 @@ class AlphaTraining:
             first_epoch=done,
             last_epoch=done + 1,
             genotypes=(),
-            kind=kind,
+            kind=_WARMS_UP if done < self.warmup else self.kind,
             seed=self.seed,
         )
         return Proposal(genotype=Genotype(self.space.name, f"shared weights {phase.version}"), phase=phase)
@@ -77,7 +83,7 @@ class AlphaTraining:
         )
         self.course.append(seen)
         self.phases.append(trial.trial_id)
-        return alarms(self.space, self.course, self.rules)
+        return alarms(self.space, self.course, self.rules, self.warmup)
 
     def cell(self, index: int) -> Proposal:
         """The architecture of an epoch, its index in the course, with weights of its own."""

@@ -107,14 +107,17 @@ def _shares(space: SearchSpace[Any], seen: Seen) -> list[Any]:
     return [softmax(np.asarray(alphas)[:, : len(space.primitives)]) for alphas in seen.alphas]
 
 
-def alarms(space: SearchSpace[Any], course: Sequence[Seen], rules: Rules) -> list[Alarm]:
-    """The rules that fire at the last epoch of a course, of at least one epoch."""
+def alarms(space: SearchSpace[Any], course: Sequence[Seen], rules: Rules, warmup: int = 0) -> list[Alarm]:
+    """The rules that fire at the last epoch of a course, of at least one; they see nothing of its first `warmup`."""
+    course = course[warmup:]
+    if not course:
+        return []
     found = {
         "skips": _last_before(course, lambda seen: _has_few_skips(space, seen, rules.skips)),
         "eigenvalue": _too_sharp(course, rules.eigenvalue),
         "none": _last_before(course, lambda seen: _has_little_of_none(space, seen, rules.none)),
     }
-    return [Alarm(rule, index) for rule, index in found.items() if index is not None]
+    return [Alarm(rule, index + warmup) for rule, index in found.items() if index is not None]
 
 
 def _has_few_skips(space: SearchSpace[Any], seen: Seen, most: int) -> bool:
