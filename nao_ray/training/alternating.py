@@ -137,7 +137,7 @@ class Alternating(Trainer):
         for drawing in self._drawings:
             drawing.manual_seed(augmentation.initial_seed())
         if self._order == "none":
-            return self._run(lambda *tensors: self._learn(tensors, None, choice, self._drawings[0]), batch)[0]
+            return super().compute(batch, choice, self._drawings[0])
         self._alpha_drawing.manual_seed(self._alpha_streams.augmentation(self.steps_done).initial_seed())
         given = (batch, self._alpha_batch(), self._carry or (), self._alpha_carry or ())
 
