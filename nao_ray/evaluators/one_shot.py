@@ -53,9 +53,11 @@ class OneShotConfig(Sized, EvaluatorConfig):
     restart_factor: int = Field(default=1, ge=1)
     """Each cosine is that many times as long as the last."""
     batch: int = Field(default=500, ge=2)
-    """Validation examples per batch of a score: batch norm takes its statistics from it."""
+    """Validation examples per batch of a score: batch norm takes its statistics from it. Of a text the columns, as many
+    as its search publishes, that all of it is cut into."""
     batches: int = Field(default=1, ge=1)
-    """Of these batches; always the same ones. A proposal may ask for a share of the split instead (`valid_share`)."""
+    """Of these batches, of a text windows of each column; always the same ones. A proposal may ask for a share of the
+    split instead (`valid_share`)."""
     at_once: int = Field(default=50, ge=1)
     """Genotypes scored together, which share what their paths have in common."""
     alone: AloneConfig = StandaloneConfig()
@@ -79,8 +81,10 @@ def _settings(skeleton: Skeleton[Any]) -> type[OneShotConfig]:
     def beside() -> StandaloneConfig:
         return alone.model_validate({**usual.model_dump(), "epochs": 10})
 
-    fields = {"recipe": usually(skeleton.shared_recipe), "alone": alone_field(alone, beside)}
-    return OneShotConfig.of(usual, **fields)
+    batch = (int, Field(default=skeleton.shared_batch, ge=2))
+    return OneShotConfig.of(
+        usual, recipe=usually(skeleton.shared_recipe), batch=batch, alone=alone_field(alone, beside)
+    )
 
 
 class OneShot(SharedEvaluator[OneShotConfig]):
@@ -265,7 +269,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         """How many validation examples a score is taken on."""
         count = self._objective().num_valid
         if fidelity.valid_share is None:
-            return min(self.config.batch * self.config.batches, count)
+            return min(self.config.batch * self.config.batches * self._objective().examples_per_row, count)
         return max(1, round(fidelity.valid_share * count))
 
     def _objective(self, shard: Shard | None = None) -> Objective:

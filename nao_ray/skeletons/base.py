@@ -67,6 +67,8 @@ class Skeleton(ABC, Generic[C]):
     """Of networks trained on their own in a search that does not say."""
     shared_recipe: ClassVar[str] = "paper_shared"
     """Of shared weights in such a search."""
+    shared_batch: ClassVar[int] = 500
+    """Validation examples at once, of a text columns, that score genotypes with shared weights in such a search."""
     relaxed_recipe: ClassVar[str] = "darts_search"
     """Of a relaxed supernet in such a search."""
     former_sizes: ClassVar[Mapping[str, str]] = {}

@@ -27,6 +27,7 @@ class EnasRecurrent(RecurrentSkeleton[EnasLanguageConfig]):
     Config: ClassVar[type[SkeletonConfig]] = EnasLanguageConfig
     name: ClassVar[str] = "enas_recurrent"
     shared_recipe: ClassVar[str] = "enas_rnn_search"
+    shared_batch: ClassVar[int] = 128
     published: ClassVar[Mapping[str, Size]] = {
         "ptb": RecurrentSize(hidden=800),
         "wikitext2": RecurrentSize(hidden=700),

@@ -130,6 +130,9 @@ class ImageObjective(Objective):
             chosen = batch[self.shard.rank :: self.shard.count]
             yield self.train.images[chosen], self.train.labels[chosen]
 
+    def weight(self, index: int) -> float:
+        return self.shard.weight(min(self.recipe.batch, self.num_train - index * self.recipe.batch))
+
     def loss(self, network: Network, batch: Batch, carry: Carry, generator: torch.Generator) -> tuple[Tensor, Carry]:
         """`batch`: uint8 ``[B, C, H, W]`` and labels ``[B]``."""
         images, labels = batch

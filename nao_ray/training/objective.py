@@ -37,6 +37,10 @@ class Shard:
     rank: int = 0
     count: int = 1
 
+    def weight(self, total: int) -> float:
+        """Of this part of `total` examples in the mean over the workers' parts; 1 where all have as many."""
+        return len(range(self.rank, total, self.count)) * self.count / total
+
 
 WHOLE = Shard()
 
@@ -117,10 +121,19 @@ class Objective(ABC):
         """What the learning rate of a batch's step is multiplied by."""
         return 1.0
 
+    @abstractmethod
+    def weight(self, index: int) -> float:
+        """Of this worker's part of an epoch's batch of this number, in the mean over the group; see `Shard.weight`."""
+
     @property
     @abstractmethod
     def num_valid(self) -> int:
         """Examples of the validation split; 0 where all of them train."""
+
+    @property
+    def examples_per_row(self) -> int:
+        """That a row of a batch has; of a text the tokens of a window."""
+        return 1
 
     @abstractmethod
     def evaluate(self, network: nn.Module, forward: Network | None = None) -> Scores:
@@ -150,7 +163,7 @@ class Objective(ABC):
             network: called with a choice; its weights and statistics stay as they are.
             choices: what it can be called with.
             order: names the examples.
-            batch: examples at once, at most.
+            batch: rows at once, at most.
             count: how many, in 1..num_valid.
         """
 

@@ -94,6 +94,14 @@ class TokenObjective(Objective):
         return max(len(self.valid) - 1, 0)
 
     @property
+    def examples_per_row(self) -> int:
+        return self.window
+
+    def weight(self, index: int) -> float:
+        del index  # all have as many columns
+        return self.shard.weight(self.recipe.batch)
+
+    @property
     def steps(self) -> int:
         return segments.count(self._length - 1, self.window, self.recipe.segments)
 
@@ -148,10 +156,14 @@ class TokenObjective(Objective):
         batch: int,
         count: int,
     ) -> list[Scores]:
-        """`batch`: columns, fewer where they would be shorter than a window; the examples are the text's first."""
+        """The whole text is cut into `batch` columns, fewer where they would be shorter than a window.
+
+        Each is read from its beginning, where nothing is carried, as far as makes `count` tokens in all: NAO and ENAS
+        read one window. They take another one, or others of the text, for each choice.
+        """
         network.eval()
-        text = self.valid[: count + 1]
-        columns = min(batch, max(1, len(text) // (self.window + 1)))
+        columns = max(1, min(batch, count // self.window, len(self.valid) // (self.window + 1)))
+        text = _columns(self.valid, columns)[:, : 1 + max(1, round(count / columns))].flatten()
         return [
             self._read(lambda *inputs, choice=choice: network(*inputs, choice), text, columns) for choice in choices
         ]

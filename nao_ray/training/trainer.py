@@ -106,6 +106,7 @@ class Trainer:
         self._used: dict[ArchGraph, tuple[str, ...]] = {}
         self._batches: Iterator[Batch] = iter(())
         self._carry: Carry = None
+        self._weight = 1.0  # of this worker's part of the batch
         self._total = torch.zeros((), device=objective.device)
 
     # -- steps ----------------------------------------------------------------------------------------------------
@@ -144,12 +145,13 @@ class Trainer:
         if not skip:
             self._carry, self._total = None, torch.zeros_like(self._total)
         self._set(step, self.objective.rate_scale(batch))
+        self._weight = self.objective.weight(skip) if self._averager is not None else 1.0
         choice = None if self._choose is None else self._choose(step)
         with self._streams.dropout(step):
             loss = self.compute(batch, choice, self._streams.augmentation(step))
         if self._average is not None:
             self._average.update()
-        self._total += loss
+        self._total += loss * self._weight
         self.steps_done += 1
         return loss
 
@@ -235,7 +237,7 @@ class Trainer:
         network = self.network if choice is None else lambda *inputs: self.network(*inputs, choice)
         try:
             loss, carry = self.objective.loss(network, batch, carry, augmentation)
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss * self._weight if self._weight != 1 else loss).backward()  # type: ignore[no-untyped-call]
             self.update(choice)
         except RuntimeError:  # of a recording: the step is made again, and must not add to what this one left
             self.network.zero_grad()

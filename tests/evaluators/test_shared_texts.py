@@ -25,6 +25,7 @@ budget: {trials: 8}
 def test_the_recipe_is_that_of_the_space(space, recipe, batch):
     config = RunConfig.parse(CONFIG.replace("{name: nao_rnn, nodes: 3}", space)).evaluator_config
     assert (config.recipe.name, config.recipe.batch, config.alone.recipe.name) == (recipe, batch, "short_text")
+    assert config.batch == batch, "columns that a score is taken on"
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,51 @@ def test_choices_are_compared_on_whole_windows(text):
         lengths.clear()
 
 
+def test_choices_are_compared_on_the_same_places_all_over_the_text(text):
+    read = []
+
+    class Shared(Recurrent):
+        def forward(self, tokens, carry, choice):
+            read.append((choice, carry is None, tokens))
+            return super().forward(tokens, carry)
+
+    order = rng.torch_generator(0, "one-shot validation")
+    text.compare(network(Shared), ["a", "b"], order, batch=4, count=4 * text.window)
+    (a, first_a, tokens), (b, first_b, same) = read
+    assert (a, b, first_a, first_b) == ("a", "b", True, True)
+    assert torch.equal(tokens, same)
+    length = len(text.valid) // 4
+    assert torch.equal(tokens, text.valid[: 4 * length].view(4, length)[:, : text.window])
+
+
+def test_a_step_of_a_group_is_that_of_one_worker_on_all_columns(text):
+    odd = text.under(RECIPE.model_copy(update={"batch": 5}))
+
+    class Hand:
+        """Sees what a worker hands in."""
+
+        def __init__(self):
+            self.given = []
+
+        def __call__(self, used):
+            self.given.append({name: parameter.grad.clone() for name, parameter in used.items()})
+            return used
+
+        def mean(self, value):
+            return value
+
+    def gradients(shard):
+        seen, net = Hand(), network()
+        net.drop.p = 0.0
+        part = odd.under(odd.recipe, shard=shard)
+        Trainer(net, part, epochs=1, streams=Continuing(0, CPU), averager=seen).step()
+        return seen.given[0]
+
+    parts, whole = [gradients(Shard(rank, 3)) for rank in range(3)], gradients(Shard())  # of 2, 2 and 1 columns
+    for name, gradient in whole.items():
+        torch.testing.assert_close(sum(part[name] for part in parts) / 3, gradient, rtol=0, atol=1e-6)
+
+
 def test_the_test_text_is_another_and_all_of_the_text_can_train(text):
     scores = TASK.test_scores(network(), {}, CPU, RECIPE)
     assert scores.value == pytest.approx(math.exp(scores.loss))

@@ -72,6 +72,7 @@ class RecurrentSkeleton(Skeleton[C]):
     regularisation: ClassVar[type[Regularisation]] = TextRegularisation
     recipe: ClassVar[str] = "short_text"
     shared_recipe: ClassVar[str] = "nao_ws_rnn"
+    shared_batch: ClassVar[int] = 256
     relaxed_recipe: ClassVar[str] = "darts_rnn_search"
     alphas: ClassVar[type[AlphaOptimiser]] = RecurrentAlphas
 
