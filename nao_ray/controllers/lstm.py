@@ -1,7 +1,8 @@
-"""The LSTM policies of ENAS, macro and micro, and one for any other space.
+"""The LSTM policies of ENAS, macro, micro and recurrent, and one for any other space.
 
 Pham, Guan, Zoph, Le, Dean, "Efficient Neural Architecture Search via Parameter Sharing", ICML 2018, arXiv 1802.03268;
-order of steps, biases and constants as in the authors' code (github.com/melodyguan/enas).
+order of steps, biases and constants as in the authors' code (github.com/melodyguan/enas, for recurrent cells
+google-research's enas_lm).
 
 Legend: `n` sequences, `L` tokens per genotype, `V` token ids, `H` hidden; `g` the start embedding; W1, W2, v the
 attention over anchors, q_j = v . tanh(W1 anchor_j + W2 h); W1 anchor_j is the key of j.
@@ -30,19 +31,25 @@ _FIXED_OP_BIAS = 0.25
 """Of the normal cell's operations, never trained: + for convolutions, - for the others (micro)."""
 _CONVOLUTIONS = 2
 """The first operations of the micro space."""
+_RECENCY, _NEAREST = 6.0, 0.1
+"""Of recurrent cells: what the squared distance of a source is divided by, and what is added to its distance."""
 
 
 class _AttentionPolicy(LstmPolicy):
-    """What macro and micro share: operations by a softmax, earlier layers or nodes by attention."""
+    """What the three share: operations by a softmax, earlier layers or nodes by attention."""
 
-    def __init__(self, mask: NDArray[np.bool_], config: LstmConfig, num_ops: int) -> None:
+    def __init__(self, mask: NDArray[np.bool_], config: LstmConfig, num_ops: int, *, tied: bool = False) -> None:
         super().__init__(mask, config)
         hidden = config.hidden
         self.op_embedding = nn.Parameter(torch.empty(num_ops, hidden))
-        self.op_head = nn.Parameter(torch.empty(hidden, num_ops))
+        self.op_head = None if tied else nn.Parameter(torch.empty(hidden, num_ops))
         self.key = nn.Parameter(torch.empty(hidden, hidden))  # W1
         self.query = nn.Parameter(torch.empty(hidden, hidden))  # W2
         self.attention = nn.Parameter(torch.empty(hidden, 1))  # v
+
+    def op_logits(self, h: Tensor) -> Tensor:
+        """``[n, H]`` -> ``[n, ops]``."""
+        return h @ (self.op_embedding.t() if self.op_head is None else self.op_head)
 
     def attend(self, h: Tensor, keys: list[Tensor]) -> Tensor:
         """``[n, H]`` and j keys ``[n, H]`` -> q ``[n, j]``."""
@@ -67,7 +74,7 @@ class MacroPolicy(_AttentionPolicy):
         for layer in range(self._layers):
             at = layer * (layer + 1) // 2
             state = self.step(x, state)
-            op = decisions.take(slice(at, at + 1), self.bounded(state[0] @ self.op_head)[:, None])
+            op = decisions.take(slice(at, at + 1), self.bounded(self.op_logits(state[0]))[:, None])
             state = self.step(self.op_embedding[op[:, 0]], state)
             h = state[0]
             if layer == 0:
@@ -132,13 +139,43 @@ class MicroPolicy(_AttentionPolicy):
                 x = torch.stack(anchors, dim=1)[rows, source]
             for position in (first + 1, first + 3):
                 state = self.step(x, state)
-                logits = self.bounded(state[0] @ self.op_head + self.op_bias) / self.config.op_tanh_reduce + op_fixed
+                logits = self.bounded(self.op_logits(state[0]) + self.op_bias) / self.config.op_tanh_reduce + op_fixed
                 op = decisions.take(slice(position, position + 1), logits[:, None])[:, 0]
                 x = self.op_embedding[op]
             state = self.step(x, state)
             anchors.append(state[0])
             keys.append(state[0] @ self.key)
         return state
+
+
+class RecurrentPolicy(_AttentionPolicy):
+    """A node's source, then its activation; 41,344 parameters, whatever the number of nodes.
+
+    Sources far back are held back by a term that is not trained, and come weaker into the next step.
+    """
+
+    def __init__(self, mask: NDArray[np.bool_], config: LstmConfig, generator: torch.Generator) -> None:
+        super().__init__(mask, config, num_ops=int(mask[1].sum()), tied=True)
+        self.initialise(generator)
+
+    def walk(self, decisions: Decisions) -> Tensor:
+        n = decisions.count
+        state, x, rows = self.first_state(n), self.first_input(n), torch.arange(n)
+        anchors = [torch.zeros_like(state[0])]  # state 0's; its key is 0 too
+        keys = [torch.zeros_like(state[0])]
+        for node in range(1, 1 + len(self.mask) // 2):
+            at = 2 * (node - 1)
+            state = self.step(x, state)
+            distance = torch.arange(node, 0, -1).to(state[0])
+            logits = self.bounded(self.attend(state[0], keys)) - distance.square() / _RECENCY
+            source = decisions.take(slice(at, at + 1), logits[:, None])[:, 0]
+            x = torch.stack(anchors, dim=1)[rows, source] / (_NEAREST + distance[source])[:, None]
+            anchors.append(state[0])
+            keys.append(state[0] @ self.key)
+            state = self.step(x, state)
+            op = decisions.take(slice(at + 1, at + 2), self.bounded(self.op_logits(state[0]))[:, None])
+            x = self.op_embedding[op[:, 0]]
+        return torch.zeros(n)
 
 
 class TokenPolicy(LstmPolicy):
@@ -164,7 +201,11 @@ class TokenPolicy(LstmPolicy):
         return torch.zeros(decisions.count)
 
 
-_POLICIES: dict[str, type[MacroPolicy | MicroPolicy]] = {"enas_macro": MacroPolicy, "enas_micro": MicroPolicy}
+_POLICIES: dict[str, type[MacroPolicy | MicroPolicy | RecurrentPolicy]] = {
+    "enas_macro": MacroPolicy,
+    "enas_micro": MicroPolicy,
+    "enas_rnn": RecurrentPolicy,
+}
 """By space; the others have a `TokenPolicy`."""
 
 

@@ -29,6 +29,8 @@ class LstmConfig(Settings):
     """Every parameter starts uniform in +- this, but for micro's bias of the operations."""
     tanh_constant: float = Field(default=2.5, gt=0)
     """Logits are this times a tanh, so no choice ever gets certain (2.5: ENAS, appendix)."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Divides what that tanh is of."""
     op_tanh_reduce: float = Field(default=1.0, gt=0)
     """Micro: divides the constant for operations."""
     entropy: Literal["exact", "sampled"] = "exact"
@@ -183,5 +185,5 @@ class LstmPolicy(nn.Module, ABC):
         return o.sigmoid() * c.tanh(), c
 
     def bounded(self, logits: Tensor) -> Tensor:
-        """`tanh_constant` times the tanh."""
-        return self.config.tanh_constant * logits.tanh()
+        """`tanh_constant` times the tanh of the logits over the `temperature`."""
+        return self.config.tanh_constant * (logits / self.config.temperature).tanh()

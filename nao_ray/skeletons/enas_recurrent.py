@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+from pydantic import Field
+
 from nao_ray.sizes import Size
 from nao_ray.skeletons.base import SkeletonConfig
 from nao_ray.skeletons.texts.base import LanguageConfig, RecurrentSize, RecurrentSkeleton
@@ -19,6 +21,8 @@ class EnasLanguageConfig(LanguageConfig):
 
     decoder_bias: bool = False
     """The decoder has a bias, which begins at 0."""
+    init_range: float = Field(default=0.05, gt=0)
+    """Weights of a network of one genotype begin uniform in +- this, 0.04 on TPUs; shared ones in +-0.04."""
 
 
 class EnasRecurrent(RecurrentSkeleton[EnasLanguageConfig]):

@@ -4,8 +4,9 @@ Pham, Guan, Zoph, Le, Dean, "Efficient Neural Architecture Search via Parameter 
 A round is an epoch of the weights, each step on a genotype that the policy draws, then REINFORCE updates of the policy
 on scores of what it draws; at the end the policy draws once more, all are scored, and the best are trained alone.
 
-Differs from the paper: a score is taken on the same validation images for all, and a genotype drawn twice with one
-version of the weights is scored once.
+Differs from the paper: a score is taken on the same validation examples for all, and a genotype drawn twice with one
+version of the weights is scored once. Recurrent cells are trained and scored in their canonical form, in which nodes
+have other numbers than those drawn, hence other shared weights; what the policy learns about is what it drew.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from nao_ray.trial import Fidelity, Proposal, Trial
 class EnasConfig(SharedConfig):
     """Settings of `Enas`; the preset gives what is not set: the published scripts' search."""
 
-    preset: Literal["enas_micro", "enas_macro"] = "enas_micro"
+    preset: Literal["enas_micro", "enas_macro", "enas_rnn"] = "enas_micro"
     rounds: int = Field(default=150, ge=1)
     epochs: int = Field(default=1, ge=1)
     paths: int = Field(default=1000, ge=1)
@@ -37,7 +38,9 @@ class EnasConfig(SharedConfig):
     updates: int = Field(default=30, ge=1)
     """Of the policy per round, each from `lstm.num_aggregate` draws."""
     candidates: int = Field(default=100, ge=1)
-    """Drawn and scored at the end, on all validation images; rewards are taken on the evaluator's batches."""
+    """Drawn and scored at the end, on all of the validation split; rewards are taken on the evaluator's batches."""
+    reward: float = Field(default=80.0, gt=0)
+    """Where a perplexity is measured, the reward is this divided by it; an accuracy is a reward as it is."""
     lstm: LstmConfig = LstmConfig()
     """Policy and update."""
 
@@ -47,7 +50,11 @@ class EnasConfig(SharedConfig):
         if not isinstance(values, Mapping):
             return values
         name = values.get("preset", "enas_micro")
-        rounds = {"enas_micro": {"rounds": 150, "updates": 30}, "enas_macro": {"rounds": 310, "updates": 50}}
+        rounds = {
+            "enas_micro": {"rounds": 150, "updates": 30},
+            "enas_macro": {"rounds": 310, "updates": 50},
+            "enas_rnn": {"rounds": 600, "updates": 25, "paths": 250},  # a path a step, and PTB has 208
+        }
         lstm = PRESETS[name]["lstm"] if name in PRESETS else {}
         given = values.get("lstm", {})
         return {**rounds.get(name, {}), **values, "lstm": {**lstm, **given} if isinstance(given, Mapping) else given}
@@ -76,7 +83,7 @@ class Enas(SharedSearch[EnasConfig]):
             for update in range(config.updates):
                 yield from self._update(index, update, scored)
         genotypes, _ = self._draw(config.candidates, "candidates", 0)
-        return (yield from self.score(genotypes, config.rounds, on_all_images=True))
+        return (yield from self.score(genotypes, config.rounds, on_all=True))
 
     def _update(
         self, index: int, update: int, scored: dict[str, tuple[Genotype, float]]
@@ -88,9 +95,10 @@ class Enas(SharedSearch[EnasConfig]):
         if not known:
             return
         scores = np.array([scored[drawn[row].key][1] for row in known])
-        report = self._gradient.update(tokens[known], scores)
+        rewards = self.config.reward / -scores if self.scores_are_perplexities else scores
+        report = self._gradient.update(tokens[known], rewards)
         if update == self.config.updates - 1:
-            self.note(index, **report.row())
+            self.note(index, **{**report.row(), "mean_score": float(scores.mean())})
 
     def _draw(self, count: int, purpose: str, index: int) -> tuple[Sequence[Genotype], Any]:
         tokens = self._policy.sample(count, streams.child(self.seed, purpose, index)).tokens

@@ -3,19 +3,24 @@
 Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233, in the settings of the authors' PyTorch code: `nao_ws` (V1)
 trains and scores a pool of 600, of which each round replaces the worst by new ones; `nao_v2` (Luo, Qin, Chen, arXiv
 1909.10815) trains only what is new, drawn in proportion to its parameters, and scores everything again with every
-version. The controller of a round learns from the scores of one version alone.
+version. `nao_ws_rnn` is the search for recurrent cells of the authors' code of texts. The controller of a round learns
+from the scores of one version alone; where those are perplexities, from their logarithms.
 
-Differs from the published code: all are scored on the same validation images; a genotype and its twins are one.
+Differs from the published code: all are scored on the same validation examples; a genotype and its twins are one,
+trained and scored in canonical form; what was ever scored is not proposed again, and where too few new ones are
+decoded, mutants of the best fill up.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from nao_ray import rng as streams
@@ -33,6 +38,7 @@ from nao_ray.trial import Fidelity, Proposal, Trial
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "nao_ws": {"rounds": 5, "epochs": 30, "pool": 600, "controller": {"preset": "nao_ws_v1"}},
+        "nao_ws_rnn": {"rounds": 5, "epochs": 200, "pool": 1000, "random": 50, "controller": {"preset": "nao_ws_rnn"}},
         "nao_v2": {
             "rounds": 4,
             "epochs": 50,
@@ -48,9 +54,11 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class NaoSharedConfig(SharedConfig):
     """Settings of `NaoShared`; the preset gives what is not set."""
 
-    preset: Literal["nao_ws", "nao_v2"] = "nao_ws"
+    preset: Literal["nao_ws", "nao_ws_rnn", "nao_v2"] = "nao_ws"
     pool: int = Field(default=600, ge=2)
     """Random genotypes of the first round; with `trained: pool` the size of the pool ever after."""
+    random: int = Field(default=0, ge=0)
+    """Random genotypes that come into the pool with each round's new ones; so many fewer of the best stay."""
     trained: Literal["pool", "new"] = "pool"
     """`pool`: the best of the last round and the new ones are trained and scored; `new`: only new ones are trained,
     everything ever proposed is scored again."""
@@ -83,7 +91,8 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
 
     def scored_in(self, round_: int) -> int:
         config = self.config
-        return config.pool + (round_ * config.controller.round_size if config.trained == "new" else 0)
+        added = config.controller.round_size + config.random
+        return config.pool + round_ * added if config.trained == "new" else max(config.pool, added if round_ else 0)
 
     def script(self) -> Generator[list[Proposal], list[Trial], Scored]:
         config = self.config
@@ -96,6 +105,7 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
                 break
             queue = self._propose(index, scored)
             new = [draft.genotype for draft in queue]
+            new += random_genotypes(self.space, config.random, streams.child(self.seed, "random of the pool", index))
             drafts |= {draft.genotype.key: draft for draft in queue}
             if config.trained == "new":
                 pool, trained = [*pool, *new], new or pool
@@ -108,7 +118,7 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
         tokens = np.stack([self.space.encode(genotype) for genotype in ranked])
         scores = np.array([scored[genotype.key][1] for genotype in ranked])
         with one_thread():
-            controller, report = self._fit(index, tokens, scores)
+            controller, report = self._fit(index, tokens, self._targets(scores))
             generation = Round(
                 space=self.space,
                 controller=controller,
@@ -129,7 +139,7 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
                 taken=set(self.visited),
                 generator=streams.child(self.seed, "round", index + 1),
             )
-            queue = [_without_source(draft) for draft in generation.queue()]
+            queue = [self._draft(proposal) for proposal in generation.queue()]
         self.note(
             index,
             num_scored=len(scores),
@@ -159,7 +169,17 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
         )
         return self._fitted, report
 
+    def _targets(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the controller learns from: of perplexities the losses, for a few bad ones would squeeze all others."""
+        return -np.log(-scores) if self.scores_are_perplexities else scores
 
-def _without_source(draft: Proposal) -> Proposal:
-    """A source was scored in many trials, with one version each; none of them is the one it came from."""
-    return replace(draft, source_trial_id=None)
+    def _draft(self, proposal: Proposal) -> Proposal:
+        """Of a round's proposal: predictions in the unit of scores, and no source.
+
+        That was scored in many trials, with one version each; none of them is the one it came from.
+        """
+        mean, spread = proposal.predicted_score, proposal.predicted_spread
+        if self.scores_are_perplexities and mean is not None:
+            mean = -math.exp(-mean)
+            spread = None if spread is None else -mean * spread
+        return replace(proposal, source_trial_id=None, predicted_score=mean, predicted_spread=spread)

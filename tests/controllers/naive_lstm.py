@@ -12,6 +12,7 @@ class Naive:
 
     def __init__(self, policy: Any, numbers: list[int]) -> None:
         self.p = {name: value.detach().numpy() for name, value in policy.named_parameters()}
+        self.temperature = policy.config.temperature
         self.tc, self.reduce = policy.config.tanh_constant, policy.config.op_tanh_reduce
         self.numbers = numbers
         self.h = self.c = np.zeros((1, policy.config.hidden))
@@ -86,6 +87,25 @@ class Naive:
                 anchors.append(self.step(x))
                 keys.append(self.h @ self.p["key"])
                 steps += 5
+            steps += 2
+        return steps
+
+    def recurrent(self) -> int:
+        """``source activation`` per node; the number of LSTM steps."""
+        steps, x = 0, self.p["start"]
+        anchors, keys = [np.zeros_like(self.h)], [np.zeros_like(self.h)]
+        for node in range(1, len(self.numbers) // 2 + 1):
+            source, op = self.numbers[2 * node - 2 :][:2]
+            h = self.step(x)
+            q = np.array([self.attention(key) for key in keys]) / self.temperature
+            far = np.array([(node - j) ** 2 for j in range(node)])
+            self.take(self.tc * np.tanh(q) - far / 6, source)
+            x = anchors[source] / (0.1 + node - source)
+            anchors.append(h)
+            keys.append(h @ self.p["key"])
+            self.step(x)
+            self.take(self.tc * np.tanh(self.h @ self.p["op_embedding"].T / self.temperature)[0], op)
+            x = self.p["op_embedding"][op : op + 1]
             steps += 2
         return steps
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from nao_ray import registry, rng
-from nao_ray.controllers.lstm import MacroPolicy, MicroPolicy, TokenPolicy, make_policy
+from nao_ray.controllers.lstm import MacroPolicy, MicroPolicy, RecurrentPolicy, TokenPolicy, make_policy
 from nao_ray.controllers.policy import Draws, LstmConfig, LstmPolicy
 from nao_ray.spaces.enas_macro import EnasMacro, EnasMacroConfig
 from nao_ray.spaces.enas_micro import EnasMicro
+from nao_ray.spaces.enas_rnn import EnasRnn
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
 from tests.controllers.naive_lstm import Naive
 
@@ -43,6 +44,7 @@ def all_tokens(space: Any) -> np.ndarray:
         (EnasMacro(), MacroPolicy, 41_856),
         (EnasMacro(EnasMacroConfig(layers=24)), MacroPolicy, 41_856),
         (EnasMicro(), MicroPolicy, 41_733),
+        (EnasRnn(), RecurrentPolicy, 41_344),
         (NasBench201(), TokenPolicy, 128 * 256 + 64 + 6 * 64 + 64 * 6 * 5),
     ],
 )
@@ -105,6 +107,25 @@ def test_micro_takes_the_authors_steps() -> None:
         assert naive.micro() == 2 * 27
         assert float(scored.log_prob[row]) == pytest.approx(naive.log_prob)
         assert float(scored.entropy[row]) == pytest.approx(naive.entropy)
+
+
+def test_recurrent_takes_the_authors_steps() -> None:
+    space = EnasRnn()
+    policy = make(space, WIDE.model_copy(update={"tanh_constant": 2.25, "temperature": 5.0})).double()
+    tokens = policy.sample(4, rng.child(0, "draws")).tokens
+    scored = detached(policy, tokens)
+    for row, sequence in enumerate(tokens):
+        naive = Naive(policy, (sequence.reshape(-1, 2) - [1, 9]).reshape(-1).tolist())
+        assert naive.recurrent() == 2 * 8
+        assert float(scored.log_prob[row]) == pytest.approx(naive.log_prob)
+        assert float(scored.entropy[row]) == pytest.approx(naive.entropy)
+
+
+def test_recurrent_begins_with_what_is_near() -> None:
+    tokens = make(EnasRnn(), LstmConfig(init_range=0.01)).sample(4000, rng.child(0, "draws")).tokens
+    distance = np.arange(1, 9) - (tokens[:, ::2] - 1)
+    powers = np.exp(-(np.arange(1, 9) ** 2) / 6)
+    assert (distance[:, 7] == 1).mean() == pytest.approx(powers[0] / powers.sum(), abs=0.02)
 
 
 def test_micro_starts_with_its_bias_for_convolutions() -> None:

@@ -70,6 +70,14 @@ def test_one_number_is_the_width_of_the_embedding_too():
         nao_ray.build_network("NAO-RNN", space="nao_rnn", hidden=4, embedding_width=5)
 
 
+def test_weights_of_enas_begin_as_published():
+    space, large = EnasRnn(), RecurrentSize(hidden=20)
+    skeleton = skeleton_of(space, shared=True)
+    own = skeleton.build(space.lower(space.parse("ENAS-RNN")), SMALL, large)
+    for network, most in ((own, 0.05), (skeleton.supernet(space, SMALL, large), 0.04)):
+        assert 0.98 * most < max(parameter.abs().max() for parameter in network.parameters()) <= most
+
+
 @pytest.mark.parametrize(
     ("shapes", "told"),
     [

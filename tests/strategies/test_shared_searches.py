@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nao_ray import registry
+from nao_ray.controllers.policy_gradient import PolicyGradient
 from nao_ray.strategies.parts.shared_search import SharedSearch, audit
 from nao_ray.trial import Fidelity, Measurement, Proposal, Trial
 
@@ -88,6 +89,61 @@ def test_enas_trains_what_its_policy_draws_and_updates_it_batch_by_batch() -> No
     assert per_version[:2] == [8, 8], "two updates of four draws"
     assert [row["round"] for row in rows] == [0, 1, 2, 3]
     assert rows[0]["num_sequences"] == 4
+
+
+def cells(name: str, space: str, **settings: Any) -> SharedSearch[Any]:
+    cls = registry.load("strategy", name)
+    home = registry.load("space", space)()
+    strategy: SharedSearch[Any] = cls(home, cls.Config(**settings), 3, Fidelity(epochs=7))
+    return strategy
+
+
+def perplexity(proposal: Proposal) -> float:
+    return 80.0 + 40.0 * proposal.genotype.key.count("relu")
+
+
+def run_texts(strategy: SharedSearch[Any]) -> tuple[list[Proposal], list[dict[str, Any]]]:
+    """As `run`, of perplexities."""
+    asked: list[Proposal] = []
+    while not strategy.done:
+        for proposal in strategy.ask(10_000):
+            asked.append(proposal)
+            scored = Measurement(train_loss=1.0)
+            if proposal.phase is None:
+                scored = Measurement(valid_perplexity=perplexity(proposal))
+            strategy.tell([Trial(proposal=proposal, attempt=1).complete(scored, log_index=strategy.num_told)])
+    return asked, [dict(row) for row in strategy.diagnostics()]
+
+
+def test_enas_is_rewarded_by_80_over_the_perplexity(monkeypatch: pytest.MonkeyPatch) -> None:
+    rewards: list[float] = []
+    update = PolicyGradient.update
+    monkeypatch.setattr(
+        PolicyGradient, "update", lambda self, tokens, given: rewards.extend(given) or update(self, tokens, given)
+    )
+    settings = {"preset": "enas_rnn", "rounds": 1, "paths": 4, "updates": 1, "candidates": 3, "audited": 0}
+    asked, rows = run_texts(cells("enas", "enas_rnn", **settings))
+    first = [80 / perplexity(proposal) for proposal in asked if proposal.round == 0 and proposal.phase is None]
+    assert len(rewards) == 10
+    assert sorted(set(rewards)) == pytest.approx(sorted(set(first)))
+    assert rows[0]["mean_score"] == pytest.approx(-np.mean(80 / np.array(rewards))), "the score is a perplexity's"
+
+
+def test_nao_learns_about_texts_from_losses_and_takes_random_cells_in() -> None:
+    settings = {"preset": "nao_ws_rnn", "rounds": 2, "epochs": 1, "pool": 20, "random": 3, "audited": 0}
+    strategy = cells("nao_shared", "nao_rnn", **settings, controller={**TINY, "top_k": 10})
+    targets: list[np.ndarray] = []
+    fit = strategy._fit  # type: ignore[attr-defined]
+    strategy._fit = lambda index, tokens, given: targets.append(given) or fit(index, tokens, given)  # type: ignore[attr-defined]
+    asked, _ = run_texts(strategy)
+    first, second = ([p for p in asked if p.round == index and p.phase is None] for index in (0, 1))
+    np.testing.assert_allclose(np.sort(targets[0]), np.sort([-np.log(perplexity(p)) for p in first]))
+    assert len(second) == 20
+    new = [p for p in second if p.genotype.key not in {q.genotype.key for q in first}]
+    assert len(new) == 4 + 3
+    predicted = [p.predicted_score for p in new if p.predicted_score is not None]
+    assert len(predicted) == 4
+    assert all(-1000 < score < -10 for score in predicted), "in the unit of scores"
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ class LanguageConfig(SkeletonConfig):
     """The decoder has a bias, which begins at 0."""
     average_first: bool = False
     """Of shared weights: state 0 is averaged too, as in NAO's published code, whose final cells do not."""
+    init_range: float = Field(default=0.04, gt=0)
+    """Weights of a network of one genotype begin uniform in +- this, shared ones in +-0.04."""
 
 
 _OF_TRAINING = (
@@ -165,7 +167,8 @@ class RecurrentSkeleton(Skeleton[C]):
         assert hidden is not None
         told = expect(TextRegularisation, regularisation, f"a network of {self.name}")
         dropped: dict[str, Any] = {name: getattr(told, name) for name in _OF_TRAINING}
-        return RecurrentConfig(vocabulary=tokens.vocabulary, hidden=hidden, **self.config.model_dump(), **dropped)
+        own = self.config.model_dump(exclude={"init_range"} if shared else None)
+        return RecurrentConfig(vocabulary=tokens.vocabulary, hidden=hidden, **own, **dropped)
 
     def _tokens(self, shapes: Shapes) -> TokenShapes:
         if not isinstance(shapes, TokenShapes):

@@ -40,6 +40,25 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "epd": "v1",
             "fit": {"batch": 100, "swap": True},
         },
+        # NAO without weight sharing, recurrent (4.2 and 3.2, second column)
+        "paper_rnn": {
+            **_ORDER,
+            "seeds": 600,
+            "rounds": 2,
+            "step_sizes": (10.0, 20.0, 30.0),
+            "epd": "tf_nao_rnn",
+        },
+        # NAO-WS, recurrent (5.2): the pool stays at 1000
+        "nao_ws_rnn": {
+            **_ORDER,
+            "seeds": 1000,
+            "rounds": 4,
+            "step_sizes": 30,
+            "pool_size": 1000,
+            "warm_start": True,
+            "epd": "nao_ws_rnn",
+            "fit": {"batch": 100},
+        },
         # NAO_pytorch V2's search (5.4): everything ever measured, ten twins each, a tenth held out
         "v2": {
             **_ORDER,
@@ -57,7 +76,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class NaoConfig(StrategyConfig):
     """Settings of `Nao`; the preset gives what is not set."""
 
-    preset: Literal["default", "paper", "nao_ws_v1", "v2"] = "default"
+    preset: Literal["default", "paper", "paper_rnn", "nao_ws_v1", "nao_ws_rnn", "v2"] = "default"
     predictor: Literal["gp", "mlp"] = "gp"
     """`mlp`: as published, fitted with encoder and decoder in every round; `gp`: a Gaussian process, with an encoder
     and a decoder that were pretrained without scores."""

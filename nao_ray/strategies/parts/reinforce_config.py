@@ -39,6 +39,21 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "num_aggregate": 10,
             },
         },
+        # google-research's enas_lm: 25 updates per epoch, 600 epochs
+        "enas_rnn": {
+            "policy": "lstm",
+            "lstm": {
+                "init_range": 0.01,
+                "learning_rate": 5e-5,
+                "betas": (0.9, 0.999),
+                "tanh_constant": 2.25,
+                "temperature": 5.0,
+                "entropy_weight": 1e-5,
+                "baseline_decay": 0.999,
+                "baseline_start": "zero",
+                "num_aggregate": 10,
+            },
+        },
     }
 )
 
@@ -46,7 +61,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class ReinforceConfig(StrategyConfig):
     """Settings of `Reinforce`; the preset gives what is not set."""
 
-    preset: Literal["default", "enas_macro", "enas_micro"] = "default"
+    preset: Literal["default", "enas_macro", "enas_micro", "enas_rnn"] = "default"
     """ENAS's: the values of the published scripts, meant for thousands of cheap evaluations with shared weights;
     entropy and skip penalty are exact, macro's own are `lstm: {entropy: sampled, skip_penalty: sigmoid}`."""
     policy: Literal["independent", "lstm"] = "independent"

@@ -63,6 +63,8 @@ class SharedSearch(Strategy[C]):
         self._asked_here = 0
         self._told_here: dict[int, Trial] = {}
         self._ended = False
+        self.scores_are_perplexities = False
+        """Of what was scored with shared weights: each is minus a perplexity."""
         self._script = self._whole()
         self._agenda: list[Proposal] = []
         self._turn_to(lambda: next(self._script))
@@ -126,15 +128,17 @@ class SharedSearch(Strategy[C]):
         round_: int,
         drafts: Mapping[str, Proposal] | None = None,
         *,
-        on_all_images: bool = False,
+        on_all: bool = False,
     ) -> Generator[list[Proposal], list[Trial], Scored]:
         """Scores with the newest version of those that could be scored; `drafts` say where some come from."""
-        fidelity = Fidelity(weights_version=self._version, valid_share=1.0 if on_all_images else None)
+        fidelity = Fidelity(weights_version=self._version, valid_share=1.0 if on_all else None)
         distinct = {genotype.key: genotype for genotype in genotypes}
         known = drafts or {}
         trials = yield [
             _with(known.get(key, Proposal(genotype=genotype)), fidelity, round_) for key, genotype in distinct.items()
         ]
+        measured = [trial.measurement for trial in trials if trial.measurement is not None]
+        self.scores_are_perplexities = any(each.valid_perplexity is not None for each in measured)
         return {trial.genotype.key: (trial.genotype, trial.score) for trial in trials if trial.score is not None}
 
     def note(self, round_: int, **facts: float | int | str | None) -> None:
