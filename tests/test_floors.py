@@ -183,10 +183,10 @@ def test_light_modules_import_neither_torch_nor_ray():
 
 
 def test_the_command_line_starts_without_heavy_libraries():
-    program = "import sys, nao_ray.cli.app\nprint(*sys.modules)"
+    program = "import sys, nao_ray.cli.app, nao_ray.service.jobs.client, nao_ray.report.grid\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert not loaded & {"torch", "ray", "pandas", "pyarrow", "matplotlib", "duckdb", "sklearn"}
+    assert not loaded & {"torch", "ray", "pandas", "pyarrow", "matplotlib", "duckdb", "sklearn", "nao_ray.config"}
 
 
 FEW = {"tasks", "networks", "skeletons", "training", "evaluators"}

@@ -130,7 +130,7 @@ def status(
     elif not views:
         typer.echo(f"no jobs of nao-ray at {jobs.address}")
     else:
-        from nao_ray.report.text import grid
+        from nao_ray.report.grid import grid
 
         cells = [["-" if value is None else str(value) for value in row.values()] for row in rows]
         typer.echo(grid(list(rows[0]), cells))

@@ -144,7 +144,7 @@ def _summary(pool: PoolReader, form: str, count: int) -> None:
 
 def _failures(url: str, failed: list[dict[str, Any]]) -> str:
     """What went wrong, by kind, and how to learn more."""
-    from nao_ray.report.text import grid
+    from nao_ray.report.grid import grid
 
     rows = [[row["kind"], str(row["count"]), str(row["trial_id"]), _clipped(row["message"])] for row in failed]
     names = ["failure", "trials", "newest", "message"]

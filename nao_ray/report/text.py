@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,6 +9,7 @@ import pandas as pd
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import PoolReader
 from nao_ray.report.control import has_control, is_control
+from nao_ray.report.grid import grid
 
 BEST = (
     "trial_id",
@@ -45,15 +45,6 @@ def frame_text(frame: pd.DataFrame) -> str:
     """A table with all its columns."""
     columns = [column_text(column) for _, column in frame.items()]
     return grid([str(name) for name in frame.columns], list(map(list, zip(*columns, strict=True))))
-
-
-def grid(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell, under their names."""
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    lines = (names, ["-" * width for width in widths], *rows)
-    return "\n".join(
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
-    )
 
 
 def column_text(column: pd.Series[Any]) -> list[str]:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nao_ray.errors import ClusterError, RunError
 from nao_ray.service.jobs import server
-from nao_ray.service.jobs.packing import next_job_id
 from nao_ray.service.jobs.server import UnknownJobError, UnreachableError, ask, reason
 
 if TYPE_CHECKING:
@@ -146,6 +145,8 @@ class Jobs:
             ClusterError: the cluster does not take it.
             UnreachableError: it does not answer; where a job may have been handed in, the message says so.
         """
+        from nao_ray.service.jobs.packing import next_job_id  # knows configs, which `status` does not need
+
         give_up, marked = self._clock() + _PATIENCE_SECONDS, {**metadata, _SUBMISSION: secrets.token_hex(8)}
         taken: set[str] = set()
         job_id = ""
