@@ -2,9 +2,12 @@
 
 import pytest
 
+from nao_ray import registry
 from nao_ray.config import RunConfig
+from nao_ray.contracts.spaces import check_space
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import run
+from tests.tasks import _made_up_data as made
 
 pytestmark = pytest.mark.usefixtures("fresh_modules")
 
@@ -72,12 +75,42 @@ def test_others_search_too(tmp_path, monkeypatch, strategy):
     assert trials()["genotype"].nunique() == 8
 
 
-def test_a_search_in_a_space_of_ones_own_with_two_activations(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("strategy", "nodes"), [("random_search", 2), (NAO, 3)], ids=["random", "nao"])
+def test_a_search_in_a_space_of_ones_own_with_two_activations(tmp_path, monkeypatch, strategy, nodes):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "two.py").write_text(OWN)
-    space = '{name: "two:Two", nodes: 2}'
-    run(RunConfig.load(configured(tmp_path, "random_search", space)), "pools/cells", in_process=True)
+    space = f'{{name: "two:Two", nodes: {nodes}}}'
+    run(RunConfig.load(configured(tmp_path, strategy, space)), "pools/cells", in_process=True)
     rows = trials()
     found = {word.partition(":")[2] for key in rows["genotype"] for word in key.split()}
     assert found == {"relu", "tanh"}
-    assert rows["genotype"].nunique() == 7, "all of them"
+    assert rows["genotype"].nunique() == {2: 7, 3: 8}[nodes], "all of them, or all of the budget"
+    check_space(registry.load("space", "two:Two"), examples=3)
+
+
+def test_a_text_that_is_not_there_any_more_or_another_stops_a_search_and_loses_nothing(tmp_path, monkeypatch, call):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").mkdir()
+    train = made.text(tmp_path / "text") / "made.train.txt"
+    config = tmp_path / configured(tmp_path, "random_search")
+    config.write_text(
+        config.read_text().replace("{name: made_up_text, words: 60, letters: 3, gap: 1}", "{name: ptb, path: text}")
+    )
+    text = train.read_bytes()
+    for wrong in (b"", b"\x89PNG\x00"):
+        train.write_bytes(wrong)
+        done = call("search", "cells.yaml", "--in-process")
+        assert (done.code, done.err.strip().count("\n")) == (2, 0), done.err
+        assert not (tmp_path / "pools").exists()
+    train.write_bytes(text)
+    assert call("search", "cells.yaml", "--in-process", "--set", "budget.trials=2").code == 0
+    files = {file: file.read_bytes() for file in (tmp_path / "pools").rglob("*") if file.is_file()}
+    for other in (b"", b"other words\n" * 40):
+        train.write_bytes(other)
+        done = call("resume", "pools/cells", "--in-process", "--set", "budget.trials=3")
+        assert (done.code, done.err.strip().count("\n")) == (2, 0), done.err
+        assert "is empty" in done.err or "was searched on other data" in done.err
+        assert {file: file.read_bytes() for file in (tmp_path / "pools").rglob("*") if file.is_file()} == files
+    train.write_bytes(text.replace(b"\n", b"\r\n"))
+    assert call("resume", "pools/cells", "--in-process", "--set", "budget.trials=3").code == 0
+    assert len(PoolReader.open("pools/cells").trials()) == 3
