@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 
+import _forks
 import psutil
 import pytest
 
@@ -25,13 +26,13 @@ evaluator:
   period: 40
   recipe: {name: paper_shared, crop_padding: 1, flip: false, batch: 24, lr: 0.05}
   alone: {cells_per_stage: 1, channels: 4, epochs: 1, recipe: {name: short, crop_padding: 1, flip: false, batch: 24}}
-strategy: {name: shared_random_search, rounds: 2, epochs: 20, paths: 4, scored: 4, finalists: 4, audited: 4}
+strategy: {name: shared_random_search, rounds: 2, epochs: 4, paths: 4, scored: 4, finalists: 4, audited: 4}
 budget: {trials: 100}
 workers: {count: 2, max_attempts: 5}
 """
 
 
-@pytest.mark.usefixtures("workers_anew")
+@pytest.mark.usefixtures("forked_site")
 def test_it_ends_with_the_trials_of_an_undisturbed_one(tmp_path):
     config = RunConfig.parse(CONFIG)
     run(config, str(tmp_path / "whole"), in_process=True)
@@ -62,7 +63,7 @@ def test_it_ends_with_the_trials_of_an_undisturbed_one(tmp_path):
 
 def training():
     """Processes of workers that are at a phase."""
-    return [p for p in psutil.Process().children(recursive=True) if title(p).startswith("ray::EvaluatorActor.train")]
+    return [p for p in set(_forks.descendants(psutil.Process())) if title(p).startswith("ray::EvaluatorActor.train")]
 
 
 def title(process):
@@ -76,7 +77,7 @@ def wait(condition, seconds=600.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def trials(pool):
