@@ -38,6 +38,20 @@ PUBLISHED = {"NAO-RNN": "nao_rnn", "NAO-WS-RNN": "nao_rnn", "ENAS-RNN": "enas_rn
 """By cell, its space."""
 LSTM = "LSTM"
 CPU = torch.device("cpu")
+NUMBERS = (
+    ("hidden", 200, "units; the LSTM has as many as make its parameters those of NAO-RNN"),
+    ("epochs", 3, "of the part of the training text that is read"),
+    ("share", 0.2, "that part, the text's first"),
+    ("seeds", 2, "seeds 0, 1, ..."),
+    ("random", 5, "random cells of nao_rnn"),
+    ("batch", 10, "columns"),
+    ("window", 35, "tokens of a segment"),
+    ("lr", 20.0, "learning rate at first"),
+    ("dropout", 0.1, "of the cell's input and of its output"),
+)
+"""Options with what they are by default and mean."""
+SETTINGS = tuple(name for name, *_ in NUMBERS if name not in ("seeds", "random"))
+"""Those that are the same in all rows of a file."""
 
 
 class Lstm(LanguageModel):
@@ -193,25 +207,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--path", required=True, help="the Penn Treebank, as the task ptb reads it")
     parser.add_argument("--rows", type=Path, required=True, help="file of rows, one a line, made or gone on with")
     parser.add_argument("--table", action="store_true", help="train nothing")
-    for name, usual, help_text in (
-        ("hidden", 200, "units; the LSTM has as many as make its parameters those of NAO-RNN"),
-        ("epochs", 3, "of the part of the training text that is read"),
-        ("share", 0.2, "that part, the text's first"),
-        ("seeds", 2, "seeds 0, 1, ..."),
-        ("random", 5, "random cells of nao_rnn"),
-        ("batch", 10, "columns"),
-        ("window", 35, "tokens of a segment"),
-        ("lr", 20.0, "learning rate at first"),
-        ("dropout", 0.1, "of the cell's input and of its output"),
-    ):
+    parser.add_argument(
+        "--cells", type=lambda text: text.split(","), help="only these, by commas: a process for each part"
+    )
+    for name, usual, help_text in NUMBERS:
         parser.add_argument(f"--{name}", type=type(usual), default=usual, help=f"{help_text} ({usual})")
     told = parser.parse_args(arguments)
-    settings = {
-        key: value for key, value in vars(told).items() if key not in ("path", "rows", "table", "seeds", "random")
-    }
+    settings = {key: value for key, value in vars(told).items() if key in SETTINGS}
     rows = rows_of(told.rows, settings)
     done = {(row["cell"], row["seed"]) for row in rows}
-    wanted = [(cell, seed) for seed in range(told.seeds) for cell in (*cells(told.random), LSTM)]
+    names = [*cells(told.random), LSTM]
+    if unknown := [name for name in told.cells or () if name not in names]:
+        raise ConfigError(f"--cells {unknown[0]}: there are {', '.join(names)}")
+    wanted = [(cell, seed) for seed in range(told.seeds) for cell in told.cells or names]
     if not told.table and not done.issuperset(wanted):
         torch.set_num_threads(1)
         trainings = Trainings(told)

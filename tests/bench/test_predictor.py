@@ -127,9 +127,13 @@ def test_a_pool_of_ones_own_is_ranked_by_folds(monkeypatch):
         monkeypatch.setattr(_scored.PoolReader, "open", lambda _: reader)
         return "pools/cells"
 
-    result = predictor.run("operations,parameters", pool=pool(30), repeats=2)
+    short = {"pretraining": {"steps": 2, "genotypes": 20, "batch": 8}}
+    monkeypatch.setattr(predictor, "PREDICTORS", {"embedding": {"gp": {"features": "embedding"}, **short}})
+    result = predictor.run("operations,parameters,embedding", pool=pool(30), repeats=2)
     rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
-    assert [(row["predictor"], row["n"], row["of"]) for row in rows] == [("operations", 10, 6), ("parameters", 10, 6)]
+    assert [(row["predictor"], row["n"], row["of"]) for row in rows] == [
+        (name, 10, 6) for name in ("operations", "parameters", "embedding")
+    ]
     assert float(rows[0]["Kendall tau"].split()[0]) > 0.9
     assert rows[1]["Kendall tau"] == "none"
     told = re.match(
@@ -138,8 +142,9 @@ def test_a_pool_of_ones_own_is_ranked_by_folds(monkeypatch):
     tau, low, high = map(float, told.groups())
     assert 0.8 < low < tau < high <= 1
     assert result.notes[2].startswith("parameters ranks none of ")
+    assert float(rows[2]["Kendall tau"].split()[0]) < 0.9
     with pytest.raises(ConfigError, match="has 9 architectures trained alone, expected 10 or more"):
-        predictor.run(pool=pool(9))
+        predictor.run("operations", pool=pool(9))
     with pytest.raises(ConfigError, match="numbers of parameters in pools/cells are not known"):
         predictor.run("parameters", pool=pool(10, None))
 

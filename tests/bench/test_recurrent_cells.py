@@ -15,6 +15,8 @@ def test_rows_are_kept_and_go_on(tmp_path, capsys):
     path, rows = made.text(tmp_path), tmp_path / "rows.jsonl"
     size = {"hidden": 3, "epochs": 2, "random": 1, "share": 1, "batch": 2}
     given = ["--path", str(path), "--rows", str(rows), *(f"--{name}={value}" for name, value in size.items())]
+    with pytest.raises(ConfigError, match=r"--cells random 2: there are NAO-RNN, .*, random 1, LSTM"):
+        recurrent_cells.main([*given, "--cells", "LSTM,random 2"])
     recurrent_cells.main([*given, "--seeds", "1"])
     first = rows.read_text().splitlines()
     told = [json.loads(line) for line in first]
@@ -25,7 +27,7 @@ def test_rows_are_kept_and_go_on(tmp_path, capsys):
     assert abs(of["LSTM"] - of["NAO-RNN"]) < 40, "one unit more or less"
     rows.write_text("\n".join(first[:5]) + "\n" + first[5][:30])
     capsys.readouterr()
-    recurrent_cells.main([*given, "--seeds", "1"])
+    recurrent_cells.main([*given, "--seeds", "1", "--cells", "LSTM,NAO-RNN"])
     said = capsys.readouterr().out
     again = [json.loads(line) for line in rows.read_text().splitlines() if line.endswith("}")]
     assert [{**row, "cpu_seconds": 0} for row in again] == [{**row, "cpu_seconds": 0} for row in told]
