@@ -144,7 +144,7 @@ class Measurement:
     alpha_eigenvalue: float | None = None
     """The largest of the Hessian of the validation loss in the alphas; where it was asked for."""
     supernet_score: float | None = None
-    """Of the supernet that a phase trains, mixed by its alphas, on the alphas' half; in the unit of the metric."""
+    """Of the supernet that a phase trains, mixed by its alphas, on what those learn on; in the unit of the metric."""
     curve: tuple[float, ...] | None = None
     """The validation metric after each epoch."""
     num_params: int | None = None

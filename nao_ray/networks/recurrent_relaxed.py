@@ -34,6 +34,7 @@ class RelaxedRecurrent(LanguageModel):
         super().__init__(config)
         width = config.hidden
         self.names = tuple(names)
+        self._functions = [name for name in names if name in ACTIVATIONS]
         self.nodes = nn.ParameterList(torch.empty(width, 2 * width) for _ in range(nodes))
         self.norm = nn.BatchNorm1d(width, affine=False)
         self.draw_weights()
@@ -41,7 +42,7 @@ class RelaxedRecurrent(LanguageModel):
     def forward(self, tokens: Tensor, carry: Carry, alphas: Sequence[Tensor]) -> Result:
         """See `run`; `alphas`: one of ``[E, O]``, before the softmax."""
         (alpha,) = alphas
-        columns = [index for index, name in enumerate(self.names) if name in ACTIVATIONS]
+        columns = [self.names.index(name) for name in self._functions]
         weights = alpha.softmax(dim=-1)[:, columns]
         count = len(self.nodes)
         mixtures = torch.split(weights.to(self.w0.dtype), list(range(1, count + 1)))
@@ -63,11 +64,13 @@ class RelaxedRecurrent(LanguageModel):
 
     def _node(self, states: Tensor, mask: Tensor | None, weight: Tensor, shares: Tensor, share: Tensor) -> Tensor:
         """``[1, B, H]`` of states ``[i, B, H]``; `shares` ``[i, O]`` are without `none`, `share` their sums."""
-        gate, candidate = (_masked(states, mask) @ weight).chunk(2, dim=-1)
-        found = torch.stack([ACTIVATIONS[name](candidate) for name in self.names if name in ACTIVATIONS], dim=1)
-        mixed = torch.einsum("io,iobh->ibh", shares, found)
-        kept = share * states
-        normed: Tensor = self.norm((kept + torch.sigmoid(gate) * (mixed - kept)).sum(dim=0))
+        product = _masked(states, mask) @ weight
+        squashed = torch.sigmoid(product)
+        gate, width = squashed[..., : self.config.hidden], self.config.hidden
+        candidate, known = product[..., width:], {"sigmoid": squashed[..., width:]}
+        found = [known[name] if name in known else ACTIVATIONS[name](candidate) for name in self._functions]
+        mixed = torch.bmm(shares[:, None], torch.stack(found, dim=1).flatten(2)).view_as(states)
+        normed: Tensor = self.norm(torch.lerp(share * states, mixed, gate).sum(dim=0))
         return normed[None]
 
 

@@ -17,6 +17,7 @@ from nao_ray.memory import release
 from nao_ray.metric import BY_COLUMN, Metric
 from nao_ray.report import charts, derived, shared, tables
 from nao_ray.report.control import is_control
+from nao_ray.report.labels import is_recurrent
 from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.report.tracks import Track
 from nao_ray.spaces.base import SearchSpace
@@ -258,7 +259,12 @@ def _entry(row: pd.Series[Any], metric: Metric) -> dict[str, str]:
     }
 
 
-def _picture(row: pd.Series[Any], metric: Metric, space: SearchSpace[Any]) -> dict[str, str]:
+def _picture(row: pd.Series[Any], metric: Metric, space: SearchSpace[Any]) -> dict[str, Any]:
     entry = _entry(row, metric)
     graph = space.lower(space.parse(entry["genotype"]))
-    return {**entry, "svg": draw_cells(graph, f"cells of trial {entry['trial']}", space.op_names)}
+    recurrent = any(is_recurrent(cell) for _, cell in graph.cells)
+    return {
+        **entry,
+        "is_recurrent": recurrent,
+        "svg": draw_cells(graph, f"cells of trial {entry['trial']}", space.op_names),
+    }

@@ -109,7 +109,10 @@ def test_a_search_of_two_seeds_their_cells_and_a_control(tmp_path, monkeypatch, 
     last = fits.iloc[-1]
     found = cells[cells["origin"] != "control"]
     assert last["best_derived"] == -found["valid_perplexity"].min()
-    assert "validation perplexity" in (tmp_path / "pools" / "cells" / "report.html").read_text()
+    page = (tmp_path / "pools" / "cells" / "report.html").read_text()
+    assert "validation perplexity" in page
+    assert "the output is the mean of the states" in page
+    assert "concatenation" not in page
     assert call("film", "pools/cells", "--out", "film.html").code == 0
     page = (tmp_path / "film.html").read_text()
     data = json.loads(re.search(r'<script type="application/json" id="film">(.*?)</script>', page, re.DOTALL)[1])
