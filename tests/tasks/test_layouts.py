@@ -8,7 +8,7 @@ import pytest
 from nao_ray.errors import DataError
 from nao_ray.tasks.cifar10 import Cifar10
 from nao_ray.tasks.image_table import ImageTable
-from nao_ray.tasks.images.layouts import Wanted, assign, split_files
+from nao_ray.tasks.images.layouts import Wanted, assign, split_files, visible
 from tests.tasks import _made_up_data as made
 
 ROWS = 20
@@ -223,3 +223,8 @@ def test_a_filesystem_whose_package_is_missing_is_one_line():
     with pytest.raises(DataError, match=r"hf://datasets/a/b: Install huggingface_hub") as caught:
         image_table("hf://datasets/a/b").load()
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_search_wrote_is_no_data():
+    found = visible(["a.parquet", "p/run.yaml", "p/trials/a.parquet", "px/a.parquet", ".c/a.parquet", "run.yaml"])
+    assert found == ["a.parquet", "px/a.parquet", "run.yaml"]

@@ -79,6 +79,18 @@ def test_a_table_is_the_files(tmp_path):
         np.testing.assert_array_equal(table.load_test(), files.load_test())
 
 
+def test_a_pool_below_the_texts_is_no_data(tmp_path):
+    """As where a search is started in the folder of its texts."""
+    before = task("ptb", path=str(made.text(tmp_path))).data_hash()
+    for folder in ("trials", "events"):
+        (tmp_path / "pools" / "t" / folder).mkdir(parents=True)
+        pq.write_table(pa.table({folder: [1]}), tmp_path / "pools" / "t" / folder / "a.parquet")
+    (tmp_path / "pools" / "t" / "run.yaml").write_text("name: t\n")
+    again = task("ptb", path=str(tmp_path))
+    assert len(again.load_test()) == 121
+    assert again.data_hash() == before
+
+
 def test_the_vocabulary_is_by_first_appearance_and_one_word_is_unknown():
     text = ["b", "a", "b", "<unk>", "c", "c", "c"]
     assert Vocabulary.of([text]).words == ("b", "a", "<unk>", "c")

@@ -27,6 +27,8 @@ NAMES: dict[Role, tuple[str, ...]] = {
 }
 """What people call the splits."""
 
+_MANIFEST = "run.yaml"
+"""Lies in a pool, beside its tables."""
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _NUMBER = re.compile(r"(part|shard|chunk|c)?\d+|(?=[a-f]*\d)[0-9a-f]{8,}", re.IGNORECASE)
 """A word of a file's name that only tells shards apart: a number, or a hash."""
@@ -64,6 +66,12 @@ class Layout:
 def is_hidden(path: str) -> bool:
     """Whether a path below a folder has a part that is nobody's data: ``.cache``, ``_tmp``, ``._x.parquet``."""
     return any(part[0] in "._" for part in path.split("/") if part)
+
+
+def visible(paths: Collection[str]) -> list[str]:
+    """Of the files below a folder, as ``a/b.parquet``, those that may be data: neither hidden, nor of a pool there."""
+    pools = tuple(path.removesuffix(_MANIFEST) for path in paths if path.endswith(f"/{_MANIFEST}"))
+    return [path for path in paths if not is_hidden(path) and not path.startswith(pools)]
 
 
 def assign(names: Collection[str], wanted: Wanted, where: str) -> dict[str, Role | None]:

@@ -276,13 +276,9 @@ def _find(path: str) -> tuple[Any, dict[str, Any], str]:
         if info.type == pafs.FileType.File:
             return filesystem, {root: info}, ""
         inside = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
-        files = {
-            file.path: file
-            for file in sorted(inside, key=lambda file: str(file.path))
-            if file.type == pafs.FileType.File
-            and file.extension.lower() in _EXTENSIONS
-            and not layouts.is_hidden(file.path[len(root) :])
-        }
+        below = {file.path[len(root) :].lstrip("/"): file for file in inside if file.type == pafs.FileType.File}
+        found = [below[name] for name in sorted(layouts.visible(below))]
+        files = {file.path: file for file in found if file.extension.lower() in _EXTENSIONS}
         if not files:
             raise DataError(f"{path}: the folder has no *.parquet files")
         return filesystem, files, root

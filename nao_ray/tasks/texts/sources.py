@@ -19,7 +19,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.images.layouts import NAMES, Role, is_hidden
+from nao_ray.tasks.images.layouts import NAMES, Role, visible
 from nao_ray.tasks.parts.identity import FileIdentity
 from nao_ray.tasks.texts.reading import decode, with_end
 
@@ -153,7 +153,7 @@ def _find(path: str, kinds: Collection[str]) -> tuple[Any, dict[str, Any], bool]
         return filesystem, {info.base_name: info}, False
     inside = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))
     files = {file.path[len(root) :].lstrip("/"): file for file in inside if file.type == pafs.FileType.File}
-    names = sorted(name for name in files if not is_hidden(name) and name.lower().endswith(tuple(kinds)))
+    names = sorted(name for name in visible(files) if name.lower().endswith(tuple(kinds)))
     tables = [name for name in names if name.endswith(_TABLES)]
     return filesystem, {name: files[name] for name in tables or names}, True
 
