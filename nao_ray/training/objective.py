@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from nao_ray.errors import DataError
 from nao_ray.metric import Metric
 from nao_ray.training.recipe import Recipe
 
@@ -72,7 +73,6 @@ class Objective(ABC):
             DataError: that is too little for one step.
         """
 
-    @abstractmethod
     def cut(self, order: torch.Generator, share: float = 0.5) -> tuple[Self, Self]:
         """The training split cut in two.
 
@@ -81,16 +81,17 @@ class Objective(ABC):
             share: of the second part, at least, in (0, 1); of a text it is the end.
 
         Raises:
-            DataError: that leaves too little for a step.
+            DataError: that leaves too little for a step, or the task's examples are not cut.
         """
+        raise DataError(f"the training examples of a {type(self).__name__} are not cut in two")
 
-    @abstractmethod
     def on_validation(self) -> Self:
         """What trains on the validation split.
 
         Raises:
-            DataError: that is too little for a step.
+            DataError: that is too little for a step, or the task's does not train.
         """
+        raise DataError(f"the validation examples of a {type(self).__name__} do not train")
 
     @property
     @abstractmethod
@@ -144,14 +145,17 @@ class Objective(ABC):
             forward: gives what it makes of a tensor, where that is one, in less time; None: it does itself.
         """
 
-    @abstractmethod
     def evaluate_training(self, network: Network, generator: torch.Generator) -> Scores:
         """On the examples that train, augmented as for training; one transfer from the device.
 
         Args:
             network: in evaluation mode.
             generator: of the augmentation, on the device.
+
+        Raises:
+            DataError: the task's are not scored.
         """
+        raise DataError(f"the training examples of a {type(self).__name__} are not scored")
 
     @abstractmethod
     def compare(

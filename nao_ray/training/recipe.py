@@ -21,9 +21,9 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, Self, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
-from pydantic import Field, ModelWrapValidatorHandler, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, SerializeAsAny, model_validator
 
 from nao_ray.errors import ConfigError
 from nao_ray.settings import Settings
@@ -212,8 +212,12 @@ class TextRecipe(Restarts, Averaging, Segments, TextRegularisation, Recipe):
 
 
 def usually(name: str) -> tuple[Any, Any]:
-    """A field of a config: a recipe, the one of this name where nothing is said."""
-    return SerializeAsAny[Recipe], Field(default_factory=lambda: Recipe(name=name))
+    """A field of a config: a recipe, the one of this name where none is named."""
+
+    def named(value: Any) -> Any:  # noqa: ANN401
+        return {"name": name, **value} if isinstance(value, Mapping) else value
+
+    return Annotated[SerializeAsAny[Recipe], BeforeValidator(named)], Field(default_factory=lambda: Recipe(name=name))
 
 
 R = TypeVar("R", bound=Regularisation)

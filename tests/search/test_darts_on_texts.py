@@ -145,6 +145,10 @@ def test_the_published_search():
     assert (alphas.lr, alphas.betas, alphas.weight_decay, alphas.radius) == (3e-3, (0.9, 0.999), 1e-3, 0.01)
     assert alphas.clips
     assert evaluator.alone.recipe.name == "short_text"
+    alone = RunConfig.parse(CONFIG.replace("name: short_text, ", "")).evaluator_config.alone
+    assert (alone.recipe.name, alone.recipe.batch) == ("short_text", 4), "settings alone are changes of what is usual"
+    usual = RunConfig.parse(CONFIG.replace("name: darts_rnn_search, ", "")).evaluator_config.recipe
+    assert (usual.name, usual.batch, usual.segments) == ("darts_rnn_search", 4, "halved")
     less = RunConfig.parse(CONFIG.replace("{share: 0.3}", "{lr: 0.1}")).evaluator_config.alphas
     assert (less.lr, less.betas, less.clips, less.share) == (0.1, (0.9, 0.999), True, 0.1)
 
