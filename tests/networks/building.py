@@ -46,17 +46,30 @@ def reached(network, images, *choice):
     if network not in _TENSORS:
         _TENSORS[network] = dict(network.named_parameters()), list(network.buffers())
     parameters, buffers = _TENSORS[network]
-    before = [buffer.clone() for buffer in buffers]
+    before = keep(buffers)
     training = network.training
     outputs = (network if training else network.train())(images, *choice)
     loss = sum(out.square().sum() for out in (outputs if isinstance(outputs, tuple) else (outputs,)))
     grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    with torch.no_grad():
-        for buffer, value in zip(buffers, before, strict=True):
-            buffer.copy_(value)
+    put_back(before)
     if not training:
         network.eval()
     return {name: grad for name, grad in zip(parameters, grads, strict=True) if grad is not None}
+
+
+def keep(tensors):
+    """For `put_back`: by type, tensors and their values; thousands of them, by one call a type."""
+    kinds = {}
+    for tensor in tensors:
+        kinds.setdefault(tensor.dtype, []).append(tensor)
+    return [(kind, torch._foreach_add(kind, 0)) for kind in kinds.values()]
+
+
+def put_back(kept):
+    """The values that tensors had."""
+    with torch.no_grad():
+        for tensors, values in kept:
+            torch._foreach_copy_(tensors, values)
 
 
 _TENSORS: WeakKeyDictionary[torch.nn.Module, Any] = WeakKeyDictionary()
@@ -99,4 +112,4 @@ def _shapes(options):
     return ImageShapes(shapes.in_channels, size, size, shapes.num_classes, network)
 
 
-__all__ = ["NETWORKS", "build", "count", "input_shape", "reached", "supernet"]
+__all__ = ["NETWORKS", "build", "count", "input_shape", "keep", "put_back", "reached", "supernet"]

@@ -3,9 +3,9 @@
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 
+import _forks
 import pytest
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no triton")
@@ -70,12 +70,11 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def differences():
     """Of the result and each gradient, relative, by case."""
-    ran = subprocess.run(
+    ran = _forks.run(
         [sys.executable, "-c", _COMPARE],
         env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
-        check=False,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     return json.loads(ran.stdout.splitlines()[-1])

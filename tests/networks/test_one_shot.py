@@ -8,10 +8,10 @@ from nao_ray.networks.one_shot import pool_logits
 from nao_ray.networks.ops import SepConv
 from tests.networks.building import supernet
 
-IMAGES = torch.from_numpy(rng.child(0, "one shot images").standard_normal((5, 1, 16, 16)))
+IMAGES = torch.from_numpy(rng.child(0, "one shot images").standard_normal((5, 1, 8, 8)))
 
 
-def _pool(name, count=24):
+def _pool(name, count=9):
     """Random genotypes, of which the last third share the normal cell of the first and some are there twice."""
     space = registry.load("space", name)()
     texts = [space.sample(rng.child(5, "one shot", index)).key for index in range(count)]
@@ -52,7 +52,7 @@ def test_each_genotype_as_if_alone(name, options):
 
 
 def test_what_genotypes_share_is_computed_once(monkeypatch):
-    net, graphs = _net("nao_cnn_small"), _pool("nao_cnn_small")
+    net, graphs = _net("nao_cnn_small"), _pool("nao_cnn_small", 24)
     calls = []
     forward = SepConv.forward
     monkeypatch.setattr(SepConv, "forward", lambda self, x: calls.append(id(self)) or forward(self, x))
