@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import _forks
 import pytest
 
 from nao_ray import registry, rng
@@ -95,7 +95,7 @@ def test_another_seed_is_another_search(name: str, settings: dict[str, Any]) -> 
 
 _ELSEWHERE = """
 import json, sys
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:]
 from test_strategies import CASES, proposed
 json.dump([proposed(*case) for case in CASES], sys.stdout)
 """
@@ -111,8 +111,10 @@ def proposed(name: str, settings: dict[str, Any]) -> list[list[Any]]:
 @pytest.fixture(scope="module")
 def elsewhere() -> list[list[list[Any]]]:
     """What each proposes in another process, one for all."""
-    command = [sys.executable, "-c", _ELSEWHERE, str(Path(__file__).parent)]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    command = [sys.executable, "-c", _ELSEWHERE, *map(str, Path(__file__).parents[:2])]
+    ran = _forks.run(command, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
 
 
 @pytest.mark.slow
