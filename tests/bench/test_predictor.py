@@ -151,7 +151,9 @@ def test_a_pool_of_ones_own_is_ranked_by_folds(monkeypatch):
 
 @pytest.mark.slow
 def test_more_architectures_teach_more_and_folds_leave_nothing_out(data_folder, monkeypatch):
-    short = {"pretraining": {"steps": 10}}  # of the encoder, which only proposes: predicted is by the descriptors
+    short = {
+        "pretraining": {"steps": 10, "genotypes": 200}
+    }  # of the encoder, which only proposes: predicted is by the descriptors
     monkeypatch.setattr(predictor, "PREDICTORS", {"gp": short})
     result = predictor.run(predictors="gp", datasets="cifar100", sizes="10,50", repeats=1, nlp=False)
     few, many, folds = (dict(zip(result.columns, row, strict=True)) for row in result.rows)

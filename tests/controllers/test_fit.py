@@ -41,7 +41,7 @@ def weights(controller: MlpController) -> torch.Tensor:
 
 def test_it_ranks_what_it_has_not_seen() -> None:
     tokens, scores = observations(240)
-    controller, report = quick(tokens[:120], scores[:120], epochs=150, swap=True)
+    controller, report = quick(tokens[:120], scores[:120], epochs=75, swap=True)
     unseen = tokens[120:]
     predicted, spread = controller.predict(unseen)
     assert rank_correlation(scores[120:], predicted) > 0.8
@@ -49,12 +49,12 @@ def test_it_ranks_what_it_has_not_seen() -> None:
     assert np.abs(predicted - scores[120:]).mean() < 0.5 * scores.std(), "predictions are in units of the scores"
     assert (spread == 0).all()
     assert report.num_trials == 120
-    assert report.num_steps == 450, "three batches of at most 50 an epoch"
+    assert report.num_steps == 225, "three batches of at most 50 an epoch"
     assert report.pairwise_accuracy > 0.85
     assert report.cpu_seconds > 0
 
 
-@pytest.mark.parametrize(("size", "epochs"), [("tf_nao_cnn", 20), ("v2", 40)])
+@pytest.mark.parametrize(("size", "epochs"), [("tf_nao_cnn", 12), ("v2", 40)])
 def test_the_published_sizes_learn(size: str, epochs: int) -> None:
     tokens, scores = observations(60)
     controller, report = quick(tokens, scores, epd=SIZES[size], epochs=epochs, batch=20)
@@ -117,14 +117,14 @@ def test_what_is_held_out_is_not_trained_on() -> None:
     assert sorted([*held, *seen]) == list(range(20))
     tokens, _ = observations(60)
     noise = rng.child(0, "noise").normal(size=60)  # cannot be predicted: trials that were seen look good, others not
-    _, report = quick(tokens, noise, epochs=200, learning_rate=5e-3, holdout=0.5)
+    _, report = quick(tokens, noise, epochs=100, learning_rate=5e-3, holdout=0.5)
     assert report.pairwise_accuracy > report.heldout_pairwise_accuracy + 0.1
     assert report.heldout_pairwise_accuracy < 0.65
 
 
 def test_steps_raise_the_prediction_and_come_in_order() -> None:
     tokens, scores = observations(60)
-    controller, _ = quick(tokens, scores, epochs=200, learning_rate=5e-3)
+    controller, _ = quick(tokens, scores, epochs=100, learning_rate=5e-3)
     sources = tokens[:7]
     steps = controller.step(sources, (0.0, 1.0, 2.0), unit=True)
     assert steps.tokens.shape == (3 * 7, 40)

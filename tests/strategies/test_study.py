@@ -17,7 +17,7 @@ EMBEDDED = {
     "seeds": 24,
     "rounds": 2,
     "round_size": 18,
-    "pretraining": {"steps": 200, "genotypes": 400},
+    "pretraining": {"steps": 100, "genotypes": 400},
 }
 
 
