@@ -21,26 +21,44 @@ from nao_ray.trial import Proposal
 
 OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3")
 SPACE = NasBench201(NasBench201Config(ops=OPS))
+FEWER = ("none", "skip_connect", "nor_conv_3x3")
+"""Of the table that searches run on: each reads it anew."""
 APART = NasBench201(NasBench201Config(ops=OPS, twins="distinct"))
+
+
+def _texts(space, ops):
+    return [space.decode(np.array(tokens) + 1) for tokens in itertools.product(range(len(ops)), repeat=6)]
 
 
 @pytest.fixture(scope="module")
 def cells():
     """All 4,096 texts of four operations."""
-    return [SPACE.decode(np.array(tokens) + 1) for tokens in itertools.product(range(len(OPS)), repeat=6)]
+    return _texts(SPACE, OPS)
 
 
 @pytest.fixture(scope="module")
 def path(cells, tmp_path_factory):
+    """A table of them."""
+    return _written(SPACE, cells, tmp_path_factory.mktemp("foreign") / "table.parquet")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The same of the 729 texts of three operations."""
+    space = NasBench201(NasBench201Config(ops=FEWER))
+    return _written(space, _texts(space, FEWER), tmp_path_factory.mktemp("small") / "table.parquet")
+
+
+def _written(space, cells, path):
     """Equal cells have one `merged` score, and each another `apart`; the best of these is no class's first row."""
-    merged = np.array([accuracy(SPACE.lower(SPACE.canonical(cell))) for cell in cells])
+    canonical = [space.canonical(cell) for cell in cells]
+    merged = np.array([accuracy(space.lower(cell)) for cell in canonical])
     apart = np.round(1024 * merged) / 1024 + np.arange(len(cells)) % 7 / 4096
-    firsts = {SPACE.canonical(cell).key for cell in cells}
+    firsts = {cell.key for cell in canonical}
     apart[next(row for row, cell in enumerate(cells) if cell.key not in firsts)] = 0.9999
     frame = pd.DataFrame({"arch_str": [cell.key for cell in cells], "merged": merged, "apart": apart})
     frame["val_loss"], frame["mirror"] = 2 * (1 - apart), 1 - apart
     frame["a_seconds"], frame["slow_b"] = 10.0, 70.0
-    path = tmp_path_factory.mktemp("foreign") / "table.parquet"
     frame.to_parquet(path)
     return path
 
@@ -98,10 +116,10 @@ def test_a_space_of_distinct_twins_has_every_text():
         assert (APART.encode(mutant) != APART.encode(genotype)).sum() == 1
 
 
-def config(path, *, trials=60, strategy="regularized_evolution", **evaluator):
+def config(path, *, trials=30, strategy="regularized_evolution", **evaluator):
     settings = {"name": "tabular", "path": str(path), "unit": "fraction", **evaluator}
     return RunConfig(
-        name="t", space={"name": "nas_bench_201", "ops": OPS}, evaluator=settings, strategy=strategy,
+        name="t", space={"name": "nas_bench_201", "ops": FEWER}, evaluator=settings, strategy=strategy,
         budget={"trials": trials},
     )  # fmt: skip
 
@@ -110,9 +128,9 @@ def search(config, folder):
     return run(config, str(folder), in_process=True)
 
 
-def test_a_search_over_distinct_twins_is_one_over_texts_and_goes_on_as_such(path, tmp_path, caplog):
+def test_a_search_over_distinct_twins_is_one_over_texts_and_goes_on_as_such(small, tmp_path, caplog):
     with caplog.at_level("INFO", "nao_ray"):
-        search(config(path, valid="apart"), tmp_path / "pool")
+        search(config(small, valid="apart"), tmp_path / "pool")
     assert "each row is an architecture of its own" in caplog.text
     pool = PoolReader.open(tmp_path / "pool")
     recorded = pool.manifest["config"]
@@ -121,23 +139,23 @@ def test_a_search_over_distinct_twins_is_one_over_texts_and_goes_on_as_such(path
     assert (trials["state"] == "COMPLETED").all()
     keys = [SPACE.canonical(SPACE.parse(text)).key for text in trials["genotype"]]
     assert keys != trials["genotype"].tolist()
-    search(config(path, trials=70, valid="apart"), tmp_path / "pool")
-    assert len(PoolReader.open(tmp_path / "pool").trials()) == 70
+    search(config(small, trials=36, valid="apart"), tmp_path / "pool")
+    assert len(PoolReader.open(tmp_path / "pool").trials()) == 36
 
 
-def test_a_pool_of_before_goes_on_merging(path, tmp_path):
+def test_a_pool_of_before_goes_on_merging(small, tmp_path):
     import yaml
 
-    search(config(path, valid="apart", twins="merge"), tmp_path / "pool")
+    search(config(small, valid="apart", twins="merge"), tmp_path / "pool")
     manifest = yaml.safe_load((tmp_path / "pool" / "run.yaml").read_text())
     for section, names in (("evaluator", ("twins", "goal", "metric", "partial")), ("space", ("twins",))):
         for name in names:
             del manifest["config"][section][name]
     del manifest["metric"]
     (tmp_path / "pool" / "run.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
-    search(config(path, trials=70, valid="apart"), tmp_path / "pool")
+    search(config(small, trials=36, valid="apart"), tmp_path / "pool")
     trials = PoolReader.open(tmp_path / "pool").trials()
-    assert len(trials) == 70
+    assert len(trials) == 36
     assert all(SPACE.canonical(SPACE.parse(text)).key == text for text in trials["genotype"])
 
 
@@ -164,8 +182,8 @@ def test_a_column_that_is_a_loss_by_name_is_doubted_when_it_is_maximised(column)
     assert TabularConfig(path="t", valid="cifar10_valid_acc_200", test="flossy").doubt is None
 
 
-def test_a_loss_is_minimised_from_the_search_to_its_last_word(path, tmp_path, caplog):
-    chosen = config(path, valid="val_loss", goal="minimize", unit="nats", twins="merge")
+def test_a_loss_is_minimised_from_the_search_to_its_last_word(small, tmp_path, caplog):
+    chosen = config(small, valid="val_loss", goal="minimize", unit="nats", twins="merge")
     seen = []
     run(chosen, str(tmp_path / "pool"), listener=seen.append, in_process=True)
     pool = PoolReader.open(tmp_path / "pool")
@@ -180,7 +198,7 @@ def test_a_loss_is_minimised_from_the_search_to_its_last_word(path, tmp_path, ca
     assert seen[-1].best_trial_id == lowest["trial_id"]
     assert seen[-1].metric.words(seen[-1].best_score) == f"loss {lowest['valid_score']:.5g} nats"
     assert "is maximised" not in caplog.text
-    truth = pd.read_parquet(path).set_index("arch_str")["val_loss"]
+    truth = pd.read_parquet(small).set_index("arch_str")["val_loss"]
     assert trials["valid_score"].tolist() == truth.loc[trials["genotype"]].tolist()
 
 
@@ -194,12 +212,12 @@ def test_a_loss_is_minimised_from_the_search_to_its_last_word(path, tmp_path, ca
     ],
     ids=lambda strategy: strategy["name"],
 )
-def test_minimising_one_minus_an_accuracy_asks_what_maximising_the_accuracy_asks(path, tmp_path, strategy):
+def test_minimising_one_minus_an_accuracy_asks_what_maximising_the_accuracy_asks(small, tmp_path, strategy):
     """The values are such that neither is rounded."""
     asked = []
     for settings in ({"valid": "apart"}, {"valid": "mirror", "goal": "minimize", "unit": ""}):
         folder = tmp_path / settings["valid"]
-        search(config(path, trials=30, strategy=strategy, twins="merge", **settings), folder)
+        search(config(small, trials=30, strategy=strategy, twins="merge", **settings), folder)
         asked.append(PoolReader.open(folder).trials()["genotype"].tolist())
     assert asked[0] == asked[1]
 

@@ -23,8 +23,8 @@ evaluator:
   cells_per_stage: 1
   channels: 4
   period: 4
-  recipe: {name: paper_shared, crop_padding: 1, flip: false, batch: 24, lr: 0.1}
-  alone: {cells_per_stage: 1, channels: 4, epochs: 1, recipe: {name: short, crop_padding: 1, flip: false, batch: 24}}
+  recipe: {name: paper_shared, crop_padding: 1, flip: false, batch: 48, lr: 0.1}
+  alone: {cells_per_stage: 1, channels: 4, epochs: 1, recipe: {name: short, crop_padding: 1, flip: false, batch: 48}}
 strategy: {name: shared_random_search}
 budget: {trials: 10}
 """
@@ -234,9 +234,10 @@ def test_weights_of_another_supernet_end_the_search_and_fail_no_trial(trained, s
     shelf["v1"] = trained
     other = RunConfig.parse(CONFIG.replace(old, new, 1))
     mine = [other.make_space().sample(np.random.default_rng(0))]
+    desk = Desk(other.make_evaluator(), shelf)
     for proposal in (scored(mine[0], "v1"), phase(mine, 1, 2, source="v1")):
         with pytest.raises(PoolError, match=rf"weights v1 are not of this supernet \({size}\): .* put the right file"):
-            Desk(other.make_evaluator(), shelf).work(proposal)
+            desk.work(proposal)
 
 
 def test_weights_that_were_trained_for_longer_or_not_at_all_are_refused(layers, layered, shelf):
