@@ -22,18 +22,18 @@ def _genotypes(count: int) -> list[str]:
     return list(dict.fromkeys(space.sample(rng.child(0, "given", k)).key for k in range(count)))
 
 
-PRETRAINED: dict[str, Any] = {"pretraining": {"steps": 4, "genotypes": 16}}
+PRETRAINED: dict[str, Any] = {"pretraining": {"steps": 2, "genotypes": 16}}
 FEW: dict[str, Any] = {"top_k": 3, "step_sizes": (1.0, 3.0), "neighbours": 4, "candidates": 24}
 """Candidates of a fit; what a strategy must keep does not depend on how many there are."""
 PUBLISHED: dict[str, Any] = {**FEW, "predictor": "mlp", "epd": {"hidden": 16, "embedding": 8}}
 """The controller's published parts, narrow."""
-TINY: dict[str, Any] = {**FEW, "round_size": 4, "fit": {"epochs": 3}, **PRETRAINED}
+TINY: dict[str, Any] = {**FEW, "round_size": 4, "fit": {"epochs": 1}, **PRETRAINED}
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "nao": [
         {"seeds": 6, **FEW, **PRETRAINED},
         {"seeds": 8, "mode": "rounds", "round_size": 6, **FEW, **PRETRAINED},
-        {**PUBLISHED, "mode": "rounds", "seeds": 8, "round_size": 6, "fit": {"epochs": 3}},
-        {**PUBLISHED, "mode": "steady", "seeds": 6, "round_size": 5, "fit": {"epochs": 2}, "warm_start": True}
+        {**PUBLISHED, "mode": "rounds", "seeds": 8, "round_size": 6, "fit": {"epochs": 1}},
+        {**PUBLISHED, "mode": "steady", "seeds": 6, "round_size": 5, "fit": {"epochs": 1}, "warm_start": True}
         | {"epd": {"hidden": 16, "embedding": 8, "encoder": "lstm", "decoder": "steps"}},
     ],
     "given": [{"genotypes": _genotypes(60)}],
