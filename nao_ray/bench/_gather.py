@@ -67,7 +67,8 @@ def _made(work: Callable[[T], Row], todo: Mapping[int, T], processes: int) -> It
         for number, item in todo.items():
             yield number, work(item)
         return
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # which loads what they all need once
+    context.set_forkserver_preload([work.__module__, "torch"])
     with ProcessPoolExecutor(min(processes, len(todo)), context, initializer=_begin) as pool:
         numbers = {pool.submit(work, item): number for number, item in todo.items()}
         try:

@@ -1,9 +1,13 @@
 """Measurements without processes of their own, which load torch each."""
 
+import subprocess
 from itertools import count
 from types import SimpleNamespace
 
+import _forks
 import pytest
+
+from nao_ray.bench import _process, _scale_pool
 
 
 @pytest.fixture
@@ -23,3 +27,12 @@ def no_processes(monkeypatch):
         monkeypatch.setattr(bench, "Worker", worker)
 
     return replace
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes that a measurement starts are forks, which have torch already."""
+    run = lambda words, check, **more: _forks.run(words, **more)  # noqa: E731
+    forks = SimpleNamespace(Popen=_forks.Popen, run=run, PIPE=subprocess.PIPE)
+    monkeypatch.setattr(_process, "subprocess", forks)
+    monkeypatch.setattr(_scale_pool, "subprocess", forks)

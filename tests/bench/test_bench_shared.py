@@ -69,8 +69,31 @@ def presets(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A folder with a `study` of `ws.yaml`."""
+    folder = tmp_path_factory.mktemp("searched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        (folder / "ws.yaml").write_text(SEARCH.format(name="ws", strategy=json.dumps(STRATEGIES["ws"])))
+        study()
+    return folder
+
+
+@pytest.fixture
+def ready(presets, searched):
+    """`presets`, with that study."""
+    shutil.copytree(searched / "study", presets / "study")
+    return presets
+
+
 def study(presets="ws.yaml", **settings):
     return shared.run(presets, **{"seeds": 1, "processes": 1, "results": "study"} | settings)
+
+
+def row_of(job, row):
+    """As if the search of that row had been this one."""
+    return row | {"label": job.label, "name": job.name.rpartition("-s")[0], "seed": job.config.seed}
 
 
 def test_the_control_has_the_budget_of_its_search():
@@ -89,14 +112,14 @@ def test_the_control_has_the_budget_of_its_search():
         assert against.model_copy(update={"name": preset.name}).to_yaml() == preset.to_yaml()
 
 
-@pytest.mark.parametrize("trained", ["pool", "new"])
-def test_a_row_is_what_the_pool_says(presets, trained):
-    settings = {"ws.strategy.trained": trained}
-    result = study(**settings)
+@pytest.mark.parametrize(("trained", "settings"), [("pool", {}), ("new", {"ws.strategy.trained": "new"})])
+def test_a_row_is_what_the_pool_says(ready, trained, settings):
+    result = study(**settings, results="study" if trained == "pool" else "another")
     assert [line[:3] for line in result.rows] == [["enas_macro", name, 1] for name in ("ws", shared.CONTROL)]
-    rows = pd.read_parquet("study/rows").set_index("label")
+    place = "study" if trained == "pool" else "another"
+    rows = pd.read_parquet(f"{place}/rows").set_index("label")
     for label, row in rows.iterrows():
-        (folder,) = (presets / "study" / "pools").glob(f"{label}-*")
+        (folder,) = (ready / place / "pools").glob(f"{label}-*")
         trials = PoolReader.open(str(folder)).trials()
         alone = trials[trials["weights_version"].isna() & trials["phase"].isna()]
         last = trials[trials["weights_version"] == "e00002"]
@@ -130,11 +153,20 @@ def test_what_is_done_is_not_done_again_and_what_was_begun_goes_on(presets, monk
     performed.clear()
     assert study(both).rows == first.rows
     assert performed == []
+
+    def done(job):
+        """The row of another search: what counts is which are made."""
+        performed.append(job.name)
+        some = next((presets / "study" / "rows").iterdir())
+        return row_of(job, shared.stored_row(some))
+
+    monkeypatch.setattr(shared, "_perform", done)
     study(both, seeds=2)
     assert {name.rpartition("-s")[2] for name in performed} == {"00001"}
     performed.clear()
     study("drawn.yaml", **{"evaluator.batch": 8})
     assert len(performed) == 2, "another evaluator, another search and another control"
+    monkeypatch.setattr(shared, "_perform", real)
     for row in (presets / "study" / "rows").glob("drawn-*-s00000.parquet"):
         row.unlink()
     monkeypatch.setattr(RunConfig, "make_evaluator", lambda config: _Finished())
@@ -161,7 +193,7 @@ class _Finished:
 
 
 @pytest.mark.slow
-def test_processes_give_what_one_process_gives(presets):
+def test_processes_give_what_one_process_gives(ready):
     here = study()
     there = study(processes=2, results=None)
     for mine, its in zip(here.data["searches"], there.data["searches"], strict=True):
@@ -187,9 +219,8 @@ def test_what_cannot_be_is_refused_before_anything_is_done(presets, names, setti
     assert not (presets / "study").exists()
 
 
-def test_a_row_that_is_none_is_named(presets):
-    study()
-    next((presets / "study" / "rows").glob("ws-*")).write_bytes(b"PAR1")
+def test_a_row_that_is_none_is_named(ready):
+    next((ready / "study" / "rows").glob("ws-*")).write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"s00000\.parquet is not a row of a study"):
         study()
 
@@ -211,14 +242,23 @@ def test_the_data_may_lie_elsewhere(presets, tmp_path):
     assert len(names) == 1
 
 
-def test_the_command(presets, capsys):
+def test_the_command(ready, capsys, monkeypatch):
+    rows = {row["label"]: row for row in map(shared.stored_row, (ready / "study" / "rows").iterdir())}
+    pools = []
+
+    def done(job):
+        pools.append(job.config.strategy.settings.get("pool"))
+        return row_of(job, rows[job.label])
+
+    monkeypatch.setattr(shared, "_perform", done)
     with pytest.raises(SystemExit) as left:
         cli.main(["bench", "shared", "presets=ws.yaml", "seeds=2", "processes=1", "ws.strategy.pool=5", "--json"])
     assert left.value.code == 0
     said = json.loads(capsys.readouterr().out)
     assert [row["search"] for row in said["rows"]] == ["ws", shared.CONTROL]
     assert [row["n"] for row in said["rows"]] == [2, 2]
-    assert not (presets / "rows").exists(), "without results nothing stays"
+    assert pools == [5, None, 5, None]
+    assert not (ready / "rows").exists(), "without results nothing stays"
 
 
 def test_tau_is_pooled_within_searches():

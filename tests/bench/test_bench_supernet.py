@@ -8,11 +8,19 @@ from nao_ray.bench._epoch import seconds_of_epochs
 from nao_ray.bench._result import machine
 
 
-def test_table(no_processes, monkeypatch):
+@pytest.fixture(scope="module")
+def differences():
+    return supernet.float64_differences(1, 4)
+
+
+def test_table(no_processes, differences, monkeypatch):
     no_processes(supernet)
+    asked = []
+    monkeypatch.setattr(supernet, "float64_differences", lambda *size: asked.append(size) or differences)
     monkeypatch.setattr(supernet, "_memory", lambda variant, _, size: len(variant) * size["batch"] * 1e6)
     size = {"batch": 8, "pool": 3, "pool_batch": 8, "cells_per_stage": 1, "channels": 4}
     result = supernet.run(repeats=2, threads=1, **size, memory_batches=[8, 24], epochs=0)
+    assert asked == [(1, 4)]
     assert [row[0][:4] for row in result.rows] == ["step", "3 ge", "memo", "memo", "memo"]
     assert result.rows[2][1:] == [40, 56, 1.4]
     assert result.rows[-1][0] == "memory of a step per image, MB"
@@ -21,6 +29,7 @@ def test_table(no_processes, monkeypatch):
     assert all(len(times) == 2 and min(times) > 0 for times in result.data["seconds"].values())
 
 
+@pytest.mark.usefixtures("forked")
 def test_memory_is_that_of_a_process_of_its_own():
     size = {"batch": 32, "pool": 3, "pool_batch": 8, "n": 1, "f": 4}
     assert 0.5e6 < supernet._memory("plain", 1, size) < 1e9
@@ -40,8 +49,7 @@ def test_epochs_of_one_and_two_workers():
     assert [row[1:] for row in rows] == [[6.0, 2.0, 3.0], [3.0, 2.0, 1.5]]
 
 
-def test_equal_results():
-    differences = supernet.float64_differences(1, 4)
+def test_equal_results(differences):
     assert differences["gradients"] < 1e-12
     assert differences["logits"] < 1e-12
 

@@ -1,8 +1,5 @@
 """The made-up pool is one that the pool itself finds sound, and is read in full."""
 
-from types import SimpleNamespace
-
-import _forks
 import pyarrow.parquet as pq
 import pytest
 
@@ -68,9 +65,8 @@ def test_rows_follow_from_the_seed():
     assert trial_rows(0, 10, 100, seed=1).schema == TRIALS
 
 
-def test_it_is_read_by_pandas_and_from_the_shell(monkeypatch):
-    run = SimpleNamespace(run=lambda words, check, **more: _forks.run(words, **more))
-    monkeypatch.setattr(_scale_pool, "subprocess", run)  # six processes, each of which would load pandas or duckdb
+@pytest.mark.usefixtures("forked")
+def test_it_is_read_by_pandas_and_from_the_shell():
     rows = {row.measurement: row for row in measure(trials=300, shell_trials=200, repeats=1)}
     assert list(rows) == [
         "large pool: on disk",
@@ -85,6 +81,7 @@ def test_it_is_read_by_pandas_and_from_the_shell(monkeypatch):
     assert rows["large pool: nao-ray pool POOL sql"].data["seconds"] > 0
 
 
+@pytest.mark.usefixtures("forked")
 def test_rows_that_are_missing_are_no_measurement(tmp_path):
     make_pool(tmp_path / "p", 20, seed=1)
     with pytest.raises(RunError, match="20 of 30 trials"):
