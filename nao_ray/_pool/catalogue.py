@@ -238,7 +238,7 @@ class Catalogue:
         found: list[ds.Dataset] = []
         for is_table, parts in groupby(self.read(folder, wanted), lambda part: isinstance(part, pa.Table)):
             if is_table:
-                found.append(ds.InMemoryDataset(pa.concat_tables(parts), schema))
+                found.append(ds.InMemoryDataset(pa.concat_tables(parts).combine_chunks(), schema))  # a fragment a chunk
             else:
                 found.append(_files(parts, schema))
         return ds.UnionDataset(schema, found)

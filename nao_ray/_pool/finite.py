@@ -7,6 +7,7 @@ pools of before, which hold NaN, are read with them. Embeddings, which are point
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -21,13 +22,20 @@ def number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def figures(field: pa.Field, values: list[Any]) -> list[Any]:
-    """Values to be written in a column, with nulls for those that are no finite numbers."""
-    if pa.types.is_floating(field.type):
-        return [number(value) for value in values]
-    if field.name in _LISTS:
-        return [None if value is None else [number(item) for item in value] for value in values]
-    return values
+def finite_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> list[dict[str, Any]]:
+    """Rows to be written, with nulls for figures that are no finite numbers."""
+    floats = frozenset(_floats(schema))
+    return [
+        {
+            name: number(value) if name in floats else _numbers(value) if name in _LISTS else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def _numbers(values: Iterable[float | None] | None) -> list[float | None] | None:
+    return None if values is None else [number(value) for value in values]
 
 
 def finite(data: pa.Table) -> pa.Table:
@@ -37,7 +45,9 @@ def finite(data: pa.Table) -> pa.Table:
         if pa.types.is_floating(field.type) and not _all_finite(column):
             data = data.set_column(place, field, pc.if_else(pc.is_finite(column), column, None))
         elif field.name in _LISTS and pa.types.is_list(field.type) and not _all_finite(pc.list_flatten(column)):
-            data = data.set_column(place, field, pa.chunked_array([figures(field, column.to_pylist())], field.type))
+            data = data.set_column(
+                place, field, pa.chunked_array([[_numbers(values) for values in column.to_pylist()]], field.type)
+            )
     return data
 
 

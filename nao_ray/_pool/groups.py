@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -33,6 +34,8 @@ def open_part(where: Any) -> pq.ParquetFile:  # noqa: ANN401 - a path or a file 
 
 def aligned(data: pa.RecordBatch | pa.Table, schema: pa.Schema) -> pa.Table:
     """Rows in the columns of a schema, null where a part of before lacks one."""
+    if isinstance(data, pa.Table) and data.schema.equals(schema):
+        return data.replace_schema_metadata(schema.metadata)
     there = set(data.schema.names)
     columns = [
         data.column(field.name) if field.name in there else pa.nulls(data.num_rows, field.type) for field in schema
@@ -57,7 +60,7 @@ def groups(parts: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Table]:
         schema: of what comes; parts of before may lack columns of it.
     """
     found, rows, is_first = [schema.empty_table()], 0, True
-    for data in _gathered(parts, schema):
+    for data in gathered(chain.from_iterable(_tables(part, schema) for part in parts), _GATHERED):
         found.append(data)
         rows += data.num_rows
         del data  # nothing of a group is held while the next is read
@@ -74,29 +77,31 @@ def groups(parts: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Table]:
         yield finite(pa.concat_tables(found))
 
 
-def _gathered(parts: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The rows of parts, neighbours of few rows as one table."""
+def gathered(tables: Iterable[pa.Table], least: int) -> Iterator[pa.Table]:
+    """Tables of one schema, neighbours of few rows as one of at least so many: what is done costs per table."""
     block: list[pa.Table] = []
     rows = 0
-    for part in parts:
-        for data in [aligned(part, schema)] if isinstance(part, pa.Table) else _tables(part, schema):
-            if data.num_rows >= _GATHERED and not block:
-                yield data
-            else:
-                block.append(data)
-                rows += data.num_rows
-            del data
-            if rows >= _GATHERED:
-                whole = pa.concat_tables(block).combine_chunks()
-                block, rows = [], 0
-                yield whole
-                del whole
+    for data in tables:
+        if data.num_rows >= least and not block:
+            yield data
+        else:
+            block.append(data)
+            rows += data.num_rows
+        del data
+        if rows >= least:
+            whole = pa.concat_tables(block).combine_chunks()
+            block, rows = [], 0
+            yield whole
+            del whole
     if block:
         yield pa.concat_tables(block).combine_chunks()
 
 
 def _tables(where: Any, schema: pa.Schema) -> Iterator[pa.Table]:  # noqa: ANN401
     """A part by its groups, one column after the other; those of many rows by the batch, all columns at once."""
+    if isinstance(where, pa.Table):
+        yield aligned(where, schema)
+        return
     with open_part(where) as part:
         there = columns_of(part, schema)
         for number in range(part.num_row_groups):

@@ -12,7 +12,7 @@ from nao_ray._pool.faults import READING, line, patient
 from nao_ray._pool.holder import HOLDER, look
 from nao_ray._pool.numbers import last_epoch
 from nao_ray._pool.storage import Storage
-from nao_ray._pool.tables import SCHEMAS, broken, damage, ids, read
+from nao_ray._pool.tables import SCHEMAS, ids, read, wrong
 from nao_ray.errors import PoolError
 
 _SHOWN = 5  # ids in one line
@@ -52,11 +52,9 @@ def _lease(storage: Storage) -> list[str]:
 def _wrong(storage: Storage, folder: str, name: str) -> str | None:
     """What is wrong with a part; None when nothing is."""
     try:
-        what = damage(storage, folder, name)
-        found = None if what else broken(storage, f"{folder}/{name}")
+        return wrong(storage, folder, name)
     except READING as error:
         return f"cannot be read at the moment, so nothing is known of it: {line(error)}"
-    return what or (None if found is None else f"damaged: {line(found)}")
 
 
 def _rows(storage: Storage) -> list[str]:

@@ -77,6 +77,8 @@ def parse(url: str) -> tuple[Opener, str]:
         return (lambda _seconds, _again: _memory(bucket)), path.strip("/")
     account = host.partition(".")[0] if kind == "az" and at else None
 
+    session = cache(_session)  # 6 ms, and a look at the credentials' files
+
     def opener(seconds: float, again: int) -> Any:  # noqa: ANN401 - one class for each kind of storage
         endpoint = _endpoint(options)
         has_http = (endpoint or _from_environment(kind)).startswith("http://")
@@ -86,6 +88,7 @@ def parse(url: str) -> tuple[Opener, str]:
                 account,
                 endpoint,
                 options,
+                **({"session": session} if kind == "s3" else {}),
                 client_options=_client(seconds, options, has_http=has_http),
                 retry_config=_retries(seconds, again),
             )
@@ -102,22 +105,34 @@ def _memory(bucket: str) -> MemoryStore:
     return _memories.setdefault(bucket, MemoryStore())
 
 
-def _s3(bucket: str, _account: str | None, endpoint: str, options: Mapping[str, str], **config: Any) -> S3Store:  # noqa: ANN401
+def _session() -> Any:  # noqa: ANN401 - boto3 has no types
     import boto3
+
+    return boto3.Session()
+
+
+def _s3(
+    bucket: str,
+    _account: str | None,
+    endpoint: str,
+    options: Mapping[str, str],
+    session: Callable[[], Any],
+    **config: Any,  # noqa: ANN401
+) -> S3Store:
     from botocore.exceptions import BotoCoreError
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     if endpoint:
         config["endpoint"] = endpoint
     try:
-        session = boto3.Session()
-        region = options.get("region") or session.region_name or os.environ.get("AWS_REGION")
+        found = session()
+        region = options.get("region") or found.region_name or os.environ.get("AWS_REGION")
         config["region"] = region or _region(bucket, has_endpoint=bool(endpoint or _from_environment("s3")))
         is_signed = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() not in ("1", "true")
         if is_signed:
-            if session.get_credentials() is None:
+            if found.get_credentials() is None:
                 raise ValueError(f"{NO_CREDENTIALS}; a public bucket is read with AWS_SKIP_SIGNATURE=true")
-            config["credential_provider"] = Boto3CredentialProvider(session)
+            config["credential_provider"] = Boto3CredentialProvider(found)
     except BotoCoreError as error:
         raise ValueError(str(error)) from None
     return S3Store(bucket, **config)

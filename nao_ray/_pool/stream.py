@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from nao_ray._pool.faults import READING, Fault, kind_of
-from nao_ray._pool.groups import aligned, columns_of, open_part
+from nao_ray._pool.groups import aligned, columns_of, gathered, open_part
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import SCHEMAS, checked, dataset, reading, steady, unreadable
 from nao_ray.memory import release
@@ -84,20 +85,24 @@ def _schema(folder: str, columns: Sequence[str] | None) -> pa.Schema:
 
 def _groups(storage: Storage, folder: str, names: Sequence[str], columns: Sequence[str] | None) -> Iterator[pa.Table]:
     schema = _schema(folder, columns)
+    rows = _VALUES // sum(16 if pa.types.is_list(field.type) else 1 for field in schema)
     for first in range(0, len(names), _PARTS):
-        for fragment in dataset(storage, folder, names[first : first + _PARTS]).get_fragments():
-            if isinstance(fragment, ds.ParquetFileFragment):
-                yield from (checked(storage, folder, data) for data in _rows_of(fragment, schema))
-            else:  # in memory
-                yield checked(storage, folder, fragment.to_table(SCHEMAS[folder], columns=schema.names))
+        fragments = dataset(storage, folder, names[first : first + _PARTS]).get_fragments()
+        for data in gathered(chain.from_iterable(_rows_of(fragment, schema, rows) for fragment in fragments), rows):
+            yield checked(storage, folder, data)
 
 
-def _rows_of(fragment: ds.ParquetFileFragment, schema: pa.Schema) -> Iterator[pa.Table]:
+def _rows_of(fragment: ds.Fragment, schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
     """The rows of a part; not read by the fragment itself, which reads ahead 90 MB of a large one."""
+    if not isinstance(fragment, ds.ParquetFileFragment):  # in memory
+        yield aligned(fragment.to_table(columns=schema.names), schema)
+        return
     with open_part(fragment.open()) as part:
-        rows = _VALUES // sum(16 if pa.types.is_list(field.type) else 1 for field in schema)
         there = columns_of(part, schema)
         for number in range(part.num_row_groups):
+            if part.metadata.row_group(number).num_rows <= rows:  # three times as fast as a batch
+                yield aligned(part.read_row_group(number, columns=there, use_threads=False), schema)
+                continue
             for count, batch in enumerate(part.iter_batches(rows, [number], columns=there, use_threads=False), start=1):
                 yield aligned(batch, schema)
                 if count % _BATCHES == 0:

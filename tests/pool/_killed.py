@@ -1,9 +1,11 @@
-"""Processes that are killed (SIGKILL) before their k-th change of the file system, for every k.
+"""What a process leaves that is killed (SIGKILL) before its k-th change of the file system, for every k.
 
     python _killed.py TEMPLATE FOLDER WHAT [STEP]
 
-For each k, or each STEP-th, a child of this process copies TEMPLATE to FOLDER/k, does WHAT to it and is killed; the
-first that gets to its end is the last. A line each is printed: k, and the call that was not made.
+A child of this process does WHAT to a copy of TEMPLATE. Before each change, or each STEP-th, it copies all that is
+there to FOLDER/k: a kill takes nothing back that was handed to the system, and adds nothing that was not. In the end it
+is killed, still with its lease, so that it is as dead to whoever looks at the copies as it is there, in FOLDER/end. A
+line each is printed: k, and the call that was not made.
 """
 
 import builtins
@@ -22,16 +24,21 @@ CALLS += ("fchmod", "chmod", "ftruncate", "utime")
 
 
 class Death:
-    """Comes before the k-th change that Python makes."""
+    """What there is before each change that Python makes to `url`, copied to a folder of its number."""
 
-    def __init__(self, k: int, told: int) -> None:
-        self._left, self._told, self._tell = k, told, os.write
+    def __init__(self, url: Path, folder: Path, step: int) -> None:
+        self._url, self._folder, self._step = url, folder, step
+        self._num, self._is_copying = 0, False
 
     def pass_by(self, call: str) -> None:
-        if not self._left:
-            self._tell(self._told, call.encode())
-            os.kill(os.getpid(), signal.SIGKILL)
-        self._left -= 1
+        if self._is_copying:
+            return
+        if self._num % self._step == 0:
+            self._is_copying = True
+            shutil.copytree(self._url, self._folder / str(self._num), symlinks=True)
+            self._is_copying = False
+            print(self._num, call, flush=True)
+        self._num += 1
 
     def threaten(self) -> None:
         """From now on."""
@@ -49,7 +56,7 @@ class Death:
 
     def _opening(self, call):
         def opened(path, mode="r", *args, **kwargs):
-            if not set(mode) & set("wax+"):
+            if self._is_copying or not set(mode) & set("wax+"):
                 return call(path, mode, *args, **kwargs)
             self.pass_by("open to write")
             raw = _Raw(path, mode.replace("b", ""), self)
@@ -123,8 +130,7 @@ def without_exchange() -> None:
     local.exchange = unsupported
 
 
-def _child(template: Path, url: Path, what: str, death: Death) -> None:
-    shutil.copytree(template, url, symlinks=True)
+def _do(what: str, url: Path, death: Death) -> None:
     action, _, how = what.partition(" ")
     if how:
         without_exchange()
@@ -134,26 +140,20 @@ def _child(template: Path, url: Path, what: str, death: Death) -> None:
 
 
 def main(template: Path, folder: Path, what: str, step: int = 1) -> None:
-    """Kill one after another."""
-    for k in range(0, 1000, step):
-        reading, telling = os.pipe()
-        child = os.fork()
-        if not child:
-            code = 1
-            try:
-                _child(template, folder / str(k), what, Death(k, telling))
-                code = 0
-            finally:
-                os._exit(code)
-        os.close(telling)
-        call = os.read(reading, 100).decode()
-        os.close(reading)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if status not in (0, -signal.SIGKILL):
-            sys.exit(f"child {k} ended with {status}")
-        print(k, call or "the end", flush=True)
-        if status == 0:
-            return
+    """Do it, and be killed."""
+    url = folder / "end"
+    shutil.copytree(template, url, symlinks=True)
+    child = os.fork()
+    if not child:
+        try:
+            _do(what, url, Death(url, folder, step))
+            print("end", "the end", flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status != -signal.SIGKILL:
+        sys.exit(f"the child ended with {status}")
 
 
 if __name__ == "__main__":

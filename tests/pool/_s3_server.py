@@ -4,7 +4,7 @@ import io
 import threading
 from collections import defaultdict
 
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 
@@ -23,7 +23,7 @@ class S3Server:
     """
 
     def __init__(self) -> None:
-        self._app = DomainDispatcherApplication(create_backend_app)
+        self._app = create_backend_app("s3")  # moto's dispatcher looks through a folder for each request
         self._of_key: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self.refuses = False
         """Every request is answered with 503."""

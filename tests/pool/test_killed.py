@@ -2,11 +2,11 @@
 
 import re
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import _forks
 import duckdb
 import pandas as pd
 import polars as pl
@@ -55,20 +55,22 @@ def template(tmp_path, monkeypatch, request):
     return tmp_path / "template"
 
 
-def _killed(template: Path, folder: Path, what: str) -> list[str]:
-    """The calls that were not made; one pool in `folder` for each."""
+def _killed(template: Path, folder: Path, what: str) -> dict[str, str]:
+    """The calls that were not made, the last one the end, by what stands in `folder` for each: a pool."""
     folder.mkdir()
     words = [sys.executable, str(Path(__file__).with_name("_killed.py")), str(template), str(folder), what]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = _forks.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return [line.partition(" ")[2] for line in done.stdout.splitlines()]
+    calls = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert list(calls) == [*map(str, range(len(calls) - 1)), "end"]
+    return calls
 
 
-def _moments(folder: Path, calls: list[str]) -> list[int]:
+def _moments(folder: Path, calls: dict[str, str]) -> list[str]:
     """Those to be looked at: before some calls, as fsync, the files are what they were before the last one."""
     kept, last = [], None
-    for k in range(len(calls)):
-        files = _files(folder / str(k))
+    for k in calls:
+        files = _files(folder / k)
         if files != last:
             kept.append(k)
         last = files
@@ -130,19 +132,18 @@ def _is_used(path: Path) -> bool:
 )
 def test_killed_before_any_call_no_row_is_lost_or_doubled_and_every_reader_reads(template, tmp_path, what):
     calls = _killed(template, tmp_path / "killed", what)
-    print(f"{what}: killed before {len(calls) - 1} calls: {dict(Counter(calls[:-1]))}")
+    print(f"{what}: killed before {len(calls) - 1} calls: {dict(Counter(calls.values()))}")
     assert len(calls) > 10
-    assert calls[-1] == "the end"
     moments = _moments(tmp_path / "killed", calls)
     assert 5 < len(moments) < len(calls)
     for k in moments:
-        assert _look(tmp_path / "killed" / str(k)) == [], (k, calls[k])
+        assert _look(tmp_path / "killed" / k) == [], (k, calls[k])
 
 
 def test_a_folder_becomes_a_link_once_and_only_then_plain_readers_may_find_none(template, tmp_path):
     """Earlier versions' pools where names cannot be exchanged: ours read on, others fail until the next driver."""
     calls = _killed(template, tmp_path / "killed", "merge by links")
-    failing = [_look(tmp_path / "killed" / str(k)) for k in _moments(tmp_path / "killed", calls)]
+    failing = [_look(tmp_path / "killed" / k) for k in _moments(tmp_path / "killed", calls)]
     assert [names for names in failing if names] == [list(PLAIN)]
 
 
@@ -168,8 +169,8 @@ def test_killed_while_it_puts_right_what_another_left(template, tmp_path, how):
     torn = sorted((template / "events").glob("*.parquet"))[-1]  # the proposal of trial 7
     torn.write_bytes(torn.read_bytes()[:-5])
     calls = _killed(template, tmp_path / "killed", f"acquire {how}".strip())
-    print(f"acquire {how}: killed before {len(calls) - 1} calls: {dict(Counter(calls[:-1]))}")
+    print(f"acquire {how}: killed before {len(calls) - 1} calls: {dict(Counter(calls.values()))}")
     assert len(calls) > 15
-    assert not (tmp_path / "killed" / str(len(calls) - 1) / "events" / torn.name).exists()
+    assert not (tmp_path / "killed" / "end" / "events" / torn.name).exists()
     for k in _moments(tmp_path / "killed", calls):
-        _look(tmp_path / "killed" / str(k), torn=torn.name)
+        _look(tmp_path / "killed" / k, torn=torn.name)
