@@ -111,17 +111,6 @@ def call(capsys):
 
 
 @pytest.fixture
-def workers_anew(monkeypatch):
-    """Ray's workers are no forks, but start as a user's do: for tests of what they load, or compute to the last bit."""
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
-    monkeypatch.delenv(_forks.PLACE)
-    yield
-    if "ray" in sys.modules:
-        sys.modules["ray"].shutdown()
-
-
-@pytest.fixture
 def fresh_modules(monkeypatch):
     """Modules of the user's own that the test names are forgotten after it."""
     from nao_ray import own_modules

@@ -2,6 +2,7 @@
 
 import sys
 
+import _forks
 import pytest
 import ray
 
@@ -48,16 +49,21 @@ class _Witness(EvaluatorActor):
         return set(sys.modules)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ray_own():
+    """A Ray whose workers start as a user's do, and are no forks."""
     ray.shutdown()  # another module's, in whatever order they run
-    ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(_forks.PLACE)
+        ray.init(
+            address="local", num_cpus=4, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("workers_anew", "ray_own")
+@pytest.mark.usefixtures("ray_own")
 def test_a_worker_that_trains_nothing_has_no_torch():
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     actor = ray.remote(num_cpus=1)(_Witness).remote()
@@ -69,13 +75,13 @@ def test_a_worker_that_trains_nothing_has_no_torch():
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("workers_anew", "ray_own")
+@pytest.mark.usefixtures("ray_own")
 def test_a_search_on_real_workers():
-    rows = {row.measurement: row for row in many_workers(trials=40, workers=4, seed=0)}
+    rows = {row.measurement: row for row in many_workers(trials=40, workers=2, seed=0)}
     assert rows["real workers: trials in the pool"].figure == "40 of 40, each once"
     assert rows["real workers: start-up"].data["seconds"] > 0
     memory = rows["real workers: memory of each"].data
-    assert len(memory["own_bytes"]) == 4
+    assert len(memory["own_bytes"]) == 2
     assert memory["with_torch"] == 0
     cost = rows["real workers: cost of a trial"].data
     assert 0 < cost["cpu_seconds"] < cost["wall_seconds"]

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import _forks
 import pandas as pd
 import pytest
 import yaml
@@ -66,7 +67,7 @@ class Hosts:
         """A driver on a host."""
         variables = {"HOME": str(self.site.home), "RAY_AUTH_MODE": "token", "RAY_ADDRESS": self.head}
         command = [sys.executable, "-c", DRIVER, host, "search", "c.yaml", "--pool", "p", *words]
-        return subprocess.Popen(
+        return _forks.Popen(
             command, env=self.site.environment | variables, cwd=self.site.home, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip

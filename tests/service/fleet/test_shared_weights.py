@@ -1,9 +1,8 @@
 """Shared weights trained by several worker actors, one of which is killed on the way."""
 
-import os
-import signal
 import time
 
+import psutil
 import pytest
 import ray
 
@@ -50,6 +49,15 @@ def finish(executor, seconds=240.0):
     raise AssertionError("nothing ended")
 
 
+def until_they_train(*workers, seconds=120.0):
+    """They have computed for longer than it takes to meet."""
+    end = time.monotonic() + seconds
+    begun = [worker.cpu_times().user for worker in workers]
+    while any(worker.cpu_times().user < before + 1 for worker, before in zip(workers, begun, strict=True)):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_a_worker_is_killed_in_a_phase_and_training_goes_on_from_the_last_version(shelf):
     executor = RayExecutor(EvaluatorFactory(CONFIG), WorkerPlan(count=2, at_once=3), weights=shelf)
     try:
@@ -61,9 +69,10 @@ def test_a_worker_is_killed_in_a_phase_and_training_goes_on_from_the_last_versio
         executor.submit(Job(proposal=phase(1, 400, "v1"), attempt=1))
         while len(executor._fleet.group) < 2:
             executor.wait(0.1)
-        time.sleep(3)
-        second = list(executor._fleet.group.values())[1].actor
-        os.kill(ray.get(second.ping.options(concurrency_group="control").remote()), signal.SIGKILL)
+        members = [worker.actor.ping.options(concurrency_group="control") for worker in executor._fleet.group.values()]
+        first, second = (psutil.Process(ray.get(ping.remote())) for ping in members)
+        until_they_train(first, second)
+        second.kill()
         (lost,) = finish(executor)
         assert isinstance(lost.outcome, Failure)
         assert lost.outcome.kind is FailureKind.LOST
