@@ -150,7 +150,7 @@ class Darts(SharedEvaluator[DartsConfig]):
             DataError: a part of the training split makes no step.
         """
         facts, is_text = self._alone.facts(), isinstance(self.config.recipe, TextRecipe)
-        window = self.task.config.window if is_text else None
+        window = getattr(self.task.config, "window", None) if is_text else None
         return None if facts is None else alpha_data.told(facts, self.config.recipe, self.config.alphas, window)
 
     def settled(self) -> Mapping[str, Mapping[str, Any]]:
