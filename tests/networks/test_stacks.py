@@ -36,8 +36,8 @@ def test_gradients_equal_those_of_the_plain_network(space, paths, monkeypatch):
     """Random weights, so that a weight in the wrong place shows; every path also in double precision."""
     if paths == "fast":
         monkeypatch.setattr(fast, "DTYPES", {torch.float64})
-        monkeypatch.setattr(fast, "FOLD_ROWS", 256)
-    images, labels = _batch(dtype=torch.float64)
+        monkeypatch.setattr(fast, "FOLD_ROWS", 192)
+    images, labels = _batch(count=3, dtype=torch.float64)
     for index in range(4):
         graph = _graph(space, index)
         ours = build(graph, cells_per_stage=1, channels=4, auxiliary=True).double()
