@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from nao_ray import rng
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._study import Row
-from nao_ray.bench._summary import mean_and_error
+from nao_ray.bench._summary import mean_and_error, metric_of
 from nao_ray.controllers.measures import kendall_taus
+from nao_ray.metric import ACCURACY
 
 Floats = NDArray[np.float64]
 
 _RESAMPLES = 1000
-_COLUMNS = ["space", "search", "n", "finalists", "more", "best", "more", "random sample", "more"]
+_COLUMNS = ["space", "search", "n", "finalists", "better", "best", "better", "random sample", "better"]
 _COLUMNS += ["tau", "95 %", "scored", "CPU s"]
 
 
@@ -32,11 +33,13 @@ def summary(rows: Sequence[Row]) -> BenchResult:
         searches = [group for group in groups.values() if next(iter(group.values()))["control"] == control]
         lines += [_line(group, groups[control]) for group in searches]
         lines.append(_line(groups[control], None))
+    labels = dict.fromkeys(metric_of(row).label for row in rows)
     counts = sorted({len(row["finalists"]) for row in rows})
     audited = sorted({len(row["sample"]) for row in rows})
     notes = [
-        "Validation accuracy of networks trained alone, mean over n seeds ± standard deviation; more: than the control "
-        "below, same space, weights, epochs and number of scores, seed by seed, ± standard error.",
+        f"{' or '.join(labels).capitalize()} of networks trained alone, mean over n seeds ± standard deviation; "
+        "better: than the control below, same space, weights, epochs and number of scores, seed by seed, ± standard "
+        "error.",
         f"finalists: mean of the {_range(counts)} best by shared score; best: of these; random sample: mean of "
         f"{_range(audited)} of what was scored last.",
         "tau: Kendall's, between shared scores and those of the sample alone, mean over the seeds, with its 95 % "
@@ -50,12 +53,14 @@ def summary(rows: Sequence[Row]) -> BenchResult:
 
 def _line(group: Mapping[int, Row], control: Mapping[int, Row] | None) -> list[object]:
     first = next(iter(group.values()))
+    metric = metric_of(first)
+    digits = 3 if metric == ACCURACY else 2
     cells: list[object] = [first["space"], first["label"], len(group)]
     for measure in (_finalists, _best, _sample):
         values = np.array([measure(row) for row in group.values()])
-        cells.append(f"{values.mean():.3f} ± {_deviation(values):.3f}")
-        more = [measure(row) - measure(control[seed]) for seed, row in group.items()] if control else []
-        cells.append(mean_and_error(np.array(more), 3) if more else "")
+        cells.append(f"{metric.score(values.mean()):.{digits}f} ± {_deviation(values):.{digits}f}")
+        better = [measure(row) - measure(control[seed]) for seed, row in group.items()] if control else []
+        cells.append(mean_and_error(np.array(better), digits) if better else "")
     middle, low, high = pooled_tau(list(group.values()))
     cells += [f"{middle:.2f}", f"[{low:.2f}, {high:.2f}]"]
     return [*cells, round(np.mean([row["scored"] for row in group.values()])), _cpu_seconds(group)]

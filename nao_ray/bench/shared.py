@@ -3,8 +3,8 @@
 A search is a preset. Its control has the same space, task, supernet and finalists, trains the weights for as many
 epochs, every step on a random genotype, and then scores as many random genotypes as the search scores in all, with the
 last weights (Li, Talwalkar, UAI 2019, arXiv 1902.07638). Scores with two sets of shared weights cannot be compared, so
-what counts is the accuracy of networks trained alone: of the finalists, the best by shared score; and of a random
-sample of what was scored last, whose ranks are compared as well.
+what counts is what networks are worth that are trained alone: of the finalists, the best by shared score; and of a
+random sample of what was scored last, whose ranks are compared as well.
 
     nao-ray bench shared results=study
     nao-ray bench shared presets=nao_ws_small,enas_micro_small seeds=5 results=study
@@ -36,6 +36,7 @@ from nao_ray.bench._study import Row, stored_row, write_row
 from nao_ray.bench.tabular import positive
 from nao_ray.config import Budget, Component, RunConfig
 from nao_ray.errors import ConfigError, NaoRayError, RunError
+from nao_ray.metric import to_plain
 from nao_ray.pool import PoolReader
 from nao_ray.preset_files import find_config
 from nao_ray.service.hosting.manifest import source_revision
@@ -88,7 +89,7 @@ def run(
     """
     numbers = range(first_seed, first_seed + positive("seeds", seeds))
     positive("processes", processes)
-    configs = _configs([name.strip() for name in str(presets).split(",")], settings)
+    configs = configs_of([name.strip() for name in str(presets).split(",")], settings)
     with tempfile.TemporaryDirectory() as temporary:
         jobs = _jobs(configs, numbers, Path(temporary if results is None else results))
         found = [stored_row(_row_file(job), _whole) for job in jobs]
@@ -124,8 +125,12 @@ def control(config: RunConfig) -> RunConfig:
 # -- what is to be done ---------------------------------------------------------------------------------------
 
 
-def _configs(names: Sequence[str], settings: Mapping[str, Any]) -> dict[str, RunConfig]:
-    """By label, every search, with the settings for all and those of its own."""
+def configs_of(names: Sequence[str], settings: Mapping[str, Any]) -> dict[str, RunConfig]:
+    """By label, every search, with the settings for all and those of its own.
+
+    Raises:
+        ConfigError: a setting is not what it should be.
+    """
     labels = {Path(name).stem: name for name in names}
     chosen: dict[str, list[str]] = {label: [] for label in labels}
     for key, value in settings.items():
@@ -134,7 +139,7 @@ def _configs(names: Sequence[str], settings: Mapping[str, Any]) -> dict[str, Run
         path = rest if own else key
         if path.partition(".")[0] not in _SECTIONS or not path.partition(".")[2]:
             raise ConfigError(
-                f"bench shared {key}: expected SECTION.key or PRESET.SECTION.key with a SECTION of "
+                f"bench {key}: expected SECTION.key or PRESET.SECTION.key with a SECTION of "
                 f"{', '.join(_SECTIONS)} and a PRESET of {', '.join(labels)}"
             )
         for target in [label] if own else labels:
@@ -148,9 +153,9 @@ def _jobs(configs: Mapping[str, RunConfig], seeds: Sequence[int], folder: Path) 
     for seed in seeds:
         for label, config in configs.items():
             against = control(config)
-            named = _name(CONTROL, against)
+            named = name_of(CONTROL, against)
             for mine, what, its in ((label, config, named), (CONTROL, against, None)):
-                name = _name(mine, what)
+                name = name_of(mine, what)
                 # the strategy ends the search, not the budget
                 whole = what.model_copy(update={"name": mine, "seed": seed, "budget": Budget(trials=10**9)})
                 job = _Job(label=mine, config=whole, control=its, name=f"{name}-s{seed:05d}", folder=folder)
@@ -158,7 +163,7 @@ def _jobs(configs: Mapping[str, RunConfig], seeds: Sequence[int], folder: Path) 
     return list(jobs.values())
 
 
-def _name(label: str, config: RunConfig) -> str:
+def name_of(label: str, config: RunConfig) -> str:
     """Names a search but for its seed; another space, data, setting or default, another name."""
     whole = config.to_data()
     task = {name: value for name, value in whole.get("task", {}).items() if name not in _PLACES}
@@ -219,6 +224,7 @@ def _row(job: _Job, pool: PoolReader) -> Row:
         "label": job.label,
         "space": job.config.space.name,
         "strategy": job.config.strategy.name,
+        "metric": json.dumps(to_plain(job.config.make_task().metric)),
         "seed": job.config.seed,
         "name": job.name.rpartition("-s")[0],
         "control": job.control or "",

@@ -238,7 +238,7 @@ def test_the_data_may_lie_elsewhere(presets, tmp_path):
     names = set()
     for folder in (source, str(tmp_path / "images")):
         config = RunConfig.load(find_config("nao_ws_small"), (f"task.folder={folder}",))
-        names.add(shared._name("x", config))
+        names.add(shared.name_of("x", config))
     assert len(names) == 1
 
 

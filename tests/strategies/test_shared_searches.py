@@ -9,7 +9,7 @@ import pytest
 
 from nao_ray import registry
 from nao_ray.controllers.policy_gradient import PolicyGradient
-from nao_ray.strategies.parts.shared_search import SharedSearch, audit
+from nao_ray.strategies.parts.shared_search import SharedSearch, audit, random_genotypes
 from nao_ray.trial import Fidelity, Measurement, Proposal, Trial
 
 SPACE = registry.load("space", "nao_cnn_small")()
@@ -160,6 +160,17 @@ def test_a_search_knows_how_much_it_will_ask(name: str, settings: dict[str, Any]
     assert strategy.planned == 3 * 2 + scores + 2 + 4
     asked, _ = run(strategy)
     assert strategy.planned == len(asked) >= 3 * 2 + scores + 4
+
+
+def test_no_more_is_drawn_than_a_space_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = registry.load("space", "nao_rnn")
+    space = kind(kind.Config(nodes=2))
+    draws: list[int] = []
+    sample = kind.sample
+    monkeypatch.setattr(kind, "sample", lambda self, generator: draws.append(0) or sample(self, generator))
+    found = random_genotypes(space, 1000, np.random.default_rng(0))
+    assert len(found) == space.num_architectures == 26
+    assert len(draws) < 1000, "20,000 where nobody looks how many there are"
 
 
 def test_the_audit_tells_agreement_from_noise() -> None:

@@ -228,8 +228,9 @@ def _with(draft: Proposal, fidelity: Fidelity, round_: int) -> Proposal:
 def random_genotypes(space: SearchSpace[Any], count: int, generator: np.random.Generator) -> list[Genotype]:
     """Distinct ones; fewer where the space has not so many."""
     found: dict[str, Genotype] = {}
+    wanted = min(count, space.num_architectures)
     for _ in range(20 * count):
-        if len(found) == count:
+        if len(found) >= wanted:
             break
         genotype = space.sample(generator)
         found.setdefault(genotype.key, genotype)
