@@ -242,7 +242,8 @@ def relaxed_skeleton_of(space: SearchSpace[Any]) -> Skeleton[Any]:
     """
     skeleton = skeleton_of(space)
     if skeleton.relaxed is None or not space.alpha_edges:
-        raise _missing(space, "relaxed supernet", [cls.name for cls in _skeletons() if cls.relaxed is not None])
+        having = [name for name in registry.names("space") if registry.load("space", name)().alpha_edges]
+        raise ConfigError(f"space {space.name} has no relaxed supernet; {', '.join(having)} have one")
     return skeleton
 
 

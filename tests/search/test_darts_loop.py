@@ -213,7 +213,7 @@ def test_no_architecture_is_scored_with_them(config):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("space: darts_cnn", "space: nao_cnn_small", "space nao_cnn_small has no relaxed supernet; spaces"),
+        ("space: darts_cnn", "space: nao_cnn_small", "space nao_cnn_small has no relaxed supernet; darts_cnn, "),
         ("strategy: {name: darts,", "strategy: {name: enas} #", "strategy enas trains paths, and the evaluator darts"),
         ("strategy: {name: darts,", "strategy: {name: random_search} #", "strategy random_search trains none"),
         ("name: darts\n  layers: 1\n  channels: 2\n  period: 2", "name: standalone", "take the evaluator darts"),
