@@ -11,7 +11,7 @@ import fcntl
 import gc
 import importlib
 import io
-import json
+import marshal
 import os
 import runpy
 import selectors
@@ -24,10 +24,11 @@ import threading
 import types
 from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing import spawn
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-# Not ray: as it is loaded, it reads variables of which each of its workers has another value. What it loads may be.
+# Not ray: as it is loaded, it reads variables, so a server for each set of them loads it (`_stand_in.server_of`).
 MODULES = (
     "nao_ray.cli.app",
     "nao_ray.cli.progress",
@@ -49,6 +50,15 @@ MODULES = (
     "aiohttp",
     "requests",
     "psutil",
+    "fastapi",
+    "uvicorn",
+    "click",
+    "aiohttp_cors",
+    "prometheus_client",
+    "opencensus.stats",
+    "opentelemetry.exporter.prometheus",
+    "opentelemetry.sdk.metrics",
+    "opentelemetry.sdk.trace",
 )
 
 
@@ -63,10 +73,21 @@ class Server:
         self.asking: dict[int, socket.socket] = {}
         """File of a child -> who has asked for it."""
 
-    def serve(self) -> dict[str, Any] | None:
-        """Returns: in a child, what it is to do; in the server, at the end, None."""
+    def serve(self, path: str, idle_seconds: float | None) -> dict[str, Any] | None:
+        """Returns: in a child, what it is to do; in the server, at the end, None.
+
+        Args:
+            path: of the socket; it is gone before a server ends that nobody has asked for so long.
+            idle_seconds: None: it ends with its owner.
+        """
         while True:
-            for key, _ in self.choose.select():
+            found = self.choose.select(None if self.asking else idle_seconds)
+            if not found and not os.path.exists(path):
+                return None
+            if not found:
+                os.unlink(path)
+                idle_seconds = 0.0
+            for key, _ in found:
                 if key.fd == self.owner:
                     return None
                 if key.fileobj is self.listener:
@@ -74,9 +95,12 @@ class Server:
                         return asked
                 elif key.fd in self.asking:
                     self.tell(key.fd, key.data)
-                else:  # who has asked is gone, and its child is not to outlive it
+                elif key.fileobj.fileno() != -1:  # who has asked is gone, and its child, if still there, goes with it
                     self.choose.unregister(key.fileobj)
-                    os.kill(key.data, signal.SIGKILL)
+                    kill, child = key.data
+                    with suppress(ProcessLookupError):  # it leads no group yet
+                        kill(child, signal.SIGKILL)
+                    os.kill(child, signal.SIGKILL)
 
     def fork(self) -> dict[str, Any] | None:
         """For the next who asks; in the child, returns what that is to do."""
@@ -97,7 +121,8 @@ class Server:
         self.asking[end] = connection
         self.choose.register(end, selectors.EVENT_READ, child)
         if asked["is_tied"]:
-            self.choose.register(connection, selectors.EVENT_READ, child)
+            kill = os.killpg if asked["is_leader"] else os.kill
+            self.choose.register(connection, selectors.EVENT_READ, (kill, child))
         with suppress(OSError):
             connection.sendall(struct.pack("i", child))
         return None
@@ -113,38 +138,41 @@ class Server:
 
 
 def receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
-    """What is asked for, a line of JSON, and the child's standard files; None: nobody asks any more."""
+    """What is asked for, after its length in bytes, and the child's files; None: nobody asks any more."""
     text, files = b"", []
-    while not text.endswith(b"\n"):
-        part, sent, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+    while len(text) < 4 or len(text) < 4 + int.from_bytes(text[:4], "little"):
+        part, sent, _, _ = socket.recv_fds(connection, 1 << 16, 250)
         files += sent
         text += part
         if not part:
             return None, files
-    return json.loads(text), files
+    return marshal.loads(text[4:]), files
 
 
-def become(environment: dict[str, str], folder: str, files: list[int], numbers: list[int], blocked: list[int]) -> None:
-    """This process as a new one: of its own session, with files, variables and signals as given."""
+def become(asked: dict[str, Any]) -> None:
+    """This process as a new one: of its own session, with files, variables, folder and signals as asked."""
     os.setsid()
-    aside = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, 64) for file in files]
+    files, numbers = asked["files"], asked["numbers"]
+    aside = [fcntl.fcntl(file, fcntl.F_DUPFD_CLOEXEC, max(64, *numbers, *files) + 1) for file in files]
     for file in {0, 1, 2, *files}:
         with suppress(OSError):
             os.close(file)
     for file, number in zip(aside, numbers, strict=True):
         os.dup2(file, number)
         os.close(file)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(
-        signal.SIG_SETMASK, blocked
-    )  # a worker of Ray, which may have started the server, blocks some
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        signal.signal(number, signal.SIG_IGN if number in asked["ignored"] else usual)
+    # a worker of Ray, which may have started the server, blocks some
+    signal.pthread_sigmask(signal.SIG_SETMASK, asked["blocked"])
     os.environ.clear()
-    os.environ.update(environment)
-    os.chdir(folder)
+    os.environ.update(asked["environment"])
+    os.chdir(asked["folder"])
+    sys.executable = asked["executable"]
+    spawn.set_executable(sys.executable)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = None
         with suppress(OSError):
-            stream = standard(number)
+            stream = standard(number, asked["is_unbuffered"])
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
     tempfile.tempdir = None
@@ -152,7 +180,7 @@ def become(environment: dict[str, str], folder: str, files: list[int], numbers: 
     sys.modules["torch"].seed()
 
 
-def standard(number: int) -> TextIO:
+def standard(number: int, is_unbuffered: bool) -> TextIO:
     """Standard input, output or error, as an interpreter has it.
 
     Raises:
@@ -161,7 +189,7 @@ def standard(number: int) -> TextIO:
     if number == 0:
         return open(number, closefd=False)
     raw = io.FileIO(number, "wb", closefd=False)
-    if os.environ.get("PYTHONUNBUFFERED"):
+    if is_unbuffered or os.environ.get("PYTHONUNBUFFERED"):
         return io.TextIOWrapper(raw, write_through=True)
     is_by_line = number == 2 or os.isatty(number)
     errors = "backslashreplace" if number == 2 else None
@@ -227,18 +255,21 @@ if __name__ == "__main__":
     given = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     standing = sys.path[1 + len(given) :]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in MODULES:
+    more = sys.argv[3:]
+    for name in (*MODULES, *more):
         importlib.import_module(name)
-    assert "ray" not in sys.modules
+    assert more or "ray" not in sys.modules
+    threads = {Path(f"/proc/self/task/{thread}/comm").read_text().strip() for thread in os.listdir("/proc/self/task")}
+    assert len(threads - {"jemalloc_bg_thd"}) == 1, f"what a thread holds is never given back in a fork: {threads}"
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{sys.argv[1]}.new")
         listener.listen(64)
         os.rename(f"{sys.argv[1]}.new", sys.argv[1])
-        todo = Server(listener, int(sys.argv[2])).serve()
+        todo = Server(listener, int(sys.argv[2])).serve(sys.argv[1], 20.0 if more else None)
     if todo is None:
         os._exit(0)
     else:
-        become(todo["environment"], todo["folder"], todo["files"], todo["numbers"], todo["blocked"])
+        become(todo)
         end_with(lambda: start(todo["words"], todo["given"], standing))

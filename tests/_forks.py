@@ -6,11 +6,9 @@ itself, and of what a process loads, use `subprocess`.
 """
 
 import fcntl
-import json
+import marshal
 import os
-import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -20,11 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from _stand_in import ANEW as ANEW
+from _stand_in import AS_LOADED, PLACE, ROOT, STANDS_FOR, ask, can_fork, number_of, server_of
+
 HERE = Path(__file__).parent
-ROOT = HERE.parent
-PLACE = "NAO_RAY_TESTS_FORKS"
-"""The variable with the folder of the server's socket, for all processes of a run of tests."""
-AS_LOADED = ("PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONDEVMODE", "LD_PRELOAD", "MKL_NUM_THREADS")
 
 
 def prepare() -> bool:
@@ -37,29 +34,53 @@ def prepare() -> bool:
     os.environ[PLACE] = tempfile.mkdtemp(prefix="nf", dir="/tmp")
     Path(os.environ[PLACE], "owner").write_text(str(os.getpid()))
     os.environ.setdefault("MPLCONFIGDIR", os.environ[PLACE])  # fonts are looked for once, not by each process
-    Path(os.environ[PLACE], "worker.py").symlink_to(HERE / "_forked_worker.py")  # what Ray's parameters name
+    Path(os.environ[PLACE], "environment").write_bytes(marshal.dumps(dict(os.environ)))
+    programs = Path(os.environ[PLACE], "bin")
+    programs.mkdir()
+    for name in ("python", "python3", "ray", "nao-ray"):
+        (programs / name).write_text(_PROGRAM.format(python=sys.executable, here=str(HERE)))
+        (programs / name).chmod(0o755)
     return True
 
 
-def connect() -> socket.socket:
-    """To the server, which is started where there is none."""
+def environment_of_stand_ins() -> Path:
+    """A folder as that of a virtual environment, the Pythons of which are forks; the real one where there are none."""
+    return Path(os.environ[PLACE]) if PLACE in os.environ else Path(sys.executable).parents[1]
+
+
+_PROGRAM = """#!{python} -IS
+import sys
+
+sys.path.insert(0, {here!r})
+import _stand_in
+
+_stand_in.main(sys.argv[0], sys.argv[1:])
+"""
+
+
+def connect(name: str, environment: Mapping[str, str], modules: Sequence[str]) -> socket.socket:
+    """To a server (`_stand_in.server_of`), which is started where there is none."""
     folder = Path(os.environ[PLACE])
-    path = str(folder / "socket")
+    path = str(folder / name)
     with suppress(OSError):
         return _connected(path)
-    with open(folder / "lock", "w") as lock, open(folder / "said", "ab") as said:
+    with open(folder / f"{name}.lock", "w") as lock, open(folder / "said", "ab") as said:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.exists(path):
-            environment = {name: value for name, value in os.environ.items() if name not in AS_LOADED}
-            environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
-            words = [sys.executable, str(HERE / "_fork_server.py"), path, (folder / "owner").read_text()]
-            server = subprocess.Popen(
-                words, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
-            )
-            while not os.path.exists(path):
-                assert server.poll() is None, (folder / "said").read_text()
-                time.sleep(0.02)
-            server.returncode = 0  # it ends with the run, which nobody waits for
+        with suppress(OSError):
+            return _connected(path)
+        if not modules:  # not as who asks first: tests look for processes by their variables
+            environment = marshal.loads((folder / "environment").read_bytes())
+        environment = {name: value for name, value in environment.items() if name not in AS_LOADED}
+        environment |= {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+        words = [sys.executable, str(HERE / "_fork_server.py"), path, (folder / "owner").read_text(), *modules]
+        start = Popen if modules else subprocess.Popen
+        server = start(
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
+        )
+        while not os.path.exists(path):
+            assert server.poll() is None, (folder / "said").read_text()
+            time.sleep(0.02)
+        server.returncode = 0  # it ends with the run, which nobody waits for
     return _connected(path)
 
 
@@ -73,49 +94,8 @@ def _connected(path: str) -> socket.socket:
     return connection
 
 
-def can_fork(words: Sequence[str], environment: Mapping[str, str], folder: str) -> bool:
-    """Whether a fork of the server is as the process that would be started."""
-    if PLACE not in os.environ or not words or words[0] != sys.executable or len(words) < 2:
-        return False
-    if words[1][:1] == "-" and words[1] not in ("-c", "-m"):
-        return False
-    if words[1] not in ("-c", "-m") and not os.path.isfile(os.path.join(folder, words[1])):
-        return False
-    if any(name in environment for name in AS_LOADED) or environment.get("OMP_NUM_THREADS", "1") != "1":
-        return False
-    first = [folder] if words[1] in ("-c", "-m") else [os.path.dirname(os.path.join(folder, words[1]))]
-    places = [*first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
-    found = (place for place in places if os.path.isdir(os.path.join(folder, place, "nao_ray")))
-    return os.path.samefile(os.path.join(folder, next(found, ROOT)), ROOT)
-
-
-def ask(
-    words: Sequence[str], environment: Mapping[str, str], folder: str, files: dict[int, int], is_tied: bool = False
-) -> tuple[int, socket.socket]:
-    """Fork a child that does as `python *words`.
-
-    Args:
-        files: its standard files, number -> descriptor of this process.
-        is_tied: it is killed as who asked for it ends.
-
-    Returns:
-        Its process id; the connection that has its status when it has ended.
-    """
-    connection = connect()
-    given = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
-    asked = {"words": list(words), "environment": dict(environment), "folder": folder, "given": given}
-    asked |= {"numbers": list(files), "is_tied": is_tied}
-    asked["blocked"] = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
-    message = json.dumps(asked).encode() + b"\n"
-    socket.send_fds(connection, [message[:1]], list(files.values()))
-    connection.sendall(message[1:])
-    return number_of(connection.recv(4)), connection
-
-
-def number_of(answer: bytes) -> int:
-    """What the server says."""
-    assert answer, f"the server of forks has ended: {Path(os.environ[PLACE], 'said').read_text()}"
-    return struct.unpack("i", answer)[0]
+def _can_fork(words: Sequence[str], environment: Mapping[str, str], folder: str) -> bool:
+    return words[:1] == [sys.executable] and can_fork(words[1:], environment, folder)
 
 
 class Popen(subprocess.Popen):
@@ -127,12 +107,13 @@ class Popen(subprocess.Popen):
         words = [os.fsdecode(word) for word in args] if isinstance(args, (list, tuple)) else []
         environment = dict(os.environ if env is None else env)
         folder = os.path.abspath(os.fspath(cwd) if cwd else os.getcwd())
-        if executable or preexec_fn or pass_fds or not can_fork(words, environment, folder):
+        if executable or preexec_fn or pass_fds or not _can_fork(words, environment, folder):
             super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *more)
             return
         p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite = more[3:9]
         ends = {number: number if end == -1 else end for number, end in enumerate((p2cread, c2pwrite, errwrite))}
-        self.pid, self._told = ask(words[1:], environment, folder, ends)
+        self._told = connect(*server_of(words[1:], environment))
+        self.pid = ask(self._told, words[1:], environment, folder, ends, is_tied=False)
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
@@ -175,19 +156,20 @@ def run(words: Sequence[Any], *, input: str | None = None, timeout: float | None
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-def descendants(process: Any) -> list[Any]:
-    """psutil's children of a process and theirs, with the workers that were forked for one of them."""
-    import psutil  # a forked worker's process goes without
+def with_forks(processes: Sequence[Any]) -> list[Any]:
+    """psutil's processes, each followed by the fork that it stands for and what that has started."""
+    import psutil  # a stand-in goes without
 
     found = []
-    for child in process.children(recursive=True):
-        found.append(child)
+    for process in processes:
+        found.append(process)
         with suppress(psutil.Error, ValueError):
-            if child.name().startswith(STANDS_FOR):
-                worker = psutil.Process(int(child.name().removeprefix(STANDS_FOR)))
-                found += [worker, *worker.children(recursive=True)]
+            if process.name().startswith(STANDS_FOR):
+                fork = psutil.Process(int(process.name().removeprefix(STANDS_FOR)))
+                found += [fork, *descendants(fork)]
     return found
 
 
-STANDS_FOR = "fork "
-"""Begins the name of a process that stands for a fork; the fork's process id follows."""
+def descendants(process: Any) -> list[Any]:
+    """psutil's children of a process and theirs, with the forks that stand for some."""
+    return with_forks(process.children(recursive=True))

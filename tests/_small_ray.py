@@ -7,11 +7,21 @@ CPUs before anybody wants one. Its workers are forks (`_forks.py`). The node's a
 """
 
 import os
+import sys
 from functools import partialmethod, wraps
 from typing import Any
 from unittest import mock
 
 from ray._private import node, parameter, utils
+
+FRUGAL = {
+    "RAY_prestart_worker_first_driver": "0",
+    "REPORTER_UPDATE_INTERVAL_MS": "600000",
+    "RAY_metrics_report_interval_ms": "600000",
+    "METRICS_RECORD_INTERVAL_S": "600",
+}
+"""Variables of a cluster by `ray start`: no workers that idle beside each job, no statistics of processes every few
+seconds."""
 
 
 def make_small(with_metrics: bool = False) -> None:
@@ -21,7 +31,7 @@ def make_small(with_metrics: bool = False) -> None:
         with_metrics: the node's agent is the whole one, which exports them.
     """
     parameter.RayParams.__init__ = partialmethod(
-        parameter.RayParams.__init__, include_log_monitor=False, no_monitor=True, **_forked_workers()
+        parameter.RayParams.__init__, include_log_monitor=False, no_monitor=True
     )
     start = node.Node.start_api_server
 
@@ -35,15 +45,12 @@ def make_small(with_metrics: bool = False) -> None:
 
     @wraps(start_raylet)
     def start_without_idle_workers(self: node.Node, *words: Any, **more: Any) -> None:
-        with mock.patch.dict(os.environ, RAY_prestart_worker_first_driver="0"):
+        place = os.environ.get("NAO_RAY_TESTS_FORKS")
+        python = f"{place}/bin/python" if place else sys.executable  # of its agents and workers
+        fewer = mock.patch.dict(os.environ, RAY_prestart_worker_first_driver="0")
+        with fewer, mock.patch.object(sys, "executable", python):
             start_raylet(self, *words, **more)
 
     node.Node.start_raylet = start_without_idle_workers
     if not with_metrics:
         utils.get_dashboard_dependency_error = lambda: ImportError("no test needs it")
-
-
-def _forked_workers() -> dict[str, str]:
-    """The parameters of Ray by which its workers are forks, where there is a server of them."""
-    place = os.environ.get("NAO_RAY_TESTS_FORKS")
-    return {"setup_worker_path": f"{place}/worker.py"} if place else {}

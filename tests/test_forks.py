@@ -1,10 +1,14 @@
 """What a fork is like: the process that would have been started."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import _forks
+import psutil
 import pytest
 
 SAYS = (
@@ -47,6 +51,64 @@ def test_it_is_told_of_signals_and_ends_alone():
         assert fork.poll() == -signal.SIGTERM
 
 
+def test_a_program_that_stands_for_a_fork_says_and_ends_as_that(tmp_path):
+    """It passes on all its files, and signals; the fork takes it for its interpreter."""
+    python = _forks.environment_of_stand_ins() / "bin" / "python"
+    says = (
+        "import os, sys; print(sys.executable, sys.argv, os.read(7, 5), input(), flush=True); os.kill(os.getpid(), 15)"
+    )
+    (tmp_path / "a").write_text("heard")
+    shell = f"exec {python} -u -c '{says}' -b 7<a"
+    done = subprocess.run(["bash", "-c", shell], cwd=tmp_path, input="said\n", capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, f"{python} ['-c', '-b'] b'heard' said\n")
+    failing = subprocess.run([python, "-c", "import sys; sys.exit('why')"], capture_output=True, text=True)
+    assert (failing.returncode, failing.stderr) == (1, "why\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["ended", "killed"])
+def test_who_stands_for_a_fork_does_not_go_without_it(number):
+    waits = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    python = _forks.environment_of_stand_ins() / "bin" / "python3"
+    with subprocess.Popen([python, "-c", waits], stdout=subprocess.PIPE, text=True) as stand_in:
+        fork = psutil.Process(int(stand_in.stdout.readline()))
+        assert fork in _forks.with_forks([psutil.Process(stand_in.pid)])
+        stand_in.send_signal(number)
+        assert stand_in.wait(60) == -number
+        psutil.wait_procs([fork], timeout=60)
+        assert not fork.is_running()
+
+
+def test_a_group_that_is_killed_takes_with_it_what_the_fork_has_started():
+    starts = "import os, subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); os.wait()"
+    python = _forks.environment_of_stand_ins() / "bin" / "python"
+    words = [python, "-c", starts]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as stand_in:
+        child = psutil.Process(int(stand_in.stdout.readline()))
+        os.killpg(stand_in.pid, signal.SIGKILL)
+        gone, _ = psutil.wait_procs([child], timeout=60)
+        assert gone == [child]
+
+
+def test_ray_is_loaded_once_for_each_set_of_variables_that_it_reads_then():
+    worker = ["/x/ray/_private/workers/default_worker.py"]
+    name, kept, modules = _forks.server_of(worker, {"RAY_JOB_ID": "01", "RAY_ADDRESS": "a", "HOME": "/"})
+    assert modules[0] == "ray"
+    assert kept == {"RAY_JOB_ID": "01", "HOME": "/"}
+    assert _forks.server_of(worker, {"RAY_JOB_ID": "01", "HOME": "/b"})[0] == name
+    assert _forks.server_of(worker, {"RAY_JOB_ID": "02", "HOME": "/"})[0] != name
+    assert _forks.server_of(["-u", "/x/ray/dashboard/agent.py"], {"RAY_JOB_ID": "01"})[0] != name
+    for words in (["-m", "nao_ray", "submit"], ["-m", "nao_ray", "search", "--in-process"], ["-c", "import ray"]):
+        assert _forks.server_of(words, {})[0] == "socket", "it loads Ray itself, if at all"
+
+
+def test_a_copy_of_the_package_is_as_good_until_a_file_differs(tmp_path):
+    shutil.copytree(Path(_forks.ROOT) / "nao_ray", tmp_path / "nao_ray")
+    assert _forks.can_fork(["-m", "nao_ray"], {}, str(tmp_path))
+    with open(tmp_path / "nao_ray" / "trial.py", "a") as file:
+        file.write("# another line\n")
+    assert not _forks.can_fork(["-m", "nao_ray"], {}, str(tmp_path))
+
+
 @pytest.mark.parametrize("blocked", [set(), {signal.SIGINT}], ids=["none", "interrupt"])
 def test_it_blocks_the_signals_of_who_asks(blocked):
     words = [sys.executable, "-c", "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"]
@@ -67,5 +129,5 @@ def test_it_blocks_the_signals_of_who_asks(blocked):
 def test_what_a_fork_cannot_be_like_is_a_process_of_its_own(words, variables, tmp_path):
     (tmp_path / "nao_ray").mkdir()
     variables = {name: value.replace("FOLDER", str(tmp_path)) for name, value in variables.items()}
-    assert _forks.can_fork([sys.executable, "-c", ""], {}, "/")
-    assert not _forks.can_fork([sys.executable, *words], variables, "/")
+    assert _forks.can_fork(["-c", ""], {}, "/")
+    assert not _forks.can_fork(words, variables, "/")

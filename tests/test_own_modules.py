@@ -4,7 +4,9 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
+import _forks
 import pytest
 
 from nao_ray import own_modules, registry
@@ -359,10 +361,12 @@ def test_a_search_on_ray_has_it_on_its_workers(folder, tmp_path):
     for name in ("numpy.py", "random.py", "mine.py"):
         (tmp_path / "elsewhere" / name).write_text(WRONG)
     root = os.path.dirname(os.path.dirname(own_modules.__file__))
-    command = "from nao_ray.cli.app import main; main()"
+    small = Path(__file__).with_name("_small_ray.py").read_text()
+    command = f"{small}\nmake_small()\nfrom nao_ray.cli.app import main\nmain()"
+    no_forks = {name: value for name, value in os.environ.items() if name != _forks.PLACE}
     done = subprocess.run(
         [sys.executable, "-P", "-c", command, "search", str(folder / "own.yaml"), "--pool", "p"],
-        env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True, check=False, timeout=300,
+        env=no_forks | {"PYTHONPATH": root}, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert PoolReader.open(tmp_path / "elsewhere" / "p").counts().finished == 3

@@ -10,11 +10,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import _forks
 import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
 VENV = Path(sys.executable).parents[1]
+STAND_INS = _forks.environment_of_stand_ins()
+"""In its place: the Pythons and Rays of a cluster are forks."""
 HEAD, WORKER = "127.0.0.2", "127.0.0.3"
 """Two addresses of this machine that stand for two machines."""
 
@@ -71,7 +74,7 @@ class Site:
         return done
 
     def processes(self) -> list[psutil.Process]:
-        """Whatever was started with this site's temp folder in its command line or environment."""
+        """Whatever was started with this site's temp folder in its command line or environment, and forks for it."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -79,7 +82,7 @@ class Site:
                     found.append(process)
             except psutil.Error:
                 continue
-        return found
+        return _forks.with_forks(found)
 
     def left(self) -> list[psutil.Process]:
         """What has not ended within 20 s of being told to."""

@@ -4,12 +4,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from _site import HEAD, HERE, ROOT, VENV, WORKER, Site, free_ports
+from _site import HEAD, HERE, ROOT, STAND_INS, WORKER, Site, free_ports
 
 
 @pytest.fixture
 def site(tmp_path):
     """Ports, home and a short temp folder; every process with that folder is ended."""
+    from _small_ray import FRUGAL  # with Ray, which other tests here do without
+
     temp = Path(tempfile.mkdtemp(prefix="nr"))
     ports = free_ports()
     here = tmp_path / "here"
@@ -19,8 +21,8 @@ def site(tmp_path):
         (tmp_path / host).mkdir()
     settings = {"TEMP_DIR": temp, "GCS_PORT": ports, "DASHBOARD_PORT": ports + 1, "NODE_PORTS": ports + 10}
     site = Site(tmp_path, temp, ports, {key: str(value) for key, value in settings.items()})
-    site.environment |= {
-        "PATH": f"{VENV / 'bin'}:/usr/bin:/bin",
+    site.environment |= FRUGAL | {
+        "PATH": f"{STAND_INS / 'bin'}:/usr/bin:/bin",
         "PYTHONPATH": str(ROOT),
         "NUM_CPUS": "1",
         "NUM_GPUS": "0",

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from _site import HEAD, ROOT, VENV, WORKER
+from _site import HEAD, ROOT, STAND_INS, VENV, WORKER
+from _small_ray import FRUGAL
 
 pytestmark = pytest.mark.ray
 
@@ -47,6 +48,10 @@ def _listening(site) -> dict[int, set[str]]:
 
 
 def test_one_machine(site):
+    """What `ray start` starts are processes of their own here, as a user's are."""
+    site.environment["PATH"] = f"{VENV / 'bin'}:/usr/bin:/bin"
+    for name in FRUGAL:
+        del site.environment[name]
     done = site.up("machine.sh")
     assert done.returncode == 0, done.stdout + done.stderr
     assert site.address in done.stdout
@@ -76,7 +81,7 @@ def test_one_machine(site):
 
 
 def test_fixed_hosts(site):
-    variables = {"HEAD": HEAD, "WORKERS": WORKER, "SSH": str(site.home / "here"), "VENV": str(VENV)}
+    variables = {"HEAD": HEAD, "WORKERS": WORKER, "SSH": str(site.home / "here"), "VENV": str(STAND_INS)}
     (site.home / WORKER / ".ray").mkdir()
     other = site.home / WORKER / ".ray" / "auth_token"
     other.write_text("another cluster's")
@@ -129,7 +134,7 @@ def test_slurm_stops_the_search_at_the_time_limit_and_queues_again(site, tmp_pat
         "HOME": str(tmp_path),
         "RAY_AUTH_TOKEN_PATH": str(token),  # the home of both nodes is one, on Slurm
         "NODE_IP": HEAD,
-        "VENV": str(VENV),
+        "VENV": str(STAND_INS),
         "SLURM_SUBMIT_DIR": str(ROOT),
         "SLURM_JOB_ID": "77",
         "SLURM_JOB_NODELIST": "node[1-2]",

@@ -5,10 +5,10 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+import _forks
 import psutil
 import ray
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID, FAKE_HEAD_NODE_TYPE
@@ -74,7 +74,7 @@ class AutoscaledCluster:
         words = ["start", "--head", f"--port={port}", f"--temp-dir={self.temp}", "--num-cpus=0", "--num-gpus=0"]
         words += [f"--autoscaling-config={self.temp}/cluster.json", f"--object-store-memory={_STORE}"]
         words += ["--include-dashboard=false", "--disable-usage-stats"]
-        command = [sys.executable, "-m", "ray.scripts.scripts", *words]
+        command = [str(_forks.environment_of_stand_ins() / "bin" / "ray"), *words]
         subprocess.run(command, check=True, env=os.environ | variables, stdout=subprocess.DEVNULL, timeout=60)
 
     @staticmethod

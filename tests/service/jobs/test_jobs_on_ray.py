@@ -1,4 +1,8 @@
-"""The commands as a user types them, on a cluster that asks for a token: what they say, what they leave behind."""
+"""The commands as a user types them, on a cluster that asks for a token: what they say, what they leave behind.
+
+The cluster's Pythons, the jobs' too, are forks that have loaded what they need (`_forks.py`), but where a test wants
+them `anew`.
+"""
 
 import os
 import re
@@ -21,6 +25,7 @@ import psutil
 import pytest
 import requests
 import yaml
+from _small_ray import FRUGAL
 
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.manifest import source_revision
@@ -46,12 +51,7 @@ class Evolves(RegularizedEvolution):
     pass
 """
 WRONG = "raise RuntimeError('a file of the folder was loaded')"
-FRUGAL = {  # no two workers that idle beside each job; no statistics of processes every few seconds
-    "RAY_prestart_worker_first_driver": "0",
-    "REPORTER_UPDATE_INTERVAL_MS": "600000",
-    "RAY_metrics_report_interval_ms": "600000",
-    "METRICS_RECORD_INTERVAL_S": "600",
-}
+PROGRAMS = _forks.environment_of_stand_ins() / "bin"
 PORTS = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
 PORTS += ("runtime-env-agent-port", "metrics-export-port", "ray-client-server-port")
 
@@ -79,10 +79,10 @@ def _start_head(folder):
     ]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-    environment |= FRUGAL
-    environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an activated environment
+    environment |= FRUGAL | {_forks.ANEW: str(folder / "anew")}
+    environment["PATH"] = f"{PROGRAMS}:{os.environ['PATH']}"  # as in an activated environment
     with open(folder / "said", "w") as said:
-        words = [str(Path(sys.executable).with_name("ray")), "start", *options]
+        words = [str(PROGRAMS / "ray"), "start", *options]
         head = subprocess.Popen(words, env=environment, cwd=folder, stdout=said, stderr=subprocess.STDOUT)
     while head.poll() is None and "Ray runtime started" not in (folder / "said").read_text():
         time.sleep(0.5)
@@ -95,7 +95,7 @@ def _processes(head, folder):
     for process in psutil.process_iter(["cmdline"]):
         if process.pid == head.pid or any(str(folder) in word for word in process.info["cmdline"] or ()):
             with suppress(psutil.NoSuchProcess):
-                found |= {process, *process.children(recursive=True)}
+                found |= {*_forks.with_forks([process]), *_forks.descendants(process)}
     return list(found)
 
 
@@ -111,7 +111,7 @@ def cluster():
             if head.poll() is None:
                 break
         assert head.poll() is None, (folder / "said").read_text()
-        yield SimpleNamespace(address=address, token=token, token_path=folder / "token")
+        yield SimpleNamespace(address=address, token=token, token_path=folder / "token", anew=folder / "anew")
         assert head.poll() is None, f"the cluster ended by itself: {(folder / 'said').read_text()}"
     finally:
         started = _processes(head, folder)  # and no other child of this process: the tests before may share a Ray
@@ -121,6 +121,14 @@ def cluster():
         head.wait(timeout=30)
         psutil.wait_procs(started, timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def anew(cluster):
+    """Driver and workers of a job are no forks in this test: it loads what was carried there."""
+    cluster.anew.touch()
+    yield
+    cluster.anew.unlink()
 
 
 @pytest.fixture
@@ -203,6 +211,7 @@ def test_without_the_token_nothing_is_started(call, tmp_path, variables, told):
     assert not (tmp_path / "pools").exists()
 
 
+@pytest.mark.usefixtures("anew")
 def test_a_search_runs_as_a_job_and_its_log_is_followed(call, cluster, tmp_path):
     without_training = ("submit", "smoke", "--set", "evaluator={name: faulty}", "--set")
     done = call(*without_training, "budget.trials=3", anew=True, RAY_ADDRESS="http://127.0.0.1:9")
@@ -317,7 +326,7 @@ def test_the_ray_job_submit_of_the_page(cluster, tmp_path):
         shutil.copytree(ROOT / name, tmp_path / "checkout" / name, ignore=shutil.ignore_patterns("__pycache__"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(cluster.token_path)}
-    words[0] = str(Path(sys.executable).with_name("ray"))
+    words[0] = str(PROGRAMS / "ray")
     give_up = time.monotonic() + 120
     while True:
         done = subprocess.run(
