@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -156,20 +156,27 @@ def run(words: Sequence[Any], *, input: str | None = None, timeout: float | None
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-def with_forks(processes: Sequence[Any]) -> list[Any]:
-    """psutil's processes, each followed by the fork that it stands for and what that has started."""
+def family(processes: Iterable[Any]) -> list[Any]:
+    """psutil's processes with all that they have started, and the forks that one of them stands for with theirs."""
     import psutil  # a stand-in goes without
 
-    found = []
-    for process in processes:
-        found.append(process)
-        with suppress(psutil.Error, ValueError):
-            if process.name().startswith(STANDS_FOR):
-                fork = psutil.Process(int(process.name().removeprefix(STANDS_FOR)))
-                found += [fork, *descendants(fork)]
-    return found
+    there = {process.pid: process for process in psutil.process_iter(["ppid", "name"])}
+    children: dict[int, list[int]] = {}
+    for process in there.values():
+        children.setdefault(process.info["ppid"], []).append(process.pid)
+    found: dict[int, Any] = {}
+    todo = [process.pid for process in processes]
+    while todo:
+        pid = todo.pop()
+        if pid in there and pid not in found:
+            found[pid] = there[pid]
+            todo += children.get(pid, ())
+            name = there[pid].info["name"] or ""
+            if name.startswith(STANDS_FOR):
+                todo.append(int(name.removeprefix(STANDS_FOR)))
+    return list(found.values())
 
 
 def descendants(process: Any) -> list[Any]:
-    """psutil's children of a process and theirs, with the forks that stand for some."""
-    return with_forks(process.children(recursive=True))
+    """Its family without itself."""
+    return [one for one in family([process]) if one.pid != process.pid]

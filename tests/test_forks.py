@@ -71,7 +71,7 @@ def test_who_stands_for_a_fork_does_not_go_without_it(number):
     python = _forks.environment_of_stand_ins() / "bin" / "python3"
     with subprocess.Popen([python, "-c", waits], stdout=subprocess.PIPE, text=True) as stand_in:
         fork = psutil.Process(int(stand_in.stdout.readline()))
-        assert fork in _forks.with_forks([psutil.Process(stand_in.pid)])
+        assert fork in _forks.descendants(psutil.Process(stand_in.pid))
         stand_in.send_signal(number)
         assert stand_in.wait(60) == -number
         psutil.wait_procs([fork], timeout=60)

@@ -82,7 +82,7 @@ class Site:
                     found.append(process)
             except psutil.Error:
                 continue
-        return _forks.with_forks(found)
+        return _forks.family(found)
 
     def left(self) -> list[psutil.Process]:
         """What has not ended within 20 s of being told to."""

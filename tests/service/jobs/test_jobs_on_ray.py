@@ -91,12 +91,8 @@ def _start_head(folder):
 
 def _processes(head, folder):
     """The head, what it has started, and what heads before it have left: those have the folder in their words."""
-    found = set()
-    for process in psutil.process_iter(["cmdline"]):
-        if process.pid == head.pid or any(str(folder) in word for word in process.info["cmdline"] or ()):
-            with suppress(psutil.NoSuchProcess):
-                found |= {*_forks.with_forks([process]), *_forks.descendants(process)}
-    return list(found)
+    mine = [p for p in psutil.process_iter(["cmdline"]) if any(str(folder) in word for word in p.info["cmdline"] or ())]
+    return _forks.family([*mine, psutil.Process(head.pid)] if head.poll() is None else mine)
 
 
 @pytest.fixture(scope="module")
