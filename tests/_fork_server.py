@@ -28,7 +28,7 @@ from multiprocessing import spawn
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-# Not ray: as it is loaded, it reads variables, so a server for each set of them loads it (`_stand_in.server_of`).
+# Not ray: as it is loaded, it reads variables, so a server for each set of them loads it (`_fork_stand_in.server_of`).
 MODULES = (
     "nao_ray.cli.app",
     "nao_ray.cli.progress",

@@ -18,8 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from _stand_in import ANEW as ANEW
-from _stand_in import AS_LOADED, PLACE, ROOT, STANDS_FOR, ask, can_fork, number_of, server_of
+from _fork_stand_in import ANEW as ANEW
+from _fork_stand_in import AS_LOADED, PLACE, ROOT, STANDS_FOR, ask, can_fork, number_of, server_of
 
 HERE = Path(__file__).parent
 
@@ -52,14 +52,14 @@ _PROGRAM = """#!{python} -IS
 import sys
 
 sys.path.insert(0, {here!r})
-import _stand_in
+import _fork_stand_in
 
-_stand_in.main(sys.argv[0], sys.argv[1:])
+_fork_stand_in.main(sys.argv[0], sys.argv[1:])
 """
 
 
 def connect(name: str, environment: Mapping[str, str], modules: Sequence[str]) -> socket.socket:
-    """To a server (`_stand_in.server_of`), which is started where there is none."""
+    """To a server (`_fork_stand_in.server_of`), which is started where there is none."""
     folder = Path(os.environ[PLACE])
     path = str(folder / name)
     with suppress(OSError):

@@ -59,7 +59,7 @@ def pytest_runtest_setup(item):
         from _small_ray import make_small
 
         item.session.stash[_IS_SMALL] = True
-        _forks.connect("socket", {}, ())  # Ray waits 15 s for an agent, not for the server of its fork too
+        _forks.connect("socket", {}, ()).close()  # Ray waits 15 s for an agent, not for the server of its fork too
         make_small()
 
 
