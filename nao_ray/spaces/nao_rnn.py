@@ -1,7 +1,9 @@
 """The recurrent cells of NAO: 11 nodes (Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233).
 
-Its two programs number the activations differently, so genotypes have their names; numbers need their dialect. The cell
-with shared weights also averages state 0 while it is searched; see the skeleton's `average_first`.
+Its two programs number the activations differently, so genotypes have their names; numbers need their dialect.
+
+Differs from the published search with shared weights, whose cells average state 0 too, which its final ones do not:
+here both average the nodes (the skeleton's `average_first` is as published).
 """
 
 from __future__ import annotations

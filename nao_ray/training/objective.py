@@ -122,9 +122,9 @@ class Objective(ABC):
         """What the learning rate of a batch's step is multiplied by."""
         return 1.0
 
-    @abstractmethod
     def weight(self, index: int) -> float:
         """Of this worker's part of an epoch's batch of this number, in the mean over the group; see `Shard.weight`."""
+        return 1.0
 
     @property
     @abstractmethod
