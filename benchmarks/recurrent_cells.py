@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from nao_ray import registry, rng
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.errors import ConfigError, NaoRayError
-from nao_ray.networks.recurrent_network import LanguageModel, Result
+from nao_ray.networks.recurrent_network import ROLE, LanguageModel, Result
 from nao_ray.networks.recurrent_network import RecurrentConfig as Size
 from nao_ray.skeletons.texts.base import RecurrentSize
 from nao_ray.spaces.base import ArchGraph
+from nao_ray.spaces.parts.recurrent_text import RecurrentText
 from nao_ray.tasks.base import Task
 from nao_ray.training.fit import Epoch, fit
 from nao_ray.training.recipe import TextRecipe
@@ -182,12 +183,17 @@ def table(rows: Sequence[dict[str, Any]], settings: dict[str, Any]) -> BenchResu
     of: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         of.setdefault(row["cell"], []).append(row)
+    graphs = cells(len(of))
     ordered = sorted(of, key=lambda cell: np.mean([row["curve"][-1] for row in of[cell]]))
     return BenchResult(
         name="recurrent_cells",
         columns=["cell", "units", "parameters", "n", "validation by epoch", "validation", "test", "CPU s"],
         rows=[list(_line(cell, of[cell])) for cell in ordered],
-        notes=["Perplexity, mean ± standard deviation over n seeds. " + json.dumps(settings), machine()],
+        notes=[
+            "Perplexity, mean ± standard deviation over n seeds. " + json.dumps(settings),
+            *(f"{cell}: {RecurrentText.write(graphs[cell].cell(ROLE))}" for cell in ordered if cell in graphs),
+            machine(),
+        ],
     )
 
 
