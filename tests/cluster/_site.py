@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,8 +92,9 @@ class Site:
 
     def close(self) -> None:
         for process in self.processes():
-            if process.pid != os.getpid():
-                process.kill()
+            with suppress(psutil.NoSuchProcess):  # a fork ends with who stands for it
+                if process.pid != os.getpid():
+                    process.kill()
         shutil.rmtree(self.temp, ignore_errors=True)
 
 
