@@ -304,11 +304,16 @@ def _fold(x: Tensor) -> tuple[Tensor, int]:
     return x.permute(0, 2, 3, 1).view(pixels // k, k * channels), k
 
 
+def _wide(channelwise: Sequence[Tensor], k: int) -> tuple[Tensor, ...]:
+    """``[C]`` each -> ``[k C]`` each; all at once, for one by one they take longer than some sums over pixels."""
+    return torch.stack(list(channelwise)).repeat(1, k).unbind()
+
+
 def _affine(x: Tensor, channelwise: tuple[Tensor, Tensor, Tensor, Tensor], eps: float) -> Tensor:
     """``scale (x - mean) / sqrt(variance + eps) + shift`` in one pass; `channelwise`: those four, ``[C]`` each."""
     out = torch.empty_like(x, memory_format=torch.channels_last)
     (rows, k), none = _fold(x), x.new_empty(0)
-    scale, shift, mean, variance = (tensor.repeat(k) for tensor in channelwise)
+    scale, shift, mean, variance = _wide(channelwise, k)
     results = {"out": _fold(out)[0], "save_mean": none, "save_invstd": none}
     torch.ops.aten.native_batch_norm.out(rows, scale, shift, mean, variance, False, 0.0, eps, **results)
     return out
@@ -325,15 +330,16 @@ class _BatchNorm(Function):
         variance = variances.mean(0) + (means - mean).square().mean(0)
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)  # theirs would be zeros, made for nothing
         ctx.eps = eps
         return _affine(x, (weight, bias, mean, variance), eps), mean, variance
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: _Context, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None]:
+    def backward(ctx: _Context, grad: Tensor, *_: None) -> tuple[Tensor | None, Tensor, Tensor, None]:
         x, weight, mean, variance = ctx.saved_tensors
         (rows, k), (grads, _k) = _fold(x), _fold(grad.contiguous(memory_format=torch.channels_last))
-        wide = [tensor.repeat(k) for tensor in (weight, mean, variance)]
+        wide = _wide((weight, mean, variance), k)
         sums = torch.ops.aten.native_batch_norm_backward(
             grads, rows, *wide, None, None, False, ctx.eps, [False, True, True]
         )

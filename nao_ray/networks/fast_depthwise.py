@@ -87,7 +87,7 @@ def _of_weight(grad: Tensor, x: Tensor, weight: Tensor, how: _Context) -> Tensor
         _weight_strip(grad, x, weight[..., column : column + STRIP], how.stride, padding, column)
         for column in range(0, kernel, STRIP)
     ]
-    found = torch.cat(strips, dim=-1)
+    found = strips[0] if len(strips) == 1 else torch.cat(strips, dim=-1)
     return found if how.dilation == 1 else found.view(2, -1, 1, kernel, kernel).sum(0)
 
 

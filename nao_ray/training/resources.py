@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from nao_ray import memory
+
 _SELF = Path("/proc/self")
 
 
@@ -30,6 +32,8 @@ def watch(device: torch.device) -> Iterator[Usage]:
     """Measure a block of work on `device`."""
     usage = Usage()
     cuda = device.type == "cuda"
+    if not cuda:
+        memory.keep()
     _reset_peak(device)
     events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if cuda else []  # type: ignore[no-untyped-call]
     if cuda:
@@ -44,6 +48,8 @@ def watch(device: torch.device) -> Iterator[Usage]:
         usage.device_seconds = time.process_time() - cpu
     usage.wall_seconds = time.perf_counter() - wall
     usage.peak_memory_bytes = _peak(device)
+    if not cuda:
+        memory.release()
 
 
 def _reset_peak(device: torch.device) -> None:

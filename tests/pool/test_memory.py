@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import resource
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -45,6 +46,33 @@ def test_the_heap_is_gone_through_only_where_the_process_has_grown(monkeypatch):
         resident[0] = megabytes * 2**20
         release()
         assert len(trims) == trimmed, megabytes
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told to keep memory")
+def test_what_a_training_frees_stays_at_hand_until_it_ends():
+    """A step's tensors went back to the system, and the next step's were 10,000 pages to be cleared anew."""
+    code = ctypes.CDLL(None)
+    code.malloc.restype, code.malloc.argtypes, code.free.argtypes = (
+        ctypes.c_void_p,
+        [ctypes.c_size_t],
+        [ctypes.c_void_p],
+    )
+    size = 48 * 2**20  # more than is ever kept unasked
+
+    def step():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        block = code.malloc(size)
+        ctypes.memset(block, 1, size)
+        code.free(block)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    memory.keep()
+    release()
+    step()
+    held = psutil.Process().memory_info().rss
+    assert step() < 100
+    release()
+    assert held - psutil.Process().memory_info().rss > 0.8 * size
 
 
 @pytest.mark.parametrize(("chosen", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
