@@ -50,6 +50,6 @@ def keep() -> None:
 
 def _resident() -> int | None:
     """Bytes of this process that are in memory; None: not told here."""
-    with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="ascii") as file:
+    with suppress(OSError, ValueError, IndexError), open("/proc/self/statm", encoding="utf-8") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return None

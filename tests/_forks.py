@@ -81,6 +81,8 @@ def connect(name: str, environment: Mapping[str, str], modules: Sequence[str]) -
             assert server.poll() is None, (folder / "said").read_text()
             time.sleep(0.02)
         server.returncode = 0  # it ends with the run, which nobody waits for
+        if isinstance(server, Popen) and server._told is not None:
+            server._told.close()
     return _connected(path)
 
 

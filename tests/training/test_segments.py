@@ -49,7 +49,7 @@ def test_they_are_distributed_as_in_the_references():
 @pytest.fixture(scope="module")
 def text():
     task = MadeUpText(MadeUpTextConfig(letters=4, gap=2, window=14))
-    recipe = Recipe(name="short_text", segments="normal", lr=2.0, lr_end=2.0)
+    recipe = Recipe(name="short_text", segments="normal", lr=2.0, lr_end=2.0, slowness_penalty=1.0)
     return task.objective(torch.device("cpu"), recipe)
 
 
