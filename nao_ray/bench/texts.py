@@ -244,8 +244,8 @@ def _summary(rows: Sequence[Row]) -> BenchResult:
         f"{metric.label.removeprefix('validation ').capitalize()}, mean over n seeds ± standard deviation. best of "
         "the search: by its own training, on the validation split, which selects. test, trained anew: that one, on the "
         f"test split, the mean of {trainings} training{'s' * (trainings > 1)}.",
-        f"better: than its control, seed by seed, ± standard error; {'more' if metric.more_is_better else 'less'} is "
-        "better, and what is within two standard errors of 0 is a draw.",
+        "better: by how much than its control, seed by seed, ± standard error, below 0 where it is worse; what is "
+        "within two standard errors of 0 is a draw.",
         "CPU s: of a search with its controller's fits, and of its trainings anew.",
         machine(),
     ]

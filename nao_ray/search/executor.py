@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from nao_ray import memory
 from nao_ray.errors import PoolError, RunError, StorageError
 from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
 from nao_ray.search.clock import Clock, WallClock
@@ -178,6 +179,8 @@ def _free_memory(failure: Failure, trains: bool) -> None:
         gc.collect()  # 0.2 s
     if torch is not None and is_on_cuda and not failure.is_of_device:
         torch.cuda.empty_cache()
+    if trains:
+        memory.release()  # a training on a CPU, which keeps what it has freed, did not come to its end
 
 
 class Desk:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nao_ray.settings import Settings
 
@@ -31,6 +31,12 @@ class AlphaOptimiser(Settings):
     those of the control do not."""
     share: float = Field(default=0.5, gt=0, lt=1)
     """Of the training split, with `split: train`; of a text its end."""
+
+    @model_validator(mode="after")
+    def _all_of_it_trains(self) -> Self:
+        if self.split == "valid" and self.share != type(self).model_fields["share"].default:
+            raise ValueError("share: weights train on all of the training split where split is valid; leave it out")
+        return self
 
 
 class RecurrentAlphas(AlphaOptimiser):

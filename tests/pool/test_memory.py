@@ -75,6 +75,30 @@ def test_what_a_training_frees_stays_at_hand_until_it_ends():
     assert held - psutil.Process().memory_info().rss > 0.8 * size
 
 
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told to keep memory")
+def test_what_a_training_held_that_failed_is_given_back():
+    """All of it stayed with the worker, idle or not, until another training ended there."""
+    import torch
+
+    from nao_ray.search.executor import Failure, attempt
+    from nao_ray.training.resources import watch
+
+    resident = [0]
+
+    def work():
+        with watch(torch.device("cpu")):
+            tensors = [torch.ones(2**23) for _ in range(4)]  # 32 MB each
+            resident.append(psutil.Process().memory_info().rss)
+            raise RuntimeError(f"{len(tensors)} tensors are too many")
+
+    release()
+    resident[0] = psutil.Process().memory_info().rss
+    assert isinstance(attempt(work), Failure)
+    held = resident[1] - resident[0]
+    assert held > 100 * 2**20
+    assert psutil.Process().memory_info().rss - resident[0] < 0.2 * held
+
+
 @pytest.mark.parametrize(("chosen", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
 def test_the_command_line_uses_memory_that_can_be_given_back_unless_told_otherwise(chosen, used):
     code = "import contextlib\nfrom nao_ray.cli import app\n"

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from alternation import copied, same
+from pydantic import ValidationError
 
 from nao_ray import rng
 from nao_ray.errors import DataError
@@ -244,6 +245,13 @@ def test_passes_of_the_alphas_leave_the_statistics_alone(texts):
     training.step()
     tokens = next(texts[0].batches(training._streams.order(0)))[0].shape[1]
     assert training.network.norm.num_batches_tracked == tokens * (NODES + 1)
+
+
+def test_a_share_that_no_split_reads_is_refused():
+    """It was taken, and ignored."""
+    with pytest.raises(ValidationError, match="share: weights train on all of the training split where split is valid"):
+        RecurrentAlphas(split="valid", share=0.3)
+    assert RecurrentAlphas(**RecurrentAlphas(split="valid").model_dump()).split == "valid"  # as a pool keeps it
 
 
 def test_alphas_see_no_penalty(texts):

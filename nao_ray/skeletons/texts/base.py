@@ -137,11 +137,6 @@ class RecurrentSkeleton(Skeleton[C]):
         config = self.network_config(shapes, size, regularisation, shared=True)
         return RelaxedRecurrent(space.primitives, space.nodes, config)
 
-    def check_relaxed(
-        self, shapes: Shapes, size: Size | None = None, partial: int = 1, regularisation: Regularisation = PLAIN
-    ) -> None:
-        super().check_relaxed(shapes, size, partial, regularisation)
-
     def sized(self, graph: ArchGraph, shapes: Shapes, size: Size | None = None) -> RecurrentSize:
         del graph
         return self._size(self._tokens(shapes), size, shared=False)
