@@ -82,10 +82,11 @@ class Server:
         """
         while True:
             found = self.choose.select(None if self.asking else idle_seconds)
-            if not found and not os.path.exists(path):
+            if not found and idle_seconds == 0.0:  # by now the path may be another server's
                 return None
             if not found:
-                os.unlink(path)
+                with suppress(FileNotFoundError):
+                    os.unlink(path)
                 idle_seconds = 0.0
             for key, _ in found:
                 if key.fd == self.owner:

@@ -205,12 +205,12 @@ def wrong(storage: Storage, folder: str, name: str) -> str | None:
     """
     try:
         with storage.open(f"{storage.place(folder)}/{name}") as file:
-            data = file.read_buffer()
+            part = open_part(pa.BufferReader(file.read_buffer()))
     except FileNotFoundError:
         return None  # merged meanwhile
-    try:
-        part = open_part(pa.BufferReader(data))
     except READING as error:
+        if kind_of(error) is not Fault.DAMAGED:
+            raise
         return f"truncated or damaged: {faults.line(error)}"
     with part:
         what = _strangeness(part.schema_arrow, folder)
@@ -252,8 +252,9 @@ def _strangeness(schema: pa.Schema, folder: str) -> str | None:
     missing = LATER - set(schema.names)
     expected = [field for field in SCHEMAS.get(folder, schema) if field.name not in missing]
     if not schema.equals(pa.schema(expected)):
-        wrong = set(schema) ^ set(SCHEMAS[folder])
-        return f"not of the schema of {folder}/: {', '.join(sorted({field.name for field in wrong})) or 'column order'}"
+        theirs, ours = ({field.name: field.type for field in fields} for fields in (schema, expected))
+        wrong = sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
+        return f"not of the schema of {folder}/: {', '.join(wrong) or 'column order'}"
     return None
 
 

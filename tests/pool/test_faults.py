@@ -275,3 +275,16 @@ def test_check_tells_what_is_doubled_missing_or_open(pool, folder):
     pd.DataFrame({"trial_id": [1]}).to_parquet(folder / "trials" / "z.parquet")
     (problem,) = pool.check()
     assert problem.startswith("trials/z.parquet: of schema version none")
+
+
+def test_check_names_the_columns_that_a_part_has_or_lacks_and_a_folder_for_what_it_is(pool, folder):
+    """Columns of lists were named wherever another was wrong; a folder that has a part's name was waited for."""
+    with pool.acquire():
+        record(pool, 0, 1)
+    part = max((folder / "trials").glob("*.parquet"))
+    data = pq.read_table(part)
+    pq.write_table(data.drop_columns(["tokens"]).append_column("mine", data["seed"]), part)
+    (folder / "trials" / "z.parquet").mkdir()
+    wrong, unreadable = pool.check()
+    assert wrong == f"trials/{part.name}: not of the schema of trials/: mine, tokens"
+    assert unreadable.startswith("trials/z.parquet: truncated or damaged: ")
