@@ -14,6 +14,9 @@ import os
 import shutil
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nao_ray._pool import local, renames
@@ -29,10 +32,17 @@ class Death:
     def __init__(self, url: Path, folder: Path, step: int) -> None:
         self._url, self._folder, self._step = url, folder, step
         self._num, self._is_copying = 0, False
+        self._lock = threading.RLock()
 
-    def pass_by(self, call: str) -> None:
-        if self._is_copying:
-            return
+    @contextmanager
+    def passing(self, call: str) -> Iterator[None]:
+        """Around a change; those of other threads, as a heartbeat's, are made before or after it, and not in a copy."""
+        with self._lock:
+            if not self._is_copying:
+                self._pass(call)
+            yield
+
+    def _pass(self, call: str) -> None:
         if self._num % self._step == 0:
             self._is_copying = True
             shutil.copytree(self._url, self._folder / str(self._num), symlinks=True)
@@ -49,26 +59,27 @@ class Death:
 
     def _before(self, name, call):
         def function(*args, **kwargs):
-            self.pass_by(name)
-            return call(*args, **kwargs)
+            with self.passing(name):
+                return call(*args, **kwargs)
 
         return function
 
     def _opening(self, call):
         def opened(path, mode="r", *args, **kwargs):
-            if self._is_copying or not set(mode) & set("wax+"):
+            if not set(mode) & set("wax+"):
                 return call(path, mode, *args, **kwargs)
-            self.pass_by("open to write")
-            raw = _Raw(path, mode.replace("b", ""), self)
+            with self.passing("open to write"):
+                raw = _Raw(path, mode.replace("b", ""), self)
             return raw if kwargs.get("buffering") == 0 else io.BufferedWriter(raw)
 
         return opened
 
     def _os_opening(self, call):
         def opened(path, flags, *args, **kwargs):
-            if flags & (os.O_CREAT | os.O_TRUNC):
-                self.pass_by("open to create")
-            return call(path, flags, *args, **kwargs)
+            if not flags & (os.O_CREAT | os.O_TRUNC):
+                return call(path, flags, *args, **kwargs)
+            with self.passing("open to create"):
+                return call(path, flags, *args, **kwargs)
 
         return opened
 
@@ -81,8 +92,8 @@ class _Raw(io.FileIO):
         self._death = death
 
     def write(self, data):
-        self._death.pass_by("write")
-        return super().write(data)
+        with self._death.passing("write"):
+            return super().write(data)
 
 
 def _acquired(url: Path) -> PoolWriter:

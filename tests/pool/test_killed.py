@@ -1,8 +1,10 @@
 """A driver is killed before each change that it makes to files: every reader, then and later, sees each row once."""
 
+import os
 import re
 import shutil
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-from _killed import without_exchange
+from _killed import Death, without_exchange
 from _made_up_trials import MANIFEST, START, as_before, die, make_proposal, make_trial, record
 
 from nao_ray._pool import local
@@ -123,6 +125,26 @@ def _look(url: Path, finished=range(7), torn: str = "") -> list[str]:
 
 def _is_used(path: Path) -> bool:
     return any((path.parent / name).resolve() == path for name in ("trials", "events"))
+
+
+def test_no_other_thread_changes_what_is_copied(tmp_path, monkeypatch):
+    """A heartbeat was in the middle of copies: of its file that was gone, and of rows that others were before."""
+    (tmp_path / "pool").mkdir()
+    make = Death(tmp_path / "pool", tmp_path, 1)._before("mkdir", os.mkdir)
+    other = threading.Thread(target=make, args=[tmp_path / "pool" / "other"])
+    copied = []
+
+    def copy(url, *_, **__):
+        copied.append(sorted(path.name for path in url.iterdir()))
+        if len(copied) == 1:
+            other.start()
+            other.join(0.2)
+            assert not list(url.iterdir())
+
+    monkeypatch.setattr(shutil, "copytree", copy)
+    make(tmp_path / "pool" / "mine")
+    other.join()
+    assert copied == [[], ["mine"]]
 
 
 @pytest.mark.parametrize(
