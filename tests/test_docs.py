@@ -35,7 +35,9 @@ CONSOLE = [
 ]
 ON_A_CLUSTER = ("bash ", "HEAD=", "docker ", "kubectl ", "ray up ", "ray down ", "ray dashboard ", "sbatch ")
 """Commands that need machines, of which the files are checked here and run by tests/cluster where that can be."""
-SHRUNKEN = shlex.split("--in-process --set budget.trials=2 --set evaluator.epochs=1 --set evaluator.channels=4")
+SHRUNKEN = shlex.split(
+    "--in-process --set budget.trials=2 --set evaluator.epochs=1 --set evaluator.channels=4 --set task.limit=100"
+)
 """What a search of the README gets here, so that it ends in seconds."""
 
 
@@ -123,13 +125,18 @@ def test_the_commands_of_the_pages_run_in_order(folder, call, monkeypatch):
             by_alphas = words[2] in ("darts_small", "darts_201")
             by_strategy = by_alphas or any(name in command for name in ("evaluator.path", "_ws_"))
             words += SHRUNKEN[:3] if by_strategy else SHRUNKEN
-            small = ["task.limit=100", "strategy.seeds=1", "strategy.epochs=1"]
-            small += ["evaluator.cells_per_stage=1", "evaluator.channels=4"] if words[2] == "darts_201" else []
-            words += [word for setting in small for word in ("--set", setting)] if by_alphas else []
+            small = []
+            if by_alphas or "_ws_" in command:
+                small += ["task.limit=100", "strategy.epochs=1", "evaluator.channels=4"]
+            if by_alphas:
+                small += ["strategy.seeds=1", "evaluator.alone.channels=4", "evaluator.alone.epochs=1"]
+            if words[2] == "darts_201":
+                small += ["evaluator.cells_per_stage=1", "evaluator.alone.cells_per_stage=1"]
+            words += [word for setting in small for word in ("--set", setting)]
         elif words[1] == "finalists":
             words += ["--in-process", "--set", "evaluator.epochs=1", "--set", "evaluator.repeats=1"]
         elif words[1] == "train":
-            words += ["--set", "epochs=1", "--set", "channels=4"]
+            words += ["--set", "epochs=1", "--set", "channels=4", "--set", "task.limit=100"]
         elif words[1] == "evaluate":
             (checkpoint,) = (folder / Path(words[2]).parent).glob("*.safetensors")
             words[2] = str(checkpoint)

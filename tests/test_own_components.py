@@ -53,6 +53,7 @@ def test_the_page_has_one_of_each_and_none_is_long():
     assert {kind for kind, _ in BLOCKS} == {"python", "yaml", "console"}
 
 
+@pytest.mark.usefixtures("charts_are_blank")
 def test_space_task_strategy_and_recipe_make_a_search(folder, call):
     done = call("search", "own.yaml", "--in-process")
     assert done.code == 0, done.err
@@ -67,6 +68,7 @@ def test_space_task_strategy_and_recipe_make_a_search(folder, call):
     assert "Dilated" in shown.out
 
 
+@pytest.mark.usefixtures("charts_are_blank")
 def test_a_script_is_an_evaluator(folder, call):
     assert call("search", "scripted.yaml", "--in-process").code == 0
     scores = PoolReader.open(folder / "pools" / "scripted").trials()["valid_accuracy"]
@@ -113,12 +115,13 @@ def test_the_checks_of_the_page_pass():
     names["test_mine"]()
 
 
+@pytest.mark.usefixtures("charts_are_blank")
 def test_a_search_with_shared_weights_takes_an_operation_of_ones_own(folder, call):
     shared = """
 name: shared
 space: my_space:MySpace
 task: {name: "my_task:Discs", limit: 200}
-evaluator: {name: one_shot, cells_per_stage: 1, channels: 4}
+evaluator: {name: one_shot, cells_per_stage: 1, channels: 4, alone: {cells_per_stage: 1, channels: 4, epochs: 1}}
 strategy: {name: shared_random_search, rounds: 1, epochs: 1, paths: 4, scored: 4, finalists: 1, audited: 0}
 budget: {trials: 8}
 """

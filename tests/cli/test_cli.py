@@ -27,16 +27,17 @@ from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Measurement, Phase, Trial
 
-CONFIG = """
+NAO = "{name: nao, seeds: 8, round_size: 4, rounds: 1, pretraining: {steps: 20, genotypes: 60}}"
+CONFIG = f"""
 name: tiny
 seed: 1
 space: nao_cnn_small
 task: synthetic
-evaluator: {name: closed_form, noise: 0.01}
-strategy: {name: nao, seeds: 8, round_size: 4, rounds: 1, pretraining: {steps: 20}}
-budget: {trials: 12}
+evaluator: {{name: closed_form, noise: 0.01}}
+strategy: {NAO}
+budget: {{trials: 12}}
 """
-RANDOM = CONFIG.replace("{name: nao, seeds: 8, round_size: 4, rounds: 1, pretraining: {steps: 20}}", "random_search")
+RANDOM = CONFIG.replace(NAO, "random_search")
 FAILING = RANDOM.replace("closed_form, noise: 0.01", "faulty, error_share: 1.0").replace("trials: 12", "trials: 3")
 
 
@@ -84,6 +85,7 @@ def test_search_ends_with_a_table_and_two_paths(call, tmp_path):
     assert "Map of the embeddings" in Path("pools/tiny/report.html").read_text()
 
 
+@pytest.mark.usefixtures("charts_are_blank")
 def test_the_same_command_goes_on(call):
     Path("tiny.yaml").write_text(RANDOM)
     assert call("search", "tiny.yaml", "--in-process", "--set", "budget.trials=3").code == 0
@@ -94,6 +96,7 @@ def test_the_same_command_goes_on(call):
     assert after.head(3)["finished_at"].tolist() == before.sort_values("trial_id")["finished_at"].tolist()
 
 
+@pytest.mark.usefixtures("charts_are_blank")
 def test_resume_takes_a_new_budget_and_nothing_else(call, pool):
     done = call("resume", pool, "--set", "budget.trials=14", "--in-process")
     assert done.code == 0, done.err
@@ -149,6 +152,7 @@ def test_trials_used_up_by_trainings_of_shared_weights_are_not_called_hours():
     assert text.startswith("budget.trials of pools/tiny was used up by the training of shared weights before")
 
 
+@pytest.mark.usefixtures("charts_are_blank")
 def test_used_up_hours_are_not_called_failures(call):
     Path("short.yaml").write_text(RANDOM.replace("trials: 12", "hours: 0.000000001"))
     done = call("search", "short.yaml", "--in-process")

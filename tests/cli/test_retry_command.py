@@ -87,12 +87,14 @@ def test_what_failed_is_asked_for_again_and_shown(call, words, monkeypatch):
     assert "pools/tiny: no failed trial is left to ask for again, and the budget is used up" in done.err
 
 
+@pytest.mark.usefixtures("charts_are_blank")
 def test_the_option_may_come_before_the_pool(call, tmp_path):
     num = len(failed())
     assert call("resume", "--in-process", "--retry-failed", tmp_path / "pools/tiny").code == 0
     assert len(pd.read_parquet("pools/tiny/trials")) == 8 + num
 
 
+@pytest.mark.usefixtures("charts_are_blank")
 def test_a_pool_whose_name_has_no_slash_is_no_kind(call, monkeypatch):
     monkeypatch.chdir("pools")
     num = len(failed_in("tiny"))
@@ -112,6 +114,7 @@ def test_a_pool_whose_name_has_no_slash_is_no_kind(call, monkeypatch):
     assert len(pd.read_parquet("tiny/trials")) == 8 + num + again
 
 
+@pytest.mark.usefixtures("charts_are_blank")
 def test_what_was_cancelled_comes_back_when_it_is_asked_for_by_its_kind(call, monkeypatch):
     from nao_ray.trial import FailureKind, Trial
 

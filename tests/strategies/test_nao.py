@@ -113,7 +113,7 @@ def strategy_steps() -> tuple[float, ...]:
 
 
 def test_it_learns() -> None:
-    proposals, _ = search(make(seeds=10, pretraining={}), 40)
+    proposals, _ = search(make(seeds=10, pretraining={"steps": 60}), 40)
     scores = [finish(p, 0).score or 0.0 for p in proposals]
     assert np.mean(scores[-10:]) > np.mean(scores[:10]) + 0.04, "four 5x5 separable convolutions more than at random"
 

@@ -6,12 +6,22 @@ from alternation import ORDERS, copied, cut_halves, same, trainer
 
 from nao_ray import rng
 from nao_ray.errors import DataError
+from nao_ray.spaces.darts_cnn import PRIMITIVES
 from nao_ray.training.checkpoint import pack_version, unpack_version
+
+FEW = tuple(name for name in PRIMITIVES if "5x5" not in name)
+"""An operation of each kind: those of a larger kernel are the same modules, and cost the most."""
 
 
 @pytest.fixture(scope="module")
 def halves():
     return cut_halves()
+
+
+@pytest.fixture(scope="module")
+def short():
+    """Halves of three steps an epoch, the last one of a smaller batch."""
+    return cut_halves(50)
 
 
 def test_halves_are_apart_and_together_all(halves):
@@ -98,12 +108,12 @@ def test_one_step_of_adam_is_the_textbooks(halves):
 @pytest.mark.parametrize(("order", "broken"), [("first", [1]), ("second", [0, 1, 4, 5]), ("exact", [1])])
 def test_a_resumed_training_is_the_unbroken_one(halves, order, broken):
     """At any step, within an epoch of the weights and a pass of the alphas and at their ends, of four steps each."""
-    unbroken, states = trainer(halves, order), []
+    unbroken, states = trainer(halves, order, primitives=FEW), []
     for _ in range(max(broken) + 1):
         states.append(copied(unbroken.state()))
         unbroken.step()
     states.append(copied(unbroken.state()))
-    resumed = trainer(halves, order)
+    resumed = trainer(halves, order, primitives=FEW)
     for after in broken:
         resumed.restore(states[after])
         assert same(states[after], resumed.state()) == []
@@ -111,12 +121,12 @@ def test_a_resumed_training_is_the_unbroken_one(halves, order, broken):
         assert same(states[after + 1], resumed.state()) == []
 
 
-def test_a_version_holds_it_at_the_end_of_an_epoch(halves):
-    training = trainer(halves)
+def test_a_version_holds_it_at_the_end_of_an_epoch(short):
+    training = trainer(short, primitives=FEW)
     training.epoch()
     state, epochs = unpack_version(pack_version(training.state(), training.epochs_done))
-    again = trainer(halves, seed=3)
-    again.restore({**state, "step": torch.tensor(epochs * halves[0].steps)})
+    again = trainer(short, seed=3, primitives=FEW)
+    again.restore({**state, "step": torch.tensor(epochs * short[0].steps)})
     assert torch.equal(training.step(), again.step())
     assert same(training.state(), again.state()) == []
 
@@ -129,17 +139,17 @@ def test_states_of_others_are_refused(halves):
         training.restore(without)
 
 
-def test_the_rate_is_the_epochs(halves):
-    training, rates = trainer(halves, "first"), []
-    for _ in range(2 * halves[0].steps):
+def test_the_rate_is_the_epochs(short):
+    training, rates = trainer(short, "first", primitives=FEW), []
+    for _ in range(2 * short[0].steps):
         training.step()
         rates.append(training.optimiser.param_groups[0]["lr"])
-    steps = halves[0].steps
+    steps = short[0].steps
     assert rates == pytest.approx([0.025] * steps + [0.001 + 0.012 * (1 + 2**-0.5)] * steps)
 
 
 def test_the_eigenvalue_is_the_same_again_and_leaves_everything(halves):
-    training = trainer(halves)
+    training = trainer(halves, primitives=FEW)
     training.step()
     before = copied(training.state())
 
