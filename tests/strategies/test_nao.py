@@ -113,9 +113,10 @@ def strategy_steps() -> tuple[float, ...]:
 
 
 def test_it_learns() -> None:
-    proposals, _ = search(make(seeds=10, pretraining={"steps": 60}), 40)
+    """150 steps: as good as 600; of 60 some searches that are told noise come as far."""
+    proposals, _ = search(make(seeds=10, pretraining={"steps": 150}), 40)
     scores = [finish(p, 0).score or 0.0 for p in proposals]
-    assert np.mean(scores[-10:]) > np.mean(scores[:10]) + 0.04, "four 5x5 separable convolutions more than at random"
+    assert np.mean(scores[-10:]) > np.mean(scores[:10]) + 0.08, "eight 5x5 separable convolutions more than at random"
 
 
 def test_a_space_that_is_used_up_ends_the_search() -> None:
