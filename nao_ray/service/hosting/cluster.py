@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ _OBJECT_STORE_BYTES_SHARED = 640 * 2**20
 
 _CHECK_SECONDS = 30.0
 _KNOCK_SECONDS = 30.0
+_REST_SECONDS = 0.5
 _ADVICE = "start a cluster (cluster/machine.sh up), or unset RAY_ADDRESS to search on this machine alone"
 _LONGEST_FOLDER = 107 - len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1")
 """Bytes of Ray's folder: with this behind it, a socket's path has the 107 that Linux takes."""
@@ -81,6 +83,7 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
         raise RunError(f"cannot reach or start {where}: {' '.join(str(error).split())[:300]}") from error
     try:
         _quieten()
+        _rest_while_the_head_is_away()
         is_local = "address" in options
         if not is_local:
             _check_code()
@@ -198,3 +201,27 @@ def _quieten() -> None:
 
     if hasattr(worker, "print_to_stdstream"):
         worker.print_to_stdstream = to_log
+
+
+def _rest_while_the_head_is_away() -> None:
+    """Ray's thread that asks the head for errors asks again at once when told none: all the time that it is away."""
+    from ray._private.worker import global_worker
+
+    if hasattr(global_worker, "gcs_error_subscriber"):
+        global_worker.gcs_error_subscriber = _Rested(global_worker.gcs_error_subscriber, global_worker.threads_stopped)
+
+
+class _Rested:
+    """A subscriber of Ray that rests before it says that there is nothing, but for the end."""
+
+    def __init__(self, subscriber: Any, stopped: threading.Event) -> None:
+        self._subscriber, self._stopped = subscriber, stopped
+
+    def poll(self) -> tuple[Any, Any]:
+        found: tuple[Any, Any] = self._subscriber.poll()
+        if found[1] is None:
+            self._stopped.wait(_REST_SECONDS)
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._subscriber, name)

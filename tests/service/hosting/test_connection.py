@@ -1,6 +1,8 @@
 """Before Ray is asked: does a head answer, are its sockets' paths short enough, where would the hosting actor go?"""
 
 import socket
+import threading
+import time
 
 import pytest
 
@@ -29,6 +31,34 @@ def test_an_address_that_is_no_clusters_is_given_up_within_the_limit(monkeypatch
 def test_a_dashboards_address_is_told_apart():
     with pytest.raises(ClusterError, match="is that of a dashboard: hand the search in with nao-ray submit"):
         cluster._knock("https://head:8265")
+
+
+def test_rays_thread_for_errors_rests_while_the_head_is_away_and_ends_at_once(monkeypatch):
+    class Subscriber:
+        asked, said = 0, (None, None)
+
+        def poll(self):
+            self.asked += 1
+            return self.said
+
+        def close(self):
+            return "closed"
+
+    head, stopped = Subscriber(), threading.Event()
+    rested = cluster._Rested(head, stopped)
+    monkeypatch.setattr(cluster, "_REST_SECONDS", 0.1)
+    begin = time.monotonic()
+    assert (rested.poll(), rested.poll()) == ((None, None), (None, None))
+    assert time.monotonic() - begin >= 0.2
+    monkeypatch.setattr(cluster, "_REST_SECONDS", 60.0)
+    begin, head.said = time.monotonic(), (b"key", {"error_message": "a node died"})
+    assert rested.poll() == head.said
+    stopped.set()
+    head.said = (None, None)
+    assert rested.poll() == head.said
+    assert time.monotonic() - begin < 30
+    assert head.asked == 4
+    assert rested.close() == "closed"
 
 
 def test_rays_folder_is_a_short_one(monkeypatch, tmp_path):

@@ -274,7 +274,7 @@ def wait_for(tmp_path, trials, driver, seconds=60.0):
     while not PoolReader.exists(tmp_path / "p") or len(PoolReader.open(tmp_path / "p").trials(["trial_id"])) < trials:
         assert driver.poll() is None, driver.stderr.read()
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(0.15)
 
 
 def each_once(tmp_path):

@@ -61,8 +61,9 @@ def test_a_search_goes_on_while_the_head_is_away_and_after(cluster, head, tmp_pa
         wait_for(tmp_path, 6, driver)
         cluster.head_node.kill_gcs_server()
         assert not process.is_running()
-        before = _finished(tmp_path)
+        before, used = _finished(tmp_path), _cpu_seconds(driver)
         time.sleep(_AWAY_SECONDS)
+        assert _cpu_seconds(driver) - used < _AWAY_SECONDS / 2, "nobody asks the head all the time"
         assert _finished(tmp_path) >= before + 6, "workers go on without the head"
         restart()
         time.sleep(_AWAY_SECONDS)
@@ -83,3 +84,8 @@ def test_a_search_goes_on_while_the_head_is_away_and_after(cluster, head, tmp_pa
 
 def _finished(tmp_path) -> int:
     return len(pd.read_parquet(tmp_path / "p" / "trials", columns=["trial_id"]))
+
+
+def _cpu_seconds(driver) -> float:
+    times = psutil.Process(driver.pid).cpu_times()
+    return times.user + times.system
