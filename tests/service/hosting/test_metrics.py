@@ -37,7 +37,7 @@ name: measured
 space: nao_cnn_small
 task: synthetic
 evaluator: {name: faulty, error_share: 0.2, sleep_seconds: 0.5}
-strategy: {name: nao, seeds: 6, round_size: 200, rounds: 3, pretraining: {genotypes: 50, steps: 5}}
+strategy: {name: nao, seeds: 6, round_size: 200, rounds: 3, refit_every: 20, pretraining: {genotypes: 50, steps: 5}}
 budget: {trials: 5000}
 workers: {count: 2}
 """
