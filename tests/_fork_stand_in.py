@@ -111,7 +111,7 @@ def server_of(words, environment):
         kind = None
     if kind is None:
         return "socket", environment, ()
-    apart = _LATER if kind == "worker" else (*_LATER, "RAY_RAYLET_PID")
+    apart = _LATER if kind == "worker" else (*_LATER, "RAY_RAYLET_PID", "RAY_JOB_ID")  # a worker reads them at once
     kept = {name: value for name, value in environment.items() if name not in apart}
     key = sorted(item for item in kept.items() if item[0].startswith(_AS_RAY_IS_LOADED))
     return f"{kind}-{_sha1.sha1(repr(key).encode()).hexdigest()[:12]}", kept, _PRELOADED[kind]
