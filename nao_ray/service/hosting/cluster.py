@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import ray
@@ -211,17 +211,25 @@ def _rest_while_the_head_is_away() -> None:
         global_worker.gcs_error_subscriber = _Rested(global_worker.gcs_error_subscriber, global_worker.threads_stopped)
 
 
+class _Subscriber(Protocol):
+    """What Ray does with its own."""
+
+    def subscribe(self) -> None: ...
+
+    def poll(self) -> tuple[bytes | None, dict[str, Any] | None]: ...
+
+    def close(self) -> None: ...
+
+
 class _Rested:
     """A subscriber of Ray that rests before it says that there is nothing, but for the end."""
 
-    def __init__(self, subscriber: Any, stopped: threading.Event) -> None:
-        self._subscriber, self._stopped = subscriber, stopped
+    def __init__(self, subscriber: _Subscriber, stopped: threading.Event) -> None:
+        self._stopped = stopped
+        self.subscribe, self.close, self._poll = subscriber.subscribe, subscriber.close, subscriber.poll
 
-    def poll(self) -> tuple[Any, Any]:
-        found: tuple[Any, Any] = self._subscriber.poll()
+    def poll(self) -> tuple[bytes | None, dict[str, Any] | None]:
+        found = self._poll()
         if found[1] is None:
             self._stopped.wait(_REST_SECONDS)
         return found
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._subscriber, name)

@@ -41,6 +41,9 @@ def test_rays_thread_for_errors_rests_while_the_head_is_away_and_ends_at_once(mo
             self.asked += 1
             return self.said
 
+        def subscribe(self):
+            return "subscribed"
+
         def close(self):
             return "closed"
 
@@ -58,7 +61,7 @@ def test_rays_thread_for_errors_rests_while_the_head_is_away_and_ends_at_once(mo
     assert rested.poll() == head.said
     assert time.monotonic() - begin < 30
     assert head.asked == 4
-    assert rested.close() == "closed"
+    assert (rested.subscribe(), rested.close()) == ("subscribed", "closed")
 
 
 def test_rays_folder_is_a_short_one(monkeypatch, tmp_path):
