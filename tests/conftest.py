@@ -17,7 +17,7 @@ from hypothesis import settings
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ["RAY_worker_niceness"] = "0"  # else what other tests do beside one starves its workers
+os.environ.update(RAY_worker_niceness="0")  # else what other tests do beside one starves its workers
 os.environ.pop("RAY_ADDRESS", None)
 # What is remembered is not the user's, and no Ray that runs beside these tests is found.
 for name, prefix in (("XDG_CACHE_HOME", "nao-ray-tests-"), ("RAY_TMPDIR", "nr")):  # sockets want a short one
