@@ -1,8 +1,8 @@
 """A process that has imported what the processes of tests import, and forks: a command, or a worker of Ray.
 
 A process of its own costs two to four CPU seconds, nearly all of them imports; a fork costs 0.05. One server is shared
-by all processes of a run of tests (`_forks.py` starts and asks it) and ends with that run. Its children have words,
-environment, folder and standard files of their own, and end as an interpreter ends.
+by all processes of a run of tests (`_forks.py` starts and asks it), is no child of any, and ends with that run. Its
+children have words, environment, folder and standard files of their own, and end as an interpreter ends.
 """
 
 import atexit
@@ -268,6 +268,8 @@ if __name__ == "__main__":
         listener.bind(f"{sys.argv[1]}.new")
         listener.listen(64)
         os.rename(f"{sys.argv[1]}.new", sys.argv[1])
+        if os.fork():  # nobody's child: who started it would take the forks of all others for its own
+            os._exit(0)
         todo = Server(listener, int(sys.argv[2])).serve(sys.argv[1], 20.0 if more else None)
     if todo is None:
         os._exit(0)

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -77,12 +76,7 @@ def connect(name: str, environment: Mapping[str, str], modules: Sequence[str]) -
         server = start(
             words, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True
         )
-        while not os.path.exists(path):
-            assert server.poll() is None, (folder / "said").read_text()
-            time.sleep(0.02)
-        server.returncode = 0  # it ends with the run, which nobody waits for
-        if isinstance(server, Popen) and server._told is not None:
-            server._told.close()
+        assert server.wait() == 0, (folder / "said").read_text()  # it goes on as a child of its own
     return _connected(path)
 
 

@@ -49,7 +49,7 @@ def _commands(start: str) -> list[str]:
 def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     environment["OMP_NUM_THREADS"] = "1"  # other tests may run beside these
-    return _forks.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+    return _forks.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_every_block_has_a_language_that_is_tested():

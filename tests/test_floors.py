@@ -215,3 +215,16 @@ def test_what_trains_takes_few_parameters():
 def test_files_stay_short():
     lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
     assert {name: number for name, number in lines.items() if number > 400} == {}
+
+
+def test_limits_of_tests_are_long_or_say_why():
+    """A limit that only ends what hangs costs nothing, and a short one fails while others have the cores."""
+    limit = re.compile(r"(?:\btimeout ?= ?|monotonic\(\) \+ |\bwait\(|\bjoin\()(\d+)\b(?!\.\d)(?!.*#)")
+    short = [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in Path(__file__).parent.rglob("*.py")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        for seconds in limit.findall(line)
+        if 0 < int(seconds) < 300
+    ]
+    assert short == []

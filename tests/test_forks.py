@@ -39,7 +39,7 @@ def test_it_says_and_ends_as_an_interpreter(program, tmp_path, monkeypatch):
 
 
 def test_it_is_told_of_signals_and_ends_alone():
-    waits = "import sys, time; print('up', flush=True); time.sleep(60)"
+    waits = "import sys, time; print('up', flush=True); time.sleep(600)"
     with _forks.Popen([sys.executable, "-c", waits], stdout=subprocess.PIPE, text=True) as fork:
         assert fork._told is not None, "it is a fork"
         assert fork.stdout.readline() == "up\n"
@@ -47,7 +47,7 @@ def test_it_is_told_of_signals_and_ends_alone():
         with pytest.raises(subprocess.TimeoutExpired):
             fork.wait(0.01)
         fork.send_signal(signal.SIGTERM)
-        assert fork.wait(60) == -signal.SIGTERM
+        assert fork.wait(600) == -signal.SIGTERM
         assert fork.poll() == -signal.SIGTERM
 
 
@@ -67,25 +67,25 @@ def test_a_program_that_stands_for_a_fork_says_and_ends_as_that(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["ended", "killed"])
 def test_who_stands_for_a_fork_does_not_go_without_it(number):
-    waits = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    waits = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
     python = _forks.environment_of_stand_ins() / "bin" / "python3"
     with subprocess.Popen([python, "-c", waits], stdout=subprocess.PIPE, text=True) as stand_in:
         fork = psutil.Process(int(stand_in.stdout.readline()))
         assert fork in _forks.descendants(psutil.Process(stand_in.pid))
         stand_in.send_signal(number)
-        assert stand_in.wait(60) == -number
-        psutil.wait_procs([fork], timeout=60)
+        assert stand_in.wait(600) == -number
+        psutil.wait_procs([fork], timeout=600)
         assert not fork.is_running()
 
 
 def test_a_group_that_is_killed_takes_with_it_what_the_fork_has_started():
-    starts = "import os, subprocess; print(subprocess.Popen(['sleep', '60']).pid, flush=True); os.wait()"
+    starts = "import os, subprocess; print(subprocess.Popen(['sleep', '600']).pid, flush=True); os.wait()"
     python = _forks.environment_of_stand_ins() / "bin" / "python"
     words = [python, "-c", starts]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as stand_in:
         child = psutil.Process(int(stand_in.stdout.readline()))
         os.killpg(stand_in.pid, signal.SIGKILL)
-        gone, _ = psutil.wait_procs([child], timeout=60)
+        gone, _ = psutil.wait_procs([child], timeout=600)
         assert gone == [child]
 
 
@@ -131,3 +131,15 @@ def test_what_a_fork_cannot_be_like_is_a_process_of_its_own(words, variables, tm
     variables = {name: value.replace("FOLDER", str(tmp_path)) for name, value in variables.items()}
     assert _forks.can_fork(["-c", ""], {}, "/")
     assert not _forks.can_fork(words, variables, "/")
+
+
+def test_forks_are_descendants_of_nobody_but_who_asked_for_them():
+    """Else the process that has started the server would find those of all tests beside it."""
+    waits = [sys.executable, "-c", "input()"]
+    with _forks.Popen(waits, stdin=subprocess.PIPE) as fork:
+        assert fork._told is not None, "it is a fork"
+        server = psutil.Process(fork.pid).parent()
+        assert "_fork_server.py" in " ".join(server.cmdline())
+        assert not {int(Path(os.environ[_forks.PLACE], "owner").read_text()), os.getpid()} & {
+            process.pid for process in server.parents()
+        }

@@ -366,7 +366,7 @@ def test_a_search_on_ray_has_it_on_its_workers(folder, tmp_path):
     no_forks = {name: value for name, value in os.environ.items() if name != _forks.PLACE}
     done = subprocess.run(
         [sys.executable, "-P", "-c", command, "search", str(folder / "own.yaml"), "--pool", "p"],
-        env=no_forks | {"PYTHONPATH": root}, capture_output=True, text=True, check=False, timeout=300,
+        env=no_forks | {"PYTHONPATH": root}, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert PoolReader.open(tmp_path / "elsewhere" / "p").counts().finished == 3

@@ -23,7 +23,7 @@ def search(tmp_path):
         words = [sys.executable, *options, "-m", "nao_ray", "search", "tiny.yaml", "--in-process"]
         line = f"exec {' '.join(words)} {redirection}"
         return subprocess.run(
-            ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+            ["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=600
         )
 
     return run
@@ -34,7 +34,7 @@ def test_a_search_is_done_although_its_output_is_full(tmp_path):
     (tmp_path / "tiny.yaml").write_text(TINY)
     words = [sys.executable, "-m", "nao_ray", "search", "tiny.yaml", "--in-process"]
     with open("/dev/full", "w") as full:
-        done = _forks.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        done = _forks.run(words, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     said = done.stderr.splitlines()[-1]
     assert said == "nao-ray: cannot print the result, which is in pools/tiny: No space left on device"

@@ -150,7 +150,7 @@ class Terminal:
         """What was said so far; a read may end within a character or an escape sequence."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.said.decode(errors="ignore"))
 
-    def wait_for(self, word, seconds=60):
+    def wait_for(self, word, seconds=600.0):
         end = time.monotonic() + seconds
         while word not in self.text:
             assert time.monotonic() < end, self.text
@@ -162,7 +162,7 @@ class Terminal:
         assert word in self.text
 
     def leave(self):
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=600)
 
     def close(self):
         if self.process.poll() is None:

@@ -46,7 +46,7 @@ class Site:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.ports + 1}"
 
-    def run(self, *words: str, home: str = ".", timeout: float = 300, **variables: str) -> subprocess.CompletedProcess:
+    def run(self, *words: str, home: str = ".", timeout: float = 600, **variables: str) -> subprocess.CompletedProcess:
         """A command with nothing but the site's environment, `home` being that of a host."""
         environment = {**self.environment, "HOME": str(self.home / home), **variables}
         return subprocess.run(
@@ -67,7 +67,7 @@ class Site:
     def submit(self, *words: str, home: str = ".", **variables: str) -> subprocess.CompletedProcess:
         """`ray job submit`, in token mode unless a variable says otherwise."""
         variables = {"RAY_AUTH_MODE": "token", **variables}
-        for _ in range(30):
+        for _ in range(600):
             done = self.run("ray", "job", "submit", "--address", self.address, "--", *words, home=home, **variables)
             if "No available agent" not in done.stderr:  # the node's job agent starts after Ray itself
                 break
@@ -86,8 +86,8 @@ class Site:
         return _forks.family(found)
 
     def left(self) -> list[psutil.Process]:
-        """What has not ended within 20 s of being told to."""
-        psutil.wait_procs(self.processes(), timeout=20)
+        """What does not end after being told to."""
+        psutil.wait_procs(self.processes(), timeout=600)
         return self.processes()
 
     def close(self) -> None:

@@ -163,7 +163,7 @@ def test_a_recording_that_fails_leaves_an_eager_training_and_says_so():
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr[-2000:]

@@ -50,12 +50,12 @@ class S3Server:
             event.clear()
 
     def wait_held(self) -> None:
-        assert self._held.wait(30)
+        assert self._held.wait(600)
 
     def let_go(self) -> None:
         """Carry the held request out, whether its sender still lives or not."""
         self._go.set()
-        assert self._done.wait(30)
+        assert self._done.wait(600)
 
     def close(self) -> None:
         self._go.set()
@@ -84,7 +84,7 @@ class S3Server:
         if held:
             self._hold = ""
             self._held.set()
-            self._go.wait(60)
+            self._go.wait(600)
         if method == "PUT":
             self.writes.append(path)
             with self._of_key[path]:

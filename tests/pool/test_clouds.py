@@ -47,10 +47,10 @@ def azure(tmp_path_factory):
         port = free.getsockname()[1]
     words = ["--blobPort", str(port), "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
     process = subprocess.Popen([program, *words], cwd=tmp_path_factory.mktemp("azurite"), stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()  # and again
             break
         except OSError:
             assert time.monotonic() < end, "azurite did not start"

@@ -104,7 +104,7 @@ def test_a_search_that_is_killed_goes_on_with_the_same_command(url, tmp_path, ca
     words = ("search", str(config), "--in-process", "--pool")
     for evaluations in (9, 8):
         with Driver(KILLED, str(evaluations), *words, url) as driver:
-            driver.process.wait(60)
+            driver.process.wait(600)
             assert driver.process.returncode == -signal.SIGKILL
     assert len(pd.read_parquet(url + "/trials")) == 17
     running = call("watch", url, "--once", "--json")

@@ -299,7 +299,7 @@ def test_nothing_finished_has_no_pace():
 
 
 def test_what_a_driver_says_is_wrong_is_seen_after_a_beat_and_as_long_as_it_lives(pool):
-    watch, end = Watch(pool.url), time.monotonic() + 30
+    watch, end = Watch(pool.url), time.monotonic() + 600
     with pool.acquire(expiry=0.3):
         assert watch.look().driver.note == ""
         pool.say("set aside: gpu:2\n of n3")
@@ -311,7 +311,7 @@ def test_what_a_driver_says_is_wrong_is_seen_after_a_beat_and_as_long_as_it_live
 
 def test_what_a_driver_knows_of_the_end_counts_not_the_first_plan(pool):
     """A search by alphas learns what its control may cost with its first cell; its first plan is a guess."""
-    watch, end = Watch(pool.url), time.monotonic() + 30
+    watch, end = Watch(pool.url), time.monotonic() + 600
     before = watch.look().budget_trials
     with pool.acquire(expiry=0.3):
         pool.say("", 7)

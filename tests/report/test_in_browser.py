@@ -93,7 +93,7 @@ def _look(pages: dict[str, tuple[str, int]], tmp_path) -> dict:
     path.write_text(f"<body>{frames}{MEASURE}</body>")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--window-size=1700,900", "--dump-dom", path.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
     found = re.search(r'data-found="(.*?)"', done.stdout)
     assert found, "the script did not run"
     return json.loads(html.unescape(found[1]))

@@ -75,7 +75,7 @@ class AutoscaledCluster:
         words += [f"--autoscaling-config={self.temp}/cluster.json", f"--object-store-memory={_STORE}"]
         words += ["--include-dashboard=false", "--disable-usage-stats"]
         command = [str(_forks.environment_of_stand_ins() / "bin" / "ray"), *words]
-        subprocess.run(command, check=True, env=os.environ | variables, stdout=subprocess.DEVNULL, timeout=60)
+        subprocess.run(command, check=True, env=os.environ | variables, stdout=subprocess.DEVNULL, timeout=600)
 
     @staticmethod
     def nodes() -> int:

@@ -80,7 +80,7 @@ class Site:
         self.worker = self.new()
         self.output, self.told = None, ""
 
-    def new(self, code: str = "import time; time.sleep(60)") -> psutil.Process:
+    def new(self, code: str = "import time; time.sleep(600)") -> psutil.Process:
         self.processes.append(subprocess.Popen([sys.executable, "-c", code]))
         return psutil.Process(self.processes[-1].pid)
 
@@ -171,7 +171,7 @@ def test_a_victim_that_is_not_there_is_waited_for(site):
     site.worker = worker
     made.step()
     assert made.waiting == 0
-    assert worker.wait(10) == -9
+    assert worker.wait(600) == -9
 
 
 def test_a_stopped_process_that_nobody_ends_is_told_and_ended(site, monkeypatch):
@@ -180,7 +180,7 @@ def test_a_stopped_process_that_nobody_ends_is_told_and_ended(site, monkeypatch)
     made.step()
     wait(lambda: site.worker.status() == psutil.STATUS_STOPPED)
     assert made.close() == [site.worker.pid]
-    assert site.worker.wait(10) == -9
+    assert site.worker.wait(600) == -9
 
 
 def test_a_node_comes_back_later(site, monkeypatch):
@@ -254,7 +254,7 @@ def test_a_full_disk_that_no_write_has_met_is_told(site, tmp_path):
     assert made.problems == ["the disk was full, and no write failed"]
 
 
-def wait(condition, seconds=20.0):
+def wait(condition, seconds=600.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -78,7 +78,7 @@ def test_a_search_loads_nothing_of_the_folder_it_is_started_in(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert PoolReader.open(tmp_path / "p").counts().finished == 2

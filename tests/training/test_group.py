@@ -58,9 +58,9 @@ def _together(work, results):
     workers = [context.Process(target=work, args=(rank, address, queue)) for rank in range(2)]
     for worker in workers:
         worker.start()
-    told = [queue.get(timeout=120) for _ in range(results)]
+    told = [queue.get(timeout=600) for _ in range(results)]
     for worker in workers:
-        worker.join(60)
+        worker.join(600)
     return (told if results > 1 else told[0]), [worker.exitcode for worker in workers]
 
 

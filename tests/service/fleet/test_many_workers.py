@@ -172,9 +172,9 @@ def test_what_else_the_caller_waits_for_wakes_it_until_it_is_taken():
     assert executor.wait(0, [handle]) == []
     handle.end(1)
     for _ in range(3):
-        assert executor.wait(30, [handle]) == []  # else it waits a second
+        assert executor.wait(600, [handle]) == []  # else it waits a second
     cluster.finish(1)
-    assert len(executor.wait(30, [handle])) == 1
+    assert len(executor.wait(600, [handle])) == 1
 
 
 def test_jobs_wait_until_their_workers_have_started():

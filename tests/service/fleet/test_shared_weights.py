@@ -49,7 +49,7 @@ def finish(executor, seconds=240.0):
     raise AssertionError("nothing ended")
 
 
-def until_they_train(*workers, seconds=120.0):
+def until_they_train(*workers, seconds=600.0):
     """They have computed for longer than it takes to meet."""
     end = time.monotonic() + seconds
     begun = [worker.cpu_times().user for worker in workers]

@@ -43,14 +43,14 @@ class Driver:
             self.error = error
 
     def wait_for(self, trials):
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while not self.snapshots or self.snapshots[-1].done < trials:
             assert self.thread.is_alive(), self.error
             assert time.monotonic() < end
             time.sleep(0.01)
 
     def end(self):
-        self.thread.join(120)
+        self.thread.join(600)
         assert not self.thread.is_alive()
 
 

@@ -48,7 +48,7 @@ def test_a_detached_search_goes_on_when_its_driver_its_actor_and_the_head_are_ki
         _wait_for_more(pool, 6)
         done = _forks.run(
             _command("end-detached", job_name("quick", str(pool))),
-            env=environment, capture_output=True, text=True, timeout=120,
+            env=environment, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
     finally:
@@ -68,7 +68,7 @@ def _holder(pool):
 
 def _wait_for_more(pool, number, driver=None):
     """Until so many trials more have ended."""
-    before, end = None, time.monotonic() + 120
+    before, end = None, time.monotonic() + 600
     while True:
         if PoolReader.exists(pool):
             finished = PoolReader.open(pool).counts().finished

@@ -45,7 +45,7 @@ workers: {count: 2}
 
 def exported(address):
     """Samples of ours: name and labels -> value."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=600) as answer:
         text = answer.read().decode()
     samples = re.findall(r"^ray_(nao_\w+)\{(.*?)\} (\S+)$", text, flags=re.MULTILINE)
     return {
@@ -66,7 +66,7 @@ def test_prometheus_finds_every_metric_of_a_search_on_ray(tmp_path):
         driver.stdin.write(CONFIG)
         driver.stdin.close()
         address = driver.stdout.readline().strip().replace(" ", ":")
-        found, end = {}, time.monotonic() + 180
+        found, end = {}, time.monotonic() + 600
         while {name for name, _ in found} != set(METRICS) or found["nao_trials", "completed"][0] < 5:
             assert time.monotonic() < end, f"never exported: {set(METRICS) - {name for name, _ in found}}, {found}"
             assert driver.poll() is None
@@ -83,7 +83,7 @@ def test_prometheus_finds_every_metric_of_a_search_on_ray(tmp_path):
         assert {name for name, _ in exported(address)} == set(METRICS)
     finally:
         driver.terminate()
-        driver.wait(timeout=60)
+        driver.wait(timeout=600)
         driver.stdout.close()
 
 

@@ -18,7 +18,7 @@ from nao_ray.trial import Measurement, Trial
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
 
-def answer_of(proposer, seconds=60.0):
+def answer_of(proposer, seconds=600.0):
     end = time.monotonic() + seconds
     while True:
         answer = proposer.poll(1.0)

@@ -69,7 +69,7 @@ def test_a_search_goes_on_while_the_head_is_away_and_after(cluster, head, tmp_pa
         time.sleep(_AWAY_SECONDS)
         wait_for(tmp_path, _finished(tmp_path) + 6, driver)
         driver.send_signal(signal.SIGTERM)
-        _, said = driver.communicate(timeout=60)
+        _, said = driver.communicate(timeout=600)
     finally:
         driver.kill()
         driver.communicate()
