@@ -38,9 +38,10 @@ settings.load_profile("nao_ray")
 
 
 def pytest_collection_modifyitems(items):
-    """Files with tests of Ray first, then those with slow ones: at the end, no process waits long for another."""
+    """Files with tests of Ray first, then with slow ones, then with many: at the end, none waits long for another."""
     marked = {name: Counter(item.path for item in items if item.get_closest_marker(name)) for name in ("ray", "slow")}
-    items.sort(key=lambda item: (-marked["ray"][item.path], -marked["slow"][item.path]))
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-marked["ray"][item.path], -marked["slow"][item.path], -tests[item.path]))
 
 
 def pytest_collection_finish():
