@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -176,3 +177,24 @@ def family(processes: Iterable[Any]) -> list[Any]:
 def descendants(process: Any) -> list[Any]:
     """Its family without itself."""
     return [one for one in family([process]) if one.pid != process.pid]
+
+
+def wait_for_end(processes: Iterable[Any], seconds: float = 600.0) -> list[Any]:
+    """psutil's processes that are still there after so long; one that nobody reaps has ended too."""
+    import psutil
+
+    end, left = time.monotonic() + seconds, list(processes)
+    while left and time.monotonic() < end:
+        _, left = psutil.wait_procs(left, timeout=0.05)
+        left = [process for process in left if not has_ended(process)]
+    return left
+
+
+def has_ended(process: Any) -> bool:
+    """Whether it is gone, or a zombie."""
+    import psutil
+
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

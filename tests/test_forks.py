@@ -74,8 +74,7 @@ def test_who_stands_for_a_fork_does_not_go_without_it(number):
         assert fork in _forks.descendants(psutil.Process(stand_in.pid))
         stand_in.send_signal(number)
         assert stand_in.wait(600) == -number
-        psutil.wait_procs([fork], timeout=600)
-        assert not fork.is_running()
+        assert _forks.wait_for_end([fork]) == []
 
 
 def test_a_group_that_is_killed_takes_with_it_what_the_fork_has_started():
@@ -85,8 +84,7 @@ def test_a_group_that_is_killed_takes_with_it_what_the_fork_has_started():
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, start_new_session=True) as stand_in:
         child = psutil.Process(int(stand_in.stdout.readline()))
         os.killpg(stand_in.pid, signal.SIGKILL)
-        gone, _ = psutil.wait_procs([child], timeout=600)
-        assert gone == [child]
+        assert _forks.wait_for_end([child]) == []
 
 
 def test_ray_is_loaded_once_for_each_set_of_variables_that_it_reads_then():
@@ -143,3 +141,13 @@ def test_forks_are_descendants_of_nobody_but_who_asked_for_them():
         assert not {int(Path(os.environ[_forks.PLACE], "owner").read_text()), os.getpid()} & {
             process.pid for process in server.parents()
         }
+
+
+def test_what_nobody_reaps_has_ended():
+    """As where the first process of a container reaps nothing."""
+    ended = subprocess.Popen(["true"])
+    try:
+        assert _forks.wait_for_end([psutil.Process(ended.pid)]) == []
+        assert psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE
+    finally:
+        ended.wait()

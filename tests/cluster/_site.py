@@ -87,8 +87,8 @@ class Site:
 
     def left(self) -> list[psutil.Process]:
         """What does not end after being told to."""
-        psutil.wait_procs(self.processes(), timeout=600)
-        return self.processes()
+        _forks.wait_for_end(self.processes())
+        return [process for process in self.processes() if not _forks.has_ended(process)]
 
     def close(self) -> None:
         for process in self.processes():

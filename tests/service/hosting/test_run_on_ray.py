@@ -111,7 +111,7 @@ def test_a_signal_ends_the_driver_and_its_ray_and_leaves_a_resumable_pool(tmp_pa
     driver.send_signal(signal.SIGTERM)
     _, said = driver.communicate(timeout=600)
     assert "KeyboardInterrupt" in said
-    assert not psutil.wait_procs(children, timeout=600)[1]
+    assert _forks.wait_for_end(children) == []
     resume(str(tmp_path / "p"), in_process=True)
     assert each_once(tmp_path)
 
@@ -180,7 +180,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_from_its_last_epoch(tmp_path):
     wait_until(3)
     worker = next(p for p in _forks.descendants(psutil.Process(driver.pid)) if "EvaluatorActor" in p.name())
     worker.kill()
-    psutil.wait_procs([worker], timeout=600)
+    assert _forks.wait_for_end([worker]) == []
     wait_until(4)  # the first state of the second attempt, which waits as the first one did
     (tmp_path / "go").touch()
     driver.communicate(timeout=600)

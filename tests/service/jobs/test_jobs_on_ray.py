@@ -115,7 +115,7 @@ def cluster():
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         head.wait(timeout=600)
-        psutil.wait_procs(started, timeout=600)
+        assert _forks.wait_for_end(started) == []
         shutil.rmtree(folder, ignore_errors=True)
 
 
