@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import types
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing import spawn
@@ -257,7 +258,10 @@ if __name__ == "__main__":
     standing = sys.path[1 + len(given) :]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     more = sys.argv[3:]
-    for name in (*MODULES, *more):
+    with warnings.catch_warnings(action="error"):  # as in the tests, which find all this loaded
+        for name in MODULES:
+            importlib.import_module(name)
+    for name in more:
         importlib.import_module(name)
     assert more or "ray" not in sys.modules
     threads = {Path(f"/proc/self/task/{thread}/comm").read_text().strip() for thread in os.listdir("/proc/self/task")}

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections import Counter
+from multiprocessing import spawn
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +36,24 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("nao_ray", deadline=None)  # a busy machine is no failure
 settings.load_profile("nao_ray")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(specs):
+    """The processes of a run of tests are forks too: each would load what the server has loaded for four seconds."""
+    for spec in specs:
+        spec.python = str(_forks.environment_of_stand_ins() / "bin" / "python")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    node.workerinput["python"] = sys.executable
+
+
+def pytest_configure(config):
+    """What tests start is no stand-in, but where they ask for one."""
+    sys.executable = getattr(config, "workerinput", {}).get("python", sys.executable)
+    spawn.set_executable(sys.executable)
 
 
 def pytest_collection_modifyitems(items):
