@@ -38,7 +38,7 @@ from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.base import Task
 from nao_ray.training import recipe_file
 from nao_ray.training.recipe import Recipe, full_training
-from nao_ray.training.text_parts import Averaging
+from nao_ray.training.schedule import Averaging
 
 
 class Budget(Settings):
@@ -261,7 +261,7 @@ class TrainConfig(Sized):
             skeleton.check(shapes, self.size, self.recipe)
         if self.recipe.score != "last":
             raise ConfigError("recipe.score must be last: a full training ends with its last epoch, no epoch is chosen")
-        if isinstance(self.recipe, Averaging) and self.recipe.averaging != "none" and self.data == "all":
+        if isinstance(self.recipe, Averaging) and self.recipe.averaging == "nonmonotone" and self.data == "all":
             raise ConfigError(
                 "data must be train: with recipe.averaging nonmonotone the mean of the weights begins by validation"
             )

@@ -127,7 +127,7 @@ def test_the_reader_of_imports_sees_hidden_ones(tmp_path):
 TRAINED_ON = re.compile(r"image|accuracy|cross.?entropy|num_classes", re.IGNORECASE)
 KNOWERS = {
     "training/images.py", "training/augment.py", "training/augmentation.py",  # the family of images
-    "training/recipe.py", "training/published.py",  # the recipes of both families
+    "training/recipe.py", "training/published.py", "training/told.py",  # the recipes of both families
     "training/tokens.py",  # its loss is a cross-entropy too
     "evaluators/closed_form.py", "evaluators/faulty.py",  # a formula of an accuracy
     "evaluators/parts/table.py", "evaluators/parts/table_config.py", "evaluators/parts/nats_bench.py",  # foreign tables

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nao_ray.networks.eager import Eager, Masks, State
 from nao_ray.networks.ops import ConvNorm, Identity, Operation, OpOptions, RectifiedReduce, Zero, build_op
 from nao_ray.spaces.base import Cell as CellGraph
+from nao_ray.spaces.base import Edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Place:
     """Input 0 is twice as large as input 1."""
     strided: bool = True
     """A reduction cell's own edges reduce; False: its inputs have been reduced before."""
+    first: bool = False
+    """It reads the stem's outputs alone."""
 
     @property
     def reduction(self) -> bool:
@@ -194,7 +197,7 @@ class Cell(BaseCell):
     def __init__(self, graph: CellGraph, place: Place, ops: OpOptions, *, project: bool = False) -> None:
         super().__init__(place)
         channels = place.channels
-        nodes = [[build_op(e.op, channels, place.stride(e.source), ops) for e in edges] for edges in graph.nodes]
+        nodes = [[self.make_op(edge, place, ops) for edge in edges] for edges in graph.nodes]
         self.nodes = nn.ModuleList(map(nn.ModuleList, nodes))
         unused = [state for state in graph.output if state < graph.inputs] if place.reduction else []
         self.reducers = nn.ModuleDict({str(state): build_op("identity", channels, 2, ops) for state in unused})
@@ -202,6 +205,11 @@ class Cell(BaseCell):
         self.projection = ConvNorm(width, channels) if project else None
         self.out_channels = channels if project else width
         self.wiring = Wiring(graph, nodes)
+
+    @staticmethod
+    def make_op(edge: Edge, place: Place, ops: OpOptions) -> Operation:
+        """The operation of an edge."""
+        return build_op(edge.op, place.channels, place.stride(edge.source), ops)
 
     def join(self, loose: list[Tensor], which: tuple[int, ...]) -> Tensor:
         if self.projection is None:

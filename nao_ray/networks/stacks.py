@@ -237,7 +237,7 @@ class BaseImageStack(Stack):
                 cells.append(make(Place(role, (first, channels), channels, shrink=True, strided=False)))
                 (before, last), shrink = (channels, cells[-1].out_channels), False
             else:
-                cells.append(make(Place(role, (before, last), channels, shrink)))
+                cells.append(make(Place(role, (before, last), channels, shrink, first=index == 0)))
                 (before, last), shrink = (last, cells[-1].out_channels), reduction
         return cells
 

@@ -22,4 +22,6 @@ class EnasMicro(CnnCellSpace):
     id_offset: ClassVar[Mapping[str, int]] = {"enas": 0}
     published: ClassVar[Mapping[str, str]] = {
         "ENAS-micro": "0 2 0 0 0 4 0 1 0 4 1 1 1 0 0 1 0 2 1 1 1 0 1 0 0 3 0 2 1 1 3 1 1 0 0 4 0 3 1 1",
+        # NAO's with shared weights, whose published training is in ENAS's network.
+        "NAONet-WS-TF": "0 1 0 4 2 2 1 3 1 0 2 0 2 3 1 3 1 2 0 4 1 1 0 3 2 3 2 3 1 0 0 1 0 4 2 4 2 3 2 3",
     }

@@ -1,7 +1,8 @@
 """The mean of the weights after each step, which is evaluated instead of the last ones.
 
 Polyak, Juditsky, 1992; begun by the non-monotone rule of Merity, Keskar, Socher, ICLR 2018, arXiv 1708.02182, algorithm
-1. The learning rate stays what the recipe says: this is torch's ASGD with t0 = 0 and lambd = 0.
+1, or at a step (Izmailov et al., UAI 2018, arXiv 1803.05407). The learning rate stays what the recipe says: this is
+torch's ASGD with t0 = 0 and lambd = 0. Statistics of batch norms are averaged as weights are.
 
 Differs from that: the mean is of all steps since the switch, where ASGD's leaves out the first.
 """
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nao_ray.training.checkpoint import check_shapes, part
 
@@ -22,11 +23,12 @@ class WeightAverage:
 
     Args:
         weights: by name.
-        patience: epochs that may pass without a lower loss; there have to be more.
+        patience: epochs that may pass without a lower loss; there have to be more. None: they do not begin it.
+        begin: the step from which on they are averaged; None: no step begins it.
     """
 
-    def __init__(self, weights: Mapping[str, nn.Parameter], patience: int) -> None:
-        self._weights, self._patience = weights, patience
+    def __init__(self, weights: Mapping[str, Tensor], patience: int | None = None, *, begin: int | None = None) -> None:
+        self._weights, self._patience, self._begin = weights, patience, begin
         self._losses: list[float] = []
         self._mean: dict[str, Tensor] = {}
         self._count = 0
@@ -38,14 +40,21 @@ class WeightAverage:
 
     def tell(self, loss: float) -> None:
         """An epoch's validation loss: averaging begins where it is above the least of all but the last epochs."""
+        if self._patience is None:
+            return
         earlier = self._losses[: -self._patience]
         if not self.has_begun and earlier and loss > min(earlier):
-            self._mean = {name: weight.detach().clone() for name, weight in self._weights.items()}
+            self._start()
         self._losses.append(loss)
 
+    def _start(self) -> None:
+        self._mean = {name: weight.detach().clone() for name, weight in self._weights.items()}
+
     @torch.no_grad()
-    def update(self) -> None:
-        """After each step."""
+    def update(self, step: int) -> None:
+        """After each step, which has this number."""
+        if self._begin is not None and step >= self._begin and not self.has_begun:
+            self._start()
         self._count += self.has_begun
         for name, mean in self._mean.items():
             mean.lerp_(self._weights[name].detach(), 1 / self._count)

@@ -78,22 +78,18 @@ class ImageObjective(Objective):
     def of(cls, train: Images, valid: Images, device: torch.device, recipe: ImageRecipe) -> ImageObjective:
         """Move both splits, once."""
         moved = DeviceImages.of(train, device)
-        return cls(moved, DeviceImages.of(valid, device), Normaliser.of(moved.images), recipe)
+        scale = Normaliser.of(moved.images, by_image=recipe.standardise == "image")
+        return cls(moved, DeviceImages.of(valid, device), scale, recipe)
 
     def under(self, recipe: Recipe, *, share: float = 1.0, shard: Shard = WHOLE) -> Self:
-        rows, normaliser = self.rows, self.normaliser
+        told = expect(ImageRecipe, recipe, "a task of images")
+        rows, normaliser = self.rows, replace(self.normaliser, by_image=told.standardise == "image")
         if share != self.share:
             kept = splits.share(self.train.labels.numpy(force=True), share, _SHARE_SEED)
             rows = None if kept is None else move(kept, self.device)
-            normaliser = Normaliser.of(self.train.images if rows is None else self.train.images[rows])
-        return replace(
-            self,
-            recipe=expect(ImageRecipe, recipe, "a task of images"),
-            rows=rows,
-            share=share,
-            normaliser=normaliser,
-            shard=shard,
-        )
+            kept_images = self.train.images if rows is None else self.train.images[rows]
+            normaliser = Normaliser.of(kept_images, by_image=normaliser.by_image)
+        return replace(self, recipe=told, rows=rows, share=share, normaliser=normaliser, shard=shard)
 
     def cut(self, order: torch.Generator, share: float = 0.5) -> tuple[Self, Self]:
         rows = torch.randperm(self.num_train, generator=order).to(self.device)
@@ -185,7 +181,7 @@ def training_loss(outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, recip
 
 
 def test_scores(
-    network: nn.Module, split: Images, constants: Mapping[str, Tensor], device: torch.device, recipe: Optimiser
+    network: nn.Module, split: Images, constants: Mapping[str, Tensor], device: torch.device, recipe: ImageRecipe
 ) -> Scores:
     """Of a trained network on a test split.
 
@@ -194,7 +190,7 @@ def test_scores(
         split: the test split.
         constants: of the objective it was trained on, perhaps among other tensors.
         device: where to.
-        recipe: its precision counts.
+        recipe: its precision and its `standardise` count.
 
     Raises:
         DataError: the constants are not of such images.
@@ -203,7 +199,8 @@ def test_scores(
     normaliser = part(constants, "normaliser")
     channels = torch.empty(moved.images.shape[1])
     check_shapes(normaliser, {"mean": channels, "std": channels})
-    scale = Normaliser(normaliser["mean"].to(device), normaliser["std"].to(device))
+    by_image = recipe.standardise == "image"
+    scale = Normaliser(normaliser["mean"].to(device), normaliser["std"].to(device), by_image)
     return _scores(_placed(network, device), moved, scale, recipe)
 
 

@@ -14,6 +14,32 @@ _NAO_FINAL: dict[str, Any] = {
     "cutout": 16,
     "score": "last",
 }
+# NAO and DARTS on ImageNet: 224x224, a rate that falls to 0.97 of itself with every epoch, nothing dropped; two codes,
+# one recipe. For n times the batch both take n times the rate.
+_IMAGENET: dict[str, Any] = {
+    "batch": 128,
+    "lr": 0.1,
+    "decay": "step",
+    "cosine_epochs": None,
+    "rate_schedule": "epoch",
+    "weight_decay": 3e-5,
+    "drop_path_keep": 1.0,
+    "label_smoothing": 0.1,
+    "crop_padding": 0,
+    "crop_area": 0.08,
+    "colour_jitter": 0.4,
+    "hue_jitter": 0.2,
+    "score": "last",
+}
+# Of NAO's TensorFlow code, whose network is another too (space `nao_cnn_tf`).
+_NAO_TF: dict[str, Any] = {
+    **_NAO_FINAL,
+    "lr": 0.024,
+    "weight_decay": 5e-4,
+    "drop_path_keep": 0.7,
+    "standardise": "image",
+    "cutout_at": "corner",
+}
 # What the final trainings of ENAS share: its L2 term has no factor 1/2, hence twice its 2e-4, and its clipping never
 # took effect.
 _ENAS_FINAL: dict[str, Any] = {
@@ -25,6 +51,7 @@ _ENAS_FINAL: dict[str, Any] = {
     "clip_norm": None,
     "score": "last",
 }
+_ENAS_MICRO: dict[str, Any] = {**_ENAS_FINAL, "batch": 144, "lr_end": 0.0001, "dropout": 0.2, "drop_path_keep": 0.6}
 IMAGE_RECIPES: dict[str, dict[str, Any]] = {
     "paper_search": {},
     # Shared weights of NAO_pytorch V1 (one cosine over the 150 epochs) and V2 (one per iteration of 50).
@@ -79,8 +106,10 @@ IMAGE_RECIPES: dict[str, dict[str, Any]] = {
     # NAONet-A of F = 128, and NAONet-V2 of F = 36 (NAO_pytorch V1 and V2).
     "nao_cifar10_128": {**_NAO_FINAL, "weight_decay": 5e-4, "drop_path_keep": 0.7},
     "nao_v2_cifar10": {**_NAO_FINAL, "weight_decay": 5e-4},
-    # Of the TensorFlow code, whose network and whose standardisation, example by example, are others.
-    "nao_cifar100": {**_NAO_FINAL, "lr": 0.024, "weight_decay": 5e-4, "dropout": 0.2, "drop_path_keep": 0.6},
+    "nao_tf_cifar10": _NAO_TF,
+    "nao_cifar100": {**_NAO_TF, "dropout": 0.2, "drop_path_keep": 0.6},
+    "nao_imagenet": _IMAGENET,
+    "nao_v2_imagenet": _IMAGENET,
     # The final training of DARTS on CIFAR-10, with `--auxiliary` and `--cutout` as published.
     "darts_cifar10": {
         "batch": 96,
@@ -93,8 +122,9 @@ IMAGE_RECIPES: dict[str, dict[str, Any]] = {
         "cutout": 16,
         "score": "last",
     },
-    # Also those of the NAO-WS network, in the same code.
-    "enas_micro_cifar10": {**_ENAS_FINAL, "batch": 144, "lr_end": 0.0001, "dropout": 0.2, "drop_path_keep": 0.6},
+    "darts_imagenet": _IMAGENET,
+    "enas_micro_cifar10": _ENAS_MICRO,
+    "nao_ws_cifar10": _ENAS_MICRO,  # in ENAS's code
     "enas_macro_cifar10": {
         **_ENAS_FINAL,
         "batch": 100,
@@ -140,6 +170,7 @@ TEXT_RECIPES: dict[str, dict[str, Any]] = {
     "nao_ws_rnn": {**_TEXT_SEARCH, "lr": 0.25, "lr_end": 0.25, "clip_norm": 10.0},
     # Liu, Simonyan, Yang, arXiv 1806.09055.
     "darts_ptb": {**_NAO_TEXT, "dropout_words": 0.1},
+    "darts_wikitext2": {**_NAO_TEXT, "weight_decay": 5e-7, "dropout_hidden": 0.15, "dropout_words": 0.1},
     "darts_rnn_search": _TEXT_SEARCH,
     # enas_lm of google-research, on a GPU; its decay is of the sum of squares without a factor 1/2, hence twice 8e-7.
     "enas_ptb": {
@@ -154,6 +185,16 @@ TEXT_RECIPES: dict[str, dict[str, Any]] = {
         "activation_penalty": 0.7,
         "slowness_penalty": 0.0,
         "averaging_patience": 10,
+    },
+    # The same on a TPU: 200,000 steps, of which all but the first 2,000 are averaged.
+    "enas_ptb_tpu": {
+        **_NAO_TEXT,
+        "weight_decay": 1.6e-6,
+        "segments": "fixed",
+        "dropout_words": 0.15,
+        "slowness_penalty": 0.0,
+        "averaging": "tail",
+        "averaging_share": 0.99,
     },
     # Its decay is of fourth powers of some of the weights, which is as good as none.
     "enas_rnn_search": {
@@ -189,18 +230,26 @@ FULL_TRAININGS: dict[str, dict[str, Any]] = {
     "nao_cifar10": {"size": {"cells_per_stage": 6, "channels": 36}, "epochs": 600},
     "nao_cifar10_128": {"size": {"cells_per_stage": 6, "channels": 128}, "epochs": 600},
     "nao_v2_cifar10": {"size": {"cells_per_stage": 6, "channels": 36}, "epochs": 600},
+    "nao_tf_cifar10": {"size": {"cells_per_stage": 6, "channels": 128}, "epochs": 600},
     "nao_cifar100": {"size": {"cells_per_stage": 6, "channels": 128}, "epochs": 600},
+    "nao_ws_cifar10": {"size": {"cells_per_stage": 5, "channels": 36}, "epochs": 630},
     "darts_cifar10": {"size": {"layers": 20, "channels": 36}, "epochs": 600},
     "enas_micro_cifar10": {"size": {"cells_per_stage": 5, "channels": 36}, "epochs": 630},
     "enas_macro_cifar10": {"size": {"channels": 96}, "epochs": 310},
+    "nao_imagenet": {"size": {"cells_per_stage": 4, "channels": 42}, "epochs": 250, "data": "train"},
+    "nao_v2_imagenet": {"size": {"cells_per_stage": 4, "channels": 52}, "epochs": 250, "data": "train"},
+    "darts_imagenet": {"size": {"layers": 14, "channels": 48}, "epochs": 250, "data": "train"},
     "short": _SMALL,
     "short_digits": _SMALL,
     "nao_ptb": {"size": {"hidden": 850}, "epochs": 4000, "data": "train"},
     "nao_wikitext2": {"size": {"hidden": 700}, "epochs": 2000, "data": "train"},
     "darts_ptb": {"size": {"hidden": 850}, "epochs": 8000, "data": "train"},
+    "darts_wikitext2": {"size": {"hidden": 700}, "epochs": 8000, "data": "train"},
     "enas_ptb": {"size": {"hidden": 800}, "epochs": 3000, "data": "train"},
+    "enas_ptb_tpu": {"size": {"hidden": 850}, "epochs": 482, "data": "train"},
     "short_text": {"size": {"hidden": 100}, "epochs": 10, "data": "train"},
 }
-"""By the name of their recipe, with sizes for any networks that have one of that name; the published ones of images
-train on all that a search may see (`data: all`), those of texts need validation, by which averaging begins. Luo et al.,
-arXiv 1808.07233 and 1909.10815; Liu, Simonyan, Yang, arXiv 1806.09055; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""
+"""By the name of their recipe, with sizes for any networks that have one of that name; `told.py` says what came of
+them. The published ones of CIFAR train on all that a search may see (`data: all`); those of texts need validation, by
+which averaging begins, and ImageNet has a split of its own for it. Luo et al., arXiv 1808.07233 and 1909.10815; Liu,
+Simonyan, Yang, arXiv 1806.09055; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""

@@ -17,9 +17,7 @@ weights do as the code that is out now.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, cast
 
@@ -30,7 +28,8 @@ from nao_ray.settings import Settings
 from nao_ray.training import recipe_file
 from nao_ray.training.augmentation import Augmentation
 from nao_ray.training.published import FULL_TRAININGS, IMAGE_RECIPES, RECIPES, TEXT_RECIPES
-from nao_ray.training.text_parts import Averaging, Restarts, Segments, TextPenalties
+from nao_ray.training.schedule import Averaging, Schedule
+from nao_ray.training.text_parts import Restarts, Segments, TextPenalties
 
 
 class _Named(Settings):
@@ -52,24 +51,6 @@ class Optimiser(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 autocast for a network on its own on a CUDA device that has it, also where its step could not be
     recorded; else float32: steps of shared weights, launched one by one, and of a CPU are slower under autocast."""
-
-
-class Schedule(Settings):
-    """How far a step moves them."""
-
-    lr: float = Field(default=0.024, gt=0)
-    """Learning rate at the start of the cosine."""
-    lr_end: float = Field(default=0.0, ge=0)
-    """Learning rate at the end of the cosine's period."""
-    rate_schedule: Literal["step", "epoch"] = "step"
-    """Whether the learning rate changes with every step, or with every epoch (DARTS)."""
-    cosine_epochs: int | None = Field(default=100, ge=1)
-    """Period of the cosine, in epochs; null: the epochs trained."""
-    restart_factor: int | None = Field(default=None, ge=1)
-    """The cosine begins anew after each period, the next one that many times as long; null: there is one, after which
-    the rate stays at its end."""
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    """Epochs in which the learning rate rises linearly, on top of the cosine."""
 
 
 class Regularisation(Settings):
@@ -181,8 +162,8 @@ class Recipe(Regularisation, Schedule, Optimiser, _Named):
         return (ImageRecipe, TextRecipe) if cls is Recipe else (cls,)
 
 
-class ImageRecipe(Augmentation, ImageRegularisation, Recipe):
-    """For images: of four parts."""
+class ImageRecipe(Averaging, Augmentation, ImageRegularisation, Recipe):
+    """For images."""
 
     named: ClassVar[Mapping[str, Mapping[str, Any]]] = IMAGE_RECIPES
 
@@ -192,7 +173,7 @@ class ImageRecipe(Augmentation, ImageRegularisation, Recipe):
                 raise ValueError(f"recipe.{name}: a relaxed supernet has none of it; give {none}")
 
     def of_alphas(self, *, augment: bool) -> Self:
-        return self if augment else self.model_copy(update={"crop_padding": 0, "flip": False, "cutout": 0})
+        return self if augment else self.model_copy(update=self.unchanged)
 
 
 class TextRecipe(Restarts, Averaging, Segments, TextRegularisation, Recipe):
@@ -255,32 +236,6 @@ def _family(name: object) -> type[ImageRecipe] | type[TextRecipe]:
 def _known() -> list[str]:
     """Settings of any recipe."""
     return list({**ImageRecipe.model_fields, **TextRecipe.model_fields})
-
-
-@dataclass(frozen=True)
-class Period:
-    """The stretch of one cosine, in epochs."""
-
-    start: int
-    length: int
-
-
-def period(epoch: float, first: int, factor: int = 1) -> Period:
-    """The period that `epoch` belongs to: the first is `first` epochs long, each next one `factor` times the last."""
-    start, length = 0, first
-    while epoch >= start + length:
-        start, length = start + length, length * factor
-    return Period(start, length)
-
-
-def learning_rate(schedule: Schedule, progress: float, epochs: int) -> float:
-    """After `progress` epochs, a real number >= 0, of a training of `epochs`."""
-    now = Period(0, schedule.cosine_epochs or epochs)
-    if schedule.restart_factor is not None:
-        now = period(progress, now.length, schedule.restart_factor)
-    cosine = 0.5 * (1 + math.cos(math.pi * min((progress - now.start) / now.length, 1.0)))
-    warm = min(progress / schedule.warmup_epochs, 1.0) if schedule.warmup_epochs else 1.0
-    return (schedule.lr_end + (schedule.lr - schedule.lr_end) * cosine) * warm
 
 
 def full_training(recipe: str, sizes: Collection[str]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The parts of a recipe that are about text, and networks that carry a hidden state. Imports without torch.
 
 Dropout whose mask is one for a whole segment: Gal, Ghahramani, 2016, arXiv 1512.05287. Segments of random length,
-activation and temporal regularisation, and the switch to averaged weights: Merity, Keskar, Socher, "Regularizing and
-Optimizing LSTM Language Models", ICLR 2018, arXiv 1708.02182, sections 3 to 5.
+activation and temporal regularisation: Merity, Keskar, Socher, "Regularizing and Optimizing LSTM Language Models",
+ICLR 2018, arXiv 1708.02182, sections 4 and 5.
 """
 
 from __future__ import annotations
@@ -25,16 +25,6 @@ class Segments(Settings):
     text_start: Literal["beginning", "random"] = "beginning"
     """Where an epoch begins to read: at the beginning of the text, as the references do, or anywhere; then its end is
     followed by its beginning."""
-
-
-class Averaging(Settings):
-    """Which weights are evaluated in the end."""
-
-    averaging: Literal["none", "nonmonotone"] = "none"
-    """`nonmonotone`: the mean of those after each step, from the epoch on whose validation loss is above the least one
-    of all epochs but the last `averaging_patience`."""
-    averaging_patience: int = Field(default=5, ge=1)
-    """Epochs; there have to be more of them before."""
 
 
 class Restarts(Settings):

@@ -17,9 +17,8 @@ from nao_ray.training.averaging import WeightAverage
 from nao_ray.training.capture import Capture, Execution
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.objective import Batch, Carry, Objective, Scores
-from nao_ray.training.recipe import learning_rate, period
+from nao_ray.training.schedule import Averaging, learning_rate, period
 from nao_ray.training.streams import Streams
-from nao_ray.training.text_parts import Averaging
 
 Parameters = dict[str, nn.Parameter]
 CHECK_EVERY = 50
@@ -100,14 +99,23 @@ class Trainer:
             fused=choose is None or self._capture.is_on,
             foreach=choose is not None and not self._capture.is_on,
         )
-        self._average: WeightAverage | None = None
-        if isinstance(recipe, Averaging) and recipe.averaging != "none":
-            self._average = WeightAverage(self._named, recipe.averaging_patience)
+        self._average = self._averaged()
         self._used: dict[ArchGraph, tuple[str, ...]] = {}
         self._batches: Iterator[Batch] = iter(())
         self._carry: Carry = None
         self._weight = 1.0  # of this worker's part of the batch
         self._total = torch.zeros((), device=objective.device)
+
+    def _averaged(self) -> WeightAverage | None:
+        recipe = self.recipe
+        if not isinstance(recipe, Averaging) or recipe.averaging == "none":
+            return None
+        statistics = {name: buffer for name, buffer in self.network.named_buffers() if buffer.is_floating_point()}
+        weights = {**self._named, **statistics}
+        if recipe.averaging == "nonmonotone":
+            return WeightAverage(weights, recipe.averaging_patience)
+        last = (self._epochs or 0) * self.objective.steps
+        return WeightAverage(weights, begin=last - math.ceil(recipe.averaging_share * last))
 
     # -- steps ----------------------------------------------------------------------------------------------------
 
@@ -150,7 +158,7 @@ class Trainer:
         with self._streams.dropout(step):
             loss = self.compute(batch, choice, self._streams.augmentation(step))
         if self._average is not None:
-            self._average.update()
+            self._average.update(step)
         self._total += loss * self._weight
         self.steps_done += 1
         return loss

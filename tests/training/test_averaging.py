@@ -178,3 +178,24 @@ def test_without_averaging_a_state_has_none_of_it(text):
     states = []
     fit(network(), text.under(recipe), epochs=1, seed=0, listener=lambda epoch: states.append(epoch.state()))
     assert {name.partition(".")[0] for name in states[0]} == {"network", "generator", "step"}
+
+
+def test_the_mean_of_the_last_steps_is_taken_and_restored(text):
+    """Of 3 epochs the last half, also where the training was cut within it; before, the weights themselves."""
+    recipe = RECIPE.model_copy(update={"averaging": "tail", "averaging_share": 0.5, "restarts": 0})
+    objective, seen, ends = text.under(recipe), [], []
+    total = 3 * objective.steps
+    begin = total - math.ceil(total / 2)
+    for cut in (None, begin + 2):
+        net = network()
+        with rng.torch_seeded(0, "dropout"), Trainer(net, objective, epochs=3, streams=Continuing(0, CPU)) as trainer:
+            for step in range(total):
+                if step == cut:
+                    state = unpack(pack(trainer.state()))
+                    trainer.restore(state)
+                trainer.step()
+                seen += [net.table.weight.detach().clone()] if cut is None else []
+            ends.append(settled(trainer.state())["network.table.weight"])
+            assert torch.equal(net.table.weight, seen[-1])
+    torch.testing.assert_close(ends[0], torch.stack(seen[begin:]).mean(0), rtol=1e-5, atol=1e-6)
+    assert torch.equal(*ends)

@@ -11,7 +11,8 @@ from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import ConfigError
 from nao_ray.tasks.digits import Digits
 from nao_ray.training.published import FULL_TRAININGS, RECIPES
-from nao_ray.training.recipe import ImageRecipe, Recipe, TextRecipe, full_training, learning_rate
+from nao_ray.training.recipe import ImageRecipe, Recipe, TextRecipe, full_training
+from nao_ray.training.schedule import learning_rate
 
 
 def test_the_default_is_the_papers():
@@ -70,7 +71,7 @@ def test_by_name_with_changes(name):
         ([1, 2], "Recipe"),  # ended in an error of Python's
         ({"name": [1]}, r"no recipe is named \[1\]"),
         ("darts_serch", "no recipe is named 'darts_serch'; did you mean darts_search"),
-        ({"bptt": 35}, "bptt: no setting of a recipe of images; known: name, batch, [a-z_, ]*, cutout "),
+        ({"bptt": 35}, "bptt: no setting of a recipe of images; known: name, batch, [a-z_, ]*, cutout, "),
     ],
 )
 def test_bad_recipes_are_refused(value, message):
@@ -84,9 +85,36 @@ PUBLISHED = {
     "nao_cifar10_128":    (6,    128, 600, 128, 0.025, 0.0,    5e-4,  0.4,  0.7, 0.4, 16, 5.0,  False),
     "nao_v2_cifar10":     (6,    36,  600, 128, 0.025, 0.0,    5e-4,  0.4,  0.8, 0.4, 16, 5.0,  False),
     "nao_cifar100":       (6,    128, 600, 128, 0.024, 0.0,    5e-4,  0.2,  0.6, 0.4, 16, 5.0,  False),
+    "nao_tf_cifar10":     (6,    128, 600, 128, 0.024, 0.0,    5e-4,  0.4,  0.7, 0.4, 16, 5.0,  False),
+    "nao_ws_cifar10":     (5,    36,  630, 144, 0.05,  0.0001, 4e-4,  0.2,  0.6, 0.4, 0,  None, True),
     "enas_micro_cifar10": (5,    36,  630, 144, 0.05,  0.0001, 4e-4,  0.2,  0.6, 0.4, 0,  None, True),
     "enas_macro_cifar10": (None, 96,  310, 100, 0.05,  0.001,  4e-4,  0.5,  1.0, 0.0, 0,  None, True),
 }  # fmt: skip
+
+
+IMAGENET = {"nao_imagenet": 42, "nao_v2_imagenet": 52, "darts_imagenet": 48}
+
+
+@pytest.mark.parametrize("name", IMAGENET)
+def test_trainings_on_imagenet_are_the_published_ones(name):
+    plan, r = FULL_TRAININGS[name], Recipe.model_validate(name)
+    assert (plan["size"]["channels"], plan["epochs"], plan["data"]) == (IMAGENET[name], 250, "train")
+    assert (r.batch, r.momentum, r.nesterov, r.weight_decay, r.clip_norm) == (128, 0.9, False, 3e-5, 5.0)
+    assert (r.auxiliary_weight, r.drop_path_keep, r.dropout, r.label_smoothing) == (0.4, 1.0, 0.0, 0.1)
+    assert (r.crop_padding, r.crop_area, r.flip, r.colour_jitter, r.hue_jitter) == (0, 0.08, True, 0.4, 0.2)
+    assert r.cutout == 0
+    rates = [learning_rate(r, epoch, 250) for epoch in range(250)]
+    assert rates == pytest.approx([0.1 * 0.97**epoch for epoch in range(250)])
+
+
+def test_the_other_ways_in_which_a_rate_falls():
+    one_cycle = Recipe(lr=1.0, decay="linear", rise=0.25, cosine_epochs=None)
+    rates = [learning_rate(one_cycle, epoch, 8) for epoch in range(9)]
+    assert rates == pytest.approx([0, 0.5, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0])
+    milestones = Recipe(lr=1.0, lr_end=0.0, decay="step", step_factor=0.1, step_epochs=30)
+    assert [learning_rate(milestones, at, 90) for at in (0, 29.9, 30, 60, 89)] == pytest.approx([1, 1, 0.1, 0.01, 0.01])
+    again = Recipe(lr=1.0, decay="linear", cosine_epochs=2, restart_factor=2)
+    assert [learning_rate(again, at, 6) for at in (0, 1, 2, 4, 5)] == pytest.approx([1, 0.5, 1, 0.5, 0.25])
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -107,6 +135,8 @@ TEXTS = {
     "nao_ptb":       (850, 4000, 64, 20.0, 0.25, 8e-7,   0.75, 0.25, 0.75, 0.2, 0.0, 0.0, 1e-3, "normal", 5),
     "nao_wikitext2": (700, 2000, 64, 20.0, 0.25, 5e-7,   0.75, 0.15, 0.75, 0.2, 0.0, 0.0, 1e-3, "normal", 5),
     "darts_ptb":     (850, 8000, 64, 20.0, 0.25, 8e-7,   0.75, 0.25, 0.75, 0.2, 0.1, 0.0, 1e-3, "normal", 5),
+    "darts_wikitext2": (700, 8000, 64, 20.0, 0.25, 5e-7, 0.75, 0.15, 0.75, 0.2, 0.1, 0.0, 1e-3, "normal", 5),
+    "enas_ptb_tpu":  (850, 482, 64, 20.0, 0.25, 1.6e-6,  0.75, 0.25, 0.75, 0.2, 0.15, 0.0, 0.0, "fixed", 5),
     "enas_ptb":      (800, 3000, 64, 20.0, 0.25, 1.6e-6, 0.75, 0.225, 0.725, 0.175, 0.125, 0.7, 0.0, "truncated", 10),
 }  # fmt: skip
 
@@ -117,7 +147,8 @@ def test_full_trainings_of_texts_are_the_published_ones(name):
     assert (plan["size"]["hidden"], plan["epochs"], r.batch, r.lr, r.clip_norm, r.weight_decay,
             r.dropout, r.dropout_hidden, r.dropout_input, r.dropout_embedding, r.dropout_words, r.activation_penalty,
             r.slowness_penalty, r.segments, r.averaging_patience) == TEXTS[name]  # fmt: skip
-    assert (r.momentum, r.averaging, r.text_start, plan["data"]) == (0.0, "nonmonotone", "beginning", "train")
+    averaging = "tail" if name == "enas_ptb_tpu" else "nonmonotone"
+    assert (r.momentum, r.averaging, r.text_start, plan["data"]) == (0.0, averaging, "beginning", "train")
     assert {learning_rate(r, epoch, plan["epochs"]) for epoch in (0, 1, 1000, plan["epochs"])} == {20.0}
 
 
@@ -144,7 +175,8 @@ def test_a_recipe_of_texts_trains_no_images():
 
 
 def test_every_full_training_has_a_recipe_of_its_last_epoch():
-    assert {*PUBLISHED, "darts_cifar10", "short", "short_digits", "short_text", *TEXTS} == set(FULL_TRAININGS)
+    others = {"darts_cifar10", "short", "short_digits", "short_text"}
+    assert {*PUBLISHED, *IMAGENET, *TEXTS, *others} == set(FULL_TRAININGS)
     assert {Recipe.model_validate(name).score for name in FULL_TRAININGS} == {"last"}
 
 

@@ -6,7 +6,8 @@ import torch
 from nao_ray import rng
 from nao_ray.tasks.made_up_text import MadeUpText, MadeUpTextConfig
 from nao_ray.training import segments
-from nao_ray.training.recipe import Recipe, learning_rate
+from nao_ray.training.recipe import Recipe
+from nao_ray.training.schedule import learning_rate
 from nao_ray.training.streams import Continuing
 from nao_ray.training.tokens import TokenObjective
 from nao_ray.training.trainer import Trainer

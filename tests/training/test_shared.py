@@ -12,8 +12,9 @@ from nao_ray.errors import DataError
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.checkpoint import pack, pack_version, unpack, unpack_version
 from nao_ray.training.objective import WHOLE, Shard
-from nao_ray.training.recipe import Period, Recipe, period
+from nao_ray.training.recipe import Recipe
 from nao_ray.training.sampling import PathSampler
+from nao_ray.training.schedule import Period, period
 from nao_ray.training.streams import ByStep
 from nao_ray.training.trainer import Trainer
 from tests.networks.building import reached, supernet

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from nao_ray.errors import DataError, PoolError
 from nao_ray.training.recipe import Recipe
-from nao_ray.training.text_parts import Averaging, Restarts
+from nao_ray.training.schedule import Averaging
+from nao_ray.training.text_parts import Restarts
 from nao_ray.trial import Phase
 
 if TYPE_CHECKING:

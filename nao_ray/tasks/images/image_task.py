@@ -115,8 +115,10 @@ class ImageTask(Task[C]):
         self, network: nn.Module, constants: Mapping[str, Tensor], device: torch.device, recipe: Recipe
     ) -> Scores:
         from nao_ray.training.images import test_scores
+        from nao_ray.training.recipe import ImageRecipe, expect
 
-        return test_scores(network, self.load_test(), constants, device, recipe)
+        told = expect(ImageRecipe, recipe, f"task {self.name}")
+        return test_scores(network, self.load_test(), constants, device, told)
 
     def load_test(self) -> Images:
         return self._read_test()
