@@ -128,6 +128,7 @@ TRAINED_ON = re.compile(r"image|accuracy|cross.?entropy|num_classes", re.IGNOREC
 KNOWERS = {
     "training/images.py", "training/augment.py", "training/augmentation.py",  # the family of images
     "training/recipe.py", "training/published.py", "training/told.py",  # the recipes of both families
+    "training/foreign.py",  # another program's networks
     "training/tokens.py",  # its loss is a cross-entropy too
     "evaluators/closed_form.py", "evaluators/faulty.py",  # a formula of an accuracy
     "evaluators/parts/table.py", "evaluators/parts/table_config.py", "evaluators/parts/nats_bench.py",  # foreign tables

@@ -145,11 +145,27 @@ def evaluate(
     checkpoint: Annotated[str, typer.Argument(help="A file that train has written.", metavar="CHECKPOINT")],
     settings: Settings = None,
     as_json: AsJson = False,
+    program: Annotated[
+        str | None,
+        typer.Option("--as", help="The file is of another program: darts, Liu et al.'s code.", metavar="PROGRAM"),
+    ] = None,
+    genotype: Annotated[
+        str | None, typer.Option("--genotype", help="With --as: the cells of its network; one text, or a name.")
+    ] = None,
+    space: Annotated[str | None, typer.Option("--space", help="With --as: of a genotype given as text.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="With --as: whose test split.")] = None,
 ) -> None:
     """Read the test split with a checkpoint of train.
 
-    --set task.path=... tells where the data are now.
+    --set task.path=... tells where the data are now. With --as the file holds weights that another program has trained,
+    whose size follows from them.
     """
+    foreign = {"--genotype": genotype, "--space": space, "--task": task}
+    if program is not None or any(foreign.values()):
+        from nao_ray.cli.imported import evaluate_foreign
+
+        evaluate_foreign(checkpoint, program, foreign, tuple(settings or ()), as_json=as_json)
+        return
     from nao_ray.service.training.train import evaluate as evaluate_checkpoint
 
     about, scores = evaluate_checkpoint(checkpoint, tuple(settings or ()))

@@ -129,3 +129,28 @@ class Network(nn.Module):
             if index == self.auxiliary_at:
                 auxiliary = self.auxiliary(s1)
         return self.classifier(F.adaptive_avg_pool2d(s1, 1).flatten(1)), auxiliary
+
+
+# -- the reference's numbers -----------------------------------------------------------------------------------
+
+
+def u(count, shift=0):
+    """The fill rule's numbers ``[count]`` in [-1/2, 1/2)."""
+    k = torch.arange(1, count + 1, dtype=torch.int64) + shift
+    return ((k * 2654435761) % 2**32).double() / 2**32 - 0.5
+
+
+def filled(network):
+    """The network in float64 with the fill rule's weights."""
+    for module in network.double().modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() >= 2:
+                fan_in = parameter.numel() // parameter.shape[0]
+                parameter.data = (2 * (3 / fan_in) ** 0.5 * u(parameter.numel())).reshape(parameter.shape)
+            else:
+                parameter.data.fill_(float(isinstance(module, nn.BatchNorm2d) and name == "weight"))
+    return network
+
+
+def images(batch, side):
+    return 4 * u(batch * 3 * side * side).reshape(batch, 3, side, side)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from naive_darts import Network
-from torch import nn
+from naive_darts import Network, filled, images
 
 from nao_ray import rng
 from nao_ray.networks.counting import count
@@ -71,28 +70,6 @@ def test_counts_of_other_widths(name, channels):
 
 
 # -- numbers --------------------------------------------------------------------------------------------------
-
-
-def u(count, shift=0):
-    """The fill rule's numbers ``[count]`` in [-1/2, 1/2)."""
-    k = torch.arange(1, count + 1, dtype=torch.int64) + shift
-    return ((k * 2654435761) % 2**32).double() / 2**32 - 0.5
-
-
-def filled(network):
-    """The network in float64 with the fill rule's weights."""
-    for module in network.double().modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() >= 2:
-                fan_in = parameter.numel() // parameter.shape[0]
-                parameter.data = (2 * (3 / fan_in) ** 0.5 * u(parameter.numel())).reshape(parameter.shape)
-            else:
-                parameter.data.fill_(float(isinstance(module, nn.BatchNorm2d) and name == "weight"))
-    return network
-
-
-def images(batch, side):
-    return 4 * u(batch * 3 * side * side).reshape(batch, 3, side, side)
 
 
 def assert_golden(tensor, rows):
