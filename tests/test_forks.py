@@ -134,7 +134,7 @@ def test_what_a_fork_cannot_be_like_is_a_process_of_its_own(words, variables, tm
 def test_forks_are_descendants_of_nobody_but_who_asked_for_them():
     """Else the process that has started the server would find those of all tests beside it."""
     waits = [sys.executable, "-c", "input()"]
-    with _forks.Popen(waits, stdin=subprocess.PIPE) as fork:
+    with _forks.Popen(waits, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as fork:
         assert fork._told is not None, "it is a fork"
         server = psutil.Process(fork.pid).parent()
         assert "_fork_server.py" in " ".join(server.cmdline())
@@ -145,9 +145,11 @@ def test_forks_are_descendants_of_nobody_but_who_asked_for_them():
 
 def test_what_nobody_reaps_has_ended():
     """As where the first process of a container reaps nothing."""
-    ended = subprocess.Popen(["true"])
-    try:
-        assert _forks.wait_for_end([psutil.Process(ended.pid)]) == []
-        assert psutil.Process(ended.pid).status() == psutil.STATUS_ZOMBIE
-    finally:
-        ended.wait()
+    starts = "sleep 0.2 & echo $!; exec sleep 600"  # which reaps nothing
+    with subprocess.Popen(["sh", "-c", starts], stdout=subprocess.PIPE, text=True) as parent:
+        try:
+            ended = psutil.Process(int(parent.stdout.readline()))
+            assert _forks.wait_for_end([ended]) == []
+            assert ended.status() == psutil.STATUS_ZOMBIE
+        finally:
+            parent.kill()
