@@ -7,12 +7,14 @@ children have words, environment, folder and standard files of their own, and en
 
 import atexit
 import builtins
+import ctypes
 import fcntl
 import gc
 import importlib
 import io
 import marshal
 import os
+import re
 import runpy
 import selectors
 import signal
@@ -28,6 +30,8 @@ from contextlib import suppress
 from multiprocessing import spawn
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
+
+from _fork_stand_in import AT_ONCE
 
 # Not ray: as it is loaded, it reads variables, so a server for each set of them loads it (`_fork_stand_in.server_of`).
 MODULES = (
@@ -151,6 +155,37 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]
     return marshal.loads(text[4:]), files
 
 
+def texts_of_ray() -> dict[str, int]:
+    """Where Ray's library keeps what it has read of the variables `AT_ONCE`: the addresses of the characters.
+
+    They are strings whose length, capacity and number of owners stand before them.
+    """
+    with open("/proc/self/maps") as maps:
+        ends = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps if line.endswith("[heap]\n")]
+    parts = {first: ctypes.string_at(first, last - first) for first, last in ends}
+    found = {}
+    for name, text in AT_ONCE.items():
+        head = struct.pack("QQi", len(text), len(text), 0)
+        (found[name],) = (
+            first + place.start()
+            for first, memory in parts.items()
+            for place in re.finditer(re.escape(text.encode()) + b"\0", memory)
+            if memory[place.start() - 24 : place.start() - 4] == head
+        )
+    return found
+
+
+def tell_ray(places: dict[str, int], environment: dict[str, str]) -> None:
+    """Its library's values of the variables are as if it were loaded now."""
+    for name, place in places.items():
+        text, size = environment.get(name, "").encode(), len(AT_ONCE[name])
+        assert len(text) <= size, f"{name}={text}"
+        if name == "RAY_RAYLET_PID" and text:
+            text = text.zfill(size)
+        ctypes.memmove(place, text + b"\0", len(text) + 1)
+        ctypes.memmove(place - 24, struct.pack("Q", len(text)), 8)
+
+
 def become(asked: dict[str, Any]) -> None:
     """This process as a new one: of its own session, with files, variables, folder and signals as asked."""
     os.setsid()
@@ -268,6 +303,7 @@ if __name__ == "__main__":
     assert len(threads - {"jemalloc_bg_thd"}) == 1, f"what a thread holds is never given back in a fork: {threads}"
     gc.collect()
     gc.freeze()
+    places = texts_of_ray() if os.environ.get("RAY_JOB_ID") == AT_ONCE["RAY_JOB_ID"] else {}
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{sys.argv[1]}.new")
         listener.listen(64)
@@ -279,4 +315,5 @@ if __name__ == "__main__":
         os._exit(0)
     else:
         become(todo)
+        tell_ray(places, todo["environment"])
         end_with(lambda: start(todo["words"], todo["given"], standing))

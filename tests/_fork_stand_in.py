@@ -46,7 +46,10 @@ _PRELOADED = {
 """What a server has loaded besides, by the kind of the processes that it forks."""
 _AS_RAY_IS_LOADED = ("RAY_", "AUTOSCALER_", "METRICS_", "REPORTER_", "DASHBOARD_", "CUDA_VISIBLE_DEVICES")
 _LATER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_TMPDIR")
-_LATER += ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_STOP_WAIT_TIME_S")
+_LATER += ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_STOP_WAIT_TIME_S", "RAY_NODE_ID")
+_LATER += ("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING")
+AT_ONCE = {"RAY_JOB_ID": "fedcba98", "RAY_RAYLET_PID": "987654321012345"}
+"""What Ray reads as it is loaded, and a fork needs otherwise: what stands there until then."""
 _FORWARDED = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGCONT)
 _IGNORABLE = (_signal.SIGINT, _signal.SIGHUP)
 
@@ -111,8 +114,9 @@ def server_of(words, environment):
         kind = None
     if kind is None:
         return "socket", environment, ()
-    apart = _LATER if kind == "worker" else (*_LATER, "RAY_RAYLET_PID", "RAY_JOB_ID")  # a worker reads them at once
-    kept = {name: value for name, value in environment.items() if name not in apart}
+    kept = {name: value for name, value in environment.items() if name not in _LATER and name not in AT_ONCE}
+    if kind == "worker":
+        kept |= AT_ONCE
     key = sorted(item for item in kept.items() if item[0].startswith(_AS_RAY_IS_LOADED))
     return f"{kind}-{_sha1.sha1(repr(key).encode()).hexdigest()[:12]}", kept, _PRELOADED[kind]
 

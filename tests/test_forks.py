@@ -10,6 +10,7 @@ from pathlib import Path
 import _forks
 import psutil
 import pytest
+from _fork_stand_in import AT_ONCE
 
 SAYS = (
     "import os, sys; print(sys.argv, os.getcwd(), os.environ.get('A'), __name__, input()); print('e', file=sys.stderr)"
@@ -91,9 +92,9 @@ def test_ray_is_loaded_once_for_each_set_of_variables_that_it_reads_then():
     worker = ["/x/ray/_private/workers/default_worker.py"]
     name, kept, modules = _forks.server_of(worker, {"RAY_JOB_ID": "01", "RAY_ADDRESS": "a", "HOME": "/"})
     assert modules[0] == "ray"
-    assert kept == {"RAY_JOB_ID": "01", "HOME": "/"}
-    assert _forks.server_of(worker, {"RAY_JOB_ID": "01", "HOME": "/b"})[0] == name
-    assert _forks.server_of(worker, {"RAY_JOB_ID": "02", "HOME": "/"})[0] != name
+    assert kept == {**AT_ONCE, "HOME": "/"}
+    assert _forks.server_of(worker, {"RAY_JOB_ID": "02", "RAY_RAYLET_PID": "7", "HOME": "/b"})[0] == name
+    assert _forks.server_of(worker, {"RAY_AUTH_MODE": "token", "HOME": "/"})[0] != name
     assert _forks.server_of(["-u", "/x/ray/dashboard/agent.py"], {"RAY_JOB_ID": "01"})[0] != name
     for words in (["-m", "nao_ray", "submit"], ["-m", "nao_ray", "search", "--in-process"], ["-c", "import ray"]):
         assert _forks.server_of(words, {})[0] == "socket", "it loads Ray itself, if at all"
