@@ -122,7 +122,7 @@ def test_presets_are_the_published_scripts():
 @pytest.mark.parametrize("in_flight", [1, 4])
 @pytest.mark.parametrize("space", [NasBench201(), EnasMicro(), EnasMacro(EnasMacroConfig(layers=3))])
 def test_lstm_restored_anywhere_it_goes_on_the_same(space, in_flight):
-    check_restored(lambda: lstm(space, learning_rate=0.05, num_aggregate=6), 50, range(0, 50, 7), in_flight=in_flight)
+    check_restored(lambda: lstm(space, learning_rate=0.05, num_aggregate=4), 20, range(0, 20, 5), in_flight=in_flight)
 
 
 def test_lstm_restored_while_its_draws_repeat_it_goes_on_the_same():
@@ -179,9 +179,8 @@ def test_lstm_failed_trials_teach_nothing():
     [(DartsCnn(), {}, 0.03), (EnasMacro(), {"skip_weight": 0.0, "learning_rate": 0.03, "num_aggregate": 5}, 0.01)],
 )
 def test_lstm_asks_for_better_and_better(space, settings, rise):
-    for seed in range(2):
-        scores = [trial.score for trial in search(lstm(space, seed, **settings), 250, fails=lambda k: False)]
-        assert np.mean(scores[-50:]) > np.mean(scores[:50]) + rise
+    scores = [trial.score for trial in search(lstm(space, **settings), 250, fails=lambda k: False)]
+    assert np.mean(scores[-50:]) > np.mean(scores[:50]) + rise
 
 
 def test_lstm_follows_the_published_micro_search():
@@ -189,9 +188,13 @@ def test_lstm_follows_the_published_micro_search():
     space = EnasMicro()
     config = ReinforceConfig(preset="enas_micro").lstm
     policy = make_policy(space.name, space.token_mask, config, rng.torch_generator(0, "policy"))
-    gradient, means = PolicyGradient(policy, config), []
-    for number in range(300):
-        tokens = policy.sample(10, rng.child(0, "draws", number)).tokens
-        convolutions = np.isin(tokens, (7, 8)).sum(axis=1)  # what its first bias favours is bad here
-        means.append(gradient.update(tokens, 1 - convolutions / 20).mean_score)
-    assert np.mean(means[-25:]) > np.mean(means[:25]) + 0.03
+    gradient = PolicyGradient(policy, config)
+
+    def draw(n, number):
+        tokens = policy.sample(n, rng.child(0, "draws", number)).tokens
+        return tokens, 1 - np.isin(tokens, (7, 8)).sum(axis=1) / 20  # what its first bias favours is bad here
+
+    before = draw(1000, 0)[1].mean()
+    for number in range(1, 101):
+        gradient.update(*draw(10, number))
+    assert draw(1000, 101)[1].mean() > before + 0.015, "a mean is good to 0.0035"

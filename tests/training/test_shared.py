@@ -19,8 +19,14 @@ from nao_ray.training.streams import ByStep
 from nao_ray.training.trainer import Trainer
 from tests.networks.building import reached, supernet
 
-SPACE = registry.load("space", "nao_cnn_small")()
-GRAPHS = [SPACE.lower(SPACE.sample(rng.child(0, "shared pool", index))) for index in range(6)]
+
+def _graphs(space):
+    return [space.lower(space.sample(rng.child(0, "shared pool", index))) for index in range(6)]
+
+
+SPACE = registry.load("space", "nas_bench_201")()  # the smallest shared weights, a sixth of the time
+GRAPHS = _graphs(SPACE)
+WITH_HEAD = registry.load("space", "nao_cnn_small")()  # an auxiliary one
 SETTINGS = {"crop_padding": 1, "flip": False, "batch": 24, "dropout": 0.1, "auxiliary_weight": 0.4}
 RECIPE = Recipe(name="paper_shared", lr=0.1, **SETTINGS)
 
@@ -106,8 +112,7 @@ def test_a_version_holds_a_training_at_the_end_of_an_epoch(data):
 @pytest.mark.parametrize("name", ["nao_cnn_small", "nao_cnn_middle", "enas_micro", "enas_macro"])
 def test_every_supernet_is_trained(data, name):
     space = registry.load("space", name)()
-    graphs = [space.lower(space.sample(rng.child(0, "shared pool", index))) for index in range(6)]
-    net = _net(space)
+    graphs, net = _graphs(space), _net(space)
     trainer = _trainer(data, graphs=graphs, net=net)
     before = _state(trainer)
     assert math.isfinite(trainer.epoch())
@@ -133,10 +138,11 @@ def test_it_learns_and_ranks(data):
 def test_one_step_is_the_textbooks(data):
     """Clipped gradients, weight decay and momentum against torch's optimiser; other weights stay."""
     recipe = Recipe(**{**SETTINGS, "name": "paper_shared", "crop_padding": 0, "dropout": 0.0, "clip_norm": 0.5})
+    graphs = _graphs(WITH_HEAD)
     for nesterov in (False, True):
         recipe = recipe.model_copy(update={"nesterov": nesterov})
-        turns = [GRAPHS[0], GRAPHS[1], GRAPHS[0]]
-        ours, plain = _trainer(data, recipe), _net().train()
+        turns = [graphs[0], graphs[1], graphs[0]]
+        ours, plain = _trainer(data, recipe, net=_net(WITH_HEAD)), _net(WITH_HEAD).train()
         ours._choose = lambda step: turns[step]  # noqa: B023
         batches = data.under(recipe).batches(ByStep(3, data.device).order(0))
         optimiser = torch.optim.SGD(plain.parameters(), 0.1, 0.9, weight_decay=3e-4, nesterov=nesterov)
@@ -276,7 +282,7 @@ def test_weights_of_other_networks_are_refused(data):
     with pytest.raises(DataError, match="has shape"):
         _trainer(data, net=_net(channels=6)).restore(trainer.state())
     with pytest.raises(DataError, match=r"auxiliary.* is unknown here"):
-        _trainer(data, net=_net(auxiliary=False)).restore(trainer.state())
+        _trainer(data, net=_net(WITH_HEAD, auxiliary=False)).restore(_trainer(data, net=_net(WITH_HEAD)).state())
 
 
 def test_genotypes_in_turn_over_steps_and_workers():
