@@ -3,7 +3,8 @@
 A training step of a child is 2,000 to 3,000 short kernels, and launching them from Python takes longer than they run.
 The first calls are made as they are, on a side stream (libraries make their handles, workspaces and choices then, which
 they must not within a recording); the next one is recorded and replayed, and so is every later one whose inputs have
-the shapes of the first. Others, as the last batch of an epoch, run as they are. What a recorded function is to see
+the shapes of the first. Others, as the last batch of an epoch, run as they are; where many shapes are usual, as the
+lengths of a text's segments are, those that are seen again first have a graph each. What a recorded function is to see
 changing must be a tensor that is written in place: a Python number is frozen.
 
 What is known to go wrong, and what is done about it:
@@ -40,6 +41,11 @@ Execution = Literal["auto", "eager", "graph"]
 
 WARM_UP = 3
 """Calls before the recording: an optimiser makes its state at the first, cuDNN and cuBLAS theirs at the first two."""
+WARM_AGAIN = 1
+"""Those of each later shape: libraries choose, and load, kernels for it."""
+LENGTHS = 24
+"""Graphs of a text's steps: of lengths drawn about a window of 35 that is 91 of 100 steps or more from the second epoch
+on, and 32 would be 97. Each holds its thousands of launches in the driver's memory; the tensors' is shared."""
 
 
 class Recorder(Protocol):
@@ -55,8 +61,11 @@ class Recorder(Protocol):
             RuntimeError: something in `run` cannot be recorded.
         """
 
+    def forget(self) -> None:
+        """Free what was recorded."""
+
     def close(self) -> None:
-        """Forget what was recorded."""
+        """The same, for good."""
 
 
 class Capture:
@@ -84,6 +93,7 @@ class Capture:
         self._why = self._reason(device, execution) if recorder is None else None
         self._recorder = recorder
         self._recorded = 0
+        self._steps = self._replayed = 0  # of functions whose shapes are several
         if self._why is None and recorder is None:
             self._recorder = _CudaRecorder(device, generators)
         if self._must and self._why is not None:
@@ -102,14 +112,24 @@ class Capture:
 
     @property
     def execution(self) -> str:
-        """How the functions were run: `graph`, `eager`, or `eager: ` and why, in one line."""
-        if self._why is None:
-            return "graph" if self._recorded else f"eager: fewer than {WARM_UP + 1} steps"
-        return f"eager: {self._why}" if self._why else "eager"
+        """How the functions were run: `graph`, `eager`, or `eager: ` and why, in one line.
 
-    def of(self, function: Callable[..., Output]) -> Callable[..., Output]:
-        """The function, recorded at its fourth call; its inputs are tensors, its outputs new ones at each call."""
-        return _Captured(self, function) if self.is_on else function
+        Where shapes are several `graph: ` is followed by how many of the calls were of a shape that has one.
+        """
+        if self._why is not None:
+            return f"eager: {self._why}" if self._why else "eager"
+        if not self._recorded:
+            return f"eager: fewer than {WARM_UP + 1} steps" + (" of a length" if self._steps > WARM_UP else "")
+        return f"graph: {self._replayed} of {self._steps} steps" if self._steps else "graph"
+
+    def of(self, function: Callable[..., Output], shapes: int = 1) -> Callable[..., Output]:
+        """The function, recorded at its fourth call; its inputs are tensors, its outputs new ones at each call.
+
+        Args:
+            function: what is recorded.
+            shapes: that may have a graph; 1: the first alone.
+        """
+        return _Captured(self, function, shapes) if self.is_on else function
 
     def warm(self, run: Callable[[], Output]) -> Output:
         """One of the first calls."""
@@ -144,6 +164,16 @@ class Capture:
         self._why = f"{type(error).__name__}: {text}"[:200]
         _log.warning("the step could not be recorded and runs eagerly, which is slower: %s", self._why)
 
+    def count(self, *, replayed: bool) -> None:
+        """A call of a function whose shapes are several."""
+        self._steps += 1
+        self._replayed += replayed
+
+    def forget(self) -> None:
+        """Free the graphs, when their functions are called no more; others may be recorded."""
+        if self._recorder is not None:
+            self._recorder.forget()
+
     def close(self) -> None:
         """Free the graphs, when their functions are called no more."""
         recorder, self._recorder = self._recorder, None
@@ -157,40 +187,64 @@ class Capture:
         self.close()
 
 
-class _Captured(Generic[Output]):
-    """One function; see `Capture.of`."""
+class _Graph(Generic[Output]):
+    """What was recorded for inputs of some shapes."""
 
-    def __init__(self, capture: Capture, function: Callable[..., Output]) -> None:
-        self._capture, self._function = capture, function
-        self._shapes: list[tuple[torch.Size, torch.dtype]] | None = None
-        self._calls = 0
-        self._inputs: list[Tensor] = []
-        self._replay: Callable[[], None] | None = None
-        self._outputs: Output | None = None
+    def __init__(self, inputs: Sequence[Tensor], recorded: tuple[Callable[[], None], Output]) -> None:
+        self._inputs = inputs
+        self._replay, self._outputs = recorded
 
     def __call__(self, *inputs: Tensor) -> Output:
-        shapes = [(tensor.shape, tensor.dtype) for tensor in inputs]
-        self._shapes = self._shapes or shapes
-        if shapes != self._shapes or not self._capture.is_on:
-            return self._function(*inputs)
-        self._calls += 1
-        if self._calls <= WARM_UP:
-            return self._capture.warm(lambda: self._function(*inputs))
-        if self._replay is None:
-            self._inputs = [tensor.clone() for tensor in inputs]
-            recorded = self._capture.record(lambda: self._function(*self._inputs))
-            if recorded is None:
-                self._inputs = []
-                return self._function(*inputs)
-            self._replay, self._outputs = recorded
-        else:
-            for mine, given in zip(self._inputs, inputs, strict=True):
-                mine.copy_(given)
+        for mine, given in zip(self._inputs, inputs, strict=True):
+            mine.copy_(given)
         self._replay()
-        assert self._outputs is not None
         if isinstance(self._outputs, tuple):
             return cast(Output, tuple(tensor.clone() for tensor in self._outputs))
         return cast(Output, self._outputs.clone())
+
+
+Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
+
+
+class _Captured(Generic[Output]):
+    """One function; see `Capture.of`."""
+
+    def __init__(self, capture: Capture, function: Callable[..., Output], most: int) -> None:
+        self._capture, self._function, self._most = capture, function, most
+        self._calls: dict[Shapes, int] = {}  # of those that may have a graph
+        self._graphs: dict[Shapes, _Graph[Output]] = {}
+
+    def __call__(self, *inputs: Tensor) -> Output:
+        if not self._capture.is_on:
+            return self._function(*inputs)
+        shapes = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+        graph = self._graphs.get(shapes) or self._new(shapes, inputs)
+        if self._most > 1:
+            self._capture.count(replayed=graph is not None)
+        if graph is not None:
+            return graph(*inputs)
+        if self._is_left_out(shapes) or not self._capture.is_on:
+            return self._function(*inputs)
+        return self._capture.warm(lambda: self._function(*inputs))
+
+    def _is_left_out(self, shapes: Shapes) -> bool:
+        """Whether inputs of these will not have a graph."""
+        return len(self._graphs) == self._most or (self._most == 1 and shapes not in self._calls)
+
+    def _new(self, shapes: Shapes, inputs: Sequence[Tensor]) -> _Graph[Output] | None:
+        """The graph of these, where it is time for it."""
+        if not self._calls or self._most > 1:
+            self._calls.setdefault(shapes, 0)
+        if self._is_left_out(shapes):
+            return None
+        self._calls[shapes] += 1
+        if self._calls[shapes] <= (WARM_AGAIN if self._graphs else WARM_UP):
+            return None
+        mine = [tensor.clone() for tensor in inputs]
+        recorded = self._capture.record(lambda: self._function(*mine))
+        if recorded is not None:
+            self._graphs[shapes] = _Graph(mine, recorded)
+        return self._graphs.get(shapes)
 
 
 def is_spoilt() -> bool:
@@ -248,11 +302,14 @@ class _CudaRecorder:
         self._graphs.append(graph)
         return graph.replay, out
 
-    def close(self) -> None:
+    def forget(self) -> None:
         torch.cuda.current_stream(self._device).synchronize()
         for graph in self._graphs:
             graph.reset()
         self._graphs.clear()
+
+    def close(self) -> None:
+        self.forget()
         _streams[self._device].append(self._stream)
 
 

@@ -142,7 +142,8 @@ class Objective(ABC):
 
         Args:
             network: what is evaluated.
-            forward: gives what it makes of a tensor, where that is one, in less time; None: it does itself.
+            forward: gives what it makes of tensors in less time, what is carried behind the inputs, and what is carried
+                on behind the output; None: it does itself.
         """
 
     def evaluate_training(self, network: Network, generator: torch.Generator) -> Scores:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -139,9 +140,9 @@ class TokenObjective(Objective):
     def _has_penalties(self) -> bool:
         return bool(self.recipe.activation_penalty or self.recipe.slowness_penalty)
 
-    def evaluate(self, network: nn.Module, forward: Network | None = None) -> Scores:  # `forward` knows no carry
+    def evaluate(self, network: nn.Module, forward: Network | None = None) -> Scores:
         network.eval()
-        return self._read(network, self.valid)
+        return self._read(network if forward is None else partial(_paired, forward), self.valid)
 
     def evaluate_training(self, network: Network, generator: torch.Generator) -> Scores:
         del generator
@@ -211,3 +212,9 @@ def _windows(columns: Tensor, lengths: Sequence[int], skip: int = 0) -> Iterator
     for length in lengths[skip:]:
         yield columns[:, start : start + length], columns[:, start + 1 : start + length + 1]
         start += length
+
+
+def _paired(forward: Network, tokens: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+    """As a network is called, of a function whose inputs and outputs stand side by side."""
+    logits, *carried = forward(tokens, *(carry or ()))
+    return logits, tuple(carried) or None

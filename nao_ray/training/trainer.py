@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +15,7 @@ from nao_ray import optimisers
 from nao_ray.errors import DataError
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.training.averaging import WeightAverage
-from nao_ray.training.capture import Capture, Execution
+from nao_ray.training.capture import LENGTHS, Capture, Execution
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.objective import Batch, Carry, Objective, Scores
 from nao_ray.training.schedule import Averaging, learning_rate, period
@@ -85,7 +86,7 @@ class Trainer:
             raise RuntimeError("execution is graph, and steps of shared weights or of a group are launched one by one")
         self._capture = Capture(device, generators or (), execution="eager" if generators is None else execution)
         self._captured: dict[int, Callable[..., tuple[Tensor, ...]]] = {}  # by the number of tensors
-        self._forward = self._capture.of(self.network.__call__)
+        self._forward = self._evaluated()
         capturable: Callable[[], None] | None = getattr(self.network, "capturable", None)
         if self._capture.is_on and capturable is not None:
             capturable()
@@ -189,6 +190,14 @@ class Trainer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _evaluated(self) -> Callable[..., Any]:
+        """The network as `evaluate` calls it; of a text what follows the first window is what a graph is for."""
+        if not self.objective.carries:
+            return self._capture.of(self.network.__call__)
+        launched = partial(_flat, self.network)
+        captured = self._capture.of(launched)
+        return lambda tokens, *carry: (captured if carry else launched)(tokens, *carry)
+
     def _set(self, step: int, scale: float) -> None:
         """What changes from step to step: the learning rate, and how many paths are dropped."""
         steps, epochs = self.objective.steps, self._epochs
@@ -229,9 +238,14 @@ class Trainer:
         return loss
 
     def _run(self, work: Callable[..., tuple[Tensor, ...]], tensors: Batch) -> tuple[Tensor, ...]:
-        """A step's work, in a graph where steps are; the first one's is what is recorded."""
-        if self._capture.is_on:
-            work = self._captured.setdefault(len(tensors), self._capture.of(work))
+        """A step's work, in a graph where steps are; the first one's is what is recorded.
+
+        An epoch's first step, to which nothing is carried, is one of many and has none.
+        """
+        carries = self.objective.carries
+        if self._capture.is_on and not (carries and self.steps_done % self.objective.steps == 0):
+            captured = self._capture.of(work, LENGTHS if carries else 1)
+            work = self._captured.setdefault(len(tensors), captured)
         return work(*tensors)
 
     def _learn(
@@ -319,7 +333,9 @@ class Trainer:
             self._average.restore(part(state, "average"))
         self.network.load_state_dict(weights)
         self.optimiser.state.clear()
-        self._captured.clear()  # they write to the moments of before: the step is recorded anew
+        self._capture.forget()  # the graphs write to the moments of before: the step is recorded anew
+        self._captured.clear()
+        self._forward = self._evaluated()
         for name, moment in moments.items():
             parameter = self._named[name]
             self.optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter).copy_(moment)
@@ -329,3 +345,9 @@ class Trainer:
         self._carry = tuple(carried[str(index)].to(self.objective.device) for index in range(len(carried))) or None
         if "loss" in state:
             self._total = state["loss"].to(self.objective.device, copy=True)
+
+
+def _flat(network: nn.Module, inputs: Tensor, *carry: Tensor) -> tuple[Tensor, ...]:
+    """What a network makes of a batch and what is carried to it, side by side with what it carries on."""
+    out, carried = network(inputs, carry or None)
+    return out, *(carried or ())

@@ -4,6 +4,8 @@ So a number that was Python's is frozen, inputs and outputs stay where they are,
 CUDA graph. Unlike there, what is recorded is also done; the first replay is therefore left out.
 """
 
+import itertools
+
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,7 +28,8 @@ class ReplayRecorder:
     """Records on the CPU."""
 
     def __init__(self):
-        self.warmed = self.recorded = self.closed = 0
+        self.warmed = self.recorded = self.closed = self.forgotten = 0
+        self.replays = 0  # of what was recorded last
 
     def warm(self, run):
         self.warmed += 1
@@ -36,16 +39,19 @@ class ReplayRecorder:
         with _Log() as log:
             out = run()
         self.recorded += 1
-        self.replays = 0
+        self.replays, mine = 0, itertools.count()
 
         def replay():
             self.replays += 1
-            if self.replays > 1:
+            if next(mine):
                 with torch.no_grad():
                     for call in log.calls:
                         _again(*call)
 
         return replay, out
+
+    def forget(self):
+        self.forgotten += 1
 
     def close(self):
         self.closed += 1
