@@ -5,8 +5,8 @@ Legend: `B` batch, `C` channels, `H` `W` pixels, `k` kernel, `s` stride.
 Measured with torch 2.14 (oneDNN), one thread, float32, channels-last, ``[64, 20, 32, 32]``: average pooling 3x3 takes
 2.5 ms forward and 2.0 ms backward, the same as a depthwise convolution 0.5 ms each; batch norm of 20 channels leaves
 vector lanes empty and adds 65,536 numbers one by one, off by 3e-6, while sixteen pixels seen as 320 channels take half
-of the time and are off by 1e-7. In a CUDA graph pools and batch norm are Triton kernels. Other devices, other types and
-batch norm by running statistics take torch's own operations.
+of the time and are off by 1e-7. In a CUDA graph pools, batch norm and the nodes of recurrent cells are Triton kernels.
+Other devices, other types and batch norm by running statistics take torch's own operations.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _mkldnn() -> bool:
     return bool(torch._C._has_mkldnn and torch.backends.mkldnn.enabled)
 
 
-KERNELS = {"average_pool", "max_pool", "batch_norm"}
+KERNELS = {"average_pool", "max_pool", "batch_norm", "recurrent"}
 """What takes Triton kernels on CUDA; less, to measure what each brings."""
 _LAUNCHED = {"average_pool"}
 """What takes them outside of graphs too: launching one from Python takes longer than torch's own."""
@@ -86,7 +86,7 @@ def in_graph() -> Iterator[None]:
         _is_in_graph = before
 
 
-def _kernels(x: Tensor, what: str) -> Kernels | None:
+def kernels_for(x: Tensor, what: str) -> Kernels | None:
     """Those for `x`, where it is on CUDA and they work there."""
     if _is_twice or x.device.type != "cuda" or what not in KERNELS or not (_is_in_graph or what in _LAUNCHED):
         return None
@@ -96,27 +96,30 @@ def _kernels(x: Tensor, what: str) -> Kernels | None:
 
 
 class Kernels(NamedTuple):
-    """Functions of `kernels` and `norm_kernels`."""
+    """Functions of `kernels`, `norm_kernels` and `recurrent_kernels`."""
 
     average_pool: Callable[..., Tensor]
     max_pool: Callable[..., Tensor]
     batch_norm: Callable[..., Tensor]
+    recurrent_nodes: Callable[..., None]
+    recurrent_gradients: Callable[..., None]
 
 
 @cache
 def _of_device(device: torch.device) -> Kernels | None:
     """The kernels, tried out on a device: they are compiled where they run."""
     try:
-        from nao_ray.networks import kernels, norm_kernels
+        from nao_ray.networks import kernels, norm_kernels, recurrent_kernels
 
         with torch.inference_mode(False), torch.enable_grad():  # an evaluation may be the first to ask
             x = torch.ones(1, 1, 4, 4, device=device, requires_grad=True)
             kernels.AveragePool.apply(x, 3, 1, False).sum().backward()
     except Exception as error:  # of a compiler, an assembler, a linker: each has kinds of its own
         reason = " ".join(str(error).split())[:200]
-        _log.warning("pools and batch norm on %s are torch's own, which are slower: %s", device, reason)
+        _log.warning("pools, batch norm and recurrent nodes on %s are torch's own, slower: %s", device, reason)
         return None
-    return Kernels(kernels.AveragePool.apply, kernels.MaxPool.apply, norm_kernels.BatchNorm.apply)
+    pools = kernels.AveragePool.apply, kernels.MaxPool.apply
+    return Kernels(*pools, norm_kernels.BatchNorm.apply, recurrent_kernels.nodes, recurrent_kernels.gradients)
 
 
 class _Context(FunctionCtx):
@@ -133,7 +136,7 @@ def average_pool(x: Tensor, kernel: int, stride: int = 1, *, count_padding: bool
     if stride == 1 and applies(x):
         out: Tensor = _AveragePool.apply(x, kernel, _inverse_counts(kernel, *x.shape[-2:], count_padding, x.dtype))
         return out
-    if (kernels := _kernels(x, "average_pool")) is not None:
+    if (kernels := kernels_for(x, "average_pool")) is not None:
         return kernels.average_pool(x, kernel, stride, count_padding)
     if x.device.type == "cuda":
         return average_of_padded(x, kernel, stride, count_padding=count_padding)
@@ -154,7 +157,7 @@ def average_of_padded(x: Tensor, kernel: int, stride: int, *, count_padding: boo
 
 def max_pool(x: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     """Max pooling kxk."""
-    kernels = _kernels(x, "max_pool")
+    kernels = kernels_for(x, "max_pool")
     if kernels is not None:
         return kernels.max_pool(x, kernel, stride, padding)
     return F.max_pool2d(x, kernel, stride, padding)
@@ -218,7 +221,7 @@ def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False, scale: Te
     if x.is_meta:  # the shape is all there is, and torch takes a millisecond to find that it stays
         return x
     usual = norm.training and bool(norm.momentum) and norm.running_mean is not None
-    kernels = _kernels(x, "batch_norm") if usual else None
+    kernels = kernels_for(x, "batch_norm") if usual else None
     pixels = x.numel() // x.shape[1]
     folds = usual and pixels >= FOLD_ROWS and applies(x) and x.is_contiguous(memory_format=torch.channels_last)
     if kernels is not None:

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from functools import lru_cache
-from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from nao_ray.networks import fast, recurrent
+from nao_ray.networks.recurrent_plan import Plan, Unit, plan
 from nao_ray.spaces.base import Cell
 
 CHUNK = 8
@@ -41,70 +40,13 @@ def segment(
     """
     if inputs.is_meta or fast.is_twice() or torch._C._are_functorch_transforms_active():
         return recurrent.segment(cell, w0, nodes, inputs, state, hidden_mask)
-    inputs, state = inputs.to(w0.dtype).contiguous(), state.to(w0.dtype)
+    inputs, state = inputs.to(w0.dtype).contiguous(), state.to(w0.dtype).contiguous()
     mask = None if hidden_mask is None else hidden_mask.to(w0.dtype)
     with torch.autocast(inputs.device.type, enabled=False):
         if not (torch.is_grad_enabled() and any(t.requires_grad for t in (inputs, state, w0, *nodes))):
             return _forward(plan(cell), _Kept(plan(cell), inputs, 1), inputs, state, mask, (w0, *nodes))
         out: Tensor = _Segment.apply(cell, inputs, state, mask, w0, *nodes)
         return out
-
-
-# -- which nodes are computed together --------------------------------------------------------------------------
-
-
-class Unit(NamedTuple):
-    """Nodes of one source, those of one activation side by side."""
-
-    source: int
-    """Place of their source among a step's states; that of h', which comes from the step before, is -1."""
-    first: int
-    """Place of their own states, which are side by side."""
-    nodes: tuple[int, ...]
-    """Numbers of their matrices: 0 is W0, i that of node i."""
-    runs: tuple[tuple[str, int, int], ...]
-    """Activation, and the part of the nodes that have it."""
-
-    @property
-    def states(self) -> slice:
-        """Their places."""
-        return slice(self.first, self.first + len(self.nodes))
-
-
-class Plan(NamedTuple):
-    """A cell as units, each after that of its source."""
-
-    units: tuple[Unit, ...]
-    places: int
-    """States of a step."""
-    outputs: tuple[int, ...]
-    """Places of those whose mean is the output."""
-
-
-@lru_cache(maxsize=1024)
-def plan(cell: Cell) -> Plan:
-    """How a cell is computed."""
-    names = {0: "tanh"} | {number: edge.op for number, (edge,) in enumerate(cell.nodes, 1)}
-    sources = {0: -1} | {number: edge.source for number, (edge,) in enumerate(cell.nodes, 1)}
-    used = set(cell.output)
-    for number in sorted(names, reverse=True):
-        if number in used:
-            used.add(sources[number])
-    members: dict[int, list[int]] = {}
-    for number in sorted(used - {-1}):
-        members.setdefault(sources[number], []).append(number)
-    place, units = {-1: -1}, []
-    for source in sorted(members):
-        nodes = sorted(members[source], key=names.__getitem__)
-        first = len(place) - 1
-        place |= {number: first + index for index, number in enumerate(nodes)}
-        runs, start = [], 0
-        for name, same in groupby(nodes, key=names.__getitem__):
-            end = start + len(list(same))
-            runs.append((name, start, end))
-            start = end
-        units.append(Unit(place[source], first, tuple(nodes), tuple(runs)))
-    return Plan(tuple(units), len(place) - 1, tuple(place[number] for number in cell.output))
 
 
 # -- memory -----------------------------------------------------------------------------------------------------
@@ -177,7 +119,7 @@ def _forward(
     pieces = _pieces(plan, w0, rest)
     torch.mm(inputs.view(length * batch, hidden), w0[:hidden], out=kept.products[0].view(length * batch, 2 * hidden))
     out, masked = inputs.new_empty(inputs.shape), inputs.new_empty(batch, hidden)
-    steps = len(kept.states)
+    steps, kernels = len(kept.states), fast.kernels_for(inputs, "recurrent")
     share = 1 / len(plan.outputs)
     before = state
     for t in range(length):
@@ -186,13 +128,21 @@ def _forward(
             source = before if unit.source < 0 else states[:, unit.source]
             product = kept.products[index][t if unit.source < 0 else t % steps]
             _multiply(source if mask is None else torch.mul(source, mask, out=masked), pieces[index], product, unit)
-            gates, candidates = product[:, :, 0].sigmoid_(), product[:, :, 1]
-            for name, start, end in unit.runs:
-                if name != "identity":
-                    _IN_PLACE[name](candidates[:, start:end])
-            torch.lerp(source.unsqueeze(1), candidates, gates, out=states[:, unit.states])
+            if kernels is None:
+                _open(product, source, unit, states[:, unit.states])
+            else:
+                kernels.recurrent_nodes(product, source, states[:, unit.states], unit.codes)
         before = _mean(states, plan.outputs, share, out[t])
     return out
+
+
+def _open(product: Tensor, source: Tensor, unit: Unit, out: Tensor) -> None:
+    """Gates and candidates of a product ``[B, k, 2, H]``, in its place, and the states ``[B, k, H]`` between."""
+    gates, candidates = product[:, :, 0].sigmoid_(), product[:, :, 1]
+    for name, start, end in unit.runs:
+        if name != "identity":
+            _IN_PLACE[name](candidates[:, start:end])
+    torch.lerp(source.unsqueeze(1), candidates, gates, out=out)
 
 
 def _multiply(source: Tensor, pieces: list[Tensor], product: Tensor, unit: Unit) -> None:
@@ -264,7 +214,7 @@ class _Backward:
         self._inputs, self._first, self._mask, self._out, *weights = ctx.saved_tensors
         self._w0, *rest = weights
         self._pieces = _pieces(self._plan, self._w0, rest)
-        self._count = len(weights)
+        self._count, self._kernels = len(weights), fast.kernels_for(self._inputs, "recurrent")
         _, self._needs_inputs, _, _, *self._needs = ctx.needs_input_grad
         length, batch, hidden = self._inputs.shape
         self._hidden, places, steps = hidden, self._plan.places, min(CHUNK, length)
@@ -340,17 +290,16 @@ class _Backward:
             strict=True,
         ):
             of_own = self._of_states[:, unit.states]
-            flat, start = factors[step].mul_(of_own.unsqueeze(2)).view(len(of_own), -1), 0
+            before = of_state if unit.source < 0 else self._of_states[:, unit.source]
+            if self._kernels is None:
+                _close(factors[step], opened[step], of_own, before, add=unit.source >= 0)
+            else:
+                self._kernels.recurrent_gradients(factors[step], opened[step], of_own, before, add=unit.source >= 0)
+            flat, start = factors[step].view(len(of_own), -1), 0
             for weight in pieces:
                 end = start + weight.shape[1]
                 of_source.addmm_(flat[:, start:end], weight.t(), beta=1 if start else 0)
                 start = end
-            if unit.source < 0:
-                before = torch.mul(of_own[:, 0], opened[step, :, 0], out=of_state)
-            else:
-                before = self._of_states[:, unit.source]
-                for index in range(len(unit.nodes)):
-                    before.addcmul_(of_own[:, index], opened[step, :, index])
             if self._mask is None:
                 before.add_(of_source)
             else:
@@ -382,6 +331,16 @@ class _Backward:
             for number, part in zip(unit.nodes, parts, strict=True):
                 found[number] = part
         return [of_w0, *found[1:]]
+
+
+def _close(factors: Tensor, opened: Tensor, of_own: Tensor, before: Tensor, *, add: bool) -> None:
+    """Of the nodes' gradients ``[B, k, H]``: those of the products, in `factors`, and what the source has of each."""
+    factors.mul_(of_own.unsqueeze(2))
+    if not add:
+        torch.mul(of_own[:, 0], opened[:, 0], out=before)
+        return
+    for index in range(of_own.shape[1]):
+        before.addcmul_(of_own[:, index], opened[:, index])
 
 
 def _derivative(name: str, gradient: Tensor, result: Tensor, out: Tensor) -> None:

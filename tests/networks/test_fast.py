@@ -222,11 +222,11 @@ def test_kernels_are_for_graphs_but_those_that_torch_gets_wrong(monkeypatch):
 
     def taken():
         x = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.bfloat16, numel=lambda: 4)
-        return {name for name in fast.KERNELS if fast._kernels(x, name) is not None}
+        return {name for name in fast.KERNELS if fast.kernels_for(x, name) is not None}
 
     assert taken() == {"average_pool"}
     with fast.in_graph():
-        assert taken() == {"average_pool", "batch_norm", "max_pool"}
+        assert taken() == {"average_pool", "batch_norm", "max_pool", "recurrent"}
         monkeypatch.setattr(fast, "KERNELS", {"max_pool"})
         assert taken() == {"max_pool"}
     assert taken() == set()
@@ -240,7 +240,7 @@ def test_kernels_that_cannot_be_compiled_are_torchs_own(monkeypatch, caplog, err
         raise error
 
     broken = SimpleNamespace(AveragePool=SimpleNamespace(apply=fail))
-    for name in ("kernels", "norm_kernels"):
+    for name in ("kernels", "norm_kernels", "recurrent_kernels"):
         monkeypatch.setitem(sys.modules, f"nao_ray.networks.{name}", broken)
         monkeypatch.setattr(networks, name, broken, raising=False)
     assert fast._of_device.__wrapped__(torch.device("cpu")) is None

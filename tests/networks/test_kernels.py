@@ -14,7 +14,8 @@ _COMPARE = """
 import json
 import torch
 import torch.nn.functional as F
-from nao_ray.networks import fast, kernels, norm_kernels
+from nao_ray.networks import fast, kernels, norm_kernels, recurrent, recurrent_fast, recurrent_kernels
+from nao_ray.spaces.base import Cell, Edge
 
 with torch.inference_mode():
     assert fast._of_device(torch.device("cpu")) is not None, "an evaluation is the first to ask for them"
@@ -63,6 +64,31 @@ mine = kernels.AveragePool.apply(x, 3, 1, True)
 assert mine.dtype is torch.bfloat16
 assert mine.is_contiguous(memory_format=torch.channels_last)
 found["bfloat16"] = furthest(mine, theirs, [x], torch.randn(theirs.shape).bfloat16())
+NAMES = ("tanh", "relu", "sigmoid", "identity")
+cells = {
+    "one source": [(0, name) for name in (*NAMES, "relu")],
+    "a chain": [(node, name) for node, name in enumerate(NAMES)],
+    "in part": [(0, "relu"), (0, "tanh"), (2, "sigmoid"), (2, "sigmoid"), (4, "identity"), (0, "identity")],
+}
+calls = []
+made = fast._of_device(torch.device("cpu"))
+made = made._replace(recurrent_nodes=lambda *given: calls.append(0) or recurrent_kernels.nodes(*given))
+fast.kernels_for = lambda x, what: made
+mask = (torch.rand(2, 5) < 0.7) / 0.7
+for (name, nodes), hidden, mask in zip(cells.items(), (70, 5, 5), (None, mask, mask)):
+    cell = Cell(1, tuple((Edge(source, op),) for source, op in nodes), tuple(range(1, len(nodes) + 1)))
+    scale = 1.0 if hidden == 5 else 0.04  # of published networks: candidates about 0
+    given = [torch.randn(2 * hidden, 2 * hidden), *(torch.randn(hidden, 2 * hidden) for _ in nodes)]
+    tensors = [scale * weight for weight in given] + [torch.randn(9, 2, hidden), torch.randn(2, hidden)]
+    [tensor.requires_grad_() for tensor in tensors]
+    wide = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    mine = recurrent_fast.segment(cell, tensors[0], tensors[1:-2], *tensors[-2:], mask)
+    plain = None if mask is None else mask.double()
+    theirs = recurrent.segment(cell, wide[0], wide[1:-2], *wide[-2:], plain)
+    gradient = torch.randn_like(mine)
+    gradients = zip(torch.autograd.grad(mine, tensors, gradient), torch.autograd.grad(theirs, wide, gradient.double()))
+    found[f"recurrent {name}"] = [((a.double() - b).norm() / b.norm()).item() for a, b in [(mine, theirs), *gradients]]
+assert len(calls) == 9 * (2 + 5 + 4), "a unit a step, and that of state 0"
 print(json.dumps(found))
 """
 
@@ -81,7 +107,9 @@ def differences():
 
 
 def test_they_are_torchs_whatever_kernel_stride_and_size(differences):
-    exact = {case: max(parts) for case, parts in differences.items() if not case.startswith(("bfloat16", "norm"))}
+    exact = {
+        case: max(parts) for case, parts in differences.items() if not case.startswith(("bfloat16", "norm", "rec"))
+    }
     assert len(exact) == 9
     assert max(exact.values()) < 2e-6, exact
 
@@ -96,3 +124,9 @@ def test_bfloat16_is_added_up_in_float32(differences):
     out, of_x = differences["bfloat16"]
     assert 1e-4 < out < 5e-3  # rounded once
     assert 1e-4 < of_x < 5e-3
+
+
+def test_segments_of_recurrent_cells_are_the_plain_ones_with_every_activation(differences):
+    exact = {case: max(parts) for case, parts in differences.items() if case.startswith("recurrent")}
+    assert len(exact) == 3
+    assert 0 < max(exact.values()) < 1e-5, exact  # a chain of large weights multiplies what float32 rounds
