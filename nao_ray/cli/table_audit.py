@@ -23,7 +23,7 @@ from nao_ray.errors import ConfigError
 from nao_ray.evaluators.parts.table_config import TabularConfig
 from nao_ray.evaluators.tabular import Tabular
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.strategies.parts.alpha_watch import skips
+from nao_ray.strategies.parts.alpha_watch import has_skips, skips
 from nao_ray.strategies.parts.shared_search import audit
 from nao_ray.trial import TrialState
 
@@ -70,7 +70,7 @@ class TableAudit:
                     "epoch": int(phase["last_epoch"]),
                     "value": value,
                     "rank": self._table.rank_of(value),
-                    "skips": sum(skips(space, genotype).values()),
+                    **({"skips": sum(skips(space, genotype).values())} if has_skips(space) else {}),
                     "alarm": alarms.get(phase["version"], ""),
                     "genotype": text,
                 }

@@ -86,7 +86,8 @@ class TableScore:
     def agreement(self, scores: NDArray[np.float64]) -> pd.DataFrame:
         """Kendall's tau with the table of the scores, of the numbers of parameters, and of fewer skip connections.
 
-        Of the cells whose score is a finite number; there is no other order among them.
+        Of the cells whose score is a finite number; there is no other order among them. Recurrent cells have no skip
+        connections, and no such row.
 
         Raises:
             ConfigError: they are fewer than three.
@@ -101,8 +102,10 @@ class TableScore:
         rankings = {
             f"weights {self.version}": scores[finite],
             "more parameters": np.array(self._params(cells)),
-            "fewer skip connections": -np.array([sum(skips(space, cell).values()) for cell in cells], dtype=float),
         }
+        counts = [skips(space, cell) for cell in cells]
+        if all(counts):
+            rankings["fewer skip connections"] = -np.array([sum(each.values()) for each in counts], dtype=float)
         rows = [{"ranked by": name, **agreement(self._table, cells, by)} for name, by in rankings.items()]
         return pd.DataFrame(rows)
 

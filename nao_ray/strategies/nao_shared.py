@@ -17,7 +17,7 @@ import math
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,16 @@ class NaoSharedConfig(SharedConfig):
         if isinstance(values.get("controller"), Mapping):
             merged["controller"] = {**preset.get("controller", {}), **values["controller"]}
         return merged
+
+    @model_validator(mode="after")
+    def _new_ones_fit(self) -> Self:
+        new = self.random + self.controller.round_size
+        if self.trained == "pool" and new > self.pool:
+            raise ValueError(
+                f"pool: {self.pool} hold none of the best beside the {new} that a round brings (random "
+                f"{self.random}, controller.round_size {self.controller.round_size}); give a larger pool"
+            )
+        return self
 
 
 class NaoShared(SharedSearch[NaoSharedConfig]):

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nao_ray.spaces.base import SearchSpace
+from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.base import Strategy
 from nao_ray.strategies.parts.independent_policy import IndependentPolicy
 from nao_ray.strategies.parts.lstm_batches import LstmBatches
@@ -38,8 +38,8 @@ class _Policy(Protocol):
         """An architecture that is not `visited`."""
         ...
 
-    def observe(self, trial: Trial) -> None:
-        """Learn from a finished trial."""
+    def observe(self, genotype: Genotype, reward: float | None) -> None:
+        """Learn from a finished trial; None: it failed."""
         ...
 
     def take_rows(self) -> list[Diagnostics]:
@@ -70,10 +70,10 @@ class Reinforce(Strategy[ReinforceConfig]):
         return None if fresh is None else Proposal(genotype=fresh)
 
     def observe(self, trial: Trial) -> None:
-        self.policy.observe(trial)
+        self.policy.observe(trial.genotype, self.config.reward_of(trial))
 
     def observe_retry(self, trial: Trial) -> None:
-        self.policy.observe(trial)
+        self.observe(trial)
 
     @property
     def done(self) -> bool:

@@ -61,6 +61,8 @@ class Facts:
     """What a reader should know before a score is believed."""
     examples: int | None = None
     """Of the training split; of a text its tokens."""
+    validating: int | None = None
+    """Of the validation split."""
 
     @property
     def line(self) -> str:

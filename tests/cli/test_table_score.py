@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nao_ray import registry, rng
 from nao_ray.cli import table as command
 from nao_ray.cli.table_audit import open_table
 from nao_ray.cli.table_score import TableScore
@@ -14,6 +15,7 @@ from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import Group
 from nao_ray.metric import ACCURACY
 from nao_ray.spaces.base import Genotype
+from nao_ray.strategies.parts.alpha_watch import skips
 from nao_ray.trial import Fidelity, Phase, Proposal
 
 CONFIG = """
@@ -88,6 +90,16 @@ def test_rankings_that_cost_nothing_stand_beside_it(trained, csv):
     )
     assert found["n"].tolist() == [4, 4, 4]
     assert found.loc["weights e00001", "its rank"] == 4
+
+
+def test_skip_connections_are_counted_where_a_cell_has_some():
+    found = {}
+    for name in ("nao_rnn", "darts_rnn", "nao_cnn_small", "darts_cnn"):
+        space = registry.load("space", name)()
+        found[name] = sum(sum(skips(space, space.sample(rng.child(k, "cell"))).values()) for k in range(20))
+    assert found["nao_rnn"] == found["darts_rnn"] == 0
+    assert min(found["nao_cnn_small"], found["darts_cnn"]) > 0
+    assert skips(space, space.sample(rng.child(0, "cell"))).keys() == {"normal", "reduction"}
 
 
 def test_the_command(trained, csv, monkeypatch, capsys):

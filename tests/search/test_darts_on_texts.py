@@ -205,3 +205,16 @@ def test_a_text_too_short_for_a_part_is_refused_before_anything_starts():
         DataError, match=r"^240 training tokens leave the alphas 24, which make no step of 5 columns and"
     ):
         evaluator.facts()
+
+
+def test_a_validation_text_too_short_for_alphas_is_refused_before_anything_starts():
+    short = CONFIG.replace("alphas: {share: 0.3}", "alphas: {split: valid}").replace("batch: 4", "batch: 30")
+    with pytest.raises(
+        DataError,
+        match=r"^\d+ validation tokens, which train the alphas \(evaluator.alphas.split\), make no step of 30 ",
+    ):
+        RunConfig.parse(short).make_evaluator().facts()
+    assert (
+        "the validation examples"
+        in RunConfig.parse(short.replace("batch: 30", "batch: 2")).make_evaluator().facts().line
+    )

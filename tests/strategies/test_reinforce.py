@@ -198,3 +198,17 @@ def test_lstm_follows_the_published_micro_search():
     for number in range(1, 101):
         gradient.update(*draw(10, number))
     assert draw(1000, 101)[1].mean() > before + 0.015, "a mean is good to 0.0035"
+
+
+@pytest.mark.parametrize("policy", ["independent", "lstm"])
+def test_of_a_perplexity_the_policy_is_rewarded_as_in_enas(policy, monkeypatch):
+    mine, seen = strategy(policy=policy, preset="enas_rnn", lstm={"num_aggregate": 2}), []
+    observe = mine.policy.observe
+    monkeypatch.setattr(mine.policy, "observe", lambda cell, reward: seen.append(reward) or observe(cell, reward))
+    for measured in (Measurement(valid_perplexity=160.0), Measurement(valid_accuracy=0.5), None):
+        (proposal,) = mine.ask(1)
+        trial = Trial(proposal=proposal)
+        mine.tell([trial.fail("nan", "diverged") if measured is None else trial.complete(measured)])
+    assert seen == [0.5, 0.5, None]
+    of_before = ReinforceConfig(**ReinforceConfig.of_before)
+    assert of_before.reward_of(trial.complete(Measurement(valid_perplexity=160.0))) == -160.0

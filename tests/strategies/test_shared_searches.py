@@ -162,6 +162,14 @@ def test_a_search_knows_how_much_it_will_ask(name: str, settings: dict[str, Any]
     assert strategy.planned == len(asked) >= 3 * 2 + scores + 4
 
 
+def test_a_pool_without_room_for_its_best_is_refused_in_a_line() -> None:
+    says = r"pool: 10 hold none of the best beside the 11 that a round brings \(random 7, controller.round_size 4\)"
+    with pytest.raises(ValueError, match=says):
+        make("nao_shared", pool=10, random=7, controller=TINY)
+    make("nao_shared", pool=11, random=7, controller=TINY)
+    make("nao_shared", preset="nao_v2", pool=10, random=7, controller=TINY)  # which keeps them all
+
+
 def test_no_more_is_drawn_than_a_space_has(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = registry.load("space", "nao_rnn")
     space = kind(kind.Config(nodes=2))

@@ -32,6 +32,11 @@ def told(facts: Facts, recipe: Recipe, alphas: AlphaOptimiser, window: int | Non
         DataError: a part makes no step.
     """
     if alphas.split == "valid":
+        if window is not None and facts.validating is not None and facts.validating // recipe.batch <= window:
+            raise DataError(
+                f"{facts.validating:,} validation tokens, which train the alphas (evaluator.alphas.split), make no "
+                f"step of {recipe.batch} columns and a window of {window}: give a smaller evaluator.recipe.batch"
+            )
         odd = "alphas are trained on the validation examples (evaluator.alphas.split), which score the derived cells"
         return replace(facts, odd=(*facts.odd, odd))
     if facts.examples is None:

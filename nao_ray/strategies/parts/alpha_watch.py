@@ -28,6 +28,8 @@ from nao_ray.spaces.parts.relaxed import NONE, SKIP, softmax
 WINDOW = 5
 """Epochs of the rule of eigenvalues: k of the paper."""
 _TINY = 1e-300
+_LOWERED, _RECURRENT = "identity", "recurrent"
+"""What a skip connection is in an arch graph, and the role of cells without any."""
 _SHORT = {"normal": "normal", "reduction": "reduce"}
 
 
@@ -76,16 +78,18 @@ def split(space: SearchSpace[Any], flat: Sequence[float]) -> list[Any]:
 
 
 def has_skips(space: SearchSpace[Any]) -> bool:
-    """Whether cells that alphas come to may have skip connections: recurrent ones have weights wherever they read."""
+    """Whether cells that alphas come to may have skip connections."""
     return not space.primitives or SKIP in space.primitives
 
 
 def skips(space: SearchSpace[Any], genotype: Genotype) -> dict[str, int]:
-    """Skip connections of each cell by its role; empty where there are none in the space."""
+    """Skip connections of each cell by its role; empty where there are none.
+
+    Recurrent cells have weights wherever they read, at an `identity` too.
+    """
     if not has_skips(space):
         return {}
-    name = {text: lowered for lowered, text in space.op_names.items()}.get(SKIP, SKIP)
-    return {role: ops.count(name) for role, ops in space.ops_by_cell(genotype).items()}
+    return {role: ops.count(_LOWERED) for role, ops in space.ops_by_cell(genotype).items() if role != _RECURRENT}
 
 
 def figures(space: SearchSpace[Any], seen: Seen) -> dict[str, float | int | None]:

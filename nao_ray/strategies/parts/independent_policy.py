@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nao_ray import rng as streams
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.parts.reinforce_config import ReinforceConfig
-from nao_ray.trial import Diagnostics, Proposal, Trial
+from nao_ray.trial import Diagnostics, Proposal
 
 Array = NDArray[np.float64]
 
@@ -46,16 +46,16 @@ class IndependentPolicy:
                 return Proposal(genotype=genotype)
         return None
 
-    def observe(self, trial: Trial) -> None:
+    def observe(self, genotype: Genotype, reward: float | None) -> None:
         """One update."""
-        if (score := trial.score) is None:
+        if reward is None:
             return
         decay = self._config.baseline_decay
-        self._sum = decay * self._sum + (1 - decay) * score
+        self._sum = decay * self._sum + (1 - decay) * reward
         self._weight = decay * self._weight + (1 - decay)
         chosen = np.zeros(self._mask.shape)
-        chosen[np.arange(len(chosen)), self._space.encode(trial.genotype)] = 1.0
-        self._ascend((score - self._sum / self._weight) * (chosen - self.probabilities))
+        chosen[np.arange(len(chosen)), self._space.encode(genotype)] = 1.0
+        self._ascend((reward - self._sum / self._weight) * (chosen - self.probabilities))
 
     def take_rows(self) -> list[Diagnostics]:
         """None."""

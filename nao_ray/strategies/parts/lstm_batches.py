@@ -18,7 +18,7 @@ from nao_ray.controllers.lstm import make_policy
 from nao_ray.controllers.policy import LstmConfig
 from nao_ray.controllers.policy_gradient import PolicyGradient
 from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
-from nao_ray.trial import Diagnostics, Proposal, Trial
+from nao_ray.trial import Diagnostics, Proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class LstmBatches:
                 return Proposal(genotype=genotype, round=self._batch.index)
         return None
 
-    def observe(self, trial: Trial) -> None:
+    def observe(self, genotype: Genotype, reward: float | None) -> None:
         """With the last result of the batch: one update, and the next batch."""
-        self._scores[trial.genotype.key] = trial.score
+        self._scores[genotype.key] = reward
         if all(genotype.key in self._scores for genotype in self._batch.new):
             self._learn(self._batch)
             self._batch = self._next_batch(self._batch.index + 1)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from nao_ray.controllers.policy import LstmConfig
 from nao_ray.strategies.base import StrategyConfig
+from nao_ray.trial import Trial
 
 _ENAS = {"epsilon": 1e-3, "entropy_weight": 1e-4, "baseline_decay": 0.99, "baseline_start": "zero"}
 
@@ -75,6 +76,10 @@ class ReinforceConfig(StrategyConfig):
     """Draws from the policy for one new architecture, after the first one."""
     lstm: LstmConfig = LstmConfig()
     """Network and update of the `lstm`."""
+    reward: float | None = Field(default=80.0, gt=0)
+    """Where a perplexity is measured, the reward is this divided by it, as in ENAS; null: minus the perplexity. Any
+    other score is a reward as it is."""
+    of_before: ClassVar[Mapping[str, Any]] = {"reward": None}
 
     @model_validator(mode="before")
     @classmethod
@@ -86,3 +91,10 @@ class ReinforceConfig(StrategyConfig):
         if isinstance(values.get("lstm"), Mapping):
             merged["lstm"] = {**preset.get("lstm", {}), **values["lstm"]}
         return merged
+
+    def reward_of(self, trial: Trial) -> float | None:
+        """What the policy is to make more of; None: the trial failed."""
+        measured = trial.measurement
+        if trial.score is None or self.reward is None or measured is None or measured.valid_perplexity is None:
+            return trial.score
+        return self.reward / measured.valid_perplexity

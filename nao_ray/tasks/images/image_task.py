@@ -156,7 +156,7 @@ class ImageTask(Task[C]):
         odd = (*odd, *self._missing(train, "training"), *self._missing(valid, "validation"))
         if shared := splits.count_shared(valid, train):
             odd = (*odd, f"{shared:,} of {len(valid):,} validation images are training images too")
-        return Facts(splits.digest(train, valid), summary, odd, len(train))
+        return Facts(splits.digest(train, valid), summary, odd, len(train), len(valid))
 
     def _missing(self, rows: Images, split: str) -> tuple[str, ...]:
         absent = np.setdiff1d(np.arange(self.num_classes), rows.labels)

@@ -86,8 +86,9 @@ def _listed(files: Callable[[], Iterable[FileIdentity] | None]) -> list[FileIden
 def _kept(place: Path) -> Facts | None:
     try:
         kept = json.loads(place.read_text(encoding="utf-8"))
-        odd, examples = tuple(map(str, kept["odd"])), kept["examples"]
-        return Facts(str(kept["digest"]), str(kept["summary"]), odd, None if examples is None else int(examples))
+        odd = tuple(map(str, kept["odd"]))
+        counts = [None if kept[name] is None else int(kept[name]) for name in ("examples", "validating")]
+        return Facts(str(kept["digest"]), str(kept["summary"]), odd, *counts)
     except (OSError, ValueError, TypeError, KeyError):  # none, or not one of ours
         return None
 

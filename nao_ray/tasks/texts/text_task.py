@@ -121,4 +121,4 @@ class TextTask(Task[C]):
             sha.update(str(len(tokens)).encode())
             sha.update(np.ascontiguousarray(tokens, dtype="<i8").data)
         summary = f"task {self.name}: {len(train):,} tokens train, {len(valid):,} validate, of {self.vocabulary}"
-        return Facts(sha.hexdigest(), summary, examples=len(train))
+        return Facts(sha.hexdigest(), summary, examples=len(train), validating=len(valid))

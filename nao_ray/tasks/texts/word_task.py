@@ -116,7 +116,7 @@ class WordTask(TextTask[C]):
             f"{'characters' if self.unit == 'character' else 'words'}"
         )
         odd = f"{foreign:,} of {len(valid):,} validation tokens are unknown words"
-        return Facts(sha.hexdigest(), summary, (odd,) if foreign else (), len(train))
+        return Facts(sha.hexdigest(), summary, (odd,) if foreign else (), len(train), len(valid))
 
     @property
     def _where(self) -> str:
