@@ -31,7 +31,16 @@ reporter.reporter_head serve.serve_head state.state_head task_events.task_events
 usage_stats.usage_stats_head
 """
 _PRELOADED = {
-    "worker": ("ray", "ray.runtime_env", "ray.util.queue"),
+    "worker": (
+        "ray",
+        "ray.runtime_env",
+        "ray.util.queue",
+        "ray._common.usage.usage_lib",
+        "ray._common.pydantic_compat",
+        "ray._private.arrow_serialization",
+        "nao_ray.service.fleet.actors",
+        "nao_ray.service.hosting.run",
+    ),
     "tool": (
         "ray.scripts.scripts",
         "ray.dashboard.dashboard",
@@ -108,6 +117,7 @@ def server_of(words, environment):
         kind = "tool" if words[1:2] and words[1].startswith("ray.") else None
     elif words[0] == "-c":
         kind = "tool" if words[1].startswith("from multiprocessing.forkserver import main") else None
+        kind = "worker" if "from nao_ray.service.hosting.run import" in words[1] else kind
     elif "/ray/" in words[0] or os.path.basename(words[0]) == "ray":
         kind = "worker" if words[0].endswith("/default_worker.py") else "tool"
     else:

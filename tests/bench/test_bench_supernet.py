@@ -45,7 +45,7 @@ def test_memory_per_image_is_a_slope():
 @pytest.mark.slow
 @pytest.mark.ray
 def test_epochs_of_one_and_two_workers():
-    waits = seconds_of_epochs(images=64, epochs=1, batch=16, n=1, f=4)
+    waits = seconds_of_epochs(images=32, epochs=1, batch=16, n=1, f=2)
     assert set(waits) == {(1, 1), (1, 2), (2, 1)}
     assert all(len(times) == 1 and times[0] > 0 for times in waits.values())
     rows = supernet._epoch_rows({(1, 1): [4.0, 6.0, 9.0], (1, 2): [3.0], (2, 1): [2.0]}, 64)

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 CONFIG = """
 name: ws
 space: nao_cnn_small
-task: {name: synthetic}
+task: {name: synthetic, per_class: 20}
 evaluator:
   name: one_shot
   cells_per_stage: 1

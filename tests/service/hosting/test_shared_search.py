@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 CONFIG = """
 name: ws
 space: nao_cnn_small
-task: {name: synthetic}
+task: {name: synthetic, per_class: 20}
 evaluator:
   name: one_shot
   cells_per_stage: 1
