@@ -26,17 +26,16 @@ from nao_ray.trial import FailureKind
 @pytest.mark.ray
 @pytest.mark.usefixtures("forked_site")
 def test_a_search_with_every_kind_of_fault_ends_as_an_unbroken_one():
-    result = chaos.run(faults=12, trials=42, seed=2122)  # of which children fail in all four ways
+    result = chaos.run(faults=7, trials=24, seed=330)  # of which children fail in all four ways
     assert result.wrong == []
     faults = result.data["faults"]
-    assert len(faults) == 12
-    assert set(faults) == set(KINDS)
+    assert sorted(faults) == sorted(KINDS)
     others = {FailureKind.LOST, FailureKind.CANCELLED, FailureKind.ENVIRONMENT}  # no fault of a trial's
     assert set(result.data["failed"]) == set(FailureKind) - others
     assert result.data["drivers"] == 1 + faults.count("driver") + faults.count("cut")
-    assert result.data["attempts"] >= 42 + faults.count("stall")
+    assert result.data["attempts"] >= 24 + faults.count("stall")
     recovery = result.data["recovery"]
-    assert sum(map(len, recovery.values())) == 12
+    assert sum(map(len, recovery.values())) == len(KINDS)
     assert min(recovery["stall"]) > chaos._SILENT - 1  # nobody else works: it was noticed, not waited for
     assert max(recovery["stall"]) < 60
 
