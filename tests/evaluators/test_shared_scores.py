@@ -82,18 +82,18 @@ def work(desk, proposal):
     return outcome
 
 
-def test_phases_one_after_the_other_are_one_training(config, genotypes, shelf):
-    desks = [Desk(config.make_evaluator(), type(shelf)()) for _ in range(2)]
-    work(desks[0], phase(genotypes, 0, 1))
-    work(desks[0], phase(genotypes, 1, 3, source="v1"))
-    whole = work(desks[1], phase(genotypes, 0, 3))
+def test_phases_one_after_the_other_are_one_training(layers, layered, shelf):
+    desks = [Desk(layers.make_evaluator(), type(shelf)()) for _ in range(2)]
+    work(desks[0], phase(layered, 0, 1))
+    work(desks[0], phase(layered, 1, 3, source="v1"))
+    whole = work(desks[1], phase(layered, 0, 3))
     assert whole.train_loss > 0
     assert len(whole.curve) == 3
     assert desks[0]._store["v3"] == desks[1]._store["v3"]
-    scores = [[work(desk, scored(genotype, "v3")) for genotype in genotypes] for desk in desks]
+    scores = [[work(desk, scored(genotype, "v3")) for genotype in layered] for desk in desks]
     facts = [[(score.valid_accuracy, score.valid_loss) for score in each] for each in scores]
     assert facts[0] == facts[1]
-    assert len({loss for _, loss in facts[0]}) == len(genotypes)
+    assert len({loss for _, loss in facts[0]}) == len(layered)
 
 
 def test_how_often_a_version_is_kept_changes_no_result(layers, shelf):

@@ -207,7 +207,7 @@ def test_killed_at_any_moment_all_or_none_are_asked_again_and_each_is_there_once
 
 STANDALONE = """
 name: alone
-space: nao_cnn_small
+space: nas_bench_201
 task: {name: synthetic}
 evaluator:
   name: standalone
@@ -267,7 +267,7 @@ OPS = ("skip_connect", "nor_conv_1x1", "nor_conv_3x3")
 
 SHARED = """
 name: ws
-space: nao_cnn_small
+space: nas_bench_201
 task: {name: synthetic}
 evaluator:
   name: one_shot
