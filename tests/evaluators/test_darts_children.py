@@ -25,7 +25,7 @@ STRATEGIES = {
 @pytest.fixture(scope="module")
 def evaluator():
     settings = Standalone.settings(SPACE)(layers=3, channels=4, epochs=3, recipe=RECIPE)
-    return Standalone(SPACE, Synthetic(SyntheticConfig(per_class=20, noise=0.2)), settings)
+    return Standalone(SPACE, Synthetic(SyntheticConfig(per_class=30, noise=0.1)), settings)
 
 
 @pytest.fixture(scope="module")

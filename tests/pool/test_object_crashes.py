@@ -69,9 +69,9 @@ def files_once(url: str, count: int) -> None:
 def merging(url: str) -> PoolWriter:
     made = PoolWriter.create(url, MANIFEST)
     made.acquire(expiry=LONG)
-    record(made, 0, 3)
+    record(made, 0, 2)
     made.compact()
-    record(made, 3, 3)
+    record(made, 2, 2)
     return made
 
 
@@ -93,19 +93,19 @@ def test_a_merge(store):
     made = merging(new_url())
     whole = requests_of(store, made.compact)
     vanish(made)
-    assert whole > 15
+    assert whole > 10
     for k in range(whole):
         url = new_url()
         made = merging(url)
         killed_at(store, k, made.compact)
         vanish(made)
-        seen_once(url, 6)
+        seen_once(url, 4)
         other = take_over(url)
-        files_once(url, 6)
-        record(other, 6, 1)
+        files_once(url, 4)
+        record(other, 4, 1)
         other.compact()
-        seen_once(url, 7)
-        files_once(url, 7)
+        seen_once(url, 5)
+        files_once(url, 5)
         other._lease.release()
 
 
@@ -130,34 +130,34 @@ def test_a_takeover_after_a_merge_that_removed_nothing(store):
     taken = []
     whole = requests_of(store, lambda: taken.append(take_over(url)))
     taken[0]._lease.release()
-    assert whole > 15
+    assert whole > 10
     for k in range(whole):
         url = left()
         store.last = store.sent + k
         with suppress(NaoRayError, OSError):  # what only saves requests later may fail unseen
             vanish(take_over(url))
         store.last = None
-        seen_once(url, 6)
+        seen_once(url, 4)
         take_over(url)._lease.release()
-        seen_once(url, 6)
-        files_once(url, 6)
+        seen_once(url, 4)
+        files_once(url, 4)
 
 
 def test_a_record(store):
     """What was not recorded is missing whole, and the next driver records it; what was is there."""
     url = new_url()
     made = merging(url)
-    whole = requests_of(store, lambda: record(made, 6, 4))
+    whole = requests_of(store, lambda: record(made, 4, 3))
     vanish(made)
     for k in range(whole):
         url = new_url()
         made = merging(url)
-        killed_at(store, k, lambda made=made: record(made, 6, 4))
+        killed_at(store, k, lambda made=made: record(made, 4, 3))
         vanish(made)
         other = take_over(url)
         known = {trial.trial_id for trial in other.log() if trial.state != "RUNNING"}
-        assert set(range(6)) <= known
-        record(other, 6, 4)
-        seen_once(url, 10)
-        files_once(url, 10)
+        assert set(range(4)) <= known
+        record(other, 4, 3)
+        seen_once(url, 7)
+        files_once(url, 7)
         other._lease.release()

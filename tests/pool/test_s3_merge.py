@@ -64,13 +64,13 @@ def test_the_driver_merges_by_itself_and_rewrites_little(url, monkeypatch):
     assert sum(created) < sum(recorded)
 
 
-def merging_driver(url: str) -> PoolWriter:
-    """A driver with a merged part and several small ones."""
+def merging_driver(url: str, each: int = 3) -> PoolWriter:
+    """A driver with a merged part of `each` trials and as many small ones."""
     made = PoolWriter.create(url, MANIFEST)
     made.acquire(expiry=LONG)
-    record(made, 0, 3)
+    record(made, 0, each)
     made.compact()
-    record(made, 3, 3)
+    record(made, each, each)
     return made
 
 
@@ -83,27 +83,27 @@ def carried_out(server, what) -> int:
 
 @pytest.mark.slow
 def test_a_merge_that_is_killed_at_any_request_loses_and_doubles_nothing(url, server):
-    made = merging_driver(url + "-whole")
+    made = merging_driver(url + "-whole", each=2)
     whole = carried_out(server, made.compact)
     made._lease.release()
     assert 8 <= whole <= 16
     for k in range(whole):
         place = f"{url}-{k}"
-        made = merging_driver(place)
+        made = merging_driver(place, each=2)
         server.left = k
         with pytest.raises(NaoRayError):
             made.compact()
         server.left = None
         vanish(made)
-        seen_once(place, 6)
-        assert set(plain(place)) == set(range(6)), "a plain reader may see rows twice, but none is missing"
+        seen_once(place, 4)
+        assert set(plain(place)) == set(range(4)), "a plain reader may see rows twice, but none is missing"
         other = take_over(place)
-        seen_once(place, 6)
-        assert plain(place) == list(range(6)), "the next driver has removed what was left"
-        record(other, 6, 1)
+        seen_once(place, 4)
+        assert plain(place) == list(range(4)), "the next driver has removed what was left"
+        record(other, 4, 1)
         other.compact()
-        seen_once(place, 7)
-        assert plain(place) == list(range(7))
+        seen_once(place, 5)
+        assert plain(place) == list(range(5))
         other._lease.release()
 
 
@@ -188,21 +188,21 @@ def test_readers_see_each_trial_once_while_a_driver_merges(url, monkeypatch):
     with made.acquire():
         for thread in threads:
             thread.start()
-        record(made, 0, 40)
+        record(made, 0, 20)
         over.set()
         for thread in threads:
             thread.join()
     assert wrong == []
-    assert looks[0] > 20
-    assert made._journal._merges > 10
-    seen_once(url, 40)
+    assert looks[0] > 10
+    assert made._journal._merges > 5
+    seen_once(url, 20)
 
 
 def test_two_drivers_that_claim_at_once_many_times(url):
     """One of them gets the pool each time, and what it writes is there once."""
     PoolWriter.create(url, MANIFEST)
     taken: list[int] = []
-    for round_ in range(12):
+    for round_ in range(8):
         start = threading.Barrier(3)
         leases, refused = [], []
 
@@ -225,8 +225,8 @@ def test_two_drivers_that_claim_at_once_many_times(url):
         taken.append(lease.epoch)
         record(pool, round_, 1)
         lease.release()
-    assert taken == list(range(1, 13))
-    seen_once(url, 12)
+    assert taken == list(range(1, 9))
+    seen_once(url, 8)
 
 
 def test_a_part_is_created_by_one_of_many(url, server):
