@@ -355,18 +355,24 @@ def test_a_module_that_another_process_has_otherwise_is_refused(folder):
         OwnModules((("mine", (("mine/__init__.py", b"other"),)),)).install()
 
 
+TRAINS = "evaluator={name: standalone, cells_per_stage: 1, channels: 4, epochs: 1, recipe: short_digits}"
+
+
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_search_on_ray_has_it_on_its_workers(folder, tmp_path):
-    for name in ("numpy.py", "random.py", "mine.py"):
-        (tmp_path / "elsewhere" / name).write_text(WRONG)
+def test_a_search_on_ray_has_it_on_its_workers_and_nothing_of_the_folder_it_is_started_in(folder, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "nao_ray").mkdir()
+    for name in ("nao_ray/__init__.py", "numpy.py", "random.py", "types.py", "mine.py"):
+        (elsewhere / name).write_text(WRONG)
     root = os.path.dirname(os.path.dirname(own_modules.__file__))
     small = Path(__file__).with_name("_small_ray.py").read_text()
     command = f"{small}\nmake_small()\nfrom nao_ray.cli.app import main\nmain()"
+    words = ["search", str(folder / "own.yaml"), "--pool", "p", "--set", TRAINS, "--set", "task=synthetic"]
     no_forks = {name: value for name, value in os.environ.items() if name != _forks.PLACE}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", command, "search", str(folder / "own.yaml"), "--pool", "p"],
+        [sys.executable, "-P", "-c", command, *words, "--set", "workers.count=1"],
         env=no_forks | {"PYTHONPATH": root}, capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert PoolReader.open(tmp_path / "elsewhere" / "p").counts().finished == 3
+    assert PoolReader.open(elsewhere / "p").counts().finished == 3

@@ -1,7 +1,6 @@
-"""Workers load the package that the driver has loaded, and nothing of the folder it was started in."""
+"""Workers load the package that the driver has loaded (and nothing of its folder: `test_own_modules.py`)."""
 
 import os
-import subprocess
 import sys
 
 import pytest
@@ -9,12 +8,8 @@ import ray
 
 from nao_ray.errors import ClusterError
 from nao_ray.own_modules import OwnModules
-from nao_ray.pool import PoolReader
 from nao_ray.service import code
 from nao_ray.service.code import Code, SameCode, own_code, refuse_other_code, worker_path
-
-WRONG = "raise RuntimeError('a file of the folder was loaded')"
-COMMAND = "from nao_ray.cli.app import main; main()"
 
 
 def _other(place="/old/nao_ray on n7"):
@@ -62,23 +57,3 @@ def test_a_worker_with_other_code_says_so_whatever_it_can_load():
     check = ray.remote(num_cpus=0)(lambda make: make())
     with pytest.raises(ClusterError, match="workers run other code than the driver"):
         ray.get(check.remote(SameCode(b"no pickle at all", _other(), OwnModules(()))))
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_search_loads_nothing_of_the_folder_it_is_started_in(tmp_path):
-    (tmp_path / "nao_ray").mkdir()
-    for name in ("nao_ray/__init__.py", "numpy.py", "random.py", "types.py"):
-        (tmp_path / name).write_text(WRONG)
-    root = os.path.dirname(os.path.dirname(os.path.realpath(code.nao_ray.__file__)))
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", COMMAND, "search", "smoke", "--pool", "p", "--set", "budget.trials=2"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": root, "RAY_prestart_worker_first_driver": "0"},  # none that serves no search
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    assert PoolReader.open(tmp_path / "p").counts().finished == 2
