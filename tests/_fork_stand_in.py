@@ -41,6 +41,7 @@ _PRELOADED = {
         "nao_ray.service.fleet.actors",
         "nao_ray.service.hosting.run",
     ),
+    "client": ("ray.job_submission", "ray.util.state", "nao_ray.service.jobs.server"),
     "tool": (
         "ray.scripts.scripts",
         "ray.dashboard.dashboard",
@@ -57,6 +58,7 @@ _AS_RAY_IS_LOADED = ("RAY_", "AUTOSCALER_", "METRICS_", "REPORTER_", "DASHBOARD_
 _LATER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_TMPDIR")
 _LATER += ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_STOP_WAIT_TIME_S", "RAY_NODE_ID")
 _LATER += ("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING")
+_CLIENTS = ("submit", "status", "logs", "stop")
 AT_ONCE = {"RAY_JOB_ID": "fedcba98", "RAY_RAYLET_PID": "987654321012345"}
 """What Ray reads as it is loaded, and a fork needs otherwise: what stands there until then."""
 _FORWARDED = (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGCONT)
@@ -113,6 +115,7 @@ def server_of(words, environment):
     words = _without_unbuffered(words)
     if words[0] == "-m" and words[1:2] == ["nao_ray"]:
         kind = "worker" if words[2:3] in (["search"], ["end-detached"]) and "--in-process" not in words else None
+        kind = "client" if words[2:3] and words[2] in _CLIENTS else kind
     elif words[0] == "-m":
         kind = "tool" if words[1:2] and words[1].startswith("ray.") else None
     elif words[0] == "-c":
@@ -127,6 +130,8 @@ def server_of(words, environment):
     kept = {name: value for name, value in environment.items() if name not in _LATER and name not in AT_ONCE}
     if kind == "worker":
         kept |= AT_ONCE
+    if kind == "client" and ("RAY_AUTH_TOKEN" in environment or "RAY_AUTH_TOKEN_PATH" in environment):
+        kept.setdefault("RAY_AUTH_MODE", "token")  # as they do before they load Ray
     key = sorted(item for item in kept.items() if item[0].startswith(_AS_RAY_IS_LOADED))
     return f"{kind}-{_sha1.sha1(repr(key).encode()).hexdigest()[:12]}", kept, _PRELOADED[kind]
 

@@ -95,8 +95,11 @@ def test_ray_is_loaded_once_for_each_set_of_variables_that_it_reads_then():
     assert kept == {**AT_ONCE, "HOME": "/"}
     assert _forks.server_of(worker, {"RAY_JOB_ID": "02", "RAY_RAYLET_PID": "7", "HOME": "/b"})[0] == name
     assert _forks.server_of(worker, {"RAY_AUTH_MODE": "token", "HOME": "/"})[0] != name
+    submit = ["-m", "nao_ray", "submit"]
+    assert _forks.server_of(submit, {"RAY_AUTH_TOKEN": "a"})[1] == {"RAY_AUTH_MODE": "token"}, "it says so itself"
+    assert _forks.server_of(submit, {"RAY_AUTH_MODE": "x"})[1] == {"RAY_AUTH_MODE": "x"}
     assert _forks.server_of(["-u", "/x/ray/dashboard/agent.py"], {"RAY_JOB_ID": "01"})[0] != name
-    for words in (["-m", "nao_ray", "submit"], ["-m", "nao_ray", "search", "--in-process"], ["-c", "import ray"]):
+    for words in (["-m", "nao_ray", "report"], ["-m", "nao_ray", "search", "--in-process"], ["-c", "import ray"]):
         assert _forks.server_of(words, {})[0] == "socket", "it loads Ray itself, if at all"
 
 

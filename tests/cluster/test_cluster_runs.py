@@ -67,7 +67,7 @@ def test_one_machine(site):
     nobody = site.home / "nobody"
     nobody.mkdir()
     for variables in ({"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "0" * 64}):
-        refused = site.submit(*HELLO, home="nobody", **variables)
+        refused = site.submit(*HELLO, home="nobody", PATH=f"{STAND_INS / 'bin'}:/usr/bin:/bin", **variables)
         assert refused.returncode != 0
         assert "AuthenticationError" in refused.stderr
     accepted = site.submit(*HELLO)
@@ -143,6 +143,7 @@ def test_slurm_stops_the_search_at_the_time_limit_and_queues_again(site, tmp_pat
     }
     pool = tmp_path / "pool"
     words = ["smoke", "--pool", str(pool), "--set", "budget.trials=1000"]
+    words += ["--set", "evaluator={name: faulty, sleep_seconds: 0.3}"]
     with (tmp_path / "output").open("w+") as output:
         job = subprocess.Popen(
             ["bash", str(ROOT / "cluster" / "slurm.sh"), *words],

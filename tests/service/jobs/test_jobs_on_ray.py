@@ -121,10 +121,10 @@ def cluster():
 
 @pytest.fixture
 def anew(cluster):
-    """Driver and workers of a job are no forks in this test: it loads what was carried there."""
+    """While its file is there, driver and workers of a job are no forks: they load what was carried there."""
     cluster.anew.touch()
     yield
-    cluster.anew.unlink()
+    cluster.anew.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_without_the_token_nothing_is_started(call, tmp_path, variables, told):
 
 @pytest.mark.usefixtures("anew")
 def test_a_search_runs_as_a_job_and_its_log_is_followed(call, cluster, tmp_path):
-    without_training = ("submit", "smoke", "--set", "evaluator={name: faulty}", "--set")
+    without_training = ("submit", "smoke", "--set", "evaluator={name: faulty}", "--set", "workers.count=1", "--set")
     done = call(*without_training, "budget.trials=3", anew=True, RAY_ADDRESS="http://127.0.0.1:9")
     assert done.code == 0, done.out + done.err
     assert done.err == ""
@@ -229,6 +229,7 @@ def test_a_search_runs_as_a_job_and_its_log_is_followed(call, cluster, tmp_path)
         assert cluster.token not in text
     assert b"".join(path.read_bytes() for path in pool.rglob("*") if path.is_file()).find(cluster.token.encode()) == -1
 
+    cluster.anew.unlink()
     refused = call(*without_training, "seed=1")
     assert refused.code == 2
     assert "seed was 0, is 1" in refused.out
