@@ -33,6 +33,44 @@ def test_steps_are_torchs_to_the_bit(ours, torchs, settings):
     assert torch.equal(*weights)
 
 
+def test_orthogonal_steps_of_kernels_are_those_of_torchs_muon_on_matrices():
+    """Which computes in bfloat16; all other weights move as by SGD, a whole step of the matrices by its share."""
+    draw = torch.Generator().manual_seed(0)
+    kernels = [torch.randn(shape, generator=draw) for shape in ((8, 4, 3, 3), (16, 4, 1, 1), (8, 4, 3, 3))]
+    others = [torch.randn(shape, generator=draw) for shape in ((6, 1, 3, 3), (5, 4), (8,))]
+    settings = {"momentum": 0.9, "nesterov": True}
+    ours = [torch.nn.Parameter(value.clone(memory_format=torch.channels_last)) for value in kernels]
+    ours += [torch.nn.Parameter(value.clone()) for value in others]
+    muon = optimisers.Muon(ours, share=0.1, lr=0.2, **settings)
+    matrices = [torch.nn.Parameter(value.flatten(1).clone()) for value in kernels]
+    plain = [torch.nn.Parameter(value.clone()) for value in others]
+    torchs = [
+        torch.optim.Muon(matrices, lr=0.02, weight_decay=0, **settings),
+        torch.optim.SGD(plain, lr=0.2, **settings),
+    ]
+    for _ in range(3):
+        for mine, theirs in zip(ours, [*matrices, *plain], strict=True):
+            gradient = torch.randn(mine.shape, generator=draw)
+            mine.grad, theirs.grad = gradient, gradient.reshape(theirs.shape).clone()
+        for optimiser in (muon, *torchs):
+            optimiser.step()
+    for value, mine, theirs in zip(kernels, ours, matrices, strict=False):
+        moved = (theirs - value.flatten(1)).norm()
+        assert (mine.flatten(1) - theirs).norm() < 0.02 * moved
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(ours[3:], plain, strict=True))
+    assert len(muon.param_groups[0]["params"]) == 6
+
+
+def test_orthogonal_steps_bring_singular_values_near_one_and_decay_by_what_momentum_makes_of_it():
+    draw = torch.Generator().manual_seed(1)
+    values = torch.linalg.svdvals(optimisers.orthogonal(torch.randn(5, 12, 7, generator=draw)))
+    assert 0.5 < values.min() < values.max() < 1.3
+    weight = torch.nn.Parameter(torch.ones(2, 2, 1, 1))
+    weight.grad = torch.zeros_like(weight)
+    optimisers.Muon([weight], share=1.0, lr=0.1, momentum=0.9, weight_decay=0.01).step()
+    torch.testing.assert_close(weight.detach(), torch.full((2, 2, 1, 1), 1 - 0.1 * 0.01 / 0.1))
+
+
 _TRAINS = """
 import sys, torch
 from nao_ray import build_network, optimisers

@@ -51,6 +51,23 @@ _ENAS_FINAL: dict[str, Any] = {
     "clip_norm": None,
     "score": "last",
 }
+# Ours: the best within a hundredth of the published epochs. One cycle, steps made orthogonal, smoothed labels, none of
+# the regularisers that only pay in longer trainings. Chosen by validation, on 2,000 images.
+_FAST: dict[str, Any] = {
+    "batch": 64,
+    "lr": 0.3,
+    "decay": "linear",
+    "rise": 0.2,
+    "cosine_epochs": None,
+    "nesterov": True,
+    "orthogonal": 0.1,
+    "auxiliary_weight": 0.0,
+    "drop_path_keep": 1.0,
+    "label_smoothing": 0.1,
+    "averaging": "tail",
+    "averaging_share": 0.1,
+    "score": "last",
+}
 _ENAS_MICRO: dict[str, Any] = {**_ENAS_FINAL, "batch": 144, "lr_end": 0.0001, "dropout": 0.2, "drop_path_keep": 0.6}
 IMAGE_RECIPES: dict[str, dict[str, Any]] = {
     "paper_search": {},
@@ -102,6 +119,8 @@ IMAGE_RECIPES: dict[str, dict[str, Any]] = {
         "flip": False,
         "score": "last",
     },
+    "fast_cifar10": _FAST,
+    "fast_fashion": _FAST,
     "nao_cifar10": _NAO_FINAL,
     # NAONet-A of F = 128, and NAONet-V2 of F = 36 (NAO_pytorch V1 and V2).
     "nao_cifar10_128": {**_NAO_FINAL, "weight_decay": 5e-4, "drop_path_keep": 0.7},
@@ -236,9 +255,11 @@ FULL_TRAININGS: dict[str, dict[str, Any]] = {
     "darts_cifar10": {"size": {"layers": 20, "channels": 36}, "epochs": 600},
     "enas_micro_cifar10": {"size": {"cells_per_stage": 5, "channels": 36}, "epochs": 630},
     "enas_macro_cifar10": {"size": {"channels": 96}, "epochs": 310},
-    "nao_imagenet": {"size": {"cells_per_stage": 4, "channels": 42}, "epochs": 250, "data": "train"},
-    "nao_v2_imagenet": {"size": {"cells_per_stage": 4, "channels": 52}, "epochs": 250, "data": "train"},
-    "darts_imagenet": {"size": {"layers": 14, "channels": 48}, "epochs": 250, "data": "train"},
+    "nao_imagenet": {"size": {"cells_per_stage": 4, "channels": 42}, "epochs": 250},
+    "nao_v2_imagenet": {"size": {"cells_per_stage": 4, "channels": 52}, "epochs": 250},
+    "darts_imagenet": {"size": {"layers": 14, "channels": 48}, "epochs": 250},
+    "fast_cifar10": {"size": {"cells_per_stage": 6, "layers": 20, "channels": 36}, "epochs": 6},
+    "fast_fashion": {"size": {"cells_per_stage": 1, "layers": 5, "channels": 16}, "epochs": 6},
     "short": _SMALL,
     "short_digits": _SMALL,
     "nao_ptb": {"size": {"hidden": 850}, "epochs": 4000, "data": "train"},
@@ -250,6 +271,6 @@ FULL_TRAININGS: dict[str, dict[str, Any]] = {
     "short_text": {"size": {"hidden": 100}, "epochs": 10, "data": "train"},
 }
 """By the name of their recipe, with sizes for any networks that have one of that name; `told.py` says what came of
-them. The published ones of CIFAR train on all that a search may see (`data: all`); those of texts need validation, by
-which averaging begins, and ImageNet has a split of its own for it. Luo et al., arXiv 1808.07233 and 1909.10815; Liu,
-Simonyan, Yang, arXiv 1806.09055; Pham, Guan, Zoph, Le, Dean, arXiv 1802.03268."""
+them. The published ones of images train on all that a search may see (`data: all`); those of texts need validation, by
+which averaging begins. Luo et al., arXiv 1808.07233 and 1909.10815; Liu, Simonyan, Yang, arXiv 1806.09055; Pham, Guan,
+Zoph, Le, Dean, arXiv 1802.03268."""

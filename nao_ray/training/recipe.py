@@ -38,7 +38,7 @@ class _Named(Settings):
 
 
 class Optimiser(Settings):
-    """How a step moves the weights: SGD with momentum."""
+    """How a step moves the weights: SGD with momentum, of some weights orthogonalised."""
 
     batch: int = Field(default=128, ge=2)
     """Examples per step."""
@@ -46,6 +46,9 @@ class Optimiser(Settings):
     nesterov: bool = False
     weight_decay: float = Field(default=5e-4, ge=0)
     """On all trainable weights, those of batch norm too."""
+    orthogonal: float = Field(default=0.0, ge=0)
+    """Share of the learning rate by which convolutions over several channels take a step made orthogonal (Muon); 0:
+    they move as all else does."""
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest global norm of the gradient; null: not clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -168,7 +171,7 @@ class ImageRecipe(Averaging, Augmentation, ImageRegularisation, Recipe):
     named: ClassVar[Mapping[str, Mapping[str, Any]]] = IMAGE_RECIPES
 
     def check_relaxed(self) -> None:
-        for name, none in {"auxiliary_weight": 0, "dropout": 0, "drop_path_keep": 1}.items():
+        for name, none in {"auxiliary_weight": 0, "dropout": 0, "drop_path_keep": 1, "orthogonal": 0}.items():
             if getattr(self, name) != none:
                 raise ValueError(f"recipe.{name}: a relaxed supernet has none of it; give {none}")
 

@@ -38,7 +38,7 @@ class Told:
         """That runs the training of this name."""
         data = f"{self.network} --set task.path=FOLDER"
         if self.network == "imagenet":
-            data = "image_folder --set task.path=FOLDER --set task.image_shape=[3,224,224]"
+            data = "image_folder --set task.path=FOLDER --set task.image_shape=[3,224,224] --set task.test_split=val"
         return f"nao-ray train {self.results[0].genotype} --recipe {name} --task {data}"
 
 
@@ -51,6 +51,8 @@ TOLD: dict[str, Told] = {
     "darts_search": Told("weights of DARTS' relaxed supernet"),
     "short": Told("children of some seconds on a CPU core"),
     "short_digits": Told("the same for handwritten digits, which are not mirrored"),
+    "fast_cifar10": Told("colour images in a hundredth of the published epochs"),
+    "fast_fashion": Told("the same in grey, at a small size"),
     "nao_cifar10": Told(
         "NAONet-A and NAONet-B of 36 channels on CIFAR-10",
         _PYTORCH,

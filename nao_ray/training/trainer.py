@@ -80,7 +80,7 @@ class Trainer:
         self.steps_done = 0
         self._epochs, self._streams, self._choose, self._averager = epochs, streams, choose, averager
         self._named = dict(network.named_parameters())
-        recipe, device = self.recipe, objective.device
+        device = objective.device
         generators = self._recorded_generators()
         if execution == "graph" and generators is None:
             raise RuntimeError("execution is graph, and steps of shared weights or of a group are launched one by one")
@@ -90,22 +90,28 @@ class Trainer:
         capturable: Callable[[], None] | None = getattr(self.network, "capturable", None)
         if self._capture.is_on and capturable is not None:
             capturable()
-        self.optimiser = optimisers.SGD(
-            self._named.values(),
-            lr=torch.tensor(recipe.lr, device=device) if self._capture.is_on else recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov and recipe.momentum > 0,
-            weight_decay=recipe.weight_decay,
-            # fused it takes all moments to begin in one step, and those of paths begin one by one
-            fused=choose is None or self._capture.is_on,
-            foreach=choose is not None and not self._capture.is_on,
-        )
+        # fused it takes all moments to begin in one step, and those of paths begin one by one
+        self.optimiser = self._made_optimiser(fused=choose is None or self._capture.is_on)
         self._average = self._averaged()
         self._used: dict[ArchGraph, tuple[str, ...]] = {}
         self._batches: Iterator[Batch] = iter(())
         self._carry: Carry = None
         self._weight = 1.0  # of this worker's part of the batch
         self._total = torch.zeros((), device=objective.device)
+
+    def _made_optimiser(self, *, fused: bool) -> torch.optim.SGD:
+        recipe = self.recipe
+        settings: dict[str, Any] = {
+            "lr": torch.tensor(recipe.lr, device=self.objective.device) if self._capture.is_on else recipe.lr,
+            "momentum": recipe.momentum,
+            "nesterov": recipe.nesterov and recipe.momentum > 0,
+            "weight_decay": recipe.weight_decay,
+            "fused": fused,
+            "foreach": not fused,
+        }
+        if recipe.orthogonal:
+            return optimisers.Muon(self._named.values(), share=recipe.orthogonal, **settings)
+        return optimisers.SGD(self._named.values(), **settings)
 
     def _averaged(self) -> WeightAverage | None:
         recipe = self.recipe

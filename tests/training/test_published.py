@@ -112,3 +112,26 @@ def test_every_recipe_builds_and_takes_two_steps(name):
     assert all(map(math.isfinite, (*losses, scores.loss)))
     moved = [not torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True)]
     assert sum(moved) > len(moved) / 2
+
+
+def test_a_fast_training_goes_on_to_the_bit():
+    """Its moments are SGD's by name, also of the kernels whose steps are orthogonal, and the mean of the last steps."""
+    recipe = Recipe(name="fast_cifar10", batch=4, averaging_share=0.5)
+    shapes, objective = objective_of(recipe)
+    skeleton, graph = made("NAONet-B")
+    ends = []
+    for cut in (None, 3):
+        with rng.torch_seeded(0, "weights"):
+            network = skeleton.build(graph, shapes, StackSize(cells_per_stage=1, channels=4), recipe)
+        with (
+            rng.torch_seeded(0, "dropout"),
+            Trainer(network, objective, epochs=3, streams=Continuing(0, CPU)) as trainer,
+        ):
+            for step in range(6):
+                if step == cut:
+                    trainer.restore({name: value.clone() for name, value in trainer.state().items()})
+                trainer.step()
+            ends.append(trainer.state())
+    assert ends[0].keys() == ends[1].keys()
+    assert [name for name in ends[0] if not torch.equal(ends[0][name], ends[1][name])] == []
+    assert {"average.mean.stem.conv.weight", "average.mean.stem.norm.running_var"} <= ends[0].keys()

@@ -98,7 +98,7 @@ IMAGENET = {"nao_imagenet": 42, "nao_v2_imagenet": 52, "darts_imagenet": 48}
 @pytest.mark.parametrize("name", IMAGENET)
 def test_trainings_on_imagenet_are_the_published_ones(name):
     plan, r = FULL_TRAININGS[name], Recipe.model_validate(name)
-    assert (plan["size"]["channels"], plan["epochs"], plan["data"]) == (IMAGENET[name], 250, "train")
+    assert (plan["size"]["channels"], plan["epochs"], plan.get("data")) == (IMAGENET[name], 250, None)
     assert (r.batch, r.momentum, r.nesterov, r.weight_decay, r.clip_norm) == (128, 0.9, False, 3e-5, 5.0)
     assert (r.auxiliary_weight, r.drop_path_keep, r.dropout, r.label_smoothing) == (0.4, 1.0, 0.0, 0.1)
     assert (r.crop_padding, r.crop_area, r.flip, r.colour_jitter, r.hue_jitter) == (0, 0.08, True, 0.4, 0.2)
@@ -175,7 +175,7 @@ def test_a_recipe_of_texts_trains_no_images():
 
 
 def test_every_full_training_has_a_recipe_of_its_last_epoch():
-    others = {"darts_cifar10", "short", "short_digits", "short_text"}
+    others = {"darts_cifar10", "fast_cifar10", "fast_fashion", "short", "short_digits", "short_text"}
     assert {*PUBLISHED, *IMAGENET, *TEXTS, *others} == set(FULL_TRAININGS)
     assert {Recipe.model_validate(name).score for name in FULL_TRAININGS} == {"last"}
 
