@@ -92,7 +92,7 @@ class Capture:
         self._must = execution == "graph"
         self._why = self._reason(device, execution) if recorder is None else None
         self._recorder = recorder
-        self._recorded = 0
+        self._recorded = 0  # steps
         self._steps = self._replayed = 0  # of functions whose shapes are several
         if self._why is None and recorder is None:
             self._recorder = _CudaRecorder(device, generators)
@@ -112,7 +112,7 @@ class Capture:
 
     @property
     def execution(self) -> str:
-        """How the functions were run: `graph`, `eager`, or `eager: ` and why, in one line.
+        """How the steps were run: `graph`, `eager`, or `eager: ` and why, in one line.
 
         Where shapes are several `graph: ` is followed by how many of the calls were of a shape that has one.
         """
@@ -122,22 +122,23 @@ class Capture:
             return f"eager: fewer than {WARM_UP + 1} steps" + (" of a length" if self._steps > WARM_UP else "")
         return f"graph: {self._replayed} of {self._steps} steps" if self._steps else "graph"
 
-    def of(self, function: Callable[..., Output], shapes: int = 1) -> Callable[..., Output]:
+    def of(self, function: Callable[..., Output], shapes: int = 1, *, is_step: bool = True) -> Callable[..., Output]:
         """The function, recorded at its fourth call; its inputs are tensors, its outputs new ones at each call.
 
         Args:
             function: what is recorded.
             shapes: that may have a graph; 1: the first alone.
+            is_step: `execution` tells of it.
         """
-        return _Captured(self, function, shapes) if self.is_on else function
+        return _Captured(self, function, shapes, is_step) if self.is_on else function
 
     def warm(self, run: Callable[[], Output]) -> Output:
         """One of the first calls."""
         with in_graph():
             return run() if self._recorder is None else self._recorder.warm(run)
 
-    def record(self, run: Callable[[], Output]) -> tuple[Callable[[], None], Output] | None:
-        """As `Recorder.record`; None: it failed, and nothing will be recorded any more.
+    def record(self, run: Callable[[], Output], *, is_step: bool) -> tuple[Callable[[], None], Output] | None:
+        """As `Recorder.record`, of a step or not; None: it failed, and nothing will be recorded any more.
 
         Raises:
             OutOfMemoryError: the device's memory does not hold the recording.
@@ -153,7 +154,7 @@ class Capture:
             if self._must or isinstance(_root(error), torch.OutOfMemoryError):
                 raise _root(error) from error
             return None
-        self._recorded += 1
+        self._recorded += is_step
         return recorded
 
     def _give_up(self, error: BaseException) -> None:
@@ -209,8 +210,8 @@ Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 class _Captured(Generic[Output]):
     """One function; see `Capture.of`."""
 
-    def __init__(self, capture: Capture, function: Callable[..., Output], most: int) -> None:
-        self._capture, self._function, self._most = capture, function, most
+    def __init__(self, capture: Capture, function: Callable[..., Output], most: int, is_step: bool) -> None:
+        self._capture, self._function, self._most, self._is_step = capture, function, most, is_step
         self._calls: dict[Shapes, int] = {}  # of those that may have a graph
         self._graphs: dict[Shapes, _Graph[Output]] = {}
 
@@ -241,7 +242,7 @@ class _Captured(Generic[Output]):
         if self._calls[shapes] <= (WARM_AGAIN if self._graphs else WARM_UP):
             return None
         mine = [tensor.clone() for tensor in inputs]
-        recorded = self._capture.record(lambda: self._function(*mine))
+        recorded = self._capture.record(lambda: self._function(*mine), is_step=self._is_step)
         if recorded is not None:
             self._graphs[shapes] = _Graph(mine, recorded)
         return self._graphs.get(shapes)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nao_ray.errors import ConfigError
+from nao_ray.training import capture
 from nao_ray.training.recipe import Optimiser
 
 
@@ -48,10 +49,15 @@ def device_name(device: torch.device) -> str:
 
 
 def uses_bfloat16(optimiser: Optimiser, device: torch.device) -> bool:
-    """Whether recipe and device want bfloat16 autocast."""
+    """Whether recipe and device want bfloat16 autocast; launched one by one, its many casts cost what it saves."""
     if optimiser.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(False)
+        return has_bfloat16(device) and not capture.is_spoilt()
     return optimiser.precision == "bfloat16"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes faster with it."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(False)
 
 
 def autocast(optimiser: Optimiser, device: torch.device) -> AbstractContextManager[object]:

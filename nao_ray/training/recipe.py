@@ -52,8 +52,9 @@ class Optimiser(Settings):
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest global norm of the gradient; null: not clipped."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto`: bfloat16 autocast for a network on its own on a CUDA device that has it, also where its step could not be
-    recorded; else float32: steps of shared weights, launched one by one, and of a CPU are slower under autocast."""
+    """`auto`: bfloat16 autocast for a network on its own on a CUDA device that has it, float32 once its step could not
+    be recorded; else float32: steps that are launched one by one, as those of shared weights, gain nothing by
+    autocast, and those of a CPU lose."""
 
 
 class Regularisation(Settings):

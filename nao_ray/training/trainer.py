@@ -199,9 +199,9 @@ class Trainer:
     def _evaluated(self) -> Callable[..., Any]:
         """The network as `evaluate` calls it; of a text what follows the first window is what a graph is for."""
         if not self.objective.carries:
-            return self._capture.of(self.network.__call__)
+            return self._capture.of(self.network.__call__, is_step=False)
         launched = partial(_flat, self.network)
-        captured = self._capture.of(launched)
+        captured = self._capture.of(launched, is_step=False)
         return lambda tokens, *carry: (captured if carry else launched)(tokens, *carry)
 
     def _set(self, step: int, scale: float) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from nao_ray import registry, rng
 from nao_ray.skeletons.images.base import StackSize
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
-from nao_ray.training import capture, trainer
+from nao_ray.training import capture, devices, images, trainer
 from nao_ray.training.capture import WARM_UP, Capture
 from nao_ray.training.fit import fit
 from nao_ray.training.recipe import Recipe
@@ -87,6 +87,44 @@ def test_what_a_recording_would_freeze_is_seen_here(objective, monkeypatch):
 def test_a_measurement_says_how_its_steps_were_run(objective):
     measured = fit(child(), objective, epochs=1, seed=0)
     assert measured.execution == "graph"
+
+
+def test_it_says_graph_of_steps_not_of_evaluations(recorders, monkeypatch):
+    monkeypatch.setattr(images, "EVALUATION_BATCH", 4)
+    one_step = RECIPE.model_copy(update={"batch": 512})
+    objective = Synthetic(SyntheticConfig(noise=0.2)).objective(torch.device("cpu"), one_step)
+    assert objective.steps == 1
+    measured = fit(child(), objective, epochs=2, seed=0)
+    assert recorders[0].recorded == 1
+    assert measured.execution == "eager: fewer than 4 steps"
+
+
+class _Fails(ReplayRecorder):
+    def record(self, run):
+        run()
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize(
+    ("precision", "after"), [("auto", torch.float32), ("bfloat16", torch.bfloat16), ("float32", torch.float32)]
+)
+def test_precision_auto_is_float32_from_where_a_step_could_not_be_recorded(precision, after, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ReplayRecorder", _Fails)
+    monkeypatch.setattr(devices, "has_bfloat16", lambda _device: True)
+    recipe = RECIPE.model_copy(update={"precision": precision})
+    objective = Synthetic(SyntheticConfig(noise=0.2)).objective(torch.device("cpu"), recipe)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    seen = []
+    network[1].register_forward_hook(lambda _module, _given, out: seen.append(out.dtype))
+    before = torch.float32 if precision == "float32" else torch.bfloat16
+    with Trainer(network, objective, epochs=EPOCHS, streams=Continuing(0, objective.device)) as training:
+        for _ in range(WARM_UP + 2):
+            training.step()
+        assert training.execution.startswith("eager: RuntimeError")
+        training.evaluate()
+    assert seen[: WARM_UP + 1] == [before] * (WARM_UP + 1)  # one of them in the recording that failed
+    assert seen[WARM_UP + 1 :] == [after] * len(seen[WARM_UP + 1 :])
+    assert len(seen) > WARM_UP + 3
 
 
 def test_shared_weights_and_groups_are_not_recorded(objective):
