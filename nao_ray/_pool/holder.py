@@ -49,6 +49,8 @@ class Holder:
     """What the driver has to say of itself."""
     total: int | None = None
     """Trials that the search comes to, as far as its driver can tell now."""
+    left: float | None = None
+    """Seconds that it still takes from `beat` on, likewise."""
 
     def to_bytes(self) -> bytes:
         """JSON, padded; the note is cut where there is no room for it."""

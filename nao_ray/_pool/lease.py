@@ -60,6 +60,7 @@ class Lease:
         self._released = False
         self._note = ""
         self._total: int | None = None
+        self._end: float | None = None  # of the search, by our clock, as far as can be told
         self.is_quiet: Callable[[], bool] = lambda: False
         """Whether none of our writes may still land: then a successor has nothing to seal."""
         self._stop = threading.Event()
@@ -80,9 +81,10 @@ class Lease:
         """They are sealed; the next heartbeat says so to later drivers."""
         self._holder = replace(self._holder, sealed=self._holder.epoch - 1)
 
-    def say(self, note: str, total: int | None = None) -> None:
-        """With the next heartbeat, to those who watch."""
+    def say(self, note: str, total: int | None = None, seconds_left: float | None = None) -> None:
+        """With the next heartbeats, to those who watch."""
         self._note, self._total = note, total
+        self._end = None if seconds_left is None else self._clock.seconds() + seconds_left
 
     @property
     def released(self) -> bool:
@@ -157,7 +159,10 @@ class Lease:
 
     def _next(self, *, released: bool) -> Holder:
         beats = self._holder.beats + 1
-        self._holder = replace(self._holder, beats=beats, beat=time.time(), note=self._note, total=self._total)
+        end = self._end
+        left = None if end is None else round(max(0.0, end - self._clock.seconds()), 1)
+        said = replace(self._holder, note=self._note, total=self._total, left=left)
+        self._holder = replace(said, beats=beats, beat=time.time())
         sealed = self.epoch if released and self.is_quiet() else self._holder.sealed
         return replace(self._holder, released=released, sealed=sealed)
 

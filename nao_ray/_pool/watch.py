@@ -120,8 +120,8 @@ class View:
     has_ended: bool
     """A trial of the present driver has ended; before, those that run may still wait for a worker."""
     eta_seconds: float | None
-    """To the end of the budget at the rate when the last trial ended, less the time since; None without a driver, and
-    before a trial of it has ended."""
+    """To the end, as the driver says; where it does not, at the rate when the last trial ended to the end of the
+    budget, less the time since. None without a driver, and before a trial of it has ended."""
     driver: Driver
     command: str | None = None
     """What handed the search in to a cluster, and goes on with it; None: it was started where its driver ran."""
@@ -284,7 +284,7 @@ class Watch:
             busy_share=pace.busy_share,
             workers=pace.workers,
             has_ended=has_ended,
-            eta_seconds=self._eta(now, completed + failed) if driver.state == "alive" and has_ended else None,
+            eta_seconds=self._left(driver, holder, now) if driver.state == "alive" and has_ended else None,
             sharing=self._sharing(),
             driver=driver,
         )
@@ -318,7 +318,10 @@ class Watch:
         count = workers.get("count") if isinstance(workers, Mapping) else None
         return count if isinstance(count, int) else None
 
-    def _eta(self, now: float, finished: int) -> float | None:
+    def _left(self, driver: Driver, holder: Holder | None, now: float) -> float | None:
+        if holder is not None and holder.left is not None:
+            return max(0.0, holder.left - (driver.silent_seconds or 0.0))
+        finished = self._states[TrialState.COMPLETED.value] + self._states[TrialState.FAILED.value]
         budget, pace = self._budget(), self._spans.pace(None, (), self._workers())
         if budget is None or not pace.per_hour:
             return None

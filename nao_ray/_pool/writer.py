@@ -151,15 +151,16 @@ class PoolWriter(PoolReader):
                 self._ledger.note_asked(trial_id)
             self._compact_if_due()
 
-    def say(self, note: str, total: int | None = None) -> None:
-        """Tell those who watch, with the next heartbeat.
+    def say(self, note: str, total: int | None = None, seconds_left: float | None = None) -> None:
+        """Tell those who watch, with the next heartbeats.
 
         Args:
             note: what is wrong at the moment; empty: nothing.
             total: trials that the search comes to, as far as can be told; None: it cannot.
+            seconds_left: that it still takes, from now on, likewise.
         """
         if self._lease is not None:
-            self._lease.say(" ".join(note.split()), total)
+            self._lease.say(" ".join(note.split()), total, seconds_left)
 
     def record_left(self, attempts: Sequence[Attempt]) -> None:
         """Record that attempts end in order with their driver.

@@ -52,24 +52,9 @@ class Budget:
         """How many trials a strategy that plans so many will ask; None: no limit."""
         return min((limit for limit in (self.trials, planned) if limit is not None), default=None)
 
-    def seconds_left(
-        self, total: int | None, finished: int, seconds: float, rate: float | None, waited: float = 0.0
-    ) -> float | None:
-        """Estimated seconds to the end of `total` trials; None where nothing can be said yet.
-
-        Args:
-            total: trials, None: no limit.
-            finished: trials that are.
-            seconds: of the budget that are used.
-            rate: trials a second.
-            waited: seconds since the last trial ended, when the rate was taken.
-        """
-        by_time = None if self.seconds is None else max(0.0, self.seconds - seconds)
-        by_trials = None
-        if total is not None and rate:
-            by_trials = max(0.0, max(0, total - finished) / rate - waited)
-        known = [limit for limit in (by_time, by_trials) if limit is not None]
-        return min(known, default=None)
+    def time_left(self, seconds: float) -> float | None:
+        """Of the wall time, after `seconds` of it; None: no limit."""
+        return None if self.seconds is None else max(0.0, self.seconds - seconds)
 
 
 class Spans:

@@ -29,6 +29,12 @@ class Dialogue:
         self.is_done = False
         """Nothing further will come."""
         self.planned: int | None = None
+        self.to_come: float | None = None
+        """Device seconds of what it plans and was not told, as far as it can tell."""
+        self.num_told = 0
+        """Finished trials that it had been told then."""
+        self.answers = 0
+        """Recorded so far."""
 
     @property
     def pending(self) -> Sequence[Any]:
@@ -56,5 +62,6 @@ class Dialogue:
             seconds = row.get("cpu_seconds")
             self.fit_seconds = float(seconds) if isinstance(seconds, int | float) else self.fit_seconds
         self.is_dry = len(self.answer.proposals) < self.asking
-        self.is_done, self.planned = self.answer.done, self.answer.planned
+        self.is_done, self.planned, self.to_come = self.answer.done, self.answer.planned, self.answer.to_come
+        self.num_told, self.answers = self.answer.num_told, self.answers + 1
         self.answer, self.asking = None, 0

@@ -28,6 +28,7 @@ from nao_ray.search.ending import Ending
 from nao_ray.search.executor import Completion, Executor, Failure, Job
 from nao_ray.search.failure_log import log_text
 from nao_ray.search.outbox import Outbox
+from nao_ray.search.progress import Progress
 from nao_ray.search.proposer import Proposer
 from nao_ray.search.records import Records
 from nao_ray.search.requests import NoRequests, Request, Requests
@@ -78,7 +79,6 @@ class SearchLoop:
         """
         self._pool, self._executor = pool, executor
         self._clock, self._listener, self._stop = clock or WallClock(), listener, stop
-        self._metric = metric
         self._retry, self._writer = retry or Retry(), Writer(patience or Patience(), self._clock)
         self._queue: deque[Entry] = deque()  # asked, recorded, to be submitted in this order
         self._running: dict[int, Entry] = {}
@@ -88,6 +88,9 @@ class SearchLoop:
         self._tally = Tally(budget, self._clock)
         self._outbox = Outbox(pool, self._writer, self._tally)
         self._ending = Ending(limits or Limits(), self._tally, self._clock)
+        self._progress = Progress(
+            self._tally, self._dialogue, self._ending, self._writer, executor, clock=self._clock, metric=metric
+        )
 
     # -- the course of a search ---------------------------------------------------------------------------
 
@@ -319,6 +322,7 @@ class SearchLoop:
                 self._queue.remove(entry)
             entry.trial = replace(entry.trial, attempt=entry.trial.attempt + 1)
             entry.tries, entry.is_begun, entry.before = entry.tries + 1, False, ""
+            entry.since = self._clock.seconds()
             self._running[entry.trial.trial_id] = entry
             self._executor.submit(Job(proposal=entry.trial.proposal, attempt=entry.trial.attempt))
 
@@ -365,31 +369,4 @@ class SearchLoop:
 
     def snapshot(self) -> Snapshot:
         """How the search stands."""
-        tally, best, dialogue = self._tally, self._tally.best, self._dialogue
-        total = tally.asked if dialogue.is_done else tally.budget.total(dialogue.planned)
-        total = None if total is None else total + tally.retries
-        expected = None if total is None else max(total, tally.asked + tally.retries)
-        waiting = min(self._executor.waiting, len(self._running))
-        at_work = len(self._running) - waiting
-        return Snapshot(
-            done=tally.done,
-            failed=tally.failed,
-            running=at_work,
-            queued=len(self._queue) + waiting,
-            asked=tally.asked + tally.retries,
-            total=total,
-            capacity=self._executor.capacity,
-            proposing=dialogue.asking > 0,
-            ahead=self._ahead(),
-            ask_seconds=dialogue.seconds,
-            fit_seconds=dialogue.fit_seconds,
-            metric=self._metric,
-            best_score=None if best is None else best.score,
-            best_trial_id=None if best is None else best.trial_id,
-            seconds=tally.seconds_here,
-            eta_seconds=tally.seconds_left(expected, at_work),
-            write_error=self._writer.error,
-            trouble=self._ending.trouble.message,
-            aside=tuple(self._executor.aside),
-            sharing=tuple(self._executor.sharing),
-        )
+        return self._progress.snapshot(self._running.values(), len(self._queue), self._ahead())

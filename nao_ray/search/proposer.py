@@ -22,6 +22,8 @@ class Answer:
     """Nothing further will come."""
     planned: int | None
     """Trials the strategy will have asked when it is done; None: as many as it is let."""
+    to_come: float | None = None
+    """Device seconds of the trials it plans and has not been told, as far as it can tell; None: it cannot."""
     hopeless: str | None = None
     """Nothing can come of it any more, and why; the search ends with it, once what it says is recorded."""
     num_told: int
@@ -62,6 +64,7 @@ def answer(strategy: Strategy[Any], n: int, told: Sequence[Trial]) -> Answer:
         diagnostics=tuple(strategy.diagnostics()),
         done=strategy.done,
         planned=strategy.planned,
+        to_come=strategy.seconds_to_come,
         hopeless=strategy.hopeless,
         num_told=strategy.log_position,
     )

@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from nao_ray.search.budget import Budget, Spans
 from nao_ray.search.clock import Clock
 from nao_ray.standings import Standing, Standings
 from nao_ray.trial import Trial, TrialState
-
-
-@dataclass(frozen=True, slots=True)
-class _Rated:
-    """How fast it goes, taken when a trial ended."""
-
-    finished: int = 0
-    """Trials of this driver by then."""
-    at: float = 0.0
-    rate: float | None = None
-    """Trials a second."""
 
 
 class Past:
@@ -84,7 +72,11 @@ class Tally:
         self._started = clock.seconds()
         self._working_since: float | None = None  # when the first of this driver's finished trials was started
         self._spent_before = 0.0
-        self._rated = _Rated()
+        self.work = 0.0
+        """Device seconds of this driver's finished trials, as far as they are known; where not, worker seconds."""
+        self.worker_seconds = 0.0
+        """From the start to the end of each of those trials."""
+        self._timed = 0
 
     def take_up(self, log: Iterable[Trial] | Past) -> list[Trial]:
         """Count what a pool holds already; returns what is not finished, by id."""
@@ -100,6 +92,11 @@ class Tally:
         self.failed += trial.state is TrialState.FAILED
         self.done += trial.state is TrialState.COMPLETED
         self._standings.add(trial.standing)
+        if trial.started_at and trial.finished_at:
+            seconds = (trial.finished_at - trial.started_at).total_seconds()
+            self._timed += 1
+            self.worker_seconds += seconds
+            self.work += (trial.measurement and trial.measurement.device_seconds) or seconds
 
     def note_end(self, trial: Trial) -> None:
         """An attempt of this driver has ended: the first one tells since when there is work done."""
@@ -128,6 +125,11 @@ class Tally:
         return self.budget.out_of_time(self._spent_before + self.seconds_here)
 
     @property
+    def time_left(self) -> float | None:
+        """Seconds of the budget's wall time; None: no limit."""
+        return self.budget.time_left(self._spent_before + self.seconds_here)
+
+    @property
     def may_ask(self) -> int | None:
         """Proposals that may still be asked; None: no limit."""
         return self.budget.trials_left(self.asked, self._spent_before + self.seconds_here)
@@ -139,16 +141,7 @@ class Tally:
             return None
         return self._clock.seconds() - self._working_since
 
-    def seconds_left(self, expected: int | None, running: int) -> float | None:
-        """Estimated seconds until `expected` trials are finished; None before one has ended here.
-
-        The rate is taken when a trial ends, where those that run count half, and the time then counts down: it does not
-        climb while a trial is waited for.
-        """
-        now, seconds = self._clock.seconds(), self.working_seconds
-        if seconds is not None and self.finished_here != self._rated.finished:
-            self._rated = _Rated(self.finished_here, now, (self.finished_here + running / 2) / seconds)
-        if self._rated.rate is None:
-            return None
-        spent = self._spent_before + self.seconds_here
-        return self.budget.seconds_left(expected, self.finished, spent, self._rated.rate, now - self._rated.at)
+    @property
+    def mean_work(self) -> float:
+        """Device seconds of a trial that ended here; 0 before one has."""
+        return self.work / self._timed if self._timed else 0.0

@@ -40,6 +40,8 @@ class Entry:
     """How those before the present one ended."""
     before: str = ""
     """How the last one did, to be recorded with the next."""
+    since: float = 0.0
+    """When the present one was submitted, by the loop's clock."""
     is_suspect: bool = False
     """One more driver's death, and it is the cause: nothing else that may be is tried beside it."""
 

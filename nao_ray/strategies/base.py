@@ -133,6 +133,15 @@ class Strategy(ABC, Generic[C]):
         return None
 
     @property
+    def seconds_to_come(self) -> float | None:
+        """Device seconds of the trials it plans and has not been told; None: as many as their number says.
+
+        Override where trials of several kinds take times of several kinds: by the times of those it was told, and with
+        those that run.
+        """
+        return None
+
+    @property
     def phases(self) -> int:
         """Of the trials planned at the start, those that come before anything is scored; 0: none do."""
         return 0

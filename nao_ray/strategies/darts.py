@@ -185,7 +185,17 @@ class Darts(Strategy[DartsConfig]):
         )
         ended = sum(training.epoch for training in self._trainings)
         controls = self._control.expected(phases, ended, self.config.seeds)
-        return max(self.num_asked, phases + max(self.config.seeds, len(self._found)) + controls)
+        return max(self.num_asked, phases + self._num_cells + controls)
+
+    @property
+    def seconds_to_come(self) -> float | None:
+        epochs = sum(self.config.epochs - training.epoch for training in self._trainings if not training.is_over)
+        return self._control.seconds_to_come(epochs, self._num_cells - self._control.derived.told)
+
+    @property
+    def _num_cells(self) -> int:
+        """That are trained alone in the end, but for the control's, as far as can be told."""
+        return len(self._found) if self._all_over else max(self.config.seeds, len(self._found))
 
     @property
     def phases(self) -> int:

@@ -321,6 +321,27 @@ def test_what_a_driver_knows_of_the_end_counts_not_the_first_plan(pool):
     assert watch.look().budget_trials == before != 7
 
 
+def test_the_time_left_is_what_the_driver_says_and_counts_down(pool):
+    """It knows what kinds of trials are to come; a watcher knows how many, and took all for as long as the last."""
+    clock = [0.0]
+    with pool.acquire(expiry=60.0) as lease:
+        now = datetime.now(UTC)
+        ended = replace(make_trial(0), started_at=now, finished_at=now + timedelta(seconds=60))
+        pool.record_asked([ended.proposal], now)
+        pool.record_finished([ended])
+        pool.say("", 5, 1000.0)
+        lease._write(released=False)
+        watch = Watch(pool.url, clock=lambda: clock[0])
+        left = []
+        for clock[0] in (time.time(), time.time() + 20):
+            left.append(watch.look().eta_seconds)
+        assert 900 < left[0] <= 1000
+        assert left[1] <= left[0] - 20 + 1e-3
+        pool.say("", 5)
+        lease._write(released=False)
+        assert watch.look().eta_seconds is None, "nothing is said of it, and the config has no budget"
+
+
 def test_a_note_never_makes_the_holder_longer():
     short, long = (replace(myself(1, 30.0, 0), note=note) for note in ("short", 'ä"' * 5000))
     assert len(short.to_bytes()) == len(long.to_bytes()) == 1024

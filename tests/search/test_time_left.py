@@ -2,17 +2,21 @@
 
 import itertools
 
-from _stand_in import MemoryPool, closed_form
+import pytest
+from _stand_in import MemoryPool, SharedForm, closed_form
 
+from nao_ray import rng
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
+from nao_ray.spaces.nas_bench_201 import NasBench201
 from nao_ray.strategies.base import StrategyConfig
+from nao_ray.strategies.darts import Darts, DartsConfig
 from nao_ray.strategies.random_search import RandomSearch
-from nao_ray.trial import Fidelity
+from nao_ray.trial import Fidelity, Measurement
 
 STARTED = 180.0  # seconds until a worker is there
 
@@ -69,3 +73,53 @@ def test_the_time_left_counts_down_between_two_ends():
     for (done, left), (later, after) in itertools.pairwise([pair for pair in told if pair[0]]):
         assert later > done or after <= left
     assert told[-1] == (12, 0)
+
+
+EPOCH = 60.0  # seconds of a phase, in the mean
+
+
+class Alphas(SharedForm):
+    """Made-up alphas; a phase takes a minute and a network alone `alone` seconds, each up to a tenth more or less."""
+
+    def __init__(self, alone):
+        super().__init__()
+        self.space, self.alone = NasBench201(), alone
+
+    def took(self, seconds, seed):
+        seconds *= rng.child(seed, "took").uniform(0.9, 1.1)
+        return {"wall_seconds": seconds, "device_seconds": 0.8 * seconds}
+
+    def train(self, proposal, source, group):
+        alphas = rng.child(proposal.seed, "alphas").normal(size=(6, 5))
+        measured = Measurement(
+            train_loss=1.0,
+            derived_genotype=self.space.derive([alphas]).key,
+            alphas=tuple(alphas.ravel().tolist()),
+            **self.took(EPOCH, proposal.seed),
+        )
+        return measured, proposal.phase.version.encode()
+
+    def evaluate(self, proposal):
+        return Measurement(valid_accuracy=0.5, **self.took(self.alone, proposal.seed))
+
+
+@pytest.mark.parametrize(
+    ("alone", "workers", "low", "high"), [(6, 1, 0.95, 1.1), (6, 2, 0.95, 1.1), (240, 1, 0.8, 1.1), (240, 2, 0.8, 1.1)]
+)
+def test_the_time_left_of_a_darts_search_is_right_before_a_cell_has_cost_anything(alone, workers, low, high):
+    """It was trials at the rate of phases: the end was said to be up to 5.5 times as far as it was, or 0.6 times.
+
+    What a cell costs is a guess at first, and a part of the whole as small as the cells found are.
+    """
+    clock, seen, pool = VirtualClock(), [], MemoryPool()
+    settings = DartsConfig(seeds=2, epochs=12, alarm_at_skips=6, alarm_at_none=None)
+    strategy = Darts(NasBench201(), settings, 3, Fidelity())
+    executor = SimulatedExecutor(Alphas(alone), clock, workers, weights=pool)
+    SearchLoop(pool, LocalProposer(strategy), executor, Budget(trials=1000), clock=clock, listener=seen.append).run()
+    told = [snapshot for snapshot in seen if snapshot.eta_seconds is not None]
+    assert len(told) >= len(pool.finished) > 24
+    ends = [(snapshot.seconds + snapshot.eta_seconds) / seen[-1].seconds for snapshot in told]
+    assert low < min(ends) <= max(ends) < high
+    lows = itertools.accumulate(ends, min)
+    assert max(end - least for end, least in zip(ends, lows, strict=True)) < 0.25, "what it climbs by"
+    assert told[-1].eta_seconds == 0

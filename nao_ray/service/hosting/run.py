@@ -164,7 +164,7 @@ def _search(
             stack.enter_context(closing(Follower(pool.url, logger)))
         past = Past()
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, past, stack)
-        listeners = [listener, lambda snapshot: pool.say(snapshot.note, snapshot.total)]
+        listeners = [listener, lambda snapshot: pool.say(snapshot.note, snapshot.total, snapshot.eta_seconds)]
         if not in_process:
             listeners += [_metrics(config, pool.url, stack), SharingRecorder(pool)]
         signals = stack.enter_context(heed_signals(config.workers.notice_seconds, at_once=in_process))

@@ -81,6 +81,28 @@ class RandomControl:
         """Architectures are scored, and take no time, or none that is known."""
         return bool(self.random.scored + self.derived.scored) and not self.cost
 
+    def seconds_to_come(self, epochs: int, cells: int) -> float | None:
+        """Device seconds of what has not been told, with the random cells that will be paid for; None: not known.
+
+        As long as no architecture was trained alone it counts as long as an epoch.
+
+        Args:
+            epochs: phases of the search that have not ended.
+            cells: architectures found, or yet to be found, that have not been trained alone.
+        """
+        if not self.search.measured:
+            return None
+        epoch = self.search.seconds / self.search.measured
+        if self._costs_nothing or not epoch:
+            return epochs * epoch
+        cost = self.cost or epoch
+        found = epochs * epoch + cells * cost
+        failed = self.random.told - self.random.measured  # each is counted as a whole one
+        affordable = int((self.spent + found - self.random.seconds) / cost) - failed
+        if self.most is not None:
+            affordable = min(affordable, self.most - self.random.told)
+        return found + max(0, affordable) * cost
+
     def expected(self, epochs: int, epochs_done: int, cells: int) -> int:
         """Random cells there will be in the end, as far as can be told.
 
