@@ -70,6 +70,10 @@ class WeightAverage:
         finally:
             self._put(kept)
 
+    def settle(self) -> None:
+        """The training has ended: the weights' tensors hold the mean from now on, where there is one."""
+        self._put(self._mean)
+
     @torch.no_grad()
     def _put(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():

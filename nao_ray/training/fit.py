@@ -62,6 +62,8 @@ def fit(
 ) -> Measurement:
     """Train `network` in place, on the objective's device, under its recipe; the score is of the validation split.
 
+    In the end `network` is what the last epoch was scored by: the mean of its weights where the recipe averages.
+
     Same network, objective, epochs and seed: same measurement, to the device's arithmetic. A loss that is not finite,
     or so large that its perplexity is not, ends the training at once (on a CPU; elsewhere see `Trainer.epoch`) with a
     NaN score, or takes it back to its best epoch as often as the recipe's `restarts`. A training that goes on where
@@ -110,6 +112,7 @@ def fit(
             history += [scores] if scores is not None else []
             state = partial(_state, trainer, recovery)
             listener(Epoch(trainer.epochs_done, loss, scores, tuple(history), state))
+        trainer.settle()
     chosen = _chosen(history, objective.metric, best=objective.recipe.score == "best")
     return Measurement(
         **({} if chosen is None else objective.metric.measured(chosen.value)),

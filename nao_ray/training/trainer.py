@@ -185,6 +185,11 @@ class Trainer:
         if self._average is not None:
             self._average.tell(loss)
 
+    def settle(self) -> None:
+        """The training has ended: the network is what `evaluate` has scored, with the mean of its weights if any."""
+        if self._average is not None:
+            self._average.settle()
+
     def close(self) -> None:
         """Free the graphs; the last call."""
         self._capture.close()

@@ -83,9 +83,11 @@ def test_perplexities_are_ranked_downwards(make_trials, manifest, space):
     trials = make_trials(30)
     trials["valid_perplexity"] = 100 - 30 * trials["valid_accuracy"]
     trials["valid_accuracy"] = None
-    page = render(manifest, trials, pd.DataFrame(), 0, space)
+    tested = pd.DataFrame([{"name": "trial5", "trial_id": 5, "test_perplexity": 71.5, "num_params": 12345}])
+    page = render(manifest, trials, pd.DataFrame(), 0, space, tested)
     best = trials["valid_perplexity"].min()
     assert f"1. validation perplexity {best:.2f}" in page
+    assert "<th>test perplexity</th><th>validation perplexity</th>" in page
 
 
 def test_a_loss_is_ranked_by_the_least_and_told_with_its_unit(make_trials, manifest, space):

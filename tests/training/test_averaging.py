@@ -199,3 +199,13 @@ def test_the_mean_of_the_last_steps_is_taken_and_restored(text):
             assert torch.equal(net.table.weight, seen[-1])
     torch.testing.assert_close(ends[0], torch.stack(seen[begin:]).mean(0), rtol=1e-5, atol=1e-6)
     assert torch.equal(*ends)
+
+
+def test_a_trained_network_is_the_one_that_was_scored(text):
+    told, trained, recipe = [], network(), RECIPE.model_copy(update={"averaging": "tail", "averaging_share": 0.5})
+    objective = text.under(recipe)
+    fit(trained, objective, epochs=3, seed=0, listener=lambda epoch: told.append((epoch.scores, pack(epoch.state()))))
+    scores, state = told[-1][0], unpack(told[-1][1])
+    assert not torch.equal(state["network.table.weight"], state["average.mean.table.weight"])
+    assert torch.equal(trained.table.weight, state["average.mean.table.weight"])
+    assert objective.evaluate(trained).value == scores.value
