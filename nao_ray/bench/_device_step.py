@@ -1,7 +1,8 @@
 """A child's training step on a device, in every way that it can be run; a process of its own for each child.
 
-NAONet-B as in `bench child`. `plain`: eager PyTorch, contiguous, float32; `eager`: ours; `graph`: ours, the step in one
-CUDA graph with the augmentation in it; `bfloat16`: under autocast. On other devices than CUDA everything is eager.
+NAONet-B or a random network of nao_cnn, as in `bench child`. `plain`: eager PyTorch, contiguous, float32; `eager`:
+ours; `graph`: ours, the step in one CUDA graph with the augmentation in it; `bfloat16`: under autocast. On other
+devices than CUDA everything is eager.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,15 @@ class DeviceStep:
     Ours is what a search trains, a `Trainer`; the plain network is trained by hand.
     """
 
-    def __init__(self, variant: str, device: torch.device, size: dict[str, int]) -> None:
+    def __init__(self, variant: str, device: torch.device, size: Mapping[str, Any]) -> None:
         began = time.perf_counter()
-        self.device, self.batch = device, size["batch"]
+        self.device, self.batch = device, int(size["batch"])
         words = variant.split()
         precision = "bfloat16" if "bfloat16" in words else "float32"
         recipe = ImageRecipe.model_validate({"batch": self.batch, "drop_path_keep": 1.0, "precision": precision})
         self.objective = _objective(self.batch, device, recipe)
-        ours, plain, _, _ = child.networks(self.batch, size["cells_per_stage"], size["channels"])
+        numbers = (self.batch, size["cells_per_stage"], size["channels"])
+        ours, plain, _, _ = child.networks(*numbers, size.get("cell", "NAONet-B"))
         self.trainer: Trainer | None = None
         self.step: Callable[[], Tensor]
         if "plain" in words:
@@ -157,7 +159,7 @@ def seconds_of_child(measured: dict[str, Any], batch: int) -> float:
     return float(measured["ready_seconds"] + CHILD_EPOCHS * epoch)
 
 
-def _serve(variant: str, threads: int, size: dict[str, int]) -> None:
+def _serve(variant: str, threads: int, size: Mapping[str, Any]) -> None:
     torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() and not size.get("cpu") else "cpu")
     current: list[DeviceStep] = []

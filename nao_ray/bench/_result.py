@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +33,13 @@ class BenchResult:
         lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in cells]
         lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
         return "\n".join([*lines, "", *self.notes]).rstrip()
+
+
+def show_row(columns: Sequence[str], row: Sequence[object], *, first: bool) -> None:
+    """On standard error, as it comes: a measurement that takes minutes may be ended."""
+    lines = [columns, ["---"] * len(columns)] if first else []
+    for cells in [*lines, [_text(value) for value in row]]:
+        print("| " + " | ".join(cells) + " |", file=sys.stderr, flush=True)
 
 
 def _text(value: object) -> str:

@@ -15,7 +15,6 @@ import copy
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from unittest import mock
@@ -27,9 +26,10 @@ from torch.func import functional_call
 
 from benchmarks.plain_darts import PlainDarts
 from nao_ray import rng
-from nao_ray.bench._process import Worker, answer, peak_memory
-from nao_ray.bench._result import BenchResult, machine
-from nao_ray.bench.child import _timed, relative, without_kinks
+from nao_ray.bench._device import peak, timed
+from nao_ray.bench._process import Worker, answer
+from nao_ray.bench._result import BenchResult, machine, show_row
+from nao_ray.bench.child import relative, without_kinks
 from nao_ray.networks import fast
 from nao_ray.networks.darts import SEARCH_OPS
 from nao_ray.networks.relaxed import RelaxedSupernet
@@ -47,6 +47,7 @@ ORDERS: tuple[Order, ...] = ("first", "second")
 MODULE = "nao_ray.bench.darts"
 Times = dict[str, list[float]]
 """By variant."""
+_COLUMNS = ["measurement", "plain", "nao_ray", "ratio"]
 RATE, MOMENTUM, DECAY, CLIP = 0.025, 0.9, 3e-4, 5.0
 
 
@@ -82,6 +83,7 @@ def run(
         for what, times in (("s", seconds[order]), ("CPU s", cpu_seconds[order])):
             plain, ours = (statistics.median(times[variant]) for variant in VARIANTS)
             rows.append([f"{order} order: step, median {what}", plain, ours, plain / ours])
+            show_row(_COLUMNS, rows[-1], first=len(rows) == 1)
         used = [memory[order][variant] for variant in VARIANTS]
         rows.append([f"{order} order: memory, MB", *(round(size / 1e6) for size in used), used[1] / used[0]])
     before = torch.get_num_threads()
@@ -91,7 +93,7 @@ def run(
     ratios = {order: [a / b for a, b in zip(*times.values(), strict=True)] for order, times in seconds.items()}
     return BenchResult(
         name="darts",
-        columns=["measurement", "plain", "nao_ray", "ratio"],
+        columns=_COLUMNS,
         rows=rows,
         notes=[
             f"{layers} cells, {channels} channels, batch {batch}, 32x32; n = {repeats} turns of {steps} each, "
@@ -298,18 +300,14 @@ def replies(variant: str, size: dict[str, int]) -> Callable[[str], object]:
     )
     step = plain_step(order, **size) if training is None else training.step
 
-    def finished() -> None:
-        step()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    device = _device().type
 
     def reply(question: str) -> object:
         if question == "step":
-            before = time.process_time()
-            return _timed(finished), time.process_time() - before
+            return tuple(timed(step, device).values())
         if question == "execution":
             return "eager" if training is None else training.execution
-        return float(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else peak_memory()
+        return peak(device)
 
     return reply
 

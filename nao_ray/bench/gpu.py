@@ -1,29 +1,32 @@
 """How many children of the published search a GPU trains in an hour, by batch and by how their steps are run.
 
-NAONet-B of N = 3, F = 32 on 32x32 images with the auxiliary head: forward, both losses, backward, clip and SGD, the
-augmentation in it. A child is 25 epochs of 45,000 images and as many evaluations of 5,000, computed from the parts
-that are measured: a step, an evaluated image, and the time from nothing to a step at full speed. `plain` is eager
-PyTorch, contiguous, in float32. Then several processes beside each other, one child each, in turns on the GPU or under
-a NVIDIA MPS daemon that is started for it.
+NAONet-B, and a random network of nao_cnn, of N = 3, F = 32 on 32x32 images with the auxiliary head: forward, both
+losses, backward, clip and SGD, the augmentation in it. A child is 25 epochs of 45,000 images and as many evaluations of
+5,000, computed from the parts that are measured: a step, an evaluated image, and the time from nothing to a step at
+full speed. `plain` is eager PyTorch, contiguous, in float32. Then several processes beside each other, a child of
+the first network each, in turns on the GPU or under a NVIDIA MPS daemon that is started for it.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
+from nao_ray.bench._device import check_device
 from nao_ray.bench._device_step import CHILD_EPOCHS, CHILD_IMAGES, MODULE, VARIANTS, seconds_of_child
 from nao_ray.bench._process import Worker
-from nao_ray.bench._result import BenchResult, machine
-from nao_ray.errors import RunError
+from nao_ray.bench._result import BenchResult, machine, show_row
+from nao_ray.bench.child import CELLS
+from nao_ray.errors import ConfigError, RunError
 from nao_ray.service.fleet.mps import Mps, MpsUnusableError
 
-_COLUMNS = ["batch", "step", "processes", "ms a step", "images/s", "times plain", "children per GPU-hour"]
+_COLUMNS = ["network", "batch", "step", "processes", "ms a step", "images/s", "times plain", "children per GPU-hour"]
 _SEARCH = 1000  # children of the published search
 
 
 def run(
+    networks: Sequence[str] = tuple(CELLS),
     batches: Sequence[int] = (64, 128, 256),
     variants: Sequence[str] = VARIANTS,
     processes: Sequence[int] = (2, 3),
@@ -39,9 +42,10 @@ def run(
     """Measure each variant alone, then the fastest in several processes.
 
     Args:
+        networks: of NAONet-B and random, one of nao_cnn.
         batches: images per step.
         variants: how steps are run.
-        processes: beside each other, each with a child of its own.
+        processes: beside each other, each with a child of its own, the first of the networks.
         blocks: of steps that are timed, of which the median counts.
         steps: of a block.
         seconds: that processes beside each other train.
@@ -50,20 +54,25 @@ def run(
         cells_per_stage: N.
         channels: F.
         device: cuda; cpu only to try the measurement itself.
+
+    Raises:
+        ConfigError: there is no such network or device.
     """
+    check_device("gpu", device)
+    if not networks or not set(networks) <= set(CELLS):
+        raise ConfigError(f"bench gpu networks={list(networks)}: expected some of {', '.join(CELLS)}")
     size = {"cells_per_stage": cells_per_stage, "channels": channels, "steps": steps, "cpu": int(device == "cpu")}
     bench = _Bench(size, blocks, seconds, patience)
-    for batch in batches:
-        bench.alone(batch, variants)
-    why = _under_mps(bench, batches, processes) if mps else "not asked for"
-    for batch in batches:
-        for count in processes:
-            bench.beside(batch, count, "in turns", {})
-    best = max((row for row in bench.rows if row[6] is not None), key=lambda row: row[6], default=None)
+    for network, batch in product(networks, batches):
+        bench.alone(network, batch, variants)
+    why = _under_mps(bench, networks[0], batches, processes) if mps else "not asked for"
+    for batch, count in product(batches, processes):
+        bench.beside(networks[0], batch, count, "in turns", {})
+    best = max((row for row in bench.rows if row[0] == networks[0]), key=lambda row: row[-1], default=None)
     notes = [
-        f"NAONet-B, N={cells_per_stage}, F={channels}; median of {blocks} blocks of {steps} steps, beside each other "
+        f"N={cells_per_stage}, F={channels}; median of {blocks} blocks of {steps} steps, beside each other "
         f"{seconds:g} s; a child: {CHILD_EPOCHS} epochs of {CHILD_IMAGES:,} images, computed.",
-        *([f"The published search, {_SEARCH:,} children: {_SEARCH / best[6]:.0f} GPU-hours at best."] if best else []),
+        *([f"{_SEARCH:,} children like {networks[0]}: {_SEARCH / best[-1]:.0f} GPU-hours at best."] if best else []),
         *([] if why is None else [f"MPS: {why}."]),
         *bench.problems,
         machine(),
@@ -71,55 +80,56 @@ def run(
     return BenchResult(name="gpu", columns=_COLUMNS, rows=bench.rows, notes=notes, data={"measured": bench.measured})
 
 
-def _under_mps(bench: _Bench, batches: Sequence[int], processes: Sequence[int]) -> str | None:
+def _under_mps(bench: _Bench, network: str, batches: Sequence[int], processes: Sequence[int]) -> str | None:
     """Why there is none."""
     try:
         daemon = Mps()
     except MpsUnusableError as error:
         return str(error)
     try:
-        for batch in batches:
-            for count in processes:
-                bench.beside(batch, count, "MPS", daemon.environ)
+        for batch, count in product(batches, processes):
+            bench.beside(network, batch, count, "MPS", daemon.environ)
     finally:
         daemon.close()
     return None
 
 
 class _Bench:
-    def __init__(self, size: dict[str, int], blocks: int, seconds: float, patience: float) -> None:
+    def __init__(self, size: Mapping[str, int | str], blocks: int, seconds: float, patience: float) -> None:
         self._size, self._blocks, self._seconds, self._patience = size, blocks, seconds, patience
         self.rows: list[list[Any]] = []
         self.measured: dict[str, Any] = {}
         self.problems: list[str] = []
-        self._best: dict[int, tuple[str, float, float]] = {}  # by batch: variant, seconds of a child, of its steps
+        self._best: dict[tuple[str, int], tuple[str, float, float]] = {}
+        """By network and batch: variant, seconds of a child, of its steps."""
 
-    def alone(self, batch: int, variants: Sequence[str]) -> None:
+    def alone(self, network: str, batch: int, variants: Sequence[str]) -> None:
         """Every variant in one process, one after the other."""
-        worker = Worker(MODULE, "alone", 1, {**self._size, "batch": batch})
+        worker = Worker(MODULE, "alone", 1, {**self._size, "cell": network, "batch": batch})
         plain: float | None = None
         try:
             for variant in variants:
                 found = worker.ask(f"measure {self._blocks} {variant}", self._patience)
-                self.measured[f"{batch} {variant}"] = found
+                self.measured[f"{network} {batch} {variant}"] = found
                 plain = found["milliseconds"] if variant == "plain" else plain
                 seconds, step = seconds_of_child(found, batch), found["milliseconds"] / 1e3
                 ratio = None if plain is None else plain / found["milliseconds"]
                 name = variant if "graph" not in variant or found["execution"] == "graph" else f"{variant} (eager)"
-                self._add([batch, name, 1, found["milliseconds"], batch / step, ratio, 3600 / seconds])
-                if batch not in self._best or seconds < self._best[batch][1]:
-                    self._best[batch] = (variant, seconds, CHILD_EPOCHS * CHILD_IMAGES / batch * step)
+                self._add([network, batch, name, 1, found["milliseconds"], batch / step, ratio, 3600 / seconds])
+                best = self._best.get((network, batch))
+                if best is None or seconds < best[1]:
+                    self._best[network, batch] = (variant, seconds, CHILD_EPOCHS * CHILD_IMAGES / batch * step)
         except RunError as error:
-            self.problems.append(str(error))
+            self.problems.append(f"{network}, batch {batch}: {error}")
         finally:
             worker.close()
 
-    def beside(self, batch: int, count: int, how: str, environ: Mapping[str, str]) -> None:
+    def beside(self, network: str, batch: int, count: int, how: str, environ: Mapping[str, str]) -> None:
         """Some processes of the fastest variant beside each other."""
-        if batch not in self._best:
+        if (network, batch) not in self._best:
             return
-        variant, alone, of_steps = self._best[batch]
-        size = {**self._size, "batch": batch}
+        variant, alone, of_steps = self._best[network, batch]
+        size = {**self._size, "cell": network, "batch": batch}
         workers = [Worker(MODULE, variant, 1, size, environ) for _ in range(count)]
         try:
             for worker in workers:
@@ -134,9 +144,9 @@ class _Bench:
             for worker in workers:
                 worker.kill()
         else:
-            self.measured[f"{batch} {variant} x{count} {how}"] = rates
+            self.measured[f"{network} {batch} {variant} x{count} {how}"] = rates
             faster = sum(rates) * of_steps / (CHILD_EPOCHS * CHILD_IMAGES)  # than one alone; evaluations likewise
-            row = [batch, f"{variant}, {how}", count, 1e3 * batch * count / sum(rates), sum(rates), None]
+            row = [network, batch, f"{variant}, {how}", count, 1e3 * batch * count / sum(rates), sum(rates), None]
             self._add([*row, 3600 / alone * faster])
         finally:
             for worker in workers:
@@ -144,5 +154,4 @@ class _Bench:
 
     def _add(self, row: list[Any]) -> None:
         self.rows.append(row)
-        cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row)
-        print("bench gpu:", *cells, file=sys.stderr, sep="  ", flush=True)  # it takes minutes, and may be ended
+        show_row(_COLUMNS, row, first=len(self.rows) == 1)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -24,7 +23,8 @@ import torch
 from torch import Tensor
 
 from nao_ray import registry, rng
-from nao_ray.bench._process import Worker, answer, peak_memory
+from nao_ray.bench._device import check_device, peak, timed
+from nao_ray.bench._process import Worker, answer
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench.child import relative
 from nao_ray.errors import ConfigError
@@ -116,8 +116,7 @@ def _check(cells: Sequence[str], dtype: str, device: str) -> None:
         raise ConfigError(f"bench rnn cells={unknown}: expected some of {', '.join(CELLS)}")
     if dtype not in DTYPES:
         raise ConfigError(f"bench rnn dtype={dtype}: expected {' or '.join(DTYPES)}")
-    if device != "cpu" and not (device == "cuda" and torch.cuda.is_available()):
-        raise ConfigError(f"bench rnn device={device}: expected cpu, or cuda where there is one")
+    check_device("rnn", device)
 
 
 def _turns(workers: dict[str, Worker], cell: str, rounds: int, warm_up: int) -> dict[str, list[dict[str, float]]]:
@@ -251,19 +250,6 @@ def stepper(variant: str, cell: Cell, **size: Any) -> Callable[[], object]:  # n
     return partial(captured, gradient)
 
 
-def timed(step: Callable[[], object], device: str) -> dict[str, float]:
-    """Wall and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    step()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-
-
-def _peak(device: str) -> float:
-    return float(torch.cuda.max_memory_allocated()) if device == "cuda" else peak_memory()
-
-
 def replies(variant: str, size: dict[str, Any]) -> Callable[[str], Any]:
     """Answers ``step CELL`` and ``new SEED`` with seconds, and ``memory CELL STEPS``, lengths ascending, with bytes."""
     steppers: dict[str, Callable[[], object]] = {}
@@ -272,12 +258,12 @@ def replies(variant: str, size: dict[str, Any]) -> Callable[[str], Any]:
     def memory(cell: Cell, steps: int) -> float:
         if not base:  # libraries make their threads and workspaces
             stepper(variant, cell, **{**size, "batch": 1, "steps": 1})()
-            base.append(_peak(size["device"]))
+            base.append(peak(size["device"]))
         stepper(variant, cell, **{**size, "steps": steps})()
         rows, units = (steps + 1) * size["batch"], size["units"]
         numbers = 2 * rows * units + (4 + 2 * len(cell.nodes)) * units**2
         tensors_made: int = numbers * (4 if size["dtype"] == "float32" else 8)
-        return _peak(size["device"]) - base[0] - tensors_made
+        return peak(size["device"]) - base[0] - tensors_made
 
     def reply(question: str) -> Any:  # noqa: ANN401
         match question.split():

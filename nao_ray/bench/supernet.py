@@ -3,7 +3,8 @@
 `nao_cnn_small` at the size of the reference (N = 3, F = 20, batch 64, 32x32 pixels, no auxiliary head). Step: forward,
 loss, backward, clip and SGD on tensors already prepared, one genotype per step, the same ones for both. Plain:
 `benchmarks/plain_supernet.py`, contiguous, one convolution per call, every genotype of the pool by itself. The
-two take turns, each in an own process; gradients and logits are compared in float64.
+two take turns, each in an own process; gradients and logits are compared in float64. On a GPU both are launched step by
+step, for each step has a path of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from unittest import mock
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from benchmarks.plain_supernet import PlainSupernet, copy_shared_parameters
 from nao_ray import registry, rng
-from nao_ray.bench._process import Worker, answer, peak_memory
+from nao_ray.bench._device import check_device, peak, timed
+from nao_ray.bench._process import Worker, answer
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench.child import relative
 from nao_ray.networks import fast
@@ -54,13 +55,14 @@ def run(
     memory_batches: Sequence[int] = (16, 32, 64, 128),
     epoch_images: int = 1280,
     epochs: int = 2,
+    device: str = "cpu",
 ) -> BenchResult:
     """Time steps of both variants in turns, then the evaluation of a pool by each, and compare results.
 
-    At last, epochs of our own on Ray: two workers together, one, and one with both CPUs.
+    At last, on a CPU, epochs of our own on Ray: two workers together, one, and one with both CPUs.
 
     Args:
-        repeats: timed steps per variant, after two that are not timed; each step has another genotype.
+        repeats: timed steps per variant, after two (on a GPU ten) that are not timed; each has another genotype.
         threads: torch's threads.
         batch: images per step.
         pool: genotypes that are evaluated.
@@ -70,15 +72,22 @@ def run(
         memory_batches: images of the steps whose memory is measured, at least two sizes.
         epoch_images: training images of an epoch.
         epochs: timed epochs per number of workers, after one that is not timed; 0: none, and no Ray.
+        device: cpu or cuda.
+
+    Raises:
+        ConfigError: there is no such device.
     """
-    size = {"batch": batch, "pool": pool, "pool_batch": pool_batch, "n": cells_per_stage, "f": channels}
-    seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    check_device("supernet", device)
+    numbers = {"batch": batch, "pool": pool, "pool_batch": pool_batch, "n": cells_per_stage, "f": channels}
+    size: dict[str, int | str] = {**numbers, "device": device}
+    taken: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
     workers = {variant: Worker(MODULE, variant, threads, size) for variant in VARIANTS}
     try:
-        for index in range(-2, repeats):
+        for index in range(-2 if device == "cpu" else -10, repeats):
             for variant, worker in workers.items():
-                took = worker.ask(f"step {abs(index)}")
-                seconds[variant] += [took] if index >= 0 else []
+                took = worker.ask(f"step {index if index >= 0 else repeats - index}")
+                taken[variant] += [took] if index >= 0 else []
+        how = {variant: worker.ask("execution") for variant, worker in workers.items()}
         evaluation = {variant: worker.ask("pool") for variant, worker in workers.items()}
         alone = workers["nao_ray"].ask("alone")
     finally:
@@ -89,18 +98,21 @@ def run(
     }
     per_image = {variant: _slope(memory_batches, used) for variant, used in memory.items()}
     waits: dict[tuple[int, int], list[float]] = {}
-    if epochs:
+    if epochs and device == "cpu":
         from nao_ray.bench._epoch import seconds_of_epochs  # it loads Ray, which no variant's process needs
 
         waits = seconds_of_epochs(epoch_images, epochs, batch, cells_per_stage, channels)
-    medians = {variant: statistics.median(times) for variant, times in seconds.items()}
+    seconds, cpu = ({name: [step[what] for step in each] for name, each in taken.items()} for what in ("wall", "cpu"))
+    medians, of_cpu = ({name: statistics.median(times) for name, times in each.items()} for each in (seconds, cpu))
     ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
-    differences = float64_differences(cells_per_stage, channels)
+    differences = float64_differences(cells_per_stage, channels, device)
     return BenchResult(
         name="supernet",
         columns=["measurement", "plain", "nao_ray", "ratio"],
         rows=[
-            ["step, median s", medians["plain"], medians["nao_ray"], medians["plain"] / medians["nao_ray"]],
+            ["step, median s", *medians.values(), medians["plain"] / medians["nao_ray"]],
+            ["step, median CPU s", *of_cpu.values(), of_cpu["plain"] / of_cpu["nao_ray"]],
+            ["step, run", *how.values(), ""],
             [f"{pool} genotypes on {pool_batch} images, s", *evaluation.values(), _share(evaluation)],
             *(
                 [f"memory of a step of {b}, MB", *(round(memory[v][i] / 1e6) for v in VARIANTS), _share(memory, i)]
@@ -111,18 +123,19 @@ def run(
         ],
         notes=[
             f"N={cells_per_stage}, F={channels}, batch {batch}, 32x32; n = {repeats} steps each in turns, every one "
-            f"another genotype, {threads} threads; ratio of a step: plain / nao_ray, over single steps "
+            f"another genotype, {threads} threads, {device}; ratio of a step: plain / nao_ray, over single steps "
             f"{min(ratios):.2f} to {max(ratios):.2f}, and so of an epoch; other ratios: nao_ray / plain.",
             f"The same pool with our supernet, one genotype after the other: {alone:.3g} s.",
-            "Memory: growth of the peak of a fresh process over its size before the first step, two steps; per image: "
-            "the slope of the line through the sizes.",
-            *([f"Epochs: n = {epochs}, wall time with the weights' way to the workers and back."] if epochs else []),
+            "Memory: growth of the peak of a fresh process over its size before the first step, two steps, on a GPU of "
+            "the most that was allocated; per image: the slope of the line through the sizes.",
+            *([f"Epochs: n = {epochs}, wall time with the weights' way to the workers and back."] if waits else []),
             f"float64, norm of the difference / norm: gradients {differences['gradients']:.1e}, "
             f"logits of a pool {differences['logits']:.1e}.",
             machine(),
         ],
         data={
             "seconds": seconds,
+            "cpu_seconds": cpu,
             "pool_seconds": {**evaluation, "alone": alone},
             "memory_bytes": memory,
             "epoch_seconds": {f"{workers} x {cpus} CPUs": times for (workers, cpus), times in waits.items()},
@@ -153,7 +166,7 @@ def _share(figures: dict[str, Any], index: int | None = None) -> float:
     return float(ours / plain)
 
 
-def _memory(variant: str, threads: int, size: dict[str, int]) -> float:
+def _memory(variant: str, threads: int, size: dict[str, int | str]) -> float:
     worker = Worker(MODULE, variant, threads, size)
     try:
         before = worker.ask("memory")
@@ -167,7 +180,7 @@ def _memory(variant: str, threads: int, size: dict[str, int]) -> float:
 # -- networks -------------------------------------------------------------------------------------------------
 
 
-def networks(n: int, f: int) -> tuple[CellSupernet, PlainSupernet]:
+def networks(n: int, f: int, device: str = "cpu") -> tuple[CellSupernet, PlainSupernet]:
     """Ours and the plain supernet with equal weights."""
     space = registry.load("space", "nao_cnn_small")()
     with rng.torch_seeded(0, "bench supernet weights"):
@@ -175,7 +188,9 @@ def networks(n: int, f: int) -> tuple[CellSupernet, PlainSupernet]:
     assert isinstance(ours, CellSupernet)
     plain = PlainSupernet(space.ops, ours.config)
     copy_shared_parameters(ours, plain)
-    return ours, plain
+    if device != "cpu":
+        ours = ours.to(memory_format=torch.channels_last)  # as an objective places it
+    return ours.to(device), plain.to(device)
 
 
 def genotype(index: int) -> ArchGraph:
@@ -190,12 +205,12 @@ def images(count: int) -> Tensor:
     return torch.randn(count, 3, 32, 32, generator=rng.torch_generator(0, "bench supernet images"))
 
 
-def float64_differences(n: int, f: int, batch: int = 4) -> dict[str, float]:
+def float64_differences(n: int, f: int, device: str = "cpu", batch: int = 4) -> dict[str, float]:
     """Norm of the difference over the norm, ours against plain, on our float32 paths in double precision."""
-    ours, plain = networks(n, f)
+    ours, plain = networks(n, f, device)
     ours.double()
     plain.double()
-    x, labels = images(batch).double(), torch.arange(batch) % 10
+    x, labels = images(batch).double().to(device), torch.arange(batch, device=device) % 10
     graph = genotype(0)
     with mock.patch.object(fast, "DTYPES", {torch.float64}):
         F.cross_entropy(ours(x, graph), labels).backward()  # type: ignore[no-untyped-call]
@@ -212,15 +227,18 @@ def float64_differences(n: int, f: int, batch: int = 4) -> dict[str, float]:
 # -- one process per variant ----------------------------------------------------------------------------------
 
 
-def _stepper(variant: str, batch: int, n: int, f: int) -> Callable[[int], None]:
-    """A function that makes training step `index` of a variant; ours is the trainer's own, less the augmentation."""
-    ours, plain = networks(n, f)
-    x, labels = images(batch), torch.arange(batch) % 10
+def _stepper(variant: str, batch: int, n: int, f: int, device: str) -> tuple[Callable[[int], None], Callable[[], str]]:
+    """A function that makes training step `index` of a variant, and what says how it is run.
+
+    Ours is the trainer's own, less the augmentation.
+    """
+    ours, plain = networks(n, f, device)
+    x, labels = images(batch).to(device), torch.arange(batch, device=device) % 10
     if variant == "nao_ray":
         recipe = ImageRecipe(name="paper_shared", batch=batch, drop_path_keep=1.0)
-        task, cpu = Synthetic(SyntheticConfig(size=32, channels=3, classes=10)), torch.device("cpu")
-        objective = task.objective(cpu, recipe)  # it has no part in a step
-        trainer = Trainer(ours, objective, epochs=1000, streams=ByStep(0, cpu), choose=genotype)
+        task, where = Synthetic(SyntheticConfig(size=32, channels=3, classes=10)), torch.device(device)
+        objective = task.objective(where, recipe)  # it has no part in a step
+        trainer = Trainer(ours, objective, epochs=1000, streams=ByStep(0, where), choose=genotype)
         trainer.set_rate(RATE)
 
         def step(index: int) -> None:
@@ -229,7 +247,7 @@ def _stepper(variant: str, batch: int, n: int, f: int) -> Callable[[int], None]:
             F.cross_entropy(ours(x, graph), labels).backward()  # type: ignore[no-untyped-call]
             trainer.update()
 
-        return step
+        return step, lambda: trainer.execution
     optimiser = torch.optim.SGD(plain.parameters(), RATE, MOMENTUM, weight_decay=WEIGHT_DECAY)
 
     def plain_step(index: int) -> None:
@@ -238,13 +256,13 @@ def _stepper(variant: str, batch: int, n: int, f: int) -> Callable[[int], None]:
         nn.utils.clip_grad_norm_(plain.parameters(), CLIP)
         optimiser.step()
 
-    return plain_step
+    return plain_step, lambda: "eager"
 
 
-def _pool(variant: str, pool: int, pool_batch: int, n: int, f: int) -> Callable[[], None]:
-    ours, plain = networks(n, f)
+def _pool(variant: str, pool: int, pool_batch: int, n: int, f: int, device: str) -> Callable[[], None]:
+    ours, plain = networks(n, f, device)
     net = plain if variant == "plain" else ours
-    x, graphs = images(pool_batch), [genotype(index) for index in range(pool)]
+    x, graphs = images(pool_batch).to(device), [genotype(index) for index in range(pool)]
 
     def together() -> None:
         pool_logits(ours, x, graphs)
@@ -257,26 +275,22 @@ def _pool(variant: str, pool: int, pool_batch: int, n: int, f: int) -> Callable[
     return together if variant == "nao_ray" else one_by_one
 
 
-def _timed(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def replies(variant: str, size: dict[str, int]) -> Callable[[str], float]:
+def replies(variant: str, size: dict[str, Any]) -> Callable[[str], Any]:
     """Answers the questions of the measurement, in the process that is measured."""
-    shape = {"n": size["n"], "f": size["f"]}
-    step = _stepper(variant, size["batch"], **shape)
+    shape = {"n": size["n"], "f": size["f"], "device": size["device"]}
+    step, execution = _stepper(variant, size["batch"], **shape)
 
-    def reply(question: str) -> float:
+    def reply(question: str) -> Any:  # noqa: ANN401
         match question.split():
             case ["step", index]:
-                return _timed(lambda: step(int(index)))
+                return timed(lambda: step(int(index)), size["device"])
             case ["memory"]:
-                return peak_memory()
+                return peak(size["device"])
+            case ["execution"]:
+                return execution()
             case [kind]:
                 which = "ours alone" if kind == "alone" else variant
-                return _timed(_pool(which, size["pool"], size["pool_batch"], **shape))
+                return timed(_pool(which, size["pool"], size["pool_batch"], **shape), size["device"])["wall"]
         raise AssertionError(question)
 
     return reply

@@ -23,9 +23,10 @@ def test_table(no_processes, differences, monkeypatch):
     monkeypatch.setattr(supernet, "_memory", lambda variant, _, size: len(variant) * size["batch"] * 1e6)
     size = {"batch": 8, "pool": 3, "pool_batch": 8, "cells_per_stage": 1, "channels": 4}
     result = supernet.run(repeats=2, threads=1, **size, memory_batches=[8, 24], epochs=0)
-    assert asked == [(1, 4)]
-    assert [row[0][:4] for row in result.rows] == ["step", "3 ge", "memo", "memo", "memo"]
-    assert result.rows[2][1:] == [40, 56, 1.4]
+    assert asked == [(1, 4, "cpu")]
+    assert [row[0][:4] for row in result.rows] == ["step", "step", "step", "3 ge", "memo", "memo", "memo"]
+    assert result.rows[2] == ["step, run", "eager", "eager", ""]
+    assert result.rows[4][1:] == [40, 56, 1.4]
     assert result.rows[-1][0] == "memory of a step per image, MB"
     assert result.rows[-1][1:] == pytest.approx([5, 7, 1.4])
     assert machine() in result.table
@@ -34,7 +35,7 @@ def test_table(no_processes, differences, monkeypatch):
 
 @pytest.mark.usefixtures("forked")
 def test_memory_is_that_of_a_process_of_its_own():
-    size = {"batch": 32, "pool": 3, "pool_batch": 8, "n": 1, "f": 4}
+    size = {"batch": 32, "pool": 3, "pool_batch": 8, "n": 1, "f": 4, "device": "cpu"}
     assert 0.5e6 < supernet._memory("plain", 1, size) < 1e9
 
 

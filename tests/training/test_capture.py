@@ -5,6 +5,7 @@ from recorder import ReplayRecorder
 from torch import nn
 
 from nao_ray import rng
+from nao_ray.bench import child
 from nao_ray.training import capture
 from nao_ray.training.capture import WARM_UP, Capture
 
@@ -140,3 +141,14 @@ def test_what_was_recorded_is_given_back():
         session.of(lambda x: x + 1)(torch.zeros(1))
         session.close()
     assert recorder.closed == 1, "its stream is given back once, or two trainings would have it"
+
+
+def test_the_step_that_bench_child_has_in_a_graph_trains_as_the_launched_one():
+    size = {"batch": 4, "cells_per_stage": 1, "channels": 2}
+    (graph, how), (launched, _) = (
+        child.stepper_of(variant, recorder=ReplayRecorder(), **size) for variant in (child.GRAPH, "nao_ray")
+    )
+    assert [graph().item() for _ in range(WARM_UP + 3)] == [launched().item() for _ in range(WARM_UP + 3)]
+    assert how() == "graph"
+    _, how = child.stepper_of(child.GRAPH, **size)
+    assert how() == "eager"
