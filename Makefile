@@ -79,7 +79,7 @@ test: $(VENV)/.installed-dev  ## all tests but the slow and the Ray ones
 test-ray: $(VENV)/.installed-dev  ## the tests that start a local Ray, and the slow ones
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist loadscope -m "ray or slow"
 
-test-gpu: $(VENV)/.installed-dev  ## what needs a CUDA device: tests and bench gpu, in 8 minutes
+test-gpu: $(VENV)/.installed-dev  ## what needs a CUDA device, in 8 minutes: tests, a child's step, a search; one table
 	PYTHON=$(BIN)/python bash tests/gpu/all.sh
 
 # Two processes more than cores, for those with a Ray wait; they come first (tests/conftest.py). With one more the cores

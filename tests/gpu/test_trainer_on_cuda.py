@@ -68,5 +68,6 @@ def test_it_learns_there_and_on_the_cpu():
     }
     print({kind: (measured.valid_accuracy, measured.valid_loss) for kind, measured in on.items()})
     assert on["cuda"].execution == "graph"
+    assert on["cuda"].peak_memory_bytes > 0
     chance = 1 / Synthetic(TASK).shapes.num_classes
     assert min(measured.valid_accuracy for measured in on.values()) > 2 * chance  # the images drawn are others

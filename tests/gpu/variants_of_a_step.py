@@ -72,19 +72,24 @@ def profiled(rows=40):
 
 def main(seconds):
     began, results = time.monotonic(), {}
+    columns = ["variant", "ms a step", "ms an image", "first s", "ready s", "loss", "MiB", "execution"]
+    print("|", " | ".join(columns), "|\n|", " | ".join(["---"] * len(columns)), "|")
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True):
         for name, variant, use, sizes in VARIANTS:
             if time.monotonic() - began > seconds:
                 print(f"{name}: no time left")
                 continue
             results[name] = found = measured(variant, use, sizes)
-            print(
-                f"{name:22s} {found['milliseconds']:7.2f} ms a step, {found['evaluation_milliseconds']:.4f} an image, "
-                f"first {found['first_seconds']:.1f} s, ready {found['ready_seconds']:.1f} s, "
-                f"loss {found['loss']:.3f}, "
-                f"{found['peak_memory_bytes'] or 0:,} bytes, {found['execution']}",
-                flush=True,
-            )
+            cells = [
+                f"{found['milliseconds']:.2f}",
+                f"{found['evaluation_milliseconds']:.4f}",
+                f"{found['first_seconds']:.1f}",
+                f"{found['ready_seconds']:.1f}",
+                f"{found['loss']:.3f}",
+                f"{(found['peak_memory_bytes'] or 0) >> 20:,}",
+                found["execution"],
+            ]
+            print("|", " | ".join([name, *cells]), "|", flush=True)
         profiled()
     with open(os.path.join(os.environ.get("OUT", "."), "variants.json"), "w") as file:
         json.dump(results, file)

@@ -215,16 +215,6 @@ def test_bfloat16_on_request(data):
     assert measured.valid_loss == pytest.approx(full.valid_loss, rel=0.1)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_on_cuda():
-    task = Synthetic(SyntheticConfig(noise=0.2))
-    data = task.objective(torch.device("cuda"), RECIPE)
-    measured = fit(network(), data, epochs=12, seed=0)
-    assert measured.valid_accuracy > 0.8
-    assert measured.peak_memory_bytes > 0
-
-
 def test_a_training_without_a_step_is_no_result():
     train, valid = Synthetic(SyntheticConfig()).load()
     with pytest.raises(DataError, match="1 training image makes no step; give at least 2"):
