@@ -83,26 +83,31 @@ def test_what_a_training_frees_stays_at_hand_until_it_ends():
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="only glibc can be told to keep memory")
 def test_what_a_training_held_that_failed_is_given_back():
-    """All of it stayed with the worker, idle or not, until another training ended there."""
-    import torch
+    """All of it stayed with the worker, idle or not, until another training ended there. In a process of its own."""
+    code = """
+import psutil, torch
+from nao_ray.memory import release
+from nao_ray.search.executor import Failure, attempt
+from nao_ray.training.resources import watch
 
-    from nao_ray.search.executor import Failure, attempt
-    from nao_ray.training.resources import watch
+resident = psutil.Process().memory_info
+during = []
 
-    resident = [0]
+def work():
+    with watch(torch.device("cpu")):
+        tensors = [torch.ones(2**23) for _ in range(4)]  # 32 MB each
+        during.append(resident().rss)
+        raise RuntimeError(f"{len(tensors)} tensors are too many")
 
-    def work():
-        with watch(torch.device("cpu")):
-            tensors = [torch.ones(2**23) for _ in range(4)]  # 32 MB each
-            resident.append(psutil.Process().memory_info().rss)
-            raise RuntimeError(f"{len(tensors)} tensors are too many")
-
-    release()
-    resident[0] = psutil.Process().memory_info().rss
-    assert isinstance(attempt(work), Failure)
-    held = resident[1] - resident[0]
+release()
+before = resident().rss
+assert isinstance(attempt(work), Failure)
+print(during[0] - before, resident().rss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    held, left = map(int, done.stdout.split())
     assert held > 100 * 2**20
-    assert psutil.Process().memory_info().rss - resident[0] < 0.2 * held
+    assert left < 0.2 * held
 
 
 @pytest.mark.parametrize(("chosen", "used"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])

@@ -90,7 +90,7 @@ def _look(pages: dict[str, tuple[str, int]], tmp_path) -> dict:
         for name, (page, width) in pages.items()
     )
     path = tmp_path / "page.html"
-    path.write_text(f"<body>{frames}{MEASURE}</body>")
+    path.write_text(f'<meta charset="utf-8"><body>{frames}{MEASURE}</body>', encoding="utf-8")  # else it is guessed
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--window-size=1700,900", "--dump-dom", path.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
