@@ -22,7 +22,7 @@ FLOORS = [
     {"skeletons"},
     {"evaluators", "controllers", "report", "loggers", "config_components"},
     {"strategies"},
-    {"search"},
+    {"search", "export"},
     {"config", "contracts"},
     {"testing"},
     {"service"},
