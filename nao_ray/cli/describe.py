@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nao_ray.cli.source import find_space, find_trial, names_trial
+from nao_ray.cli.subject import Subject, find_subject, published_name
 from nao_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from nao_ray.networks.counting import Counts
     from nao_ray.sizes import Size
-    from nao_ray.spaces.base import ArchGraph, Genotype, SearchSpace
+    from nao_ray.spaces.base import ArchGraph
     from nao_ray.tasks.base import Shapes
 
 _PICTURES = (".svg", ".png", "")
@@ -79,13 +78,8 @@ def describe(
     if draw is not None and draw.suffix.lower() not in _PICTURES:
         raise ConfigError(f"--draw {draw}: a picture is .svg or .png, not {draw.suffix}")
     options = {"cells_per_stage": cells_per_stage, "channels": channels, "layers": layers, "hidden": hidden}
-    asked = {**{name: value for name, value in options.items() if value is not None}, **_numbers(sizes or ())}
-    if names_trial(genotype) and space is None:
-        subject = _of_pool(genotype, network, num_classes, asked)
-    else:
-        home = find_space(space, genotype)
-        subject = _Subject(home, home.parse(genotype, dialect), network, num_classes, asked)
-    if not subject.space.skeleton and (network is not None or num_classes is not None or asked):
+    subject = find_subject(genotype, space, dialect, network, num_classes, options, sizes or ())
+    if not subject.space.skeleton and (network is not None or num_classes is not None or subject.sizes):
         raise ConfigError(f"space {subject.space.name} has no networks, so no size of one can be chosen")
     graph = subject.space.lower(subject.genotype)
     facts, counted = _facts(subject, graph)
@@ -99,59 +93,7 @@ def describe(
             typer.echo(f"picture  {draw}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """What is described: an architecture, and the network it is counted in."""
-
-    space: SearchSpace[Any]
-    genotype: Genotype
-    network: str | None
-    """None: the first of its skeleton's."""
-    num_classes: int | None
-    sizes: Mapping[str, Any]
-    """By name; the others are as published."""
-    in_channels: int | None = None
-    recorded: dict[str, Any] = field(default_factory=dict)
-    """What a pool says of it."""
-
-
-def _numbers(texts: Sequence[str]) -> dict[str, int]:
-    """``NAME=NUMBER``, by name."""
-    pairs = [text.partition("=") for text in texts]
-    for text, (name, _, number) in zip(texts, pairs, strict=True):
-        if not (name.strip() and number.strip().isdecimal()):
-            raise ConfigError(f"--size {text}: expected NAME=NUMBER")
-    return {name.strip().replace("-", "_"): int(number) for name, _, number in pairs}
-
-
-def _of_pool(text: str, network: str | None, num_classes: int | None, sizes: Mapping[str, Any]) -> _Subject:
-    """A trial's architecture, in the network it was trained in unless the options say otherwise."""
-    from nao_ray.cli.pool import make_space
-    from nao_ray.skeletons.base import skeleton_of
-
-    trial = find_trial(text)
-    space = make_space(trial.pool)
-    recorded: dict[str, Any] = {"pool": trial.url, "trial_id": trial.trial_id}
-    is_as_trained = network is None and num_classes is None and not sizes
-    if is_as_trained and trial.integer("macs") is not None:  # counted on the task's images, whose size the row lacks
-        recorded["macs"] = trial.integer("macs")
-    in_channels = None
-    if network is None:  # the task's classes and channels, as is its stem
-        network = trial.row["network"] if isinstance(trial.row["network"], str) else None
-        num_classes = num_classes or trial.integer("num_classes")
-        in_channels = trial.integer("in_channels")
-    former = skeleton_of(space).former_sizes if space.skeleton else ()
-    sizes = {**{name: value for name, value in trial.size.items() if name not in former}, **sizes}
-    return _Subject(space, space.parse(trial.genotype), network, num_classes, sizes, in_channels, recorded)
-
-
-def _published_name(space: SearchSpace[Any], genotype: Genotype) -> str | None:
-    canonical = space.canonical(genotype)
-    homes = {name: space.for_text(name) for name in space.published}
-    return next((name for name, home in homes.items() if home.canonical(home.parse(name)) == canonical), None)
-
-
-def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], _Counted | None]:
+def _facts(subject: Subject, graph: ArchGraph) -> tuple[dict[str, Any], _Counted | None]:
     """What is known of it, and what was counted; None where its space has no networks."""
     from nao_ray.report.labels import loose_ends
 
@@ -162,7 +104,7 @@ def _facts(subject: _Subject, graph: ArchGraph) -> tuple[dict[str, Any], _Counte
         "genotype": genotype.key,
         "canonical": space.canonical(genotype).key,
         "space": space.name,
-        "published": _published_name(space, genotype),
+        "published": published_name(space, genotype),
         **(counted.facts if counted else dict.fromkeys(_COUNTS)),
         "normal_ops": ops.get("normal"),
         "reduction_ops": ops.get("reduction"),
@@ -204,7 +146,7 @@ class _Counted:
         }
 
 
-def _counts(subject: _Subject, graph: ArchGraph) -> _Counted:
+def _counts(subject: Subject, graph: ArchGraph) -> _Counted:
     from nao_ray.sizes import read_size
     from nao_ray.skeletons.base import skeleton_of
 
@@ -214,7 +156,7 @@ def _counts(subject: _Subject, graph: ArchGraph) -> _Counted:
     return _Counted(shapes, size, skeleton.count(graph, shapes, size))
 
 
-def _draw(subject: _Subject, facts: dict[str, Any], graph: ArchGraph, path: Path) -> None:
+def _draw(subject: Subject, facts: dict[str, Any], graph: ArchGraph, path: Path) -> None:
     from nao_ray.report.pictures.cells import draw_cells
 
     picture = draw_cells(graph, facts["published"] or facts["genotype"], subject.space.op_names).encode()
@@ -228,7 +170,7 @@ def _draw(subject: _Subject, facts: dict[str, Any], graph: ArchGraph, path: Path
         raise ConfigError(f"--draw {path}: cannot write: {error.strerror}") from None
 
 
-def _show(subject: _Subject, graph: ArchGraph, facts: dict[str, Any], counted: _Counted | None) -> None:
+def _show(subject: Subject, graph: ArchGraph, facts: dict[str, Any], counted: _Counted | None) -> None:
     from rich.columns import Columns
     from rich.console import Console, Group
     from rich.panel import Panel

@@ -158,6 +158,24 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
     Raises:
         InputError: the file is no checkpoint of a finished training, or the data are not there, or others.
     """
+    about, tensors = finished(checkpoint)
+    config = about.config.changed(overrides)
+    task = config.make_task()
+    data_hash = task.data_hash()
+    if data_hash != about.data_hash:
+        raise DataError(
+            f"{checkpoint} was trained on other data: their hash was {about.data_hash}, it is now {data_hash}; --set "
+            "task.path=... tells where they are"
+        )
+    return about, _test(config, task, tensors, checkpoint)
+
+
+def finished(checkpoint: str) -> tuple[About, dict[str, Tensor]]:
+    """What the checkpoint of a finished training says of itself, and its tensors.
+
+    Raises:
+        InputError: the file is no such checkpoint, or not there.
+    """
     path, query = split_query(checkpoint)
     folder, _, file = path.rpartition("/")
     try:
@@ -168,15 +186,7 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
     if about.epochs_done < about.config.epochs:
         done = f"{about.epochs_done} of {about.config.epochs} epochs"
         raise DataError(f"{checkpoint}: the training stands at {done}; its own train command ends it first")
-    config = about.config.changed(overrides)
-    task = config.make_task()
-    data_hash = task.data_hash()
-    if data_hash != about.data_hash:
-        raise DataError(
-            f"{checkpoint} was trained on other data: their hash was {about.data_hash}, it is now {data_hash}; --set "
-            "task.path=... tells where they are"
-        )
-    return about, _test(config, task, tensors, checkpoint)
+    return about, tensors
 
 
 class _Run:
@@ -320,10 +330,13 @@ def _graph(config: TrainConfig) -> tuple[Skeleton[Any], ArchGraph]:
     return skeleton_of(space), space.lower(space.parse(config.genotype))
 
 
-def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str) -> Scores:
-    """The scores of the test split: the only reader of it."""
+def trained_network(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str) -> nn.Module:
+    """The network of a training with the weights among the tensors of its checkpoint.
+
+    Raises:
+        DataError: they are those of another network; `where` begins the message.
+    """
     from nao_ray.training.checkpoint import check_shapes, part
-    from nao_ray.training.devices import pick_device
 
     network, weights = _network(config, task), part(tensors, "network")
     try:
@@ -331,6 +344,14 @@ def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], w
     except DataError as error:
         raise DataError(f"{where}: {error}") from None
     network.load_state_dict(weights)
+    return network
+
+
+def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str) -> Scores:
+    """The scores of the test split: the only reader of it."""
+    from nao_ray.training.devices import pick_device
+
+    network = trained_network(config, task, tensors, where)
     return task.test_scores(network, tensors, pick_device(config.device), config.recipe)
 
 

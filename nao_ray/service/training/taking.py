@@ -1,0 +1,111 @@
+"""A finished training as what is exported: its network, and what a card tells of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from nao_ray.addresses import split_query
+from nao_ray.config import TrainConfig
+from nao_ray.errors import PoolError
+from nao_ray.export.taken import Taken
+from nao_ray.pool import Finals
+from nao_ray.service.training.train import About, finished, trained_network
+from nao_ray.skeletons.base import skeleton_of
+from nao_ray.tasks.base import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def taken_from(checkpoint: str, overrides: tuple[str, ...] = ()) -> Taken:
+    """A finished training, by the path or URL of its checkpoint.
+
+    Args:
+        checkpoint: where it is.
+        overrides: of the task's settings, ``task.path=...``.
+
+    Raises:
+        InputError: it is no checkpoint of a finished training, or its task needs data that are not there.
+    """
+    about, tensors = finished(checkpoint)
+    config = about.config.changed(overrides)
+    task = config.make_task()
+    network = trained_network(config, task, tensors, checkpoint)
+    return taken(about, config, task, network, tensors, _row_beside(checkpoint, about.name))
+
+
+def taken(
+    about: About,
+    config: TrainConfig,
+    task: Task[Any],
+    network: Any,  # noqa: ANN401 - torch's, which is not imported to say so
+    tensors: Mapping[str, Tensor],
+    row: Mapping[str, Any] | None,
+) -> Taken:
+    """A finished training.
+
+    Args:
+        about: what its checkpoint says.
+        config: that, where the task is now.
+        task: of it.
+        network: with its weights.
+        tensors: of the checkpoint.
+        row: of it in `final/`; None: it is not known.
+    """
+    space = config.make_space()
+    genotype = space.parse(config.genotype)
+    shapes = task.shapes
+    return Taken(
+        name=about.name,
+        space=space,
+        genotype=genotype,
+        shapes=shapes,
+        size=skeleton_of(space).sized(space.lower(genotype), shapes, config.size),
+        network=network.cpu().eval(),
+        is_trained=True,
+        normaliser=_normaliser(tensors),
+        labels=getattr(task, "class_names", None),
+        facts=_facts(about, task, row),
+    )
+
+
+def _normaliser(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    names = ("normaliser.mean", "normaliser.std")
+    if any(name not in tensors for name in names):
+        return None
+    mean, std = (tuple(tensors[name].tolist()) for name in names)
+    return mean, std
+
+
+_DATA = {"all": "trained on all but the test split", "train": "the validation split apart"}
+
+
+def _facts(about: About, task: Task[Any], row: Mapping[str, Any] | None) -> dict[str, str]:
+    config, metric = about.config, task.metric
+    facts = {}
+    if row is not None:
+        value = row[metric.test_column]
+        facts["test"] = f"{metric.words(metric.score(value))} (loss {row['test_loss']:.4f})"
+    if about.valid_value is not None:
+        facts["validation"] = metric.words(metric.score(about.valid_value))
+    settings = config.recipe.model_dump(mode="json", exclude={"name"})
+    return {
+        **facts,
+        "task": f"{config.task.name}, {_DATA[config.data]}",
+        "data": f"hash `{about.data_hash}`",
+        "recipe": f"{config.recipe.name}, {config.epochs} epochs, seed {config.seed}",
+        "its settings": ", ".join(f"{name} {value}" for name, value in settings.items()),
+        "training": f"{about.wall_seconds:,.0f} s on {about.device}, begun {about.started_at:%Y-%m-%d}",
+    }
+
+
+def _row_beside(checkpoint: str, name: str) -> Mapping[str, Any] | None:
+    """The row of a training, where its checkpoint is still where it was written."""
+    path, query = split_query(checkpoint)
+    folder = path.rpartition("/")[0]
+    place = folder.removesuffix("weights").rstrip("/") or "."
+    try:
+        return Finals(place + query).row(name) if folder.endswith("weights") else None
+    except PoolError:  # of another kind, or damaged: a card can do without
+        return None
