@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nao_ray.cli.source import find_space, find_trial, names_trial
 from nao_ray.errors import ConfigError
-from nao_ray.spaces.base import Genotype, SearchSpace
+
+if TYPE_CHECKING:
+    from nao_ray.spaces.base import Genotype, SearchSpace
 
 
 @dataclass(frozen=True, slots=True)

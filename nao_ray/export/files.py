@@ -23,7 +23,8 @@ from nao_ray.training.checkpoint import pack
 
 SUFFIXES = {"source": ".py", "torch": ".pt2", "onnx": ".onnx", "genotype": ".json", "darts": ".txt"}
 """Formats, and what their files end in."""
-_DIALECT = "darts"
+_DIALECT = "genotype"
+"""What spaces call DARTS's text."""
 _WEIGHTS = ".safetensors"
 
 

@@ -60,7 +60,9 @@ def check_onnx() -> None:
         ConfigError: they are.
     """
     if missing := [name for name in _ONNX if find_spec(name) is None]:
-        raise ConfigError(f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(_ONNX)}")
+        raise ConfigError(
+            f"--format onnx needs {' and '.join(missing)}, of the extra nao_ray[export]: pip install {' '.join(_ONNX)}"
+        )
 
 
 def _program(network: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:

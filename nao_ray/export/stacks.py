@@ -136,10 +136,9 @@ def _cell(code: Code, cell: Cell, drops: str) -> str:
 
 
 def _network(code: Code, network: ImageStack, roles: Sequence[str]) -> str:
-    config, head = network.config, type(network.auxiliary)
+    config, auxiliary = network.config, network.auxiliary is not None
     stem, width = _STEMS[type(network.stem)]
     code.pieces.add(stem)
-    auxiliary = network.auxiliary is not None
     share = _share(config, "self.cells")
     both = roles == ["normal", "reduction"]
     chosen = "(ReductionCell if reduction else NormalCell)" if both else f"{roles[0].title()}Cell"
@@ -156,8 +155,8 @@ def _network(code: Code, network: ImageStack, roles: Sequence[str]) -> str:
         "    self.cells.append(cell)",
         "    before, last, halve = last, cell.out_channels, reduction",
     ]
-    if auxiliary:
-        name = _HEADS[head]
+    if network.auxiliary is not None:
+        name = _HEADS[type(network.auxiliary)]
         code.pieces.add(name)
         init += [
             f"self.auxiliary_at = 2 * layers // 3{delay}",

@@ -112,7 +112,10 @@ def _copied(names: set[str]) -> list[str]:
     return sorted(blocks, key=inspect.getsource(pieces).index)
 
 
-_LOAD = '''def load(weights: str | Path = Path(__file__).with_suffix(".safetensors")) -> Network:
+_LOAD = '''WEIGHTS = Path(__file__).with_suffix(".safetensors")
+
+
+def load(weights: str | Path = WEIGHTS) -> Network:
     """The network with its trained weights, ready to be evaluated."""
     network = Network()
     network.load_state_dict(load_file(weights))
