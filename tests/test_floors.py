@@ -132,7 +132,7 @@ KNOWERS = {
     "training/tokens.py",  # its loss is a cross-entropy too
     "evaluators/closed_form.py", "evaluators/faulty.py",  # a formula of an accuracy
     "evaluators/parts/table.py", "evaluators/parts/table_config.py", "evaluators/parts/nats_bench.py",  # foreign tables
-    "cli/describe.py",  # its options are those of networks for images
+    "cli/describe.py", "cli/export.py", "cli/subject.py",  # options are those of networks for images
 }  # fmt: skip
 
 
