@@ -49,7 +49,7 @@ def _bench(name: str, *words: str) -> list[str]:
 
 _SEARCH = """
 pool=$(mktemp -d)/pool
-timeout -k 5 "$2" "$0" -m nao_ray search "$1" --pool "$pool" "${@:3}"; code=$?
+timeout -k 3 $((PIECE_SECONDS - 20)) "$0" -m nao_ray search "$1" --pool "$pool" "${@:2}"; code=$?
 "$0" -m nao_ray pool "$pool" sql --json "select trial_id, phase is not null as phase, state, device, execution,
     round(wall_seconds, 2) as wall, round(device_seconds, 2) as device_s, peak_memory_bytes >> 20 as mib,
     round(coalesce(valid_accuracy, train_loss), 3) as score
@@ -58,45 +58,33 @@ exit $code
 """
 
 
-def _search(config: str, seconds: int) -> list[str]:
-    """On Ray, for so long, and what its trials say, however many there are."""
-    return ["bash", "-c", _SEARCH, sys.executable, config, str(seconds)]
+def _search(config: str) -> list[str]:
+    """On Ray, and in the last seconds what its trials say, however many there are."""
+    return ["bash", "-c", _SEARCH, sys.executable, config]
 
 
 TESTS = ("tests/gpu",)
+_PYTEST = ("-m", "pytest", "-q", "-rs", *("-p", "no:cacheprovider"), *("-p", "no:benchmark"), *("-m", "gpu"))
 _SMALL = ("cells_per_stage=1", "channels=4", "device=cpu")
 _CPU_WORKER = ("--set", "workers.gpus=0", "--set", "evaluator.cells_per_stage=1", "--set", "evaluator.channels=4")
 PIECES = {
     "tests": Piece(
-        170,
+        185,
         "the tests marked gpu",
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-rs",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:benchmark",
-            "-m",
-            "gpu",
-            *TESTS,
-        ],
+        [sys.executable, *_PYTEST, *TESTS],
         usual=True,
     ),
     "child": Piece(
-        95,
+        85,
         "a child's step, plain and in a graph, two networks; two children beside each other",
         _bench("gpu", "batches=[128]", "processes=[2]", "patience=40", 'variants=["plain", "graph bfloat16"]'),
         ("batches=[4]", *_SMALL, "blocks=1", "steps=1", "seconds=0.1", "mps=false"),
         usual=True,
     ),
     "search": Piece(
-        65,
+        75,
         "a search of five children on Ray",
-        _search("tests/gpu/search.yaml", 55),
+        _search("tests/gpu/search.yaml"),
         (*_CPU_WORKER, "--set", "task.per_class=20", "--set", "evaluator.epochs=1", "--set", "budget.trials=2"),
         usual=True,
     ),
@@ -108,15 +96,15 @@ PIECES = {
         usual=True,
     ),
     "variants": Piece(
-        60,
+        50,
         "what each kernel of ours brings to a child's step",
-        [sys.executable, "tests/gpu/variants_of_a_step.py", "35"],
+        [sys.executable, "tests/gpu/variants_of_a_step.py", "25"],
         usual=True,
     ),
     "shared": Piece(
-        70,
+        80,
         "a search with shared weights on Ray",
-        _search("tests/gpu/shared.yaml", 60),
+        _search("tests/gpu/shared.yaml"),
         (
             *_CPU_WORKER,
             *("--set", "evaluator.alone.cells_per_stage=1", "--set", "evaluator.alone.channels=4"),
@@ -290,7 +278,7 @@ def _lines(command: Sequence[str], seconds: float) -> Iterator[str]:
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "GPU_ROWS": "1"},  # tests tell theirs
+        env={**os.environ, "GPU_ROWS": "1", "PIECE_SECONDS": str(int(seconds))},  # tests tell theirs
         text=True,
         errors="replace",
         start_new_session=True,
