@@ -49,7 +49,7 @@ def _bench(name: str, *words: str) -> list[str]:
 
 _SEARCH = """
 pool=$(mktemp -d)/pool
-timeout -k 3 $((PIECE_SECONDS - 20)) "$0" -m nao_ray search "$1" --pool "$pool" "${@:2}"; code=$?
+timeout --foreground -k 3 $((PIECE_SECONDS - 20)) "$0" -m nao_ray search "$1" --pool "$pool" "${@:2}"; code=$?
 "$0" -m nao_ray pool "$pool" sql --json "select trial_id, phase is not null as phase, state, device, execution,
     round(wall_seconds, 2) as wall, round(device_seconds, 2) as device_s, peak_memory_bytes >> 20 as mib,
     round(coalesce(valid_accuracy, train_loss), 3) as score
