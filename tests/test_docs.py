@@ -137,7 +137,7 @@ def test_the_commands_of_the_pages_run_in_order(folder, call, monkeypatch):
             words += ["--in-process", "--set", "evaluator.epochs=1", "--set", "evaluator.repeats=1"]
         elif words[1] == "train":
             words += ["--set", "epochs=1", "--set", "channels=4", "--set", "task.limit=100"]
-        elif words[1] == "evaluate" or words[2].endswith("NAME.safetensors"):
+        elif words[1] == "evaluate" or (words[1] == "export" and words[2].endswith("NAME.safetensors")):
             (checkpoint,) = (folder / Path(words[2]).parent).glob("*.safetensors")
             words[2] = str(checkpoint)
         elif words[1] == "resume":

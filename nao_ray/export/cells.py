@@ -112,7 +112,10 @@ def write_nodes(code: Code, graph: CellGraph, nodes: Sequence[Sequence[nn.Module
         graph: of the cell.
         nodes: its operations.
         drops: which edges drop path drops: ``""`` none, those that ``compute``, ``all``.
+
+    Of a state that nothing reads the operations are made, whose weights there are, and not computed.
     """
+    live = _live(graph, nodes)
     for state, (node, made) in enumerate(zip(graph.nodes, nodes, strict=True), graph.inputs):
         terms = []
         for number, (edge, op) in enumerate(zip(node, made, strict=True)):
@@ -127,7 +130,24 @@ def write_nodes(code: Code, graph: CellGraph, nodes: Sequence[Sequence[nn.Module
                 term = f"drop_path({term}, share)"
                 code.pieces.add("drop_path")
             terms.append(term)
-        code.forward += added(f"s{state}", terms or [_zeros(node[0].source, made[0])])
+        if state in live:
+            code.forward += added(f"s{state}", terms or [_zeros(node[0].source, made[0])])
+
+
+def _live(graph: CellGraph, nodes: Sequence[Sequence[nn.Module]]) -> set[int]:
+    """The states that the output is made of."""
+    live: set[int] = set()
+    todo = list(graph.output)
+    while todo:
+        state = todo.pop()
+        if state in live:
+            continue
+        live.add(state)
+        if state >= graph.inputs:
+            edges, made = graph.nodes[state - graph.inputs], nodes[state - graph.inputs]
+            read = [edge.source for edge, op in zip(edges, made, strict=True) if not isinstance(op, ops.Zero)]
+            todo += read or [edges[0].source]  # of which zeros have the shape
+    return live
 
 
 def _zeros(source: int, op: nn.Module) -> str:

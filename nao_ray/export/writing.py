@@ -129,8 +129,6 @@ _MAIN = """if __name__ == "__main__":
     print("logits", list((out[0] if isinstance(out, tuple) else out).shape))"""
 
 _IMPORTS = [
-    (r"\bCallable\[", "from collections.abc import Callable"),
-    (r"\bSequence\[", "from collections.abc import Sequence"),
     (r"\bPath\(", "from pathlib import Path"),
     ("", ""),
     (r"\btorch\.", "import torch"),
@@ -142,5 +140,7 @@ _IMPORTS = [
 
 def _imports(text: str) -> str:
     lines = ["from __future__ import annotations", ""]
+    if abstract := [name for name in ("Callable", "Sequence") if re.search(rf"\b{name}\[", text)]:
+        lines.append(f"from collections.abc import {', '.join(abstract)}")
     lines += [line for pattern, line in _IMPORTS if re.search(pattern, text)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines))
