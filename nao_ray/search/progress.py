@@ -108,7 +108,7 @@ class Progress:
     def _estimated(self, running: Collection[Entry], at_work: int, total: int | None) -> float | None:
         tally, seconds = self._tally, self._tally.working_seconds
         to_come = self._to_come(total)
-        if seconds is None or to_come is None or not tally.work:
+        if seconds is None or to_come is None or tally.work <= 0 or tally.worker_seconds <= 0:
             return None
         now = self._clock.seconds()
         had = min(sum(now - entry.since for entry in running), at_work * seconds)  # some may wait for a worker

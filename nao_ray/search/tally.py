@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 
 from nao_ray.search.budget import Budget, Spans
 from nao_ray.search.clock import Clock
@@ -93,7 +94,7 @@ class Tally:
         self.done += trial.state is TrialState.COMPLETED
         self._standings.add(trial.standing)
         if trial.started_at and trial.finished_at:
-            seconds = (trial.finished_at - trial.started_at).total_seconds()
+            seconds = _worked(trial.started_at, trial.finished_at)
             self._timed += 1
             self.worker_seconds += seconds
             self.work += (trial.measurement and trial.measurement.device_seconds) or seconds
@@ -101,8 +102,7 @@ class Tally:
     def note_end(self, trial: Trial) -> None:
         """An attempt of this driver has ended: the first one tells since when there is work done."""
         if self._working_since is None and trial.started_at and trial.finished_at:
-            seconds = (trial.finished_at - trial.started_at).total_seconds()
-            self._working_since = self._clock.seconds() - seconds
+            self._working_since = self._clock.seconds() - _worked(trial.started_at, trial.finished_at)
 
     @property
     def best(self) -> Standing | None:
@@ -145,3 +145,8 @@ class Tally:
     def mean_work(self) -> float:
         """Device seconds of a trial that ended here; 0 before one has."""
         return self.work / self._timed if self._timed else 0.0
+
+
+def _worked(started: datetime, finished: datetime) -> float:
+    """Seconds; a worker's clock may be set back between the two."""
+    return max(0.0, (finished - started).total_seconds())

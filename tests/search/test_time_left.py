@@ -1,6 +1,7 @@
 """What is said of the time left: nothing before a trial has ended, and it does not climb while one is waited for."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from _stand_in import MemoryPool, SharedForm, closed_form
@@ -123,3 +124,25 @@ def test_the_time_left_of_a_darts_search_is_right_before_a_cell_has_cost_anythin
     lows = itertools.accumulate(ends, min)
     assert max(end - least for end, least in zip(ends, lows, strict=True)) < 0.25, "what it climbs by"
     assert told[-1].eta_seconds == 0
+
+
+class SetBack(SimulatedExecutor):
+    """Of each trial the device's time is known, and the clock of its worker was set back to where the trial began."""
+
+    def wait(self, timeout=None, wake=()):
+        return [
+            replace(one, finished_at=one.started_at, outcome=replace(one.outcome, device_seconds=3.0))
+            for one in super().wait(timeout, wake)
+        ]
+
+
+def test_a_clock_that_is_set_back_costs_the_time_left_alone():
+    """It ended the search: a division by no time at all."""
+    clock, seen = VirtualClock(), []
+    strategy = RandomSearch(NaoCnnSmall(), StrategyConfig(), 0, Fidelity())
+    executor = SetBack(closed_form(), clock, 1)
+    SearchLoop(
+        MemoryPool(), LocalProposer(strategy), executor, Budget(trials=4), clock=clock, listener=seen.append
+    ).run()
+    assert seen[-1].done == 4
+    assert {snapshot.eta_seconds for snapshot in seen} == {None}
