@@ -70,8 +70,10 @@ def _list() -> None:
     from nao_ray.training.told import TOLD
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title, justify in (("recipe", "left"), ("epochs", "right"), ("what", "left"), ("published", "left")):
-        table.add_column(title, justify=justify, no_wrap=title == "recipe")  # type: ignore[arg-type]
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("epochs", justify="right")
+    table.add_column("what")
+    table.add_column("published")
     for name in RECIPES:
         told, plan = TOLD[name], FULL_TRAININGS.get(name)
         published = "; ".join(f"{result.genotype} {result.score}" for result in told.results)

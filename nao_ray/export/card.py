@@ -32,7 +32,9 @@ def card(taken: Taken, picture_file: str, loading: Sequence[str]) -> str:
     }
     if not taken.is_trained:
         what["weights"] = "fresh: it has not been trained"
-    if taken.normaliser is not None:
+    if taken.by_image:
+        what["input"] = "each image less its own mean, over its own deviation, over all its pixels"
+    elif taken.normaliser is not None:
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in taken.normaliser)
         what["input"] = f"pixels / 255, less the mean ({mean}), over the deviation ({std}), by channel"
     parts = [f"# {taken.name}", f"![cells]({picture_file})", _table(what), *_notations(taken)]

@@ -81,16 +81,13 @@ def load(text: str) -> nn.Module:
 def _written(network: nn.Module, example: Tensor) -> writing.Written:
     if isinstance(network, RecurrentNetwork):
         return write_language_model(network)
-    if isinstance(network, (ImageStack, CellStack, MacroStack)):
-        height, width = example.shape[-2:]
-        write = (
-            write_stack
-            if isinstance(network, ImageStack)
-            else write_201
-            if isinstance(network, CellStack)
-            else write_macro
-        )
-        return write(network, (height, width))  # type: ignore[arg-type]
+    size = (example.shape[-2], example.shape[-1])
+    if isinstance(network, ImageStack):
+        return write_stack(network, size)
+    if isinstance(network, CellStack):
+        return write_201(network, size)
+    if isinstance(network, MacroStack):
+        return write_macro(network, size)
     raise no_source(f"a network of {type(network).__module__}:{type(network).__qualname__}")
 
 

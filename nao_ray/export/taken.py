@@ -13,6 +13,7 @@ from nao_ray.sizes import Size
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import ArchGraph, Genotype, SearchSpace
 from nao_ray.tasks.base import Shapes
+from nao_ray.training.recipe import ImageRecipe, Recipe
 
 _NAMED = 1000  # at most so many classes are written down in source
 
@@ -34,6 +35,8 @@ class Taken:
     """Its weights are of a training; else they are fresh."""
     normaliser: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and deviation by channel, of pixels in [0, 1], that images are normalised with."""
+    recipe: Recipe | None = None
+    """What it was trained by."""
     labels: Sequence[str] | None = None
     """What the classes are called."""
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -50,6 +53,11 @@ class Taken:
         return skeleton_of(self.space).example(self.shapes)
 
     @property
+    def by_image(self) -> bool:
+        """Whether each image is normalised by its own mean and deviation instead."""
+        return isinstance(self.recipe, ImageRecipe) and self.recipe.standardise == "image"
+
+    @property
     def title(self) -> list[str]:
         """Lines that say what it is."""
         told = f"{self.shapes.recorded['network']}, {self.size}, {self.shapes.told}"
@@ -60,7 +68,9 @@ class Taken:
     def extra(self) -> list[str]:
         """Source of what images are prepared with, and of the classes."""
         parts = []
-        if self.normaliser is not None:
+        if self.by_image:
+            parts.append(_PREPARE_EACH)
+        elif self.normaliser is not None:
             mean, std = (repr(tuple(round(value, 7) for value in values)) for values in self.normaliser)
             parts.append(_PREPARE.format(mean=mean, std=std))
         if self.labels is not None and len(self.labels) <= _NAMED and not all(map(str.isdigit, self.labels)):
@@ -77,3 +87,9 @@ def prepare(images: Tensor) -> Tensor:
     """Images as bytes, [B, C, H, W] of 0..255 -> what the network was trained on."""
     mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in (MEAN, STD))
     return (images / 255 - mean) / std'''
+
+_PREPARE_EACH = '''def prepare(images: Tensor) -> Tensor:
+    """Images as bytes, [B, C, H, W] of 0..255 -> what the network was trained on: each with mean 0 and deviation 1."""
+    values = images.float()
+    deviation = values.std(dim=(1, 2, 3), keepdim=True, unbiased=False).clamp_min(values[0].numel() ** -0.5)
+    return (values - values.mean(dim=(1, 2, 3), keepdim=True)) / deviation'''

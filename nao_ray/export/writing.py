@@ -94,7 +94,7 @@ def source(written: Written, title: Sequence[str], weights: bool, extra: Sequenc
     main = _MAIN.format(make="load()" if weights else "Network().eval()", example=written.example)
     parts = [body, *extra, *tail, main]
     text = "\n\n\n".join(parts)
-    head = "\n".join(told)
+    head = "\n".join(told).replace("\\", "\\\\").replace('"""', '\\"\\"\\"')  # a name may hold anything
     return f'"""{head}\n"""\n\n{_imports(text)}\n\n\n{text}\n'
 
 

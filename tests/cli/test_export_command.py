@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 import nao_ray
 from nao_ray.config import TrainConfig
 from nao_ray.export import programs, source
-from nao_ray.service.training.taking import taken_from
-from nao_ray.service.training.train import train
+from nao_ray.export.card import card
+from nao_ray.service.training.taking import taken, taken_from
+from nao_ray.service.training.train import finished, train, trained_network
+from nao_ray.training.augment import Normaliser
 
 WHAT = {
     "space": {"name": "nao_cnn_small"},
@@ -46,21 +48,36 @@ def test_a_training_becomes_a_file_its_weights_a_card_and_a_picture(checkpoint, 
     done = call("export", checkpoint, "--format", "source", "--out", "taken.py")
     assert done.code == 0, done.err
     assert done.out.split() == ["taken.py", "taken.safetensors", "taken.py.md", "taken.py.svg"]
-    taken = taken_from(str(checkpoint))
+    given = taken_from(str(checkpoint))
     module = _module(Path("taken.py"), monkeypatch)
-    images = torch.randint(0, 256, (4, *taken.example.shape[1:]), dtype=torch.uint8)
-    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in taken.normaliser)
+    images = torch.randint(0, 256, (4, *given.example.shape[1:]), dtype=torch.uint8)
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in given.normaliser)
     torch.testing.assert_close(module.prepare(images), (images / 255 - mean) / std)
     with torch.no_grad():
-        ours, theirs = taken.network.double(), module.load().double()
+        ours, theirs = given.network.double(), module.load().double()
         torch.testing.assert_close(theirs(images.double()), ours(images.double()), rtol=0, atol=1e-9)
     assert all(not name.startswith("network.") for name in load_file("taken.safetensors"))
-    card = Path("taken.py.md").read_text()
+    told = Path("taken.py.md").read_text()
     row = next((checkpoint.parents[1] / "final").glob("*.parquet"))
     for part in (f"# {row.stem}", WHAT["genotype"], "short_digits, 1 epochs, seed 0", "| test | 0.", "taken.py.svg",
                  "from taken import load", "task | synthetic", "lr 0.1"):  # fmt: skip
-        assert part in card
+        assert part in told
     assert Path("taken.py.svg").read_text().startswith("<svg")
+
+
+def test_images_that_were_standardised_one_by_one_are_prepared_so(checkpoint):
+    about, tensors = finished(str(checkpoint))
+    recipe = about.config.recipe.model_copy(update={"standardise": "image"})
+    config = about.config.model_copy(update={"recipe": recipe})
+    network = trained_network(config, config.make_task(), tensors, "")
+    made = taken(about, config, config.make_task(), network, tensors, None)
+    found = {"torch": torch, "Tensor": torch.Tensor}
+    exec(made.extra[0], found)
+    images = torch.randint(0, 256, (4, *made.example.shape[1:]), dtype=torch.uint8)
+    images[0] = 7  # without variation
+    expected = Normaliser.of(images, by_image=True)(images)
+    torch.testing.assert_close(found["prepare"](images), expected)
+    assert "each image less its own mean" in card(made, "", ())
 
 
 def test_what_is_not_trained_has_no_weights_beside_it_and_says_so(call, monkeypatch):

@@ -1,5 +1,6 @@
 """Generated source computes what our networks do, in a process that has none of us, and is a file as one writes it."""
 
+import ast
 import subprocess
 import sys
 from dataclasses import replace
@@ -194,3 +195,11 @@ def test_source_that_computes_something_else_is_not_given_out(built, monkeypatch
                         ("ReLUConvBN(before, channels)", "InputBase(last, channels)"))  # fmt: skip
     with pytest.raises((RunError, RuntimeError)):
         source.write_plain(*built["nao"], ["nao."])
+
+
+def test_a_name_may_hold_anything_and_runs_nothing(plain, built):
+    name = 'odd """\nraise SystemExit("run")\n""" \\'
+    network, example = built["nas_bench_201"]
+    text = source.write_plain(network, example, [name]).text
+    assert ast.get_docstring(ast.parse(text), clean=False).startswith(name)
+    assert source.load(text).state_dict().keys() == plain["nas_bench_201"].network.state_dict().keys()

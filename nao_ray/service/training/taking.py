@@ -65,6 +65,7 @@ def taken(
         network=network.cpu().eval(),
         is_trained=True,
         normaliser=_normaliser(tensors),
+        recipe=config.recipe,
         labels=getattr(task, "class_names", None),
         facts=_facts(about, task, row),
     )
