@@ -54,11 +54,11 @@ def _shown(made: Iterator[tuple[int, Row]], total: int) -> Iterator[tuple[int, R
     """The same, with a bar on the terminal, or ten lines where there is none."""
     console = Console(stderr=True)
     if console.is_terminal:
-        yield from track(made, "searches", total=total, console=console, transient=True)
+        yield from track(made, "bench", total=total, console=console, transient=True)
         return
     for done, item in enumerate(made, start=1):
         if total >= _LINES and done * _LINES // total > (done - 1) * _LINES // total:
-            console.print(f"bench: {done}/{total} searches")
+            console.print(f"bench: {done}/{total} done")
         yield item
 
 

@@ -95,6 +95,12 @@ def mean_and_error(values: Floats, digits: int) -> str:
     return f"{values.mean():.{digits}f} ± {standard_error(values):.{digits}f}"
 
 
+def spread(values: Floats, digits: int) -> str:
+    """Mean of ``[n]`` values ± their standard deviation, as text; of one it is NaN."""
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    return f"{values.mean():.{digits}f} ± {deviation:.{digits}f}"
+
+
 def after(row: Row, curve: str, queries: int) -> float:
     """The curve after so many queries; a search that stopped at the optimum keeps what it had. NaN: not that far."""
     values = row[curve]

@@ -25,13 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nao_ray import rng
 from nao_ray.bench._gather import made
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._study import Row, stored_row, write_row
-from nao_ray.bench._summary import metric_of, standard_error
+from nao_ray.bench._summary import metric_of, spread, standard_error
 from nao_ray.bench.shared import configs_of, control, name_of
 from nao_ray.bench.tabular import positive
 from nao_ray.config import Budget, Component, RunConfig
@@ -266,9 +265,4 @@ def _line(group: Mapping[int, Row], against: Mapping[int, Row] | None) -> list[o
         )
         better = f"{gains.mean():.2f} ± {standard_error(gains):.2f}"
     costs = [float(np.mean([row[name] for row in group.values()])) for name in ("trials", "cpu_search", "cpu_anew")]
-    return [first["space"], first["label"], len(group), _spread(best), _spread(tests), better, *map(round, costs)]
-
-
-def _spread(values: NDArray[np.float64]) -> str:
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-    return f"{values.mean():.2f} ± {deviation:.2f}"
+    return [first["space"], first["label"], len(group), spread(best, 2), spread(tests, 2), better, *map(round, costs)]
