@@ -13,8 +13,9 @@ import nao_ray
 from nao_ray.config import TrainConfig
 from nao_ray.export import programs, source
 from nao_ray.export.card import card
+from nao_ray.service.training.about import finished
 from nao_ray.service.training.taking import taken, taken_from
-from nao_ray.service.training.train import finished, train, trained_network
+from nao_ray.service.training.train import train, trained_network
 from nao_ray.training.augment import Normaliser
 
 WHAT = {

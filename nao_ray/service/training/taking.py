@@ -10,7 +10,8 @@ from nao_ray.config import TrainConfig
 from nao_ray.errors import PoolError
 from nao_ray.export.taken import Taken
 from nao_ray.pool import Finals
-from nao_ray.service.training.train import About, finished, trained_network
+from nao_ray.service.training.about import About, finished
+from nao_ray.service.training.train import trained_network
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.tasks.base import Task
 

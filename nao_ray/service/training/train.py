@@ -6,8 +6,6 @@ this module's `Task.load_test`; its evaluators see train and validation alone.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import platform
@@ -15,30 +13,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import (
-    AliasChoices,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-)
+from typing import TYPE_CHECKING, Any
 
 from nao_ray import rng
-from nao_ray.addresses import split_query
 from nao_ray.config import TrainConfig
-from nao_ray.errors import ConfigError, DataError, RunError
-from nao_ray.metric import DEFAULT
-from nao_ray.pool import Finals, checkpoint_file, read_file, size_columns
+from nao_ray.errors import DataError, RunError
+from nao_ray.pool import Finals, checkpoint_file, size_columns
 from nao_ray.service.places import placed
+from nao_ray.service.training.about import About, about_of, digest, finished, unpack
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.base import Task
-from nao_ray.training.published import FULL_TRAININGS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,55 +33,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_IDENTITY = ("genotype", "space", "recipe", "epochs", "data", "seed")
-"""What a training is, besides its size, task and data; the rest (places, device, how often it is kept) may differ on
-resume."""
-
-_ONCE_SIZES = ("cells_per_stage", "channels")
-"""Sizes that all trainings once had: those of their recipe are in a training's name whatever its networks."""
-
-# fmt: off
-_ONCE_RECIPE = frozenset({
-    "name", "batch", "momentum", "nesterov", "weight_decay", "clip_norm", "precision", "lr", "lr_end", "cosine_epochs",
-    "restart_factor", "warmup_epochs", "auxiliary_weight", "drop_path_keep", "dropout", "label_smoothing",
-    "crop_padding", "flip", "cutout", "score",
-})
-# fmt: on
-"""Settings of a recipe when trainings were first named; a younger one is in a name where it differs from its
-default."""
-
 _FOR_ANOTHER = ("momentum", "generator", "step", "recovery")
 """The parts of a state that only a further epoch needs."""
-
-
-def _config(recorded: TrainConfig | Mapping[str, Any]) -> TrainConfig:
-    if isinstance(recorded, TrainConfig):
-        return recorded
-    if not isinstance(recorded, Mapping) or "space" not in recorded:
-        raise ValueError("it names no space")
-    return TrainConfig.recorded(recorded)
-
-
-class About(BaseModel):
-    """What a checkpoint says of itself: JSON in the header of its safetensors file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal[1] = 1
-    name: str
-    config: Annotated[SerializeAsAny[TrainConfig], BeforeValidator(_config)]
-    data_hash: str
-    device: str
-    epochs_done: int = Field(ge=1)
-    train_loss: float
-    """Mean of the last epoch, in nats."""
-    valid_value: float | None = Field(validation_alias=AliasChoices("valid_value", DEFAULT.column))
-    """After the last epoch, in the metric's unit, which of old was always the default; None where nothing validates."""
-    valid_loss: float | None
-    curve: tuple[float, ...]
-    """The validation metric after each epoch."""
-    wall_seconds: float
-    started_at: AwareDatetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +74,7 @@ def train(
     config = placed(config)
     task, finals = config.make_task(), Finals(url)
     data_hash = task.data_hash()
-    name = f"{label}-{config.recipe.name}-{_digest(config, data_hash)}"
+    name = f"{label}-{config.recipe.name}-{digest(config, data_hash)}"
     row = finals.row(name)
     if row is None:
         odd = task.check_test()
@@ -170,25 +108,6 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
     return about, _test(config, task, tensors, checkpoint)
 
 
-def finished(checkpoint: str) -> tuple[About, dict[str, Tensor]]:
-    """What the checkpoint of a finished training says of itself, and its tensors.
-
-    Raises:
-        InputError: the file is no such checkpoint, or not there.
-    """
-    path, query = split_query(checkpoint)
-    folder, _, file = path.rpartition("/")
-    try:
-        data = read_file(folder + query if folder else "/" if path.startswith("/") else ".", file)
-    except OSError as error:
-        raise DataError(f"cannot read checkpoint {checkpoint}: {' '.join(str(error).split())}") from None
-    about, tensors = _unpack(data, checkpoint)
-    if about.epochs_done < about.config.epochs:
-        done = f"{about.epochs_done} of {about.config.epochs} epochs"
-        raise DataError(f"{checkpoint}: the training stands at {done}; its own train command ends it first")
-    return about, tensors
-
-
 class _Run:
     """One training, from its last checkpoint to its end."""
 
@@ -204,7 +123,7 @@ class _Run:
     def to_the_end(self) -> About:
         """Train what is left; the last checkpoint holds weights alone."""
         kept = self.finals.checkpoint(self.name)
-        about, tensors = (None, {}) if kept is None else _unpack(kept, self.where)
+        about, tensors = (None, {}) if kept is None else unpack(kept, self.where)
         if about is not None:
             self._check(about)
             if about.epochs_done == self.config.epochs:
@@ -213,7 +132,7 @@ class _Run:
         return self._train(about, tensors)
 
     def _check(self, about: About) -> None:
-        if (_digest(about.config, about.data_hash), about.name) != (_digest(self.config, self.data_hash), self.name):
+        if (digest(about.config, about.data_hash), about.name) != (digest(self.config, self.data_hash), self.name):
             raise DataError(f"{self.where} is the checkpoint of another training ({about.name}); move it away")
 
     def _train(self, before: About | None, tensors: Mapping[str, Tensor]) -> About:
@@ -272,51 +191,13 @@ class _Run:
 
     def _kept_epochs(self) -> int:
         header = self.finals.checkpoint_header(self.name)
-        return 0 if header is None else _about(header, self.where).epochs_done
+        return 0 if header is None else about_of(header, self.where).epochs_done
 
     def _objective(self) -> Objective:
         from nao_ray.training.devices import pick_device
 
         config = self.config
         return self.task.objective(pick_device(config.device), config.recipe, all_data=config.data == "all")
-
-
-def _digest(config: TrainConfig, data_hash: str) -> str:
-    settings = config.make_task().config
-    task = {"name": config.task.name, **settings.model_dump(mode="json", exclude={*settings.places, *settings.hashed})}
-    of_recipe = FULL_TRAININGS.get(config.recipe.name, {}).get("size", {})
-    sizes = {**{name: of_recipe.get(name) for name in _ONCE_SIZES}, **config.size.model_dump()}
-    what = config.model_dump(mode="json", include=set(_IDENTITY)) | sizes | {"task": task, "data_hash": data_hash}
-    for name in what["recipe"].keys() - _ONCE_RECIPE:
-        if what["recipe"][name] == type(config.recipe).model_fields[name].default:
-            del what["recipe"][name]
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _unpack(data: bytes, where: str) -> tuple[About, dict[str, Tensor]]:
-    from nao_ray.training.checkpoint import unpack
-
-    try:
-        tensors = unpack(data)
-    except DataError as error:
-        raise DataError(f"{where}: {error}; it was cut off, or is no checkpoint") from None
-    return _about(data, where), tensors
-
-
-def _about(header: bytes, where: str) -> About:
-    from nao_ray.training.checkpoint import read_about
-
-    text = read_about(header)
-    if text is None:
-        raise DataError(f"{where} is not a checkpoint of nao-ray train: its header does not say of what")
-    try:
-        return About.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    except ConfigError as error:
-        what = str(error)
-    raise DataError(f"{where} is not a checkpoint of this nao-ray: {what}")
 
 
 def _network(config: TrainConfig, task: Task[Any]) -> nn.Module:

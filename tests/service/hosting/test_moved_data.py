@@ -10,7 +10,8 @@ from nao_ray.config import Component, RunConfig, TrainConfig
 from nao_ray.errors import DataError, PoolError
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import resume, run
-from nao_ray.service.training.train import _digest, evaluate, train
+from nao_ray.service.training.about import digest
+from nao_ray.service.training.train import evaluate, train
 from tests.tasks import _made_up_data as made
 
 EVALUATOR = {"name": "standalone", "cells_per_stage": 1, "channels": 2, "epochs": 1, "recipe": "short_digits"}
@@ -131,7 +132,7 @@ def test_trainings_keep_the_names_they_had():
     """A setting of a task that is new must not make another training of an old one."""
 
     def name(**task):
-        return _digest(TrainConfig.make("short", {**TRAINED, "task": task}), "hash")
+        return digest(TrainConfig.make("short", {**TRAINED, "task": task}), "hash")
 
     assert name(name="image_table", path="a") == "9f981f5b"
     assert name(name="cifar10", path="a") == "718de931"

@@ -12,8 +12,9 @@ from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import ConfigError, DataError, PoolError, RunError
 from nao_ray.pool import Finals, PoolReader, PoolWriter
 from nao_ray.service.hosting.run import run
+from nao_ray.service.training.about import digest, unpack
 from nao_ray.service.training.finalists import finalists_config
-from nao_ray.service.training.train import _digest, _Run, _unpack, evaluate, train
+from nao_ray.service.training.train import _Run, evaluate, train
 from nao_ray.spaces.base import Genotype
 from nao_ray.tasks.synthetic import Synthetic
 from nao_ray.training.checkpoint import pack
@@ -73,7 +74,7 @@ def test_a_training_that_was_cut_off_goes_on_exactly(done, tmp_path, every):
     assert [step.done for step in steps] == [3]
     times = {"wall_seconds", "started_at", "finished_at"}
     assert {k: v for k, v in again.items() if k not in times} == {k: v for k, v in row.items() if k not in times}
-    before, after = (_unpack((place / row["checkpoint"]).read_bytes(), "")[1] for place in (folder, tmp_path))
+    before, after = (unpack((place / row["checkpoint"]).read_bytes(), "")[1] for place in (folder, tmp_path))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
@@ -108,7 +109,7 @@ def test_of_a_training_that_runs_twice_at_once_the_first_row_and_the_further_che
     def one(step):
         if step.done == 1:
             other(until=3)
-        kept.extend(_unpack(path.read_bytes(), "")[0].epochs_done for path in (tmp_path / "weights").iterdir())
+        kept.extend(unpack(path.read_bytes(), "")[0].epochs_done for path in (tmp_path / "weights").iterdir())
         if step.done == 3:
             kept.append(train(config(), str(tmp_path), "cell"))
 
@@ -193,7 +194,7 @@ def test_other_settings_are_another_training_and_other_places_the_same(done):
 
 def test_the_tasks_settings_name_the_training_and_its_places_do_not():
     def name(**settings):
-        return _digest(TrainConfig.make("short", {**WHAT, "task": {"name": "image_table", **settings}}), "hash")
+        return digest(TrainConfig.make("short", {**WHAT, "task": {"name": "image_table", **settings}}), "hash")
 
     assert name(path="a") == name(path="b") == name(path="a", test_split="test")
     assert name(path="a") != name(path="a", test_split="train")
@@ -225,7 +226,7 @@ def test_an_unfinished_training_has_no_test_score(tmp_path):
 def test_what_is_no_checkpoint_of_full_training_is_refused(done, tmp_path):
     folder, row = done
     whole = (folder / row["checkpoint"]).read_bytes()
-    about, tensors = _unpack(whole, "")
+    about, tensors = unpack(whole, "")
     wider = about.model_copy(update={"config": config("channels=4")})
     files = {
         "missing": (None, "cannot read checkpoint"),
