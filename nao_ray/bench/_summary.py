@@ -96,9 +96,9 @@ def mean_and_error(values: Floats, digits: int) -> str:
 
 
 def spread(values: Floats, digits: int) -> str:
-    """Mean of ``[n]`` values ± their standard deviation, as text; of one it is NaN."""
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-    return f"{values.mean():.{digits}f} ± {deviation:.{digits}f}"
+    """Mean of ``[n]`` values ± their standard deviation, as text; of one that alone."""
+    deviation = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{deviation}"
 
 
 def after(row: Row, curve: str, queries: int) -> float:

@@ -198,8 +198,8 @@ def _summary(rows: Sequence[Row], recipe: str) -> BenchResult:
     metric = metric_of(rows[0])
     ordered = sorted(groups.values(), key=lambda group: -metric.score(_mean(group, "valid")))
     notes = [
-        f"{metric.name.capitalize()}, mean ± standard deviation over n seeds, after {rows[0]['epochs']} epochs of "
-        f"{recipe}; the test split is read once, at the end of a training.",
+        f"{metric.name.capitalize()}, mean ± standard deviation over n seeds; recipe {recipe}, epochs: "
+        f"{rows[0]['epochs']}; the test split is read once, at the end of a training.",
         machine(),
     ]
     return BenchResult(
