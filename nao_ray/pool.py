@@ -26,7 +26,8 @@ from nao_ray._pool.manifest import refuse_changes
 from nao_ray._pool.reader import PoolReader
 from nao_ray._pool.rows import EVENTS, TRIALS, size_columns, size_from
 from nao_ray._pool.tail import Tail
-from nao_ray._pool.watch import Driver, Finished, View, Watch
+from nao_ray._pool.view import Driver, Finished, View
+from nao_ray._pool.watch import Watch
 from nao_ray._pool.writer import PoolWriter
 
 __all__ = [

@@ -1,7 +1,7 @@
 """How a search stands, from its pool alone: nothing is written, no lease is taken, nothing is read twice.
 
 Everything is a fold over the parts in the order they appear. What is kept of a finished trial is one bit, its score,
-and its times while it is one of the last `_RECENT`.
+and, of a recent one, its times.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -29,8 +28,8 @@ from nao_ray._pool.pace import Spans
 from nao_ray._pool.sharing import read_sharing
 from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tail import Tail
+from nao_ray._pool.view import Driver, Finished, View
 from nao_ray.errors import PoolError
-from nao_ray.metric import Metric
 from nao_ray.standings import Standing, Standings
 from nao_ray.trial import TrialState
 
@@ -46,92 +45,6 @@ _TREND = 40
 """Points of the trend."""
 _START_TOLERANCE = 2.0
 """Seconds by which the system's note of when a process started may be late."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
-    """A finished trial, as it is shown."""
-
-    trial_id: int
-    state: str
-    score: float | None
-    """More is better (`Metric.score`); None for one that failed or only trained shared weights."""
-    genotype: str
-    round: int | None
-    num_params: int | None
-    weights_version: str | None
-    """The shared weights that the score was taken with."""
-    wall_seconds: float | None
-    node: str | None
-    failure_kind: str | None
-    failure_message: str | None
-    finished_at: float | None
-    """Seconds since 1970."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Driver:
-    """Who holds the lease."""
-
-    state: Literal["alive", "stale", "none"]
-    """`stale`: it neither gave the pool back nor says that it is alive; `none`: nobody holds it."""
-    host: str | None = None
-    pid: int | None = None
-    epoch: int = 0
-    silent_seconds: float | None = None
-    """Since its last heartbeat."""
-    note: str = ""
-    """What it says is wrong: why it pauses, devices that are set aside; empty: nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """A search at a moment."""
-
-    pool: str
-    name: str | None
-    strategy: str | None
-    space: str | None
-    task: str | None
-    budget_trials: int | None
-    """Or what the search comes to, as its driver says while it lives, else as the strategy planned at the start, if
-    that is less; with those that were asked for again. A resumed search may have another budget."""
-    completed: int
-    failed: int
-    running: int
-    waiting: int
-    """Asked and not at work: in the queue, or left by a driver that is gone."""
-    failures: dict[str, int]
-    """Failed trials by kind."""
-    metric: Metric
-    """What trials are measured by."""
-    best: Finished | None
-    """As `PoolReader.best` ranks them (`Standings`)."""
-    last: tuple[Finished, ...]
-    """The last ones to finish, newest first."""
-    trend: tuple[float, ...]
-    """Mean score of each of up to 40 equal stretches of the log, in order."""
-    trials_per_hour: float | None
-    """Lately; see `nao_ray._pool.pace`."""
-    busy_share: float | None
-    """Estimated share of the workers' time that went into trials lately, in [0, 1]."""
-    workers: int | None
-    """As configured, or as many as were seen at work at once."""
-    has_ended: bool
-    """A trial of the present driver has ended; before, those that run may still wait for a worker."""
-    eta_seconds: float | None
-    """To the end, as the driver says; where it does not, at the rate when the last trial ended to the end of the
-    budget, less the time since. None without a driver, and before a trial of it has ended."""
-    driver: Driver
-    command: str | None = None
-    """What handed the search in to a cluster, and goes on with it; None: it was started where its driver ran."""
-    sharing: tuple[str, ...] = ()
-    """How many trials a GPU has at a time, a line for each kind, where that is measured."""
-
-    @property
-    def finished(self) -> int:
-        """Completed or failed."""
-        return self.completed + self.failed
 
 
 class Watch:

@@ -17,7 +17,7 @@ import _forks
 import pytest
 from rich.console import Console
 
-from nao_ray._pool.watch import Driver, Finished, View
+from nao_ray._pool.view import Driver, Finished, View
 from nao_ray.cli import watch as cli_watch
 from nao_ray.cli.app import main
 from nao_ray.metric import ACCURACY
