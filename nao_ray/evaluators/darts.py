@@ -40,7 +40,7 @@ from nao_ray.skeletons.base import Skeleton, relaxed_skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.training.alphas import AlphaOptimiser
-from nao_ray.training.recipe import Recipe, TextRecipe, usually
+from nao_ray.training.recipe import Recipe, usually
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
 
 if TYPE_CHECKING:
@@ -149,9 +149,9 @@ class Darts(SharedEvaluator[DartsConfig]):
         Raises:
             DataError: a part of the training split makes no step.
         """
-        facts, is_text = self._alone.facts(), isinstance(self.config.recipe, TextRecipe)
-        window = getattr(self.task.config, "window", None) if is_text else None
-        return None if facts is None else alpha_data.told(facts, self.config.recipe, self.config.alphas, window)
+        alpha_data.check(self.task, self.config.recipe, self.config.alphas)
+        facts = self._alone.facts()
+        return None if facts is None else alpha_data.told(facts, self.config.recipe, self.config.alphas)
 
     def settled(self) -> Mapping[str, Mapping[str, Any]]:
         return self._alone.settled()

@@ -128,6 +128,12 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         return self._alone.data_hash()
 
     def facts(self) -> Facts | None:
+        """As the base class.
+
+        Raises:
+            DataError: they make no step of training, too.
+        """
+        self.task.check_step(self.config.recipe, "evaluator.recipe")
         return self._alone.facts()
 
     def settled(self) -> Mapping[str, Mapping[str, Any]]:
@@ -149,7 +155,8 @@ class OneShot(SharedEvaluator[OneShotConfig]):
 
     @property
     def trained_by(self) -> int:
-        return max(1, self.config.recipe.batch // _FEWEST)
+        batch = self.config.recipe.batch
+        return max(1, min(batch, self.task.facts().examples or batch) // _FEWEST)
 
     # -- training -----------------------------------------------------------------------------------------
 

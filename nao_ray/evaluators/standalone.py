@@ -25,7 +25,7 @@ from nao_ray.metric import Metric
 from nao_ray.sizes import Size, Sized
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.tasks.base import Shapes, Task
+from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.training.failures import preparing
 from nao_ray.training.recipe import Recipe, usually
 from nao_ray.trial import Fidelity, Measurement, Proposal
@@ -87,6 +87,15 @@ class Standalone(Evaluator[StandaloneConfig]):
         skeleton = skeleton_of(space)
         if shapes is not None:
             skeleton.check(shapes, config.size, config.recipe)
+
+    def facts(self) -> Facts | None:
+        """As the base class.
+
+        Raises:
+            DataError: they make no step of training, too.
+        """
+        self.task.check_step(self.config.recipe, "evaluator.recipe", self.config.data_share)
+        return super().facts()
 
     def prepare(self) -> None:
         import nao_ray.networks.counting

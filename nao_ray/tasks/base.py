@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from nao_ray import own_modules
+from nao_ray.errors import DataError
 from nao_ray.metric import Metric
 from nao_ray.settings import Settings
 
@@ -162,6 +163,30 @@ class Task(ABC, Generic[C]):
     @abstractmethod
     def data_hash(self) -> str:
         """Hex digest that names the data of the train and validation splits, for the manifest."""
+
+    def too_few(self, examples: int, recipe: Recipe, do: str = "train") -> str:  # noqa: ARG002
+        """That so many examples, which `do` this, make no step under a recipe, and why; "": they do. Needs no data."""
+        return ""
+
+    def check_step(self, recipe: Recipe, where: str, share: float = 1.0, *, all_data: bool = False) -> None:
+        """Refuse examples that make no step of a training, before anything is made.
+
+        Args:
+            recipe: of the training.
+            where: names the recipe among the user's settings; begins the message.
+            share: of the training split.
+            all_data: the validation split trains too.
+
+        Raises:
+            DataError: they are too few, or not what they should be.
+        """
+        facts = self.facts()
+        if facts.examples is None:
+            return
+        examples = facts.examples + (facts.validating or 0) * all_data
+        kept = min(examples, max(2, round(share * examples)))  # of images a share has at least two
+        if lacking := self.too_few(kept, recipe):
+            raise DataError(f"{where}: {lacking}")
 
     def facts(self) -> Facts:
         """What is known of the data; read once, or remembered of files that have not changed since.

@@ -121,9 +121,10 @@ class Alone:
         Raises:
             DataError: either is not what it should be.
         """
-        task = self._training.facts()
-        if self._table is None or task is None:
-            return task
+        if self._table is None:
+            with _in_alone():
+                return self._training.facts()
+        task = self._training.task.facts()
         with _in_alone():
             table = self._table.facts()
         summary, odd = f"{task.summary}; alone: {table.summary}", (*task.odd, *table.odd)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.base import Facts
+from nao_ray.tasks.base import Facts, Task
 from nao_ray.training.alphas import AlphaOptimiser
 from nao_ray.training.recipe import Recipe
 
@@ -15,55 +15,56 @@ if TYPE_CHECKING:
 
     from nao_ray.training.objective import Objective
 
-_FEWEST = 2
-"""Examples of a part: one alone has no batch statistics."""
+
+def check(task: Task[Any], recipe: Recipe, alphas: AlphaOptimiser) -> None:
+    """Refuse parts that make no step.
+
+    Args:
+        task: whose data are there.
+        recipe: of the weights.
+        alphas: says what they are trained on.
+
+    Raises:
+        DataError: one makes none.
+    """
+    task.check_step(recipe, "evaluator.recipe")
+    facts, setting = task.facts(), f"share: {alphas.share:g}"
+    parts = _parts(facts, alphas)
+    if alphas.split == "valid":
+        parts, setting = {} if facts.validating is None else {"alphas": facts.validating}, "split: valid"
+    for name, examples in parts.items():
+        if lacking := task.too_few(examples, recipe, f"train the {name}"):
+            raise DataError(f"evaluator.alphas.{setting}: {lacking}")
 
 
-def told(facts: Facts, recipe: Recipe, alphas: AlphaOptimiser, window: int | None) -> Facts:
+def told(facts: Facts, recipe: Recipe, alphas: AlphaOptimiser) -> Facts:
     """With what is odd about it.
 
     Args:
         facts: of the task.
         recipe: of the weights.
         alphas: says what they are trained on.
-        window: tokens that a network reads at once; None: the examples are no text.
-
-    Raises:
-        DataError: a part makes no step.
     """
     if alphas.split == "valid":
-        if window is not None and facts.validating is not None and facts.validating // recipe.batch <= window:
-            raise DataError(
-                f"{facts.validating:,} validation tokens, which train the alphas (evaluator.alphas.split), make no "
-                f"step of {recipe.batch} columns and a window of {window}: give a smaller evaluator.recipe.batch"
-            )
         odd = "alphas are trained on the validation examples (evaluator.alphas.split), which score the derived cells"
         return replace(facts, odd=(*facts.odd, odd))
-    if facts.examples is None:
-        return facts
-    weights = int(facts.examples * (1 - alphas.share))
-    parts = {"weights": weights, "alphas": facts.examples - weights}
-    name = min(parts, key=parts.__getitem__)
-    fewest, batch = parts[name], recipe.batch
-    if window is not None:
-        if fewest // batch <= window:
-            raise DataError(
-                f"{facts.examples:,} training tokens leave the {name} {fewest:,}, which make no step of {batch} "
-                f"columns and a window of {window}: give a smaller evaluator.recipe.batch or another "
-                "evaluator.alphas.share"
-            )
-        return facts
-    if fewest < _FEWEST:
-        raise DataError(
-            f"{facts.examples} training examples leave the {name} {fewest}, which make no step: give more of them "
-            f"(task.limit), at least {_FEWEST} for each, or another evaluator.alphas.share"
-        )
-    if fewest >= batch:
+    parts = _parts(facts, alphas)
+    name = min(parts, key=parts.__getitem__, default=None)
+    if name is None or parts[name] >= recipe.batch:
         return facts
     odd = (
-        f"evaluator.recipe.batch is {batch}, and the {name} have {fewest} training examples: an epoch is a single step"
+        f"evaluator.recipe.batch is {recipe.batch}, and the {name} have {parts[name]} training examples: an epoch is a "
+        "single step"
     )
     return replace(facts, odd=(*facts.odd, odd))
+
+
+def _parts(facts: Facts, alphas: AlphaOptimiser) -> dict[str, int]:
+    """Examples of the training split by what they train; {}: unknown."""
+    if facts.examples is None:
+        return {}
+    weights = int(facts.examples * (1 - alphas.share))
+    return {"weights": weights, "alphas": facts.examples - weights}
 
 
 def parts_of(

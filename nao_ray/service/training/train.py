@@ -77,6 +77,7 @@ def train(
     name = f"{label}-{config.recipe.name}-{digest(config, data_hash)}"
     row = finals.row(name)
     if row is None:
+        task.check_step(config.recipe, "recipe", all_data=config.data == "all")
         odd = task.check_test()
         _log.log(logging.WARNING if odd else logging.INFO, "%s", "; ".join((task.facts().line, *odd)))
         run = _Run(config, task, finals, name, data_hash, listener)

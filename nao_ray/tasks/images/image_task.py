@@ -101,6 +101,10 @@ class ImageTask(Task[C]):
             raise DataError(f"{self._where}: every training image has one label; there is nothing to tell apart")
         return train, valid
 
+    def too_few(self, examples: int, recipe: Recipe, do: str = "train") -> str:
+        del recipe  # a batch may be larger than all of them
+        return "" if examples > 1 else f"{examples} images {do}, and a step takes 2; give more (task.limit)"
+
     def objective(self, device: torch.device, recipe: Recipe, *, all_data: bool = False) -> Objective:
         from nao_ray.training.images import ImageObjective
         from nao_ray.training.recipe import ImageRecipe, expect

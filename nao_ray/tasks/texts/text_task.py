@@ -103,6 +103,15 @@ class TextTask(Task[C]):
         network, text = network.to(device).eval(), move(self.load_test(), device)
         return read(network, text, self.config.window, recipe, TEST_COLUMNS, by_rows=self._by_rows)
 
+    def too_few(self, examples: int, recipe: Recipe, do: str = "train") -> str:
+        columns, window = recipe.batch, self.config.window
+        if examples // columns > window:
+            return ""
+        return (
+            f"{examples:,} tokens {do}, which make no step of {columns} columns (recipe.batch) and a window of "
+            f"{window}: it takes {columns * (window + 1):,}; give a smaller batch, or more text"
+        )
+
     @property
     def full_training(self) -> str:
         return "short_text"
