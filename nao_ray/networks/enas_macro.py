@@ -17,6 +17,7 @@ Legend: `B` batch, `C` channels of a stage, `H` `W` pixels, `K` classes, `n` lay
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -50,13 +51,11 @@ class Separable(Operation):
 
 def operation(name: str, channels: int, *, plain_separable: bool) -> Operation:
     """The operation of a layer, read after a ReLU whatever it is."""
-    kind, size = name.rsplit("_", 1)
-    kernel = int(size[0])
-    if kind == "sep_conv" and not plain_separable:
-        return Separable(channels, kernel)
-    if kind in ("conv", "sep_conv"):
-        return Conv(channels, 1, kernel)
-    return build_op(name, channels, 1)
+    square = re.fullmatch(r"((?:sep_)?conv)_(\d)x\2", name)
+    if square is None:
+        return build_op(name, channels, 1)
+    kind, kernel = square[1], int(square[2])
+    return Conv(channels, 1, kernel) if kind == "conv" or plain_separable else Separable(channels, kernel)
 
 
 class Layer(nn.Module):

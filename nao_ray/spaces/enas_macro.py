@@ -23,9 +23,11 @@ from pydantic import Field
 
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
+from nao_ray.spaces.parts.operations import OPERATIONS, check_operations
 
 _LEAST = 3
 """Layers: a network has three stages."""
+_KNOWN = (*OPERATIONS, "conv_5x5", "conv_7x7")
 
 
 class EnasMacroConfig(SpaceConfig):
@@ -36,7 +38,11 @@ class EnasMacroConfig(SpaceConfig):
 
 
 class EnasMacro(SearchSpace[EnasMacroConfig]):
-    """Convolutions 3 and 5, the same separable, average and max pool 3; skips between any two layers."""
+    """Convolutions 3 and 5, the same separable, average and max pool 3; skips between any two layers.
+
+    Raises:
+        ConfigError: an operation of a derived space is unknown or given twice.
+    """
 
     name: ClassVar[str] = "enas_macro"
     skeleton: ClassVar[str] = "enas_macro"
@@ -62,6 +68,10 @@ class EnasMacro(SearchSpace[EnasMacroConfig]):
             "0 1 0 1 0 1 0 0 0 0 0 0 0 0 1 0 1 0 0 1 0 0 0 0 1 1 0 0 0 1 1 1 0 1 0 0 0 1 0 1 0 0 1 1 0 0 0"
         ),
     }
+
+    def __init__(self, config: EnasMacroConfig | None = None) -> None:
+        super().__init__(config)
+        check_operations(self, self.ops, _KNOWN)
 
     @classmethod
     def for_text(cls, text: str) -> Self:

@@ -7,6 +7,7 @@ from nao_ray.errors import ConfigError, DataError
 from nao_ray.service.hosting.checks import check_search
 from nao_ray.skeletons.darts import Darts
 from nao_ray.spaces.darts_cnn import DartsCnn
+from nao_ray.tasks.base import Facts
 
 STANDALONE = {"evaluator": {"name": "standalone"}, "strategy": "random_search"}
 ONE_SHOT = {"evaluator": {"name": "one_shot"}, "strategy": "shared_random_search"}
@@ -70,7 +71,7 @@ def test_where_the_data_tell_the_network_it_is_refused_once_they_are_read(tmp_pa
     with pytest.raises(DataError):
         check_search(search, str(tmp_path / "pool"))
     task = type(search.make_task())
-    monkeypatch.setattr(task, "facts", lambda self: None)
+    monkeypatch.setattr(task, "facts", lambda self: Facts("0" * 64, "pictures"))
     monkeypatch.setattr(task, "data_hash", lambda self: "0" * 64)
     monkeypatch.setattr(task, "num_classes", 5)
     monkeypatch.setattr(task, "image_shape", (3, 224, 224))

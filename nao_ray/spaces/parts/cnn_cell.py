@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
+from nao_ray.spaces.parts.operations import check_operations
 
 NODES = 5
 EDGES = 2  # per node
@@ -29,7 +30,11 @@ ROLES = ("normal", "reduction")
 
 
 class CnnCellSpace(SearchSpace[SpaceConfig]):
-    """Normal and reduction cell over the operations `ops`; a concrete space gives the table and its ids."""
+    """Normal and reduction cell over the operations `ops`; a concrete space gives the table and its ids.
+
+    Raises:
+        ConfigError: an operation is unknown or given twice.
+    """
 
     ops: ClassVar[tuple[str, ...]]
     """Operation names, in token order (`networks/ops.py` builds them)."""
@@ -37,6 +42,10 @@ class CnnCellSpace(SearchSpace[SpaceConfig]):
     id_offset: ClassVar[Mapping[str, int]] = {"integers": 0}
     """Per integer dialect, the id of the first operation."""
     skeleton: ClassVar[str] = "nao"
+
+    def __init__(self, config: SpaceConfig | None = None) -> None:
+        super().__init__(config)
+        check_operations(self, self.ops)
 
     # -- size and tokens ----------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from pydantic import Field
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import ArchGraph, Cell, Edge, Genotype, SearchSpace, SpaceConfig, Tokens
 from nao_ray.spaces.parts.literals import is_literal
+from nao_ray.spaces.parts.operations import check_operations
 from nao_ray.spaces.parts.recurrent_text import MAX_NODES, RecurrentText, all_nodes
 
 ROLE = "recurrent"
@@ -50,6 +51,9 @@ class RecurrentSpace(SearchSpace[C]):
 
     Cells with another number of nodes or another output are read, drawn, built and trained, but not searched: they have
     no tokens and no mutants.
+
+    Raises:
+        ConfigError: an activation is unknown or given twice.
     """
 
     Config: ClassVar[type[SpaceConfig]] = RecurrentConfig
@@ -63,6 +67,7 @@ class RecurrentSpace(SearchSpace[C]):
 
     def __init__(self, config: C | None = None) -> None:
         super().__init__(config)
+        check_operations(self, self.activations, ACTIVATIONS, "activations")
         self.nodes: int = self.config.nodes
         self.text = RecurrentText(self.name, self.activations)
 
