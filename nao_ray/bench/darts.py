@@ -17,6 +17,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 from unittest import mock
 
 import torch
@@ -26,10 +27,11 @@ from torch.func import functional_call
 
 from benchmarks.plain_darts import PlainDarts
 from nao_ray import rng
-from nao_ray.bench._device import peak, timed
+from nao_ray.bench._device import check_device, peak, timed
 from nao_ray.bench._process import Worker, answer
 from nao_ray.bench._result import BenchResult, machine, show_row
 from nao_ray.bench.child import relative, without_kinks
+from nao_ray.errors import ConfigError
 from nao_ray.networks import fast
 from nao_ray.networks.darts import SEARCH_OPS
 from nao_ray.networks.relaxed import RelaxedSupernet
@@ -58,9 +60,10 @@ def run(
     layers: int = 8,
     channels: int = 16,
     steps: int = 1,
-    orders: Sequence[str] | None = None,
+    orders: Sequence[str] = ORDERS,
+    device: str = "cpu",
 ) -> BenchResult:
-    """Time steps of both variants in turns, on a GPU where there is one, and compare memory and gradients.
+    """Time steps of both variants in turns, and compare memory and gradients.
 
     Args:
         repeats: turns of each variant and order.
@@ -69,15 +72,22 @@ def run(
         layers: cells, at least 3.
         channels: of the first cells.
         steps: timed in a turn, after one that is not timed (on a GPU six).
-        orders: of the alphas' gradient; without them first and second.
+        orders: of the alphas' gradient.
+        device: cpu or cuda.
+
+    Raises:
+        ConfigError: there is no such order or device.
     """
-    size = {"batch": batch, "layers": layers, "channels": channels}
+    if not orders or {*orders} - {*ORDERS}:
+        raise ConfigError(f"bench darts orders={','.join(map(str, orders))}: expected some of {', '.join(ORDERS)}")
+    check_device("darts", device)
+    size: dict[str, Any] = {"batch": batch, "layers": layers, "channels": channels, "device": device}
     rows: list[list[object]] = []
     seconds: dict[str, Times] = {}
     cpu_seconds: dict[str, Times] = {}
     memory: dict[str, dict[str, float]] = {}
     how: set[str] = set()
-    for order in orders or ORDERS:
+    for order in orders:
         seconds[order], cpu_seconds[order], memory[order], execution = _measure(order, repeats, steps, threads, size)
         how.add(execution)
         for what, times in (("s", seconds[order]), ("CPU s", cpu_seconds[order])):
@@ -97,7 +107,7 @@ def run(
         rows=rows,
         notes=[
             f"{layers} cells, {channels} channels, batch {batch}, 32x32; n = {repeats} turns of {steps} each, "
-            f"{threads} threads; ratio of a step: plain / nao_ray, over single steps "
+            f"{threads} threads, {device}; ratio of a step: plain / nao_ray, over single steps "
             + ", ".join(f"{min(each):.2f} to {max(each):.2f} ({order} order)" for order, each in ratios.items())
             + "; of memory: nao_ray / plain.",
             "Memory: growth over what is there before the first step, on a CPU of the peak of the process, on a GPU of "
@@ -115,33 +125,25 @@ def run(
 
 
 def _measure(
-    order: str, repeats: int, steps: int, threads: int, size: dict[str, int]
+    order: str, repeats: int, steps: int, threads: int, size: dict[str, Any]
 ) -> tuple[Times, Times, dict[str, float], str]:
     """Seconds of steps, CPU seconds, and bytes, by variant; how ours were run."""
     seconds: Times = {variant: [] for variant in VARIANTS}
     cpu_seconds: Times = {variant: [] for variant in VARIANTS}
     memory, execution = dict.fromkeys(VARIANTS, 0.0), ""
+    warm_up = 1 if size["device"] == "cpu" else WARM_UP + 3  # on CUDA the fourth is recorded
     for variant in repeats * VARIANTS:
         worker = Worker(MODULE, f"{variant} {order}", threads, size)
         try:
             before = worker.ask("memory")
-            times = [worker.ask("step") for _ in range(_warm_up() + steps)][_warm_up() :]
-            seconds[variant] += [wall for wall, _ in times]
-            cpu_seconds[variant] += [cpu for _, cpu in times]
+            times = [worker.ask("step") for _ in range(warm_up + steps)][warm_up:]
+            seconds[variant] += [step["wall"] for step in times]
+            cpu_seconds[variant] += [step["cpu"] for step in times]
             memory[variant] = max(memory[variant], worker.ask("memory") - before)
             execution = worker.ask("execution")
         finally:
             worker.close()
     return seconds, cpu_seconds, memory, execution
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _warm_up() -> int:
-    """Steps that are not timed; on CUDA the fourth is recorded."""
-    return WARM_UP + 3 if torch.cuda.is_available() else 1
 
 
 # -- networks -------------------------------------------------------------------------------------------------
@@ -221,26 +223,27 @@ def gradients(
 # -- one process per variant ----------------------------------------------------------------------------------
 
 
-def our_training(order: Order, batch: int, layers: int, channels: int, per_class: int | None = None) -> Alternating:
+def our_training(
+    order: Order, batch: int, layers: int, channels: int, device: str = "cpu", *, per_class: int | None = None
+) -> Alternating:
     """Of made-up images, `per_class` of each; without it enough for one step an epoch."""
-    device = _device()
+    where = torch.device(device)
     task = Synthetic(SyntheticConfig(size=32, channels=3, classes=10, per_class=per_class or max(20, batch)))
     recipe = ImageRecipe(name="darts_search", batch=batch, cosine_epochs=50, precision="float32")
-    halves = task.objective(device, recipe).cut(rng.torch_generator(0, "bench darts halves"))
+    halves = task.objective(where, recipe).cut(rng.torch_generator(0, "bench darts halves"))
     return Alternating(
         networks(layers, channels)[0],
         *halves,
         first_alphas(),
         order=order,
         optimiser=AlphaOptimiser(),
-        streams=ByStep(0, device),
-        alpha_streams=ByStep(1, device),
+        streams=ByStep(0, where),
+        alpha_streams=ByStep(1, where),
     )
 
 
-def plain_step(order: str, batch: int, layers: int, channels: int) -> Callable[[], object]:
+def plain_step(order: str, batch: int, layers: int, channels: int, device: str = "cpu") -> Callable[[], object]:
     """As the authors' `architect.py` and `train_search.py` have it."""
-    device = _device()
     network = networks(layers, channels)[1].to(device)
     ahead = copy.deepcopy(network)
     (images, labels), valid = ([tensor.to(device) for tensor in each] for each in batches(batch))
@@ -291,23 +294,19 @@ def plain_step(order: str, batch: int, layers: int, channels: int) -> Callable[[
     return step
 
 
-def replies(variant: str, size: dict[str, int]) -> Callable[[str], object]:
+def replies(variant: str, size: dict[str, Any]) -> Callable[[str], object]:
     """What answers ``step`` with its seconds and CPU seconds, ``memory`` with bytes, ``execution`` with a word."""
     name, word = variant.split()
     order = next(order for order in ORDERS if order == word)
-    training = (
-        our_training(order, *(size[key] for key in ("batch", "layers", "channels"))) if name == "nao_ray" else None
-    )
+    training = our_training(order, **size) if name == "nao_ray" else None
     step = plain_step(order, **size) if training is None else training.step
-
-    device = _device().type
 
     def reply(question: str) -> object:
         if question == "step":
-            return tuple(timed(step, device).values())
+            return timed(step, size["device"])
         if question == "execution":
             return "eager" if training is None else training.execution
-        return peak(device)
+        return peak(size["device"])
 
     return reply
 

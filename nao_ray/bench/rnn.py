@@ -58,7 +58,7 @@ def run(
     """Time both variants in turns and compare gradients.
 
     Args:
-        cells: of NAO-RNN, NAO-WS-RNN, ENAS-RNN and DARTS-RNN.
+        cells: names between commas, of NAO-RNN, NAO-WS-RNN, ENAS-RNN and DARTS-RNN.
         rounds: timed steps per cell and variant, after one that is not timed (on a GPU five).
         units: H.
         batch: columns of text.
@@ -80,7 +80,7 @@ def run(
         memory = {
             name: [workers[name].ask(f"memory {cells[0]} {length}") for length in sorted(lengths)] for name in SEGMENT
         }
-        firsts = [workers["nao_ray"].ask(f"new {seed}")["wall"] for seed in range(genotypes)]
+        firsts = [workers["nao_ray"].ask(f"new {seed}") for seed in range(genotypes)]
         seconds = {cell: _turns(workers, cell, rounds, 5 if device == "cuda" else 1) for cell in cells}
     finally:
         for worker in workers.values():
@@ -97,7 +97,7 @@ def run(
             + ", ".join(_span(taken, cell) for cell, taken in seconds.items())
             + ".",
             *_memory_notes(memory, lengths, cells[0]),
-            *([f"The first step of {genotypes} new genotypes: at most {max(firsts):.2f} s."] if firsts else []),
+            *([_firsts_note(firsts)] if firsts else []),
             _gradient_note(differences),
             machine(),
         ],
@@ -149,6 +149,11 @@ def _memory_notes(memory: dict[str, list[float]], lengths: Sequence[int], cell: 
     pairs = zip(sorted(lengths), *memory.values(), strict=True)
     text = ", ".join(f"{length} steps {plain / 1e6:.0f} / {mine / 1e6:.0f}" for length, plain, mine in pairs)
     return [f"Peak memory beside weights and inputs, MB, plain / nao_ray, {cell}: {text}."]
+
+
+def _firsts_note(firsts: Sequence[dict[str, float]]) -> str:
+    wall, cpu = (max(step[what] for step in firsts) for what in ("wall", "cpu"))
+    return f"The first step of {len(firsts)} new genotypes: at most {wall:.2f} s, {cpu:.2f} CPU seconds."
 
 
 def _gradient_note(differences: dict[str, dict[str, float]]) -> str:

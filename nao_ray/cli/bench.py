@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -61,7 +61,9 @@ def manual(name: str) -> str:
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             lines.append(_entry("SECTION.KEY", meanings.get("**" + parameter.name, "")))
         else:
-            default = "" if parameter.default is None else f" [default: {parameter.default}]"
+            default = parameter.default
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            default = "" if default is None else f" [default: {shown}]"
             lines.append(_entry(parameter.name, meanings.get(parameter.name, "") + default))
     return "\n".join(lines)
 
@@ -101,12 +103,10 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
         key, separator, value = option.partition("=")
         if not separator or (key not in known and not (open_ended and "." in key)):
             raise ConfigError(f"bench {name} {option}: expected key=value with a key of {', '.join(known) or 'none'}")
-        try:
-            settings[key] = yaml_text.load(value)
-        except yaml_text.YamlTextError:
-            if value.startswith(("[", "'", '"')):
-                raise ConfigError(f"bench {name} {option}: {value!r} is not a YAML value") from None
-            settings[key] = value  # text such as {dataset}_valid
+        settings[key] = _value(value, f"bench {name} {option}")
+    for parameter in parameters:
+        if _is_list(parameter) and parameter.name in settings:
+            settings[parameter.name] = _listed(settings[parameter.name], f"bench {name} {parameter.name}")
     result = measure(**settings)
     if as_json:
         rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
@@ -115,6 +115,26 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
         typer.echo(result.table)
     if result.wrong:
         raise RunError(f"bench {name}: {len(result.wrong)} things are wrong, see above; the first: {result.wrong[0]}")
+
+
+def _is_list(parameter: inspect.Parameter) -> bool:
+    return str(parameter.annotation).startswith("Sequence[")
+
+
+def _listed(value: Any, where: str) -> list[Any]:  # noqa: ANN401 - from YAML
+    """What stands between commas; a YAML list is one already."""
+    if not isinstance(value, str):
+        return value if isinstance(value, list) else [value]
+    return [_value(word.strip(), where) for word in value.split(",") if word.strip()]
+
+
+def _value(text: str, where: str) -> Any:  # noqa: ANN401 - from YAML
+    try:
+        return yaml_text.load(text)
+    except yaml_text.YamlTextError:
+        if text.startswith(("[", "'", '"')):
+            raise ConfigError(f"{where}: {text!r} is not a YAML value") from None
+        return text  # such as {dataset}_valid
 
 
 def _load(name: str) -> Callable[..., BenchResult]:

@@ -1,9 +1,11 @@
 """The measurement of DARTS' step itself, on a tiny supernet: its table, and that both variants make the same step."""
 
+import pytest
 import torch
 from torch import nn
 
 from nao_ray.bench import darts
+from nao_ray.errors import ConfigError
 
 
 class Small(nn.Module):
@@ -24,6 +26,19 @@ def test_table(no_processes, monkeypatch):
     result = darts.run(repeats=2, threads=1, batch=2, layers=3, channels=2)
     assert [row[0].partition(":")[0] for row in result.rows] == ["first order"] * 3 + ["second order"] * 3
     assert all(len(times) == 2 for order in result.data["seconds"].values() for times in order.values())
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"device": "tpu"}, "bench darts device=tpu: expected cpu, or cuda where there is one"),
+        ({"orders": ["first", "third"]}, "bench darts orders=first,third: expected some of first, second"),
+        ({"orders": []}, "bench darts orders=: expected some of first, second"),
+    ],
+)
+def test_what_is_not_there_is_refused(setting, says):
+    with pytest.raises(ConfigError, match=f"^{says}$"):
+        darts.run(**setting)
 
 
 def test_gradients_are_those_of_the_plain_one():

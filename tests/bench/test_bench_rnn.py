@@ -1,5 +1,7 @@
 """The measurement of recurrent cells itself, on tiny ones: its table, and what it refuses."""
 
+import re
+
 import pytest
 
 from nao_ray.bench import rnn
@@ -20,6 +22,9 @@ def test_table():
     assert all(len(row) == len(result.columns) for row in result.rows)
     assert {len(steps) for cell in result.data["seconds"].values() for steps in cell.values()} == {2}
     assert "2 steps" in result.notes[1]
+    assert re.fullmatch(
+        r"The first step of 1 new genotypes: at most \d+\.\d\d s, \d+\.\d\d CPU seconds\.", result.notes[2]
+    )
     assert not result.wrong
 
 

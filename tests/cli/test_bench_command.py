@@ -1,9 +1,11 @@
 """What ``nao-ray bench`` says of itself."""
 
 import inspect
+from collections.abc import Sequence
 
 import pytest
 
+from nao_ray.bench._result import BenchResult
 from nao_ray.cli import bench
 from nao_ray.cli.app import main
 
@@ -32,3 +34,40 @@ def test_without_a_name_the_measurements_are_listed(capsys):
         assert code == expected
         assert ", ".join(bench.names()) in told
     assert "did you mean tabular?" in _said(capsys, "tabula", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "means"),
+    [
+        ("names=NAO-RNN,DARTS-RNN", ["NAO-RNN", "DARTS-RNN"]),
+        ("names=NAO-RNN", ["NAO-RNN"]),
+        ("names=[NAO-RNN, DARTS-RNN]", ["NAO-RNN", "DARTS-RNN"]),
+        ("names=9, 18", [9, 18]),
+        ("names=9", [9]),
+        ("names=[]", []),
+    ],
+)
+def test_a_list_is_what_stands_between_commas(given, means, monkeypatch, capsys):
+    said = []
+
+    def run(names: "Sequence[str]" = ("A", "B"), text: "str" = "") -> BenchResult:
+        """Measure.
+
+        Args:
+            names: of cells.
+            text: of no list.
+        """
+        said.append((names, text))
+        return BenchResult(name="rnn", columns=[], rows=[])
+
+    monkeypatch.setattr(bench, "_load", lambda _: run)
+    assert _said(capsys, "rnn", given, "text=a,b")[0] == 0
+    assert said == [(means, "a,b")]
+    assert "names              of cells. [default: A,B]" in _said(capsys, "rnn", "--help")[1]
+
+
+def test_every_measurement_that_takes_a_list_says_so():
+    """Lists are known by their annotation."""
+    for name in bench.names():
+        for parameter in inspect.signature(bench._load(name)).parameters.values():
+            assert bench._is_list(parameter) == isinstance(parameter.default, tuple | list), (name, parameter)

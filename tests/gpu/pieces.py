@@ -91,7 +91,7 @@ PIECES = {
     "darts": Piece(
         85,
         "DARTS' step with plain PyTorch's",
-        _bench("darts", "repeats=1", "steps=20"),
+        _bench("darts", "device=cuda", "repeats=1", "steps=20"),
         ("steps=1", "batch=4", "layers=3", "channels=2"),
         usual=True,
     ),

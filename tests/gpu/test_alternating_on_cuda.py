@@ -17,7 +17,7 @@ def trained(order):
     torch.cuda.reset_peak_memory_stats()
     with (
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-        darts.our_training(order, **SIZE, per_class=41) as training,
+        darts.our_training(order, **SIZE, device="cuda", per_class=41) as training,
     ):
         losses = [training.step().item() for _ in range(STEPS)]
         state = {name: tensor.clone() for name, tensor in training.state().items()}

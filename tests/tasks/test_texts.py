@@ -207,3 +207,36 @@ def test_what_is_known_of_files_is_remembered(tmp_path, monkeypatch):
     (folder / "made.valid.txt").write_text("other\n")
     with pytest.raises(TypeError):
         task("ptb", path=str(folder)).data_hash()
+
+
+@pytest.mark.parametrize(("text", "min_count"), [("a a a\n" * 40, 3), ("word " * 40, 1), ("x" * 4000 + "\n", 1)])
+def test_a_text_of_one_word_is_refused_with_its_place(tmp_path, text, min_count):
+    path = tmp_path / "one.txt"
+    path.write_text(text if min_count == 1 else text.replace("\n", " "))
+    one = task("text_folder", path=str(path), min_count=min_count)
+    with pytest.raises(DataError) as caught:
+        one.facts()
+    assert str(caught.value).startswith(f"task text_folder, {path}")
+    assert len(str(caught.value)) < 300
+
+
+def test_rare_words_alone_are_one_word(tmp_path):
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text("one two three four five six seven eight nine ten")
+    with pytest.raises(DataError) as caught:
+        task("text_folder", path=str(tmp_path)).load()
+    assert str(caught.value) == (
+        f"task text_folder, {tmp_path}: all 11 training tokens are one (task.min_count is 2); there is nothing to "
+        "predict"
+    )
+    assert task("text_folder", path=str(tmp_path), min_count=1).load()
+
+
+def test_the_mark_of_an_unknown_word_is_one_word(tmp_path):
+    assert units("the <unk> sat <b>\n", "word") == ["the", "<unk>", "sat", "<", "b", ">", "<eos>"]
+    assert units("a<unk>b <eos>\n", "word") == ["a", "<unk>", "b", "<eos>", "<eos>"]
+    (tmp_path / "train.txt").write_text("a <unk> b a <unk> b\n")
+    (tmp_path / "valid.txt").write_text("a <unk> c\n")
+    text = task("text_folder", path=str(tmp_path))
+    assert text._vocabulary.words == ("a", "<unk>", "b")
+    assert text.load()[1].tolist() == [0, 1, 1, 1]

@@ -24,7 +24,7 @@ from platformdirs import user_cache_path
 
 from nao_ray.tasks.base import Facts
 
-VERSION = 1
+VERSION = 2
 """To be raised whenever the same files give other images or labels."""
 SETTLED_SECONDS = 3.0
 _READERS = ("pillow", "pyarrow", "numpy")  # whose versions may decide what is read

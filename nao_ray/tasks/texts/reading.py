@@ -6,13 +6,14 @@ import re
 from typing import Literal
 
 from nao_ray.errors import DataError
+from nao_ray.tasks.texts.vocabulary import UNKNOWN
 
 Unit = Literal["word", "space", "character"]
 """What a text is cut into: words and marks of punctuation, what stands between spaces, or characters."""
 END = "<eos>"
 """Stands at the end of every line."""
 
-_WORD = re.compile(r"\w+|[^\w\s]|\n")
+_WORD = re.compile(rf"{UNKNOWN}|{END}|\w+|[^\w\s]|\n")
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 

@@ -59,9 +59,21 @@ class TextTask(Task[C]):
     def shapes(self) -> Shapes:
         return TokenShapes(self.vocabulary, self.network)
 
+    @property
+    def _where(self) -> str:
+        """Begins every message; a task that reads files adds their place."""
+        return f"task {self.name}"
+
     def load(self) -> tuple[Tokens, Tokens]:
         """Training and validation text."""
-        return self._checked("train"), self._checked("valid")
+        train, valid = self._checked("train"), self._checked("valid")
+        if (train == train[0]).all():
+            raise DataError(f"{self._where}: all {len(train):,} training tokens are one{self._why_alike}; there is "
+                            "nothing to predict")  # fmt: skip
+        return train, valid
+
+    _why_alike = ""
+    """What may have made them so."""
 
     def load_test(self) -> Tokens:
         """The test text."""
@@ -71,7 +83,7 @@ class TextTask(Task[C]):
         tokens = self._read(split)
         if len(tokens) < 2 or tokens.min() < 0 or tokens.max() >= self.vocabulary:
             raise DataError(
-                f"task {self.name}, {split} text: expected at least 2 tokens in 0..{self.vocabulary - 1}, got "
+                f"{self._where}, {split} text: expected at least 2 tokens in 0..{self.vocabulary - 1}, got "
                 f"{len(tokens)} in {tokens.min(initial=0)}..{tokens.max(initial=0)}"
             )
         return tokens
@@ -129,5 +141,5 @@ class TextTask(Task[C]):
         for tokens in (train, valid):
             sha.update(str(len(tokens)).encode())
             sha.update(np.ascontiguousarray(tokens, dtype="<i8").data)
-        summary = f"task {self.name}: {len(train):,} tokens train, {len(valid):,} validate, of {self.vocabulary}"
+        summary = f"{self._where}: {len(train):,} tokens train, {len(valid):,} validate, of {self.vocabulary}"
         return Facts(sha.hexdigest(), summary, examples=len(train), validating=len(valid))

@@ -119,6 +119,6 @@ class WordTask(TextTask[C]):
         return Facts(sha.hexdigest(), summary, (odd,) if foreign else (), len(train), len(valid))
 
     @property
-    def _where(self) -> str:
-        """Begins every message."""
-        return f"task {self.name}"
+    def _why_alike(self) -> str:  # type: ignore[override]  # as the config says
+        """A word that is too rare is unknown."""
+        return f" (task.min_count is {self.config.min_count})" if self.config.min_count > 1 else ""
