@@ -164,7 +164,7 @@ class Task(ABC, Generic[C]):
     def data_hash(self) -> str:
         """Hex digest that names the data of the train and validation splits, for the manifest."""
 
-    def too_few(self, examples: int, recipe: Recipe, do: str = "train") -> str:  # noqa: ARG002
+    def too_few(self, examples: int, recipe: Recipe, do: str = "train") -> str:
         """That so many examples, which `do` this, make no step under a recipe, and why; "": they do. Needs no data."""
         return ""
 

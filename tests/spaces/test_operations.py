@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from nao_ray.errors import ConfigError
 from nao_ray.networks.enas_macro import operation
 from nao_ray.networks.ops import NAMES
 from nao_ray.networks.recurrent import ACTIVATIONS as FUNCTIONS
