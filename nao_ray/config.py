@@ -15,9 +15,10 @@ Unknown keys are refused by name, and what is given twice with both lines.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from pydantic import Field, SerializeAsAny, ValidationError, model_validator
 
@@ -28,7 +29,7 @@ from nao_ray.config_components import check_component, make_space, make_task, se
 from nao_ray.config_text import blamed, complaint, override
 from nao_ray.config_workers import Workers as Workers
 from nao_ray.errors import ConfigError
-from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
+from nao_ray.evaluators.base import Evaluator, EvaluatorConfig, SharedEvaluator
 from nao_ray.loggers.base import Logger, Search
 from nao_ray.settings import Settings
 from nao_ray.sizes import Sized
@@ -155,6 +156,9 @@ class RunConfig(Settings):
         fidelity = evaluator.fidelity(self.evaluator_config)
         cls = registry.load("strategy", self.strategy.name)
         strategy: Strategy[Any] = cls(self.make_space(), cls.Config(**self.strategy.settings), self.seed, fidelity)
+        if evaluator.shares_weights and strategy.shares_weights:
+            make = cast("Callable[[], SharedEvaluator[Any]]", cache(self.make_evaluator))  # not before it is asked
+            strategy.num_params = lambda genotype: make().num_params(genotype)
         return strategy
 
     @property

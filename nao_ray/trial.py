@@ -78,6 +78,9 @@ class Phase:
     seed: int | None = None
     """Names every draw of the training that this is a stretch of, however many stretches there are; None, as in pools
     of before: the proposal's."""
+    num_params: tuple[int, ...] | None = None
+    """By genotype, what `sampling` by size goes by: of its network on its own, as large as the shared weights. None:
+    whoever trains counts, as in pools of before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

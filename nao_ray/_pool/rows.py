@@ -344,7 +344,7 @@ def _phase(text: str | None) -> Phase | None:
     if text is None:
         return None
     given = json.loads(text)
-    return Phase(**{**given, "genotypes": tuple(given["genotypes"])})
+    return Phase(**{**given, **{name: _tuple(given.get(name)) for name in ("genotypes", "num_params")}})
 
 
 def trial_from(row: Mapping[str, Any]) -> Trial:

@@ -17,7 +17,7 @@ from nao_ray.errors import ConfigError
 from nao_ray.metric import DEFAULT, Metric
 from nao_ray.settings import Settings
 from nao_ray.skeletons.base import Skeleton, skeleton_of
-from nao_ray.spaces.base import SearchSpace
+from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
 
@@ -213,6 +213,17 @@ class SharedEvaluator(Evaluator[C]):
     @abstractmethod
     def scored_at_once(self) -> int:
         """Proposals of one version that are better scored together than one by one; at least 1."""
+
+    def num_params(self, genotype: Genotype) -> int | None:
+        """What paths drawn by size are drawn in proportion to; None: it does not draw by size.
+
+        The parameters of a genotype's network on its own, as large as the shared weights.
+
+        Raises:
+            ConfigError: there is no such network.
+            DataError: the data, which say how many classes there are, cannot be read.
+        """
+        return None
 
     @property
     @abstractmethod

@@ -23,7 +23,7 @@ from nao_ray.evaluators.standalone import StandaloneConfig
 from nao_ray.evaluators.standalone import settings_of as standalone_settings
 from nao_ray.sizes import Sized
 from nao_ray.skeletons.base import Skeleton, skeleton_of
-from nao_ray.spaces.base import SearchSpace
+from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.training.recipe import Recipe, usually
 from nao_ray.trial import Fidelity, Measurement, Phase, Proposal
@@ -102,7 +102,6 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         super().__init__(space, task, config)
         _ = self.skeleton  # there is one
         self._scorer: nn.Module | None = None
-        self._sizes: dict[str, float] = {}  # by genotype, of all phases
         self._alone = Alone(space, task, config.alone, config.device)
 
     @property
@@ -217,16 +216,17 @@ class OneShot(SharedEvaluator[OneShotConfig]):
     def _sampler(self, phase: Phase) -> PathSampler:
         from nao_ray.training.sampling import PathSampler
 
-        graphs = {text: self.space.lower(self.space.parse(text)) for text in phase.genotypes}
-        weights = None
-        if phase.sampling == "size":
-            self._sizes |= {text: self._params(graph) for text, graph in graphs.items() if text not in self._sizes}
-            weights = [self._sizes[text] for text in phase.genotypes]
-        return PathSampler([graphs[text] for text in phase.genotypes], weights, in_turn=phase.sampling == "given")
+        genotypes = [self.space.parse(text) for text in phase.genotypes]
+        sizes: Sequence[int] | None = phase.num_params
+        if phase.sampling != "size":
+            sizes = None
+        elif sizes is None:  # a phase of an earlier pool
+            sizes = [self.num_params(genotype) for genotype in genotypes]
+        graphs = [self.space.lower(genotype) for genotype in genotypes]
+        return PathSampler(graphs, sizes, in_turn=phase.sampling == "given")
 
-    def _params(self, graph: ArchGraph) -> float:
-        """Of the genotype's own network, as large as the supernet and for the same task."""
-        return float(self.skeleton.count(graph, self.task.shapes, self.config.size).num_params)
+    def num_params(self, genotype: Genotype) -> int:
+        return self.skeleton.num_params(self.space.lower(genotype), self.task.shapes, self.config.size)
 
     # -- scores -------------------------------------------------------------------------------------------
 

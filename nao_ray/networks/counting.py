@@ -30,10 +30,7 @@ def count(network: nn.Module, *inputs: Tensor) -> Counts:
     Shapes alone are propagated (torch's meta device), so neither time nor memory depends on the network's width; the
     network may itself live on the meta device.
     """
-    auxiliary = sum(
-        parameter.numel() for name, parameter in network.named_parameters() if name.startswith("auxiliary.")
-    )
-    total = sum(parameter.numel() for parameter in network.parameters())
+    own, auxiliary = parameters(network)
     tensors = (*network.named_parameters(), *network.named_buffers())
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors if not tensor.is_meta}
     training = network.training
@@ -44,7 +41,14 @@ def count(network: nn.Module, *inputs: Tensor) -> Counts:
             functional_call(network, shapes, tuple(tensor.to("meta") for tensor in inputs))
     finally:
         network.train(training)
-    return Counts(total - auxiliary, auxiliary, counter.total // 2)
+    return Counts(own, auxiliary, counter.total // 2)
+
+
+def parameters(network: nn.Module) -> tuple[int, int]:
+    """Trainable numbers without the auxiliary head, and those of that head."""
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    auxiliary = sum(size for name, size in sizes.items() if name.startswith("auxiliary."))
+    return sum(sizes.values()) - auxiliary, auxiliary
 
 
 class _Flops(TorchDispatchMode):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -50,6 +50,9 @@ class Strategy(ABC, Generic[C]):
     bears_failed_phases: ClassVar[bool] = False
     """Its trainings of shared weights stand each by itself: it is told of a phase that failed as of any trial, and the
     others go on. False: nothing goes on without it, and the search ends."""
+    num_params: Callable[[Genotype], int | None] | None = None
+    """Of one that trains shared weights, how large its evaluator says that a genotype is: a phase that draws by size
+    says it for all who train. Whoever makes the strategy gives it."""
 
     def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
         self.space = space

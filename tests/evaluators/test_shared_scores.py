@@ -131,21 +131,27 @@ def test_a_phase_of_an_earlier_pool_is_named_by_its_proposal(layers, layered, sh
     assert weights[0] == weights[1] != weights[2]
 
 
-def test_a_genotype_is_counted_once_for_all_phases_with_the_tasks_classes_and_channels(
-    config, genotypes, shelf, monkeypatch
-):
-    """Draws in proportion to size: of networks for this task, and 0.1 s each is too long to count twice."""
-    counted, count = [], Nao.count
-    monkeypatch.setattr(Nao, "count", lambda self, graph, *given: counted.append(graph) or count(self, graph, *given))
+def test_who_trains_by_size_counts_nothing_that_its_phase_says(config, genotypes, monkeypatch):
+    """Of networks for this task, and 0.1 s each is too long to count in every process of a search."""
     evaluator = config.make_evaluator()
-    desk = Desk(evaluator, shelf)
-    for first, given in enumerate((genotypes[:3], genotypes)):
-        proposal = phase(given, first, first + 1, source=f"v{first}" if first else None)
-        assert work(desk, replace(proposal, phase=replace(proposal.phase, sampling="size"))).train_loss > 0
-    assert len(counted) == len(genotypes)
+    sizes = tuple(map(evaluator.num_params, genotypes))
     own = evaluator._alone._training._network(Proposal(genotype=genotypes[0]), 0)
     assert evaluator.task.num_classes != 10, "or a default would do"
-    assert evaluator._sizes[genotypes[0].key] == sum(parameter.numel() for parameter in own.parameters())
+    assert sizes[0] == sum(parameter.numel() for parameter in own.parameters())
+    older = replace(phase(genotypes).phase, sampling="size")
+    counts_itself = evaluator._sampler(older)
+    monkeypatch.setattr(Nao, "build", None)
+    told = config.make_evaluator()._sampler(replace(older, num_params=sizes))
+    assert told._cumulative.tolist() == counts_itself._cumulative.tolist()
+    assert len(set(sizes)) > 1
+
+
+def test_a_search_by_size_is_told_sizes_by_its_evaluator(config):
+    settings = {"name": "nao_shared", "preset": "nao_v2", "rounds": 1, "epochs": 1, "pool": 3}
+    given = RunConfig.model_validate(config.model_dump() | {"strategy": settings})
+    (proposal,) = given.make_strategy().ask(10)
+    space, evaluator = given.make_space(), given.make_evaluator()
+    assert proposal.phase.num_params == tuple(evaluator.num_params(space.parse(t)) for t in proposal.phase.genotypes)
 
 
 def test_a_phase_of_another_kind_is_refused(layers, layered, shelf):

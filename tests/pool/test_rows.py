@@ -48,6 +48,7 @@ phases = st.builds(
     sampling=st.sampled_from(["uniform", "size", "given"]),
     kind=texts,
     seed=maybe(ints),
+    num_params=maybe(st.lists(ints, max_size=3).map(tuple)),
 )
 proposals = st.builds(
     Proposal,

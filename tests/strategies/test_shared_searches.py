@@ -76,6 +76,22 @@ def test_v2_trains_what_is_new_by_size_and_scores_everything_again() -> None:
     assert sizes == [10, 14, 18]
 
 
+def test_sizes_are_counted_once_a_search() -> None:
+    settings = {"preset": "nao_v2", "rounds": 2, "epochs": 2, "epochs_per_version": 1, "pool": 10, "controller": TINY}
+    strategy, counted = make("nao_shared", **settings), list[str]()
+    strategy.num_params = lambda genotype: counted.append(genotype.key) or len(genotype.key)  # type: ignore[func-returns-value]
+    asked, _ = run(strategy)
+    assert len(counted) == len(set(counted)) == 14
+    for phase in phases(asked):
+        assert phase.num_params == tuple(map(len, phase.genotypes))
+    again, counted[:] = make("nao_shared", **settings), []
+    again.num_params = strategy.num_params
+    done = Trial(proposal=asked[0], attempt=1).complete(Measurement(train_loss=1.0), log_index=0)
+    again.restore([done])
+    assert again.ask(1) == [asked[1]], "the same genotypes"
+    assert counted == []
+
+
 def test_enas_trains_what_its_policy_draws_and_updates_it_batch_by_batch() -> None:
     settings = {"rounds": 3, "paths": 7, "updates": 2, "candidates": 5, "audited": 0, "finalists": 1}
     asked, rows = run(make("enas", **settings, lstm={"num_aggregate": 4}))

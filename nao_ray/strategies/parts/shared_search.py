@@ -60,6 +60,7 @@ class SharedSearch(Strategy[C]):
         self._version: str | None = None
         self._epochs_done = 0
         self._training_seed: int | None = streams.child_seed(seed, "shared weights")
+        self._sizes: dict[str, int] = {}  # by genotype, of phases that draw by it
         self._asked_here = 0
         self._told_here: dict[int, Trial] = {}
         self._ended = False
@@ -178,12 +179,27 @@ class SharedSearch(Strategy[C]):
         return self._ended
 
     def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
-        return self._agenda[self._asked_here] if self._asked_here < len(self._agenda) else None
+        if self._asked_here == len(self._agenda):
+            return None
+        draft = self._agenda[self._asked_here]
+        return draft if draft.phase is None else replace(draft, phase=self._sized(draft.phase))
+
+    def _sized(self, phase: Phase) -> Phase:
+        """With the sizes that it draws by, counted as it is asked for: once a search, as replays have the log."""
+        if phase.sampling != "size" or self.num_params is None:
+            return phase
+        for text in phase.genotypes:
+            size = self._sizes.get(text) or self.num_params(Genotype(self.space.name, text))
+            if size is None:
+                return phase
+            self._sizes[text] = size
+        return replace(phase, num_params=tuple(self._sizes[text] for text in phase.genotypes))
 
     def note_asked(self, proposal: Proposal) -> None:
         self._asked_here += 1
         if proposal.phase is not None:  # a pool from before there was a seed of the training goes on as it began
             self._training_seed = proposal.phase.seed
+            self._sizes |= zip(proposal.phase.genotypes, proposal.phase.num_params or (), strict=False)
 
     def observe(self, trial: Trial) -> None:
         self._told_here[trial.trial_id] = trial
