@@ -126,7 +126,8 @@ def test_the_reader_of_imports_sees_hidden_ones(tmp_path):
 
 TRAINED_ON = re.compile(r"image|accuracy|cross.?entropy|num_classes", re.IGNORECASE)
 KNOWERS = {
-    "training/images.py", "training/augment.py", "training/augmentation.py",  # the family of images
+    "training/images.py", "training/image_splits.py",  # the family of images
+    "training/augment.py", "training/augmentation.py",
     "training/recipe.py", "training/published.py", "training/told.py",  # the recipes of both families
     "training/foreign.py",  # another program's networks
     "training/tokens.py",  # its loss is a cross-entropy too

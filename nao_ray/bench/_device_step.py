@@ -57,7 +57,7 @@ class DeviceStep:
             layout = torch.channels_last if "channels-last" in words else torch.contiguous_format
             self.network: torch.nn.Module = plain.to(device).to(memory_format=layout)
             generator = rng.torch_generator(0, "bench augmentation", device=device.type)
-            images, labels = self.objective.train.images[: self.batch], self.objective.train.labels[: self.batch]
+            ((images, labels),) = self.objective.train.batches([torch.arange(self.batch, device=device)])
 
             def drawn() -> tuple[Tensor, Tensor]:
                 inputs = augment(images, generator, self.objective.normaliser, recipe)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from nao_ray.errors import DataError
 from nao_ray.skeletons.images.base import NETWORKS
 from nao_ray.tasks.base import Task
 from nao_ray.tasks.images.base import Images, ImageShapes
+from nao_ray.tasks.images.streamed import StreamedImages
 from nao_ray.tasks.texts.base import Tokens, TokenShapes
 from nao_ray.training.recipe import ImageRecipe, TextRecipe
 
@@ -63,11 +63,12 @@ def _check_tokens(split: Tokens, shapes: TokenShapes) -> None:
     require(0 <= least <= most < shapes.vocabulary, f"tokens are {least}..{most}, expected 0..{shapes.vocabulary - 1}")
 
 
-def _check_images(split: Images, shapes: ImageShapes) -> None:
-    require(split.images.dtype == np.uint8, f"images are {split.images.dtype}, expected uint8")
+def _check_images(split: Images | StreamedImages, shapes: ImageShapes) -> None:
+    images = split.images
+    require(images.dtype == np.uint8, f"images are {images.dtype}, expected uint8")
     require(split.labels.dtype == np.int64, f"labels are {split.labels.dtype}, expected int64")
     wanted = (len(split), shapes.in_channels, shapes.height, shapes.width)
-    require(split.images.shape == wanted, f"images are {list(split.images.shape)}, expected {list(wanted)}")
+    require(images.shape == wanted, f"images are {list(images.shape)}, expected {list(wanted)}")
     require(len(split) > 0, "a split is empty")
     least, most = split.labels.min(), split.labels.max()
     require(
@@ -83,8 +84,8 @@ def loading_again_gives_the_same(make: Make) -> None:
         require(same, "the splits are others when they are loaded again: draw them with a generator of your own")
 
 
-def _arrays(split: Images | Tokens) -> tuple[NDArray[Any], ...]:
-    return astuple(split) if isinstance(split, Images) else (split,)
+def _arrays(split: Images | StreamedImages | Tokens) -> tuple[NDArray[Any], ...]:
+    return (split,) if isinstance(split, np.ndarray) else (split.images, split.labels)
 
 
 def the_hash_names_the_data(make: Make) -> None:

@@ -35,11 +35,11 @@ class Digits(ImageTask[ImageTaskConfig]):
 
     def training_rows(self) -> Images:
         rows, test = _read()
-        return splits.take(rows, np.setdiff1d(np.arange(len(rows)), test, assume_unique=True))
+        return rows.take(np.setdiff1d(np.arange(len(rows)), test, assume_unique=True))
 
     def test_rows(self) -> Images:
         rows, test = _read()
-        return splits.take(rows, test)
+        return rows.take(test)
 
 
 def _read() -> tuple[Images, NDArray[np.int64]]:

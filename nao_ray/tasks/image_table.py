@@ -15,7 +15,7 @@ class ImageTableConfig(PictureConfig):
     path: str
     """A Parquet file, a folder of them, or an address."""
     places: ClassVar[frozenset[str]] = frozenset({"path"})
-    hashed: ClassVar[frozenset[str]] = frozenset({"valid_split", "unused_splits", "image_format"})
+    hashed: ClassVar[frozenset[str]] = PictureConfig.hashed | {"valid_split", "unused_splits", "image_format"}
     image_column: str | None = None
     """PNG, JPEG, raw bytes or a struct with `bytes`; by default the column `image` or `img`."""
     image_format: ImageFormat = "auto"

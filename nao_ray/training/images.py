@@ -1,4 +1,4 @@
-"""Images in classes: both splits on a device, as bytes, so that a batch is a gather and no worker process is needed.
+"""Images in classes: both splits on a device, as bytes, so that a batch is a gather; or streamed (`image_splits.py`).
 
 Legend: `n` images, `B` images of a batch, `C` channels, `H` `W` pixels, `K` classes, `G` genotypes.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -17,33 +18,17 @@ from nao_ray.errors import DataError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.networks.one_shot import pool_logits
 from nao_ray.tasks.images import splits
-from nao_ray.tasks.images.base import Images
+from nao_ray.tasks.images.base import Split
 from nao_ray.training.augment import Normaliser, augment
+from nao_ray.training.augmentation import Augmentation
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.devices import autocast, move
+from nao_ray.training.image_splits import EVALUATION_BATCH, DeviceSplit
 from nao_ray.training.objective import WHOLE, Batch, Carry, Network, Objective, Scores, Shard
 from nao_ray.training.recipe import ImageRecipe, ImageRegularisation, Optimiser, Recipe, expect
 
-EVALUATION_BATCH = 512
 _SHARE_SEED = 0  # which rows a share of the training split keeps: the same for every trial of every search
-
-
-@dataclass(frozen=True)
-class DeviceImages:
-    """One split on a device."""
-
-    images: Tensor
-    """``[n, C, H, W]``, uint8."""
-    labels: Tensor
-    """``[n]``, int64."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @classmethod
-    def of(cls, split: Images, device: torch.device) -> DeviceImages:
-        """Move a split."""
-        return cls(move(split.images, device), move(split.labels, device))
+_TOP = 5
 
 
 @dataclass(frozen=True)
@@ -54,18 +39,20 @@ class ImageObjective(Objective):
         DataError: there are no two images to train on.
     """
 
-    train: DeviceImages
-    valid: DeviceImages
+    train: DeviceSplit
+    valid: DeviceSplit
     """Without images where all of them train."""
     normaliser: Normaliser
     """Of the training images that count."""
     recipe: ImageRecipe
     rows: Tensor | None = None
-    """``[n]``, the training images that count; None: all."""
+    """``[n]``, the training images that count, where their labels are; None: all."""
     share: float = 1.0
     """Of the training split, that they are."""
     shard: Shard = WHOLE
     metric: Metric = ACCURACY
+    top5: bool = False
+    """Scores tell the share of images whose class is among the five likeliest, too."""
 
     def __post_init__(self) -> None:
         if not self.steps:
@@ -75,25 +62,25 @@ class ImageObjective(Objective):
             raise DataError(f"{few} training image makes no step; give at least 2 (task.limit, data_share)")
 
     @classmethod
-    def of(cls, train: Images, valid: Images, device: torch.device, recipe: ImageRecipe) -> ImageObjective:
-        """Move both splits, once."""
-        moved = DeviceImages.of(train, device)
-        scale = Normaliser.of(moved.images, by_image=recipe.standardise == "image")
-        return cls(moved, DeviceImages.of(valid, device), scale, recipe)
+    def of(
+        cls, train: Split, valid: Split, device: torch.device, recipe: ImageRecipe, *, top5: bool = False
+    ) -> ImageObjective:
+        """Move both splits, once, unless they are streamed."""
+        moved = DeviceSplit.of(train, device)
+        scale = moved.normaliser(None, by_image=recipe.standardise == "image")
+        return cls(moved, DeviceSplit.of(valid, device), scale, recipe, top5=top5)
 
     def under(self, recipe: Recipe, *, share: float = 1.0, shard: Shard = WHOLE) -> Self:
         told = expect(ImageRecipe, recipe, "a task of images")
         rows, normaliser = self.rows, replace(self.normaliser, by_image=told.standardise == "image")
         if share != self.share:
             kept = splits.share(self.train.labels.numpy(force=True), share, _SHARE_SEED)
-            rows = None if kept is None else move(kept, self.device)
-            kept_images = self.train.images if rows is None else self.train.images[rows]
-            normaliser = Normaliser.of(kept_images, by_image=normaliser.by_image)
+            rows = None if kept is None else move(kept, self.train.labels.device)
+            normaliser = self.train.normaliser(rows, by_image=normaliser.by_image)
         return replace(self, recipe=told, rows=rows, share=share, normaliser=normaliser, shard=shard)
 
     def cut(self, order: torch.Generator, share: float = 0.5) -> tuple[Self, Self]:
-        rows = torch.randperm(self.num_train, generator=order).to(self.device)
-        rows = rows if self.rows is None else self.rows[rows]
+        rows = self._shuffled(order)
         middle = int(len(rows) * (1 - share))
         return replace(self, rows=rows[:middle]), replace(self, rows=rows[middle:])
 
@@ -102,7 +89,7 @@ class ImageObjective(Objective):
 
     @property
     def device(self) -> torch.device:
-        return self.train.images.device
+        return self.train.device
 
     @property
     def num_train(self) -> int:
@@ -120,11 +107,13 @@ class ImageObjective(Objective):
         return whole + (rest // self.shard.count > 1)
 
     def batches(self, order: torch.Generator, skip: int = 0) -> Iterator[Batch]:
-        rows = torch.randperm(self.num_train, generator=order).to(self.device)
-        rows = rows if self.rows is None else self.rows[rows]
-        for batch in torch.split(rows, self.recipe.batch)[skip : self.steps]:
-            chosen = batch[self.shard.rank :: self.shard.count]
-            yield self.train.images[chosen], self.train.labels[chosen]
+        batches = torch.split(self._shuffled(order), self.recipe.batch)[skip : self.steps]
+        crops = self.train.crops(order, self.recipe)
+        return self.train.batches((batch[self.shard.rank :: self.shard.count] for batch in batches), crops)
+
+    def _shuffled(self, order: torch.Generator) -> Tensor:
+        rows = torch.randperm(self.num_train, generator=order).to(self.train.labels.device)
+        return rows if self.rows is None else self.rows[rows]
 
     def weight(self, index: int) -> float:
         return self.shard.weight(min(self.recipe.batch, self.num_train - index * self.recipe.batch))
@@ -137,27 +126,31 @@ class ImageObjective(Objective):
             return training_loss(network(inputs), labels, self.recipe), carry
 
     def evaluate(self, network: nn.Module, forward: Network | None = None) -> Scores:
-        return _scores(network, self.valid, self.normaliser, self.recipe, forward)
+        return _scores(network, self.valid, self.normaliser, self.recipe, forward, top5=self.top5)
 
     def evaluate_training(self, network: Network, generator: torch.Generator) -> Scores:
-        rows = torch.arange(self.num_train, device=self.device) if self.rows is None else self.rows
-        batches = ((self.train.images[part], self.train.labels[part]) for part in torch.split(rows, EVALUATION_BATCH))
+        where = self.train.labels.device
+        rows = torch.arange(self.num_train, device=where) if self.rows is None else self.rows
+        batches = self.train.batches(torch.split(rows, EVALUATION_BATCH), self.train.crops(generator, self.recipe))
         return _summed(network, batches, lambda images: self._augmented(images, generator), self.recipe, self.device)
 
+    @cached_property
+    def _left(self) -> Augmentation:
+        return self.train.left(self.recipe)
+
     def _augmented(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return augment(images, generator, self.normaliser, self.recipe)
+        return augment(images, generator, self.normaliser, self._left)
 
     def compare(
         self, network: nn.Module, choices: Sequence[Any], order: torch.Generator, *, batch: int, count: int
     ) -> list[Scores]:
-        wanted = torch.randperm(len(self.valid), generator=order)[:count].to(self.device)
+        wanted = torch.randperm(len(self.valid), generator=order)[:count].to(self.valid.labels.device)
         chosen = [rows for rows in torch.split(wanted, batch) if len(rows) > 1 or len(wanted) == 1]
         correct = torch.zeros(len(choices), dtype=torch.int64, device=self.device)
         loss = torch.zeros(len(choices), device=self.device)
         with autocast(self.recipe, self.device):
-            for rows in chosen:
-                labels = self.valid.labels[rows]
-                logits = pool_logits(network, self.normaliser(self.valid.images[rows]), choices).float()  # [G, B, K]
+            for images, labels in self.valid.batches(chosen):
+                logits = pool_logits(network, self.normaliser(images), choices).float()  # [G, B, K]
                 correct += (logits.argmax(2) == labels).sum(1)
                 expected = labels.expand(len(choices), -1)
                 loss += F.cross_entropy(logits.transpose(1, 2), expected, reduction="none").sum(1)
@@ -181,7 +174,13 @@ def training_loss(outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, recip
 
 
 def test_scores(
-    network: nn.Module, split: Images, constants: Mapping[str, Tensor], device: torch.device, recipe: ImageRecipe
+    network: nn.Module,
+    split: Split,
+    constants: Mapping[str, Tensor],
+    device: torch.device,
+    recipe: ImageRecipe,
+    *,
+    top5: bool,
 ) -> Scores:
     """Of a trained network on a test split.
 
@@ -191,30 +190,32 @@ def test_scores(
         constants: of the objective it was trained on, perhaps among other tensors.
         device: where to.
         recipe: its precision and its `standardise` count.
+        top5: the scores tell it.
 
     Raises:
-        DataError: the constants are not of such images.
+        DataError: the constants are not of such images, or one cannot be read.
     """
-    moved = DeviceImages.of(split, device)
+    moved = DeviceSplit.of(split, device)
     normaliser = part(constants, "normaliser")
-    channels = torch.empty(moved.images.shape[1])
+    channels = torch.empty(moved.channels)
     check_shapes(normaliser, {"mean": channels, "std": channels})
     by_image = recipe.standardise == "image"
     scale = Normaliser(normaliser["mean"].to(device), normaliser["std"].to(device), by_image)
-    return _scores(_placed(network, device), moved, scale, recipe)
+    return _scores(_placed(network, device), moved, scale, recipe, top5=top5)
 
 
 def _scores(
     network: nn.Module,
-    split: DeviceImages,
+    split: DeviceSplit,
     normaliser: Normaliser,
     recipe: Optimiser,
     forward: Network | None = None,
+    *,
+    top5: bool,
 ) -> Scores:
     """Of every image, without augmentation."""
     network.eval()
-    batches = zip(*(torch.split(each, EVALUATION_BATCH) for each in (split.images, split.labels)), strict=True)
-    return _summed(forward or network, batches, normaliser, recipe, split.labels.device)
+    return _summed(forward or network, split.whole(), normaliser, recipe, split.device, top5=top5)
 
 
 def _summed(
@@ -223,18 +224,22 @@ def _summed(
     prepare: Callable[[Tensor], Tensor],
     recipe: Optimiser,
     device: torch.device,
+    *,
+    top5: bool = False,
 ) -> Scores:
     """Of all images and labels, prepared batch by batch; one transfer at the end."""
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    correct, near = (torch.zeros((), dtype=torch.int64, device=device) for _ in range(2))
     loss = torch.zeros((), dtype=torch.float64, device=device)
     count = 0
     with torch.inference_mode(), autocast(recipe, device):
         for images, labels in batches:
             logits = forward(prepare(images)).float()
             correct += (logits.argmax(1) == labels).sum()
+            if top5:
+                near += (logits.topk(_TOP).indices == labels[:, None]).sum()
             loss += F.cross_entropy(logits, labels, reduction="sum")
             count += len(labels)
-    return Scores(correct.item() / count, loss.item() / count)
+    return Scores(correct.item() / count, loss.item() / count, near.item() / count if top5 else None)
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:

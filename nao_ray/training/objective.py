@@ -29,6 +29,8 @@ class Scores:
     """In the unit of the task's metric."""
     loss: float
     """Mean, in nats."""
+    top5: float | None = None
+    """Of classes, the share of examples whose own is among the five likeliest; None: nobody asked."""
 
 
 @dataclass(frozen=True)

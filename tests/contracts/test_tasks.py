@@ -12,6 +12,7 @@ from nao_ray.errors import DataError
 from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.image_task import ImageTask
 from tests.tasks import _made_up_data as made
+from tests.tasks import _made_up_imagenet as imagenet
 
 
 def _table(folder):
@@ -24,7 +25,12 @@ SETTINGS = {
     "cifar100": lambda folder: {"path": str(made.cifar_binary(folder, hundred=True))},
     "fashion_mnist": lambda folder: {"folder": str(made.fashion(folder))},
     "image_folder": lambda folder: {"path": str(made.folder(folder))},
+    "image_shards": lambda folder: {
+        "path": str(imagenet.shards(folder / "shards", 3, 12, 0)),
+        "image_shape": (3, 8, 8),
+    },
     "image_table": _table,
+    "imagenet": lambda folder: {"path": str(imagenet.folders(folder, 3, 12)), "image_shape": (3, 8, 8)},
     "ptb": lambda folder: {"path": str(made.text(folder))},
     "text_folder": lambda folder: {"path": str(made.text(folder))},
     "wikitext2": lambda folder: {"path": str(made.text(folder))},

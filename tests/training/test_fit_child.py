@@ -9,7 +9,6 @@ from torch import nn
 from nao_ray import rng
 from nao_ray.errors import DataError
 from nao_ray.spaces.base import Genotype
-from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.checkpoint import pack, unpack
@@ -218,4 +217,4 @@ def test_bfloat16_on_request(data):
 def test_a_training_without_a_step_is_no_result():
     train, valid = Synthetic(SyntheticConfig()).load()
     with pytest.raises(DataError, match="1 training image makes no step; give at least 2"):
-        ImageObjective.of(splits.take(train, np.arange(1)), valid, torch.device("cpu"), Recipe())
+        ImageObjective.of(train.take(np.arange(1)), valid, torch.device("cpu"), Recipe())

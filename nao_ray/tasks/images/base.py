@@ -5,8 +5,9 @@ Legend: `n` images, `C` channels, `H` `W` pixels.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +15,47 @@ from numpy.typing import NDArray
 from nao_ray.tasks.base import Shapes
 
 
-@dataclass(frozen=True, slots=True)
-class Images:
+class Split(ABC):
     """One split of labelled images."""
+
+    labels: NDArray[np.int64]
+    """``[n]``, 0..num_classes-1."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """``(n, C, H, W)``."""
+
+    @abstractmethod
+    def take(self, indices: NDArray[np.int64]) -> Self:
+        """The rows of these indices, which ascend."""
+
+    @abstractmethod
+    def joined(self, other: Self) -> Self:
+        """These rows, then the other's."""
+
+
+@dataclass(frozen=True)
+class Images(Split):
+    """One split in memory."""
 
     images: NDArray[np.uint8]
     """``[n, C, H, W]``, 0..255."""
     labels: NDArray[np.int64]
     """``[n]``, 0..num_classes-1."""
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.images.shape
+
+    def take(self, indices: NDArray[np.int64]) -> Images:
+        return Images(self.images[indices], self.labels[indices])
+
+    def joined(self, other: Images) -> Images:
+        return Images(np.concatenate([self.images, other.images]), np.concatenate([self.labels, other.labels]))
 
 
 @dataclass(frozen=True, slots=True)

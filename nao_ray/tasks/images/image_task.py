@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
@@ -16,7 +15,7 @@ from nao_ray.errors import DataError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.tasks.base import Facts, Shapes, Task, TaskConfig
 from nao_ray.tasks.images import splits
-from nao_ray.tasks.images.base import Images, ImageShapes
+from nao_ray.tasks.images.base import Images, ImageShapes, Split
 from nao_ray.tasks.parts.identity import FileIdentity, facts_of
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from nao_ray.training.objective import Objective, Scores
     from nao_ray.training.recipe import Recipe
 
+_MANY = 100  # classes of which the five likeliest are told too
 _NAMED = 10  # at most that many classes are told by name
 
 
@@ -63,15 +63,15 @@ class ImageTask(Task[C]):
         return f"nao_{self.network}" if self.network in ("cifar10", "cifar100") else "short"
 
     @abstractmethod
-    def training_rows(self) -> Images:
+    def training_rows(self) -> Split:
         """All training rows, in a fixed order; may apply `limit` itself, and must not read test rows."""
 
-    def validation_rows(self) -> Images | None:
+    def validation_rows(self) -> Split | None:
         """The same of the validation split; None: the data have none, and a tenth of the training rows is it."""
         return None
 
     @abstractmethod
-    def test_rows(self) -> Images:
+    def test_rows(self) -> Split:
         """The test rows."""
 
     def _files(self) -> list[FileIdentity] | None:
@@ -87,7 +87,7 @@ class ImageTask(Task[C]):
         """``[num_classes]``."""
         return tuple(map(str, range(self.num_classes)))
 
-    def load(self) -> tuple[Images, Images]:
+    def load(self) -> tuple[Split, Split]:
         train, valid = self._checked(self.training_rows(), "training"), self.validation_rows()
         if valid is None:
             train, valid = splits.split_images(self._limited(train, "train"), self.config.split_seed, self._where)
@@ -111,9 +111,9 @@ class ImageTask(Task[C]):
 
         train, valid = self.load()
         if all_data:
-            train = Images(*(np.concatenate(both) for both in zip(astuple(train), astuple(valid), strict=True)))
-            valid = Images(valid.images[:0], valid.labels[:0])
-        return ImageObjective.of(train, valid, device, expect(ImageRecipe, recipe, f"task {self.name}"))
+            train, valid = train.joined(valid), valid.take(np.zeros(0, dtype=np.int64))
+        told = expect(ImageRecipe, recipe, f"task {self.name}")
+        return ImageObjective.of(train, valid, device, told, top5=self._tells_top5)
 
     def test_scores(
         self, network: nn.Module, constants: Mapping[str, Tensor], device: torch.device, recipe: Recipe
@@ -122,17 +122,22 @@ class ImageTask(Task[C]):
         from nao_ray.training.recipe import ImageRecipe, expect
 
         told = expect(ImageRecipe, recipe, f"task {self.name}")
-        return test_scores(network, self.load_test(), constants, device, told)
+        return test_scores(network, self.load_test(), constants, device, told, top5=self._tells_top5)
 
-    def load_test(self) -> Images:
+    @property
+    def _tells_top5(self) -> bool:
+        """Where accuracy is told by five guesses too: many classes, or ImageNet's networks."""
+        return self.num_classes >= _MANY or (self.network == "imagenet" and self.num_classes > 5)
+
+    def load_test(self) -> Split:
         return self._read_test()
 
     def check_test(self) -> tuple[str, ...]:
         test, (train, valid) = self._read_test(), self.load()
-        shared = splits.count_shared(test, train, valid)
+        shared = _shared(test, train, valid)
         return (f"{shared:,} of {len(test):,} test images are training or validation images too",) if shared else ()
 
-    def _read_test(self) -> Images:
+    def _read_test(self) -> Split:
         try:
             return self._checked(self.test_rows(), "test")
         except DataError as error:
@@ -149,7 +154,7 @@ class ImageTask(Task[C]):
         about = {"task": self.name, **self.config.model_dump(mode="json")}
         return facts_of(about, self._files, lambda: self._read_facts(*self.load()))
 
-    def _read_facts(self, train: Images, valid: Images) -> Facts:
+    def _read_facts(self, train: Split, valid: Split) -> Facts:
         layout, odd = self._layout()
         place = f"{self._where}{f' ({layout})' if layout else ''}"
         own = "" if self._validation_is_given else f", drawn by split_seed {self.config.split_seed}"
@@ -158,11 +163,17 @@ class ImageTask(Task[C]):
             f"{_count_classes(train.labels, self.class_names)}"
         )
         odd = (*odd, *self._missing(train, "training"), *self._missing(valid, "validation"))
-        if shared := splits.count_shared(valid, train):
+        if shared := _shared(valid, train):
             odd = (*odd, f"{shared:,} of {len(valid):,} validation images are training images too")
-        return Facts(splits.digest(train, valid), summary, odd, len(train), len(valid))
+        return Facts(self._digest(train, valid), summary, odd, len(train), len(valid))
 
-    def _missing(self, rows: Images, split: str) -> tuple[str, ...]:
+    def _digest(self, train: Split, valid: Split) -> str:
+        """Names what is read."""
+        assert isinstance(train, Images)
+        assert isinstance(valid, Images)
+        return splits.digest(train, valid)
+
+    def _missing(self, rows: Split, split: str) -> tuple[str, ...]:
         absent = np.setdiff1d(np.arange(self.num_classes), rows.labels)
         names = [self.class_names[label] for label in absent[:3]]
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
@@ -191,15 +202,15 @@ class ImageTask(Task[C]):
             limit = min(valid if split == "validation" else limit - valid, len(labels))
         return splits.stratified(labels, limit, self.config.split_seed, "limit")
 
-    def _limited(self, rows: Images, split: str, sizes: tuple[int, int] | None = None) -> Images:
+    def _limited(self, rows: Split, split: str, sizes: tuple[int, int] | None = None) -> Split:
         kept = self._kept(rows.labels, split, sizes)
-        return rows if kept is None else splits.take(rows, kept)
+        return rows if kept is None else rows.take(kept)
 
-    def _checked(self, rows: Images, split: str) -> Images:
+    def _checked(self, rows: Split, split: str) -> Split:
         where = f"{self._where}, {split} rows"
         if not len(rows):
             raise DataError(f"{where}: no images")
-        assert rows.images.shape == (len(rows), *self.image_shape), rows.images.shape
+        assert rows.shape == (len(rows), *self.image_shape), rows.shape
         splits.check_labels(rows.labels, self.num_classes, where)
         return rows
 
@@ -207,6 +218,12 @@ class ImageTask(Task[C]):
     def _where(self) -> str:
         """Begins every error message; a task that reads files adds their place."""
         return f"task {self.name}"
+
+
+def _shared(rows: Split, *others: Split) -> int:
+    """How many have pixels that one of the others has too; of what is not in memory nobody looks."""
+    known = [split for split in (rows, *others) if isinstance(split, Images)]
+    return splits.count_shared(*known) if len(known) == 1 + len(others) else 0
 
 
 def _count_classes(labels: NDArray[np.int64], names: Sequence[str]) -> str:

@@ -24,11 +24,11 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.images import layouts, pictures
+from nao_ray.tasks.images import layouts, pictures, row_groups
 from nao_ray.tasks.images.labels import Labels
 from nao_ray.tasks.images.layouts import Role, Wanted
 from nao_ray.tasks.images.pictures import Shape
-from nao_ray.tasks.images.sources import Index, Source
+from nao_ray.tasks.images.sources import Index, Reader, Source
 from nao_ray.tasks.parts.identity import FileIdentity
 
 ImageFormat = Literal["auto", "encoded", "raw"]
@@ -72,6 +72,7 @@ class Table(Source):
         self._image_columns, self._label_columns = image_columns, label_columns
         self._split_column, self._wanted, self._format = split_column, splits or Wanted(), image_format
         self._filesystem, self._files, root = _find(path)
+        self._root = root
         names = {name[len(root) :].lstrip("/"): name for name in self._files}
         layout = layouts.split_files(list(names), self._wanted, path) if root else layouts.Layout()
         self._notes = layout.notes
@@ -122,6 +123,17 @@ class Table(Source):
         infos = _call(self.path, lambda: self._filesystem.get_file_info(paths))
         scheme = self.path.partition("://")[0]
         return [FileIdentity(f"{scheme}://{info.path}", info.size or 0, info.mtime_ns or 0) for info in infos]
+
+    def sizes(self, roles: tuple[Role, ...]) -> list[tuple[str, int]]:
+        paths = [file for role in roles for file in self._named.get(role, ())] if self._named else list(self._files)
+        names = [path[len(self._root) :].lstrip("/") if self._root else path.rpartition("/")[2] for path in paths]
+        return [(name, self._files[path].size or 0) for name, path in zip(names, paths, strict=True)]
+
+    def reader(self, role: Role) -> Reader:
+        part = self._part(role)
+        assert part is not None
+        column = self._column(part.dataset, self._image_columns, "image")
+        return _call(self.path, lambda: row_groups.Groups.of(part.dataset, part.filter, column, f"{self.path}, {role}"))
 
     def _part(self, role: Role) -> _Part | None:
         if role not in self._parts:
@@ -225,7 +237,7 @@ class Table(Source):
             stop = start + batch.num_rows
             while place < len(keep) and keep[place] < stop:
                 where = f"{self.path}, image {keep[place]} of the {role} split"
-                yield place, where, _payload(batch.column(0)[int(keep[place]) - start], where)
+                yield place, where, row_groups.payload(batch.column(0)[int(keep[place]) - start], where)
                 place += 1
             start = stop
 
@@ -301,16 +313,6 @@ def _call(path: str, read: Callable[[], T]) -> T:
     except (pa.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path}: cannot be read as Parquet: {reason}") from None
-
-
-def _payload(value: Any, where: str) -> bytes:  # noqa: ANN401
-    """The bytes of a cell: binary as it is, a struct's field `bytes`."""
-    content = value.as_py()
-    if isinstance(content, dict):
-        content = content.get("bytes")
-    if not isinstance(content, bytes):
-        raise DataError(f"{where}: expected the bytes of an image, got {value.type} ({type(content).__name__})")
-    return content
 
 
 def _is_text(kind: Any) -> bool:  # noqa: ANN401

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +16,14 @@ from pydantic import Field, field_validator
 
 from nao_ray.errors import DataError
 from nao_ray.tasks.images import pictures, sources
-from nao_ray.tasks.images.base import Images, ImageShapes
+from nao_ray.tasks.images.base import Images, ImageShapes, Split
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.images.labels import MOST_CLASSES, Classes, Labels
 from nao_ray.tasks.images.layouts import Role, Wanted
+from nao_ray.tasks.images.streamed import StreamedImages
 from nao_ray.tasks.parts.identity import FileIdentity
 
+_MOST_BYTES = 8 * 2**30  # of decoded splits that are kept in memory; of no machine, so that all read the same
 _IMAGENET_SIDE = 96  # from this size on the stem halves the image three times
 
 
@@ -44,6 +49,23 @@ class PictureConfig(ImageTaskConfig):
     network: Literal["auto", "cifar10", "cifar100", "imagenet", "small"] = "auto"
     """The stem; `auto`: by the size of the images."""
 
+    stream: Literal["auto"] | bool = "auto"
+    """Pictures are decoded as they are read, from crops of their own, and not kept in memory; `auto`: where all of
+    them, decoded, take more than 8 GiB. They have any size, and are made `image_shape`."""
+    centre: float | None = Field(default=None, gt=0, le=1)
+    """Of streamed pictures, the share of the sides of the largest centre that evaluation sees; None: 224/256 for the
+    network `imagenet` (resized to 256, cut to 224), else all."""
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """Of streamed pictures, each channel's, of values in [0, 1]: ImageNet's. Of grey ones the mean of these."""
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    """The same of the deviation."""
+    broken: Literal["refuse", "replace"] = "refuse"
+    """In training on streamed pictures one that cannot be read ends it, or the next takes its place."""
+    loaders: int | None = Field(default=None, ge=0)
+    """Processes that decode streamed pictures; 0: the one that trains. None: where a GPU trains, one for each core that
+    may be used, at most 16; else 0. What is trained is the same."""
+    hashed: ClassVar[frozenset[str]] = frozenset({"stream", "centre", "mean", "std", "broken", "loaders"})
+
     @field_validator("image_shape")
     @classmethod
     def _check_shape(cls, shape: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
@@ -60,6 +82,9 @@ C = TypeVar("C", bound=PictureConfig)
 
 class PictureTask(ImageTask[C]):
     """A task writes `_open`, which tells splits, labels and pictures."""
+
+    _tested: ClassVar[Role] = "test"
+    """What the data call the split that full training tests on; where that is `validation`, none validates."""
 
     @abstractmethod
     def _open(self) -> sources.Source:
@@ -111,6 +136,8 @@ class PictureTask(ImageTask[C]):
 
     @cached_property
     def _valid_labels(self) -> Labels | None:
+        if self._tested == "validation":
+            return None
         labels = self._source.labels("validation")
         if labels is None and self.config.valid_split is not None:
             self._source.check("validation")
@@ -126,25 +153,81 @@ class PictureTask(ImageTask[C]):
     def _validation_is_given(self) -> bool:
         return self._valid_labels is not None
 
-    def training_rows(self) -> Images:
+    def training_rows(self) -> Split:
         return self._read("train", self._labels)
 
-    def validation_rows(self) -> Images | None:
+    def validation_rows(self) -> Split | None:
         return None if self._valid_labels is None else self._read("validation", self._valid_labels)
 
-    def test_rows(self) -> Images:
-        return self._read("test", self._source.check("test"))
+    def test_rows(self) -> Split:
+        return self._read(self._tested, self._source.check(self._tested))
 
-    def _read(self, role: Role, labels: Labels) -> Images:
+    def _read(self, role: Role, labels: Labels) -> Split:
         """The rows of a split, once all its labels were found to be of a class."""
         named = {names for split in (role, "train") if (names := self._source.names(split)) is not None}
         if len(named) > 1:
             raise DataError(f"{self._where}: the {role} rows number their classes otherwise than the training rows")
         numbers = self._classes.numbers(labels, f"{self._where}, {'training' if role == 'train' else role} rows")
-        keep = None if role == "test" else self._kept(numbers, role, self._sizes)
+        keep = None if role == self._tested else self._kept(numbers, role, self._sizes)
+        if self.streams:
+            return self._streamed(role, numbers, keep)
         return read_rows(
             self._source, role, numbers, keep, self.image_shape, convert=self.config.image_shape is not None
         )
+
+    # -- pictures that are decoded as they are read ----------------------------------------------------------------
+
+    @cached_property
+    def streams(self) -> bool:
+        """Whether the splits are too large for memory, or are said to be."""
+        if self.config.stream != "auto":
+            return self.config.stream
+        count = len(self._labels) + len(self._valid_labels or ())
+        decoded = min(count, self.config.limit or count) * math.prod(self.image_shape)
+        return decoded > _MOST_BYTES and not self._source.is_raw("train", self.image_shape)
+
+    def _streamed(self, role: Role, numbers: NDArray[np.int64], keep: NDArray[np.int64] | None) -> StreamedImages:
+        config = self.config
+        if self._source.is_raw(role, self.image_shape):
+            raise DataError(f"{self._where}: raw bytes are not streamed; set task.stream=false")
+        keep = np.arange(len(numbers)) if keep is None else keep
+        return StreamedImages(
+            ((self._source.reader(role), keep),),
+            numbers[keep],
+            self.image_shape,
+            (self._per_channel("mean", config.mean), self._per_channel("std", config.std)),
+            self._centre,
+            config.broken == "replace",
+            config.loaders,
+        )
+
+    @property
+    def _centre(self) -> float:
+        given = self.config.centre
+        return given if given is not None else 224 / 256 if self.network == "imagenet" else 1.0
+
+    def _per_channel(self, name: str, given: tuple[float, ...]) -> tuple[float, ...]:
+        channels = self.image_shape[0]
+        if channels == 1 and len(given) == 3:
+            return (sum(given) / 3,)
+        if len(given) != channels:
+            raise DataError(f"{self._where}: task.{name} has {len(given)} numbers, the pictures {channels} channels")
+        return given
+
+    def _digest(self, train: Split, valid: Split) -> str:
+        """Of what is streamed: names, sizes and classes of pictures, or of their files, and how they are seen.
+
+        Nothing is decoded.
+        """
+        if not isinstance(train, StreamedImages) or not isinstance(valid, StreamedImages):
+            return super()._digest(train, valid)
+        sha = hashlib.sha256(json.dumps([self.image_shape, train.scale, train.centre]).encode())
+        for name, size in self._source.sizes(("train", "validation") if self._validation_is_given else ("train",)):
+            sha.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
+        for split in (train, valid):
+            for array in (*(keep for _, keep in split.parts), split.labels):
+                sha.update(np.ascontiguousarray(array, dtype="<i8").data)
+        return sha.hexdigest()
 
     @property
     def _sizes(self) -> tuple[int, int] | None:
@@ -152,10 +235,16 @@ class PictureTask(ImageTask[C]):
         return None if valid is None else (len(self._labels), len(valid))
 
     def _files(self) -> list[FileIdentity] | None:
+        if self.streams:  # they are listed and not decoded, which need not be remembered
+            return None
         return self._source.files(("train", "validation"))
 
     def _layout(self) -> tuple[str, tuple[str, ...]]:
-        return self._source.told()
+        layout, odd = self._source.told()
+        if not self.streams:
+            return layout, odd
+        note = self._source.reader("train").note
+        return f"{layout}, streamed", (*odd, *((note,) if note else ()))
 
     @property
     def _where(self) -> str:

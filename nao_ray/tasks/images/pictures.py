@@ -24,12 +24,14 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
+from nao_ray.tasks.images.views import Box
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -120,6 +122,44 @@ def decode(content: bytes, shape: Shape, where: str, *, convert: bool = False) -
     pixels: NDArray[np.uint8] = _opened(content, where, read)
     if pixels.shape != shape:
         raise DataError(f"{where}: shape {pixels.shape}, expected {shape}; set image_shape to resize")
+    return pixels
+
+
+def view(content: bytes, shape: Shape, where: str, box: Callable[[int, int], Box]) -> NDArray[np.uint8]:
+    """A part of a picture, ``[C, H, W]``, made that large whatever it is; of a large JPEG no more is decoded than that.
+
+    Args:
+        content: of an image file.
+        shape: wanted.
+        where: begins the message.
+        box: the part, of a picture of this height and width.
+
+    Raises:
+        DataError: it is no picture, or one of a mode that is refused.
+    """
+
+    def read(picture: Picture) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        is_turned = picture.getexif().get(_ORIENTATION, 1) > 4
+        width, height = picture.size[::-1] if is_turned else picture.size
+        part = box(height, width)
+        tall, wide = height * shape[1] / part.height, width * shape[2] / part.width  # of a picture that suffices
+        picture.draft(picture.mode, (round(tall), round(wide)) if is_turned else (round(wide), round(tall)))
+        plain = _plain(picture, with_alpha=shape[0] == 4)
+        plain = plain if plain.mode == _MODES[shape[0]] else plain.convert(_MODES[shape[0]])
+        down, across = plain.size[1] / height, plain.size[0] / width
+        bounds = (
+            part.left * across,
+            part.top * down,
+            (part.left + part.width) * across,
+            (part.top + part.height) * down,
+        )
+        within = (*bounds[:2], min(bounds[2], plain.size[0]), min(bounds[3], plain.size[1]))
+        pixels = np.asarray(plain.resize((shape[2], shape[1]), Image.Resampling.BILINEAR, box=within))
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+    pixels: NDArray[np.uint8] = _opened(content, where, read)
     return pixels
 
 

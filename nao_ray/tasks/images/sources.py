@@ -6,7 +6,7 @@ Legend: `n` images, `C` channels, `H` `W` pixels.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,21 @@ from nao_ray.tasks.images.pictures import Shape
 from nao_ray.tasks.parts.identity import FileIdentity
 
 Index = NDArray[np.int64]
+
+
+class Reader(ABC):
+    """The pictures of a split, one by one in any order; travels to other processes."""
+
+    note: str = ""
+    """What is odd about reading them so, in words."""
+
+    @abstractmethod
+    def picture(self, index: int) -> tuple[str, bytes]:
+        """What begins a message, and the content of the split's row `index`.
+
+        Raises:
+            DataError: it cannot be read.
+        """
 
 
 class Source(ABC):
@@ -35,8 +50,18 @@ class Source(ABC):
         """
 
     @abstractmethod
+    def reader(self, role: Role) -> Reader:
+        """The pictures of a split that is there, in any order."""
+
     def pictures(self, role: Role, keep: Index) -> Iterator[tuple[int, str, bytes]]:
         """(position in `keep`, what begins a message, content) of the rows at the ascending indices `keep`."""
+        reader = self.reader(role)
+        for place, index in enumerate(keep):
+            yield place, *reader.picture(int(index))
+
+    @abstractmethod
+    def sizes(self, roles: tuple[Role, ...]) -> Iterable[tuple[str, int]]:
+        """(name below the path, bytes) of every file that is opened for these splits: what they are without reading."""
 
     @abstractmethod
     def files(self, roles: tuple[Role, ...]) -> list[FileIdentity] | None:

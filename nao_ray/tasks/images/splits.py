@@ -6,13 +6,16 @@ Legend: `n` images, `C` channels, `H` `W` pixels.
 from __future__ import annotations
 
 import hashlib
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray import rng
 from nao_ray.errors import DataError
-from nao_ray.tasks.images.base import Images
+from nao_ray.tasks.images.base import Images, Split
+
+S = TypeVar("S", bound=Split)
 
 VALID_SHARE = 0.1
 """Share of the training rows that validate: 5,000 of CIFAR-10's 50,000 (NAO, section 4)."""
@@ -41,7 +44,7 @@ def split(labels: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], NDAr
     return np.setdiff1d(np.arange(len(labels)), valid, assume_unique=True), valid
 
 
-def split_images(rows: Images, seed: int, where: str) -> tuple[Images, Images]:
+def split_images(rows: S, seed: int, where: str) -> tuple[S, S]:
     """Training and validation split of all rows that a search may see.
 
     Raises:
@@ -50,12 +53,7 @@ def split_images(rows: Images, seed: int, where: str) -> tuple[Images, Images]:
     train, valid = split(rows.labels, seed)
     if not len(train) or not len(valid):
         raise DataError(f"{where}: {len(rows)} training images are too few; a 90/10 split needs at least 5")
-    return take(rows, train), take(rows, valid)
-
-
-def take(rows: Images, indices: NDArray[np.int64]) -> Images:
-    """The rows of these indices."""
-    return Images(rows.images[indices], rows.labels[indices])
+    return rows.take(train), rows.take(valid)
 
 
 def share(labels: NDArray[np.int64], part: float, seed: int) -> NDArray[np.int64] | None:
