@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,6 +69,9 @@ def describe(
     dialect: Annotated[
         str | None, typer.Option("--dialect", help="Notation of the text; default: the space's own.")
     ] = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Also count the shared weights of its space, and the relaxed supernet.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     draw: Annotated[
         Path | None,
@@ -83,12 +87,14 @@ def describe(
         raise ConfigError(f"space {subject.space.name} has no networks, so no size of one can be chosen")
     graph = subject.space.lower(subject.genotype)
     facts, counted = _facts(subject, graph)
+    supernets = _supernets(subject, counted) if shared else {}
+    facts |= {name: {"num_params": count, **size.model_dump()} for name, (count, size) in supernets.items()}
     if draw is not None:
         _draw(subject, facts, graph, draw)
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        _show(subject, graph, facts, counted)
+        _show(subject, graph, facts, counted, supernets)
         if draw is not None:
             typer.echo(f"picture  {draw}")
 
@@ -156,6 +162,15 @@ def _counts(subject: Subject, graph: ArchGraph) -> _Counted:
     return _Counted(shapes, size, skeleton.count(graph, shapes, size))
 
 
+def _supernets(subject: Subject, counted: _Counted | None) -> dict[str, tuple[int, Size]]:
+    from nao_ray.sizes import read_size
+    from nao_ray.skeletons.base import skeleton_of
+
+    skeleton = skeleton_of(subject.space, shared=True)
+    assert counted is not None, "it has a skeleton"
+    return skeleton.count_shared(subject.space, counted.shapes, read_size(skeleton.sizes, subject.sizes))
+
+
 def _draw(subject: Subject, facts: dict[str, Any], graph: ArchGraph, path: Path) -> None:
     from nao_ray.report.pictures.cells import draw_cells
 
@@ -170,7 +185,16 @@ def _draw(subject: Subject, facts: dict[str, Any], graph: ArchGraph, path: Path)
         raise ConfigError(f"--draw {path}: cannot write: {error.strerror}") from None
 
 
-def _show(subject: Subject, graph: ArchGraph, facts: dict[str, Any], counted: _Counted | None) -> None:
+_SUPERNETS = {"shared": "shared weights", "relaxed": "relaxed supernet"}
+
+
+def _show(
+    subject: Subject,
+    graph: ArchGraph,
+    facts: dict[str, Any],
+    counted: _Counted | None,
+    supernets: Mapping[str, tuple[int, Size]],
+) -> None:
     from rich.columns import Columns
     from rich.console import Console, Group
     from rich.panel import Panel
@@ -181,6 +205,7 @@ def _show(subject: Subject, graph: ArchGraph, facts: dict[str, Any], counted: _C
 
     shown = {name: facts[name] for name in ("genotype", "canonical", "space")}
     shown |= {"network": "none: the space is looked up in tables alone"} if counted is None else counted.lines
+    shown |= {_SUPERNETS[name]: f"{count:,} parameters, {size}" for name, (count, size) in supernets.items()}
     lines = Table.grid(padding=(0, 2))
     for name, value in shown.items():
         lines.add_row(name, Text(value, overflow="fold"))

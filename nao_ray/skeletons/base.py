@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -181,6 +182,39 @@ class Skeleton(ABC, Generic[C]):
             raise ConfigError(
                 f"partial_channels {partial}: the relaxed supernet of {self.name} mixes all channels; leave it out"
             )
+
+    def count_shared(
+        self, space: SearchSpace[Any], shapes: Shapes, size: Size | None = None
+    ) -> dict[str, tuple[int, Size]]:
+        """Parameters and size of a space's `shared` weights and `relaxed` supernet; what there is not is left out.
+
+        Args:
+            space: of this skeleton.
+            shapes: of the task.
+            size: what is None in it is as published for each of them.
+
+        Returns:
+            By name; an auxiliary head does not count, as in `count`.
+
+        Raises:
+            ConfigError: as `supernet`.
+        """
+        import torch
+
+        given, told = {} if size is None else size.model_dump(exclude_none=True), self.regularisation()
+        made: dict[str, tuple[nn.Module, Size]] = {}
+        with torch.device("meta"):
+            if self.shared is not None:
+                full = self.shared.model_copy(update=given)
+                made["shared"] = self.supernet(space, shapes, full, told), full
+            if self.relaxed is not None and space.alpha_edges:
+                full = self.relaxed.model_copy(update=given)
+                with suppress(ConfigError):  # not of every network that there are shared weights of
+                    made["relaxed"] = self.relaxed_supernet(space, shapes, full, regularisation=told), full
+        return {
+            name: (sum(p.numel() for key, p in network.named_parameters() if not key.startswith("auxiliary.")), full)
+            for name, (network, full) in made.items()
+        }
 
     def count(self, graph: ArchGraph, shapes: Shapes, size: Size | None = None) -> Counts:
         """Parameters and multiply-adds of a genotype's network; computes nothing, and nothing twice.

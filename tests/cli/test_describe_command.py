@@ -75,6 +75,44 @@ def test_describe_the_networks_of_enas(call):
     assert (small["published"], small["channels"], small["loose_ends"]) == (None, 16, {"network": [3]})
 
 
+@pytest.mark.parametrize(
+    ("words", "shared", "relaxed"),
+    [
+        (("NAO-RNN", "--network", "ptb"), {"num_params": 50_890_000, "hidden": 300}, None),
+        (("ENAS-RNN",), {"num_params": 13_680_000, "hidden": 200}, None),
+        (
+            ("DARTS-RNN",),
+            {"num_params": 29_290_000, "hidden": 300},
+            {"num_params": 4_810_000, "hidden": 300},
+        ),
+        (  # 36 pairs of states, 4 activations, 200 weights each, beside W0, embedding and bias
+            ("0:tanh", "--space", "darts_rnn", "--hidden", "10", "--num-classes", "7"),
+            {"num_params": 36 * 4 * 200 + 400 + 77, "hidden": 10},
+            {"num_params": 8 * 200 + 400 + 77, "hidden": 10},
+        ),
+        (
+            ("DARTS_V2",),
+            {"num_params": 1_930_618, "layers": 8, "channels": 16},
+            {"num_params": 1_930_618, "layers": 8, "channels": 16},
+        ),
+    ],
+)
+def test_describe_counts_the_shared_weights_of_a_space(words, shared, relaxed, call):
+    facts = json.loads(call("describe", *words, "--shared", "--json").out)
+    assert facts["shared"] == shared
+    assert facts.get("relaxed") == relaxed
+
+
+def test_describe_tells_of_shared_weights_on_request(call):
+    told = call("describe", "DARTS-RNN", "--shared").out
+    assert "shared weights    29,290,000 parameters, H = 300" in told
+    assert "relaxed supernet  4,810,000 parameters, H = 300" in told
+    assert "shared" not in call("describe", "DARTS-RNN").out
+    done = call("describe", "0 5 " * 20, "--space", "nao_cnn_tf", "--shared")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "space nao_cnn_tf has no shared supernet; spaces of the skeletons " in done.err
+
+
 def test_describe_draws_png_and_refuses_other_pictures(call):
     small = ("describe", "0 1 0 2 0 1", "--space", "enas_macro", "--network", "small")
     assert call(*small, "--draw", "cells.png").out.splitlines()[-1] == "picture  cells.png"
