@@ -14,6 +14,8 @@ import torch
 from nao_ray import registry, rng
 from nao_ray.contracts.checking import about, refused, require
 from nao_ray.errors import ConfigError
+from nao_ray.networks.one_shot import pool_logits
+from nao_ray.networks.supernet import Composed, batch_statistics
 from nao_ray.sizes import Size, read_size
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import ArchGraph, SearchSpace
@@ -122,7 +124,7 @@ def counts_are_those_of_the_network(space: Space) -> None:
 
 
 def shared_weights_compute_what_is_derived_of_them(space: Space) -> None:
-    """Where there are any: a genotype's logits are those of the network that is derived."""
+    """Where there are any: a genotype's logits are those of the network that is derived, also scored with others."""
     graph, skeleton = graph_of(space), skeleton_of(space)
     if skeleton.shared is None:
         with refused(ConfigError, "a supernet, of which there is none,"):
@@ -133,6 +135,12 @@ def shared_weights_compute_what_is_derived_of_them(space: Space) -> None:
         (images, *carried), _ = batch(skeleton)
         inputs = images if images.dtype == torch.int64 else torch.randn(images.shape)
     torch.testing.assert_close(net(inputs, *carried, graph), net.derive(graph)(inputs, *carried))
+    if isinstance(net, Composed):
+        with batch_statistics(net):
+            alone = net(inputs, graph)
+        torch.testing.assert_close(
+            pool_logits(net, inputs, [graph])[0], alone, msg="scored together it has other logits"
+        )
 
 
 def a_size_below_one_is_refused(space: Space) -> None:

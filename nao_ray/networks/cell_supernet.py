@@ -38,17 +38,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from nao_ray.networks.cells import BaseCell, Computation, Place, T, Wiring, rectified_concat
+from nao_ray.networks.cells import BaseCell, Computation, Paths, Place, T, Wiring, rectified_concat
 from nao_ray.networks.enas_micro import MicroAuxiliaryHead, MicroSearchStack
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import Operation, OpOptions, build_op
 from nao_ray.networks.stacks import AuxiliaryHead, BaseImageStack, ImageStack, SearchStack, StackConfig, tensors_of
+from nao_ray.networks.supernet import Supernet
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 from nao_ray.spaces.parts.cnn_cell import CELL_INPUTS, EDGES, NODES
-
-KEPT_PATHS = 2000
-"""Genotypes whose wiring is remembered."""
 
 
 class SharedPaths(BaseCell):
@@ -105,14 +103,14 @@ class SharedCell(SharedPaths):
         return batch_norm(self.norm, out)
 
 
-class CellSupernet(BaseImageStack):
+class CellSupernet(BaseImageStack, Supernet):
     """Shared weights of all genotypes of a space; see `skeletons.base.Skeleton.supernet`."""
 
     derived_type: ClassVar[type[ImageStack]] = SearchStack
 
     def __init__(self, names: tuple[str, ...], config: StackConfig) -> None:
         super().__init__(config, lambda place: self.make_cell(place, names))
-        self._paths: dict[ArchGraph, list[Wiring]] = {}
+        self._paths = Paths(self._wire)
 
     def make_cell(self, place: Place, names: tuple[str, ...]) -> SharedPaths:
         """A cell of all operations."""
@@ -122,20 +120,15 @@ class CellSupernet(BaseImageStack):
         """From the images to the head."""
         return [cell for cell in self.cells if isinstance(cell, SharedPaths)]
 
-    def path(self, graph: ArchGraph) -> list[Wiring]:
-        """The wiring of each cell, remembered: a training draws the same genotypes again."""
-        if graph not in self._paths:
-            if len(self._paths) == KEPT_PATHS:
-                self._paths.clear()
-            self._paths[graph] = [cell.wire(graph.cell(cell.place.role)) for cell in self.shared_cells()]
-        return self._paths[graph]
+    def _wire(self, graph: ArchGraph) -> list[Wiring]:
+        return [cell.wire(graph.cell(cell.place.role)) for cell in self.shared_cells()]
 
     def forward(self, images: Tensor, choice: ArchGraph) -> Tensor | tuple[Tensor, Tensor]:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``; in training with an auxiliary head, a pair of logits.
 
         Only the operations of the `choice` are computed, and only their parameters get a gradient.
         """
-        return self._run(images, self.path(choice))
+        return self._run(images, self._paths[choice])
 
     def first(self, images: Tensor) -> tuple[Tensor, ...]:
         """What `values` begins with: both inputs of the first cell."""
@@ -146,9 +139,9 @@ class CellSupernet(BaseImageStack):
         """What a genotype's network computes one after the other: outputs of cells, and the logits."""
         before, last = first
         outputs = [last]
-        for index, cell in enumerate(self.shared_cells()):
+        for index, (cell, wiring) in enumerate(zip(self.shared_cells(), self._paths[graph], strict=True)):
             inputs, before = self.feed(index, (before, outputs[-1]), partial(self._halved, how))
-            outputs.append(cell.compute(how, inputs, cell.wire(graph.cell(cell.place.role))))
+            outputs.append(cell.compute(how, inputs, wiring))
         return [*outputs, how.join(self._logits, [outputs[-1]], ())]
 
     def _halved(self, how: Computation[T], index: int, state: T) -> T:

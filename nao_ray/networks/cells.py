@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from nao_ray.networks.eager import Eager, Masks, State
 from nao_ray.networks.ops import ConvNorm, Identity, Operation, OpOptions, RectifiedReduce, Zero, build_op
+from nao_ray.spaces.base import ArchGraph, Edge
 from nao_ray.spaces.base import Cell as CellGraph
-from nao_ray.spaces.base import Edge
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,25 @@ class Wiring:
                 terms = [(how.apply(ops[0], states[edges[0].source]), None)]
             states.append(how.add(terms, rectified=self.rectifies[len(states)]))
         return states
+
+
+KEPT_PATHS = 2000
+"""Genotypes whose wiring is remembered."""
+
+
+class Paths:
+    """The wiring of each cell of shared weights by genotype, remembered: a training draws the same ones again."""
+
+    def __init__(self, wire: Callable[[ArchGraph], list[Wiring]]) -> None:
+        self._wire = wire
+        self._kept: dict[ArchGraph, list[Wiring]] = {}
+
+    def __getitem__(self, graph: ArchGraph) -> list[Wiring]:
+        if graph not in self._kept:
+            if len(self._kept) == KEPT_PATHS:
+                self._kept.clear()
+            self._kept[graph] = self._wire(graph)
+        return self._kept[graph]
 
 
 class BaseCell(nn.Module):

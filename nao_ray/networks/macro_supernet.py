@@ -27,6 +27,7 @@ from nao_ray.networks.enas_macro import BaseMacroStack, operation
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import ConvNorm, Operation, Pool, conv_norm
 from nao_ray.networks.stacks import StackConfig, tensors_of
+from nao_ray.networks.supernet import Supernet
 from nao_ray.spaces.base import ArchGraph, Edge
 
 BRANCH_EPS = 1e-3
@@ -86,7 +87,7 @@ class MacroSearchStack(BaseMacroStack):
         return self._run(images, self.graph)
 
 
-class MacroSupernet(BaseMacroStack):
+class MacroSupernet(BaseMacroStack, Supernet):
     """Shared weights of all genotypes of n layers; see `skeletons.base.Skeleton.supernet`."""
 
     def __init__(self, names: Sequence[str], num_layers: int, config: StackConfig) -> None:

@@ -5,7 +5,8 @@ and the terms it reads; equal names are one term. In a pool of random cells the 
 projections, and the first cells' edges on them; in a pool that a search has narrowed down whole cells and stages.
 A term's tensor is kept until the last term that reads it is computed, and the last reader writes into it where it can.
 
-Networks of ENAS's macro space are computed one by one: from the first layer in which two of them differ, all else does.
+That is of supernets that say what they compute (`supernet.Composed`), a user's own too. Networks of ENAS's macro space
+are computed one by one: from the first layer in which two of them differ, all else does.
 
 Legend: `G` genotypes, `B` batch, `K` classes.
 """
@@ -18,13 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nao_ray.networks.cell_supernet import CellSupernet
 from nao_ray.networks.cells import Join
 from nao_ray.networks.eager import Masks
 from nao_ray.networks.ops import Identity, Operation
 from nao_ray.networks.stacks import channels_last
-from nao_ray.networks.supernet import batch_statistics
-from nao_ray.networks.supernets_201 import SummingSupernet
+from nao_ray.networks.supernet import Composed, batch_statistics
 from nao_ray.spaces.base import ArchGraph
 
 KEEP_BYTES = 2**30
@@ -43,7 +42,7 @@ def pool_logits(net: nn.Module, images: Tensor, graphs: Sequence[ArchGraph], *, 
             left are given up, and computed again when needed.
     """
     with torch.inference_mode(), batch_statistics(net):
-        if not isinstance(net, CellSupernet | SummingSupernet):
+        if not isinstance(net, Composed):
             return torch.stack([net(images, graph) for graph in graphs])
         pool = _Pool(net, channels_last(images))
         roots = [pool.network(graph) for graph in graphs]
@@ -73,7 +72,7 @@ class _Term:
 class _Pool:
     """The terms of a pool."""
 
-    def __init__(self, net: CellSupernet | SummingSupernet, images: Tensor) -> None:
+    def __init__(self, net: Composed, images: Tensor) -> None:
         self._net = net
         self._terms: dict[Hashable, _Term] = {}
         self._held: set[_Term] = set()

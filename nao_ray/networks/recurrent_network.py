@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nao_ray.networks.recurrent_fast import segment
+from nao_ray.networks.supernet import Supernet
 from nao_ray.spaces.base import ArchGraph, Cell
 
 ROLE = "recurrent"
@@ -138,7 +139,7 @@ class RecurrentNetwork(LanguageModel):
         return self.run(of_cell(self.cell, self.w0, list(self.nodes)), tokens, carry)
 
 
-class RecurrentSupernet(LanguageModel):
+class RecurrentSupernet(LanguageModel, Supernet):
     """Shared weights of all genotypes of a space: one matrix per node, source and activation.
 
     A choice uses one matrix per node, and only those get a gradient.

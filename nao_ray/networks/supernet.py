@@ -1,25 +1,47 @@
 """What every supernet is, and the batch norm mode of its scores.
 
-A supernet is called with a batch and a choice, an arch graph, and has `derive(graph)`; what a choice uses is what has a
-gradient after its backward pass. See `networks/cell_supernet.py` (NAO's spaces and ENAS's micro space),
-`networks/darts_supernet.py`, `networks/macro_supernet.py`, `networks/supernets_201.py` and
-`networks/recurrent_network.py`.
+See `networks/cell_supernet.py` (NAO's spaces and ENAS's micro space), `networks/darts_supernet.py`,
+`networks/macro_supernet.py`, `networks/supernets_201.py` and `networks/recurrent_network.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
-from nao_ray.networks.cell_supernet import CellSupernet
-from nao_ray.networks.macro_supernet import MacroSupernet
-from nao_ray.networks.recurrent_network import RecurrentSupernet
-from nao_ray.networks.supernets_201 import SummingSupernet
+from nao_ray.networks.cells import Computation, T
+from nao_ray.spaces.base import ArchGraph
 
-Supernet = CellSupernet | MacroSupernet | SummingSupernet | RecurrentSupernet
-"""Shared weights of all genotypes of a space."""
+
+class Supernet(nn.Module):
+    """Shared weights of all genotypes of a space.
+
+    Called with a batch and a choice, an arch graph; what the choice uses is what has a gradient after a backward pass.
+    """
+
+    @abstractmethod
+    def derive(self, graph: ArchGraph) -> nn.Module:
+        """A stand-alone network of the supernet's layout with copies of a genotype's weights and statistics."""
+
+
+@runtime_checkable
+class Composed(Protocol):
+    """A supernet that says what a genotype's network computes: what many have in common is computed once (`one_shot`).
+
+    Any other is called with one genotype after the other.
+    """
+
+    def first(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What `values` begins with, the same for all genotypes."""
+        ...
+
+    def values(self, how: Computation[T], first: Sequence[T], graph: ArchGraph) -> list[T]:
+        """What a genotype's network computes one after the other, the logits last; `how` applies, adds and joins."""
+        ...
 
 
 @contextmanager

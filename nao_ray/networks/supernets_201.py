@@ -15,12 +15,13 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from nao_ray.networks.cells import Computation, T, Wiring
+from nao_ray.networks.cells import Computation, Paths, T, Wiring
 from nao_ray.networks.cells_201 import BaseCellStack, CellStack, ResidualBlock, compute_cell
 from nao_ray.networks.eager import State
 from nao_ray.networks.ops import Operation, OpOptions, build_op
 from nao_ray.networks.relaxed import Alphas, RelaxedNodes
 from nao_ray.networks.stacks import StackConfig, tensors_of
+from nao_ray.networks.supernet import Supernet
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 
@@ -62,22 +63,26 @@ class SharedSummingCell(nn.Module):
         return Wiring(graph, nodes)
 
 
-class SummingSupernet(BaseCellStack):
+class SummingSupernet(BaseCellStack, Supernet):
     """Shared weights of all genotypes; see `skeletons.base.Skeleton.supernet`."""
 
     def __init__(self, names: Sequence[str], config: StackConfig) -> None:
         super().__init__(config, lambda channels: SharedSummingCell(names, config, channels))
+        self._paths = Paths(self._wire)
+
+    def _wire(self, graph: ArchGraph) -> list[Wiring]:
+        cells = [part for part in self.parts() if isinstance(part, SharedSummingCell)]
+        return [cell.wire(graph.cell("normal")) for cell in cells]
 
     def forward(self, images: Tensor, choice: ArchGraph) -> Tensor:
         """``[B, in_channels, H, W]`` -> logits ``[B, K]``.
 
         Only the operations of the `choice` are computed, and only their parameters get a gradient.
         """
-        graph = choice.cell("normal")
+        wirings = iter(self._paths[choice])
 
-        def compute(cell: nn.Module, x: Tensor, keep: float | Tensor) -> Tensor:
-            assert isinstance(cell, SharedSummingCell)
-            return compute_cell(cell.wire(graph), x, keep, drop_identity=self.config.drop_path_identity)
+        def compute(_cell: nn.Module, x: Tensor, keep: float | Tensor) -> Tensor:
+            return compute_cell(next(wirings), x, keep, drop_identity=self.config.drop_path_identity)
 
         return self._run(images, compute)
 
@@ -87,10 +92,10 @@ class SummingSupernet(BaseCellStack):
 
     def values(self, how: Computation[T], first: Sequence[T], graph: ArchGraph) -> list[T]:
         """What a genotype's network computes one after the other: outputs of cells and blocks, and the logits."""
-        outputs = [*first]
+        outputs, wirings = [*first], iter(self._paths[graph])
         for part in self.parts():
             if isinstance(part, SharedSummingCell):
-                wiring = part.wire(graph.cell("normal"))
+                wiring = next(wirings)
                 outputs.append(wiring.compute(how, [outputs[-1]])[wiring.graph.output[0]])
             else:
                 assert isinstance(part, ResidualBlock)

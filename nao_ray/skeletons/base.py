@@ -151,6 +151,8 @@ class Skeleton(ABC, Generic[C]):
     ) -> Supernet:
         """Shared weights of all genotypes of a space of this skeleton; otherwise as `build`.
 
+        Where they are `networks.supernet.Composed` too, genotypes are scored together.
+
         Raises:
             ConfigError: as `check`, or there are none.
         """

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from nao_ray import registry, rng
 from nao_ray.networks.one_shot import pool_logits
-from nao_ray.networks.ops import SepConv
+from nao_ray.networks.ops import OpOptions, SepConv, build_op
+from nao_ray.spaces.base import ArchGraph, Cell, Edge
 from tests.networks.building import supernet
 
 IMAGES = torch.from_numpy(rng.child(0, "one shot images").standard_normal((5, 1, 8, 8)))
@@ -70,3 +73,42 @@ def test_what_genotypes_share_is_computed_once(monkeypatch):
         for graph in graphs:
             net(IMAGES, graph)
     assert together < 0.85 * len(calls)
+
+
+class Own(nn.Module):
+    """A user's supernet: two layers, of which a genotype chooses an operation each; no class of ours."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        names = ("sep_conv_3x3", "max_pool_3x3")
+        self.layers = nn.ModuleList(nn.ModuleDict({n: build_op(n, 4, 1, OpOptions()) for n in names}) for _ in range(2))
+
+    def first(self, images):
+        return (self.stem(images),)
+
+    def values(self, how, first, graph):
+        found = [*first]
+        for layer, (edge,) in zip(self.layers, graph.cell("network").nodes, strict=True):
+            found.append(how.apply(layer[edge.op], found[-1]))
+        return [*found, how.join(lambda loose, _: loose[0].mean((2, 3)), [found[-1]], ())]
+
+    def forward(self, images, choice):
+        x = self.stem(images)
+        for layer, (edge,) in zip(self.layers, choice.cell("network").nodes, strict=True):
+            x = layer[edge.op](F.relu(x) if layer[edge.op].rectified_input else x)
+        return x.mean((2, 3))
+
+
+def test_a_supernet_of_ones_own_is_scored_together(monkeypatch):
+    with rng.torch_seeded(0, "one shot weights"):
+        net = Own().double()
+    pairs = [(a, b) for a in ("sep_conv_3x3", "max_pool_3x3") for b in ("sep_conv_3x3", "max_pool_3x3")]
+    cells = [Cell(1, tuple((Edge(i, op),) for i, op in enumerate(pair)), (2,)) for pair in pairs]
+    graphs = [ArchGraph("own", (("network", cell),)) for cell in cells]
+    with supernet.batch_statistics(net), torch.inference_mode():
+        alone = torch.stack([net(IMAGES, graph) for graph in graphs])
+    calls, forward = [], SepConv.forward
+    monkeypatch.setattr(SepConv, "forward", lambda self, x: calls.append(self) or forward(self, x))
+    torch.testing.assert_close(pool_logits(net, IMAGES, graphs), alone, rtol=0, atol=1e-12)
+    assert len(calls) == 3, "of four, for two begin alike"

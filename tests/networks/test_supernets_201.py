@@ -10,6 +10,7 @@ from nao_ray.networks import fast
 from nao_ray.networks.one_shot import pool_logits
 from nao_ray.networks.ops import Conv
 from nao_ray.networks.supernet import batch_statistics
+from nao_ray.networks.supernets_201 import SharedSummingCell
 from nao_ray.skeletons.images.base import StackSize
 from nao_ray.skeletons.nas_bench_201 import NasBench201 as Skeleton
 from nao_ray.spaces.nas_bench_201 import NasBench201
@@ -91,6 +92,17 @@ def test_what_cells_share_is_computed_once(shared, monkeypatch):
     for each in graphs:
         pool_logits(shared, images(), [each])
     assert together == len(calls) - 4, "those on edges to the first two nodes and from them, of the first cell"
+
+
+def test_a_genotype_is_wired_once(shared, monkeypatch):
+    """Steps of a training and scores draw the same ones again."""
+    wired, wire = [], SharedSummingCell.wire
+    monkeypatch.setattr(SharedSummingCell, "wire", lambda self, cell: wired.append(cell) or wire(self, cell))
+    choice = graph("|avg_pool_3x3~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|skip_connect~2|")
+    for _ in range(3):
+        shared(images(), choice)
+        pool_logits(shared, images(), [choice])
+    assert len(wired) == 3, "one for each cell"
 
 
 # -- all at once --------------------------------------------------------------------------------------------------
