@@ -68,9 +68,22 @@ class Metric:
     def _goal(self) -> dict[str, Any]:
         return {"goal": self.goal} if self.column == "valid_score" else {}
 
-    def tested(self, value: float) -> dict[str, Any]:
-        """The columns of a full training that hold a value of the test split."""
-        return {self.test_column: value} | self._goal
+    def tested(self, value: float, loss: float, top5: float | None = None) -> dict[str, Any]:
+        """The columns of a full training that hold what the test split gave.
+
+        Args:
+            value: in the metric's unit.
+            loss: in nats.
+            top5: share of examples whose class is among the five likeliest; None: there are few classes, or none.
+        """
+        beside = {} if top5 is None else {"test_top5": top5}
+        return {self.test_column: value, **beside, "test_loss": loss} | self._goal
+
+    def told(self, tested: Mapping[str, Any]) -> str:
+        """Such columns in a line of words: ``0.7431, top-5 0.9180 (loss 1.0342)``."""
+        top5 = tested.get("test_top5")
+        beside = "" if top5 is None else f", top-5 {top5:.4f}"
+        return f"{self.words(self.score(tested[self.test_column]))}{beside} (loss {tested['test_loss']:.4f})"
 
     def text(self, value: float) -> str:
         """A value as people read it, without the unit: ``0.9321``, ``80.12``, ``5.577``."""

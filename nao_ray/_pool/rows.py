@@ -191,6 +191,7 @@ FINAL = _schema(
     ("test_score", _FLOAT),
     ("valid_score", _FLOAT),
     ("goal", _TEXT),
+    ("test_top5", _FLOAT),
 )
 """One row per full training."""
 

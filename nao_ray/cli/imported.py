@@ -43,8 +43,9 @@ def evaluate_foreign(
     home = {"name": space.name, **space.config.model_dump(mode="json")}
     config, scores = evaluate_imported(file, {"space": home, "genotype": key, "task": {"name": task}}, settings)
     metric = config.make_task().metric
+    tested = metric.tested(scores.value, scores.loss, scores.top5)
     if as_json:
         facts = {"file": file, "genotype": key, "task": task}
-        typer.echo(json.dumps({**facts, **metric.tested(scores.value), "test_loss": scores.loss}))
+        typer.echo(json.dumps({**facts, **tested}))
     else:
-        typer.echo(f"{file}: test {metric.words(metric.score(scores.value))} (loss {scores.loss:.4f})")
+        typer.echo(f"{file}: test {metric.told(tested)}")

@@ -132,9 +132,9 @@ def train(
         return
     url = Finals(place).url
     metric = config.make_task().metric
-    value, valid = row[metric.test_column], row[metric.column]
+    valid = row[metric.column]
     validation = "" if valid is None else f", validation {metric.words(metric.score(valid))}"
-    typer.echo(f"test        {metric.words(metric.score(value))} (loss {row['test_loss']:.4f}){validation}")
+    typer.echo(f"test        {metric.told(row)}{validation}")
     typer.echo(f"trained     {row['epochs']} epochs in {format_seconds(row['wall_seconds'])}")
     typer.echo(f"parameters  {row['num_params']:,}, multiply-adds {row['macs']:,}")
     typer.echo(f"checkpoint  {extended(url, '/' + row['checkpoint'])}")
@@ -170,11 +170,12 @@ def evaluate(
 
     about, scores = evaluate_checkpoint(checkpoint, tuple(settings or ()))
     metric = about.config.make_task().metric
+    tested = metric.tested(scores.value, scores.loss, scores.top5)
     if as_json:
         facts = {"name": about.name, "genotype": about.config.genotype, "task": about.config.task.name}
-        typer.echo(json.dumps({**facts, **metric.tested(scores.value), "test_loss": scores.loss}))
+        typer.echo(json.dumps({**facts, **tested}))
     else:
-        typer.echo(f"{about.name}: test {metric.words(metric.score(scores.value))} (loss {scores.loss:.4f})")
+        typer.echo(f"{about.name}: test {metric.told(tested)}")
 
 
 def step_line(step: Step) -> str:

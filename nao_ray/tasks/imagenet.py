@@ -49,6 +49,10 @@ class ImageNet(PictureTask[ImageNetConfig]):
 
     _tested: ClassVar[Role] = "validation"
 
+    @property
+    def full_training(self) -> str:
+        return "nao_imagenet"
+
     def _open(self) -> Source:
         path, splits = self.config.path, self.config.splits
         if "://" in path:

@@ -36,10 +36,8 @@ class Told:
 
     def command(self, name: str) -> str:
         """That runs the training of this name."""
-        data = f"{self.network} --set task.path=FOLDER"
-        if self.network == "imagenet":
-            data = "image_folder --set task.path=FOLDER --set task.image_shape=[3,224,224] --set task.test_split=val"
-        return f"nao-ray train {self.results[0].genotype} --recipe {name} --task {data}"
+        task = f"{self.network} --set task.path=FOLDER"
+        return f"nao-ray train {self.results[0].genotype} --recipe {name} --task {task}"
 
 
 _NAO, _PYTORCH, _DARTS = "README of NAO (TensorFlow)", "README of NAO_pytorch", "Liu et al., arXiv 1806.09055"

@@ -19,7 +19,7 @@ def test_one_is_shown_with_its_source_its_command_and_all_its_settings(call):
     done = call("recipes", "darts_imagenet")
     assert done.code == 0
     assert "26.7 % top-1" in done.out
-    assert "nao-ray train DARTS_V2 --recipe darts_imagenet --task image_folder" in done.out
+    assert "nao-ray train DARTS_V2 --recipe darts_imagenet --task imagenet --set task.path=FOLDER" in done.out
     facts = json.loads(call("recipes", "darts_imagenet", "--json").out)
     assert facts["settings"] == Recipe(name="darts_imagenet").model_dump(mode="json", exclude={"name"})
     assert all(f"{name}:" in done.out for name in facts["settings"])

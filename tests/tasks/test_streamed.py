@@ -318,3 +318,58 @@ def test_raw_bytes_are_not_streamed(tmp_path):
     _made_up_data.table(tmp_path / "t.parquet", form="raw")
     with pytest.raises(DataError, match=r"raw bytes are not streamed; set task\.stream=false"):
         task(tmp_path / "t.parquet", "image_table", image_shape=(3, 12, 12), stream=True).load()
+
+
+# -- what searches ask of an objective ---------------------------------------------------------------------------------
+
+
+def test_shares_halves_and_validation_train_by_their_indices(forms):
+    recipe = RECIPE.model_copy(update={"batch": 9})
+    whole = task(forms["folders"]).objective(CPU, recipe)
+    half = whole.under(recipe, share=0.5)
+    assert (whole.num_train, half.num_train, half.steps) == (108, 54, 6)
+    assert torch.equal(half.normaliser.mean, torch.tensor([0.485, 0.456, 0.406]))
+    weights, alphas = whole.cut(rng.torch_generator(0, "cut"))
+    assert not set(weights.rows.tolist()) & set(alphas.rows.tolist())
+    both = [iter(part.batches(rng.torch_generator(1, "order"))) for part in (weights, alphas)]
+    for _ in range(weights.steps):  # side by side, as alphas and weights are trained
+        (one, _), (two, _) = (next(part) for part in both)
+        assert len(one) == len(two) == 9
+    (images, labels), *_ = whole.on_validation().batches(rng.torch_generator(0, "order"))
+    assert images.shape == (9, 3, 32, 32)
+    assert set(labels.tolist()) <= set(whole.valid.labels.tolist())
+
+
+def test_choices_are_compared_on_the_same_streamed_pictures(forms, monkeypatch):
+    objective = task(forms["folders"]).objective(CPU, RECIPE)
+    seen = []
+
+    def logits(network, inputs, choices):
+        seen.append(inputs)
+        return torch.stack(
+            [torch.eye(20)[objective.valid.labels[:1]].expand(len(inputs), -1) * choice for choice in choices]
+        )
+
+    monkeypatch.setattr("nao_ray.training.images.pool_logits", logits)
+    scores = objective.compare(None, [1.0, -1.0], rng.torch_generator(0, "order"), batch=4, count=8)
+    assert [len(inputs) for inputs in seen] == [4, 4]
+    assert scores[0].loss != scores[1].loss
+    again = objective.compare(None, [1.0], rng.torch_generator(0, "order"), batch=4, count=8)
+    assert again[0] == scores[0]
+
+
+def test_top_5_counts_the_five_likeliest(forms):
+    objective = task(forms["folders"]).objective(CPU, RECIPE)
+
+    class Ranks(torch.nn.Module):
+        """The likeliest of all pictures are the classes 0, 1, ..., in this order."""
+
+        def forward(self, inputs):
+            return torch.arange(20, 0, -1, dtype=torch.float32).expand(len(inputs), -1)
+
+    labels = objective.valid.labels
+    scores = objective.evaluate(Ranks())
+    assert scores.top5 == (labels < 5).double().mean().item()
+    assert scores.value == (labels == 0).double().mean().item()
+    few = task(forms["folders"], "image_folder", network="cifar10", stream=True).objective(CPU, RECIPE)
+    assert few.evaluate(Ranks()).top5 is None

@@ -87,8 +87,7 @@ def _facts(about: About, task: Task[Any], row: Mapping[str, Any] | None) -> dict
     config, metric = about.config, task.metric
     facts = {}
     if row is not None:
-        value = row[metric.test_column]
-        facts["test"] = f"{metric.words(metric.score(value))} (loss {row['test_loss']:.4f})"
+        facts["test"] = metric.told(row)
     if about.valid_value is not None:
         facts["validation"] = metric.words(metric.score(about.valid_value))
     settings = config.recipe.model_dump(mode="json", exclude={"name"})
