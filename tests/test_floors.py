@@ -26,7 +26,7 @@ FLOORS = [
     {"config", "contracts"},
     {"testing"},
     {"service"},
-    {"bench"},
+    {"bench", "tune"},  # the second: a public name of what is in service/
     {"cli"},
 ]
 ALLIES = [{"pool", "_pool"}, {"tasks", "training"}]

@@ -48,7 +48,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_page_has_one_of_each_and_none_is_long():
     components = {"my_space.py", "my_strategy.py", "my_task.py", "mine/script.py"}
-    assert set(FILES) == {*components, "my_recipe.yaml", "test_mine.py"}
+    assert set(FILES) == {*components, "my_recipe.yaml", "test_mine.py", "tuned.py"}
     assert {name: len(FILES[name].splitlines()) for name in components if len(FILES[name].splitlines()) >= 30} == {}
     assert {kind for kind, _ in BLOCKS} == {"python", "yaml", "console"}
 

@@ -47,7 +47,8 @@ def check_evaluator(
     def make() -> Evaluator[Any]:
         return evaluator(home, task, evaluator.settings(home)(**settings))
 
-    for check in WITHOUT_SCORES if evaluator.shares_weights else (*WITHOUT_SCORES, *WITH_SCORES):
+    scores = evaluator.measures and not evaluator.shares_weights
+    for check in (*WITHOUT_SCORES, *WITH_SCORES) if scores else WITHOUT_SCORES:
         with about(f"{evaluator.__name__}, {check.__name__.replace('_', ' ')}"):
             check(make)
 

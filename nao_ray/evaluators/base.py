@@ -77,6 +77,8 @@ class Evaluator(ABC, Generic[C]):
     """It takes proposals that train shared weights, and those scored with them."""
     keeps_states: ClassVar[bool] = True
     """False: it takes no time worth keeping, and a worker of it does without `keeper`, which opens the pool."""
+    measures: ClassVar[bool] = True
+    """False: its trials are measured by whoever asks for them, and no search can."""
 
     trains: ClassVar[str] = "paths"
     """Of one with shared weights: the kind of phase that it carries out."""

@@ -43,6 +43,11 @@ def check_search(config: RunConfig, pool_url: str) -> Checked:
     config = placed(config)
     config.make_strategy()
     evaluator = config.make_evaluator()
+    if not evaluator.measures:
+        raise ConfigError(
+            f"the evaluator {config.evaluator.name} measures nothing: trials of {pool_url} are told by whoever asks "
+            "for them; a search in Ray Tune goes on with Tuner.restore, or with a new Tuner on the same pool"
+        )
     data_hash, facts = evaluator.data_hash(), evaluator.facts()
     if config.task is not None:  # its data are there now
         evaluator.check(evaluator.space, evaluator.task.shapes, evaluator.config)

@@ -1,0 +1,1 @@
+"""Ray Tune both ways: our strategies as its searcher, and finalists tuned by it."""
