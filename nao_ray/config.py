@@ -18,15 +18,16 @@ import copy
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
 
 from nao_ray import own_modules, registry, yaml_text
 from nao_ray.addresses import masked
 from nao_ray.config_components import Component as Component
 from nao_ray.config_components import check_component, make_space, make_task, settings_of
 from nao_ray.config_text import blamed, complaint, override
+from nao_ray.config_workers import Crew, crew_text
 from nao_ray.config_workers import Workers as Workers
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig, SharedEvaluator
@@ -252,7 +253,10 @@ class TrainConfig(Sized):
     the others validate after each epoch."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Names weights, order, augmentation and dropout."""
-    checkpoint_every: int = Field(default=10, ge=1)
+    workers: Annotated[str, BeforeValidator(crew_text)] = "1"
+    """Processes that train together, or a range of them, `2..4`: as many as there is room for. Each takes its part of
+    every batch, so that other draws are made and batch norms see less: another number of them is another training."""
+    checkpoint_every: int = Field(default=1, ge=1)
     """Epochs after which the state is kept."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
 
@@ -263,6 +267,11 @@ class TrainConfig(Sized):
         skeleton, shapes = skeleton_of(self.make_space()), self.make_task().outline
         if shapes is not None:
             skeleton.check(shapes, self.size, self.recipe)
+        least = self.recipe.batch if self.recipe.per_worker else self.recipe.batch // self.crew.most
+        if least < 2:
+            raise ConfigError(
+                f"workers: recipe.batch is {self.recipe.batch}, and each of {self.crew.most} takes 2 examples at least"
+            )
         if self.recipe.score != "last":
             raise ConfigError("recipe.score must be last: a full training ends with its last epoch, no epoch is chosen")
         if isinstance(self.recipe, Averaging) and self.recipe.averaging == "nonmonotone" and self.data == "all":
@@ -329,6 +338,11 @@ class TrainConfig(Sized):
                 raise ConfigError(f"--set {text}: of a checkpoint, only task.* and device may be set anew")
             override(data, text)
         return self._made(data, overrides)
+
+    @property
+    def crew(self) -> Crew:
+        """How many train together."""
+        return Crew.of(self.workers)
 
     def make_space(self) -> SearchSpace[Any]:
         """The search space."""

@@ -1,9 +1,10 @@
-"""The section `workers` of a configuration: who trains, and for how long."""
+"""The section `workers` of a configuration: who trains, and for how long; and who trains one network together."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+import re
+from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -11,6 +12,31 @@ from nao_ray.settings import Settings
 
 _LEAST = 1e-4
 """Of a CPU or a GPU that Ray can divide off."""
+
+
+class Crew(NamedTuple):
+    """How many workers train one network together."""
+
+    least: int
+    most: int
+
+    @classmethod
+    def of(cls, text: str) -> Crew:
+        """Of a text as `crew_text` gives it."""
+        least, _, most = text.partition("..")
+        return cls(int(least), int(most or least))
+
+
+def crew_text(value: Any) -> Any:  # noqa: ANN401
+    """The one text of a number of workers, or of a range of them: ``4``, ``2..4``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    text = "" if isinstance(value, bool) else str(value)
+    if re.fullmatch(r"[1-9]\d{0,4}(\.\.[1-9]\d{0,4})?", text) is None or (crew := Crew.of(text)).least > crew.most:
+        raise ValueError("expected a number of workers, or a range of them such as 2..4")
+    return str(crew.most) if crew.least == crew.most else text
 
 
 class Workers(Settings):

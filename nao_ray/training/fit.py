@@ -14,9 +14,10 @@ from nao_ray import rng
 from nao_ray.metric import Metric
 from nao_ray.training import resources
 from nao_ray.training.devices import device_name
+from nao_ray.training.group import Team
 from nao_ray.training.objective import Objective, Scores
 from nao_ray.training.recovery import Recovery
-from nao_ray.training.streams import Continuing
+from nao_ray.training.streams import Continuing, InTeam
 from nao_ray.training.text_parts import Restarts
 from nao_ray.training.trainer import Trainer
 from nao_ray.trial import Measurement
@@ -59,6 +60,7 @@ def fit(
     start: Start | None = None,
     listener: Callable[[Epoch], None] = lambda _: None,
     autotune: bool = False,
+    team: Team | None = None,
 ) -> Measurement:
     """Train `network` in place, on the objective's device, under its recipe; the score is of the validation split.
 
@@ -78,26 +80,30 @@ def fit(
             epochs since, and those of its `history`, its times of those since alone.
         listener: told of every epoch whose loss is finite; again of those that were gone back.
         autotune: cuDNN tries its algorithms at every new shape, which pays in a long training.
+        team: those who train the network together, each called with the same and with its shard of the objective; all
+            are told what the first one has validated.
 
     Raises:
         DataError: `start` is of another network, or of another kind of device.
     """
     device = objective.device
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=autotune, allow_tf32=True)
-    streams = Continuing(seed, device)
+    streams = Continuing(seed, device) if team is None else InTeam(seed, device, team.rank)
     with (
         resources.watch(device) as usage,
         rng.torch_seeded(seed, "dropout"),
         cudnn,
-        Trainer(network, objective, epochs=epochs, streams=streams) as trainer,
+        Trainer(network, objective, epochs=epochs, streams=streams, averager=team) as trainer,
     ):
         history: list[Scores] = []
-        if start is not None:  # states of old told no step
-            trainer.restore({"step": torch.tensor(start.epochs_done * objective.steps), **start.state})
+        if start is not None:  # states of old told no step, and one of another team may tell another
+            trainer.restore({**start.state, "step": torch.tensor(start.epochs_done * objective.steps)})
             history += start.history
+        if team is not None:
+            team.watch(trainer.network)
         recovery = _recovery(trainer, start)
         while (before := trainer.epochs_done) < epochs:
-            loss, scores = _epoch(trainer)
+            loss, scores = _epoch(trainer, team)
             judged = loss if scores is None else scores.loss
             if not math.isfinite(judged) or (scores is not None and not math.isfinite(scores.value)):
                 undone = None if recovery is None else recovery.back(before)
@@ -126,14 +132,23 @@ def fit(
     )
 
 
-def _epoch(trainer: Trainer) -> tuple[float, Scores | None]:
+def _epoch(trainer: Trainer, team: Team | None) -> tuple[float, Scores | None]:
     """One more: its training loss, NaN where that is no number, and validation scores."""
     try:
         loss = trainer.epoch()
     except ArithmeticError:  # of a library that does not go on with what is no number
+        if team is not None:
+            raise  # the others do not know
         loss = math.nan
-    valid = trainer.objective.num_valid > 0 and math.isfinite(loss)
-    return loss, trainer.evaluate() if valid else None
+    if trainer.objective.num_valid == 0 or not math.isfinite(loss):
+        return loss, None
+    if team is None:
+        return loss, trainer.evaluate()
+    told = torch.zeros(2, dtype=torch.float64)
+    if team.rank == 0:
+        scores = trainer.evaluate()
+        told = torch.tensor([scores.value, scores.loss], dtype=torch.float64)
+    return loss, Scores(*team.of_first(told).tolist())
 
 
 def _recovery(trainer: Trainer, start: Start | None) -> Recovery | None:

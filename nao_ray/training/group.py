@@ -1,9 +1,11 @@
-"""Several processes that train one set of shared weights: their gradients, averaged every step.
+"""Several processes that train one set of weights: their gradients, averaged every step.
 
 Each worker computes its shard of the batch with a genotype of its own, so a step sees as many paths as there are
 workers. What it moves is the mean of their gradients; a weight that a worker's path does not have counts there as
 zero, so the expected gradient is that of one worker, and its variance smaller. Weight decay and clipping follow the
 union: a weight is decayed whenever any of the workers used it.
+
+A full training by several is a `Team`: all compute one network, which is all of the supernet that there is.
 
 Which weights that are is known without asking the device: draws are named by seed, so each worker knows what all use in
 a step, and what has a gradient after a genotype's backward pass was told once, by whoever used it first.
@@ -123,3 +125,38 @@ class Averager:
     def _union(self) -> list[str]:
         flags = torch.stack([self._used[choice] for choice in self._chosen]).amax(0)
         return [self._names[index] for index in flags.nonzero().flatten().tolist()]
+
+
+class Team(Averager):
+    """A group of workers that train one network, each with its part of every batch.
+
+    What has a gradient is told in the first step and stays as it is: no step asks for what it does not use. Statistics
+    of batch norms are each worker's own, of its part; those of the first one are kept.
+    """
+
+    def __init__(self, rank: int, size: int) -> None:
+        """Of the worker `rank` of `size`, which have met already."""
+        super().__init__(size)
+        self.rank, self.size = rank, size
+        self.expect([None] * size)
+
+    def watch(self, net: nn.Module) -> None:
+        super().watch(net)
+        with torch.no_grad():
+            for tensor in (*net.parameters(), *net.buffers()):
+                tensor.copy_(self.of_first(tensor.flatten()).view(tensor.shape))
+
+    def of_first(self, value: Tensor) -> Tensor:
+        """The first worker's, where all have one of this shape."""
+        value = value.detach().clone(memory_format=torch.contiguous_format)
+        with _with_peers():
+            dist.broadcast(value, 0)
+        return value
+
+    def bytes_of_first(self, data: bytes | None) -> bytes | None:
+        """The first worker's, whatever the others have."""
+        length = int(self.of_first(torch.tensor(-1 if data is None else len(data))))
+        if length < 0:
+            return None
+        mine = torch.empty(length, dtype=torch.uint8) if self.rank else torch.frombuffer(data, dtype=torch.uint8)
+        return self.of_first(mine).numpy().tobytes()

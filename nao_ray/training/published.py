@@ -15,9 +15,10 @@ _NAO_FINAL: dict[str, Any] = {
     "score": "last",
 }
 # NAO and DARTS on ImageNet: 224x224, a rate that falls to 0.97 of itself with every epoch, nothing dropped; two codes,
-# one recipe. For n times the batch both take n times the rate.
+# one recipe. n workers take n times the batch and n times the rate.
 _IMAGENET: dict[str, Any] = {
     "batch": 128,
+    "per_worker": True,
     "lr": 0.1,
     "decay": "step",
     "cosine_epochs": None,

@@ -42,6 +42,9 @@ class Optimiser(Settings):
 
     batch: int = Field(default=128, ge=2)
     """Examples per step."""
+    per_worker: bool = False
+    """Of a full training by n workers: `batch`, `lr` and `lr_end` are each one's, and all n together take n times as
+    much (128 n and 0.1 n on ImageNet); false: they are those of all, and each takes an n-th of the batch."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(default=5e-4, ge=0)
@@ -141,6 +144,13 @@ class Recipe(Regularisation, Schedule, Optimiser, _Named):
             known = ", ".join(cls.model_fields)  # not the other family's
             raise ValueError(f"{strange[0]}: no setting of a recipe of {cls.kind}; known: {known}")
         return {**cls.named[name], **value}
+
+    def of_all(self, workers: int) -> Self:
+        """That of so many workers together, see `per_worker`."""
+        if not self.per_worker or workers == 1:
+            return self
+        more = {name: workers * getattr(self, name) for name in ("batch", "lr", "lr_end")}
+        return self.model_copy(update={**more, "per_worker": False})
 
     def check_relaxed(self) -> None:
         """Refuse what a relaxed supernet has none of.

@@ -73,6 +73,8 @@ class Recovery:
         else:
             self._epoch, self._loss = self._trainer.epochs_done, math.inf
         self._kept = _copy(part(own, "kept") or self._trainer.state())
+        # what another team has kept may count other steps
+        self._kept["step"] = torch.tensor(self._epoch * self._trainer.objective.steps)
 
 
 def _copy(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

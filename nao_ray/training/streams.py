@@ -2,7 +2,7 @@
 
 Of a network on its own each stream goes on from step to step, and its state is part of the training's. Of shared
 weights each step's draws are named by seed and step: epochs a to b from any version are those of a training in one go,
-whoever trained up to a.
+whoever trained up to a. Where several processes train one network only the order goes on, and is the same for all.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ class Streams(ABC):
         """Generators of the augmentation, where the same ones go on through all steps; None: each step has its own."""
         return None
 
+    def renew(self) -> None:  # noqa: B027 - those that go on do anyway
+        """Draw other numbers from now on, where a training goes back to an earlier step."""
+
     def state(self, *, within_epoch: bool) -> dict[str, Tensor]:
         """What the next step's draws depend on besides its number; of an epoch that has begun, from its beginning."""
         return {}
@@ -56,18 +59,35 @@ class Streams(ABC):
             )
 
 
+class _Order:
+    """That of the examples, which goes on from epoch to epoch."""
+
+    def __init__(self, seed: int) -> None:
+        self._generator = rng.torch_generator(seed, "order")
+        self._before = self._generator.get_state()
+
+    def next(self) -> torch.Generator:
+        self._before = self._generator.get_state()
+        return self._generator
+
+    def state(self, *, within_epoch: bool) -> Tensor:
+        return self._before if within_epoch else self._generator.get_state()
+
+    def restore(self, state: Tensor) -> None:
+        self._generator.set_state(state)
+        self._before = state
+
+
 class Continuing(Streams):
     """Each goes on; dropout draws from torch's global generators, which are to be seeded around the training."""
 
     def __init__(self, seed: int, device: torch.device) -> None:
         self._device = device
-        self._order = rng.torch_generator(seed, "order")
-        self._before = self._order.get_state()
+        self._order = _Order(seed)
         self._augmentation = rng.torch_generator(seed, "augmentation", device=str(device))
 
     def order(self, epoch: int) -> torch.Generator:
-        self._before = self._order.get_state()
-        return self._order
+        return self._order.next()
 
     def augmentation(self, step: int) -> torch.Generator:
         return self._augmentation
@@ -77,14 +97,13 @@ class Continuing(Streams):
         return [self._augmentation]
 
     def state(self, *, within_epoch: bool) -> dict[str, Tensor]:
-        order = self._before if within_epoch else self._order.get_state()
+        order = self._order.state(within_epoch=within_epoch)
         drawn = {"order": order, "augmentation": self._augmentation.get_state()}
         return drawn | rng.torch_state(self._device)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         super().restore(state)
-        self._order.set_state(state["order"])
-        self._before = state["order"]
+        self._order.restore(state["order"])
         self._augmentation.set_state(state["augmentation"])
         rng.set_torch_state(self._device, state)
 
@@ -107,6 +126,31 @@ class ByStep(Streams):
     def purpose(self, name: str) -> str:
         """Of this worker's draws, for `rng.child`."""
         return f"{name} of worker {self._worker}"
+
+
+class InTeam(ByStep):
+    """Those of one of several processes that train one network: its examples come in the order of `Continuing`."""
+
+    def __init__(self, seed: int, device: torch.device, worker: int) -> None:
+        super().__init__(seed, device, worker)
+        self._order, self._turn = _Order(seed), 0
+
+    def order(self, epoch: int) -> torch.Generator:
+        return self._order.next()
+
+    def renew(self) -> None:
+        self._turn += 1
+
+    def purpose(self, name: str) -> str:
+        return super().purpose(name) + (f", turn {self._turn}" if self._turn else "")
+
+    def state(self, *, within_epoch: bool) -> dict[str, Tensor]:
+        return {"order": self._order.state(within_epoch=within_epoch), "turn": torch.tensor(self._turn)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        super().restore(state)
+        self._order.restore(state["order"])
+        self._turn = int(state["turn"])
 
 
 def _names(given: Iterable[str]) -> str:

@@ -340,6 +340,8 @@ class Trainer:
         check_shapes(moments, {name: self._named[name] for name in moments if name in self._named})
         if draws:
             self._streams.restore(part(state, "generator"))
+        else:
+            self._streams.renew()
         if self._average is not None:
             self._average.restore(part(state, "average"))
         self.network.load_state_dict(weights)

@@ -102,6 +102,10 @@ def digest(config: TrainConfig, data_hash: str) -> str:
     of_recipe = FULL_TRAININGS.get(config.recipe.name, {}).get("size", {})
     sizes = {**{name: of_recipe.get(name) for name in _ONCE_SIZES}, **config.size.model_dump()}
     what = config.model_dump(mode="json", include=set(_IDENTITY)) | sizes | {"task": task, "data_hash": data_hash}
+    if config.workers == "1":
+        what["recipe"].pop("per_worker")  # nothing differs by it
+    else:
+        what["workers"] = config.workers
     for name in what["recipe"].keys() - _ONCE_RECIPE:
         if what["recipe"][name] == type(config.recipe).model_fields[name].default:
             del what["recipe"][name]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from nao_ray.training.fit import Epoch
+    from nao_ray.training.group import Team
     from nao_ray.training.objective import Objective, Scores
 
 _log = logging.getLogger(__name__)
@@ -52,13 +53,22 @@ class Step:
 Listener = Callable[[Step], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where a process of a training computes."""
+
+    device: str
+    team: Team | None = None
+    """With whom; None: alone."""
+
+
 def train(
     config: TrainConfig, url: str, label: str, *, trial_id: int | None = None, listener: Listener = lambda _: None
 ) -> dict[str, Any]:
-    """Train, keep checkpoints, read the test split and record its score; goes on with a training that was cut off.
+    """Train in this process, keep checkpoints, read the test split and record its score; or go on with it.
 
     Args:
-        config: what, and how.
+        config: what, and how; its `workers` is 1.
         url: a pool, or any other folder or URL; gets ``final/NAME.parquet`` and ``weights/NAME.safetensors``.
         label: begins the training's name, which ends in digits that name architecture, recipe, sizes, seed and data.
         trial_id: the trial of the pool that proposed the architecture.
@@ -71,19 +81,13 @@ def train(
         InputError: config, data or a checkpoint that is there are not what they should be.
         RunError: the loss became infinite, or the place cannot be written.
     """
-    config = placed(config)
-    task, finals = config.make_task(), Finals(url)
-    data_hash = task.data_hash()
-    name = f"{label}-{config.recipe.name}-{digest(config, data_hash)}"
-    row = finals.row(name)
+    assert config.workers == "1", config.workers
+    run = Run.of(config, url, label, listener)
+    row = run.row()
     if row is None:
-        task.check_step(config.recipe, "recipe", all_data=config.data == "all")
-        odd = task.check_test()
-        _log.log(logging.WARNING if odd else logging.INFO, "%s", "; ".join((task.facts().line, *odd)))
-        run = _Run(config, task, finals, name, data_hash, listener)
-        about = run.to_the_end()
-        # the same training may have run elsewhere, and have ended first
-        row = finals.row(name) or finals.add(_row(about, trial_id, run))
+        run.check()
+        row = run.finish(trial_id)
+    assert row is not None
     return row
 
 
@@ -106,10 +110,10 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
             f"{checkpoint} was trained on other data: their hash was {about.data_hash}, it is now {data_hash}; --set "
             "task.path=... tells where they are"
         )
-    return about, _test(config, task, tensors, checkpoint)
+    return about, _test(config, task, tensors, checkpoint, config.device)
 
 
-class _Run:
+class Run:
     """One training, from its last checkpoint to its end."""
 
     def __init__(
@@ -118,12 +122,65 @@ class _Run:
         self.config, self.task, self.finals, self.name = config, task, finals, name
         self.data_hash, self.listener = data_hash, listener
         self.where = finals.checkpoint_path(name)
+        self.seat = Seat(config.device)
         self.tensors: Mapping[str, Tensor] = {}
         """Weights and normalisation, once trained."""
 
+    @classmethod
+    def of(
+        cls, config: TrainConfig, url: str, label: str, listener: Listener = lambda _: None, seat: Seat | None = None
+    ) -> Run:
+        """As for `train`; where in a `seat`, of the worker there."""
+        config = placed(config)
+        task = config.make_task()
+        data_hash = task.data_hash()
+        name = f"{label}-{config.recipe.name}-{digest(config, data_hash)}"
+        run = cls(config, task, Finals(url), name, data_hash, listener)
+        run.seat = seat or run.seat
+        return run
+
+    def row(self) -> dict[str, Any] | None:
+        """Its row; None while it has none."""
+        return self.finals.row(self.name)
+
+    def check(self) -> None:
+        """Look at the data, the test split too, before it is trained for.
+
+        Raises:
+            InputError: they are not what they should be, or too few for a step.
+        """
+        config = self.config
+        self.task.check_step(config.recipe, "recipe", all_data=config.data == "all")
+        odd = self.task.check_test()
+        _log.log(logging.WARNING if odd else logging.INFO, "%s", "; ".join((self.task.facts().line, *odd)))
+
+    def finish(self, trial_id: int | None) -> dict[str, Any] | None:
+        """Train what is left, and record the test score; None for a worker that is not the first of its team."""
+        about = self.to_the_end()
+        if not self._is_first:
+            return None
+        # the same training may have run elsewhere, and have ended first
+        return self.row() or self.finals.add(_row(about, trial_id, self))
+
+    @property
+    def _is_first(self) -> bool:
+        return self.seat.team is None or self.seat.team.rank == 0
+
+    def epochs_kept(self) -> int:
+        """Of the checkpoint; 0 where there is none."""
+        kept = self.kept()
+        return 0 if kept is None else kept.epochs_done
+
+    def kept(self) -> About | None:
+        """What the checkpoint says; None where there is none."""
+        header = self.finals.checkpoint_header(self.name)
+        return None if header is None else about_of(header, self.where)
+
     def to_the_end(self) -> About:
         """Train what is left; the last checkpoint holds weights alone."""
-        kept = self.finals.checkpoint(self.name)
+        kept = self.finals.checkpoint(self.name) if self._is_first else None
+        if self.seat.team is not None:  # what others see there may be of another moment
+            kept = self.seat.team.bytes_of_first(kept)
         about, tensors = (None, {}) if kept is None else unpack(kept, self.where)
         if about is not None:
             self._check(about)
@@ -140,7 +197,8 @@ class _Run:
         from nao_ray.training.devices import device_name
         from nao_ray.training.fit import Start, fit
 
-        config, objective, metric = self.config, self._objective(), self.task.metric
+        config, objective, team = self.config, self._objective(), self.seat.team
+        device = device_name(objective.device)
         network = _network(config, self.task)
         began = time.monotonic()
         spent, curve = (0.0, ()) if before is None else (before.wall_seconds, before.curve)
@@ -156,7 +214,7 @@ class _Run:
                 name=self.name,
                 config=config,
                 data_hash=self.data_hash,
-                device=device_name(objective.device),
+                device=device if team is None else f"{team.size} x {device}",
                 epochs_done=epoch.done,
                 train_loss=epoch.loss,
                 valid_value=None if scores is None else scores.value,
@@ -165,18 +223,25 @@ class _Run:
                 wall_seconds=spent + seconds,
                 started_at=started,
             )
+            if not self._is_first:
+                return
             if epoch.done == config.epochs or epoch.done % config.checkpoint_every == 0:
                 self._keep(about, {**epoch.state(), **objective.constants()})
-            left = seconds / trained * (config.epochs - epoch.done)
-            valid = None if scores is None else metric.words(metric.score(scores.value))
-            self.listener(Step(epoch.done, config.epochs, epoch.loss, valid, left))
+            self.listener(self.step(about, seconds / trained))
 
         start = None if before is None else Start(before.epochs_done, tensors)
-        fit(network, objective, epochs=config.epochs, seed=config.seed, start=start, listener=keep, autotune=True)
+        plan = {"epochs": config.epochs, "seed": config.seed}
+        fit(network, objective, **plan, start=start, listener=keep, autotune=True, team=team)
         done = 0 if about is None else about.epochs_done
         if about is None or done < config.epochs:
             raise RunError(f"{self.name}: the loss of epoch {done + 1} is not finite; try another recipe or seed")
         return about
+
+    def step(self, about: About, seconds: float) -> Step:
+        """What is told after an epoch; each takes so many seconds."""
+        metric, epochs = self.task.metric, self.config.epochs
+        valid = None if about.valid_value is None else metric.words(metric.score(about.valid_value))
+        return Step(about.epochs_done, epochs, about.train_loss, valid, seconds * (epochs - about.epochs_done))
 
     def _keep(self, about: About, state: Mapping[str, Tensor]) -> None:
         from nao_ray.training.averaging import settled
@@ -186,19 +251,18 @@ class _Run:
             kept = {name: value for name, value in state.items() if name.partition(".")[0] not in _FOR_ANOTHER}
             state = settled(kept)
         self.tensors = state
-        if self.finals.has_row(self.name) or self._kept_epochs() > about.epochs_done:
+        if self.finals.has_row(self.name) or self.epochs_kept() > about.epochs_done:
             return  # by the same training elsewhere
         self.finals.write_checkpoint(self.name, pack(self.tensors, about.model_dump_json()))
 
-    def _kept_epochs(self) -> int:
-        header = self.finals.checkpoint_header(self.name)
-        return 0 if header is None else about_of(header, self.where).epochs_done
-
     def _objective(self) -> Objective:
         from nao_ray.training.devices import pick_device
+        from nao_ray.training.objective import Shard
 
-        config = self.config
-        return self.task.objective(pick_device(config.device), config.recipe, all_data=config.data == "all")
+        config, team, device = self.config, self.seat.team, pick_device(self.seat.device)
+        recipe = config.recipe if team is None else config.recipe.of_all(team.size)
+        objective: Objective = self.task.objective(device, recipe, all_data=config.data == "all")
+        return objective if team is None else objective.under(recipe, shard=Shard(team.rank, team.size))
 
 
 def _network(config: TrainConfig, task: Task[Any]) -> nn.Module:
@@ -229,21 +293,21 @@ def trained_network(config: TrainConfig, task: Task[Any], tensors: Mapping[str, 
     return network
 
 
-def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str) -> Scores:
+def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str, device: str) -> Scores:
     """The scores of the test split: the only reader of it."""
     from nao_ray.training.devices import pick_device
 
     network = trained_network(config, task, tensors, where)
-    return task.test_scores(network, tensors, pick_device(config.device), config.recipe)
+    return task.test_scores(network, tensors, pick_device(device), config.recipe)
 
 
-def _row(about: About, trial_id: int | None, run: _Run) -> dict[str, Any]:
+def _row(about: About, trial_id: int | None, run: Run) -> dict[str, Any]:
     config, task = about.config, run.task
     skeleton, graph = _graph(config)
     size = skeleton.sized(graph, task.shapes, config.size)
     counts = skeleton.count(graph, task.shapes, size)
     try:
-        scores = _test(run.config, task, run.tensors, run.where)
+        scores = _test(run.config, task, run.tensors, run.where, run.seat.device)
     except DataError as error:  # it was sound when the training began
         raise DataError(
             f"{error}; the weights are kept in {run.where}, and the same command goes on from there"

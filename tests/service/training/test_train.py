@@ -14,7 +14,7 @@ from nao_ray.pool import Finals, PoolReader, PoolWriter
 from nao_ray.service.hosting.run import run
 from nao_ray.service.training.about import digest, unpack
 from nao_ray.service.training.finalists import finalists_config
-from nao_ray.service.training.train import _Run, evaluate, train
+from nao_ray.service.training.train import Run, evaluate, train
 from nao_ray.spaces.base import Genotype
 from nao_ray.tasks.synthetic import Synthetic
 from nao_ray.training.checkpoint import pack
@@ -174,7 +174,7 @@ def test_test_pictures_that_were_trained_on_are_counted(tmp_path, caplog):
 def test_all_images_train_or_a_tenth_validates(tmp_path):
     def sizes(*overrides):
         settings = config(*overrides)
-        objective = _Run(settings, settings.make_task(), Finals(tmp_path), "n", "h", lambda _: None)._objective()
+        objective = Run(settings, settings.make_task(), Finals(tmp_path), "n", "h", lambda _: None)._objective()
         return objective.num_train, objective.num_valid
 
     assert sizes("data=all") == (80, 0)
