@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,11 +15,26 @@ from nao_ray.cli.jobs import INTERRUPTED
 from nao_ray.cli.source import find_space, find_trial, names_trial
 
 if TYPE_CHECKING:
+    from nao_ray.config import TrainConfig
     from nao_ray.service.training.train import Step
 
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override a setting; may be given often.", metavar="[SECTION.]KEY=VALUE"),
+]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        "--workers",
+        help="Train by so many processes of Ray Train; 2..4: as many of them as there is room for, now and later.",
+        metavar="N|N..M",
+    ),
+]
+Cpus = Annotated[
+    float | None, typer.Option("--cpus", help="Of each worker, also torch's threads; default 1.", min=0.001)
+]
+Gpus = Annotated[
+    float | None, typer.Option("--gpus", help="Of each worker: 0, 1 or a share; default 0.", min=0.0, max=1.0)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
@@ -100,21 +116,30 @@ def train(
     out: Annotated[
         str | None, typer.Option("--out", help="Folder or URL; default: the pool, or the folder trained.")
     ] = None,
+    workers: Workers = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train an architecture in full, then read the test split, once. The same command goes on with it."""
+    """Train an architecture in full, then read the test split, once. The same command goes on with it.
+
+    With --workers by several processes of Ray Train, each on its part of every batch: the recipe's batch and rate are
+    those of all together, or where its per_worker is true (ImageNet) each one's, n times as much for n. Batch norm
+    statistics are each worker's own; those of the first are kept. Without it in this process.
+    """
     from nao_ray.cli.progress import Progress, format_seconds
     from nao_ray.config import TrainConfig
     from nao_ray.pool import Finals
     from nao_ray.service.hosting.requests import heed_signals
-    from nao_ray.service.training.train import train as train_fully
 
     source = _of_pool(what) if names_trial(what) and space is None else _of_text(what, space, dialect)
     if task is not None:
         source.facts["task"] = {"name": task}
-    config = TrainConfig.make(recipe, source.facts, tuple(settings or ()))
+    given = tuple(settings or ()) if workers is None else (*(settings or ()), f"workers={workers}")
+    config = TrainConfig.make(recipe, source.facts, given)
     place = out or source.pool or "trained"
+    train_fully = _trainer(config, workers, cpus, gpus)
     try:
         with Progress(source.label) as progress, heed_signals(at_once=True):
             row = train_fully(
@@ -139,6 +164,18 @@ def train(
     typer.echo(f"parameters  {row['num_params']:,}, multiply-adds {row['macs']:,}")
     typer.echo(f"checkpoint  {extended(url, '/' + row['checkpoint'])}")
     typer.echo(f"row         {extended(url, '/final/' + row['name'] + '.parquet')}")
+
+
+def _trainer(config: TrainConfig, workers: str | None, cpus: float | None, gpus: float | None) -> Any:  # noqa: ANN401
+    """What trains: this process, or workers of Ray Train where any are asked for."""
+    if config.workers == "1" and (workers, cpus, gpus) == (None, None, None):
+        from nao_ray.service.training import train as alone
+
+        return alone.train
+    from nao_ray.service.training.together import Each, train_together
+
+    each = Each(cpus=1.0 if cpus is None else cpus, gpus=0.0 if gpus is None else gpus)
+    return partial(train_together, each=each)
 
 
 def evaluate(
