@@ -125,8 +125,8 @@ def train(
     """Train an architecture in full, then read the test split, once. The same command goes on with it.
 
     With --workers by several processes of Ray Train, each on its part of every batch: the recipe's batch and rate are
-    those of all together, or where its per_worker is true (ImageNet) each one's, n times as much for n. Batch norm
-    statistics are each worker's own; those of the first are kept. Without it in this process.
+    those of all together; where its per_worker is true, as published for 224x224 pixels, each one's: 128 n and 0.1 n.
+    Batch norm statistics are each worker's own; those of the first are kept. Without it in this process.
     """
     from nao_ray.cli.progress import Progress, format_seconds
     from nao_ray.config import TrainConfig

@@ -144,11 +144,10 @@ def _epoch(trainer: Trainer, team: Team | None) -> tuple[float, Scores | None]:
         return loss, None
     if team is None:
         return loss, trainer.evaluate()
-    told = torch.zeros(2, dtype=torch.float64)
-    if team.rank == 0:
-        scores = trainer.evaluate()
-        told = torch.tensor([scores.value, scores.loss], dtype=torch.float64)
-    return loss, Scores(*team.of_first(told).tolist())
+    scores = trainer.evaluate() if team.rank == 0 else Scores(math.nan, math.nan)
+    top5 = math.nan if scores.top5 is None else scores.top5
+    value, judged, top5 = team.of_first(torch.tensor([scores.value, scores.loss, top5], dtype=torch.float64)).tolist()
+    return loss, Scores(value, judged, None if math.isnan(top5) else top5)
 
 
 def _recovery(trainer: Trainer, start: Start | None) -> Recovery | None:
