@@ -43,15 +43,14 @@ def build_network(
         ConfigError: the space or the network is unknown, or a setting.
     """
     from nao_ray import registry
-    from nao_ray.skeletons.base import PLAIN, with_settings
+    from nao_ray.skeletons.base import with_settings
 
     search_space = registry.load("space", space).for_text(genotype)
     graph = search_space.lower(search_space.parse(genotype, dialect))
     skeleton, size = with_settings(search_space, settings)
     shapes = skeleton.shapes(network, num_classes=num_classes, in_channels=in_channels)
-    if not isinstance(PLAIN, skeleton.regularisation):
-        return skeleton.build(graph, shapes, size)
-    return skeleton.build(graph, shapes, size, PLAIN.model_copy(update={"auxiliary_weight": float(auxiliary)}))
+    told = {"auxiliary_weight": float(auxiliary)} if "auxiliary_weight" in type(skeleton.plain).model_fields else {}
+    return skeleton.build(graph, shapes, size, skeleton.plain.model_copy(update=told))
 
 
 def draw(genotype: str, *, space: str, dialect: str | None = None) -> str:

@@ -249,7 +249,7 @@ class TrainConfig(Sized):
     recipe: SerializeAsAny[Recipe]
     epochs: int = Field(ge=1)
     data: Literal["all", "train"] = "all"
-    """`all`: every image that a search may see trains, and nothing validates; `train`: those that train in a search,
+    """`all`: every example that a search may see trains, and nothing validates; `train`: those that train in a search,
     the others validate after each epoch."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Names weights, order, augmentation and dropout."""

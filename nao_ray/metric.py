@@ -6,6 +6,7 @@ pool's columns and before people a value stands in its own unit. `Metric` is the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -56,9 +57,15 @@ class Metric:
         """A value as a score, of which more is better; and a score as a value."""
         return value if self.more_is_better else -value
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The least and the largest value that there can be."""
+        return {"accuracy": (0.0, 1.0), "perplexity": (1.0, math.inf)}.get(self.name, (-math.inf, math.inf))
+
     def possible(self, value: float) -> float:
         """The nearest value that there can be."""
-        return min(1.0, max(0.0, value)) if self.name == "accuracy" else value
+        least, most = self.limits
+        return min(most, max(least, value))
 
     def measured(self, value: float) -> dict[str, Any]:
         """The fields of a `Measurement` that hold a value."""

@@ -124,13 +124,13 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What an evaluator returns. Accuracies in [0, 1], times in seconds, memory in bytes."""
+    """What an evaluator returns. Times in seconds, memory in bytes."""
 
-    valid_accuracy: float | None = None
+    valid_accuracy: float | None = None  # the names of these two are those of columns of version 1
     valid_perplexity: float | None = None
     valid_loss: float | None = None
     valid_score: float | None = None
-    """What the trials are measured by, in its own unit, where it is neither accuracy nor perplexity (`Metric`)."""
+    """What the trials are measured by, in its own unit, where that has no column of its own (`Metric.column`)."""
     goal: Goal | None = None
     """Of `valid_score`."""
     train_loss: float | None = None
@@ -163,14 +163,12 @@ class Measurement:
     device: str | None = None
     execution: str | None = None
     """How the device ran the training's steps: `graph`, `eager`, or `eager: ` and why it is no graph."""
-    network: str | None = None
-    """Stem of the network that was counted, e.g. `cifar10`; it and the next two build it again."""
-    num_classes: int | None = None
-    in_channels: int | None = None
+    shapes: tuple[tuple[str, str | int], ...] = ()
+    """What the network that was counted had to fit, by name (`Shapes.recorded`); with its size it is built again."""
 
     @property
     def score(self) -> float:
-        """What strategies maximise: the accuracy, minus the perplexity, or what `score_of` says; NaN where none is."""
+        """What strategies maximise, as `score_of` says; NaN where nothing was measured."""
         score = score_of(self.valid_accuracy, self.valid_perplexity, self.valid_score, self.goal)
         return math.nan if score is None else score
 

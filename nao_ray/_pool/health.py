@@ -14,6 +14,7 @@ from nao_ray._pool.numbers import last_epoch
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import SCHEMAS, ids, read, wrong
 from nao_ray.errors import PoolError
+from nao_ray.metric import BY_COLUMN
 
 _SHOWN = 5  # ids in one line
 
@@ -59,7 +60,7 @@ def _wrong(storage: Storage, folder: str, name: str) -> str | None:
 
 def _rows(storage: Storage) -> list[str]:
     try:
-        trials = read(storage, "trials", ["trial_id", "log_index", "state", "valid_accuracy", "asked_after"])
+        trials = read(storage, "trials", ["trial_id", "log_index", *BY_COLUMN])
         events = read(storage, "events", ["seq", "kind", "trial_id"])
     except PoolError as error:
         return [str(error)]
@@ -87,9 +88,11 @@ def _rows(storage: Storage) -> list[str]:
         problems.append(
             f"{len(open_ids)} trials were asked and have no final row (resume to finish them): {_some(open_ids)}"
         )
-    outside = trials.filter((pc.field("valid_accuracy") < 0) | (pc.field("valid_accuracy") > 1)).num_rows
-    if outside:
-        problems.append(f"trials/: {outside} values of valid_accuracy are outside [0, 1]")
+    for column, metric in BY_COLUMN.items():
+        least, most = metric.limits
+        outside = trials.filter((pc.field(column) < least) | (pc.field(column) > most)).num_rows
+        if outside:
+            problems.append(f"trials/: {outside} values of {column} are outside [{least:g}, {most:g}]")
     return problems
 
 

@@ -53,8 +53,7 @@ class Counts:
     completed: int = 0
     failed: int = 0
     best_score: float | None = None
-    """Of the best completed trial (`Standings`): the accuracy, or the value of another metric, negative if less is
-    better."""
+    """Of the best completed trial (`Standings`): the value of the metric, negative if less is better."""
     best_trial_id: int | None = None
 
     @property

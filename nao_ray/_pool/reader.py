@@ -124,7 +124,7 @@ class PoolReader:
         return told
 
     def best(self, n: int = 10) -> pd.DataFrame:
-        """The `n` best completed trials: highest accuracy or lowest perplexity first, ties by id.
+        """The `n` best completed trials: the best by their metric first, ties by id.
 
         Scores with shared weights are no match for those of networks with weights of their own: where there is one of
         these, they alone are ranked; before, the scores of the newest version.

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from nao_ray._pool.finite import finite_rows
+from nao_ray.metric import DEFAULT, PERPLEXITY
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Attempt, FailureKind, Fidelity, Measurement, Phase, Proposal, Sizes, Trial, TrialState
 
@@ -55,9 +56,11 @@ _PROPOSAL = (
     ("phase", _TEXT),
     *_FIDELITY,
 )
-_MEASUREMENT = (
-    ("valid_accuracy", _FLOAT),
-    ("valid_perplexity", _FLOAT),
+_SHAPES = (("network", _TEXT), ("num_classes", _INT), ("in_channels", _INT))
+"""What the network had to fit, as pools have it from before there was more than one family of tasks."""
+_MEASURED = (
+    (DEFAULT.column, _FLOAT),  # this one and the next two have stood here since version 1
+    (PERPLEXITY.column, _FLOAT),
     ("valid_loss", _FLOAT),
     ("valid_score", _FLOAT),
     ("goal", _TEXT),
@@ -76,10 +79,8 @@ _MEASUREMENT = (
     ("peak_memory_bytes", _INT),
     ("device", _TEXT),
     ("execution", _TEXT),
-    ("network", _TEXT),
-    ("num_classes", _INT),
-    ("in_channels", _INT),
 )
+_MEASUREMENT = (*_MEASURED, *_SHAPES)
 _OPS = {"normal_ops": "normal", "reduction_ops": "reduction"}
 """Columns with the operations of a cell, by its role."""
 _REQUIRED = {"trial_id", "attempt", "seed", "asked_after", "log_index", "seq", "space", "genotype", "state", "kind"}
@@ -140,7 +141,7 @@ LOGGED = tuple(name for name in TRIALS.names if name not in ("strategy", "task",
 
 _LATER_MEASURED = (
     "valid_score", "goal", "derived_genotype", "derived_score", "derived_rank", "alphas", "alpha_eigenvalue",
-    "supernet_score", "execution", "network", "num_classes", "in_channels",
+    "supernet_score", "execution", *dict(_SHAPES),
 )  # fmt: skip
 _LATER_SIZES = ("layers", "hidden", "embedding_width", OWN_SIZE)
 LATER = frozenset({"message", "origin", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
@@ -172,9 +173,9 @@ FINAL = _schema(
     *_SIZE,
     ("data", _TEXT),
     ("seed", _INT),
-    ("test_accuracy", _FLOAT),
+    (DEFAULT.test_column, _FLOAT),
     ("test_loss", _FLOAT),
-    ("valid_accuracy", _FLOAT),
+    (DEFAULT.column, _FLOAT),
     ("valid_loss", _FLOAT),
     ("train_loss", _FLOAT),
     ("curve", _FLOATS),
@@ -186,8 +187,8 @@ FINAL = _schema(
     ("checkpoint", _TEXT),
     ("started_at", _TIME),
     ("finished_at", _TIME),
-    ("test_perplexity", _FLOAT),
-    ("valid_perplexity", _FLOAT),
+    (PERPLEXITY.test_column, _FLOAT),
+    (PERPLEXITY.column, _FLOAT),
     ("test_score", _FLOAT),
     ("valid_score", _FLOAT),
     ("goal", _TEXT),
@@ -286,7 +287,7 @@ def trial_row(trial: Trial, strategy: str | None, task: str | None, ops: Ops | N
         raise ValueError(f"trial {trial.trial_id} is {trial.state} with log_index {trial.log_index}: not finished")
     row = proposal_row(trial.proposal)
     if trial.measurement is not None:
-        row |= {name: getattr(trial.measurement, name) for name, _ in _MEASUREMENT}
+        row |= {name: getattr(trial.measurement, name) for name, _ in _MEASURED} | dict(trial.measurement.shapes)
         row["device"] = _text(trial.measurement.device)
     if ops is not None and trial.proposal.phase is None:
         found = ops(trial.genotype)
@@ -350,9 +351,10 @@ def _phase(text: str | None) -> Phase | None:
 
 def trial_from(row: Mapping[str, Any]) -> Trial:
     """The finished trial in a row of trials/."""
-    values = {name: row[name] for name, _ in _MEASUREMENT}
-    measured = any(value is not None for value in values.values())
-    values |= {name: _tuple(values[name]) for name in ("curve", "alphas")}
+    values = {name: row[name] for name, _ in _MEASURED}
+    shapes = tuple((name, row[name]) for name, _ in _SHAPES if row[name] is not None)
+    measured = bool(shapes) or any(value is not None for value in values.values())
+    values |= {name: _tuple(values[name]) for name in ("curve", "alphas")} | {"shapes": shapes}
     return Trial(
         proposal=proposal_from(row),
         state=TrialState(row["state"]),

@@ -118,7 +118,7 @@ class Standalone(Evaluator[StandaloneConfig]):
             _mean(measured, self.task.metric),
             num_params=counts.num_params,
             macs=counts.macs,
-            **self.task.shapes.recorded,
+            shapes=tuple(self.task.shapes.recorded.items()),
         )
 
     def _progress(self, proposal: Proposal) -> Progress:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 from nao_ray.errors import ConfigError
+from nao_ray.metric import BY_COLUMN
 from nao_ray.settings import Settings
 
 COLUMNS = (
-    "valid_accuracy", "valid_perplexity", "valid_loss", "valid_score", "train_loss", "predicted_score", "num_params",
-    "macs", "wall_seconds", "device_seconds", "peak_memory_bytes", "round",
+    *BY_COLUMN, "valid_loss", "train_loss", "predicted_score", "num_params", "macs", "wall_seconds", "device_seconds",
+    "peak_memory_bytes", "round",
 )  # fmt: skip
 """Numbers of a trial that are logged, by their names in the pool; besides `score`, `best_score`, `failed`."""
 

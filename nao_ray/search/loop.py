@@ -20,7 +20,7 @@ from dataclasses import replace
 from itertools import chain
 
 from nao_ray.errors import Drained, NaoRayError, StuckSearchError
-from nao_ray.metric import ACCURACY, Metric
+from nao_ray.metric import DEFAULT, Metric
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.dialogue import Dialogue
@@ -56,7 +56,7 @@ class SearchLoop:
         limits: Limits | None = None,
         patience: Patience | None = None,
         clock: Clock | None = None,
-        metric: Metric = ACCURACY,
+        metric: Metric = DEFAULT,
         listener: Callable[[Snapshot], None] = lambda _: None,
         requests: Requests | None = None,
         stop: Callable[[], bool] = lambda: False,

@@ -21,7 +21,7 @@ from nao_ray.sizes import Size, read_size
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.base import Shapes
 from nao_ray.training.alphas import AlphaOptimiser
-from nao_ray.training.recipe import ImageRegularisation, Regularisation
+from nao_ray.training.recipe import Regularisation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,8 +36,8 @@ class SkeletonConfig(Settings):
 
 C = TypeVar("C", bound=SkeletonConfig)
 
-PLAIN = ImageRegularisation(auxiliary_weight=0.0, drop_path_keep=1.0)
-"""Neither an auxiliary head nor dropping."""
+PLAIN = Regularisation()
+"""None: a network as it is evaluated, in whatever family (`Skeleton.plain`)."""
 
 
 class Skeleton(ABC, Generic[C]):
@@ -62,8 +62,10 @@ class Skeleton(ABC, Generic[C]):
     """How alphas are trained there."""
     relaxed_in_part: ClassVar[bool] = False
     """It can mix a part of the channels alone."""
-    regularisation: ClassVar[type[Regularisation]] = ImageRegularisation
+    regularisation: ClassVar[type[Regularisation]] = Regularisation
     """What it can be told of a training."""
+    plain: ClassVar[Regularisation] = PLAIN
+    """What `PLAIN` is there."""
     recipe: ClassVar[str] = "paper_search"
     """Of networks trained on their own in a search that does not say."""
     shared_recipe: ClassVar[str] = "paper_shared"
@@ -89,10 +91,12 @@ class Skeleton(ABC, Generic[C]):
         return hash((type(self), self.config))
 
     @abstractmethod
-    def shapes(
-        self, network: str | None = None, *, num_classes: int | None = None, in_channels: int | None = None
-    ) -> Shapes:
-        """What a network of this name fits, without a task; None: as published, the first of `published`.
+    def shapes(self, network: str | None = None, **recorded: int | None) -> Shapes:
+        """What a network fits, without a task.
+
+        Args:
+            network: its name; None: the first of `published`.
+            recorded: numbers that `Shapes.recorded` has beside the name; None: as published.
 
         Raises:
             ConfigError: there is no such network.
@@ -168,7 +172,7 @@ class Skeleton(ABC, Generic[C]):
     ) -> nn.Module:
         """All operations of a space of this skeleton, mixed by alphas it is called with; otherwise as `build`.
 
-        `partial`: of so many parts of the channels one is mixed. Of images there is nothing to regularise.
+        `partial`: of so many parts of the channels one is mixed.
 
         Raises:
             ConfigError: as `check`, or there is none.

@@ -40,7 +40,7 @@ class EnasConfig(SharedConfig):
     candidates: int = Field(default=100, ge=1)
     """Drawn and scored at the end, on all of the validation split; rewards are taken on the evaluator's batches."""
     reward: float = Field(default=80.0, gt=0)
-    """Where a perplexity is measured, the reward is this divided by it; an accuracy is a reward as it is."""
+    """Where a perplexity is measured, the reward is this divided by it; any other score is a reward as it is."""
     lstm: LstmConfig = LstmConfig()
     """Policy and update."""
 

@@ -45,8 +45,11 @@ class Shapes:
         return ""
 
     @property
-    def recorded(self) -> dict[str, Any]:
-        """The fields of a `Measurement` by which a network is built again."""
+    def recorded(self) -> dict[str, str | int]:
+        """By what a network is built again (`Skeleton.shapes`): those of the pool's columns for it that have a meaning.
+
+        They are `network` and two numbers, as earlier pools name them.
+        """
         return {}
 
 
@@ -184,7 +187,7 @@ class Task(ABC, Generic[C]):
         if facts.examples is None:
             return
         examples = facts.examples + (facts.validating or 0) * all_data
-        kept = min(examples, max(2, round(share * examples)))  # of images a share has at least two
+        kept = min(examples, max(2, round(share * examples)))  # a share has at least two
         if lacking := self.too_few(kept, recipe):
             raise DataError(f"{where}: {lacking}")
 

@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 from nao_ray.errors import DataError
 from nao_ray.tasks.base import TaskConfig
 from nao_ray.tasks.images.folder import Folder
-from nao_ray.tasks.images.layouts import Role, Wanted
 from nao_ray.tasks.images.parquet import Table
 from nao_ray.tasks.images.picture_task import PictureConfig, PictureTask
 from nao_ray.tasks.images.shards import Shards
 from nao_ray.tasks.images.sources import Source
+from nao_ray.tasks.parts.layouts import Role, Wanted
 
 _HOW = (
     "expected train/CLASS/*.JPEG and val/CLASS/*.JPEG, or train and validation files of Parquet, or such tar shards. "

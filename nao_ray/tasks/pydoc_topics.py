@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from nao_ray.tasks.base import TaskConfig
-from nao_ray.tasks.images.layouts import Role
+from nao_ray.tasks.parts.layouts import Role
 from nao_ray.tasks.texts.reading import Unit, with_end
 from nao_ray.tasks.texts.word_task import WordTask, WordTaskConfig
 

@@ -15,8 +15,8 @@ from nao_ray.networks.enas_micro import MicroSearchStack
 from nao_ray.networks.macro_supernet import MacroSearchStack
 from nao_ray.networks.stacks import SearchStack
 from nao_ray.networks.supernet import batch_statistics
-from nao_ray.skeletons.base import PLAIN, skeleton_of
-from nao_ray.skeletons.images.base import NETWORKS, image_shapes
+from nao_ray.skeletons.base import skeleton_of
+from nao_ray.skeletons.images.base import NETWORKS, ImageSkeleton, image_shapes
 from nao_ray.tasks.images.base import ImageShapes
 
 _PATHS = {"nao": SearchStack, "enas_micro": MicroSearchStack, "enas_macro": MacroSearchStack}
@@ -92,7 +92,7 @@ def _sorted(name, options: dict[str, Any]):
     options = {key: value for key, value in options.items() if key not in cls.former_sizes}
     shapes = _shapes(options)
     size = cls.sizes.model_construct(**{name: options.pop(name, None) for name in cls.sizes.model_fields})
-    recipe = PLAIN.model_copy(
+    recipe = ImageSkeleton.plain.model_copy(
         update={
             "auxiliary_weight": float(options.pop("auxiliary", False)),
             "dropout": options.pop("dropout", 0.0),

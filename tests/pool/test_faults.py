@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from nao_ray._pool import local
 from nao_ray._pool.local import LocalStorage
 from nao_ray.errors import PoolError, PoolWriteError
 from nao_ray.pool import PoolReader, PoolWriter, Watch
+from nao_ray.trial import Measurement, Trial
 
 WRITES = {
     "asked": lambda pool: pool.record_asked([make_proposal(9)], START),
@@ -256,6 +258,20 @@ def test_flipped_bits_are_found_by_check(pool, folder):
     part.write_bytes(data)
     (problem,) = PoolReader.open(folder).check()
     assert problem.startswith(f"trials/{part.name}: damaged")
+
+
+def test_check_holds_values_to_the_limits_of_their_metric(pool):
+    with pool.acquire():
+        for number, (column, value) in enumerate(
+            [("valid_accuracy", 1.5), ("valid_perplexity", 0.5), ("valid_perplexity", 1.5), ("valid_score", -7.0)]
+        ):
+            pool.record_asked([make_proposal(number)], START)
+            trial = Trial(proposal=make_proposal(number), asked_at=START).complete(Measurement(**{column: value}))
+            pool.record_finished([replace(trial, log_index=number)])
+    assert pool.check() == [
+        "trials/: 1 values of valid_accuracy are outside [0, 1]",
+        "trials/: 1 values of valid_perplexity are outside [1, inf]",
+    ]
 
 
 def test_check_tells_what_is_doubled_missing_or_open(pool, folder):

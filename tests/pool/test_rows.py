@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from nao_ray._pool import rows
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.spaces.base import Genotype
+from nao_ray.tasks.images.base import ImageShapes
+from nao_ray.tasks.texts.base import TokenShapes
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
 
 ints = st.integers(-(2**63), 2**63 - 1)
@@ -87,6 +89,9 @@ measurements = st.builds(
     device_seconds=maybe(floats),
     peak_memory_bytes=maybe(ints),
     device=maybe(texts),
+    shapes=st.sampled_from([{}, {"network": "text", "num_classes": 4}, {"network": "a", "in_channels": 3}]).map(
+        lambda named: tuple(named.items())
+    ),
 )
 trials = st.builds(
     Trial,
@@ -140,7 +145,9 @@ def test_a_proposal_comes_back_bit_for_bit(proposal, seq, at):
 def test_every_field_has_a_column():
     """A field added to a proposal, fidelity or measurement needs a column, or the pool would lose it."""
     for cls in (Fidelity, Measurement):
-        assert {*cls.__dataclass_fields__} - {"size"} <= {*rows.TRIALS.names}
+        assert {*cls.__dataclass_fields__} - {"size", "shapes"} <= {*rows.TRIALS.names}
+    for shapes in (ImageShapes(1, 8, 8, 2, "small"), TokenShapes(4)):
+        assert {*shapes.recorded} <= {*rows.TRIALS.names}
     for schema in (rows.TRIALS, rows.EVENTS):
         assert {*Proposal.__dataclass_fields__} - {"genotype", "fidelity"} <= {*schema.names} - {"genotype"}
     assert {*Trial.__dataclass_fields__} - {"proposal", "measurement", "ends"} <= {

@@ -8,7 +8,7 @@ import pytest
 from nao_ray.errors import DataError
 from nao_ray.tasks.cifar10 import Cifar10
 from nao_ray.tasks.image_table import ImageTable
-from nao_ray.tasks.images.layouts import Wanted, assign, split_files, visible
+from nao_ray.tasks.parts.layouts import Wanted, assign, split_files, visible
 from tests.tasks import _made_up_data as made
 
 ROWS = 20

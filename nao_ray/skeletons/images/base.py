@@ -69,6 +69,8 @@ class ImageSkeleton(Skeleton[C]):
     """A skeleton writes the stacks; the network's name gives stem and published size."""
 
     sizes: ClassVar[type[Size]] = StackSize
+    regularisation: ClassVar[type[Regularisation]] = ImageRegularisation
+    plain: ClassVar[Regularisation] = ImageRegularisation(auxiliary_weight=0.0, drop_path_keep=1.0)
     searched: ClassVar[Size] = StackSize(cells_per_stage=3, channels=32)
 
     @abstractmethod
@@ -83,11 +85,8 @@ class ImageSkeleton(Skeleton[C]):
         """What a stack is told of its size, in the names of `StackConfig`; here they are the size's own."""
         return size.model_dump()
 
-    def shapes(
-        self, network: str | None = None, *, num_classes: int | None = None, in_channels: int | None = None
-    ) -> ImageShapes:
-        name = next(iter(self.published)) if network is None else network
-        return image_shapes(name, num_classes=num_classes, in_channels=in_channels)
+    def shapes(self, network: str | None = None, **recorded: int | None) -> ImageShapes:
+        return image_shapes(next(iter(self.published)) if network is None else network, **recorded)
 
     def check(
         self, shapes: Shapes, size: Size | None = None, regularisation: Regularisation = PLAIN, *, shared: bool = False
@@ -165,7 +164,8 @@ class ImageSkeleton(Skeleton[C]):
         )
 
     def _told(self, regularisation: Regularisation) -> ImageRegularisation:
-        return expect(ImageRegularisation, regularisation, f"a network of {self.name}")
+        told = self.plain if regularisation == PLAIN else regularisation
+        return expect(ImageRegularisation, told, f"a network of {self.name}")
 
     def _images(self, shapes: Shapes) -> ImageShapes:
         if not isinstance(shapes, ImageShapes):

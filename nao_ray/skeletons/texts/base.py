@@ -12,7 +12,7 @@ from pydantic import Field
 
 from nao_ray.errors import ConfigError
 from nao_ray.sizes import Size
-from nao_ray.skeletons.base import Skeleton, SkeletonConfig
+from nao_ray.skeletons.base import PLAIN, Skeleton, SkeletonConfig
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.tasks.base import Shapes
 from nao_ray.tasks.texts.base import TokenShapes
@@ -62,9 +62,6 @@ _OF_TRAINING = (
 )
 C = TypeVar("C", bound=LanguageConfig)
 
-PLAIN = TextRegularisation()
-"""Nothing is dropped."""
-
 
 class RecurrentSkeleton(Skeleton[C]):
     """One cell named `recurrent`, of one input."""
@@ -72,27 +69,26 @@ class RecurrentSkeleton(Skeleton[C]):
     Config: ClassVar[type[SkeletonConfig]] = LanguageConfig
     sizes: ClassVar[type[Size]] = RecurrentSize
     regularisation: ClassVar[type[Regularisation]] = TextRegularisation
+    plain: ClassVar[Regularisation] = TextRegularisation()
     recipe: ClassVar[str] = "short_text"
     shared_recipe: ClassVar[str] = "nao_ws_rnn"
     shared_batch: ClassVar[int] = 256
     relaxed_recipe: ClassVar[str] = "darts_rnn_search"
     alphas: ClassVar[type[AlphaOptimiser]] = RecurrentAlphas
 
-    def shapes(
-        self, network: str | None = None, *, num_classes: int | None = None, in_channels: int | None = None
-    ) -> TokenShapes:
-        del in_channels
+    def shapes(self, network: str | None = None, **recorded: int | None) -> TokenShapes:
         name = next(iter(self.published)) if network is None else network
         if name not in self.published:
             raise ConfigError(f"{self.name} has no network {name}; choose one of {', '.join(self.published)}")
         published = NETWORKS[name]
-        return TokenShapes(published.vocabulary if num_classes is None else num_classes, name)
+        words = recorded.get("num_classes")  # as pools call it
+        return TokenShapes(published.vocabulary if words is None else words, name)
 
     def check(
         self, shapes: Shapes, size: Size | None = None, regularisation: Regularisation = PLAIN, *, shared: bool = False
     ) -> None:
         tokens = self._tokens(shapes)
-        expect(TextRegularisation, regularisation, f"a network of {self.name}")
+        self._told(regularisation)
         full = self._size(tokens, size, shared=shared)
         for name, value in {**full.model_dump(), "vocabulary": tokens.vocabulary}.items():
             if value < 1:
@@ -160,10 +156,14 @@ class RecurrentSkeleton(Skeleton[C]):
         tokens = self._tokens(shapes)
         hidden = self._size(tokens, size, shared=shared).hidden
         assert hidden is not None
-        told = expect(TextRegularisation, regularisation, f"a network of {self.name}")
+        told = self._told(regularisation)
         dropped: dict[str, Any] = {name: getattr(told, name) for name in _OF_TRAINING}
         own = self.config.model_dump(exclude={"init_range"} if shared else None)
         return RecurrentConfig(vocabulary=tokens.vocabulary, hidden=hidden, **own, **dropped)
+
+    def _told(self, regularisation: Regularisation) -> TextRegularisation:
+        told = self.plain if regularisation == PLAIN else regularisation
+        return expect(TextRegularisation, told, f"a network of {self.name}")
 
     def _tokens(self, shapes: Shapes) -> TokenShapes:
         if not isinstance(shapes, TokenShapes):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,5 +77,5 @@ class ImageShapes(Shapes):
         return f"{self.num_classes} classes"
 
     @property
-    def recorded(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, str | int]:
         return {"network": self.network, "num_classes": self.num_classes, "in_channels": self.in_channels}

@@ -22,10 +22,10 @@ from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.images.labels import Classes
-from nao_ray.tasks.images.layouts import Role
 from nao_ray.tasks.images.parquet import Table
 from nao_ray.tasks.images.picture_task import read_rows
 from nao_ray.tasks.parts.identity import FileIdentity
+from nao_ray.tasks.parts.layouts import Role
 
 _STORED = (3, 32, 32)
 _PIXELS = 3 * 32 * 32

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.images import layouts
 from nao_ray.tasks.images.labels import Labels
-from nao_ray.tasks.images.layouts import Role, Wanted
 from nao_ray.tasks.images.sources import Reader, Source
+from nao_ray.tasks.parts import layouts
 from nao_ray.tasks.parts.identity import FileIdentity
+from nao_ray.tasks.parts.layouts import Role, Wanted
 
 KINDS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Endings of a picture's name."""

@@ -24,12 +24,13 @@ import pyarrow.dataset as ds
 import pyarrow.fs as pafs
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.images import layouts, pictures, row_groups
+from nao_ray.tasks.images import pictures, row_groups
 from nao_ray.tasks.images.labels import Labels
-from nao_ray.tasks.images.layouts import Role, Wanted
 from nao_ray.tasks.images.pictures import Shape
 from nao_ray.tasks.images.sources import Index, Reader, Source
+from nao_ray.tasks.parts import layouts
 from nao_ray.tasks.parts.identity import FileIdentity
+from nao_ray.tasks.parts.layouts import Role, Wanted
 
 ImageFormat = Literal["auto", "encoded", "raw"]
 T = TypeVar("T")

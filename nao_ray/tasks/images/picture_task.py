@@ -19,9 +19,9 @@ from nao_ray.tasks.images import pictures, sources
 from nao_ray.tasks.images.base import Images, ImageShapes, Split
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.images.labels import MOST_CLASSES, Classes, Labels
-from nao_ray.tasks.images.layouts import Role, Wanted
 from nao_ray.tasks.images.streamed import StreamedImages
 from nao_ray.tasks.parts.identity import FileIdentity
+from nao_ray.tasks.parts.layouts import Role, Wanted
 
 _MOST_BYTES = 8 * 2**30  # of decoded splits that are kept in memory; of no machine, so that all read the same
 _IMAGENET_SIDE = 96  # from this size on the stem halves the image three times

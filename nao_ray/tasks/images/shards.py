@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.images import layouts
 from nao_ray.tasks.images.folder import KINDS
 from nao_ray.tasks.images.labels import Labels
-from nao_ray.tasks.images.layouts import Role, Wanted
 from nao_ray.tasks.images.sources import Reader, Source
+from nao_ray.tasks.parts import layouts
 from nao_ray.tasks.parts.identity import FileIdentity
+from nao_ray.tasks.parts.layouts import Role, Wanted
 
 _VERSION = 1
 

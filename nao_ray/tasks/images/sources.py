@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from nao_ray.errors import DataError
 from nao_ray.tasks.images import pictures
 from nao_ray.tasks.images.labels import Labels
-from nao_ray.tasks.images.layouts import Role
 from nao_ray.tasks.images.pictures import Shape
 from nao_ray.tasks.parts.identity import FileIdentity
+from nao_ray.tasks.parts.layouts import Role
 
 Index = NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""What is known of data, kept by the identity of its files, so that a start does not decode all images again.
+"""What is known of data, kept by the identity of its files, so that a start does not decode them all again.
 
 Path, size, time of change and inode stand for a file's content, as in make and git; as in git, a file that was changed
 a moment ago is not trusted, since it may be changed again within the clock's step. What is kept is a small file a data
@@ -25,7 +25,7 @@ from platformdirs import user_cache_path
 from nao_ray.tasks.base import Facts
 
 VERSION = 2
-"""To be raised whenever the same files give other images or labels."""
+"""To be raised whenever the same files give other examples or labels."""
 SETTLED_SECONDS = 3.0
 _READERS = ("pillow", "pyarrow", "numpy")  # whose versions may decide what is read
 _log = logging.getLogger(__name__)

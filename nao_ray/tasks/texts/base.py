@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,5 +30,5 @@ class TokenShapes(Shapes):
         return f"{self.vocabulary:,} words"
 
     @property
-    def recorded(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, str | int]:
         return {"network": self.network, "num_classes": self.vocabulary}

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import ClassVar, TypeVar
 
-from nao_ray.tasks.images.layouts import Role
 from nao_ray.tasks.parts.identity import FileIdentity
+from nao_ray.tasks.parts.layouts import Role
 from nao_ray.tasks.texts.reading import Unit
 from nao_ray.tasks.texts.sources import Files
 from nao_ray.tasks.texts.word_task import WordTask, WordTaskConfig

@@ -19,8 +19,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from nao_ray.errors import DataError
-from nao_ray.tasks.images.layouts import NAMES, Role, visible
 from nao_ray.tasks.parts.identity import FileIdentity
+from nao_ray.tasks.parts.layouts import NAMES, Role, visible
 from nao_ray.tasks.texts.reading import decode, with_end
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from pydantic import Field
 
 from nao_ray.errors import DataError
 from nao_ray.tasks.base import Facts, Shapes
-from nao_ray.tasks.images.layouts import Role
 from nao_ray.tasks.parts.identity import FileIdentity, facts_of
+from nao_ray.tasks.parts.layouts import Role
 from nao_ray.tasks.texts.base import Tokens, TokenShapes
 from nao_ray.tasks.texts.reading import Unit, units
 from nao_ray.tasks.texts.text_task import Split, TextTask, TextTaskConfig

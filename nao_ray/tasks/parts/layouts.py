@@ -100,8 +100,7 @@ def assign(names: Collection[str], wanted: Wanted, where: str) -> dict[str, Role
         what = f"{_list(map(repr, left))} is none of train, validation and test" if left else f"two are of {twice[0]}"
         raise DataError(
             f"{where}: the splits {_list(sorted(map(repr, names)))} are not understood: {what}; name them "
-            "by train_split, valid_split and test_split, or leave them out by unused_splits (settings of the tasks "
-            "image_table and image_folder)"
+            "by train_split, valid_split and test_split, or leave them out by unused_splits (settings of the task)"
         )
     return meaning
 
