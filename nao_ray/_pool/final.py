@@ -1,8 +1,8 @@
 """What is written beside a pool's rows, without its lease: full trainings and the report.
 
-Of a full training a row with the test score is in `final/`, its checkpoint in `weights/`. Each is a file named for the
-training, written whole: of a training that runs twice at once the first row stays. A folder that is no pool holds them
-in the same way.
+Of a full training a row with the test score is in `final/`, its checkpoint, a card and a picture in `weights/`. Each is
+a file named for the training, written whole: of a training that runs twice at once the first row stays. A folder that
+is no pool holds them in the same way.
 """
 
 from __future__ import annotations
@@ -145,6 +145,16 @@ class Finals:
         self._storage.make_folder()
         self._storage.make_folder("weights")
         self._storage.write(checkpoint_file(name), data)
+
+    def write_beside(self, name: str, suffix: str, data: bytes) -> None:
+        """Write a file beside the checkpoint of a training, named as that and `suffix`.
+
+        Raises:
+            PoolWriteError: it could not be written.
+        """
+        self._storage.make_folder()
+        self._storage.make_folder("weights")
+        self._storage.write(checkpoint_file(name) + suffix, data)
 
 
 def _row_file(name: str) -> str:

@@ -193,6 +193,11 @@ FINAL = _schema(
     ("valid_score", _FLOAT),
     ("goal", _TEXT),
     ("test_top5", _FLOAT),
+    ("peak_memory_bytes", _INT),
+    ("latency_ms_1", _FLOAT),
+    ("latency_ms_128", _FLOAT),
+    ("latency_device", _TEXT),
+    ("latency_threads", _INT),
 )
 """One row per full training."""
 

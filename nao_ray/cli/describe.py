@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from nao_ray.sizes import Size
     from nao_ray.spaces.base import ArchGraph
     from nao_ray.tasks.base import Shapes
+    from nao_ray.training.cost import Latency
 
 _PICTURES = (".svg", ".png", "")
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def register(app: typer.Typer) -> None:
@@ -72,6 +74,10 @@ def describe(
     shared: Annotated[
         bool, typer.Option("--shared", help="Also count the shared weights of its space, and the relaxed supernet.")
     ] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Also time evaluations, and take a training step for its memory.")
+    ] = False,
+    device: Annotated[str, typer.Option("--device", help="With --measure: auto, cpu, cuda, cuda:1, ...")] = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     draw: Annotated[
         Path | None,
@@ -81,6 +87,8 @@ def describe(
     """Count and draw the network of a genotype."""
     if draw is not None and draw.suffix.lower() not in _PICTURES:
         raise ConfigError(f"--draw {draw}: a picture is .svg or .png, not {draw.suffix}")
+    if not _DEVICE.fullmatch(device) or (device != "auto" and not measure):
+        raise ConfigError(f"--device {device}: with --measure, one of auto, cpu, cuda, cuda:0, cuda:1, ...")
     options = {"cells_per_stage": cells_per_stage, "channels": channels, "layers": layers, "hidden": hidden}
     subject = find_subject(genotype, space, dialect, network, num_classes, options, sizes or ())
     if not subject.space.skeleton and (network is not None or num_classes is not None or subject.sizes):
@@ -89,12 +97,18 @@ def describe(
     facts, counted = _facts(subject, graph)
     supernets = _supernets(subject, counted) if shared else {}
     facts |= {name: {"num_params": count, **size.model_dump()} for name, (count, size) in supernets.items()}
+    if measure and counted is None:
+        raise ConfigError(f"--measure: space {subject.space.name} has no networks")
+    measured = _measured(subject, graph, counted, device) if measure and counted is not None else None
+    if measured is not None:
+        facts |= measured.facts
     if draw is not None:
         _draw(subject, facts, graph, draw)
     if as_json:
         typer.echo(json.dumps(facts))
     else:
-        _show(subject, graph, facts, counted, supernets)
+        more = {_SUPERNETS[name]: f"{count:,} parameters, {size}" for name, (count, size) in supernets.items()}
+        _show(subject, graph, facts, {**_lines(counted), **more, **({} if measured is None else measured.lines)})
         if draw is not None:
             typer.echo(f"picture  {draw}")
 
@@ -171,6 +185,47 @@ def _supernets(subject: Subject, counted: _Counted | None) -> dict[str, tuple[in
     return skeleton.count_shared(subject.space, counted.shapes, read_size(skeleton.sizes, subject.sizes))
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What a network costs on a device."""
+
+    shapes: Shapes
+    latency: Latency
+    memory: int | None
+    step: str
+    """What a training step was of."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self.latency.columns, "peak_memory_bytes": self.memory}
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """For people."""
+        needed = "more than there is" if self.memory is None else f"{self.memory / 1e6:,.0f} MB"
+        whole = ", the whole process" if self.latency.latency_threads else ""
+        return {
+            "latency": self.latency.told(self.shapes.example),
+            "peak memory": f"{needed} in a training step of {self.step}{whole}",
+        }
+
+
+def _measured(subject: Subject, graph: ArchGraph, counted: _Counted, device: str) -> _Measured:
+    from nao_ray import rng
+    from nao_ray.skeletons.base import skeleton_of
+    from nao_ray.training import cost
+    from nao_ray.training.devices import pick_device
+
+    place, skeleton = pick_device(device), skeleton_of(subject.space)
+    with rng.torch_seeded(0, "weights"):
+        network = skeleton.build(graph, counted.shapes, counted.size, skeleton.regularisation())
+        example = skeleton.example(counted.shapes)
+        memory = cost.training_memory(network, example, place)
+    latency = cost.latency(network, example, place)
+    return _Measured(counted.shapes, latency, memory, cost.step_told(example, counted.shapes.example))
+
+
 def _draw(subject: Subject, facts: dict[str, Any], graph: ArchGraph, path: Path) -> None:
     from nao_ray.report.pictures.cells import draw_cells
 
@@ -188,13 +243,11 @@ def _draw(subject: Subject, facts: dict[str, Any], graph: ArchGraph, path: Path)
 _SUPERNETS = {"shared": "shared weights", "relaxed": "relaxed supernet"}
 
 
-def _show(
-    subject: Subject,
-    graph: ArchGraph,
-    facts: dict[str, Any],
-    counted: _Counted | None,
-    supernets: Mapping[str, tuple[int, Size]],
-) -> None:
+def _lines(counted: _Counted | None) -> dict[str, str]:
+    return {"network": "none: the space is looked up in tables alone"} if counted is None else counted.lines
+
+
+def _show(subject: Subject, graph: ArchGraph, facts: dict[str, Any], known: dict[str, str]) -> None:
     from rich.columns import Columns
     from rich.console import Console, Group
     from rich.panel import Panel
@@ -204,8 +257,7 @@ def _show(
     from nao_ray.report.labels import cell_text, role_label
 
     shown = {name: facts[name] for name in ("genotype", "canonical", "space")}
-    shown |= {"network": "none: the space is looked up in tables alone"} if counted is None else counted.lines
-    shown |= {_SUPERNETS[name]: f"{count:,} parameters, {size}" for name, (count, size) in supernets.items()}
+    shown |= known
     lines = Table.grid(padding=(0, 2))
     for name, value in shown.items():
         lines.add_row(name, Text(value, overflow="fold"))

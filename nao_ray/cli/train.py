@@ -162,6 +162,8 @@ def train(
     typer.echo(f"test        {metric.told(row)}{validation}")
     typer.echo(f"trained     {row['epochs']} epochs in {format_seconds(row['wall_seconds'])}")
     typer.echo(f"parameters  {row['num_params']:,}, multiply-adds {row['macs']:,}")
+    for name, told in _costs(row, config.make_task().shapes.example).items():
+        typer.echo(f"{name:<11} {told}")
     typer.echo(f"checkpoint  {extended(url, '/' + row['checkpoint'])}")
     typer.echo(f"row         {extended(url, '/final/' + row['name'] + '.parquet')}")
 
@@ -176,6 +178,12 @@ def _trainer(config: TrainConfig, workers: str | None, cpus: float | None, gpus:
 
     each = Each(cpus=1.0 if cpus is None else cpus, gpus=0.0 if gpus is None else gpus)
     return partial(train_together, each=each)
+
+
+def _costs(row: dict[str, Any], example: str) -> dict[str, str]:
+    from nao_ray.training import cost
+
+    return cost.told(row, example)
 
 
 def evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from nao_ray import yaml_text
 from nao_ray.export.taken import Taken
 from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.skeletons.base import skeleton_of
@@ -24,6 +25,7 @@ def card(taken: Taken, picture_file: str, loading: Sequence[str]) -> str:
     """
     counts = skeleton_of(taken.space).count(taken.graph, taken.shapes, taken.size)
     what = {
+        **taken.scores,
         "space": taken.space.name,
         "network": f"{taken.shapes.recorded['network']}, {taken.size}, {taken.shapes.told}",
         "parameters": f"{counts.num_params:,}{_auxiliary(taken)}",
@@ -38,6 +40,8 @@ def card(taken: Taken, picture_file: str, loading: Sequence[str]) -> str:
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in taken.normaliser)
         what["input"] = f"pixels / 255, less the mean ({mean}), over the deviation ({std}), by channel"
     parts = [f"# {taken.name}", f"![cells]({picture_file})", _table(what), *_notations(taken)]
+    if taken.recipe is not None:
+        parts += ["## Recipe", f"```yaml\n{yaml_text.dump(taken.recipe.model_dump(mode='json'))}```"]
     if loading:
         parts += ["## Load it", *loading]
     return "\n\n".join(parts) + "\n"

@@ -39,6 +39,8 @@ class Taken:
     """What it was trained by."""
     labels: Sequence[str] | None = None
     """What the classes are called."""
+    scores: Mapping[str, str] = field(default_factory=dict)
+    """Of the training, by what they are called on a card."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """More that a card tells, by what it is called there."""
 

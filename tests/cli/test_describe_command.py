@@ -6,6 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from nao_ray.training import cost
+
 
 @pytest.fixture(autouse=True)
 def in_an_empty_folder(tmp_path, monkeypatch):
@@ -138,3 +140,29 @@ def test_a_space_without_networks_is_described_and_drawn_without_counts(call, mo
     assert facts["ops"] == {"normal": ["conv_3x3", "zero", "identity", "zero", "zero", "avg_pool_3x3"]}
     refused = call(*words, "--channels", "4")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+def test_describe_measures(call, monkeypatch):
+    monkeypatch.setattr(cost, "_SECONDS", 0)
+    words = ("describe", "DARTS_V2", "--layers", "2", "--channels", "2", "--measure")
+    facts = json.loads(call(*words, "--device", "cpu", "--json").out)
+    assert 0 < facts["latency_ms_1"] < facts["latency_ms_128"]
+    assert facts["peak_memory_bytes"] > 10_000_000
+    assert (facts["latency_device"], facts["latency_threads"] >= 1) == ("cpu", True)
+    told = call(*words)
+    assert told.code == 0, told.err
+    for text in ("ms for 1 image, ", "ms for 128 (medians; cpu, ", "in a training step of 128 images"):
+        assert text in " ".join(told.out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("DARTS_V2", "--measure", "--device", "tpu"), "--device tpu: with --measure, one of auto, cpu, cuda"),
+        (("DARTS_V2", "--device", "cpu"), "--device cpu: with --measure"),
+    ],
+)
+def test_describe_measures_where_it_can(words, message, call):
+    done = call("describe", *words)
+    assert done.code == 2
+    assert message in done.err

@@ -60,8 +60,8 @@ def test_a_training_becomes_a_file_its_weights_a_card_and_a_picture(checkpoint, 
     assert all(not name.startswith("network.") for name in load_file("taken.safetensors"))
     told = Path("taken.py.md").read_text()
     row = next((checkpoint.parents[1] / "final").glob("*.parquet"))
-    for part in (f"# {row.stem}", WHAT["genotype"], "short_digits, 1 epochs, seed 0", "| test | 0.", "taken.py.svg",
-                 "from taken import load", "task | synthetic", "lr 0.1"):  # fmt: skip
+    for part in (f"# {row.stem}", WHAT["genotype"], "recipe short_digits, 1 epoch, seed 0", "| test accuracy | 0.",
+                 "| latency | ", "taken.py.svg", "from taken import load", "task | synthetic", "lr: 0.1"):  # fmt: skip
         assert part in told
     assert Path("taken.py.svg").read_text().startswith("<svg")
 

@@ -14,6 +14,7 @@ from nao_ray.service.training.about import About, finished
 from nao_ray.service.training.train import trained_network
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.tasks.base import Task
+from nao_ray.training import cost
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +69,7 @@ def taken(
         normaliser=_normaliser(tensors),
         recipe=config.recipe,
         labels=getattr(task, "class_names", None),
+        scores=_scores(about, task, row),
         facts=_facts(about, task, row),
     )
 
@@ -83,21 +85,23 @@ def _normaliser(tensors: Mapping[str, Tensor]) -> tuple[tuple[float, ...], tuple
 _DATA = {"all": "trained on all but the test split", "train": "the validation split apart"}
 
 
-def _facts(about: About, task: Task[Any], row: Mapping[str, Any] | None) -> dict[str, str]:
-    config, metric = about.config, task.metric
-    facts = {}
+def _scores(about: About, task: Task[Any], row: Mapping[str, Any] | None) -> dict[str, str]:
+    metric, scores = task.metric, {}
     if row is not None:
-        facts["test"] = metric.told(row)
+        scores[metric.label.replace("validation", "test")] = metric.told(row).removeprefix(f"{metric.name} ")
     if about.valid_value is not None:
-        facts["validation"] = metric.words(metric.score(about.valid_value))
-    settings = config.recipe.model_dump(mode="json", exclude={"name"})
+        scores[metric.label] = metric.text(about.valid_value)
+    return scores
+
+
+def _facts(about: About, task: Task[Any], row: Mapping[str, Any] | None) -> dict[str, str]:
+    config, epochs = about.config, about.config.epochs
+    how = f"recipe {config.recipe.name}, {epochs} epoch{'s' * (epochs > 1)}, seed {config.seed}"
     return {
-        **facts,
+        **({} if row is None else cost.told(row, task.shapes.example)),
         "task": f"{config.task.name}, {_DATA[config.data]}",
         "data": f"hash `{about.data_hash}`",
-        "recipe": f"{config.recipe.name}, {config.epochs} epochs, seed {config.seed}",
-        "its settings": ", ".join(f"{name} {value}" for name, value in settings.items()),
-        "training": f"{about.wall_seconds:,.0f} s on {about.device}, begun {about.started_at:%Y-%m-%d}",
+        "training": f"{how}; {about.wall_seconds:,.0f} s on {about.device}, begun {about.started_at:%Y-%m-%d}",
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from nao_ray import rng
 from nao_ray.config import TrainConfig
 from nao_ray.errors import DataError, RunError
-from nao_ray.pool import Finals, checkpoint_file, size_columns
+from nao_ray.pool import Finals
 from nao_ray.service.places import placed
 from nao_ray.service.training.about import About, about_of, digest, finished, unpack
 from nao_ray.skeletons.base import Skeleton, skeleton_of
@@ -110,7 +109,7 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
             f"{checkpoint} was trained on other data: their hash was {about.data_hash}, it is now {data_hash}; --set "
             "task.path=... tells where they are"
         )
-    return about, _test(config, task, tensors, checkpoint, config.device)
+    return about, _test(config, task, tensors, checkpoint, config.device)[1]
 
 
 class Run:
@@ -125,6 +124,8 @@ class Run:
         self.seat = Seat(config.device)
         self.tensors: Mapping[str, Tensor] = {}
         """Weights and normalisation, once trained."""
+        self.peak_memory_bytes: int | None = None
+        """As `Measurement.peak_memory_bytes`, of the epochs trained here."""
 
     @classmethod
     def of(
@@ -160,7 +161,7 @@ class Run:
         if not self._is_first:
             return None
         # the same training may have run elsewhere, and have ended first
-        return self.row() or self.finals.add(_row(about, trial_id, self))
+        return self.row() or _record(about, trial_id, self)
 
     @property
     def _is_first(self) -> bool:
@@ -231,7 +232,8 @@ class Run:
 
         start = None if before is None else Start(before.epochs_done, tensors)
         plan = {"epochs": config.epochs, "seed": config.seed}
-        fit(network, objective, **plan, start=start, listener=keep, autotune=True, team=team)
+        measured = fit(network, objective, **plan, start=start, listener=keep, autotune=True, team=team)
+        self.peak_memory_bytes = measured.peak_memory_bytes
         done = 0 if about is None else about.epochs_done
         if about is None or done < config.epochs:
             raise RunError(f"{self.name}: the loss of epoch {done + 1} is not finite; try another recipe or seed")
@@ -293,49 +295,27 @@ def trained_network(config: TrainConfig, task: Task[Any], tensors: Mapping[str, 
     return network
 
 
-def _test(config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str, device: str) -> Scores:
-    """The scores of the test split: the only reader of it."""
+def _test(
+    config: TrainConfig, task: Task[Any], tensors: Mapping[str, Tensor], where: str, device: str
+) -> tuple[nn.Module, Scores]:
+    """The network, on its device, and its scores of the test split: the only reader of it."""
     from nao_ray.training.devices import pick_device
 
     network = trained_network(config, task, tensors, where)
-    return task.test_scores(network, tensors, pick_device(device), config.recipe)
+    return network, task.test_scores(network, tensors, pick_device(device), config.recipe)
 
 
-def _row(about: About, trial_id: int | None, run: Run) -> dict[str, Any]:
-    config, task = about.config, run.task
-    skeleton, graph = _graph(config)
-    size = skeleton.sized(graph, task.shapes, config.size)
-    counts = skeleton.count(graph, task.shapes, size)
+def _record(about: About, trial_id: int | None, run: Run) -> dict[str, Any]:
+    """Read the test split, and write what came of the training; returns its row."""
+    from nao_ray.service.training.ended import Ended, write
+
     try:
-        scores = _test(run.config, task, run.tensors, run.where, run.seat.device)
+        network, scores = _test(run.config, run.task, run.tensors, run.where, run.seat.device)
     except DataError as error:  # it was sound when the training began
         raise DataError(
             f"{error}; the weights are kept in {run.where}, and the same command goes on from there"
         ) from None
     if not math.isfinite(scores.loss):
         raise RunError(f"{run.where}: the test loss is {scores.loss}")
-    return {
-        "name": about.name,
-        "trial_id": trial_id,
-        "space": config.space.name,
-        "genotype": config.genotype,
-        "task": config.task.name,
-        "recipe": config.recipe.name,
-        "epochs": config.epochs,
-        **size_columns(size.named),
-        "data": config.data,
-        "seed": config.seed,
-        **task.metric.tested(scores.value, scores.loss, scores.top5),
-        task.metric.column: about.valid_value,
-        "valid_loss": about.valid_loss,
-        "train_loss": about.train_loss,
-        "curve": list(about.curve) if about.curve else None,
-        "num_params": counts.num_params,
-        "macs": counts.macs,
-        "wall_seconds": about.wall_seconds,
-        "device": about.device,
-        "node": platform.node(),
-        "checkpoint": checkpoint_file(about.name),
-        "started_at": about.started_at,
-        "finished_at": datetime.now(UTC),
-    }
+    ended = Ended(about, run.config, run.task, network, run.tensors, scores, run.peak_memory_bytes, trial_id)
+    return write(ended, run.finals)
