@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from nao_ray import registry
+from nao_ray.bench import _imagenet as imagenet
 from nao_ray.contracts.tasks import CHECKS
 from nao_ray.errors import DataError
 from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.image_task import ImageTask
 from tests.tasks import _made_up_data as made
-from tests.tasks import _made_up_imagenet as imagenet
 
 
 def _table(folder):

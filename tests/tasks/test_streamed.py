@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
@@ -9,23 +10,22 @@ import torch
 from PIL import Image
 
 from nao_ray import registry, rng
+from nao_ray.bench import _imagenet as made
 from nao_ray.errors import DataError
 from nao_ray.tasks.images import pictures, shards, views
 from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.streamed import Crops, StreamedImages
 from nao_ray.training.objective import Shard
 from nao_ray.training.recipe import Recipe
-from tests.tasks import _made_up_imagenet as made
 
 CPU = torch.device("cpu")
 RECIPE = Recipe.model_validate({"name": "darts_imagenet", "batch": 16})
-FORMS = {"folders": made.folders, "parquet": made.parquet, "shards": made.shards}
 
 
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory):
     root = tmp_path_factory.mktemp("imagenet")
-    return {name: make(root / name) for name, make in FORMS.items()}
+    return {name: make(root / name) for name, make in made.FORMS.items()}
 
 
 def task(path, name="imagenet", **settings):
@@ -102,7 +102,7 @@ def test_workers_decode_their_own_part_of_the_same_batches(forms, monkeypatch):
 @pytest.mark.slow
 def test_processes_that_decode_give_the_same_batches(forms):
     assert same(batches(task(forms["parquet"])), batches(task(forms["parquet"], loaders=2)))
-    broken = forms["folders"] / "train" / made.names(1)[0] / "zz_broken.JPEG"
+    broken = forms["folders"] / "train" / made.wnids(1)[0] / "zz_broken.JPEG"
     broken.write_bytes(b"\xff\xd8\xff broken")
     try:
         with pytest.raises(DataError, match=r"zz_broken.JPEG: .* bytes that .*") as raised:
@@ -293,9 +293,18 @@ def test_shards_are_listed_once_and_refused_with_what_is_wrong(tmp_path, monkeyp
     assert np.array_equal(task(tmp_path / "s", "image_shards", stream=True).load()[0].images, listed)
     monkeypatch.undo()
     path = tmp_path / "s" / "made-train-000000.tar"
-    path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(DataError, match=r"made-train-000000.tar: ends without a tar file's end; it was cut off"):
-        task(tmp_path / "s", "image_shards").load()
+    with tarfile.open(path) as shard:
+        member = shard.getmembers()[4]
+    whole = path.read_bytes()
+    cuts = {
+        member.offset: "ends without",
+        member.offset + 100: "ends without",
+        member.offset_data + 10: "unexpected end",
+    }
+    for length, reason in cuts.items():  # before a header, which tarfile takes for the end, within it, after it
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=rf"made-train-000000\.tar: .*{reason}"):
+            task(tmp_path / "s", "image_shards").load()
     path.write_bytes(b"\x1f\x8b" + bytes(2000))
     with pytest.raises(DataError, match=r"made-train-000000\.tar: cannot be read as a tar file that is not compressed"):
         task(tmp_path / "s", "image_shards").load()

@@ -5,10 +5,10 @@ import shutil
 import pandas as pd
 import pytest
 
+from nao_ray.bench import _imagenet as made
 from nao_ray.config import TrainConfig
 from nao_ray.errors import DataError
 from nao_ray.service.training.train import evaluate, train
-from tests.tasks import _made_up_imagenet as made
 
 WHAT = {
     "space": {"name": "nao_cnn_small"},
