@@ -16,6 +16,7 @@ from nao_ray.pool import Finals
 from nao_ray.service.training import together
 from nao_ray.service.training.about import unpack
 from nao_ray.service.training.train import train
+from tests.tasks import _made_up_imagenet as made
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
@@ -28,12 +29,13 @@ TEXT = {
 }
 PLAIN = ("hidden=4", "epochs=3", "device=cpu", "recipe.batch=5", "recipe.dropout=0", "recipe.dropout_input=0",
          "recipe.restarts=0", "task.window=14")  # fmt: skip
-IMAGES = {
+PICTURES = {
     "space": {"name": "nao_cnn_small"},
     "genotype": " ".join(["0 4 1 2 1 4 2 4 0 4 3 4 1 4 4 4 0 4 5 4"] * 2),
-    "task": {"name": "synthetic", "per_class": 20},
+    "task": {"name": "imagenet"},
 }
-RICH = ("channels=2", "epochs=3", "recipe.batch=24", "recipe.dropout=0.1", "recipe.drop_path_keep=0.9")
+RICH = ("cells_per_stage=1", "channels=2", "epochs=3", "workers=2..3", "task.image_shape=[3,32,32]", "recipe.batch=16",
+        "recipe.auxiliary_weight=0", "recipe.dropout=0.1", "recipe.drop_path_keep=0.9")  # fmt: skip
 
 
 @pytest.fixture
@@ -84,8 +86,9 @@ class _Waits(together._Work):
 
 
 def test_a_worker_that_is_killed_costs_at_most_an_epoch(two_cpus, tmp_path, monkeypatch, caplog):
-    """Where there is room for two of `2..3`, they train, draw, and have batch norms of their own."""
-    config = TrainConfig.make("short_digits", IMAGES, (*RICH, "workers=2..3"))
+    """Where there is room for two of `2..3`, they train, draw, decode, and have batch norms of their own."""
+    data = made.folders(tmp_path / "imagenet", train=3, val=1)
+    config = TrainConfig.make("nao_imagenet", PICTURES, (*RICH, f"task.path={data}"))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     row = together.train_together(config, str(whole), "cell")
     broken.mkdir()
