@@ -1,4 +1,4 @@
-"""``nao-ray submit``, ``status``, ``logs`` and ``stop``: searches as jobs of a Ray cluster."""
+"""``nao-ray submit``, ``status``, ``logs`` and ``stop``: searches and full trainings as jobs of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -45,7 +45,13 @@ def register(app: typer.Typer) -> None:
 
 
 def submit(
-    config: Annotated[str, typer.Argument(help="Path of a YAML config, or the name of a preset.", metavar="CONFIG")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="Path of a YAML config, or the name of a preset; with --train what follows `nao-ray train`, after --.",
+            metavar="CONFIG",
+        ),
+    ],
     pool: Annotated[
         str | None,
         typer.Option("--pool", help="Folder or URL of the pool, for the cluster too; default pools/<name>, from here."),
@@ -63,8 +69,25 @@ def submit(
         bool, typer.Option("--installed", help="Carry no code: nao_ray is installed on the cluster.")
     ] = False,
     python: Annotated[str, typer.Option(help="The Python of the cluster's machines.", metavar="PATH")] = "python",
+    trains: Annotated[
+        bool, typer.Option("--train", help="A full training instead, by one worker unless its --workers says more.")
+    ] = False,
 ) -> None:
-    """Start a search as a job of a Ray cluster, or go on with one. It is `search`, over there."""
+    """Start a search as a job of a Ray cluster, or go on with one. It is `search`, over there.
+
+    `submit --train -- POOL:best --recipe NAME --workers 4 --gpus 1` is `train`, over there.
+    """
+    if trains:
+        from nao_ray.cli.submitted import submit_training
+
+        alien = {"--pool": pool, "--set": settings, "--detach": detach}
+        submit_training(words, alien, address, python, follow=follow, installed=installed)
+        return
+    (config, *rest) = words
+    if rest:
+        raise ConfigError(
+            f"one CONFIG is handed in, and there is {rest[0]} too; a full training wants --train before it"
+        )
     from nao_ray.config import RunConfig
     from nao_ray.own_modules import OwnModules
     from nao_ray.preset_files import find_config
@@ -105,7 +128,7 @@ def submit(
     what = ", ".join(carried[:-1]) + " and " + carried[-1] if len(carried) > 1 else file
     typer.echo(f"job     {job_id} at {jobs.address}\npool    {url}\ncarries {what}, {max(1, round(size / 1000))} kB")
     if follow:
-        code = _follow(jobs, job_id, detach)
+        code = follow_job(jobs, job_id, detach=detach)
         if code != INTERRUPTED:  # else the job may not have looked yet
             marks.take_away(mark)
         raise typer.Exit(code)
@@ -149,7 +172,7 @@ def logs(
     jobs = connect(address)
     view = jobs.find(job)
     if follow:
-        raise typer.Exit(_follow(jobs, view.job_id, view.is_detached))
+        raise typer.Exit(follow_job(jobs, view.job_id, detach=view.is_detached))
     typer.echo(jobs.log(view.job_id), nl=False)
 
 
@@ -216,7 +239,7 @@ def pool_of(given: str | None, config_name: str) -> str:
     return given or f"pools/{config_name}"
 
 
-def _follow(jobs: Jobs, job_id: str, is_detached: bool) -> int:
+def follow_job(jobs: Jobs, job_id: str, *, detach: bool = False) -> int:
     """A job's log until it is over, and its exit code."""
     from nao_ray.service.jobs.client import ending, exit_code
 
@@ -232,7 +255,7 @@ def _follow(jobs: Jobs, job_id: str, is_detached: bool) -> int:
         return 0
     typer.echo(f"nao-ray: {job_id}: {ending(view)}", err=True)
     try:
-        goes_on = is_detached and jobs.find(job_id).status == "DETACHED"
+        goes_on = detach and jobs.find(job_id).status == "DETACHED"
     except ClusterError:
         goes_on = False
     if goes_on:

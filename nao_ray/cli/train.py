@@ -129,15 +129,10 @@ def train(
     Batch norm statistics are each worker's own; those of the first are kept. Without it in this process.
     """
     from nao_ray.cli.progress import Progress, format_seconds
-    from nao_ray.config import TrainConfig
     from nao_ray.pool import Finals
     from nao_ray.service.hosting.requests import heed_signals
 
-    source = _of_pool(what) if names_trial(what) and space is None else _of_text(what, space, dialect)
-    if task is not None:
-        source.facts["task"] = {"name": task}
-    given = tuple(settings or ()) if workers is None else (*(settings or ()), f"workers={workers}")
-    config = TrainConfig.make(recipe, source.facts, given)
+    source, config = planned(what, recipe, space, dialect, task, workers, settings)
     place = out or source.pool or "trained"
     train_fully = _trainer(config, workers, cpus, gpus)
     try:
@@ -166,6 +161,29 @@ def train(
         typer.echo(f"{name:<11} {told}")
     typer.echo(f"checkpoint  {extended(url, '/' + row['checkpoint'])}")
     typer.echo(f"row         {extended(url, '/final/' + row['name'] + '.parquet')}")
+
+
+def planned(
+    what: str,
+    recipe: str,
+    space: str | None,
+    dialect: str | None,
+    task: str | None,
+    workers: str | None,
+    settings: list[str] | None,
+) -> tuple[Source, TrainConfig]:
+    """What a command line of `train` trains, and how.
+
+    Raises:
+        InputError: there is no such thing, or it does not fit.
+    """
+    from nao_ray.config import TrainConfig
+
+    source = _of_pool(what) if names_trial(what) and space is None else _of_text(what, space, dialect)
+    if task is not None:
+        source.facts["task"] = {"name": task}
+    given = tuple(settings or ()) if workers is None else (*(settings or ()), f"workers={workers}")
+    return source, TrainConfig.make(recipe, source.facts, given)
 
 
 def _trainer(config: TrainConfig, workers: str | None, cpus: float | None, gpus: float | None) -> Any:  # noqa: ANN401
@@ -233,7 +251,7 @@ def step_line(step: Step) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class Source:
     """What is to be trained."""
 
     label: str
@@ -243,19 +261,19 @@ class _Source:
     trial_id: int | None = None
 
 
-def _of_text(text: str, name: str | None, dialect: str | None) -> _Source:
+def _of_text(text: str, name: str | None, dialect: str | None) -> Source:
     space = find_space(name, text)
     genotype = space.parse(text, dialect)
     label = text.strip() if text.strip() in space.published else space.name.replace(":", ".")  # it names files
     facts = {"space": {"name": space.name, **space.config.model_dump(mode="json")}, "genotype": genotype.key}
-    return _Source(label, facts)
+    return Source(label, facts)
 
 
-def _of_pool(what: str) -> _Source:
+def _of_pool(what: str) -> Source:
 
     from nao_ray.service.hosting.manifest import config_of
 
     trial = find_trial(what)
     config = config_of(trial.pool.manifest, trial.url).to_data()
     facts: dict[str, Any] = {key: config[key] for key in ("space", "task") if key in config}
-    return _Source(f"trial{trial.trial_id}", {**facts, "genotype": trial.genotype}, trial.url, trial.trial_id)
+    return Source(f"trial{trial.trial_id}", {**facts, "genotype": trial.genotype}, trial.url, trial.trial_id)

@@ -20,8 +20,8 @@ def placed(config: C) -> C:
     )
 
 
-def given(config: RunConfig) -> dict[str, str]:
-    """The paths of a search's data as the config has them, by dotted key."""
+def given(config: RunConfig | TrainConfig) -> dict[str, str]:
+    """The paths of the data of a search or a training as the config has them, by dotted key."""
     found: dict[str, str] = {}
     for kind, component in _readers(config).items():
         settings: Any = settings_of(kind, component.name, config.space)(**component.settings)

@@ -298,6 +298,11 @@ def describe(name: str, pool_url: str, *, detach: bool) -> dict[str, str]:
     return {_MARK: name, "pool": pool_url} | ({"detached": "yes"} if detach else {})
 
 
+def describe_training(name: str) -> dict[str, str]:
+    """As `describe`, of a full training: how far it is no pool tells."""
+    return {_MARK: name}
+
+
 def exit_code(view: JobView) -> int:
     """A finished job's exit code: 0, 1, 2 or 130, as the command line's."""
     if view.status == "SUCCEEDED":

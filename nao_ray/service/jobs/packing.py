@@ -114,6 +114,16 @@ def entrypoint(
     return shlex.join([*words, "--detach"] if detach else words)
 
 
+def training(python: str, what: str, recipe: str, options: Mapping[str, str | None], settings: Sequence[str]) -> str:
+    """The command of a job that trains in full; options that are None are left out."""
+    words = [python, "-m", "nao_ray", "train", what, "--recipe", recipe]
+    for name, value in options.items():
+        words += [] if value is None else [name, value]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join(words)
+
+
 def handing_in(config: str, pool_url: str, settings: Sequence[str], address: str, *, detach: bool) -> str:
     """The command that hands a search in again, for whoever watches its pool."""
     words = ["nao-ray", "submit", config, "--pool", pool_url, "--address", address]

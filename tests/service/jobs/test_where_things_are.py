@@ -1,6 +1,7 @@
 """Paths that a cluster's machines do not share are refused before a job is handed in; jobs tell how pools stand."""
 
 import json
+import re
 import shlex
 import shutil
 import threading
@@ -201,3 +202,45 @@ def test_who_waits_for_a_pool_says_at_once_for_whom_and_until_when(tmp_path, cap
     assert "; waiting for that until " in caplog.messages[0]
     with first.acquire(), pytest.raises(PoolError, match="has a driver"):
         second.acquire()
+
+
+TRAINING = ("--recipe", "short_digits", "--task", "synthetic")
+
+
+def test_a_full_training_is_handed_in_as_it_would_be_typed_over_there(submit, tmp_path):
+    Path("mine.yaml").write_text("{name: short_digits, batch: 32}")
+    words = ("NAONet-B", "--recipe", "mine.yaml", "--task", "digits", "--set", "epochs=3", "--set", "channels=2")
+    done = submit([HERE], "--train", "--", *words, "--workers", "2..4", "--gpus", "0.5", "--out", "there")
+    assert done.code == 0, done.err
+    assert done.command == [
+        *("python", "-m", "nao_ray", "train", "NAONet-B", "--recipe", "recipe.yaml", "--task", "digits"),
+        *("--out", str(tmp_path / "there"), "--workers", "2..4", "--gpus", "0.5"),
+        *("--set", "epochs=3", "--set", "channels=2"),
+    ]
+    assert re.search(r"^job     train-NAONet-B-[0-9a-f]{8}-1 at ", done.out)
+    assert f"folder  {tmp_path}/there\ncarries nao_ray " in done.out
+    assert " and recipe.yaml, " in done.out
+
+
+def test_a_full_training_that_does_not_say_by_how_many_is_not_the_heads(submit, tmp_path):
+    done = submit([HERE], "--train", "--installed", "--", "NAONet-B", *TRAINING)
+    assert done.command[-4:] == ["--out", str(tmp_path / "trained"), "--workers", "1"]
+    assert "carries training.json, " in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--train", "--", "NAONet-B"), "Missing option .*--recipe"),
+        (("--train", "--", "NAONet-B", *TRAINING, "--workers", "0"), "expected a number of workers"),
+        (("--train", "--", "NAONet-Z", *TRAINING), "did you mean NAONet-"),
+        (("--train", "--pool", "x", "--", "NAONet-B", *TRAINING), "--pool is a search's"),
+        (("tiny.yaml", "NAONet-B"), "one CONFIG is handed in, and there is NAONet-B too"),
+        (("--train", "--", "NAONet-B", *TRAINING, "--out", "there"), "is relative to a folder of this machine"),
+    ],
+)
+def test_a_training_that_is_none_never_reaches_the_cluster(submit, words, told):
+    done = submit([HERE, ELSEWHERE], *words)
+    assert (done.code, done.command) == (2, None)
+    assert re.search(told, done.err), done.err
+    assert len(done.err.splitlines()) == 1
