@@ -30,6 +30,7 @@ from nao_ray.pool import PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop
+from nao_ray.search.overseer import Overseer
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.service.fleet.actors import StrategyFactory
@@ -119,7 +120,8 @@ def watch(marks: list[int], workers: int, strategy: str) -> list[dict[str, float
         pool = PoolWriter.create(Path(folder, "pool"), make_manifest(config, evaluator.data_hash(), None))
         with pool.acquire():
             proposer = RayProposer(StrategyFactory(config.to_yaml()), pool.stream_log)
-            loop = SearchLoop(pool, proposer, executor, Budget(trials=marks[-1]), clock=clock, listener=look)
+            budget, overseer = Budget(trials=marks[-1]), Overseer(listener=look)
+            loop = SearchLoop(pool, proposer, executor, budget, clock=clock, overseer=overseer)
             try:
                 loop.run()
             finally:

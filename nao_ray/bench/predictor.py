@@ -36,7 +36,7 @@ from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._scored import Floats, Scored
 from nao_ray.bench.tabular import tables
 from nao_ray.controllers.base import one_thread
-from nao_ray.controllers.fit import fit
+from nao_ray.controllers.fit import Draws, fit
 from nao_ray.controllers.gp_controller import fit_process
 from nao_ray.controllers.pretraining import Pretrained, PretrainingConfig, pretrain
 from nao_ray.controllers.sizes import EpdConfig
@@ -186,7 +186,7 @@ def _fitted(
     if pretrained is not None:
         process, _ = fit_process(space, pretrained, tokens, scores, config.spread_weight, config.gp)
         return lambda asked: process.predict(scored.tokens[asked])[0]
-    controller, _ = fit(space, tokens, scores, epd=config.epd, config=config.fit, seed=seed)
+    controller, _ = fit(space, tokens, scores, epd=config.epd, config=config.fit, draws=Draws(seed))
     return lambda asked: controller.predict(scored.tokens[asked])[0]
 
 

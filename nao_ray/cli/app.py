@@ -85,7 +85,7 @@ def search(
     """Start a search; on a pool that exists already, go on with it."""
     from nao_ray.cli.progress import Progress
     from nao_ray.config import RunConfig
-    from nao_ray.service.hosting.run import run
+    from nao_ray.service.hosting.run import Takeover, run
 
     if detach and in_process:
         raise ConfigError("choose one of --detach and --in-process")
@@ -99,7 +99,7 @@ def search(
         _watch(run_config, url, wait, made_as)
     else:
         with _interruptible(url), Progress(run_config.name) as progress:
-            run(run_config, url, listener=progress, in_process=in_process, wait=wait, made_as=made_as)
+            run(run_config, url, listener=progress, in_process=in_process, takeover=Takeover(wait, made_as))
     _conclude(url)
 
 

@@ -83,6 +83,20 @@ class FitReport:
         return {key: None if math.isnan(value) else value for key, value in asdict(self).items()}
 
 
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """Names the random numbers of a fit."""
+
+    seed: int
+    """Of the search."""
+    index: int = 0
+    """Which of its fits it is."""
+
+    def name(self, what: str) -> tuple[int, str]:
+        """Seed and purpose of a stream."""
+        return self.seed, f"fit {self.index} {what}"
+
+
 def fit(
     space: SearchSpace[Any],
     tokens: Tokens,
@@ -90,27 +104,26 @@ def fit(
     *,
     epd: EpdConfig,
     config: FitConfig,
-    seed: int,
-    index: int = 0,
+    draws: Draws,
     start: MlpController | None = None,
     device: str = "cpu",
 ) -> tuple[MlpController, FitReport]:
     """Fit a controller to ``[N, L]`` tokens and their ``[N]`` scores, N >= 1.
 
-    A function of its arguments alone, bit for bit on a CPU: `seed` and `index` name its random numbers.
+    A function of its arguments alone, bit for bit on a CPU.
     `start` gives the initial weights (the optimiser starts afresh); None: random ones.
     """
     assert len(tokens) == len(scores) > 0, (tokens.shape, scores.shape)
     began = time.process_time()
     scale = TargetScale.fit(scores, "minmax")
     targets = torch.from_numpy(scale.to_targets(scores)).float().to(device)
-    held, seen = _split(len(scores), config.holdout, rng.child(seed, f"fit {index} folds"))
+    held, seen = _split(len(scores), config.holdout, rng.child(*draws.name("folds")))
     # the purposes "folds" and "member" are streams of random numbers: in other words every search would be another
-    with one_thread(), rng.torch_seeded(seed, f"fit {index} member"):
+    with one_thread(), rng.torch_seeded(*draws.name("member")):
         network = Epd(epd, space.vocabulary, space.length, space.tokens_per_step).to(device)
         if start is not None:
             network.load_state_dict(start.epd.state_dict())
-        trainer = _Trainer(space, network, config, rng.child(seed, f"fit {index} batches"))
+        trainer = _Trainer(space, network, config, rng.child(*draws.name("batches")))
         last = trainer.train(tokens[seen], targets[torch.from_numpy(seen).to(device)])
         controller = MlpController(network, scale, space, device)
         predicted, _ = controller.predict(tokens)

@@ -14,13 +14,12 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 
 from nao_ray.errors import Drained, NaoRayError, StuckSearchError
-from nao_ray.metric import DEFAULT, Metric
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.dialogue import Dialogue
@@ -28,15 +27,16 @@ from nao_ray.search.ending import Ending
 from nao_ray.search.executor import Completion, Executor, Failure, Job
 from nao_ray.search.failure_log import log_text
 from nao_ray.search.outbox import Outbox
+from nao_ray.search.overseer import Overseer
 from nao_ray.search.progress import Progress
 from nao_ray.search.proposer import Proposer
 from nao_ray.search.records import Records
-from nao_ray.search.requests import NoRequests, Request, Requests
+from nao_ray.search.requests import Request
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.tally import Past, Tally
-from nao_ray.search.tries import Entry, Retry, choose, summary, take_up
-from nao_ray.search.trouble import Limits
-from nao_ray.search.writing import Patience, Writer
+from nao_ray.search.tolerance import Tolerance
+from nao_ray.search.tries import Entry, choose, summary, take_up
+from nao_ray.search.writing import Writer
 from nao_ray.trial import Attempt, FailureKind, Trial
 
 _log = logging.getLogger(__name__)
@@ -52,14 +52,9 @@ class SearchLoop:
         executor: Executor,
         budget: Budget,
         *,
-        retry: Retry | None = None,
-        limits: Limits | None = None,
-        patience: Patience | None = None,
+        tolerance: Tolerance | None = None,
         clock: Clock | None = None,
-        metric: Metric = DEFAULT,
-        listener: Callable[[Snapshot], None] = lambda _: None,
-        requests: Requests | None = None,
-        stop: Callable[[], bool] = lambda: False,
+        overseer: Overseer | None = None,
     ) -> None:
         """As described above.
 
@@ -68,28 +63,24 @@ class SearchLoop:
             proposer: the strategy, restored from the pool's log.
             executor: who evaluates.
             budget: when to stop.
-            retry: which attempts are repeated.
-            limits: when to give up a search in which nothing succeeds.
-            patience: how long to bear a pool that cannot be written.
+            tolerance: what is borne before something is given up.
             clock: the executor's idea of time.
-            metric: what trials are measured by, for the listener.
-            listener: is given a snapshot whenever something has happened.
-            requests: what is asked of the search while it runs; looked at every turn.
-            stop: asked at every turn; once true, `run` records what has ended and raises KeyboardInterrupt.
+            overseer: who looks on, and has a say.
         """
+        bears, beside = tolerance or Tolerance(), overseer or Overseer()
         self._pool, self._executor = pool, executor
-        self._clock, self._listener, self._stop = clock or WallClock(), listener, stop
-        self._retry, self._writer = retry or Retry(), Writer(patience or Patience(), self._clock)
+        self._clock, self._listener, self._stop = clock or WallClock(), beside.listener, beside.stop
+        self._retry, self._writer = bears.retry, Writer(bears.patience, self._clock)
         self._queue: deque[Entry] = deque()  # asked, recorded, to be submitted in this order
         self._running: dict[int, Entry] = {}
         self._has_suspects = False
-        self._requests = requests or NoRequests()
+        self._requests = beside.requests
         self._dialogue = Dialogue(proposer, self._clock)
         self._tally = Tally(budget, self._clock)
         self._outbox = Outbox(pool, self._writer, self._tally)
-        self._ending = Ending(limits or Limits(), self._tally, self._clock)
+        self._ending = Ending(bears.limits, self._tally, self._clock)
         self._progress = Progress(
-            self._tally, self._dialogue, self._ending, self._writer, executor, clock=self._clock, metric=metric
+            self._tally, self._dialogue, self._ending, self._writer, executor, clock=self._clock, metric=beside.metric
         )
 
     # -- the course of a search ---------------------------------------------------------------------------
@@ -103,7 +94,7 @@ class SearchLoop:
             FencedError: another driver has taken over the pool.
             RunError: trials fail one after the other, or cannot be evaluated for longer than the limits allow, or a
                 phase of shared weights failed for good, without which nothing goes on (`Limits`); its trial stays open.
-            KeyboardInterrupt: `stop` said so, or a request (`Drained`); the pool is resumable.
+            KeyboardInterrupt: the overseer's `stop` said so, or a request (`Drained`); the pool is resumable.
         """
         entries, over = take_up(self._tally.take_up(log), self._retry.max_attempts)
         self._queue.extend(entries)

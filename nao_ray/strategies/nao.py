@@ -22,7 +22,7 @@ import numpy as np
 from nao_ray import rng as streams
 from nao_ray.controllers.base import Controller, one_thread
 from nao_ray.controllers.descriptors import num_live_params
-from nao_ray.controllers.fit import FitReport, fit
+from nao_ray.controllers.fit import Draws, FitReport, fit
 from nao_ray.controllers.gp_controller import fit_process
 from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.mlp_controller import MlpController
@@ -201,8 +201,7 @@ class Nao(Strategy[NaoConfig]):
                 np.array([seen.score for seen in pool], dtype=np.float64),
                 epd=self.config.epd,
                 config=self.config.fit,
-                seed=self.seed,
-                index=number,
+                draws=Draws(self.seed, number),
                 start=start,
                 device=self.config.device,
             )

@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 
 from nao_ray import rng as streams
 from nao_ray.controllers.base import Controller, one_thread
-from nao_ray.controllers.fit import FitReport, fit
+from nao_ray.controllers.fit import Draws, FitReport, fit
 from nao_ray.controllers.gp_controller import fit_process
 from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
@@ -172,8 +172,7 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
             scores,
             epd=config.epd,
             config=config.fit,
-            seed=self.seed,
-            index=index,
+            draws=Draws(self.seed, index),
             start=self._fitted if config.warm_start else None,
             device=config.device,
         )

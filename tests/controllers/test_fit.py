@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from nao_ray import registry, rng
-from nao_ray.controllers.fit import FitConfig, FitReport, _split, fit
+from nao_ray.controllers.fit import Draws, FitConfig, FitReport, _split, fit
 from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correlation
 from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.sizes import SIZES
@@ -30,7 +30,7 @@ def observations(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def quick(tokens: np.ndarray, scores: np.ndarray, **settings: Any) -> tuple[MlpController, FitReport]:
     """The published procedure; the small size that decodes in one call, unless another is asked for."""
-    options = {"epd": SIZES["default"], "seed": 0, "index": 0, "start": None}
+    options = {"epd": SIZES["default"], "draws": Draws(0), "start": None}
     options |= {key: settings.pop(key) for key in list(settings) if key in options}
     return fit(SPACE, tokens, scores, config=FitConfig(**{"epochs": 20, **settings}), **options)
 
@@ -76,7 +76,7 @@ def test_a_fit_repeats_bit_for_bit_and_leaves_no_trace() -> None:
     torch.rand(3)  # whatever else the process draws
     again, _ = quick(tokens, scores)
     assert torch.equal(weights(first), weights(again))
-    for other in ({"index": 1}, {"seed": 1}):
+    for other in ({"draws": Draws(0, 1)}, {"draws": Draws(1)}):
         assert not torch.equal(weights(first), weights(quick(tokens, scores, **other)[0]))
 
 
@@ -84,11 +84,11 @@ def test_a_warm_start_goes_on_from_the_weights() -> None:
     tokens, scores = observations(20)
     first, _ = quick(tokens, scores, epochs=150)
     before = weights(first).clone()
-    cold, _ = quick(tokens, scores, index=1)
-    warm, report = quick(tokens, scores, index=1, start=first)
+    cold, _ = quick(tokens, scores, draws=Draws(0, 1))
+    warm, report = quick(tokens, scores, draws=Draws(0, 1), start=first)
     assert torch.equal(weights(first), before), "the start is not changed"
     assert (weights(warm) - before).norm() < 0.5 * (weights(cold) - before).norm()
-    assert report.reconstruction_loss < quick(tokens, scores, index=1)[1].reconstruction_loss
+    assert report.reconstruction_loss < quick(tokens, scores, draws=Draws(0, 1))[1].reconstruction_loss
 
 
 @pytest.mark.parametrize("score", [0.0, 0.9])

@@ -13,8 +13,10 @@ from nao_ray.evaluators.closed_form import ClosedForm, ClosedFormConfig
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop, Snapshot
+from nao_ray.search.overseer import Overseer
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.simulated import SimulatedExecutor
+from nao_ray.search.tolerance import Tolerance
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.strategies.base import Strategy, StrategyConfig
 from nao_ray.strategies.shared_random_search import SharedRandomSearch, SharedRandomSearchConfig
@@ -173,6 +175,12 @@ def facts(pool: MemoryPool) -> list[tuple[Any, ...]]:
     ]
 
 
+def beside(**options: Any) -> dict[str, Any]:
+    """Arguments of a loop: what it bears, and who stands beside it, by the names of their fields."""
+    tolerance = {name: options.pop(name) for name in ("retry", "limits", "patience") if name in options}
+    return {"tolerance": Tolerance(**tolerance), "overseer": Overseer(**options)}
+
+
 def simulate(
     pool: MemoryPool,
     *,
@@ -190,5 +198,5 @@ def simulate(
     executor = SimulatedExecutor(evaluator or closed_form(noise=0.05), clock, workers, fault=fault, weights=pool)
     proposer = LocalProposer(strategy or Greedy(), log)
     budget = Budget(trials=trials, seconds=seconds)
-    loop = SearchLoop(pool, proposer, executor, budget, clock=clock, **options)
+    loop = SearchLoop(pool, proposer, executor, budget, clock=clock, **beside(**options))
     return loop, lambda: loop.run(log)

@@ -16,6 +16,7 @@ from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Desk, SerialExecutor
 from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
+from nao_ray.search.tolerance import Tolerance
 from nao_ray.search.trouble import Limits
 from nao_ray.training.alternating import Alternating
 from nao_ray.training.checkpoint import unpack_version
@@ -40,8 +41,8 @@ budget: {trials: 100}
 def search(config, pool):
     log = pool.log()
     executor = SerialExecutor(config.make_evaluator(), weights=pool)
-    limits = Limits(bears_failed_phases=config.bears_failed_phases)
-    SearchLoop(pool, LocalProposer(config.make_strategy(), log), executor, Budget(trials=100), limits=limits).run(log)
+    bears = Tolerance(limits=Limits(bears_failed_phases=config.bears_failed_phases))
+    SearchLoop(pool, LocalProposer(config.make_strategy(), log), executor, Budget(trials=100), tolerance=bears).run(log)
 
 
 def facts(pool):

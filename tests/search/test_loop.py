@@ -7,16 +7,17 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from _stand_in import Greedy, MemoryPool, closed_form, facts, simulate
+from _stand_in import Greedy, MemoryPool, beside, closed_form, facts, simulate
 
 from nao_ray.errors import StuckSearchError
 from nao_ray.evaluators.parts.wrappers import FlakyEvaluator
 from nao_ray.search.budget import Budget, Spans
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.executor import Completion, Failure, Job, SerialExecutor
-from nao_ray.search.loop import Retry, SearchLoop
+from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.simulated import SimulatedExecutor
+from nao_ray.search.tries import Retry
 from nao_ray.spaces.base import Genotype
 from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.trial import FailureKind, Proposal, TrialState
@@ -357,7 +358,12 @@ def test_memory_of_the_loop_does_not_grow_with_finished_trials():
             bytes_at[snapshot.done // 100] = tracemalloc.get_traced_memory()[0]
 
     loop = SearchLoop(
-        Forgetful(), LocalProposer(Stubborn()), executor, Budget(trials=620), clock=clock, listener=listener
+        Forgetful(),
+        LocalProposer(Stubborn()),
+        executor,
+        Budget(trials=620),
+        clock=clock,
+        **beside(listener=listener),
     )
     tracemalloc.start()
     try:

@@ -5,7 +5,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import pytest
-from _stand_in import MemoryPool, SharedForm, shared_search, simulate
+from _stand_in import MemoryPool, SharedForm, beside, shared_search, simulate
 
 from nao_ray import rng
 from nao_ray.errors import GenotypeError, PoolError, PoolWriteError, RunError
@@ -118,7 +118,8 @@ def test_a_version_that_is_gone_stops_the_resume_and_fails_nothing(tmp_path, unb
         log = pool.log()
         executor = SerialExecutor(SharedForm(), weights=pool)
         stop = (lambda: False) if stop_after is None else (lambda: pool.counts().finished >= stop_after)
-        SearchLoop(pool, LocalProposer(shared_search(), log), executor, Budget(trials=1000), stop=stop).run(log)
+        proposer, budget = LocalProposer(shared_search(), log), Budget(trials=1000)
+        SearchLoop(pool, proposer, executor, budget, **beside(stop=stop)).run(log)
 
     with pool.acquire():
         for stop_after, version in ((1, "e00002"), (4, "e00002"), (6, "e00003")):  # next: scores, scores, training
@@ -191,7 +192,8 @@ def derive(pool, kill_at=None, **options):
     executor = SerialExecutor(Derives(), weights=pool)
     stop = (lambda: False) if kill_at is None else (lambda: len(pool.log()) >= kill_at)
     log = pool.log()
-    SearchLoop(pool, LocalProposer(Deriving(), log), executor, Budget(trials=100), stop=stop, **options).run(log)
+    given = beside(stop=stop, **options)
+    SearchLoop(pool, LocalProposer(Deriving(), log), executor, Budget(trials=100), **given).run(log)
 
 
 def test_what_a_phase_came_to_is_recorded_and_told_again_on_resume(tmp_path):

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from _stand_in import MemoryPool, SharedForm, closed_form
+from _stand_in import MemoryPool, SharedForm, beside, closed_form
 
 from nao_ray import rng
 from nao_ray.search.budget import Budget
@@ -53,7 +53,9 @@ def course(budget):
     clock, seen = VirtualClock(), []
     strategy = RandomSearch(NaoCnnSmall(), StrategyConfig(), 0, Fidelity())
     executor = Starved(closed_form(), clock, 2)
-    SearchLoop(MemoryPool(), LocalProposer(strategy), executor, budget, clock=clock, listener=seen.append).run()
+    SearchLoop(
+        MemoryPool(), LocalProposer(strategy), executor, budget, clock=clock, **beside(listener=seen.append)
+    ).run()
     return seen
 
 
@@ -116,7 +118,14 @@ def test_the_time_left_of_a_darts_search_is_right_before_a_cell_has_cost_anythin
     settings = DartsConfig(seeds=2, epochs=12, alarm_at_skips=6, alarm_at_none=None)
     strategy = Darts(NasBench201(), settings, 3, Fidelity())
     executor = SimulatedExecutor(Alphas(alone), clock, workers, weights=pool)
-    SearchLoop(pool, LocalProposer(strategy), executor, Budget(trials=1000), clock=clock, listener=seen.append).run()
+    SearchLoop(
+        pool,
+        LocalProposer(strategy),
+        executor,
+        Budget(trials=1000),
+        clock=clock,
+        **beside(listener=seen.append),
+    ).run()
     told = [snapshot for snapshot in seen if snapshot.eta_seconds is not None]
     assert len(told) >= len(pool.finished) > 24
     ends = [(snapshot.seconds + snapshot.eta_seconds) / seen[-1].seconds for snapshot in told]
@@ -142,7 +151,12 @@ def test_a_clock_that_is_set_back_costs_the_time_left_alone():
     strategy = RandomSearch(NaoCnnSmall(), StrategyConfig(), 0, Fidelity())
     executor = SetBack(closed_form(), clock, 1)
     SearchLoop(
-        MemoryPool(), LocalProposer(strategy), executor, Budget(trials=4), clock=clock, listener=seen.append
+        MemoryPool(),
+        LocalProposer(strategy),
+        executor,
+        Budget(trials=4),
+        clock=clock,
+        **beside(listener=seen.append),
     ).run()
     assert seen[-1].done == 4
     assert {snapshot.eta_seconds for snapshot in seen} == {None}

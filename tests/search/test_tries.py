@@ -5,17 +5,17 @@ from contextlib import suppress
 from datetime import timedelta
 
 import pytest
-from _stand_in import Greedy, MemoryPool, closed_form
+from _stand_in import Greedy, MemoryPool, beside, closed_form
 
 from nao_ray.errors import PoolWriteError
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.executor import Failure
-from nao_ray.search.loop import Retry, SearchLoop
+from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.simulated import SimulatedExecutor
-from nao_ray.search.tries import Entry, choose, summary, take_up
+from nao_ray.search.tries import Entry, Retry, choose, summary, take_up
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Attempt, FailureKind, Proposal, Trial, TrialState
 
@@ -70,7 +70,9 @@ def drive(path, killer=None, trials=40, stop=lambda: False, fault=lambda _: None
         mortal = Mortal(pool)
         executor = Deadly(killer, mortal, closed_form(noise=0.05), clock, WORKERS, fault=fault)
         proposer = LocalProposer(Greedy(), log)
-        loop = SearchLoop(mortal, proposer, executor, Budget(trials=trials), clock=clock, stop=stop, **options)
+        loop = SearchLoop(
+            mortal, proposer, executor, Budget(trials=trials), clock=clock, **beside(stop=stop, **options)
+        )
         with suppress(Death, KeyboardInterrupt):
             loop.run(log)
     return executor.submitted

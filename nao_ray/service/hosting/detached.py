@@ -32,7 +32,7 @@ from nao_ray.service.hosting.checks import check_search, take_pool
 from nao_ray.service.hosting.cluster import ray_session
 from nao_ray.service.hosting.manifest import storage_id
 from nao_ray.service.hosting.requests import heed_signals
-from nao_ray.service.hosting.run import Listener, run
+from nao_ray.service.hosting.run import Listener, Takeover, run
 from nao_ray.service.jobs.packing import LEASE_WAIT_SECONDS, job_name, shared_pool
 
 _log = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ class SearchActor:
             wait = max(
                 self._wait, LEASE_WAIT_SECONDS
             )  # Ray may have made this anew before the last one's lease is over
-            run(config, self._pool_url, self._listen, wait=wait, stop=self._stop.is_set, made_as=self._made_as)
+            takeover = Takeover(wait, self._made_as)
+            run(config, self._pool_url, self._listen, takeover=takeover, stop=self._stop.is_set)
         except KeyboardInterrupt as end:
             return Outcome(130, "drained: nothing further was begun" if isinstance(end, Drained) else "stopped")
         except NaoRayError as error:

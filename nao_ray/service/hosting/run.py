@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nao_ray.addresses import absolute
 from nao_ray.config import RunConfig
@@ -15,9 +15,11 @@ from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Executor, SerialExecutor
 from nao_ray.search.loop import SearchLoop
+from nao_ray.search.overseer import Overseer
 from nao_ray.search.proposer import LocalProposer, Proposer
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.tally import Past
+from nao_ray.search.tolerance import Tolerance
 from nao_ray.search.tries import Retry
 from nao_ray.search.trouble import Limits
 from nao_ray.service.hosting.checks import (
@@ -56,15 +58,23 @@ class RunSummary:
     """The best trials, best first, as `PoolReader.best`."""
 
 
+class Takeover(NamedTuple):
+    """How a search comes to a pool that another process, or another machine, may have made."""
+
+    wait: float = 0.0
+    """Seconds to wait for another driver of the pool to end or to fall silent."""
+    made_as: str | None = None
+    """The `storage_id` of the pool that another machine has made; None: none has."""
+
+
 def run(
     config: RunConfig,
     pool_url: str,
     listener: Listener | None = None,
     *,
     in_process: bool = False,
-    wait: float = 0.0,
+    takeover: Takeover | None = None,
     stop: Callable[[], bool] = lambda: False,
-    made_as: str | None = None,
     gives_budget: bool = True,
     retry_failed: str | None = None,
 ) -> RunSummary:
@@ -76,9 +86,8 @@ def run(
         listener: is given a snapshot whenever something has happened.
         in_process: evaluate and propose in this process, one trial at a time, without Ray; nothing then ends a
             trial that takes longer than ``workers.timeout_seconds``.
-        wait: seconds to wait for another driver of the pool to end or to fall silent.
+        takeover: how a pool is taken that somebody else has made.
         stop: asked at every turn of the search; once true, it ends as if interrupted.
-        made_as: the `storage_id` of the pool, where another machine has made it.
         gives_budget: the config's budget is somebody's wish, not what the pool's manifest says.
         retry_failed: first ask for failed trials of this kind again, or for `retries.ALL`.
 
@@ -87,7 +96,7 @@ def run(
         RunError: the run failed; the pool is resumable.
         KeyboardInterrupt: SIGINT, SIGTERM or `stop`; the pool is resumable.
     """
-    search = check_search(config, pool_url)
+    search, taken = check_search(config, pool_url), takeover or Takeover()
     config = search.config
     with ExitStack() as stack:  # the cluster first: until it is there, nothing is made and nobody kept waiting
         if in_process:
@@ -95,8 +104,8 @@ def run(
         else:
             refuse_device_without_gpu(config)
             _connect(config, stack)
-        pool = take_pool(pool_url, search, made_as)
-        stack.enter_context(pool.acquire(wait=wait, ops=config.make_space().ops_by_cell))
+        pool = take_pool(pool_url, search, taken.made_as)
+        stack.enter_context(pool.acquire(wait=taken.wait, ops=config.make_space().ops_by_cell))
         if search.facts is not None:
             _log.log(logging.WARNING if search.facts.odd else logging.INFO, "%s", search.facts.line)
         budget = _budget_of(config, pool, is_given=gives_budget)
@@ -173,23 +182,31 @@ def _search(
             proposer,
             executor,
             budget,
-            retry=Retry(
-                max_attempts=config.workers.max_attempts,
-                kinds=frozenset({FailureKind.LOST, *map(FailureKind, config.workers.retry)}),
+            tolerance=_tolerance(config),
+            overseer=Overseer(
+                listener=_to_all(listeners),
+                metric=metric_of(config),
+                requests=PoolRequests(pool, signals.take),
+                stop=lambda: signals.stopped() or stop(),
             ),
-            limits=Limits(
-                trouble_seconds=config.workers.patience_seconds,
-                failures=config.budget.failures,
-                bears_failed_phases=config.bears_failed_phases,
-            ),
-            metric=metric_of(config),
-            listener=_to_all(listeners),
-            requests=PoolRequests(pool, signals.take),
-            stop=lambda: signals.stopped() or stop(),
         )
         snapshot = loop.run(past)
     return RunSummary(
         pool_url=pool.url, done=snapshot.done, failed=snapshot.failed, seconds=snapshot.seconds, best=pool.best(10)
+    )
+
+
+def _tolerance(config: RunConfig) -> Tolerance:
+    workers, budget = config.workers, config.budget
+    return Tolerance(
+        retry=Retry(
+            max_attempts=workers.max_attempts, kinds=frozenset({FailureKind.LOST, *map(FailureKind, workers.retry)})
+        ),
+        limits=Limits(
+            trouble_seconds=workers.patience_seconds,
+            failures=budget.failures,
+            bears_failed_phases=config.bears_failed_phases,
+        ),
     )
 
 

@@ -22,7 +22,7 @@ from nao_ray.pool import PoolReader
 from nao_ray.service.hosting import cluster
 from nao_ray.service.hosting.checks import check_search
 from nao_ray.service.hosting.manifest import storage_id
-from nao_ray.service.hosting.run import resume, run
+from nao_ray.service.hosting.run import Takeover, resume, run
 from nao_ray.strategies.base import Strategy
 from nao_ray.tasks.synthetic import Synthetic
 
@@ -195,14 +195,14 @@ def test_a_machine_that_is_too_small_leaves_no_pool_behind(tmp_path, monkeypatch
 def test_a_pool_that_another_machine_has_made_is_not_made_anew(tmp_path, unbroken, folder, made_as, told):
     place = tmp_path / "p" if folder == "missing" else unbroken
     with pytest.raises(PoolError, match=f"is not on all machines: on .* {told} where"):
-        run(config(), str(place), in_process=True, made_as=made_as)
+        run(config(), str(place), in_process=True, takeover=Takeover(made_as=made_as))
     assert not (tmp_path / "p").exists()
 
 
 def test_a_pool_is_known_by_what_was_drawn_when_it_was_made(tmp_path, unbroken):
     manifest = PoolReader.open(unbroken).manifest
     assert len(storage_id(manifest)) == 16
-    run(config(), str(unbroken), in_process=True, made_as=storage_id(manifest))
+    run(config(), str(unbroken), in_process=True, takeover=Takeover(made_as=storage_id(manifest)))
     del manifest["storage_id"]
     assert storage_id(manifest) == manifest["created_at"], "of a pool that an earlier version made"
 
