@@ -167,8 +167,11 @@ class Task(ABC, Generic[C]):
     def data_hash(self) -> str:
         """Hex digest that names the data of the train and validation splits, for the manifest."""
 
-    def too_few(self, examples: int, recipe: Recipe, do: str = "train") -> str:
-        """That so many examples, which `do` this, make no step under a recipe, and why; "": they do. Needs no data."""
+    def too_few(self, examples: int, recipe: Recipe, where: str, do: str = "train") -> str:
+        """That so many examples, which `do` this, make no step under a recipe, and why; "": they do. Needs no data.
+
+        `where` names the recipe among the user's settings.
+        """
         return ""
 
     def check_step(self, recipe: Recipe, where: str, share: float = 1.0, *, all_data: bool = False) -> None:
@@ -176,7 +179,7 @@ class Task(ABC, Generic[C]):
 
         Args:
             recipe: of the training.
-            where: names the recipe among the user's settings; begins the message.
+            where: names the recipe among the user's settings.
             share: of the training split.
             all_data: the validation split trains too.
 
@@ -188,8 +191,8 @@ class Task(ABC, Generic[C]):
             return
         examples = facts.examples + (facts.validating or 0) * all_data
         kept = min(examples, max(2, round(share * examples)))  # a share has at least two
-        if lacking := self.too_few(kept, recipe):
-            raise DataError(f"{where}: {lacking}")
+        if lacking := self.too_few(kept, recipe, where):
+            raise DataError(lacking)
 
     def facts(self) -> Facts:
         """What is known of the data; read once, or remembered of files that have not changed since.

@@ -44,13 +44,17 @@ SEARCHES = {
 @pytest.mark.parametrize(
     ("search", "batch", "says"),
     [
-        ("standalone", 8, "evaluator.recipe: 80 tokens train, which make no step of 9 columns (recipe.batch) and a "),
-        ("standalone, a half", 4, "evaluator.recipe: 40 tokens train, which make no step of 5 "),
-        ("one_shot", 8, "evaluator.recipe: 80 tokens train, which make no step of 9 "),
-        ("beside one_shot", 8, "evaluator.alone.recipe: 80 tokens train, which make no step of 9 "),
-        ("darts", 4, "evaluator.alphas.share: 0.5: 40 tokens train the weights, which make no step of 5 "),
-        ("darts on the validation text", 2, "evaluator.alphas.split: valid: 20 tokens train the alphas, which make no"),
-        ("beside darts", 8, "evaluator.alone.recipe: 80 tokens train, which make no step of 9 "),
+        ("standalone", 8, "80 tokens train, which make no step of 9 columns (evaluator.recipe.batch) and a "),
+        ("standalone, a half", 4, "40 tokens train, which make no step of 5 columns (evaluator.recipe.batch)"),
+        ("one_shot", 8, "80 tokens train, which make no step of 9 columns (evaluator.recipe.batch)"),
+        ("beside one_shot", 8, "80 tokens train, which make no step of 9 columns (evaluator.alone.recipe.batch)"),
+        ("darts", 4, "40 tokens train the weights (evaluator.alphas.share 0.5), which make no step of 5 "),
+        (
+            "darts on the validation text",
+            2,
+            "20 tokens train the alphas (evaluator.alphas.split valid), which make no step of 3 ",
+        ),
+        ("beside darts", 8, "80 tokens train, which make no step of 9 columns (evaluator.alone.recipe.batch)"),
     ],
 )
 def test_a_search_on_a_text_without_a_step_is_refused_before_its_pool(search, batch, says, tmp_path):
@@ -63,7 +67,7 @@ def test_a_search_on_a_text_without_a_step_is_refused_before_its_pool(search, ba
     assert check_search(config(batch), str(tmp_path / "pool"))
     with pytest.raises(DataError) as caught:
         check_search(config(batch + 1), str(tmp_path / "pool"))
-    assert str(caught.value).startswith(says)
+    assert str(caught.value).startswith(f"task made_up_text: {says}")
     assert "give a smaller batch, or more text" in str(caught.value)
 
 
@@ -73,7 +77,9 @@ def test_a_training_on_a_text_without_a_step_is_refused_before_anything_is_made(
     task = {"name": "made_up_text", "words": 20, "letters": 3, "gap": 2, "window": 9}
     what = {"space": {"name": "darts_rnn"}, "genotype": "0:tanh", "task": task}
     config = TrainConfig.make("short_text", what, (f"data={data}", f"recipe.batch={batch + 1}"))
-    with pytest.raises(DataError, match=r"^recipe: \d+ tokens train, which make no step of \d+ columns"):
+    with pytest.raises(
+        DataError, match=r"^task made_up_text: \d+ tokens train, which make no step of \d+ columns \(recipe.batch\)"
+    ):
         train(config, str(tmp_path / "out"), "x")
     assert not (tmp_path / "out").exists()
 
@@ -81,7 +87,9 @@ def test_a_training_on_a_text_without_a_step_is_refused_before_anything_is_made(
 def test_images_that_alphas_would_have_alone_are_refused():
     task, recipe = Synthetic(SyntheticConfig(limit=10)), Recipe(name="darts_search")  # 9 images train
     alpha_data.check(task, recipe, AlphaOptimiser(share=0.2))
-    with pytest.raises(DataError, match=r"^evaluator.alphas.share: 0.1: 1 images train the alphas, and a step takes 2"):
+    with pytest.raises(
+        DataError, match=r"^task synthetic: 1 image train the alphas \(.*share 0.1\), and a step takes 2"
+    ):
         alpha_data.check(task, recipe, AlphaOptimiser(share=0.1))
 
 

@@ -203,7 +203,8 @@ def test_a_text_too_short_for_a_part_is_refused_before_anything_starts():
         CONFIG.replace("share: 0.3", "share: 0.1").replace("batch: 4", "batch: 5")
     ).make_evaluator()
     with pytest.raises(
-        DataError, match=r"^evaluator.alphas.share: 0.1: 24 tokens train the alphas, which make no step of 5 columns"
+        DataError,
+        match=r"^task made_up_text: 24 tokens train the alphas \(.*share 0.1\), which make no step of 5 columns",
     ):
         evaluator.facts()
 
@@ -212,7 +213,7 @@ def test_a_validation_text_too_short_for_alphas_is_refused_before_anything_start
     short = CONFIG.replace("alphas: {share: 0.3}", "alphas: {split: valid}").replace("batch: 4", "batch: 30")
     with pytest.raises(
         DataError,
-        match=r"^evaluator.alphas.split: valid: \d+ tokens train the alphas, which make no step of 30 ",
+        match=r"^task made_up_text: \d+ tokens train the alphas \(.*split valid\), which make no step of 30 ",
     ):
         RunConfig.parse(short).make_evaluator().facts()
     assert (

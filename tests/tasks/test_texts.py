@@ -209,27 +209,31 @@ def test_what_is_known_of_files_is_remembered(tmp_path, monkeypatch):
         task("ptb", path=str(folder)).data_hash()
 
 
-@pytest.mark.parametrize(("text", "min_count"), [("a a a\n" * 40, 3), ("word " * 40, 1), ("x" * 4000 + "\n", 1)])
-def test_a_text_of_one_word_is_refused_with_its_place(tmp_path, text, min_count):
-    path = tmp_path / "one.txt"
-    path.write_text(text if min_count == 1 else text.replace("\n", " "))
-    one = task("text_folder", path=str(path), min_count=min_count)
+@pytest.mark.parametrize("text", ["a a a\n" * 400, "word " * 400, "x" * 10_000_000 + "\n"])
+def test_a_text_of_one_word_is_refused_with_its_place(tmp_path, text):
+    """One of ten megabytes too, which no message repeats."""
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text(text)
     with pytest.raises(DataError) as caught:
-        one.facts()
-    assert str(caught.value).startswith(f"task text_folder, {path}")
-    assert len(str(caught.value)) < 300
+        task("text_folder", path=str(tmp_path), min_count=1).facts()
+    assert str(caught.value) == (
+        f"task text_folder, {tmp_path}: the training text has 1 word, expected at least 2 beside the end of a line"
+    )
 
 
-def test_rare_words_alone_are_one_word(tmp_path):
+def test_a_text_of_rare_words_is_refused(tmp_path):
     for split in ("train", "valid", "test"):
         (tmp_path / f"{split}.txt").write_text("one two three four five six seven eight nine ten")
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=r"has 0 words that appear 2 times \(task.min_count\), expected at least 2 "):
         task("text_folder", path=str(tmp_path)).load()
-    assert str(caught.value) == (
-        f"task text_folder, {tmp_path}: all 11 training tokens are one (task.min_count is 2); there is nothing to "
-        "predict"
-    )
     assert task("text_folder", path=str(tmp_path), min_count=1).load()
+
+
+def test_a_text_of_ones_own_whose_tokens_are_one_is_refused(monkeypatch):
+    text = task("made_up_text")
+    monkeypatch.setattr(text, "_read", lambda split: np.full(50, 3))
+    with pytest.raises(DataError, match=r"^task made_up_text: all 50 training tokens are one; there is nothing to pre"):
+        text.load()
 
 
 def test_the_mark_of_an_unknown_word_is_one_word(tmp_path):

@@ -28,13 +28,16 @@ def check(task: Task[Any], recipe: Recipe, alphas: AlphaOptimiser) -> None:
         DataError: one makes none.
     """
     task.check_step(recipe, "evaluator.recipe")
-    facts, setting = task.facts(), f"share: {alphas.share:g}"
+    facts, setting = task.facts(), f"evaluator.alphas.share {alphas.share:g}"
     parts = _parts(facts, alphas)
     if alphas.split == "valid":
-        parts, setting = {} if facts.validating is None else {"alphas": facts.validating}, "split: valid"
+        parts, setting = (
+            {} if facts.validating is None else {"alphas": facts.validating},
+            "evaluator.alphas.split valid",
+        )
     for name, examples in parts.items():
-        if lacking := task.too_few(examples, recipe, f"train the {name}"):
-            raise DataError(f"evaluator.alphas.{setting}: {lacking}")
+        if lacking := task.too_few(examples, recipe, "evaluator.recipe", f"train the {name} ({setting})"):
+            raise DataError(lacking)
 
 
 def told(facts: Facts, recipe: Recipe, alphas: AlphaOptimiser) -> Facts:

@@ -169,6 +169,6 @@ def _check_same_search(pool: PoolReader, search: Checked) -> None:
     had, has = pool.manifest.get("data_hash"), search.manifest["data_hash"]
     if had != has:
         raise PoolError(
-            f"{pool.url} was searched on other data: its hash was {had}, it is now {has}; give the same data, or "
-            "another pool"
+            f"{pool.url} was searched on other data: its hash was {str(had)[:12]}, it is now {has[:12]}; give the "
+            "same data, or another pool"
         )

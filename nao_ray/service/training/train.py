@@ -106,8 +106,8 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
     data_hash = task.data_hash()
     if data_hash != about.data_hash:
         raise DataError(
-            f"{checkpoint} was trained on other data: their hash was {about.data_hash}, it is now {data_hash}; --set "
-            "task.path=... tells where they are"
+            f"{checkpoint} was trained on other data: their hash was {about.data_hash[:12]}, it is now "
+            f"{data_hash[:12]}; --set task.path=... tells where they are"
         )
     return about, _test(config, task, tensors, checkpoint, config.device)[1]
 

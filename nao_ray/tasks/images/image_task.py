@@ -101,9 +101,13 @@ class ImageTask(Task[C]):
             raise DataError(f"{self._where}: every training image has one label; there is nothing to tell apart")
         return train, valid
 
-    def too_few(self, examples: int, recipe: Recipe, do: str = "train") -> str:
-        del recipe  # a batch may be larger than all of them
-        return "" if examples > 1 else f"{examples} images {do}, and a step takes 2; give more (task.limit)"
+    def too_few(self, examples: int, recipe: Recipe, where: str, do: str = "train") -> str:
+        del recipe, where  # a batch may be larger than all of them
+        if examples > 1:
+            return ""
+        return (
+            f"{self._where}: {examples} image{'s' * (examples != 1)} {do}, and a step takes 2; give more (task.limit)"
+        )
 
     def objective(self, device: torch.device, recipe: Recipe, *, all_data: bool = False) -> Objective:
         from nao_ray.training.images import ImageObjective

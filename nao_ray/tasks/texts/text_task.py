@@ -68,12 +68,8 @@ class TextTask(Task[C]):
         """Training and validation text."""
         train, valid = self._checked("train"), self._checked("valid")
         if (train == train[0]).all():
-            raise DataError(f"{self._where}: all {len(train):,} training tokens are one{self._why_alike}; there is "
-                            "nothing to predict")  # fmt: skip
+            raise DataError(f"{self._where}: all {len(train):,} training tokens are one; there is nothing to predict")
         return train, valid
-
-    _why_alike = ""
-    """What may have made them so."""
 
     def load_test(self) -> Tokens:
         """The test text."""
@@ -115,13 +111,13 @@ class TextTask(Task[C]):
         network, text = network.to(device).eval(), move(self.load_test(), device)
         return read(network, text, self.config.window, recipe, TEST_COLUMNS, by_rows=self._by_rows)
 
-    def too_few(self, examples: int, recipe: Recipe, do: str = "train") -> str:
+    def too_few(self, examples: int, recipe: Recipe, where: str, do: str = "train") -> str:
         columns, window = recipe.batch, self.config.window
         if examples // columns > window:
             return ""
         return (
-            f"{examples:,} tokens {do}, which make no step of {columns} columns (recipe.batch) and a window of "
-            f"{window}: it takes {columns * (window + 1):,}; give a smaller batch, or more text"
+            f"{self._where}: {examples:,} tokens {do}, which make no step of {columns} columns ({where}.batch) and a "
+            f"window of {window}: it takes {columns * (window + 1):,}; give a smaller batch, or more text"
         )
 
     @property

@@ -16,9 +16,9 @@ from nao_ray.tasks.base import Facts, Shapes
 from nao_ray.tasks.parts.identity import FileIdentity, facts_of
 from nao_ray.tasks.parts.layouts import Role
 from nao_ray.tasks.texts.base import Tokens, TokenShapes
-from nao_ray.tasks.texts.reading import Unit, units
+from nao_ray.tasks.texts.reading import END, Unit, units
 from nao_ray.tasks.texts.text_task import Split, TextTask, TextTaskConfig
-from nao_ray.tasks.texts.vocabulary import Vocabulary
+from nao_ray.tasks.texts.vocabulary import UNKNOWN, Vocabulary
 
 _ROLES: dict[Split, Role] = {"train": "train", "valid": "validation", "test": "test"}
 _CUTS: dict[Split, tuple[float, float]] = {"train": (0.0, 0.8), "valid": (0.8, 0.9), "test": (0.9, 1.0)}
@@ -72,7 +72,13 @@ class WordTask(TextTask[C]):
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         splits: tuple[Split, ...] = ("train", "valid", "test") if self.config.words == "all" else ("train",)
-        return Vocabulary.of(map(self._units, splits), self.config.min_count, self.config.most_words)
+        found = Vocabulary.of(map(self._units, splits), self.config.min_count, self.config.most_words)
+        own = len({*found.words} - {END, UNKNOWN})
+        if own < 2:
+            rare = f" that appear {self.config.min_count} times (task.min_count)" if self.config.min_count > 1 else ""
+            raise DataError(f"{self._where}: the training text has {own} word{'s' * (own != 1)}{rare}, expected at "
+                            "least 2 beside the end of a line")  # fmt: skip
+        return found
 
     def _units(self, split: Split) -> list[str]:
         documents = [units(document, self.unit) for document in self._documents(_ROLES[split])]
@@ -117,8 +123,3 @@ class WordTask(TextTask[C]):
         )
         odd = f"{foreign:,} of {len(valid):,} validation tokens are unknown words"
         return Facts(sha.hexdigest(), summary, (odd,) if foreign else (), len(train), len(valid))
-
-    @property
-    def _why_alike(self) -> str:  # type: ignore[override]  # as the config says
-        """A word that is too rare is unknown."""
-        return f" (task.min_count is {self.config.min_count})" if self.config.min_count > 1 else ""
