@@ -5,8 +5,10 @@ Legend: `n` images, `B` images of a batch, `C` channels, `H` `W` pixels.
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -178,7 +180,7 @@ def _loaded(decoded: _Decoded, batches: list[list[int]], loaders: int, device: t
         collate_fn=_as_it_is,
         pin_memory=device.type == "cuda",
         multiprocessing_context=_forks() if loaders else None,
-        worker_init_fn=_leave_interrupts,
+        worker_init_fn=_begin,
         generator=rng.torch_generator(0, "seeds of loaders"),  # not torch's global one, which dropout draws from
     )
     try:
@@ -205,9 +207,20 @@ def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - a batch already
     return batch
 
 
-def _leave_interrupts(_: int) -> None:
-    """The process that trains heeds them."""
+def _begin(_: int) -> None:
+    """Of a process that decodes: interrupts are for the one that trains, and it ends with that one, however that ended.
+
+    torch looks at the parent, which is here the process that forks, and that one waits for its children.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    trains = multiprocessing.parent_process()
+    assert trains is not None
+    threading.Thread(target=_end_with, args=(trains.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)
 
 
 def _moved(batches: Iterator[Pair], device: torch.device) -> Iterator[Pair]:

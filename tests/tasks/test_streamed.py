@@ -1,8 +1,12 @@
 """Pictures that are decoded as they are read: the same from every form, whoever decodes them; what is refused."""
 
 import io
+import multiprocessing
+import os
 import pickle
+import select
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from nao_ray.errors import DataError
 from nao_ray.tasks.images import pictures, shards, views
 from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.streamed import Crops, StreamedImages
+from nao_ray.training import image_splits
 from nao_ray.training.objective import Shard
 from nao_ray.training.recipe import Recipe
 
@@ -110,6 +115,31 @@ def test_processes_that_decode_give_the_same_batches(forms):
     finally:
         broken.unlink()
     assert "\n" not in str(raised.value)
+
+
+def test_processes_that_decode_end_with_the_one_that_trains():
+    """Killed it tells nobody; what it forked holds a pipe open, and is seen to be gone by its end."""
+    context = multiprocessing.get_context("fork")
+    there, here = os.pipe()
+
+    def decode():
+        image_splits._begin(0)
+        os.write(here, b"1")
+        threading.Event().wait(600)
+
+    def train():
+        context.Process(target=decode).start()
+        threading.Event().wait(600)
+
+    trains = context.Process(target=train)
+    trains.start()
+    os.close(here)
+    assert os.read(there, 1) == b"1"
+    trains.kill()
+    trains.join()
+    assert select.select([there], [], [], 60)[0]
+    assert os.read(there, 1) == b""
+    os.close(there)
 
 
 def test_the_global_generator_is_left_alone(forms):
