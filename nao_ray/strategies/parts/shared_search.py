@@ -9,6 +9,7 @@ Kendall's tau between their shared and their own scores says how far the shared 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, TypeVar
@@ -20,10 +21,13 @@ from nao_ray import rng as streams
 from nao_ray.controllers.measures import kendall_taus
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.base import Strategy, StrategyConfig
+from nao_ray.strategies.parts.random_control import Account
 from nao_ray.trial import Diagnostics, Fidelity, Phase, Proposal, Trial, TrialState
 
 Script = Generator[list[Proposal], list[Trial], None]
 Sampling = Literal["uniform", "size", "given"]
+Kind = Literal["phase", "scored", "alone"]
+"""Of trials, which take times of their own."""
 Scored = Mapping[str, tuple[Genotype, float]]
 """Genotypes with their scores, by key."""
 
@@ -56,7 +60,8 @@ class SharedSearch(Strategy[C]):
     def __init__(self, space: SearchSpace[Any], config: C, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
         self._rows: list[Diagnostics] = []
-        self._planned = self._from_round(0)
+        self._spent: defaultdict[Kind, Account] = defaultdict(Account)
+        self._planned = self._expected(0)
         self._version: str | None = None
         self._epochs_done = 0
         self._training_seed: int | None = streams.child_seed(seed, "shared weights")
@@ -82,12 +87,30 @@ class SharedSearch(Strategy[C]):
     def planned(self) -> int:
         return self.num_asked if self._ended else self._planned
 
-    def _from_round(self, first: int) -> int:
-        """Trials from the training of a round to the end, at most."""
-        config = self.config
+    @property
+    def seconds_to_come(self) -> float | None:
+        phases, alone = self._spent["phase"], self._spent["alone"]
+        if not phases.measured:
+            return None
+        # A path of the shared weights and a network of its own take about as long an epoch; a score takes next to none.
+        epochs = min(self.config.epochs, self.config.epochs_per_version or self.config.epochs)
+        guessed = 0.0 if alone.told else (self.fidelity.epochs or 0) / epochs * phases.seconds / phases.measured
+        costs = {
+            kind: spent.seconds / spent.measured if spent.measured else guessed * (kind == "alone")
+            for kind, spent in ((kind, self._spent[kind]) for kind in self._left)
+        }
+        return sum(max(0, count) * costs[kind] for kind, count in self._left.items())
+
+    def _expected(self, first: int) -> int:
+        """Trials in all, at most, where those from the training of a round on are to come."""
+        config, rounds = self.config, range(first, self.config.rounds)
         versions = -(-config.epochs // (config.epochs_per_version or config.epochs))
-        rounds = sum(versions + self.scored_in(index) for index in range(first, config.rounds))
-        return rounds + config.finalists + (config.audited if config.audited >= _FEWEST else 0)
+        self._left: dict[Kind, int] = {
+            "phase": versions * len(rounds),
+            "scored": sum(map(self.scored_in, rounds)),
+            "alone": config.finalists + (config.audited if config.audited >= _FEWEST else 0),
+        }
+        return self.num_asked + sum(self._left.values())
 
     # -- parts of a script ----------------------------------------------------------------------------------
 
@@ -100,7 +123,7 @@ class SharedSearch(Strategy[C]):
             GenotypeError: what it came to is none of the space's.
         """
         texts = tuple(genotype.key for genotype in genotypes)
-        self._planned = self.num_asked + self._from_round(self._epochs_done // self.config.epochs)
+        self._planned = self._expected(self._epochs_done // self.config.epochs)
         end = self._epochs_done + self.config.epochs
         derived: Genotype | None = None
         while self._epochs_done < end:
@@ -157,7 +180,7 @@ class SharedSearch(Strategy[C]):
         finalists = self.ranked(scored)[: self.config.finalists]
         sample = self._sample(scored)
         both = list({genotype.key: genotype for genotype in [*finalists, *sample]}.values())
-        self._planned = self.num_asked + len(both)
+        self._planned, self._left = self.num_asked + len(both), {"alone": len(both)}
         trials = yield [Proposal(genotype=genotype, round=self.config.rounds) for genotype in both]
         alone = {trial.genotype.key: trial for trial in trials if trial.score is not None}
         audited = [alone[genotype.key] for genotype in sample if genotype.key in alone]
@@ -202,6 +225,9 @@ class SharedSearch(Strategy[C]):
             self._sizes |= zip(proposal.phase.genotypes, proposal.phase.num_params or (), strict=False)
 
     def observe(self, trial: Trial) -> None:
+        kind = _kind(trial.proposal)
+        self._spent[kind].add(trial)
+        self._left[kind] = self._left.get(kind, 0) - 1
         self._told_here[trial.trial_id] = trial
         if len(self._told_here) == len(self._agenda):
             told = [self._told_here[trial_id] for trial_id in sorted(self._told_here)]
@@ -220,6 +246,12 @@ class SharedSearch(Strategy[C]):
         """One row per round, and the audit's after the last."""
         rows, self._rows = self._rows, []
         return rows
+
+
+def _kind(proposal: Proposal) -> Kind:
+    if proposal.phase is not None:
+        return "phase"
+    return "alone" if proposal.fidelity.weights_version is None else "scored"
 
 
 _FEWEST = 3  # architectures a rank correlation makes sense for
