@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 
-from nao_ray.errors import Drained, NaoRayError, StuckSearchError
+from nao_ray.errors import Drained, NaoRayError, RunError, StuckSearchError
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.dialogue import Dialogue
@@ -134,7 +134,7 @@ class SearchLoop:
         self._outbox.record()
         self._heed_requests()
         if not self._outbox:
-            self._ending.check(len(self._running))
+            self._check_end()
         self._request()
         self._dialogue.poll(0)
         self._record_answer()
@@ -154,6 +154,13 @@ class SearchLoop:
             self._clock.sleep(min(pause, 1.0))
         else:
             self._check_progress()
+
+    def _check_end(self) -> None:
+        try:
+            self._ending.check(len(self._running))
+        except RunError:
+            self._last_words()
+            raise
 
     def _finished(self) -> bool:
         if self._running or self._outbox or self._dialogue.answer is not None or self._ending.error is not None:
