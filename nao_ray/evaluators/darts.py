@@ -149,9 +149,11 @@ class Darts(SharedEvaluator[DartsConfig]):
         Raises:
             DataError: a part of the training split makes no step.
         """
-        alpha_data.check(self.task, self.config.recipe, self.config.alphas)
         facts = self._alone.facts()
-        return None if facts is None else alpha_data.told(facts, self.config.recipe, self.config.alphas)
+        if facts is None:
+            return None
+        alpha_data.check(facts, self.task, self.config.recipe, self.config.alphas)
+        return alpha_data.told(facts, self.config.recipe, self.config.alphas)
 
     def settled(self) -> Mapping[str, Mapping[str, Any]]:
         return self._alone.settled()

@@ -132,8 +132,10 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         Raises:
             DataError: they make no step of training, too.
         """
-        self.task.check_step(self.config.recipe, "evaluator.recipe")
-        return self._alone.facts()
+        facts = self._alone.facts()
+        if facts is not None:
+            self.task.check_step(facts, self.config.recipe, "evaluator.recipe")
+        return facts
 
     def settled(self) -> Mapping[str, Mapping[str, Any]]:
         return self._alone.settled()

@@ -94,8 +94,9 @@ class Standalone(Evaluator[StandaloneConfig]):
         Raises:
             DataError: they make no step of training, too.
         """
-        self.task.check_step(self.config.recipe, "evaluator.recipe", self.config.data_share)
-        return super().facts()
+        facts = self.task.facts()
+        self.task.check_step(facts, self.config.recipe, "evaluator.recipe", self.config.data_share)
+        return facts
 
     def prepare(self) -> None:
         import nao_ray.networks.counting

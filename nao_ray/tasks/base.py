@@ -174,19 +174,21 @@ class Task(ABC, Generic[C]):
         """
         return ""
 
-    def check_step(self, recipe: Recipe, where: str, share: float = 1.0, *, all_data: bool = False) -> None:
+    def check_step(
+        self, facts: Facts, recipe: Recipe, where: str, share: float = 1.0, *, all_data: bool = False
+    ) -> None:
         """Refuse examples that make no step of a training, before anything is made.
 
         Args:
+            facts: of its data.
             recipe: of the training.
             where: names the recipe among the user's settings.
             share: of the training split.
             all_data: the validation split trains too.
 
         Raises:
-            DataError: they are too few, or not what they should be.
+            DataError: they are too few.
         """
-        facts = self.facts()
         if facts.examples is None:
             return
         examples = facts.examples + (facts.validating or 0) * all_data

@@ -86,11 +86,11 @@ def test_a_training_on_a_text_without_a_step_is_refused_before_anything_is_made(
 
 def test_images_that_alphas_would_have_alone_are_refused():
     task, recipe = Synthetic(SyntheticConfig(limit=10)), Recipe(name="darts_search")  # 9 images train
-    alpha_data.check(task, recipe, AlphaOptimiser(share=0.2))
+    alpha_data.check(task.facts(), task, recipe, AlphaOptimiser(share=0.2))
     with pytest.raises(
         DataError, match=r"^task synthetic: 1 image train the alphas \(.*share 0.1\), and a step takes 2"
     ):
-        alpha_data.check(task, recipe, AlphaOptimiser(share=0.1))
+        alpha_data.check(task.facts(), task, recipe, AlphaOptimiser(share=0.1))
 
 
 def test_no_more_workers_train_together_than_images_allow():

@@ -16,19 +16,20 @@ if TYPE_CHECKING:
     from nao_ray.training.objective import Objective
 
 
-def check(task: Task[Any], recipe: Recipe, alphas: AlphaOptimiser) -> None:
+def check(facts: Facts, task: Task[Any], recipe: Recipe, alphas: AlphaOptimiser) -> None:
     """Refuse parts that make no step.
 
     Args:
-        task: whose data are there.
+        facts: of the data.
+        task: that they are of.
         recipe: of the weights.
         alphas: says what they are trained on.
 
     Raises:
         DataError: one makes none.
     """
-    task.check_step(recipe, "evaluator.recipe")
-    facts, setting = task.facts(), f"evaluator.alphas.share {alphas.share:g}"
+    task.check_step(facts, recipe, "evaluator.recipe")
+    setting = f"evaluator.alphas.share {alphas.share:g}"
     parts = _parts(facts, alphas)
     if alphas.split == "valid":
         parts, setting = (

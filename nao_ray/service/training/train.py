@@ -151,7 +151,7 @@ class Run:
             InputError: they are not what they should be, or too few for a step.
         """
         config = self.config
-        self.task.check_step(config.recipe, "recipe", all_data=config.data == "all")
+        self.task.check_step(self.task.facts(), config.recipe, "recipe", all_data=config.data == "all")
         odd = self.task.check_test()
         _log.log(logging.WARNING if odd else logging.INFO, "%s", "; ".join((self.task.facts().line, *odd)))
 
