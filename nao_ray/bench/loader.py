@@ -35,7 +35,7 @@ _SIZE = (500, 375)  # pixels, the usual one of ImageNet
 _SIDE = 224
 _CLASSES = 20
 _GROUP = 100  # pictures, as data hubs write them
-COLUMNS = ["what", "processes", "images/s", "least", "most"]
+COLUMNS = ["what", "processes", "images/s", "least", "most", "CPU ms an image"]
 
 
 def run(
@@ -72,9 +72,11 @@ def run(
     place, rows = torch.device(device), []
     recipe = ImageRecipe.model_validate({"name": "darts_imagenet", "batch": batch})
 
-    def add(what: str, processes: object, measure: Callable[[], float]) -> None:
-        measured = [measure() for _ in range(repeats)]
-        rows.append([what, processes, statistics.median(measured), min(measured), max(measured)])
+    def add(what: str, processes: object, measure: Callable[[], tuple[float, float]]) -> None:
+        rates, costs = zip(*(measure() for _ in range(repeats)), strict=True)
+        alone = processes in (0, "-")  # of other processes nothing is known
+        cost = statistics.median(costs) * 1000 if alone and device == "cpu" else "-"
+        rows.append([what, processes, statistics.median(rates), min(rates), max(rates), cost])
 
     with tempfile.TemporaryDirectory() as folder:
         for form, where in _forms(path, Path(folder), pictures):
@@ -125,20 +127,20 @@ def _held(batch: int, device: torch.device, recipe: ImageRecipe) -> ImageObjecti
     return ImageObjective.of(noise, noise, device, recipe.model_copy(update={"crop_area": None}))
 
 
-def _loaded(objective: ImageObjective, most: int) -> float:
-    """Images per second after the first batch, with which processes have begun."""
+def _loaded(objective: ImageObjective, most: int) -> tuple[float, float]:
+    """Images per second after the first batch, with which processes have begun; seconds of this process an image."""
     batches = objective.batches(rng.torch_generator(0, "order"))
     next(batches)
-    began, count = time.perf_counter(), 0
+    began, busy, count = time.perf_counter(), time.process_time(), 0
     for images, _ in islice(batches, -(-most // objective.recipe.batch)):
         count += len(images)
     wait(objective.device.type)
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - began), (time.process_time() - busy) / count
 
 
-def _stepped(trainer: Trainer, steps: int, batch: int, device: torch.device) -> float:
-    began = time.perf_counter()
+def _stepped(trainer: Trainer, steps: int, batch: int, device: torch.device) -> tuple[float, float]:
+    began, busy, count = time.perf_counter(), time.process_time(), steps * batch
     for _ in range(steps):
         trainer.step()
     wait(device.type)
-    return steps * batch / (time.perf_counter() - began)
+    return count / (time.perf_counter() - began), (time.process_time() - busy) / count

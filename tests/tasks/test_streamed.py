@@ -412,3 +412,12 @@ def test_top_5_counts_the_five_likeliest(forms):
     assert scores.value == (labels == 0).double().mean().item()
     few = task(forms["folders"], "image_folder", network="cifar10", stream=True).objective(CPU, RECIPE)
     assert few.evaluate(Ranks()).top5 is None
+
+
+def test_a_folder_named_in_other_words_is_the_same_data(forms, monkeypatch):
+    digest = task(forms["folders"]).data_hash()
+    monkeypatch.chdir(forms["folders"])
+    assert task(".").data_hash() == digest
+    monkeypatch.chdir(forms["folders"].parent)
+    assert task("./folders/").data_hash() == digest
+    assert task("folders/train", "image_folder", stream=True).load()[0].read([0])[0].shape == (1, 3, 32, 32)

@@ -58,7 +58,7 @@ class Folder(Source):
 
     def __init__(self, path: str, splits: Wanted) -> None:
         self.path = path
-        self._root = Path(path).expanduser()
+        self._root = Path(path).expanduser().absolute()
         if "://" in path or not self._root.is_dir():
             raise DataError(f"{path}: not a folder of this machine; task.path is one of class/picture.png")
         self._parts: dict[Role, Path] = self._find_splits(splits) or {"train": self._root}
@@ -76,10 +76,11 @@ class Folder(Source):
         return _Files(str(self._parts[role]), self._read(role).names)
 
     def sizes(self, roles: tuple[Role, ...]) -> Iterator[tuple[str, int]]:
+        start = len(os.path.join(self._root, ""))
         for role in roles:
             if role in self._parts:
                 for path in self._paths(role):
-                    yield os.path.relpath(path, self._root), _stat(path).st_size
+                    yield path[start:], _stat(path).st_size
 
     def files(self, roles: tuple[Role, ...]) -> list[FileIdentity] | None:
         try:
@@ -135,9 +136,8 @@ class Folder(Source):
             raise DataError(f"{place}: no folders of classes; expected class/picture.png")
         loose = sum(file.is_file() and file.suffix.lower() in KINDS for file in place.iterdir())
         self._ignored += Counter({f"beside the folders of {place.name}/": loose})
-        found = [
-            [os.fsencode(os.path.relpath(path, place)) for path in self._pictures(place, name)] for name in classes
-        ]
+        start = len(os.path.join(place, ""))
+        found = [[os.fsencode(path[start:]) for path in self._pictures(place, name)] for name in classes]
         empty = [name for name, names in zip(classes, found, strict=True) if not names]
         if empty and not allow_empty:
             raise DataError(f"{place}: no picture of class {', '.join(empty)}; expected {', '.join(KINDS)}")
