@@ -6,14 +6,15 @@ order, ``op3a``, ``op3b``; an identity has none, the state itself is added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from nao_ray.errors import ConfigError
 from nao_ray.export.writing import added, edge_name
-from nao_ray.networks import enas_macro, enas_micro, ops
+from nao_ray.networks import enas_macro, enas_micro, nao_tf, ops
 from nao_ray.spaces.base import Cell as CellGraph
 
 
@@ -42,14 +43,16 @@ def make(code: Code, op: nn.Module, channels: str = "channels", in_channels: str
     if maker is None:
         raise no_source(f"operation {type(op).__module__}:{type(op).__qualname__}")
     made = maker(op, channels, in_channels or channels)
-    if made is not None and not made.startswith("nn."):
-        code.pieces.add(made.partition("(")[0])
+    code.pieces.update(_PIECE.findall(made or ""))
     return made
 
 
 def no_source(what: str) -> ConfigError:
     """Of what no code is known for."""
     return ConfigError(f"{what} has no plain source: it can be exported with --format torch or onnx")
+
+
+_PIECE = re.compile(r"(?<![\w.])([A-Z]\w*)\(")
 
 
 def _of(conv_name: str, piece: str) -> Callable[[nn.Module, str, str], str]:
@@ -79,11 +82,22 @@ def _conv_pair(op: nn.Module, channels: str, _: str) -> str:
     return f"{piece}({channels}, {op.conv_row.kernel_size[1]}{_stride(op.conv_row.stride[1])})"
 
 
+def _pair_from(op: nn.Module, channels: str, in_channels: str) -> str:
+    assert isinstance(op, ops.ConvPair)
+    return f"ConvPairFrom({in_channels}, {channels}, {op.conv_row.kernel_size[1]}{_stride(op.conv_row.stride[1])})"
+
+
+def _narrowed(op: nn.Module, channels: str, in_channels: str) -> str:
+    assert isinstance(op, nao_tf.NarrowedPool)
+    return f"NarrowedPool({_pool(op.pool)}, {in_channels}, {channels})"
+
+
 def _pool(op: nn.Module, *_: str) -> str:
     assert isinstance(op, ops.Pool)
     if op.kernel % 2 == 0:
         assert op.kernel == 2, op.kernel
-        return f'Pool2x2("{op.kind}"{_stride(op.stride)}{"" if op.count_padding else ", mode=" + repr("replicate")})'
+        border = "" if op.count_padding else ', mode="replicate"'
+        return f'Pool2x2("{op.kind}"{_stride(op.stride)}{border})'
     kind = "MaxPool2d" if op.kind == "max" else "AvgPool2d"
     counted = "" if op.kind == "max" or op.count_padding else ", count_include_pad=False"
     return f"nn.{kind}({op.kernel}, stride={op.stride}, padding={op.kernel // 2}{counted})"
@@ -99,12 +113,22 @@ _MAKERS: dict[type[nn.Module], Callable[[nn.Module, str, str], str | None]] = {
     ops.FactorizedReduce: lambda _, channels, before: f"FactorizedReduce({before}, {channels})",
     ops.RectifiedReduce: lambda _, channels, before: f"ReLUFactorizedReduce({before}, {channels})",
     ops.Pool: _pool,
+    nao_tf.IdentityConv: _conv_norm,
+    nao_tf.TfConvPair: _pair_from,
+    nao_tf.NarrowedPool: _narrowed,
+    nao_tf.Projection: lambda _, channels, before: f"ConvBN({before}, {channels})",
     enas_macro.Separable: _of("depthwise", "SepConvOnce"),
     enas_micro.LayerBase: lambda _, channels, before: f"InputBase({before}, {channels})",
 }
 
 
-def write_nodes(code: Code, graph: CellGraph, nodes: Sequence[Sequence[nn.Module]], drops: str) -> None:
+def write_nodes(
+    code: Code,
+    graph: CellGraph,
+    nodes: Sequence[Sequence[nn.Module]],
+    drops: str,
+    wide: Mapping[int, str] | None = None,
+) -> None:
     """The operations and the states of a cell's nodes.
 
     Args:
@@ -112,6 +136,7 @@ def write_nodes(code: Code, graph: CellGraph, nodes: Sequence[Sequence[nn.Module
         graph: of the cell.
         nodes: its operations.
         drops: which edges drop path drops: ``""`` none, those that ``compute``, ``all``.
+        wide: of states that have other than `channels` channels, what their number is called; None: there are none.
 
     Of a state that nothing reads the operations are made, whose weights there are, and not computed.
     """
@@ -121,7 +146,7 @@ def write_nodes(code: Code, graph: CellGraph, nodes: Sequence[Sequence[nn.Module
         for number, (edge, op) in enumerate(zip(node, made, strict=True)):
             if isinstance(op, ops.Zero):
                 continue
-            expression, term = make(code, op), f"s{edge.source}"
+            expression, term = make(code, op, in_channels=(wide or {}).get(edge.source)), f"s{edge.source}"
             if expression is not None:
                 name = f"self.{edge_name(state, number)}"
                 code.init.append(f"{name} = {expression}")

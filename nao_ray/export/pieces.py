@@ -25,6 +25,18 @@ class ReLUConvBN(nn.Module):
         return self.norm(self.conv(F.relu(x)))
 
 
+class ConvBN(nn.Module):
+    """Convolution 1x1, batch norm."""
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
 def adapted(in_channels: int, channels: int) -> nn.Module:
     """What brings an input to `channels`; nothing where it has as many."""
     return nn.Identity() if in_channels == channels else ReLUConvBN(in_channels, channels)
@@ -58,6 +70,22 @@ class ConvPairOneNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm_column(self.conv_column(self.conv_row(F.relu(x))))
+
+
+class ConvPairFrom(nn.Module):
+    """ReLU, convolution 1xk of all the stride, batch norm, ReLU, convolution kx1, batch norm."""
+
+    def __init__(self, in_channels: int, channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        half = kernel // 2
+        self.conv_row = nn.Conv2d(in_channels, channels, (1, kernel), stride, padding=(0, half), bias=False)
+        self.norm_row = nn.BatchNorm2d(channels)
+        self.conv_column = nn.Conv2d(channels, channels, (kernel, 1), padding=(half, 0), bias=False)
+        self.norm_column = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm_row(self.conv_row(F.relu(x)))
+        return self.norm_column(self.conv_column(F.relu(x)))
 
 
 class SepConv(nn.Module):
@@ -140,6 +168,17 @@ class Pool2x2(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(F.pad(x, (0, 1, 0, 1), mode=self.mode), 2, self.stride)
+
+
+class NarrowedPool(nn.Module):
+    """A pool, and what brings its output to `channels`."""
+
+    def __init__(self, pool: nn.Module, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.pool, self.narrow = pool, ReLUConvBN(in_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.narrow(self.pool(x))
 
 
 class InputBase(nn.Module):
@@ -281,6 +320,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "adapted": ("ReLUConvBN",),
     "ReLUFactorizedReduce": ("FactorizedReduce",),
     "InputBase": ("ReLUConvBN",),
+    "NarrowedPool": ("ReLUConvBN",),
     "ResidualBlock": ("ReLUConvBN",),
     "AuxiliaryHead": ("pool_to_2x2",),
     "ImagenetAuxiliaryHead": ("pool_to_2x2",),

@@ -14,6 +14,7 @@ from nao_ray.networks.cells import Cell
 from nao_ray.networks.cells_201 import CellStack, SummingCell
 from nao_ray.networks.darts import DartsCell
 from nao_ray.networks.enas_micro import MicroCell
+from nao_ray.networks.nao_tf import TfCell, TfStack
 from nao_ray.networks.stacks import ImageStack, Stack, StackConfig
 
 _HEADS: dict[type[nn.Module], str] = {
@@ -30,6 +31,7 @@ _PREPROCESS = {
     Cell: ("adapted(before, channels)", "adapted(last, channels)"),
     DartsCell: ("ReLUConvBN(before, channels)", "ReLUConvBN(last, channels)"),
     MicroCell: ("adapted(before, channels)", "InputBase(last, channels)"),
+    TfCell: ("adapted(before, channels)", "ReLUConvBN(last, channels)"),
 }
 """By the kind of a cell, what its inputs go through where no reduction cell stands between them."""
 
@@ -81,13 +83,18 @@ def write_stack(network: ImageStack, image: tuple[int, int]) -> Written:
     kind = type(cells[0])
     if kind not in _PREPROCESS or network.project or len(network.halvings):
         raise no_source(f"a network of {kind.__qualname__}s in a {type(network).__qualname__}")
-    by_role = {cell.place.role: cell for cell in reversed(cells)}
+    by_name = {_name(cell): cell for cell in reversed(cells)}
     code = Code()
     classes = [_base_cell(code, kind)]
-    classes += [_cell(code, by_role[role], drops_of(network.config)) for role in sorted(by_role)]
-    classes.append(_network(code, network, sorted(by_role)))
+    classes += [_cell(code, name, by_name[name], drops_of(network.config)) for name in sorted(by_name)]
+    classes.append(_network(code, network, sorted(by_name)))
     names = ((r"\bcalibrators\.(\d)\b", r"preprocess\1"), (r"\breducers\.(\d)\b", r"reduce\1"))
     return written(classes, code, network, image, *names)
+
+
+def _name(cell: Cell) -> str:
+    """Of its class: the first of TensorFlow's cells reads the stem's output as wide as it is."""
+    return "FirstCell" if isinstance(cell, TfCell) and cell.place.first else f"{cell.place.role.title()}Cell"
 
 
 def _base_cell(code: Code, kind: type[Cell]) -> str:
@@ -105,22 +112,27 @@ def _base_cell(code: Code, kind: type[Cell]) -> str:
         self.preprocess1 = {last}'''
 
 
-def _cell(code: Code, cell: Cell, drops: str) -> str:
+def _cell(code: Code, name: str, cell: Cell, drops: str) -> str:
     of_cell = Code(code.pieces)
-    graph = cell.wiring.graph
-    write_nodes(of_cell, graph, [list(node.children()) for node in cell.nodes.children()], drops)
+    graph, wide = cell.wiring.graph, {}
+    if name == "FirstCell":
+        wide = {0: "before"}
+        of_cell.init.append("self.preprocess0 = nn.Identity()  # the first input stays as wide as it is")
+    write_nodes(of_cell, graph, [list(node.children()) for node in cell.nodes.children()], drops, wide)
     loose = []
     for state in graph.output:
         term = f"s{state}"
         if term[1:] in cell.reducers:
-            of_cell.init.append(f"self.reduce{state} = {make(of_cell, cell.reducers[term[1:]])}")
+            of_cell.init.append(
+                f"self.reduce{state} = {make(of_cell, cell.reducers[term[1:]], in_channels=wide.get(state))}"
+            )
             term = f"self.reduce{state}({term})"
         loose.append(term)
     of_cell.init.append(f"self.out_channels = {len(loose)} * channels")
     told = "halves the map" if cell.place.reduction else "keeps the size of the map"
     shown = ", ".join(f"s{state}" for state in graph.output)
     lines = [
-        f"class {cell.place.role.title()}Cell(Cell):",
+        f"class {name}(Cell):",
         f'    """A cell that {told}; its output is {shown}, side by side."""',
         "",
         "    def __init__(self, before: int, last: int, channels: int, halve: bool) -> None:",
@@ -135,13 +147,22 @@ def _cell(code: Code, cell: Cell, drops: str) -> str:
     return "\n".join(lines)
 
 
-def _network(code: Code, network: ImageStack, roles: Sequence[str]) -> str:
+_MADE = {
+    1: ["cell = {}(before, last, channels, halve)"],
+    2: ["cell = (ReductionCell if reduction else NormalCell)(before, last, channels, halve)"],
+    3: [
+        "kind = FirstCell if index == 0 else ReductionCell if reduction else NormalCell",
+        "cell = kind(before, last, channels, halve)",
+    ],
+}
+"""By the number of kinds of cells, how one is made."""
+
+
+def _network(code: Code, network: ImageStack, names: Sequence[str]) -> str:
     config, auxiliary = network.config, network.auxiliary is not None
     stem, width = _STEMS[type(network.stem)]
     code.pieces.add(stem)
     share = _share(config, "self.cells")
-    both = roles == ["normal", "reduction"]
-    chosen = "(ReductionCell if reduction else NormalCell)" if both else f"{roles[0].title()}Cell"
     delay = f" + {network.auxiliary_delay}" if network.auxiliary_delay else ""
     init = [
         f"self.stem = {stem}(in_channels, {width})",
@@ -151,7 +172,7 @@ def _network(code: Code, network: ImageStack, roles: Sequence[str]) -> str:
         "for index in range(layers):",
         "    reduction = index in (layers // 3, 2 * layers // 3)",
         "    channels = 2 * channels if reduction else channels",
-        f"    cell = {chosen}(before, last, channels, halve)",
+        *indented((line.format(names[0]) for line in _MADE[len(names)]), 1),
         "    self.cells.append(cell)",
         "    before, last, halve = last, cell.out_channels, reduction",
     ]
@@ -229,11 +250,14 @@ def head_init(network: Stack, width: str, *, bias: bool = True) -> list[str]:
         lines.insert(0, f"self.dropout = nn.Dropout({config.dropout:g})")
     if config.drop_path:
         lines.append(f"self.drop_path = {config.drop_path:g}")
-    if not isinstance(network, CellStack) and type(network).draw_weights is Stack.draw_weights:
+    drawn = "(parameter)"
+    if isinstance(network, TfStack):
+        drawn = '(parameter, mode="fan_out" if parameter.dim() == 4 else "fan_in")'
+    if not isinstance(network, CellStack) and type(network).draw_weights in (Stack.draw_weights, TfStack.draw_weights):
         lines += [
             "for parameter in self.parameters():",
             "    if parameter.dim() >= 2:",
-            "        nn.init.kaiming_normal_(parameter)",
+            f"        nn.init.kaiming_normal_{drawn}",
         ]
     return lines
 

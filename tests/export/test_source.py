@@ -26,6 +26,8 @@ DROPPING_TEXT = TextRegularisation(
 )  # fmt: skip
 CELL_201 = "|nor_conv_3x3~0|+|none~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_1x1~1|none~2|"
 ZEROS_201 = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
+TF_OPEN = " ".join(["1 7 1 5 2 5 1 13 1 6 2 8 3 9 4 5 1 12 5 14"] * 2)  # input 0 is a loose end
+TF_WIDE = "0 5 0 10 0 8 0 13 1 12 2 14 0 6 3 5 4 9 5 7 1 8 0 9 0 5 2 10 3 11 1 5 0 15 4 7 5 6 2 8"
 MACRO = "1  5 1  2 0 1  3 1 0 1  0 0 1 1 0  4 1 0 0 0 1"
 CASES = {
     "nao": ("NAONet-A", "nao_cnn", "cifar10", {"cells_per_stage": 1, "channels": 4}, DROPPING),
@@ -34,6 +36,9 @@ CASES = {
         "NAONet-B", "nao_cnn_small", "small",
         {"cells_per_stage": 1, "channels": 4, "relu_before_head": True, "count_padding": False}, None,
     ),
+    "nao_tf": ("NAONet-TF", "nao_cnn_tf", "cifar10", {"cells_per_stage": 1, "channels": 4}, DROPPING),
+    "nao_tf_open": (TF_OPEN, "nao_cnn_tf", "cifar10", {"cells_per_stage": 1, "channels": 4}, DROPPING),
+    "nao_tf_wide": (TF_WIDE, "nao_cnn_tf", "small", {"cells_per_stage": 1, "channels": 4}, DROPPING_ALL),
     "darts": ("DARTS_V2", "darts_cnn", "cifar10", {"layers": 4, "channels": 4}, DROPPING_ALL),
     "darts_plain": ("AmoebaNet", "darts_cnn", "imagenet", {"layers": 4, "channels": 4}, DROPPING),
     "enas_micro": ("ENAS-micro", "enas_micro", "cifar10", {"cells_per_stage": 1, "channels": 4}, DROPPING),
