@@ -60,7 +60,8 @@ class About(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    name: str
+    name: str = Field(pattern=r"^[^\x00-\x1f\x7f]+$")
+    """In a line: it begins cards and source."""
     config: Annotated[SerializeAsAny[TrainConfig], BeforeValidator(_config)]
     data_hash: str
     device: str

@@ -29,6 +29,9 @@ from nao_ray.tasks.parts.layouts import Role
 
 _STORED = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
+_TRAINING: Literal[1] = 1
+_TESTING: Literal[2] = 2
+"""Where the files' names are in a form."""
 _STRINGS = ("STRING", "BYTES", "UNICODE")
 _INTEGERS = ("INT", "BININT", "BININT1", "BININT2")
 
@@ -103,13 +106,12 @@ class CifarTask(ImageTask[CifarConfig]):
         if path is None:
             raise DataError(f"task {self.name}: no data; give task.path, e.g. --set task.path=data/{self._binary[0]}")
         folder = Path(path).expanduser()
-        for (name, train_files, test_files), read in (
-            (self._binary, self._read_binary),
-            (self._python, self._read_python),
-        ):
-            for place in (folder, folder / name):
-                if (place / train_files[0]).is_file():
-                    return [place / file for file in (test_files if test else train_files)], read
+        forms = ((self._binary, self._read_binary), (self._python, self._read_python))
+        for sought in (_TRAINING, _TESTING):  # evaluation needs no training files
+            for form, read in forms:
+                for place in (folder, folder / form[0]):
+                    if (place / form[sought][0]).is_file():
+                        return [place / file for file in form[_TESTING if test else _TRAINING]], read
         if folder.is_dir() and not any(folder.rglob("*.par*")) and not any(folder.rglob("*.pq")):
             raise DataError(
                 f"{path}: no {self.name} here; expected {self._binary[1][0]}, {self._python[1][0]} or *.parquet files"

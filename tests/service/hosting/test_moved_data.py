@@ -136,3 +136,24 @@ def test_trainings_keep_the_names_they_had():
 
     assert name(name="image_table", path="a") == "9f981f5b"
     assert name(name="cifar10", path="a") == "718de931"
+
+
+def test_without_its_training_data_a_checkpoint_is_evaluated_and_it_is_told(tmp_path, caplog):
+    data = made.cifar_binary(tmp_path / "cifar")
+    (data / "test_batch.bin").write_bytes((data / "data_batch_5.bin").read_bytes())
+    settings = ("channels=2", "epochs=1", "recipe.batch=32")
+    row = train(
+        TrainConfig.make("short_digits", {**TRAINED, "task": {"name": "cifar10", "path": str(data)}}, settings),
+        str(tmp_path), "cell",
+    )  # fmt: skip
+    checkpoint = str(tmp_path / row["checkpoint"])
+    for batch in data.glob("data_batch_*"):
+        batch.unlink()
+    _, scores = evaluate(checkpoint)
+    assert (scores.value, scores.loss) == (row["test_accuracy"], row["test_loss"])
+    assert "the data that it was trained on are not there to be compared: " in caplog.text
+    (data / "test_batch.bin").unlink()
+    caplog.clear()
+    with pytest.raises(DataError, match=str(data)):
+        evaluate(checkpoint)
+    assert not caplog.text
