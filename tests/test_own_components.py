@@ -1,6 +1,7 @@
 """Components of one's own as docs/components.md shows them: each short, and run."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_page_has_one_of_each_and_none_is_long():
     components = {"my_space.py", "my_strategy.py", "my_task.py", "mine/script.py"}
-    assert set(FILES) == {*components, "my_recipe.yaml", "test_mine.py", "tuned.py"}
+    assert set(FILES) == {*components, "my_recipe.yaml", "test_mine.py", "tuned.py", "by_hand.py"}
     assert {name: len(FILES[name].splitlines()) for name in components if len(FILES[name].splitlines()) >= 30} == {}
     assert {kind for kind, _ in BLOCKS} == {"python", "yaml", "console"}
 
@@ -73,6 +74,15 @@ def test_a_script_is_an_evaluator(folder, call):
     assert call("search", "scripted.yaml", "--in-process").code == 0
     scores = PoolReader.open(folder / "pools" / "scripted").trials()["valid_accuracy"]
     assert scores.between(0.5, 0.6).all()
+
+
+def test_a_training_goes_on_where_its_state_was_kept(folder, monkeypatch):
+    """The page says it in an assertion."""
+    monkeypatch.syspath_prepend(folder)
+    made = runpy.run_path("by_hand.py")
+    assert made["second"].steps_done == made["first"].steps_done == 2 * made["first"].objective.steps
+    assert made["kept"]["step"].item() == made["first"].objective.steps + 1
+    assert 0 < made["ended"][1] <= 1
 
 
 @pytest.mark.parametrize(
