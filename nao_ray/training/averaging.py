@@ -56,8 +56,9 @@ class WeightAverage:
         if self._begin is not None and step >= self._begin and not self.has_begun:
             self._start()
         self._count += self.has_begun
-        for name, mean in self._mean.items():
-            mean.lerp_(self._weights[name].detach(), 1 / self._count)
+        if self._mean:
+            weights = [self._weights[name].detach() for name in self._mean]
+            torch._foreach_lerp_(list(self._mean.values()), weights, 1 / self._count)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

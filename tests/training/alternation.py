@@ -17,7 +17,7 @@ ORDERS = ("first", "second", "exact")
 
 
 def cut_halves(limit=80):
-    """Of batches of 8; 80 are four steps an epoch, 50 are three, the last one of half a batch."""
+    """Of batches of 8; 80 are five steps an epoch, 50 are three, the last one of half a batch."""
     recipe = Recipe(name="darts_search", batch=8, cosine_epochs=4)
     whole = Synthetic(SyntheticConfig(limit=limit)).objective(CPU, recipe)
     return whole.cut(rng.torch_generator(0, "halves"))
