@@ -5,19 +5,19 @@ import math
 import pytest
 import torch
 
-from nao_ray import rng
+from nao_ray import registry, rng
 from nao_ray.cli.source import find_space
 from nao_ray.sizes import read_size
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.skeletons.images.base import StackSize
 from nao_ray.tasks.images.base import Images, ImageShapes
-from nao_ray.tasks.made_up_text import MadeUpText, MadeUpTextConfig
 from nao_ray.training.images import ImageObjective
 from nao_ray.training.published import FULL_TRAININGS, RECIPES
 from nao_ray.training.recipe import ImageRecipe, Recipe
 from nao_ray.training.streams import Continuing
 from nao_ray.training.told import TOLD
 from nao_ray.training.trainer import Trainer
+from tests.tasks import _made_up_data as files
 
 CPU = torch.device("cpu")
 RESULTS = [(name, result) for name, told in TOLD.items() for result in told.results]
@@ -82,29 +82,40 @@ def test_every_recipe_is_told():
 SMALL = {"cells_per_stage": 1, "layers": 3, "channels": 4, "hidden": 4}
 
 
-def objective_of(recipe):
-    """The real kind of task, tiny: colour images of the published network's size or of its stem's least, or a text."""
-    if not isinstance(recipe, ImageRecipe):
-        task = MadeUpText(MadeUpTextConfig(letters=4, gap=1, window=8, words=200))
-        return task.shapes, task.objective(CPU, recipe)
-    imagenet = recipe.name.endswith("imagenet")
-    side = 32 if imagenet else 16
-    draw = rng.child(0, "tiny images")
-    pixels = draw.integers(0, 256, (12, 3, side, side), dtype="uint8")
-    train, valid = Images(pixels[:8], draw.integers(0, 3, 8)), Images(pixels[8:], draw.integers(0, 3, 4))
-    shapes = ImageShapes(3, side, side, num_classes=3, network="imagenet" if imagenet else "cifar10")
-    return shapes, ImageObjective.of(train, valid, CPU, recipe)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Tiny files, each in the layout that its task reads."""
+    place = tmp_path_factory.mktemp("data")
+    text = place / "text"
+    text.mkdir()
+    for split in ("train", "val"):
+        files.folder(place / "imagenet" / split, per_class=8, seed=len(split))
+    return {
+        "cifar10": {"path": str(files.cifar_binary(place / "cifar10", per_file=8)), "image_size": 16},
+        "cifar100": {"path": str(files.cifar_binary(place / "cifar100", hundred=True)), "image_size": 16},
+        "imagenet": {"path": str(place / "imagenet"), "image_shape": [3, 32, 32]},
+        "ptb": {"path": str(files.text(text))},
+        "wikitext2": {"path": str(text)},
+    }
+
+
+def task_of(recipe, data):
+    """The one that it is for, on those files."""
+    network = TOLD[recipe.name].network or ("cifar10" if isinstance(recipe, ImageRecipe) else "ptb")
+    cls = registry.load("task", network)
+    return cls(cls.Config(**data[network]))
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_builds_and_takes_two_steps(name):
+def test_every_recipe_builds_and_takes_two_steps(name, data):
     recipe = Recipe(name=name, batch=4)
-    shapes, objective = objective_of(recipe)
+    task = task_of(recipe, data)
+    objective = task.objective(CPU, recipe)
     results, usual = TOLD[name].results, "NAONet-B" if isinstance(recipe, ImageRecipe) else "NAO-RNN"
     skeleton, graph = made(results[0].genotype if results else usual)
     size = read_size(skeleton.sizes, {key: SMALL[key] for key in skeleton.sizes.model_fields})
     with rng.torch_seeded(0, "weights"):
-        network = skeleton.build(graph, shapes, size, recipe)
+        network = skeleton.build(graph, task.shapes, size, recipe)
     before = [parameter.detach().clone() for parameter in network.parameters()]
     with rng.torch_seeded(0, "dropout"), Trainer(network, objective, epochs=1, streams=Continuing(0, CPU)) as trainer:
         losses = [trainer.step().item() for _ in range(2)]
@@ -112,6 +123,14 @@ def test_every_recipe_builds_and_takes_two_steps(name):
     assert all(map(math.isfinite, (*losses, scores.loss)))
     moved = [not torch.equal(*pair) for pair in zip(before, network.parameters(), strict=True)]
     assert sum(moved) > len(moved) / 2
+
+
+def objective_of(recipe):
+    """Colour images that need no files."""
+    draw = rng.child(0, "tiny images")
+    pixels = draw.integers(0, 256, (12, 3, 16, 16), dtype="uint8")
+    train, valid = Images(pixels[:8], draw.integers(0, 3, 8)), Images(pixels[8:], draw.integers(0, 3, 4))
+    return ImageShapes(3, 16, 16, num_classes=3, network="cifar10"), ImageObjective.of(train, valid, CPU, recipe)
 
 
 def test_a_fast_training_goes_on_to_the_bit():
