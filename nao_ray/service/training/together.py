@@ -308,5 +308,5 @@ def _last(failures: list[BaseException], where: str) -> NaoRayError:
 
 def _told(failures: list[BaseException]) -> str:
     """In a line."""
-    first = failures[0]
+    first = getattr(failures[0], "health_check_failure", failures[0])  # what Ray says of a worker, without Ray Train
     return f"{type(first).__name__}: {' '.join(str(first).split())}"[:300]
