@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Mapping
+from keyword import iskeyword
 from pathlib import Path
 
 import torch
@@ -177,7 +178,7 @@ _LOADING: Mapping[str, str] = {
     "torch": "```python\nimport torch\n\nnetwork = torch.export.load({file!r}).module()\n{call}\n```",
     "onnx": "```python\nimport onnxruntime\n\nsession = onnxruntime.InferenceSession({file!r})\n{session}\n```",
     "genotype": "```console\nnao-ray describe {key} --space {space}\n```",
-    "darts": '```console\nnao-ray describe "$(cat {file})"\n```',
+    "darts": '```console\nnao-ray describe "$(cat {quoted})"\n```',
 }
 
 
@@ -194,5 +195,11 @@ def _loading(taken: Taken, kind: str, path: Path, tokens: int) -> list[str]:
         session = f'(logits,) = session.run(None, {{"images": images}})  # float32 [B, {shape}]'
     made = "load()" if taken.is_trained else "Network()"
     own = f"from {path.stem} import {made[:-2]}\n\nnetwork = {made}\n{used}"
+    if not path.stem.isidentifier() or iskeyword(path.stem):
+        own = f"from importlib import import_module\n\nnetwork = import_module({path.stem!r}).{made}\n{used}"
     key, space = shlex.quote(taken.genotype.key), taken.space.name
-    return [_LOADING[kind].format(file=path.name, source=own, call=call, session=session, key=key, space=space)]
+    return [
+        _LOADING[kind].format(
+            file=path.name, source=own, call=call, session=session, key=key, space=space, quoted=shlex.quote(path.name)
+        )
+    ]

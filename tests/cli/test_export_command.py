@@ -204,3 +204,12 @@ def test_checkpoints_that_are_none(checkpoint, call):
         assert message in done.err
     done = call("export", checkpoint, "--format", "source", "--out", "a.py", "--space", "nao_cnn")
     assert "says itself what it is" in done.err
+
+
+def test_a_card_loads_a_file_whatever_it_is_called(call, monkeypatch):
+    assert call("export", *DARTS, "--format", "source", "--out", "my-net 2.py").code == 0
+    told = Path("my-net 2.py.md").read_text().partition("```python\n")[2].partition("```")[0]
+    monkeypatch.syspath_prepend(str(Path().absolute()))
+    found = {"images": torch.zeros(2, 1, 28, 28)}
+    exec(told, found)
+    assert found["logits"].shape == (2, 10)

@@ -120,3 +120,12 @@ def test_bad_places_are_refused(tmp_path):
     made.table(tmp_path / "t.parquet", shape=(3, 12, 12))
     with pytest.raises(DataError, match=r"shape \(3, 12, 12\), expected \(3, 32, 32\)"):
         Cifar10(CifarConfig(path=str(tmp_path / "t.parquet"))).load()
+
+
+def test_missing_data_say_where_they_were_looked_for_and_where_they_are_given_out(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for path, message in ((None, "no data; give task.path"), ("gone", "gone: no such file or folder"),
+                          ("empty", "empty: no cifar10 here")):  # fmt: skip
+        task = Cifar10(CifarConfig(path=None if path is None else str(tmp_path / path)))
+        with pytest.raises(DataError, match=rf"{message}.*https://www\.cs\.toronto\.edu/~kriz/cifar\.html"):
+            task.load()

@@ -124,7 +124,9 @@ def unpack(data: bytes, where: str) -> tuple[About, dict[str, Tensor]]:
     try:
         tensors = checkpoint.unpack(data)
     except DataError as error:
-        raise DataError(f"{where}: {error}; it was cut off, or is no checkpoint") from None
+        other = where.endswith((".pt", ".pth"))
+        hint = "; weights of another program are read with --as" if other else "; it was cut off, or is no checkpoint"
+        raise DataError(f"{where}: {error}{hint}") from None
     return about_of(data, where), tensors
 
 
@@ -143,7 +145,7 @@ def about_of(header: bytes, where: str) -> About:
         return About.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        what = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     except ConfigError as error:
         what = str(error)
     raise DataError(f"{where} is not a checkpoint of this nao-ray: {what}")

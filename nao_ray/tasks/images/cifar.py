@@ -32,6 +32,7 @@ _PIXELS = 3 * 32 * 32
 _TRAINING: Literal[1] = 1
 _TESTING: Literal[2] = 2
 """Where the files' names are in a form."""
+_GIVEN_OUT = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _STRINGS = ("STRING", "BYTES", "UNICODE")
 _INTEGERS = ("INT", "BININT", "BININT1", "BININT2")
 
@@ -104,7 +105,10 @@ class CifarTask(ImageTask[CifarConfig]):
         """The files of the binary or the Python version, and what reads one; None: it is a table."""
         path = self.config.path
         if path is None:
-            raise DataError(f"task {self.name}: no data; give task.path, e.g. --set task.path=data/{self._binary[0]}")
+            raise DataError(
+                f"task {self.name}: no data; give task.path, e.g. --set task.path=data/{self._binary[0]}, unpacked "
+                f"from {_GIVEN_OUT}"
+            )
         folder = Path(path).expanduser()
         forms = ((self._binary, self._read_binary), (self._python, self._read_python))
         for sought in (_TRAINING, _TESTING):  # evaluation needs no training files
@@ -112,9 +116,14 @@ class CifarTask(ImageTask[CifarConfig]):
                 for place in (folder, folder / form[0]):
                     if (place / form[sought][0]).is_file():
                         return [place / file for file in form[_TESTING if test else _TRAINING]], read
+        if "://" not in path and not folder.exists():
+            raise DataError(
+                f"{path}: no such file or folder; task.path says where the data are, given out at {_GIVEN_OUT}"
+            )
         if folder.is_dir() and not any(folder.rglob("*.par*")) and not any(folder.rglob("*.pq")):
             raise DataError(
-                f"{path}: no {self.name} here; expected {self._binary[1][0]}, {self._python[1][0]} or *.parquet files"
+                f"{path}: no {self.name} here; expected {self._binary[1][0]}, {self._python[1][0]} or *.parquet files, "
+                f"given out at {_GIVEN_OUT}"
             )
         return None
 

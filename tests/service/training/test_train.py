@@ -234,6 +234,7 @@ def test_what_is_no_checkpoint_of_full_training_is_refused(done, tmp_path):
         "empty": (b"", "not a whole safetensors file"),
         "supernet": (pack({"net.weight": torch.ones(2)}), "not a checkpoint of nao-ray train"),
         "foreign": (pack({"w": torch.ones(2)}, '{"format": 2}'), "not a checkpoint of this nao-ray: format"),
+        "other.pt": (b"PK" + whole, "not a whole .*; weights of another program are read with --as"),
         "two lines": (pack(tensors, about.model_copy(update={"name": "a\nb"}).model_dump_json()), ": name: .* pattern"),
         "null": (pack(tensors, about.model_copy(update={"name": "a\0b"}).model_dump_json()), ": name: .* pattern"),
         "wider": (pack(tensors, wider.model_dump_json()), "has shape .* of another network"),
