@@ -76,9 +76,11 @@ def test_a_script_is_an_evaluator(folder, call):
     assert scores.between(0.5, 0.6).all()
 
 
-def test_a_training_goes_on_where_its_state_was_kept(folder, monkeypatch):
+@pytest.mark.usefixtures("folder")
+def test_a_training_goes_on_where_its_state_was_kept():
     """The page says it in an assertion."""
-    monkeypatch.syspath_prepend(folder)
+    for kind in ("space", "task"):
+        registry.load(kind, COMPONENTS[kind])
     made = runpy.run_path("by_hand.py")
     assert made["second"].steps_done == made["first"].steps_done == 2 * made["first"].objective.steps
     assert made["kept"]["step"].item() == made["first"].objective.steps + 1
