@@ -126,8 +126,9 @@ def test_a_folder_without_splits_is_cut_file_by_file(tmp_path):
     assert text._vocabulary.words == ("b", "<eos>", "a", "<unk>")
     assert np.bincount(valid).tolist() == [5, 5, 10]
     assert "20 validate, the end of each document" in text.facts().line
-    one = task("text_folder", path=str(tmp_path / "b.txt"), unit="character")
-    assert len(one.load()[0]) == 80
+    alone = tmp_path.with_name("alone.txt")
+    alone.write_text("bc" * 50)
+    assert len(task("text_folder", path=str(alone), unit="character").load()[0]) == 80
     (tmp_path / "b.txt").rename(tmp_path / "testing.txt")
     with pytest.raises(DataError, match=r"testing\.txt is named after a split and deep/a\.md is not; .* cut each file"):
         task("text_folder", path=str(tmp_path)).load()
@@ -182,7 +183,7 @@ def test_a_split_that_is_missing_is_told(tmp_path):
     (tmp_path / "made.valid.txt").unlink()
     with pytest.raises(DataError, match="has no validation text"):
         text = task("ptb", path=str(tmp_path)).load()
-    table = {"split": ["train", "TEST"], "text": ["a", "b"]}
+    table = {"split": ["train", "TEST"], "text": ["a b", "b"]}
     for lost, message in ((None, "has no validation text: column split holds test, train"), ("text", "no column text")):
         pq.write_table(pa.table(table).drop_columns([lost] if lost else []), tmp_path / "t.parquet")
         with pytest.raises(DataError, match=message):
