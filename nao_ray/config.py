@@ -102,8 +102,10 @@ class RunConfig(Settings):
             raise ConfigError(f"task is missing: the evaluator {self.evaluator.name} trains on one")
         space, outline = self.make_space(), None if self.task is None else self.make_task().outline
         _check_parts(space)
-        evaluator.check(space, outline, self.evaluator_config)
-        epochs, most = strategy.Config(**self.strategy.settings).training_epochs, self.evaluator_config.most_epochs
+        asks, config = strategy.Config(**self.strategy.settings), self.evaluator_config
+        for settings in ({}, *asks.own_settings):
+            evaluator.check(space, outline, config.under(settings))
+        epochs, most = asks.training_epochs, config.most_epochs
         if epochs is not None and most is not None and epochs > most:
             raise ConfigError(
                 f"strategy.epochs is {epochs}, and the cosine of the learning rate ends with epoch {most}: give "

@@ -104,6 +104,8 @@ class Proposal:
     """Index of the controller's fit that made it; 0 for the seeds."""
     origin: Literal["control"] | None = None
     """`control`: drawn at random, to compare with what a search has found; no find of its own."""
+    settings: str | None = None
+    """JSON by name: settings of the recipe that this trial is trained with instead of the evaluator's; None: none."""
     retry_of: int | None = None
     """The failed trial that the user asked for once more; such a proposal is no strategy's, nor of the budget."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from nao_ray.cli.source import find_space, find_trial, names_trial
 if TYPE_CHECKING:
     from nao_ray.config import TrainConfig
     from nao_ray.service.training.train import Step
+    from nao_ray.service.training.tuning import Tuning
 
 Settings = Annotated[
     list[str] | None,
@@ -37,6 +39,14 @@ Gpus = Annotated[
     float | None, typer.Option("--gpus", help="Of each worker: 0, 1 or a share; default 0.", min=0.0, max=1.0)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+
+
+class Scheduler(StrEnum):
+    """Of what finalists are tried under."""
+
+    GRID = "grid"
+    RANDOM = "random"
+    ASHA = "asha"
 
 
 def register(app: typer.Typer) -> None:
@@ -63,37 +73,89 @@ def finalists(
     with_control: Annotated[
         bool, typer.Option("--with-control", help="Cells of a random control may be among them.")
     ] = False,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space",
+            help="Values of a setting of the recipe to be tried, in Ray Tune; may be given often.",
+            metavar="SETTING=VALUE,VALUE,...",
+        ),
+    ] = None,
+    scheduler: Annotated[
+        Scheduler,
+        typer.Option(
+            "--scheduler",
+            help="With --space: grid, all combinations to their end; random, --samples of them; asha, which ends "
+            "trainings that are behind.",
+        ),
+    ] = Scheduler.GRID,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Combinations drawn for each finalist.", min=1)
+    ] = None,
     in_process: Annotated[bool, typer.Option("--in-process", help="Without Ray, one at a time.")] = False,
 ) -> None:
     """Train the best of a pool again, longer, and rank them.
 
-    Each alone, on the workers; validation ranks. The pool itself is not changed.
+    Each alone, on the workers; validation ranks. The pool itself is not changed. With --space each is trained under
+    several settings of the recipe. The same command goes on with what was cut off.
     """
     from nao_ray.cli.progress import Progress
-    from nao_ray.errors import RunError
     from nao_ray.pool import PoolReader
-    from nao_ray.report.text import best_text
     from nao_ray.service.hosting.run import run
     from nao_ray.service.training.finalists import finalists_config
 
+    tuning = _tuning(space, scheduler, samples, in_process=in_process)
     pool = PoolReader.open(url)
-    config = finalists_config(pool, count, recipe, tuple(settings or ()), with_control=with_control)
+    config = finalists_config(pool, count, recipe, tuple(settings or ()), with_control=with_control, tuning=tuning)
     target = out or extended(url, "-finalists")
     try:
         with Progress(config.name) as progress:
-            run(config, target, listener=progress, in_process=in_process)
+            if tuning is None or in_process:
+                run(config, target, listener=progress, in_process=in_process)
+            else:
+                from nao_ray.service.tune.finalists import tune_finalists
+
+                tune_finalists(config, target, stops_early=scheduler is Scheduler.ASHA, listener=progress)
     except KeyboardInterrupt:
-        typer.echo(f"nao-ray: interrupted; nao-ray resume {target} goes on", err=True)
+        typer.echo("nao-ray: interrupted; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    _winner(target, count, url, recipe or config.make_task().full_training)
+
+
+def _tuning(space: list[str] | None, scheduler: Scheduler, samples: int | None, *, in_process: bool) -> Tuning | None:
+    """What is tried, of the options that say so."""
+    from nao_ray.errors import ConfigError
+    from nao_ray.service.training.tuning import Tuning
+
+    if not space:
+        if scheduler is not Scheduler.GRID or samples is not None:
+            raise ConfigError("--scheduler and --samples are of --space, which says what is tried")
+        return None
+    if scheduler is Scheduler.RANDOM and samples is None:
+        raise ConfigError("--scheduler random: --samples says how many combinations are drawn for each finalist")
+    if scheduler is Scheduler.GRID and samples is not None:
+        raise ConfigError("--samples: a grid has all combinations; take --scheduler random or asha")
+    if scheduler is Scheduler.ASHA and in_process:
+        raise ConfigError("--scheduler asha compares trainings that run side by side: leave out --in-process")
+    return Tuning.parse(space, samples)
+
+
+def _winner(target: str, count: int, url: str, recipe: str) -> None:
+    """Say which is the best finalist, and how it is trained in full."""
+    from nao_ray.errors import RunError
+    from nao_ray.pool import PoolReader
+    from nao_ray.report.text import best_text
+
     pool = PoolReader.open(target)
     best = pool.best(1)
     if best.empty:
         raise RunError(f"no finalist of {url} was completed; nao-ray pool {target} lists what went wrong")
     typer.echo(best_text(pool, count))
-    typer.echo(
-        f"pool    {target}\nwinner  trial {best['trial_id'].iloc[0]}\n"
-        f"next    nao-ray train {shlex.quote(f'{target}:best')} --recipe {recipe or config.make_task().full_training}"
-    )
+    words = ["nao-ray", "train", f"{target}:best", "--recipe", recipe]
+    settings = best["settings"].iloc[0]
+    for name, value in json.loads(settings if isinstance(settings, str) else "{}").items():
+        words += ["--set", f"recipe.{name}={json.dumps(value)}"]
+    typer.echo(f"pool    {target}\nwinner  trial {best['trial_id'].iloc[0]}\nnext    {shlex.join(words)}")
 
 
 def train(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from nao_ray.errors import ConfigError
 from nao_ray.metric import DEFAULT, Metric
@@ -63,6 +63,16 @@ class EvaluatorConfig(Settings):
         """Of a training of shared weights; None: no limit."""
         return None
 
+    def under(self, settings: Mapping[str, Any]) -> Self:
+        """With other settings of the recipe, as a proposal may ask for.
+
+        Raises:
+            ConfigError: there is no such setting, or its value is wrong; this evaluator trains under its own alone.
+        """
+        if settings:
+            raise ConfigError("strategy.settings: the evaluator trains all alike, take standalone")
+        return self
+
 
 C = TypeVar("C", bound=EvaluatorConfig)
 
@@ -85,6 +95,9 @@ class Evaluator(ABC, Generic[C]):
 
     keeper: Keeper | None = None
     """For evaluations that take long; one that does not know how to go on does without."""
+    watcher: Callable[[Measurement], None] | None = None
+    """Is told after each epoch of a training but the last what it has come to so far; may end it by raising. One with
+    shared weights, or without epochs, does without."""
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: C) -> None:
         self.space = space

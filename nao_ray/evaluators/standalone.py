@@ -7,18 +7,21 @@ checked in no time.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, ValidationError
 
 from nao_ray import rng
-from nao_ray.errors import DataError
+from nao_ray.config_text import complaint
+from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.progress import Progress, pack, unpack
 from nao_ray.metric import Metric
@@ -52,6 +55,24 @@ class StandaloneConfig(Sized, EvaluatorConfig):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto`: the first CUDA device this process may use, else the CPU."""
 
+    def under(self, settings: Mapping[str, Any]) -> Self:
+        recipe = type(self.recipe)
+        for name in settings:
+            if name not in recipe.model_fields or name in _FIXED:
+                known = [known for known in recipe.model_fields if known not in _FIXED]
+                close = get_close_matches(name, known, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+                raise ConfigError(f"{name} is no setting of a recipe that a trial may have of its own; {hint}")
+        try:
+            changed = recipe.model_validate({**self.recipe.model_dump(), **settings})
+        except ValidationError as error:
+            raise complaint(error, recipe) from None
+        return self.model_copy(update={"recipe": changed})
+
+
+_FIXED = ("name", "score")
+"""Settings of a recipe that all trials have alike: else their scores are no measure of the same."""
+
 
 @lru_cache(maxsize=64)
 def settings_of(skeleton: Skeleton[Any]) -> type[StandaloneConfig]:
@@ -72,7 +93,7 @@ class Standalone(Evaluator[StandaloneConfig]):
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any], config: StandaloneConfig) -> None:
         super().__init__(space, task, config)
-        self._shares: dict[float, Objective] = {}
+        self._others: dict[tuple[float, str], Objective] = {}  # by share and recipe
 
     @classmethod
     def fidelity(cls, config: StandaloneConfig) -> Fidelity:
@@ -113,14 +134,14 @@ class Standalone(Evaluator[StandaloneConfig]):
             progress = Progress()
             if not math.isfinite(measured[-1].score):
                 break
+        return replace(_mean(measured, self.task.metric), **self._counts(proposal))
+
+    def _counts(self, proposal: Proposal) -> dict[str, Any]:
+        """The fields of a measurement that say what network it is."""
         graph = self.space.lower(proposal.genotype)
         counts = self.skeleton.count(graph, self.task.shapes, self._size(proposal))
-        return replace(
-            _mean(measured, self.task.metric),
-            num_params=counts.num_params,
-            macs=counts.macs,
-            shapes=tuple(self.task.shapes.recorded.items()),
-        )
+        shapes = tuple(self.task.shapes.recorded.items())
+        return {"num_params": counts.num_params, "macs": counts.macs, "shapes": shapes}
 
     def _progress(self, proposal: Proposal) -> Progress:
         """What an earlier worker has done of this proposal."""
@@ -137,39 +158,55 @@ class Standalone(Evaluator[StandaloneConfig]):
         self, proposal: Proposal, seed: int, measured: Sequence[Measurement] = (), progress: Progress | None = None
     ) -> Measurement:
         """One of its trainings, after those measured."""
-        from nao_ray.training.fit import Epoch, fit
+        from nao_ray.training.fit import Epoch, fit, scored
 
         start, before = (None, 0.0) if progress is None else (progress.start, progress.wall_seconds)
         began = time.monotonic()
 
         def after(epoch: Epoch) -> None:
-            if self.keeper is not None and epoch.done < epochs and self.keeper.is_due():
-                seconds = before + time.monotonic() - began
+            if epoch.done == epochs:
+                return
+            seconds = before + time.monotonic() - began
+            if self.keeper is not None and self.keeper.is_due():
                 self.keeper.keep(proposal, pack(proposal, self.device.type, measured, epoch, seconds))
+            if self.watcher is not None:
+                self.watcher(Measurement(**scored(epoch.history, objective), **counts, wall_seconds=seconds))
 
+        counts = {} if self.watcher is None else self._counts(proposal)
         asked = proposal.fidelity
         share = self.config.data_share if asked.data_share is None else asked.data_share
         epochs = self.config.epochs if asked.epochs is None else asked.epochs
-        objective = self.objective(share)
-        network = self._network(proposal, seed)
+        recipe = self._recipe(proposal)
+        objective = self.objective(share, recipe)
+        network = self._network(proposal, seed, recipe)
         trained = fit(network, objective, epochs=epochs, seed=seed, start=start, listener=after)
         return replace(trained, wall_seconds=before + (trained.wall_seconds or 0.0))
 
-    def _network(self, proposal: Proposal, seed: int) -> nn.Module:
+    def _recipe(self, proposal: Proposal) -> Recipe:
+        return self.config.under(json.loads(proposal.settings or "{}")).recipe
+
+    def _network(self, proposal: Proposal, seed: int, recipe: Recipe) -> nn.Module:
         graph = self.space.lower(proposal.genotype)
         with rng.torch_seeded(seed, "weights"):
-            return self.skeleton.build(graph, self.task.shapes, self._size(proposal), self.config.recipe)
+            return self.skeleton.build(graph, self.task.shapes, self._size(proposal), recipe)
 
     def _size(self, proposal: Proposal) -> Size:
         return self.config.size.changed(dict(proposal.fidelity.size))
 
-    def objective(self, share: float = 1.0) -> Objective:
-        """The task on the device, which is moved there once; of the training split a share."""
-        if share == 1:
+    def objective(self, share: float = 1.0, recipe: Recipe | None = None) -> Objective:
+        """The task on the device, which is moved there once; of the training split a share.
+
+        Args:
+            share: in (0, 1].
+            recipe: None: the config's.
+        """
+        recipe = recipe or self.config.recipe
+        if share == 1 and recipe == self.config.recipe:
             return self._whole
-        if share not in self._shares:
-            self._shares = {share: self._whole.under(self.config.recipe, share=share)}  # one at a time
-        return self._shares[share]
+        named = share, recipe.model_dump_json()
+        if named not in self._others:
+            self._others = {named: self._whole.under(recipe, share=share)}  # one at a time
+        return self._others[named]
 
     @cached_property
     def _whole(self) -> Objective:

@@ -16,6 +16,7 @@ BEST = (
     "origin",
     *BY_COLUMN,
     "weights_version",
+    "settings",
     "num_params",
     "round",
     "predicted_score",

@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Iterable
 
 from nao_ray.errors import StuckSearchError
+from nao_ray.metric import Metric
 from nao_ray.search.executor import Completion
+from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.study import Study
 from nao_ray.trial import Fidelity, Trial
 
@@ -91,6 +93,11 @@ class Ahead:
         """Whether all is measured, and written."""
         with self._changed:
             return not self._ready and not self._may_come and not self._running and not self._study.is_unwritten
+
+    def snapshot(self, metric: Metric) -> Snapshot:
+        """How it stands."""
+        with self._changed:
+            return self._study.snapshot(len(self._running), len(self._ready), metric)
 
     @property
     def ready(self) -> int:

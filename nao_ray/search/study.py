@@ -12,6 +12,7 @@ from dataclasses import replace
 from threading import Lock, RLock
 
 from nao_ray.errors import NaoRayError, RunError
+from nao_ray.metric import Metric
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.search.dialogue import Dialogue
@@ -20,6 +21,7 @@ from nao_ray.search.failure_log import log_text
 from nao_ray.search.outbox import Outbox
 from nao_ray.search.proposer import Proposer
 from nao_ray.search.records import Records
+from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.tally import Past, Tally
 from nao_ray.search.writing import Patience, Writer
 from nao_ray.trial import Attempt, Fidelity, Trial
@@ -183,6 +185,33 @@ class Study:
     def is_unwritten(self) -> bool:
         """Whether a result is still to be written."""
         return bool(self._outbox)
+
+    def snapshot(self, running: int, queued: int, metric: Metric) -> Snapshot:
+        """How it stands, with so many trials at work and so many ready."""
+        with self._lock:
+            tally, rate, best = self._tally, self.rate, self._tally.best
+            total = tally.budget.total(self._dialogue.planned)
+            left = None if total is None else total - tally.finished
+            return Snapshot(
+                done=tally.done,
+                failed=tally.failed,
+                running=running,
+                queued=queued,
+                asked=tally.asked,
+                total=total,
+                capacity=running,
+                proposing=self._thinks,
+                ahead=queued,
+                ask_seconds=self._dialogue.seconds,
+                fit_seconds=self._dialogue.fit_seconds,
+                metric=metric,
+                best_score=None if best is None else best.score,
+                best_trial_id=None if best is None else best.trial_id,
+                seconds=tally.seconds_here,
+                eta_seconds=None if left is None or not rate else left / rate,
+                write_error=self._writer.error,
+                trouble=None,
+            )
 
     @property
     def finished(self) -> int:

@@ -35,6 +35,11 @@ class StrategyConfig(Settings):
         """Of a whole training of shared weights; None: not known at the start."""
         return None
 
+    @property
+    def own_settings(self) -> Sequence[Mapping[str, Any]]:
+        """Settings of the recipe that proposals ask for instead of the evaluator's; checked before anything starts."""
+        return ()
+
 
 C = TypeVar("C", bound=StrategyConfig)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -119,11 +120,8 @@ def fit(
             state = partial(_state, trainer, recovery)
             listener(Epoch(trainer.epochs_done, loss, scores, tuple(history), state))
         trainer.settle()
-    chosen = _chosen(history, objective.metric, best=objective.recipe.score == "best")
     return Measurement(
-        **({} if chosen is None else objective.metric.measured(chosen.value)),
-        valid_loss=None if chosen is None else chosen.loss,
-        curve=tuple(scores.value for scores in history),
+        **scored(history, objective),
         wall_seconds=usage.wall_seconds,
         device_seconds=usage.device_seconds,
         peak_memory_bytes=usage.peak_memory_bytes,
@@ -164,7 +162,17 @@ def _state(trainer: Trainer, recovery: Recovery | None) -> dict[str, Tensor]:
     return trainer.state() | ({} if recovery is None else recovery.state())
 
 
-def _chosen(history: list[Scores], metric: Metric, *, best: bool) -> Scores | None:
+def scored(history: Sequence[Scores], objective: Objective) -> dict[str, Any]:
+    """The fields of a measurement that follow from the scores of its epochs."""
+    chosen = _chosen(history, objective.metric, best=objective.recipe.score == "best")
+    return {
+        **({} if chosen is None else objective.metric.measured(chosen.value)),
+        "valid_loss": None if chosen is None else chosen.loss,
+        "curve": tuple(scores.value for scores in history),
+    }
+
+
+def _chosen(history: Sequence[Scores], metric: Metric, *, best: bool) -> Scores | None:
     """Whose scores the measurement has; None where nothing validated."""
     if best and history and not math.isnan(history[-1].value):
         return max(history, key=lambda scores: metric.score(scores.value))

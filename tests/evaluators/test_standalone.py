@@ -59,7 +59,7 @@ def test_the_proposals_fidelity_counts():
     large = one.evaluate(proposal(one.space, fidelity=asked))
     assert len(large.curve) == 1
     assert large.num_params > 2 * small.num_params
-    assert [objective.num_train for objective in one._shares.values()] == [36]
+    assert [objective.num_train for objective in one._others.values()] == [36]
     assert Standalone.fidelity(Standalone.settings(NaoCnnSmall())(**SMALL)) == Fidelity(
         epochs=2, size=(("cells_per_stage", 1), ("channels", 4)), data_share=1.0
     )

@@ -78,4 +78,5 @@ def _name(proposal: Proposal, device: str) -> str:
         **{name: getattr(asked, name) for name in ("data_share", "weights_version", "valid_share")},
     }
     fidelity = ", ".join(f"{name}={value!r}" for name, value in facts.items())
-    return f"{proposal.genotype.key}, seed {proposal.seed}, Fidelity({fidelity}), on {device}"
+    own = "" if proposal.settings is None else f", {proposal.settings}"
+    return f"{proposal.genotype.key}, seed {proposal.seed}, Fidelity({fidelity}){own}, on {device}"

@@ -11,6 +11,7 @@ from nao_ray.errors import ConfigError, PoolError
 from nao_ray.pool import PoolReader
 from nao_ray.report.control import best_found
 from nao_ray.service.hosting.manifest import config_of
+from nao_ray.service.training.tuning import Tuning
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.training.recipe import Recipe, full_training
 
@@ -25,6 +26,7 @@ def finalists_config(
     overrides: tuple[str, ...] = (),
     *,
     with_control: bool = False,
+    tuning: Tuning | None = None,
 ) -> RunConfig:
     """The search that trains the best `count` of a pool again; validation ranks them.
 
@@ -35,10 +37,11 @@ def finalists_config(
             cosine that would end before them is stretched to their number.
         overrides: ``section.key=value`` of `evaluator`, `workers` or `seed`.
         with_control: cells of a random control may be among them.
+        tuning: each is trained under several settings of the recipe, one training for each (`repeats` is 1).
 
     Raises:
         PoolError: nothing was completed.
-        ConfigError: nothing was trained in the first search, or an override is not valid.
+        ConfigError: nothing was trained in the first search, or an override or a value to be tried is not valid.
     """
     first = config_of(pool.manifest, pool.url)
     best = _best(pool, count, with_control=with_control)
@@ -54,11 +57,21 @@ def finalists_config(
     for override in overrides:
         if override.partition("=")[0].partition(".")[0].strip() not in ("evaluator", "workers", "seed"):
             raise ConfigError(f"--set {override}: of finalists, only evaluator, workers and seed may be set")
-    text, where = yaml_text.dump(data), f"finalists of {pool.url}"
-    config = RunConfig.parse(text, overrides, where=where)
+    where = f"finalists of {pool.url}"
+    if tuning is not None:
+        data["evaluator"]["repeats"] = 1
+    config = RunConfig.parse(yaml_text.dump(data), overrides, where=where)
     if recipe is None and _cosine_ends_early(config):  # the override of a user stands
-        config = RunConfig.parse(text, ("evaluator.recipe.cosine_epochs=null", *overrides), where=where)
-    return config
+        overrides = ("evaluator.recipe.cosine_epochs=null", *overrides)
+        config = RunConfig.parse(yaml_text.dump(data), overrides, where=where)
+    if tuning is None:
+        return config
+    genotypes, settings = tuning.checked(config).trials(best, config.seed)
+    data |= {
+        "strategy": {"name": "given", "genotypes": genotypes, "settings": settings},
+        "budget": {"trials": len(genotypes)},
+    }
+    return RunConfig.parse(yaml_text.dump(data), overrides, where=where)
 
 
 def _best(pool: PoolReader, count: int, *, with_control: bool) -> list[str]:

@@ -15,10 +15,11 @@ from nao_ray.search.ahead import Ahead
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Completion
 from nao_ray.search.proposer import LocalProposer
+from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.study import Study
 from nao_ray.search.tally import Past
 from nao_ray.service.hosting.checks import Checked, take_pool
-from nao_ray.service.hosting.manifest import config_of
+from nao_ray.service.hosting.manifest import config_of, metric_of
 from nao_ray.trial import Fidelity, Trial
 
 _BY = "tune:"
@@ -38,7 +39,7 @@ class OpenPool:
         url: str,
         search: Checked,
         *,
-        samples: int | None,
+        budget: Callable[[Budget, Past], Budget],
         width: int,
         knows: Callable[[str], bool] | None,
     ) -> None:
@@ -47,7 +48,7 @@ class OpenPool:
         Args:
             url: of the pool.
             search: that it is of; its budget is that of a new pool.
-            samples: trials that a new Tuner will ask for; None: no limit.
+            budget: what holds from now on, of what held and what the pool has.
             width: trials that run at a time, as far as is known.
             knows: of a Tuner that was restored: whether it knows one of its ids still; None: the Tuner is a new one.
 
@@ -65,13 +66,19 @@ class OpenPool:
             config = search.config
             self._stack.enter_context(self._pool.acquire(ops=config.make_space().ops_by_cell))
             try:
-                self._begin(config, samples, width, knows)
+                self._begin(config, budget, width, knows)
             except BaseException:
                 self._stack.close()
                 raise
             self._open[self.url] = self
 
-    def _begin(self, config: RunConfig, samples: int | None, width: int, knows: Callable[[str], bool] | None) -> None:
+    def _begin(
+        self,
+        config: RunConfig,
+        budget: Callable[[Budget, Past], Budget],
+        width: int,
+        knows: Callable[[str], bool] | None,
+    ) -> None:
         past, pool = Past(), self._pool
         log = list(past.passing(pool.log()))
         self._ids: dict[str, int] = {}  # of our trials, by Tune's
@@ -83,23 +90,22 @@ class OpenPool:
                 self._ids[tune_id], self._trials[trial.trial_id] = trial.trial_id, trial
             else:
                 waiting.append(trial)
-        budget = self._budget(past, None if knows is not None else samples)
-        self._study = Study(pool, LocalProposer(config.make_strategy(), log), budget, log=past)
+        limits = self._budget(past, budget)
+        self._study = Study(pool, LocalProposer(config.make_strategy(), log), limits, log=past)
         self._stack.callback(self._study.leave)
         self._ahead = Ahead(self._study, width, sorted(waiting, key=lambda trial: trial.trial_id), self._trials)
         self._stack.callback(self._ahead.close)
-        pool.say("", budget.trials)
+        self._metric = metric_of(config)
+        pool.say("", limits.trials)
 
-    def _budget(self, past: Past, samples: int | None) -> Budget:
-        """What the pool says; for a new Tuner on a pool that is there, as many trials as it will ask for, besides."""
+    def _budget(self, past: Past, budget: Callable[[Budget, Past], Budget]) -> Budget:
         changed, first = self._pool.changed_budget(), config_of(self._pool.manifest, self.url).budget
-        held = (first.trials, None if first.hours is None else first.hours * 3600) if changed is None else changed.now
-        if samples is None:
-            return Budget(trials=held[0], seconds=held[1])
-        now = (max(past.ids, past.done + past.failed + samples), held[1])
-        if now != tuple(held):
-            self._pool.record_budget((held[0], held[1]), now)
-        return Budget(trials=now[0], seconds=now[1])
+        limits = (first.trials, None if first.hours is None else first.hours * 3600)
+        held = Budget(trials=limits[0], seconds=limits[1]) if changed is None else Budget(**changed.now._asdict())
+        now = budget(held, past)
+        if now != held:
+            self._pool.record_budget(held.limits, now.limits)
+        return now
 
     def take(self, tune_id: str, wait: float) -> Trial | None:
         """The next trial, Tune's from now on; None: none is ready, see `is_exhausted`."""
@@ -126,10 +132,9 @@ class OpenPool:
         """Whether nothing will come."""
         return self._ahead.is_exhausted
 
-    @property
-    def ready(self) -> int:
-        """Trials that are there to be taken."""
-        return self._ahead.ready
+    def snapshot(self) -> Snapshot:
+        """How it stands."""
+        return self._ahead.snapshot(self._metric)
 
     def close(self) -> None:
         """Give the pool free; what is open stays so. Harmless a second time."""

@@ -21,14 +21,17 @@ from typing import Any, SupportsFloat
 import ray
 from ray.tune.search import Searcher
 
-from nao_ray.errors import ConfigError
+from nao_ray.errors import ConfigError, NaoRayError
 from nao_ray.metric import Metric
+from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Completion, Failure
+from nao_ray.search.tally import Past
 from nao_ray.service.hosting.checks import Checked
 from nao_ray.service.tune.opened import OpenPool
 from nao_ray.trial import FailureKind, Fidelity, Measurement, Trial
 
 _WAIT_SECONDS = 5.0  # for a proposal while nothing runs that would be held up; Tune itself would only sleep
+_ENDLESS = 2**31  # samples that are no limit: of -1 Tune makes the largest integer
 _MOST_AT_ONCE = 64  # trials that are asked for at the start, however large the cluster
 
 _log = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ class PoolSearcher(Searcher):  # type: ignore[misc]  # Tune has no types here
         self._is_restored = False  # by a Tuner
         self._known: str | None = None  # what that one knows, as it was written; None: that was not found
         self._desk: OpenPool | None = None
+        self._broken: NaoRayError | None = None
 
     # -- what each has of its own -------------------------------------------------------------------------
 
@@ -64,13 +68,26 @@ class PoolSearcher(Searcher):  # type: ignore[misc]  # Tune has no types here
     def search(self, samples: int | None) -> Checked:
         """The search that the pool is of, as a new one with so many trials is; None: without limit."""
 
+    def budget(self, held: Budget, past: Past) -> Budget:
+        """What a new Tuner may ask: as many trials as it has samples, besides those that have ended.
+
+        Args:
+            held: what held so far; of a new pool that of its search.
+            past: what the pool has.
+        """
+        limit = None if self._samples is None else max(past.ids, past.done + past.failed + self._samples)
+        return Budget(trials=limit, seconds=held.seconds)
+
     @abstractmethod
     def given(self, trial: Trial) -> dict[str, Any]:
         """What the trainable is given of a trial."""
 
     @abstractmethod
-    def measured(self, result: Mapping[str, Any], curve: tuple[float, ...]) -> Measurement | Failure:
-        """A trial's last result as its measurement; `curve`: the metric of all results that were seen."""
+    def measured(self, result: Mapping[str, Any], curve: tuple[float, ...]) -> Measurement | Failure | None:
+        """A trial's last result as its measurement; `curve`: the metric of all results that were seen.
+
+        None: it is left open, for another driver.
+        """
 
     # -- Tune's side --------------------------------------------------------------------------------------
 
@@ -81,7 +98,8 @@ class PoolSearcher(Searcher):  # type: ignore[misc]  # Tune has no types here
 
     def _hear(self, metric: str | None, mode: str | None, samples: int | None) -> None:
         self._metric, self._mode = self._metric or metric or "", self._mode or mode or ""
-        self._samples = self._samples if samples is None or samples < 0 else samples
+        if samples is not None:
+            self._samples = samples if 0 <= samples < _ENDLESS else None
         if not self._metric or not isinstance(self._metric, str) or self._mode not in ("min", "max"):
             raise ConfigError(
                 f"{type(self).__name__} ranks trials by one value: give it, or tune.TuneConfig, a metric, which is a "
@@ -117,6 +135,8 @@ class PoolSearcher(Searcher):  # type: ignore[misc]  # Tune has no types here
             self._note(trial_id, result)
         last = self._seen.pop(trial_id, {})
         outcome = self._outcome(trial_id, last, error=error)
+        if outcome is None:
+            return
         completion = Completion(
             trial_id=trial.trial_id,
             attempt=trial.attempt,
@@ -125,7 +145,11 @@ class PoolSearcher(Searcher):  # type: ignore[misc]  # Tune has no types here
             started_at=trial.started_at,
             finished_at=datetime.now(UTC),
         )
-        desk.tell(trial_id, completion, self._fidelity(trial, last))
+        try:
+            desk.tell(trial_id, completion, self._fidelity(trial, last))
+        except NaoRayError as broken:  # where Tune asks for the end of a trial it would only log that
+            self._broken = broken
+            raise
 
     def _note(self, trial_id: str, result: Mapping[str, Any]) -> None:
         before = self._seen.get(trial_id, {}).get("training_iteration")
@@ -133,15 +157,19 @@ class PoolSearcher(Searcher):  # type: ignore[misc]  # Tune has no types here
             self._curves.setdefault(trial_id, []).append(_number(result.get(self._metric)))
         self._seen[trial_id] = dict(result)
 
-    def _outcome(self, trial_id: str, last: Mapping[str, Any], *, error: bool) -> Measurement | Failure:
+    def _outcome(self, trial_id: str, last: Mapping[str, Any], *, error: bool) -> Measurement | Failure | None:
         curve = tuple(self._curves.pop(trial_id, ()))
         if error:
-            score = f", after it had reported {self._metric} {last[self._metric]}" if self._metric in last else ""
-            message = f"the trainable failed{score}; Tune keeps its traceback as error.txt in the folder of {trial_id}"
-            return Failure(FailureKind.ERROR, message)
+            return self.failed(trial_id, last)
         if not last:
             return Failure(FailureKind.CANCELLED, f"Tune ended {trial_id} before it had reported anything")
         return self.measured(last, curve)
+
+    def failed(self, trial_id: str, last: Mapping[str, Any]) -> Failure:
+        """Why a trainable gave nothing, as far as Tune tells a searcher; `last`: what it had reported."""
+        score = f", after it had reported {self._metric} {last[self._metric]}" if self._metric in last else ""
+        message = f"the trainable failed{score}; Tune keeps its traceback as error.txt in the folder of {trial_id}"
+        return Failure(FailureKind.ERROR, message)
 
     def _fidelity(self, trial: Trial, last: Mapping[str, Any]) -> Fidelity:
         """As it was asked, with the epochs that it has had."""
@@ -174,17 +202,26 @@ class PoolSearcher(Searcher):  # type: ignore[misc]  # Tune has no types here
 
     def __getstate__(self) -> dict[str, Any]:
         """What a Tuner keeps of its searcher, before it begins: no thread, no lease, no result."""
-        fresh: dict[str, Any] = {"_desk": None, "_is_restored": False, "_known": None, "_seen": {}, "_curves": {}}
+        fresh: dict[str, Any] = {
+            "_broken": None,
+            "_desk": None,
+            "_is_restored": False,
+            "_known": None,
+            "_seen": {},
+            "_curves": {},
+        }
         return {**self.__dict__, **fresh}
 
     def _opened(self) -> OpenPool:
+        if self._broken is not None:
+            raise self._broken
         if self._desk is None:
             self._hear(*_said_to_tune())
             known = self._known
             self._desk = OpenPool(
                 self._pool,
                 self.search(self._samples),
-                samples=self._samples,
+                budget=(lambda held, _: held) if self._is_restored else self.budget,
                 width=self._at_once or _width(),
                 knows=(lambda trial_id: known is None or trial_id in known) if self._is_restored else None,
             )

@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import sys
 
 import pytest
 from ray.tune.search import Searcher
@@ -144,6 +145,20 @@ def test_a_new_tuner_on_the_pool_asks_for_as_many_more(tmp_path):
         again.on_trial_complete(name, result(1, 1.0))
     assert again.suggest("e") == Searcher.FINISHED
     assert len(rows(tmp_path)) == 3
+
+
+def test_a_tuner_without_an_end_asks_on_and_on(tmp_path):
+    made = search(tmp_path, samples=2)
+    for name in "ab":
+        suggest(made, name)
+        made.on_trial_complete(name, result(1, 1.0))
+    assert made.suggest("c") == Searcher.FINISHED
+    made.close()
+    again = search(tmp_path, samples=sys.maxsize)  # what Tune makes of -1
+    for name in "cdef":
+        suggest(again, name)
+    again.close()
+    assert PoolReader.open(tmp_path / "pool").changed_budget().now.trials is None
 
 
 def test_a_restored_tuner_without_its_pool_is_told_so(tmp_path):
