@@ -1,3 +1,4 @@
+import json
 import math
 import weakref
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from nao_ray.errors import DataError
+from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.parts import progress
 from nao_ray.evaluators.standalone import Standalone
 from nao_ray.networks.stacks import ImageStack
@@ -50,6 +51,31 @@ def test_the_seed_names_weights_and_order():
     genotype = one.space.sample(np.random.default_rng(0))
     losses = [one.evaluate(Proposal(genotype=genotype, seed=seed)).valid_loss for seed in (0, 1)]
     assert losses[0] != losses[1]
+
+
+def test_a_proposals_own_settings_are_those_of_its_recipe():
+    own = {"lr": 0.2, "drop_path_keep": 0.5}
+    one, other = evaluator(), evaluator(recipe={**SMALL["recipe"], **own})
+    usual = one.evaluate(proposal(one.space))
+    changed = one.evaluate(proposal(one.space, settings=json.dumps(own)))
+    assert changed.valid_loss != usual.valid_loss
+    assert (changed.valid_loss, changed.curve) == (
+        (there := other.evaluate(proposal(one.space))).valid_loss,
+        there.curve,
+    )
+    assert one.evaluate(proposal(one.space)).valid_loss == usual.valid_loss
+    with pytest.raises(ConfigError, match="did you mean lr"):
+        one.evaluate(proposal(one.space, settings='{"lrr": 0.2}'))
+
+
+def test_what_watches_is_told_of_every_epoch_but_the_last():
+    one, told = evaluator(epochs=3), []
+    one.watcher = told.append
+    measured = one.evaluate(proposal(one.space))
+    assert [len(so_far.curve) for so_far in told] == [1, 2]
+    assert [so_far.curve for so_far in told] == [measured.curve[:1], measured.curve[:2]]
+    assert [so_far.valid_accuracy for so_far in told] == list(measured.curve[:2])  # the recipe scores the last epoch
+    assert {(so_far.num_params, so_far.macs) for so_far in told} == {(measured.num_params, measured.macs)}
 
 
 def test_the_proposals_fidelity_counts():
