@@ -25,6 +25,7 @@ def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
     assert unused == [
         *(
             "origin",
+            "settings",
             "retry_of",
             "phase",
             "layers",
