@@ -135,7 +135,8 @@ def test_who_trains_by_size_counts_nothing_that_its_phase_says(config, genotypes
     """Of networks for this task, and 0.1 s each is too long to count in every process of a search."""
     evaluator = config.make_evaluator()
     sizes = tuple(map(evaluator.num_params, genotypes))
-    own = evaluator._alone._training._network(Proposal(genotype=genotypes[0]), 0)
+    alone = evaluator._alone._training
+    own = alone._network(Proposal(genotype=genotypes[0]), 0, alone.config.recipe)
     assert evaluator.task.num_classes != 10, "or a default would do"
     assert sizes[0] == sum(parameter.numel() for parameter in own.parameters())
     older = replace(phase(genotypes).phase, sampling="size")

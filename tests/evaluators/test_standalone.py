@@ -196,8 +196,8 @@ def test_a_nan_ends_the_repeats_at_once():
 def test_auxiliary_head_is_trained_and_not_counted():
     plain, helped = evaluator(), evaluator(recipe={"name": "paper_search", "batch": 24})
     assert plain.evaluate(proposal(plain.space)).num_params == helped.evaluate(proposal(helped.space)).num_params
-    assert helped._network(proposal(helped.space), 0).auxiliary is not None
-    assert plain._network(proposal(plain.space), 0).auxiliary is None
+    assert helped._network(proposal(helped.space), 0, helped.config.recipe).auxiliary is not None
+    assert plain._network(proposal(plain.space), 0, plain.config.recipe).auxiliary is None
 
 
 def test_nothing_is_loaded_before_the_first_proposal(tmp_path):

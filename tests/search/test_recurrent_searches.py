@@ -105,7 +105,7 @@ def test_a_text_that_is_not_there_any_more_or_another_stops_a_search_and_loses_n
     train.write_bytes(text)
     assert call("search", "cells.yaml", "--in-process", "--set", "budget.trials=2").code == 0
     files = {file: file.read_bytes() for file in (tmp_path / "pools").rglob("*") if file.is_file()}
-    for other in (b"", b"other words\n" * 40):
+    for other in (b"", b"other words\n" * 90):
         train.write_bytes(other)
         done = call("resume", "pools/cells", "--in-process", "--set", "budget.trials=3")
         assert (done.code, done.err.strip().count("\n")) == (2, 0), done.err

@@ -12,7 +12,7 @@ from torch import nn
 from nao_ray import registry, rng
 from nao_ray.skeletons.images.base import StackSize
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
-from nao_ray.training import capture, devices, images, trainer
+from nao_ray.training import capture, devices, image_splits, trainer
 from nao_ray.training.capture import WARM_UP, Capture
 from nao_ray.training.fit import fit
 from nao_ray.training.recipe import Recipe
@@ -90,7 +90,7 @@ def test_a_measurement_says_how_its_steps_were_run(objective):
 
 
 def test_it_says_graph_of_steps_not_of_evaluations(recorders, monkeypatch):
-    monkeypatch.setattr(images, "EVALUATION_BATCH", 4)
+    monkeypatch.setattr(image_splits, "EVALUATION_BATCH", 4)
     one_step = RECIPE.model_copy(update={"batch": 512})
     objective = Synthetic(SyntheticConfig(noise=0.2)).objective(torch.device("cpu"), one_step)
     assert objective.steps == 1

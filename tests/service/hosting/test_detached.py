@@ -37,7 +37,7 @@ def test_a_search_that_is_made_anew_waits_for_the_lease_of_the_last_one(monkeypa
     actor, seen = object.__new__(SearchActor), []
     actor._config, actor._pool_url, actor._wait, actor._stop = CONFIG, "/p", asked, threading.Event()
     actor._made_as, actor._code, actor._modules = "id", own_code(), OwnModules(())
-    monkeypatch.setattr(detached, "run", lambda *_, wait, stop, made_as: seen.append(wait))
+    monkeypatch.setattr(detached, "run", lambda *_, takeover, stop: seen.append(takeover.wait))
     assert actor._run() == Outcome(0, "done")
     assert seen == [waits]
 
