@@ -81,6 +81,8 @@ def tune_finalists(
         keeps = (absolute(pool_url), storage_id(pool.manifest), _KEPT_SECONDS)
         try:
             _tuner(config, searcher, stops_early, keeps, _Watch(searcher, signals, listener), folder).fit()
+        except _InterruptedError:
+            raise KeyboardInterrupt from None
         finally:
             searcher.close()
 
@@ -214,6 +216,10 @@ def _frozen(value: Any) -> Any:  # noqa: ANN401
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
+class _InterruptedError(Exception):
+    """An interrupt as Tune takes it: at a `KeyboardInterrupt` it would leave its workers, who keep their CPUs."""
+
+
 class _Watch(tune.Callback):  # type: ignore[misc]  # Tune has no types here
     """Tells how it stands, and ends the run where it is to end."""
 
@@ -226,11 +232,14 @@ class _Watch(tune.Callback):  # type: ignore[misc]  # Tune has no types here
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ANN401
         if self._signals.stopped() or self._signals.take():
-            raise KeyboardInterrupt
+            raise _InterruptedError
         if self._searcher.trouble is not None:
             raise RunError(f"{self._searcher.trouble}; its trial stays open, and the same command goes on")
         if (snapshot := self._searcher.snapshot()) is not None:
-            self._listener(snapshot)
+            try:
+                self._listener(snapshot)
+            except KeyboardInterrupt:
+                raise _InterruptedError from None
 
 
 @contextmanager
