@@ -46,6 +46,10 @@ class DataError(InputError):
     """A data set is missing, empty or unreadable."""
 
 
+class MissingDataError(DataError):
+    """Files of a data set are not there, where others of it are."""
+
+
 class PoolError(InputError):
     """A pool is missing, malformed, or belongs to another search."""
 

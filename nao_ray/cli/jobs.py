@@ -73,7 +73,7 @@ def submit(
         bool, typer.Option("--train", help="A full training instead, by one worker unless its --workers says more.")
     ] = False,
 ) -> None:
-    """Start a search as a job of a Ray cluster, or go on with one. It is `search`, over there.
+    """Start a search, or a full training, as a job of a Ray cluster, or go on with it. It is `search`, over there.
 
     `submit --train -- POOL:best --recipe NAME --workers 4 --gpus 1` is `train`, over there.
     """

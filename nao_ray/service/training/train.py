@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from nao_ray import rng
 from nao_ray.config import TrainConfig
-from nao_ray.errors import DataError, RunError
+from nao_ray.errors import DataError, MissingDataError, RunError
 from nao_ray.pool import Finals
 from nao_ray.service.places import placed
 from nao_ray.service.training.about import About, about_of, digest, finished, unpack
@@ -109,7 +109,7 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
     missing = None
     try:
         data_hash = task.data_hash()
-    except DataError as error:  # it is the test split that is read
+    except MissingDataError as error:  # it is the test split that is read
         missing, data_hash = error, about.data_hash
     if data_hash != about.data_hash:
         raise DataError(

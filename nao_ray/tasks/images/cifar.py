@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nao_ray.errors import DataError
+from nao_ray.errors import DataError, MissingDataError
 from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
@@ -85,7 +85,7 @@ class CifarTask(ImageTask[CifarConfig]):
             return self._read_table(self._table, "test" if test else "train")
         paths, read = found
         if missing := [path for path in paths if not path.is_file()]:
-            raise DataError(f"{missing[0]}: cannot be read: no such file; download {self.name} again")
+            raise MissingDataError(f"{missing[0]}: cannot be read: no such file; download {self.name} again")
         return _join([read(path) for path in paths])
 
     def _files(self) -> list[FileIdentity] | None:

@@ -147,6 +147,9 @@ def test_without_its_training_data_a_checkpoint_is_evaluated_and_it_is_told(tmp_
         str(tmp_path), "cell",
     )  # fmt: skip
     checkpoint = str(tmp_path / row["checkpoint"])
+    (data / "data_batch_2.bin").write_bytes(b"cut off")
+    with pytest.raises(DataError, match=r"data_batch_2\.bin"):  # they are there, and others
+        evaluate(checkpoint)
     for batch in data.glob("data_batch_*"):
         batch.unlink()
     _, scores = evaluate(checkpoint)
