@@ -16,7 +16,7 @@ FLOORS = [
     {"addresses", "errors", "memory", "metric", "optimisers", "rng", "settings", "yaml_text"},
     {"own_modules"},
     {"registry"},
-    {"spaces", "preset_files", "config_text", "config_workers", "standings", "sharing"},
+    {"spaces", "preset_files", "config_text", "config_workers", "standings", "pareto", "sharing"},
     {"trial", "networks", "tasks"},
     {"pool", "_pool", "training", "sizes"},
     {"skeletons"},
