@@ -54,7 +54,8 @@ class Aim:
 
 def front(values: Values) -> NDArray[np.bool_]:
     """``[N]``: the rows of ``[N, K]`` that no other beats; of equal rows all. False where a value is not finite."""
-    return ranks(values, most=1) == 0
+    first: NDArray[np.bool_] = ranks(values, most=1) == 0
+    return first
 
 
 def ranks(values: Values, most: int | None = None) -> NDArray[np.int64]:
