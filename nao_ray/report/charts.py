@@ -1,7 +1,7 @@
-"""Charts as inline SVG: text stays text, colours follow the page, the same figures give the same bytes.
+"""Charts: a function each, which draws its figures on an Axes of matplotlib, a notebook's or a page's.
 
-matplotlib draws with stand-in colours that are then replaced by the page's CSS variables, so one picture serves light
-and dark pages.
+`svg` makes inline SVG of any of them: text stays text, the same figures give the same bytes, and the colours of the
+light page, which they are drawn with, become the page's CSS variables, so one picture serves light and dark pages.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from nao_ray.metric import Metric
 from nao_ray.report.shared import Audit
 from nao_ray.report.tables import Floats, best_so_far
 
-_INK, _FAINT, _ACCENT = "#010203", "#010204", "#010205"
+_INK, _FAINT, _ACCENT = "#1c2430", "#d9dee5", "#2f6fde"  # as base.css has them
 _VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--faint)", _ACCENT: "var(--accent)"}
 _DOT = "#8a97a8"  # as the curves below readable on white and on near-black: clouds of dots may become bitmaps
 _CURVES = ("#4c7fe0", "#d9622f", "#2f9e6e", "#a06ad8", "#c2982a", "#d04f86")
 _SCALE = LinearSegmentedColormap.from_list("score", ["#5873d6", "#b05fb4", "#e0604f", "#eeb03c"])
-_SETTINGS = {
+STYLE = {
     "svg.fonttype": "none",
     "font.size": 9.0,
     "axes.edgecolor": _FAINT,
@@ -47,6 +47,7 @@ _SETTINGS = {
     "ytick.color": _INK,
     "legend.frameon": False,
 }
+"""Of matplotlib: how Axes of ours look."""
 SIZE = (5.6, 3.2)
 """Inches."""
 MOST_DOTS = 3000
@@ -56,71 +57,55 @@ MOST_LABELS = 10
 _TIME_UNITS = ((3600.0 * 2, 3600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
 
 
-def best_over_trials(scores: Floats, metric: Metric) -> str:
+def best_over_trials(axes: Axes, scores: Floats, metric: Metric) -> None:
     """Every score, and the best so far, over the number of completed trials."""
-
-    def draw(axes: Axes) -> None:
-        number = np.arange(1, len(scores) + 1)
-        _cloud(axes, number, scores, label="trial")
-        best, at = _changes(best_so_far(scores, metric))
-        axes.step(number[at], best, where="post", color=_ACCENT, linewidth=1.8, label="best so far")
-        _frame(axes, scores, "completed trials", metric.label)
-        axes.set_xlim(0.5, max(len(scores), 2) + 0.5)
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
-
-    return _svg("best-over-trials", draw)
+    number = np.arange(1, len(scores) + 1)
+    _cloud(axes, number, scores, label="trial")
+    best, at = _changes(best_so_far(scores, metric))
+    axes.step(number[at], best, where="post", color=_ACCENT, linewidth=1.8, label="best so far")
+    _frame(axes, scores, "completed trials", metric.label)
+    axes.set_xlim(0.5, max(len(scores), 2) + 0.5)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
 
 
-def best_over_time(seconds: Floats, scores: Floats, metric: Metric) -> str:
+def best_over_time(axes: Axes, seconds: Floats, scores: Floats, metric: Metric) -> None:
     """The best so far over device time."""
     _, unit, name = next(row for row in _TIME_UNITS if seconds[-1] >= row[0])
-
-    def draw(axes: Axes) -> None:
-        best, at = _changes(best_so_far(scores, metric))
-        axes.step(seconds[at] / unit, best, where="post", color=_ACCENT, linewidth=1.8)
-        axes.scatter(seconds[at] / unit, best, s=9, color=_ACCENT, linewidths=0)
-        _frame(axes, best, f"device time in {name}", f"best {metric.label}")
-        axes.set_xlim(left=0)
-
-    return _svg("best-over-time", draw)
+    best, at = _changes(best_so_far(scores, metric))
+    axes.step(seconds[at] / unit, best, where="post", color=_ACCENT, linewidth=1.8)
+    axes.scatter(seconds[at] / unit, best, s=9, color=_ACCENT, linewidths=0)
+    _frame(axes, best, f"device time in {name}", f"best {metric.label}")
+    axes.set_xlim(left=0)
 
 
 def scores_by_round(
-    rounds: Mapping[int, Floats] | Mapping[str, Floats], metric: Metric, what: str = "round (0: seeds)"
-) -> str:
+    axes: Axes, rounds: Mapping[int, Floats] | Mapping[str, Floats], metric: Metric, what: str = "round (0: seeds)"
+) -> None:
     """The scores of each round, or of any other groups, and their medians."""
-
-    def draw(axes: Axes) -> None:
-        places = []
-        for place, values in enumerate(rounds.values()):
-            spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.5  # golden ratio: even, and the same each time
-            places.append(place + spread)
-        number, medians = np.arange(len(rounds)), [float(np.median(values)) for values in rounds.values()]
-        axes.hlines(medians, number - 0.32, number + 0.32, color=_ACCENT, linewidth=2)
-        _cloud(axes, np.concatenate(places), np.concatenate(list(rounds.values())))
-        labels = [f"{index}\nn = {len(values)}" for index, values in rounds.items()]
-        step = -(-len(rounds) // MOST_LABELS)
-        axes.set_xticks(number[::step], labels[::step])
-        axes.set_xlim(-0.6, len(rounds) - 0.4)
-        _frame(axes, np.concatenate(list(rounds.values())), f"{what}; bar: median", metric.label)
-
-    return _svg("scores-by-round", draw)
+    places = []
+    for place, values in enumerate(rounds.values()):
+        spread = ((np.arange(len(values)) * 0.618034) % 1 - 0.5) * 0.5  # golden ratio: even, and the same each time
+        places.append(place + spread)
+    number, medians = np.arange(len(rounds)), [float(np.median(values)) for values in rounds.values()]
+    axes.hlines(medians, number - 0.32, number + 0.32, color=_ACCENT, linewidth=2)
+    _cloud(axes, np.concatenate(places), np.concatenate(list(rounds.values())))
+    labels = [f"{index}\nn = {len(values)}" for index, values in rounds.items()]
+    step = -(-len(rounds) // MOST_LABELS)
+    axes.set_xticks(number[::step], labels[::step])
+    axes.set_xlim(-0.6, len(rounds) - 0.4)
+    _frame(axes, np.concatenate(list(rounds.values())), f"{what}; bar: median", metric.label)
 
 
-def map_of_embeddings(points: Floats, scores: Floats, metric: Metric) -> str:
+def map_of_embeddings(axes: Axes, points: Floats, scores: Floats, metric: Metric) -> None:
     """The proposed embeddings on their two principal axes, coloured by score."""
-
-    def draw(axes: Axes) -> None:
-        order = np.argsort(scores if metric.more_is_better else -scores, kind="stable")  # the best on top
-        x, y = points[order].T
-        raster = len(points) > MOST_DOTS
-        dots = axes.scatter(x, y, s=22, c=scores[order], cmap=_SCALE, linewidths=0, rasterized=raster)
-        axes.set_xlabel("first principal axis")
-        axes.set_ylabel("second principal axis")
-        axes.margins(0.08)
-        _colour_bar(axes, dots, scores, metric.label)
-
-    return _svg("map-of-embeddings", draw)
+    order = np.argsort(scores if metric.more_is_better else -scores, kind="stable")  # the best on top
+    x, y = points[order].T
+    raster = len(points) > MOST_DOTS
+    dots = axes.scatter(x, y, s=22, c=scores[order], cmap=_SCALE, linewidths=0, rasterized=raster)
+    axes.set_xlabel("first principal axis")
+    axes.set_ylabel("second principal axis")
+    axes.margins(0.08)
+    _colour_bar(axes, dots, scores, metric.label)
 
 
 def ranges_meet(predicted: Floats, measured: Floats) -> bool:
@@ -129,75 +114,60 @@ def ranges_meet(predicted: Floats, measured: Floats) -> bool:
     return max(left, low) < min(right, high)
 
 
-def predicted_and_measured(predicted: Floats, measured: Floats, metric: Metric, *, has_line: bool) -> str:
+def predicted_and_measured(axes: Axes, predicted: Floats, measured: Floats, metric: Metric, *, has_line: bool) -> None:
     """What the controller predicted against what training measured; `has_line`: and where they are equal."""
-
-    def draw(axes: Axes) -> None:
-        _cloud(axes, predicted, measured)
-        low, high = _limits(np.concatenate([predicted, measured]))
-        if has_line:
-            axes.plot([low, high], [low, high], color=_ACCENT, linewidth=1, linestyle=(0, (4, 3)))
-        axes.set_xlim(*_limits(predicted))
-        axes.set_ylim(*_limits(measured))
-        axes.set_xlabel(f"predicted {metric.label}")
-        axes.set_ylabel(f"measured {metric.label}")
-
-    return _svg("predicted-and-measured", draw)
+    _cloud(axes, predicted, measured)
+    low, high = _limits(np.concatenate([predicted, measured]))
+    if has_line:
+        axes.plot([low, high], [low, high], color=_ACCENT, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xlim(*_limits(predicted))
+    axes.set_ylim(*_limits(measured))
+    axes.set_xlabel(f"predicted {metric.label}")
+    axes.set_ylabel(f"measured {metric.label}")
 
 
-def size_and_score(params: Floats, scores: Floats, metric: Metric) -> str:
+def size_and_score(axes: Axes, params: Floats, scores: Floats, metric: Metric) -> None:
     """Score over the number of parameters."""
-
-    def draw(axes: Axes) -> None:
-        _cloud(axes, params / 1e3, scores)
-        axes.set_xlim(*_limits(params / 1e3))
-        _frame(axes, scores, "thousand parameters (without auxiliary head)", metric.label)
-
-    return _svg("size-and-score", draw)
+    _cloud(axes, params / 1e3, scores)
+    axes.set_xlim(*_limits(params / 1e3))
+    _frame(axes, scores, "thousand parameters (without auxiliary head)", metric.label)
 
 
-def mean_and_best(rounds: Mapping[int, tuple[float, float]], metric: Metric) -> str:
+def mean_and_best(axes: Axes, rounds: Mapping[int, tuple[float, float]], metric: Metric) -> None:
     """Mean and best score of each round."""
-
-    def draw(axes: Axes) -> None:
-        number, values = np.array(list(rounds)), np.array(list(rounds.values()))
-        for column, (label, colour) in enumerate((("mean", _DOT), ("best", _ACCENT))):
-            axes.plot(number, values[:, column], marker="o", markersize=4, color=colour, label=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlim(number.min() - 0.4, number.max() + 0.4)
-        _frame(axes, values.ravel(), "round", f"{metric.label}, shared weights")
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
-
-    return _svg("mean-and-best", draw)
+    number, values = np.array(list(rounds)), np.array(list(rounds.values()))
+    for column, (label, colour) in enumerate((("mean", _DOT), ("best", _ACCENT))):
+        axes.plot(number, values[:, column], marker="o", markersize=4, color=colour, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(number.min() - 0.4, number.max() + 0.4)
+    _frame(axes, values.ravel(), "round", f"{metric.label}, shared weights")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
 
 
-def shared_and_alone(audit: Audit, metric: Metric) -> str:
+def shared_and_alone(axes: Axes, audit: Audit, metric: Metric) -> None:
     """The shared score of each architecture against the one it has with weights of its own."""
-
-    def draw(axes: Axes) -> None:
-        for chosen, label, face in ((~audit.is_audited, "finalist", "none"), (audit.is_audited, "audited", _ACCENT)):
-            x, y = audit.shared[chosen], audit.alone[chosen]
-            axes.scatter(x, y, s=30, facecolors=face, edgecolors=_ACCENT, linewidths=1.2, label=label)
-        axes.set_xlim(*_limits(audit.shared))
-        _frame(axes, audit.alone, f"{metric.label} with shared weights", f"{metric.label}, trained alone")
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
-
-    return _svg("shared-and-alone", draw)
+    for chosen, label, face in ((~audit.is_audited, "finalist", "none"), (audit.is_audited, "audited", _ACCENT)):
+        x, y = audit.shared[chosen], audit.alone[chosen]
+        axes.scatter(x, y, s=30, facecolors=face, edgecolors=_ACCENT, linewidths=1.2, label=label)
+    axes.set_xlim(*_limits(audit.shared))
+    _frame(axes, audit.alone, f"{metric.label} with shared weights", f"{metric.label}, trained alone")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, borderaxespad=0.2)
 
 
-def fit_quality(curves: Mapping[str, tuple[Floats, Floats]]) -> str:
+def fit_height(curves: Mapping[str, tuple[Floats, Floats]]) -> float:
+    """Inches that `fit_quality` wants, whose legend stands below it."""
+    return SIZE[1] + 0.22 * ((len(curves) + 1) // 2)
+
+
+def fit_quality(axes: Axes, curves: Mapping[str, tuple[Floats, Floats]]) -> None:
     """The controller's qualities over the rounds."""
-
-    def draw(axes: Axes) -> None:
-        for index, (name, (rounds, values)) in enumerate(curves.items()):
-            axes.plot(rounds, values, marker="o", markersize=4, color=_CURVES[index % len(_CURVES)], label=name)
-        every = np.concatenate([rounds for rounds, _ in curves.values()])
-        axes.set_xticks(np.unique(every), [f"{value:.0f}" for value in np.unique(every)])
-        axes.set_xlim(every.min() - 0.4, every.max() + 0.4)
-        _frame(axes, np.concatenate([values for _, values in curves.values()]), "round", "quality of the fit")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8)
-
-    return _svg("fit-quality", draw, height=3.2 + 0.22 * ((len(curves) + 1) // 2))
+    for index, (name, (rounds, values)) in enumerate(curves.items()):
+        axes.plot(rounds, values, marker="o", markersize=4, color=_CURVES[index % len(_CURVES)], label=name)
+    every = np.concatenate([rounds for rounds, _ in curves.values()])
+    axes.set_xticks(np.unique(every), [f"{value:.0f}" for value in np.unique(every)])
+    axes.set_xlim(every.min() - 0.4, every.max() + 0.4)
+    _frame(axes, np.concatenate([values for _, values in curves.values()]), "round", "quality of the fit")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8)
 
 
 # -- parts --------------------------------------------------------------------------------------------------
@@ -251,15 +221,23 @@ def _colour_bar(axes: Axes, dots: PathCollection, scores: Floats, label: str) ->
     bar.grid(visible=False)
 
 
-def _svg(name: str, draw: Callable[[Axes], None], height: float = SIZE[1]) -> str:
-    """The chart as an `<svg>` element without size of its own: the page gives the width."""
+def svg(chart: Callable[..., None], *data: Any, height: float = SIZE[1], **options: Any) -> str:  # noqa: ANN401
+    """A chart as an `<svg>` element without size of its own: the page gives the width.
+
+    Args:
+        chart: one of the functions above, which is called with an Axes, `data` and `options`.
+        data: as above.
+        height: inches.
+        options: as above.
+    """
+    name = chart.__name__.replace("_", "-")
     release()  # what the chart before, and the figures for this one, took
-    with mpl.rc_context({**_SETTINGS, "svg.hashsalt": f"nao_ray {name}"}):
+    with mpl.rc_context({**STYLE, "svg.hashsalt": f"nao_ray {name}"}):
         figure = Figure(figsize=(SIZE[0], height), layout="constrained")
         figure.patch.set_visible(False)
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
-        draw(axes)
+        chart(axes, *data, **options)
         target = io.StringIO()
         figure.savefig(target, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
     text = target.getvalue()

@@ -179,7 +179,7 @@ def _tested(row: Mapping[Hashable, Any]) -> dict[str, str]:
 
 
 def _audit_chart(audit: shared.Audit | None, metric: Metric) -> str:
-    return "" if audit is None or not len(audit.alone) else charts.shared_and_alone(audit, metric)
+    return "" if audit is None or not len(audit.alone) else charts.svg(charts.shared_and_alone, audit, metric)
 
 
 def _shared_charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Chart]:
@@ -188,7 +188,7 @@ def _shared_charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> li
     rounds = shared.by_round(done, metric)
     if rounds:
         note = "Every round scores with a version of its own: weights trained for longer raise all scores."
-        found.append(Chart("Scores with shared weights", charts.mean_and_best(rounds, metric), note))
+        found.append(Chart("Scores with shared weights", charts.svg(charts.mean_and_best, rounds, metric), note))
     first = shared.scores_of_versions(done).drop_duplicates("genotype")  # the one that was predicted
     note = "Predicted for the weights learnt from, measured with those of the next round: the order counts."
     return [*found, *_predictions(first, metric, note), *_sizes(shared.trained_alone(done), metric), *_fits(fits)]
@@ -198,7 +198,7 @@ def _derived_charts(done: pd.DataFrame, control: pd.Series[bool], metric: Metric
     """The charts of a search by alphas: what was trained alone is no course of a search."""
     if done.empty:
         return []
-    svg = charts.scores_by_round(derived.groups(done, control, metric), metric, "trained alone")
+    svg = charts.svg(charts.scores_by_round, derived.groups(done, control, metric), metric, "trained alone")
     return [Chart("Derived cells and the random control", svg), *_sizes(done, metric)]
 
 
@@ -207,20 +207,21 @@ def _charts(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> list[Char
     if done.empty:
         return []
     scores = tables.floats(done[metric.column])
-    found = [Chart("Best so far, over trials", charts.best_over_trials(scores, metric))]
+    found = [Chart("Best so far, over trials", charts.svg(charts.best_over_trials, scores, metric))]
     seconds = tables.device_seconds(done)
     if seconds[-1] > 0:
         note = "Device time of completed trials, added up in the order they finished."
-        found.append(Chart("Best so far, over device time", charts.best_over_time(seconds, scores, metric), note))
+        svg = charts.svg(charts.best_over_time, seconds, scores, metric)
+        found.append(Chart("Best so far, over device time", svg, note))
     rounds = tables.by_round(done, metric)
     if rounds:
-        found.append(Chart("Score per round", charts.scores_by_round(rounds, metric)))
+        found.append(Chart("Score per round", charts.svg(charts.scores_by_round, rounds, metric)))
     found += _predictions(done, metric, "The controller's predictions, made before each training.", has_line=True)
     embedded = tables.embedding_map(done, metric)
     if embedded is not None:
         shown = f" ({EMBEDDED:,} of them)" if len(embedded[1]) < len(done) and len(done) > EMBEDDED else ""
         note = f"The embeddings the controller proposed{shown}, on their two principal axes."
-        found.append(Chart("Map of the embeddings", charts.map_of_embeddings(*embedded, metric), note))
+        found.append(Chart("Map of the embeddings", charts.svg(charts.map_of_embeddings, *embedded, metric), note))
     return [*found, *_sizes(done, metric), *_fits(fits)]
 
 
@@ -231,7 +232,7 @@ def _predictions(done: pd.DataFrame, metric: Metric, note: str, has_line: bool =
     if known.sum() < 2:
         return []
     has_line = has_line and charts.ranges_meet(predicted[known], scores[known])
-    svg = charts.predicted_and_measured(predicted[known], scores[known], metric, has_line=has_line)
+    svg = charts.svg(charts.predicted_and_measured, predicted[known], scores[known], metric, has_line=has_line)
     if has_line:
         note += " On the dashed line they were exact."
     return [Chart("Predicted and measured", svg, note)]
@@ -241,12 +242,15 @@ def _sizes(done: pd.DataFrame, metric: Metric) -> list[Chart]:
     params = tables.floats(done["num_params"])
     if not len(params) or not np.isfinite(params).all():
         return []
-    return [Chart("Size and score", charts.size_and_score(params, tables.floats(done[metric.column]), metric))]
+    scores = tables.floats(done[metric.column])
+    return [Chart("Size and score", charts.svg(charts.size_and_score, params, scores, metric))]
 
 
 def _fits(fits: pd.DataFrame) -> list[Chart]:
     curves = tables.fit_curves(fits)
-    return [Chart("Controller fits", charts.fit_quality(curves))] if curves else []
+    if not curves:
+        return []
+    return [Chart("Controller fits", charts.svg(charts.fit_quality, curves, height=charts.fit_height(curves)))]
 
 
 def _entry(row: pd.Series[Any], metric: Metric) -> dict[str, str]:
