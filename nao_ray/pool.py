@@ -8,6 +8,7 @@
     POOL/requests/           what is asked of the driver, until it is answered
     POOL/budget.json         the budget, where it was changed while the search ran
     POOL/gpus.json           how many trials a kind of GPU has at a time, where that is measured
+    POOL/notes.json          what people noted beside trials
     POOL/logs/*.txt          what failed attempts can be understood by: the traceback, what was printed
     POOL/lease/              who may write
     POOL/quarantine/         truncated parts, moved here by the next driver
@@ -23,23 +24,27 @@ from nao_ray._pool.final import Finals, checkpoint_file, read_file, write_page
 from nao_ray._pool.lease import Lease
 from nao_ray._pool.ledger import RANKED, Counts, standings
 from nao_ray._pool.manifest import refuse_changes
+from nao_ray._pool.query import Limits
 from nao_ray._pool.reader import PoolReader
 from nao_ray._pool.rows import EVENTS, TRIALS, size_columns, size_from
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.view import Driver, Finished, View
-from nao_ray._pool.watch import Watch
+from nao_ray._pool.watch import AtWork, Ids, Watch
 from nao_ray._pool.writer import PoolWriter
 
 __all__ = [
     "EVENTS",
     "RANKED",
     "TRIALS",
+    "AtWork",
     "Checkpoints",
     "Counts",
     "Driver",
     "Finals",
     "Finished",
+    "Ids",
     "Lease",
+    "Limits",
     "PoolReader",
     "PoolWriter",
     "Tail",

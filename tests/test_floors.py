@@ -22,7 +22,7 @@ FLOORS = [
     {"skeletons"},
     {"evaluators", "controllers", "report", "loggers", "config_components"},
     {"strategies"},
-    {"search", "export"},
+    {"search", "export", "page"},
     {"config", "contracts"},
     {"testing"},
     {"service"},

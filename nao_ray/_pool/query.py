@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from threading import Timer
 
 import duckdb
 import pandas as pd
@@ -27,21 +31,53 @@ _SETTINGS = (
 )
 
 
-def sql(storage: Storage, query: str) -> pd.DataFrame:
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a query may take that somebody else sends."""
+
+    rows: int
+    """Of the result; the others are left out."""
+    seconds: float
+    memory: str = "2GB"
+
+
+def sql(storage: Storage, query: str, limits: Limits | None = None) -> pd.DataFrame:
     """The result of one SELECT over the views `trials`, `fits` and `final`.
 
     Raises:
-        PoolError: the query is wrong, is not one SELECT, or the pool cannot be read.
+        PoolError: the query is wrong, is not one SELECT, takes longer than it may, or the pool cannot be read.
     """
     try:
         with storage.moment():
-            return steady(storage, "trials", lambda names: _run(storage, names, query))
+            return steady(storage, "trials", lambda names: _run(storage, names, query, limits))
+    except duckdb.InterruptException:
+        raise PoolError(f"sql: stopped after {limits.seconds if limits else 0:g} s; ask for less") from None
     except duckdb.Error as error:
         raise PoolError(f"sql: {line(error)}") from None
 
 
-def _run(storage: Storage, names: list[str], query: str) -> pd.DataFrame:
-    with duckdb.connect(":memory:") as connection:
+@contextmanager
+def _stopped_after(connection: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+    """A block whose query is interrupted when it takes longer."""
+    if seconds is None:
+        yield
+        return
+    timer = Timer(seconds, connection.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _run(storage: Storage, names: list[str], query: str, limits: Limits | None = None) -> pd.DataFrame:
+    with (
+        duckdb.connect(":memory:") as connection,
+        _stopped_after(connection, None if limits is None else limits.seconds),
+    ):
+        if limits is not None:
+            connection.execute(f"SET memory_limit = '{limits.memory}'")
         connection.register("trials_as_stored", dataset(storage, "trials", names))
         connection.execute(f"CREATE TEMP VIEW trials AS {finite_view('trials_as_stored', TRIALS)}")
         for name, read in _BESIDE.items():
@@ -53,7 +89,8 @@ def _run(storage: Storage, names: list[str], query: str) -> pd.DataFrame:
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise PoolError("sql: give one SELECT over the tables trials, fits and final; a pool is only read")
         try:
-            result = connection.sql(statements[0]).to_arrow_table()
+            relation = connection.sql(statements[0])
+            result = (relation if limits is None else relation.limit(limits.rows)).to_arrow_table()
         except duckdb.Error as error:
             if "No such file" in str(error):
                 raise FileNotFoundError(str(error)) from None  # merged meanwhile: read it again

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from nao_ray._pool import health, query, replay, rows, tables
@@ -19,10 +20,12 @@ from nao_ray._pool.ledger import Counts, load_ledger
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.logs import read_logs
 from nao_ray._pool.mailbox import Mailbox
+from nao_ray._pool.notes import Note, read_notes, write_note
 from nao_ray._pool.sharing import read_sharing
 from nao_ray._pool.storage import Storage, open_storage
-from nao_ray._pool.stream import read_some
+from nao_ray._pool.stream import read_some, stream
 from nao_ray._pool.tail import Tail
+from nao_ray._pool.watch import Ids
 from nao_ray._pool.weights import read_weights
 from nao_ray.errors import PoolError
 from nao_ray.metric import Metric
@@ -106,6 +109,21 @@ class PoolReader:
             data = data.sort_by("trial_id")
         return tables.to_pandas(data if columns is None else data.select(list(columns)))
 
+    def stream_trials(self, ids: Sequence[int] | None = None) -> Iterator[pa.Table]:
+        """Whole rows of finished trials in the order written, a few hundred at a time: of all, or of `ids`.
+
+        Raises:
+            PoolError: a part is damaged.
+            PoolReadError: the parts cannot be read at the moment.
+        """
+        wanted = None if ids is None else pa.array(ids, pa.int64())
+        seen = Ids()
+        for data in stream(self._storage, "trials"):
+            data = data.filter(pa.array(seen.add(data["trial_id"].to_numpy())))  # rows come again after a merge
+            data = data if wanted is None else data.filter(pc.is_in(data["trial_id"], value_set=wanted))
+            if data.num_rows:
+                yield data
+
     def fits(self) -> pd.DataFrame:
         """The strategy's diagnostics, one row per round.
 
@@ -144,13 +162,17 @@ class PoolReader:
         with self._storage.moment():
             return load_ledger(self._storage).counts()
 
-    def sql(self, select: str) -> pd.DataFrame:
+    def sql(self, select: str, limits: query.Limits | None = None) -> pd.DataFrame:
         """The result of one SELECT (DuckDB) over the tables `trials`, `fits` and `final`; it reaches nothing else.
 
+        Args:
+            select: the query.
+            limits: what it may take; None: all there is.
+
         Raises:
-            PoolError: the query is wrong, or is not one SELECT.
+            PoolError: the query is wrong, is not one SELECT, or takes longer than it may.
         """
-        return query.sql(self._storage, select)
+        return query.sql(self._storage, select, limits)
 
     def read_weights(self, version: str) -> bytes:
         """A version of shared weights.
@@ -213,6 +235,23 @@ class PoolReader:
             return read_logs(self._storage, trial_id)
         except OSError as error:
             raise PoolError(f"{self.url}/logs cannot be read: {' '.join(str(error).split())}") from None
+
+    def notes(self) -> dict[int, Note]:
+        """What people noted beside trials, by the number of the trial: `star`, `text`, and when (`at`).
+
+        Raises:
+            PoolError: the file is damaged.
+        """
+        return read_notes(self._storage)
+
+    def put_note(self, trial_id: int, star: bool, text: str) -> dict[int, Note]:
+        """Note something beside a trial, instead of what was; neither star nor text: nothing. Returns all notes.
+
+        Raises:
+            PoolError: the note is longer than 10,000 characters, or the file is damaged.
+            PoolWriteError: the pool cannot be written.
+        """
+        return write_note(self._storage, trial_id, star, text)
 
     def check(self) -> list[str]:
         """What is wrong, one line each: damaged parts, doubled or missing ids, trials without a final row."""

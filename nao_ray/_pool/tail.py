@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 
+from nao_ray._pool.groups import gathered
 from nao_ray._pool.names import merged, number
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import checked, dataset, reading
+
+_ROWS = 8192  # that `feed` gives at once, at least
 
 
 class Tail:
@@ -30,22 +34,49 @@ class Tail:
             PoolError: the pool is gone, or a part is damaged.
             PoolReadError: it cannot be read at the moment.
         """
+        data: list[pa.Table] = []
+
+        def look(new: ds.Dataset) -> None:
+            data[:] = [new.to_table(columns=self._columns)]
+
+        self._follow(look)
+        return checked(self._storage, self._folder, data[0])
+
+    def feed(self, take: Callable[[pa.Table], None]) -> None:
+        """As `read`, but `take` is given the rows a few thousand at a time, so that a large pool takes little memory.
+
+        Where parts are merged meanwhile, or cannot be read for a moment, rows come again within one call, too.
+
+        Raises:
+            PoolError: the pool is gone, or a part is damaged.
+            PoolReadError: it cannot be read at the moment.
+        """
+
+        def look(new: ds.Dataset) -> None:
+            for data in gathered(self._batches(new), _ROWS):
+                take(checked(self._storage, self._folder, data))
+
+        self._follow(look)
+
+    def _batches(self, new: ds.Dataset) -> Iterator[pa.Table]:
+        for batch in new.to_batches(columns=self._columns, batch_size=_ROWS, batch_readahead=4, fragment_readahead=1):
+            yield pa.Table.from_batches([batch])
+
+    def _follow(self, look: Callable[[ds.Dataset], None]) -> None:
         with self._storage.moment():
-            marks, data = reading(self._storage, self._folder, self._read_new)
-        data = checked(self._storage, self._folder, data)
+            marks = reading(self._storage, self._folder, lambda: self._read_new(look))
         self._read = marks
         self._last = max((self._last, *filter(None, map(number, marks))))
-        return data
 
-    def _read_new(self) -> tuple[Mapping[str, object], pa.Table]:
+    def _read_new(self, look: Callable[[ds.Dataset], None]) -> Mapping[str, object]:
         marks = self._storage.marks(self._folder)
         changed = [name for name, mark in marks.items() if self._read.get(name) != mark]
         new = [name for name in changed if not self._holds_nothing_new(name)]
-        data = dataset(self._storage, self._folder, new).to_table(columns=self._columns)
+        look(dataset(self._storage, self._folder, new))
         after = self._storage.marks(self._folder) if self._storage.merges_in_place else marks
         if any(after.get(name) != mark for name, mark in marks.items()):
             raise FileNotFoundError(errno.ENOENT, "parts were merged while they were read", self._folder)
-        return marks, data
+        return marks
 
     def _holds_nothing_new(self, name: str) -> bool:
         last = number(name)

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +37,7 @@ _TRIALS = (
     *RANKED, "failure_kind", "failure_message", "genotype", "num_params", "round", "node", "wall_seconds", "started_at",
     "finished_at", "retry_of",
 )  # fmt: skip
-_EVENTS = ("kind", "trial_id", "at", "phase", "retry_of")
+_EVENTS = ("kind", "trial_id", "at", "node", "phase", "retry_of")
 
 _LAST = 8
 """Finished trials that are shown."""
@@ -65,8 +65,8 @@ class Watch:
         self._config = _config(self._manifest)
         self._trials = Tail(self._storage, "trials", _TRIALS)
         self._events = Tail(self._storage, "events", _EVENTS)
-        self._asked, self._finished, self._retries = _Ids(), _Ids(), _Ids()
-        self._open: dict[int, tuple[float | None, bool]] = {}  # unfinished: last attempt's start, trains shared weights
+        self._asked, self._finished, self._retries = Ids(), Ids(), Ids()
+        self._open: dict[int, _Open] = {}  # unfinished
         self._states: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._scores: NDArray[np.float64] = np.empty(0)
@@ -76,6 +76,7 @@ class Watch:
         self._last: tuple[Finished, ...] = ()
         self._beat: tuple[str, int, float] | None = None
         self._changed: ChangedBudget | None = None
+        self._at_work: list[AtWork] = []
         self._heard: float | None = None  # when a heartbeat was seen to change
 
     def look(self) -> View:
@@ -94,6 +95,11 @@ class Watch:
             except OSError as error:
                 raise unreadable(self._storage.path("lease"), error, "nothing of the trials") from None
         return self._view(driver, holder)
+
+    @property
+    def at_work(self) -> Sequence[AtWork]:
+        """The trials that were at work at the last look, in the order they were asked."""
+        return self._at_work
 
     # -- folding ------------------------------------------------------------------------------------------
 
@@ -129,12 +135,12 @@ class Watch:
         self._asked.add(ids[pc.equal(data["kind"], "asked").to_numpy()])
         self._retries.add(ids[_given(data["retry_of"])])
         for row in data.filter(pa.array(~self._finished.have(ids))).to_pylist():
-            began, phase = self._open.get(row["trial_id"], (None, False))
+            began, phase, node = self._open.get(row["trial_id"], _Open())
             if row["kind"] == "asked":
                 phase = row["phase"] is not None
             else:
-                began = row["at"].timestamp() if row["kind"] == "attempt" else None
-            self._open[row["trial_id"]] = (began, phase)
+                began, node = (row["at"].timestamp(), row["node"]) if row["kind"] == "attempt" else (None, None)
+            self._open[row["trial_id"]] = _Open(began, phase, node)
         finished = self._finished.have(np.fromiter(self._open, np.int64, len(self._open))).tolist()
         self._open = {key: self._open[key] for key, over in zip(list(self._open), finished, strict=True) if not over}
 
@@ -169,10 +175,14 @@ class Watch:
         now = self._clock()
         running: list[tuple[float, bool]] = []
         total: int | None = None
+        self._at_work = []
         if driver.state == "alive" and holder is not None:
             total = holder.total
             since = holder.started - _START_TOLERANCE
-            running = [(began, phase) for began, phase in self._open.values() if began is not None and began >= since]
+            for trial_id, (began, phase, node) in self._open.items():
+                if began is not None and began >= since:
+                    running.append((began, phase))
+                    self._at_work.append(AtWork(trial_id, node, began))
         pace = self._spans.pace(now if driver.state == "alive" else None, running, self._workers())
         has_ended = holder is not None and self._spans.last > holder.started - _START_TOLERANCE
         completed, failed = self._states[TrialState.COMPLETED.value], self._states[TrialState.FAILED.value]
@@ -241,7 +251,26 @@ class Watch:
         return max(0.0, max(0, budget - finished) * 3600 / pace.per_hour - max(0.0, now - self._spans.last))
 
 
-class _Ids:
+class AtWork(NamedTuple):
+    """A trial that a worker has."""
+
+    trial_id: int
+    node: str | None
+    started: float
+    """Seconds since 1970."""
+
+
+class _Open(NamedTuple):
+    """A trial that is not finished."""
+
+    began: float | None = None
+    """When its last attempt did."""
+    phase: bool = False
+    """It trains shared weights."""
+    node: str | None = None
+
+
+class Ids:
     """A set of trial ids that takes and answers whole columns."""
 
     def __init__(self) -> None:

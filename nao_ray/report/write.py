@@ -11,7 +11,9 @@ import pandas as pd
 from nao_ray.errors import ConfigError, PoolError, RunError
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import PoolReader, write_page
+from nao_ray.report import facts as told
 from nao_ray.report.control import is_control
+from nao_ray.report.facts import Facts, facts
 from nao_ray.report.film import render_film
 from nao_ray.report.render import COLUMNS, EMBEDDED, ROWS, name_of, render
 from nao_ray.report.shared import is_shared
@@ -22,6 +24,26 @@ from nao_ray.spaces.base import SearchSpace
 _WORDS = ("state", "failure_kind", "failure_message", "phase", "weights_version")  # few different ones
 FILM = "film.html"
 _FINAL = "SELECT * FROM final ORDER BY name"
+
+
+def facts_of(pool: PoolReader) -> Facts:
+    """What a report says of a pool, as `facts`.
+
+    Raises:
+        PoolError: a part of the pool is damaged.
+    """
+    fits = pool.fits()
+    trained = trainings(_phases(pool, pool.trials(["trial_id", "phase"])), fits) if "seed_index" in fits else []
+    running, final = pool.counts().running, pool.sql(_FINAL)
+    return facts(pool.manifest, _named(pool), fits, running, final, trained)
+
+
+def _named(pool: PoolReader) -> pd.DataFrame:
+    """The columns that a report tells of; of most trials no genotype, which is most of a row."""
+    trials = pool.trials(told.COLUMNS).astype(dict.fromkeys(_WORDS, "category"))
+    shared = is_shared(trials)  # there the same genotype is looked for among scores of several versions
+    texts = pool.trials(["trial_id", "genotype"]) if shared else pool.best(ROWS)
+    return trials.assign(genotype=trials["trial_id"].map(texts.set_index("trial_id")["genotype"]).astype("category"))
 
 
 def _trials(pool: PoolReader) -> pd.DataFrame:
@@ -57,17 +79,27 @@ def write_report(pool: PoolReader, space: SearchSpace[Any], out: Path | None = N
     return _put(pool, out, "report.html", page)
 
 
-def _has_film(pool: PoolReader, space: SearchSpace[Any]) -> bool:
-    """Write the film of a pool where something moves in it, and one picture can show all of it; returns whether so."""
+def moves(pool: PoolReader) -> bool:
+    """Whether a film of the pool has more than one moment."""
+    return any(len(track.frames) > 1 for track in find_tracks(pool))
+
+
+def film_page(pool: PoolReader, space: SearchSpace[Any]) -> str | None:
+    """The film of a pool where something moves in it, and one picture can show all of it."""
     tracks = find_tracks(pool)
     if not any(len(track.frames) > 1 for track in tracks):
-        return False
+        return None
     try:
-        page = render_film(name_of(pool.manifest), tracks, space)
+        return render_film(name_of(pool.manifest), tracks, space)
     except ConfigError:
-        return False
-    _put(pool, None, FILM, page)
-    return True
+        return None
+
+
+def _has_film(pool: PoolReader, space: SearchSpace[Any]) -> bool:
+    page = film_page(pool, space)
+    if page is not None:
+        _put(pool, None, FILM, page)
+    return page is not None
 
 
 def write_film(pool: PoolReader, space: SearchSpace[Any], out: Path | None = None) -> str:
