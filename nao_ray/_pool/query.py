@@ -41,6 +41,9 @@ class Limits:
     memory: str = "2GB"
 
 
+_OPERATOR = duckdb.token_type.operator
+
+
 def sql(storage: Storage, query: str, limits: Limits | None = None) -> pd.DataFrame:
     """The result of one SELECT over the views `trials`, `fits` and `final`.
 
@@ -89,8 +92,9 @@ def _run(storage: Storage, names: list[str], query: str, limits: Limits | None =
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             raise PoolError("sql: give one SELECT over the tables trials, fits and final; a pool is only read")
         try:
-            relation = connection.sql(statements[0])
-            result = (relation if limits is None else relation.limit(limits.rows)).to_arrow_table()
+            result = connection.sql(
+                statements[0] if limits is None else _first(statements[0].query, limits)
+            ).to_arrow_table()
         except duckdb.Error as error:
             if "No such file" in str(error):
                 raise FileNotFoundError(str(error)) from None  # merged meanwhile: read it again
@@ -101,6 +105,14 @@ def _run(storage: Storage, names: list[str], query: str, limits: Limits | None =
         if twice:
             raise PoolError(f"sql: {twice[0]} is there twice; name the columns, or rename one (AS)")
         return to_pandas(_with_durations(result))
+
+
+def _first(query: str, limits: Limits) -> str:
+    """The query of the first rows; as text it stops reading earlier than `Relation.limit`."""
+    text = query.encode()
+    ends = [at for at, kind in duckdb.tokenize(query) if text[at : at + 1] == b";" and kind == _OPERATOR]
+    whole = text[: ends[0]] if ends else text  # one statement has no other end
+    return f"SELECT * FROM (\n{whole.decode()}\n) LIMIT {limits.rows}"
 
 
 def _with_durations(data: pa.Table) -> pa.Table:

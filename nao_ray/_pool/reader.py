@@ -109,6 +109,19 @@ class PoolReader:
             data = data.sort_by("trial_id")
         return tables.to_pandas(data if columns is None else data.select(list(columns)))
 
+    def find_trials(self, ids: Sequence[int], columns: Sequence[str] | None = None) -> list[rows.Row]:
+        """Rows of a few finished trials, by id; of a large pool little else is read.
+
+        Raises:
+            PoolError: a part is damaged.
+            PoolReadError: the parts cannot be read at the moment.
+        """
+        wanted = pc.field("trial_id").isin(pa.array(ids, pa.int64()))
+        with self._storage.moment():
+            data = tables.read(self._storage, "trials", None if columns is None else list(columns), wanted)
+        found: list[rows.Row] = data.sort_by("trial_id").to_pylist()
+        return found
+
     def stream_trials(self, ids: Sequence[int] | None = None) -> Iterator[pa.Table]:
         """Whole rows of finished trials in the order written, a few hundred at a time: of all, or of `ids`.
 

@@ -243,13 +243,13 @@ class LivePool:
             PoolError: a part is damaged.
         """
         with self._other:
-            rows = self.reader.trials(["trial_id", "genotype", "failure_message", "phase"], ids=list(ids))
+            rows = self.reader.find_trials(ids, ["trial_id", "genotype", "failure_message", "phase"])
         return {
             str(row["trial_id"]): {
-                "genotype": None if isinstance(row["phase"], str) else row["genotype"],
-                "message": row["failure_message"] if isinstance(row["failure_message"], str) else None,
+                "genotype": row["genotype"] if row["phase"] is None else None,
+                "message": row["failure_message"],
             }
-            for row in rows.to_dict("records")
+            for row in rows
         }
 
     def trial(self, trial_id: int, *, with_logs: bool = True) -> Json:

@@ -33,7 +33,7 @@ def details(pool: PoolReader, space: SearchSpace[Any], trial_id: int, *, with_lo
     Raises:
         PoolError: there is no such trial, or a part is damaged.
     """
-    rows = [row for data in pool.stream_trials([trial_id]) for row in data.to_pylist()]
+    rows = pool.find_trials([trial_id])
     logs = pool.logs(trial_id) if with_logs else []
     if not rows and not logs:
         raise PoolError(f"pool {pool.url} has no finished trial {trial_id}")

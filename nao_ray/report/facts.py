@@ -119,11 +119,9 @@ def _of_trainings(
 
 
 def _notes(metric: Metric, trainings: int) -> list[str]:
-    if metric.name == "accuracy":
-        measured = "Accuracies are in [0, 1] and measured on the validation split."
-    else:
-        which = "more" if metric.more_is_better else "less"
-        measured = f"Of the {metric.label} {which} is better; it is measured on the validation split."
+    which = "more" if metric.more_is_better else "less"
+    bounds = ", in [{:g}, {:g}],".format(*metric.limits) if np.isfinite(metric.limits).all() else ""
+    measured = f"Of the {metric.label}{bounds} {which} is better; it is measured on the validation split."
     readers = "one full training" if trainings == 1 else f"{trainings} full trainings"
     test = f"The test split was read by {readers} alone." if trainings else "The test split was not read."
     return [measured, test, "Parameters are counted without the auxiliary head."]

@@ -180,6 +180,10 @@ def test_a_query_gives_its_first_rows(pools, monkeypatch):
     assert (len(found["rows"]), found["truncated"]) == (300, False)
     assert found["rows"][0][2].startswith("2026-01-01T")
     monkeypatch.setattr(live, "SQL", live.Limits(rows=10, seconds=30))
+    order = "trial_id % 7 DESC, concat('ü;', 1e6 + trial_id)"
+    query = f"WITH t AS (FROM trials) SELECT trial_id FROM t ORDER BY {order}; -- (first;"
+    expected = sorted(range(300), key=lambda k: (-(k % 7), k))[:10]
+    assert json.loads(sql(pools, query).body)["rows"] == [[k] for k in expected]
     found = json.loads(sql(pools, "SELECT * FROM trials").body)
     assert (len(found["rows"]), found["total"], found["truncated"]) == (10, 10, True)
     assert json.loads(sql(pools, "SELECT 'nan'::DOUBLE, 1/0").body)["rows"] == [[None, None]]
