@@ -7,6 +7,7 @@ CORES ?= 2
 PIP = $(BIN)/python -m pip install --quiet --no-compile
 REQUIREMENTS ?= requirements.txt  # requirements-dev.txt brings all in one go
 export RAY_USAGE_STATS_ENABLED ?= 0
+unexport PYTHONDONTWRITEBYTECODE  # some images set it, and each of hundreds of processes would compile all it loads
 
 .DEFAULT_GOAL := help
 .PHONY: help install search test format lint type test-ray test-all test-gpu smoke bench cluster-up cluster-down audit check clean
