@@ -54,6 +54,14 @@ _PRELOADED = {
     ),
 }
 """What a server has loaded besides, by the kind of the processes that it forks."""
+_PRELOADED["trainer"] = (
+    *_PRELOADED["worker"],
+    "ray.train.torch",
+    "ray.util.state",
+    "nao_ray.service.training.together",
+)
+_OF_RAY_TRAIN = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
+"""The variable of a Ray for Ray Train, for which no test waits as long as that does by itself."""
 _AS_RAY_IS_LOADED = ("RAY_", "AUTOSCALER_", "METRICS_", "REPORTER_", "DASHBOARD_", "CUDA_VISIBLE_DEVICES")
 _LATER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_TMPDIR")
 _LATER += ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_STOP_WAIT_TIME_S", "RAY_NODE_ID")
@@ -130,6 +138,7 @@ def server_of(words, environment):
     kept = {name: value for name, value in environment.items() if name not in _LATER and name not in AT_ONCE}
     if kind == "worker":
         kept |= AT_ONCE
+        kind = "trainer" if _OF_RAY_TRAIN in environment else kind
     if kind == "client" and ("RAY_AUTH_TOKEN" in environment or "RAY_AUTH_TOKEN_PATH" in environment):
         kept.setdefault("RAY_AUTH_MODE", "token")  # as they do before they load Ray
     key = sorted(item for item in kept.items() if item[0].startswith(_AS_RAY_IS_LOADED))
