@@ -38,8 +38,14 @@ _PRELOADED = {
         "ray._common.usage.usage_lib",
         "ray._common.pydantic_compat",
         "ray._private.arrow_serialization",
+        "ray._private.grpc_utils",
+        "ray.dag",
+        "ray.experimental.channel",
+        "pydantic.v1",
         "nao_ray.service.fleet.actors",
         "nao_ray.service.hosting.run",
+        "nao_ray.service.jobs.packing",
+        "nao_ray.spaces.nao_cnn_small",
     ),
     "client": ("ray.job_submission", "ray.util.state", "nao_ray.service.jobs.server"),
     "tool": (
@@ -61,7 +67,7 @@ _PRELOADED["trainer"] = (
     "nao_ray.service.training.together",
 )
 _OF_RAY_TRAIN = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
-"""The variable of a Ray for Ray Train, for which no test waits as long as that does by itself."""
+"""A variable of a Ray for Ray Train, which tests wait for no longer than they have to, or for Tune, which loads it."""
 _AS_RAY_IS_LOADED = ("RAY_", "AUTOSCALER_", "METRICS_", "REPORTER_", "DASHBOARD_", "CUDA_VISIBLE_DEVICES")
 _LATER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_TMPDIR")
 _LATER += ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_STOP_WAIT_TIME_S", "RAY_NODE_ID")

@@ -12,7 +12,7 @@ from tests.service._searched import searched_pool
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.usefixtures("ray_local"),
+    pytest.mark.usefixtures("cluster"),
     pytest.mark.filterwarnings("default"),  # Tune's own
 ]
 

@@ -22,25 +22,6 @@ pytestmark = [
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the tests
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Two CPUs, and no files of Tune's loggers."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-        patch.setenv("RAY_AIR_NEW_OUTPUT", "0")
-        ray.shutdown()
-        ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            object_store_memory=80 * 2**20,
-            log_to_driver=False,
-            configure_logging=False,
-        )
-        yield
-        ray.shutdown()
-
-
 class Trains(tune.Trainable):
     """Loses a little every epoch; its level is in its genotype, and every fifth trial breaks down."""
 
