@@ -6,13 +6,35 @@ every trial.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from nao_ray.api.pool import Pool, open_pool
+    from nao_ray.api.study import Study
+
 __version__ = "0.1.0"
-__all__ = ["__version__", "build_network", "draw"]
+__all__ = ["Pool", "Study", "__version__", "build_network", "draw", "open_pool"]
+
+_HOMES = {
+    "Pool": "nao_ray.api.pool",
+    "Study": "nao_ray.api.study",
+    "open_pool": "nao_ray.api.pool",
+}
+"""Where names are that are loaded when they are first used: `import nao_ray` takes neither torch nor ray nor pandas."""
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - what each is, type checkers see above
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nao_ray' has no attribute {name!r}")
+    globals()[name] = found = getattr(import_module(_HOMES[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def build_network(

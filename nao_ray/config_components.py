@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError, model_validator
 
-from nao_ray import registry
+from nao_ray import own_modules, registry
 from nao_ray.addresses import REMEDY, has_credentials, masked
 from nao_ray.config_text import complaint
 from nao_ray.errors import ConfigError
@@ -15,6 +15,7 @@ from nao_ray.settings import Settings
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.tasks.base import Task
+from nao_ray.yaml_text import load_document
 
 
 class Component(Settings):
@@ -41,6 +42,17 @@ def make_space(section: Component | Mapping[str, Any] | str) -> SearchSpace[Any]
     cls = registry.load("space", component.name)
     space: SearchSpace[Any] = cls(cls.Config(**component.settings))
     return space
+
+
+def space_of(manifest: Mapping[str, Any], where: str) -> SearchSpace[Any]:
+    """The search space of a pool, by its manifest.
+
+    Raises:
+        PoolError: it is of a module of the user's own that is not here; `where` says which pool.
+    """
+    own_modules.refuse_missing(manifest.get("own_modules", {}), where)
+    config = manifest["config"]
+    return make_space((load_document(config) if isinstance(config, str) else config)["space"])
 
 
 def make_task(component: Component) -> Task[Any]:

@@ -9,6 +9,7 @@
     |   `-- ClusterError      an address, a token, a job or code that is not a cluster's
     `-- RunError              the run failed (exit code 1)
         |-- StuckSearchError  the strategy proposes nothing, and nothing is running
+        |-- NothingToAskError a study has nothing to ask now: tell it more first, or it is over
         |-- LoggerError       a logger of the search cannot log
         |-- StorageError      the pool's storage is in trouble; nothing is lost, it may be tried again
         |   |-- PoolReadError   it could not be read: a server that throttles, a stalled disk, no permission
@@ -64,6 +65,10 @@ class RunError(NaoRayError):
 
 class StuckSearchError(RunError):
     """The strategy proposes nothing although nothing is running and it is not done."""
+
+
+class NothingToAskError(RunError):
+    """A study has nothing to ask at the moment, or any more."""
 
 
 class LoggerError(RunError):

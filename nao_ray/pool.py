@@ -27,6 +27,7 @@ from nao_ray._pool.manifest import refuse_changes
 from nao_ray._pool.query import Limits
 from nao_ray._pool.reader import PoolReader
 from nao_ray._pool.rows import EVENTS, TRIALS, size_columns, size_from
+from nao_ray._pool.tables import to_pandas
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.view import Driver, Finished, View
 from nao_ray._pool.watch import AtWork, Ids, Watch
@@ -56,5 +57,6 @@ __all__ = [
     "size_columns",
     "size_from",
     "standings",
+    "to_pandas",
     "write_page",
 ]

@@ -96,9 +96,7 @@ class PoolReader:
         Raises:
             PoolError: a part is damaged, or there is no such column.
         """
-        unknown = [name for name in columns or () if name not in rows.TRIALS.names]
-        if unknown:
-            raise PoolError(f"trials have no column {unknown[0]!r}; they have {', '.join(rows.TRIALS.names)}")
+        _refuse_unknown(columns or (), "trials")
         wanted = None if columns is None else list(dict.fromkeys([*columns, "trial_id"]))
         if wanted is None and ids is None:
             data = tables.read(self._storage, "trials")
@@ -277,5 +275,16 @@ class PoolReader:
         Args:
             folder: `trials` or `events`.
             columns: of their rows.
+
+        Raises:
+            PoolError: there is no such column.
         """
+        _refuse_unknown(columns, folder)
         return Tail(self._storage, folder, columns)
+
+
+def _refuse_unknown(columns: Sequence[str], folder: str) -> None:
+    known = {"trials": rows.TRIALS, "events": rows.EVENTS}[folder].names
+    unknown = [name for name in columns if name not in known]
+    if unknown:
+        raise PoolError(f"{folder} have no column {unknown[0]!r}; they have {', '.join(known)}")

@@ -103,12 +103,9 @@ def film(
 
 def make_space(pool: PoolReader) -> SearchSpace[Any]:
     """The search space of a pool."""
-    from nao_ray import config_components, own_modules
-    from nao_ray.yaml_text import load_document
+    from nao_ray.config_components import space_of
 
-    own_modules.refuse_missing(pool.manifest.get("own_modules", {}), pool.url)
-    config = pool.manifest["config"]
-    return config_components.make_space((load_document(config) if isinstance(config, str) else config)["space"])
+    return space_of(pool.manifest, pool.url)
 
 
 # -- actions ------------------------------------------------------------------------------------------------

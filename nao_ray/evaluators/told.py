@@ -1,4 +1,4 @@
-"""Trials that are measured elsewhere: whoever asked for a proposal tells its score (`search.study`)."""
+"""Trials that are measured elsewhere: whoever asked for a proposal tells its score (`search.session`)."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from nao_ray.errors import StuckSearchError
 from nao_ray.metric import Metric
 from nao_ray.search.executor import Completion
+from nao_ray.search.session import Session
 from nao_ray.search.snapshot import Snapshot
-from nao_ray.search.study import Study
 from nao_ray.trial import Fidelity, Trial
 
 _NOTICED_SECONDS = 0.1  # a strategy that answers sooner keeps nobody waiting
@@ -27,16 +27,18 @@ _JOIN_SECONDS = 5.0  # a strategy that thinks longer is left to it: it can recor
 class Ahead:
     """Asks ahead for those who take; several threads may."""
 
-    def __init__(self, study: Study, width: int, waiting: Iterable[Trial] = (), running: Iterable[int] = ()) -> None:
+    def __init__(
+        self, session: Session, width: int, waiting: Iterable[Trial] = (), running: Iterable[int] = ()
+    ) -> None:
         """As described above; `close` ends the thread.
 
         Args:
-            study: that is asked and told.
+            session: that is asked and told.
             width: trials that run at a time, as far as is known at the start, at least 1.
-            waiting: open trials of the study that are given out first.
+            waiting: open trials of the session that are given out first.
             running: ids of open trials that somebody has.
         """
-        self._study, self._width = study, max(1, width)
+        self._session, self._width = session, max(1, width)
         self._ready = deque(waiting)
         self._running = set(running)
         self._most = len(self._running)  # that ran at a time
@@ -64,7 +66,7 @@ class Ahead:
             self._raise()
             if not self._ready:
                 return None
-            trial = self._study.begin(self._ready[0].trial_id, node)
+            trial = self._session.begin(self._ready[0].trial_id, node)
             if trial is None:
                 return None
             self._ready.popleft()
@@ -74,8 +76,8 @@ class Ahead:
             return trial
 
     def tell(self, completion: Completion, fidelity: Fidelity | None = None) -> Trial | None:
-        """As `Study.tell`."""
-        ended = self._study.tell(completion, fidelity)
+        """As `Session.tell`."""
+        ended = self._session.tell(completion, fidelity)
         with self._changed:
             self._running.discard(completion.trial_id)
             self._changed.notify_all()
@@ -92,12 +94,12 @@ class Ahead:
     def is_over(self) -> bool:
         """Whether all is measured, and written."""
         with self._changed:
-            return not self._ready and not self._may_come and not self._running and not self._study.is_unwritten
+            return not self._ready and not self._may_come and not self._running and not self._session.is_unwritten
 
     def snapshot(self, metric: Metric) -> Snapshot:
         """How it stands."""
         with self._changed:
-            return self._study.snapshot(len(self._running), len(self._ready), metric)
+            return self._session.snapshot(len(self._running), len(self._ready), metric)
 
     @property
     def ready(self) -> int:
@@ -115,21 +117,21 @@ class Ahead:
 
     @property
     def _may_come(self) -> bool:
-        return self._asks or self._study.may_ask != 0
+        return self._asks or self._session.may_ask != 0
 
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
-        if not self._ready and not self._running and self._may_come and self._study.is_waiting:
+        if not self._ready and not self._running and self._may_come and self._session.is_waiting:
             raise StuckSearchError(
-                f"the strategy proposes nothing after {self._study.finished} finished trials, nothing is running and "
+                f"the strategy proposes nothing after {self._session.finished} finished trials, nothing is running and "
                 "it is not done: give its space, its rounds or its population more room, or ask for fewer trials"
             )
 
     def _work(self) -> None:
         try:
             while (n := self._next()) is not None:
-                trials = self._study.ask(n)
+                trials = self._session.ask(n)
                 with self._changed:
                     self._ready.extend(trials)
                     self._asks = False
@@ -146,12 +148,12 @@ class Ahead:
                 if n := self._wanted():
                     self._asks = True
                     return n
-                self._changed.wait(_RETRY_SECONDS if self._study.is_unwritten else None)
-                self._study.record()
+                self._changed.wait(_RETRY_SECONDS if self._session.is_unwritten else None)
+                self._session.record()
         return None
 
     def _wanted(self) -> int:
-        if not self._may_come or self._study.is_waiting:
+        if not self._may_come or self._session.is_waiting:
             return 0
         return max(0, self._target() - len(self._ready))
 
@@ -159,7 +161,7 @@ class Ahead:
         """How many are to be ready."""
         if not self._most:
             return self._width
-        seconds, rate = self._study.seconds, self._study.rate
+        seconds, rate = self._session.seconds, self._session.rate
         if seconds <= _NOTICED_SECONDS:
             return 1
         if rate is None or rate * seconds > _NOTICED_SHARE * self._most:  # all that run may end at once

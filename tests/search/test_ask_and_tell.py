@@ -11,7 +11,7 @@ from nao_ray.search.ahead import Ahead
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Completion, Failure
 from nao_ray.search.proposer import LocalProposer
-from nao_ray.search.study import Study
+from nao_ray.search.session import Session
 from nao_ray.trial import FailureKind, Fidelity, Measurement, TrialState
 
 LIMIT = 300.0  # of what hangs
@@ -20,7 +20,7 @@ LIMIT = 300.0  # of what hangs
 def study_of(pool, strategy=None, trials=None, **settings):
     log = pool.log()
     strategy = strategy or Greedy()
-    return Study(pool, LocalProposer(strategy, log), Budget(trials=trials), log=log, **settings)
+    return Session(pool, LocalProposer(strategy, log), Budget(trials=trials), log=log, **settings)
 
 
 def completed(trial, score):

@@ -8,18 +8,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from nao_ray.addresses import absolute
-from nao_ray.config import RunConfig
 from nao_ray.errors import PoolError
 from nao_ray.pool import PoolReader
 from nao_ray.search.ahead import Ahead
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Completion
-from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.snapshot import Snapshot
-from nao_ray.search.study import Study
 from nao_ray.search.tally import Past
-from nao_ray.service.hosting.checks import Checked, take_pool
-from nao_ray.service.hosting.manifest import config_of, metric_of
+from nao_ray.service.hosting.checks import Checked
+from nao_ray.service.hosting.manifest import metric_of
+from nao_ray.service.told import open_told
 from nao_ray.trial import Fidelity, Trial
 
 _BY = "tune:"
@@ -62,11 +60,8 @@ class OpenPool:
             if knows is not None and not PoolReader.exists(url):
                 raise PoolError(f"{url} is gone, the pool of the Tuner that is restored: begin a new Tuner instead")
             self._stack = ExitStack()
-            self._pool = take_pool(url, search)
-            config = search.config
-            self._stack.enter_context(self._pool.acquire(ops=config.make_space().ops_by_cell))
             try:
-                self._begin(config, budget, width, knows)
+                self._begin(search, budget, width, knows)
             except BaseException:
                 self._stack.close()
                 raise
@@ -74,38 +69,24 @@ class OpenPool:
 
     def _begin(
         self,
-        config: RunConfig,
+        search: Checked,
         budget: Callable[[Budget, Past], Budget],
         width: int,
         knows: Callable[[str], bool] | None,
     ) -> None:
-        past, pool = Past(), self._pool
-        log = list(past.passing(pool.log()))
+        session, left = open_told(self.url, search, budget, self._stack)
         self._ids: dict[str, int] = {}  # of our trials, by Tune's
         self._trials: dict[int, Trial] = {}
         waiting = []
-        for trial in past.unfinished:
+        for trial in left:
             tune_id = (trial.node or "").removeprefix(_BY)
             if knows is not None and (trial.node or "").startswith(_BY) and knows(tune_id):
                 self._ids[tune_id], self._trials[trial.trial_id] = trial.trial_id, trial
             else:
                 waiting.append(trial)
-        limits = self._budget(past, budget)
-        self._study = Study(pool, LocalProposer(config.make_strategy(), log), limits, log=past)
-        self._stack.callback(self._study.leave)
-        self._ahead = Ahead(self._study, width, sorted(waiting, key=lambda trial: trial.trial_id), self._trials)
+        self._ahead = Ahead(session, width, waiting, self._trials)
         self._stack.callback(self._ahead.close)
-        self._metric = metric_of(config)
-        pool.say("", limits.trials)
-
-    def _budget(self, past: Past, budget: Callable[[Budget, Past], Budget]) -> Budget:
-        changed, first = self._pool.changed_budget(), config_of(self._pool.manifest, self.url).budget
-        limits = (first.trials, None if first.hours is None else first.hours * 3600)
-        held = Budget(trials=limits[0], seconds=limits[1]) if changed is None else Budget(**changed.now._asdict())
-        now = budget(held, past)
-        if now != held:
-            self._pool.record_budget(held.limits, now.limits)
-        return now
+        self._metric = metric_of(search.config)
 
     def take(self, tune_id: str, wait: float) -> Trial | None:
         """The next trial, Tune's from now on; None: none is ready, see `is_exhausted`."""

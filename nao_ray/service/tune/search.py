@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from nao_ray import yaml_text
 from nao_ray.addresses import absolute
-from nao_ray.config import RunConfig
-from nao_ray.errors import ConfigError
+from nao_ray.metric import Goal
 from nao_ray.search.executor import Failure
 from nao_ray.service.hosting.checks import Checked
-from nao_ray.service.hosting.manifest import make_manifest, metric_of
+from nao_ray.service.hosting.manifest import metric_of
+from nao_ray.service.told import Space, Told, section
 from nao_ray.service.tune.searcher import PoolSearcher, value_of
-from nao_ray.spaces.base import SearchSpace
 from nao_ray.trial import Measurement, Trial
-
-_NO_LIMIT_HOURS = 1e6
 
 
 class NAOSearch(PoolSearcher):
@@ -35,7 +30,7 @@ class NAOSearch(PoolSearcher):
 
     def __init__(
         self,
-        space: str | Mapping[str, Any] | SearchSpace[Any] | type[SearchSpace[Any]],
+        space: Space,
         strategy: str | Mapping[str, Any] = "nao",
         *,
         pool: str,
@@ -60,28 +55,17 @@ class NAOSearch(PoolSearcher):
             ConfigError: there is no such space or strategy, or a setting is wrong.
         """
         super().__init__(absolute(pool), metric=metric, mode=mode, time_attr=time_attr)
-        self._space, self._strategy, self._seed = _space(space), strategy, seed
-        self._config(1)
+        self._space, self._strategy, self._seed = section(space), strategy, seed
+        self._told(1).config(type(self).__name__)
 
-    def _config(self, samples: int | None) -> RunConfig:
-        strategy = {"name": self._strategy} if isinstance(self._strategy, str) else dict(self._strategy)
-        name = f"{strategy.get('name')}-{self._space['name']}"
-        told = {"metric": self._metric, "goal": "minimize" if self._mode == "min" else "maximize"}
-        data = {
-            "name": re.sub(r"[^A-Za-z0-9_.-]", ".", name)[:100],
-            "seed": self._seed,
-            "space": self._space,
-            "evaluator": {"name": "told", **(told if self._metric else {})},
-            "strategy": strategy,
-            "budget": {"hours": _NO_LIMIT_HOURS} if samples is None else {"trials": samples},
-        }
-        return RunConfig.parse(yaml_text.dump(data), where="NAOSearch")
+    def _told(self, samples: int | None) -> Told:
+        told = Told(self._space, self._strategy, self._seed, trials=samples)
+        goal: Goal = "minimize" if self._mode == "min" else "maximize"
+        return told._replace(metric=self._metric, goal=goal) if self._metric else told
 
     def search(self, samples: int | None) -> Checked:
         """As `PoolSearcher.search`."""
-        config = self._config(samples)
-        strategy, evaluator = config.make_strategy(), config.make_evaluator()
-        return Checked(config, make_manifest(config, evaluator.data_hash(), strategy.planned), None)
+        return self._told(samples).search(type(self).__name__)
 
     def given(self, trial: Trial) -> dict[str, Any]:
         """As `PoolSearcher.given`."""
@@ -94,22 +78,7 @@ class NAOSearch(PoolSearcher):
 
     def measured(self, result: Mapping[str, Any], curve: tuple[float, ...]) -> Measurement | Failure:
         """As `PoolSearcher.measured`."""
-        value = value_of(result, self._metric, metric_of(self._config(1)))
+        value = value_of(result, self._metric, metric_of(self._told(1).config(type(self).__name__)))
         if isinstance(value, Failure):
             return value
         return Measurement(**value, curve=curve, wall_seconds=result.get("time_total_s"))
-
-
-def _space(space: str | Mapping[str, Any] | SearchSpace[Any] | type[SearchSpace[Any]]) -> dict[str, Any]:
-    """The section of a config."""
-    if isinstance(space, str):
-        return {"name": space}
-    if isinstance(space, Mapping):
-        return dict(space)
-    made = space() if isinstance(space, type) else space
-    if made.name.startswith("__main__:"):
-        raise ConfigError(
-            f"the space {type(made).__name__} is defined in the script that runs, where nobody who opens the pool "
-            "finds it: put it into a module"
-        )
-    return {"name": made.name, **made.config.model_dump(mode="json")}

@@ -27,7 +27,7 @@ from nao_ray.search.writing import Patience, Writer
 from nao_ray.trial import Attempt, Fidelity, Trial
 
 
-class Study:
+class Session:
     """What one driver asks of a strategy and tells it."""
 
     def __init__(

@@ -1,0 +1,1 @@
+"""What `import nao_ray` gives: pools, studies and searches for scripts and notebooks."""
