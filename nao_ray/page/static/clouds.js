@@ -1,0 +1,79 @@
+/* What the charts of scores share: bounds that one wild score does not blow up, the random twin, clouds of a pool. */
+"use strict";
+((NaoRay) => {
+  const {stats, airy, counted} = NaoRay;
+
+  /** Bounds for the scores of rows: far worse ones are left out; {extent, note}. */
+  function scoreBounds(pool, rows) {
+    const found = stats.sorted(rows, pool.frame.get("value"));
+    if (!found.length) return {extent: [0, 1], note: ""};
+    const low = stats.quantile(found, 0.03),
+      high = stats.quantile(found, 0.97),
+      span = high - low;
+    const extent = pool.more
+      ? [Math.max(found[0], low - 0.7 * span), found.at(-1)]
+      : [found[0], Math.min(found.at(-1), high + 0.7 * span)];
+    const outside = found.reduce((sum, value) => sum + (value < extent[0] || value > extent[1]), 0);
+    return {
+      extent: airy(extent),
+      note: outside
+        ? `${counted(outside, "trial")} far ${pool.more ? "below" : "above"} the rest ${outside === 1 ? "is" : "are"} outside the picture. `
+        : "",
+    };
+  }
+
+  /** The random search to compare a pool with: {name, pool, rows}, in the order of its search; or null. */
+  function twinOf(pool) {
+    if (pool.control.length) return {name: "random control", pool, rows: pool.control};
+    const {space, task, metric} = pool.info;
+    const other = NaoRay.app.pools.find(
+      (one) =>
+        one !== pool &&
+        one.info.strategy === "random_search" &&
+        one.info.space === space &&
+        one.info.task === task &&
+        one.metric.name === metric.name &&
+        one.frame.rows,
+    );
+    return other && pool.info.strategy !== "random_search" ? {name: other.name, pool: other, rows: other.own} : null;
+  }
+
+  /** Bounds of a column over rows, and whether its axis is better logarithmic. */
+  function columnBounds(rows, column, mayLog = false) {
+    const found = stats.extent(rows, column) ?? [0, 1];
+    const log = mayLog && found[0] > 0 && found[1] / found[0] > 30;
+    return {extent: airy(found, log), log};
+  }
+
+  /** A cloud of scored trials for a panel: {axes, cloud}; what is not selected stays as its pale background. */
+  function cloudOf(pool, {x, y = "value", rows = pool.scored, axes, names, colour, tone}) {
+    const mask = NaoRay.selection.maskOf(pool),
+      xs = pool.column(x),
+      ys = pool.column(y);
+    const known = rows.filter((row) => xs[row] === xs[row] && ys[row] === ys[row]);
+    const chosen = mask ? known.filter((row) => mask[row]) : known;
+    const context = mask ? known.filter((row) => !mask[row]) : null;
+    return {pool, rows: chosen, context, x: xs, y: ys, axes, colour, tone, brush: {x, y}, names: names ?? [y, x]};
+  }
+
+  /** Rows by round, neighbouring rounds put together where there are more than `most`: [{name, from, rows}]. */
+  function roundGroups(pool, rows, most) {
+    const round = pool.frame.get("round");
+    if (!round) return [];
+    const groups = [
+      ...stats.groupBy(
+        rows.filter((row) => round[row] >= 0),
+        round,
+      ),
+    ];
+    const step = Math.ceil(groups.length / most);
+    return groups.flatMap(([from], k) => {
+      if (k % step) return [];
+      const some = groups.slice(k, k + step),
+        last = some.at(-1)[0];
+      return [{name: last > from ? `${from}–${last}` : String(from), from, rows: some.flatMap(([, found]) => found)}];
+    });
+  }
+
+  Object.assign(NaoRay, {roundGroups, scoreBounds, twinOf, columnBounds, cloudOf});
+})((window.NaoRay ??= {}));

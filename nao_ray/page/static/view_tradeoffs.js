@@ -1,0 +1,134 @@
+/* Size, multiply-adds and latency against the score, with the Pareto front and a limit that can be moved. */
+"use strict";
+((NaoRay) => {
+  const {h, put, Panel, Limit, stats, large, selection} = NaoRay;
+  const COSTS = [
+    ["num_params", "Parameters and score", "parameters"],
+    ["macs", "Multiply-adds and score", "multiply-adds"],
+    ["latency_ms", "Latency and score", "ms latency"],
+  ];
+
+  /** The limit on a cost that the search itself was given, or null. */
+  function given(pool, cost) {
+    const found = pool.info.constraints?.[cost];
+    return found ? found[1] : null;
+  }
+
+  class Tradeoff {
+    constructor(root, pool, [cost, title, unit]) {
+      Object.assign(this, {pool, cost, unit, limitValue: null, isFresh: true});
+      this.panel = new Panel(root, title, {height: 340});
+      this.limit = new Limit(this.panel, unit, (value) => this.#moved(value));
+      this.said = h("span", {class: "said"});
+      this.take = h(
+        "button",
+        {type: "button", onclick: () => selection.add({column: cost, low: -Infinity, high: this.limit.value})},
+        "Select these",
+      );
+      this.panel.extra.append(h("div", {class: "limit-row"}, this.limit.field, this.take, this.said));
+      this.#moved(null);
+    }
+
+    #within(rows, limit) {
+      const cost = this.pool.column(this.cost);
+      return rows.filter((row) => cost[row] <= limit);
+    }
+
+    #moved(value) {
+      this.take.hidden = value === null;
+      if (value === null) return put(this.said, "");
+      const {pool} = this,
+        rows = selection.keep(pool, pool.scored),
+        within = this.#within(rows, value),
+        best = pool.best(within);
+      put(
+        this.said,
+        best < 0
+          ? "no trial is within"
+          : [
+              `${NaoRay.count(within.length)} of ${NaoRay.count(rows.length)} within; the best of them: `,
+              NaoRay.trialLink(pool, pool.frame.get("trial_id")[best]),
+              ` with ${pool.score(pool.frame.get("value")[best])}`,
+            ],
+      );
+    }
+
+    update() {
+      const {pool, panel, cost} = this,
+        column = pool.column(cost),
+        value = pool.frame.get("value");
+      const known = column ? pool.scored.filter((row) => column[row] === column[row]) : [];
+      panel.root.hidden = !known.length;
+      if (!known.length) return;
+      const bounds = NaoRay.scoreBounds(pool, known),
+        {extent, log} = NaoRay.columnBounds(known, column, true);
+      const axes = {
+        x: {name: NaoRay.columnLabel(cost), extent, log, format: large},
+        y: {name: pool.metric.label, extent: bounds.extent},
+      };
+      const front = stats.pareto(selection.keep(pool, known), column, value, pool.more),
+        asked = given(pool, cost);
+      const lines = [
+        {
+          name: "Pareto front",
+          data: front.map((row) => [column[row], value[row]]),
+          colour: "--accent",
+          step: true,
+          dots: 7,
+          width: 2,
+        },
+      ];
+      if (asked)
+        lines.push({
+          name: "limit of the search",
+          data: [
+            [asked, bounds.extent[0]],
+            [asked, bounds.extent[1]],
+          ],
+          colour: "--second",
+          dashed: true,
+        });
+      const entry = (row) => [
+        NaoRay.trialLink(pool, pool.frame.get("trial_id")[row]),
+        large(column[row]),
+        pool.score(value[row]),
+      ];
+      panel.show({
+        axes,
+        lines,
+        cloud: NaoRay.cloudOf(pool, {x: cost, rows: known, axes, names: ["value", cost, "round"]}),
+        note: bounds.note,
+        legend: [
+          {name: "trial", colour: "--dot", form: "round"},
+          {name: "Pareto front", colour: "--accent"},
+          ...(asked ? [{name: "limit of the search", colour: "--second", form: "dashes"}] : []),
+        ],
+        summary: front.length
+          ? `${NaoRay.counted(front.length, "trial")} on the Pareto front, from ${pool.score(value[front[0]])} with ${large(column[front[0]])} to ${pool.score(value[front.at(-1)])} with ${large(column[front.at(-1)])}.`
+          : "No trial is selected.",
+        table: () => [["trial on the front", NaoRay.columnLabel(cost), pool.metric.label], front.map(entry)],
+      });
+      if (this.isFresh && asked) this.limit.set(asked);
+      else this.#moved(this.limit.value);
+      this.isFresh = false;
+      this.limit.place();
+    }
+  }
+
+  NaoRay.views.push({
+    id: "tradeoffs",
+    label: "Trade-offs",
+    build(root, pool) {
+      const charts = COSTS.map((cost) => new Tradeoff(root, pool, cost));
+      const none = h("p", {class: "lead"}, "No scored trial has a number of parameters, multiply-adds or latency.");
+      root.append(none);
+      return {
+        update() {
+          charts.forEach((chart) => chart.update());
+          none.hidden = charts.some((chart) => !chart.panel.root.hidden);
+        },
+        dispose: () => charts.forEach((chart) => chart.panel.dispose()),
+      };
+    },
+  });
+})((window.NaoRay ??= {}));

@@ -1,0 +1,247 @@
+"""The page in a real browser: every view of it, its links, keyboard, and what axe-core has to say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Browser
+
+from nao_ray.cli.pool import make_space
+from nao_ray.page import server
+from nao_ray.page.guard import Guard
+from nao_ray.page.live import LivePool
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH to show the page"),
+    pytest.mark.slow,
+]
+AXE = Path(__file__).parent / "axe" / "axe.min.js"
+VIEWS = {
+    "overview": "Best so far",
+    "progress": "Best so far, over device time",
+    "predictor": "Predicted and measured",
+    "tradeoffs": "Parameters and score",
+    "operations": "Share among the best",
+    "best": "The best 20 of the",
+    "trust": "Noise floor",
+    "failures": "Kinds of failure",
+    "workers": "Timeline of the workers",
+    "trials": "Download the selection",
+    "compare": "Differences",
+    "pools": "device time",
+    "record": "The frozen run.yaml",
+}
+SEEN = "figure:not([hidden]) .chart:not([hidden])"
+SETTLED = "window.NaoRay?.app?.pool?.report && NaoRay.app.pools.every(pool => pool.frame.rows)"
+
+
+@pytest.fixture(scope="module")
+def address(searched, made_up):
+    """Where the page of both pools is."""
+    pools = [LivePool(str(made_up), make_space), LivePool(str(searched), make_space)]
+    loop, ready, told = asyncio.new_event_loop(), threading.Event(), []
+
+    def tell(where):
+        told.append(where)
+        ready.set()
+
+    task = loop.create_task(server.serve(pools, Guard(None), "127.0.0.1", 0, tell))
+
+    def work():
+        with pytest.raises(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert ready.wait(60)
+    yield told[0]
+    loop.call_soon_threadsafe(task.cancel)
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    """One browser for all tests."""
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def page(chromium, address):
+    """The page just opened, without a selection, on the overview."""
+    chromium.faults.clear()
+    chromium.requests.clear()
+    chromium.resize(1400)
+    chromium.prefer("light")
+    chromium.open("about:blank")
+    chromium.open(address)
+    chromium.wait(SETTLED)
+    yield chromium
+    assert chromium.faults == []
+
+
+def show(page, view, said=""):
+    """Goes to a view and waits until it says something."""
+    page.run(f"location.hash = {json.dumps('#' + view)}")
+    page.wait(f"document.getElementById('view').textContent.includes({json.dumps(said)})")
+    page.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def axe(page):
+    """What axe-core finds that is serious or critical."""
+    if not page.run("Boolean(window.axe)"):
+        page.run(AXE.read_text(encoding="utf-8") + "\n;0")
+    script = "axe.run().then(found => found.violations.map(one => [one.impact, one.id, one.nodes[0].html]))"
+    return [one for one in page.run(script) if one[0] in ("serious", "critical")]
+
+
+def painted(page):
+    """Per chart that is seen: its heading, and how many pixels of its own are not blank."""
+    return page.run(
+        f"""[...document.querySelectorAll("{SEEN}")].map(box => [box.ariaLabel.split(".")[0],
+          [...box.querySelectorAll("canvas")].filter(one => one.width && !one.hidden).map(one =>
+            one.getContext("2d").getImageData(0, 0, one.width, one.height).data.filter((v, k) => k % 4 == 3 && v).length
+          ).reduce((a, b) => a + b, 0)])"""
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_draws_fits_its_window_and_is_accessible(page, scheme):
+    page.prefer(scheme)
+    for view, said in VIEWS.items():
+        for width in (1400, 400):
+            page.resize(width)
+            show(page, f"{view}/0", said)
+            wide = page.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, f"{view} is {wide} px wider than a window of {width}"
+        assert axe(page) == [], view
+        for heading, pixels in painted(page):
+            assert pixels > 500, f"{view}: {heading} is blank"
+    assert page.run("document.documentElement.dataset.theme") == scheme
+    page.run("document.querySelector('#nav a').style.color = 'var(--faint)'")
+    assert [one[1] for one in axe(page)] == ["color-contrast"], "it sees what is wrong"
+
+
+def test_every_chart_says_in_words_what_it_shows_and_gives_its_figures(page):
+    for view in VIEWS:
+        show(page, f"{view}/0", VIEWS[view])
+        labels = page.run(f"[...document.querySelectorAll('{SEEN}')].map(one => one.ariaLabel)")
+        assert all(len(label.split()) > 4 for label in labels), (view, labels)
+    show(page, "progress/0", VIEWS["progress"])
+    page.run("document.querySelector('.figures').open = true")
+    page.wait("document.querySelectorAll('.figures table tbody tr').length > 2")
+
+
+def test_what_is_selected_in_one_view_holds_in_the_others(page):
+    show(page, "tradeoffs/0", VIEWS["tradeoffs"])
+    box = page.run(
+        "(b => [b.left, b.top, b.width, b.height])(document.querySelector('.chart').getBoundingClientRect())"
+    )
+    left, top, width, height = box
+    page.drag((left + 0.3 * width, top + 0.1 * height), (left + 0.6 * width, top + 0.8 * height))
+    page.wait("document.querySelectorAll('.chip').length === 2")
+    chosen = page.run("NaoRay.selection.countOf(NaoRay.app.pool)")
+    assert 10 < chosen < 200
+    assert page.run("document.querySelector('.told').textContent") == f"{chosen} of 300 trials selected"
+    show(page, "trials/0", f"50 of {chosen}")
+    low, high = page.run("(({low, high}) => [low, high])(NaoRay.selection.conditions[0])")
+    first = page.run(
+        "(p => p.column('num_params')[p.rowOf(+document.querySelector('.trials td a').textContent)])(NaoRay.app.pool)"
+    )
+    assert low <= first <= high
+    show(page, "operations/0", f"among all ({chosen})")
+    page.run("document.querySelector('.clear').click()")
+    page.wait("document.querySelector('.told').textContent === 'All 300 finished trials'")
+
+
+def test_the_keyboard_reaches_and_does_everything(page):
+    page.press("Tab")
+    assert page.run("document.activeElement.className") == "skip"
+    page.press("Enter")
+    assert page.run("document.activeElement.id") == "main"
+    page.run("document.querySelector('#nav a[href^=\"#trials\"]').focus()")
+    page.press("Enter")
+    page.wait("document.activeElement.id === 'title' && document.activeElement.textContent === 'Trials'")
+    page.run("document.querySelector('.filter summary').focus()")
+    page.press("Enter")
+    page.wait("document.querySelector('.filter').open && document.querySelector('[name=low]')")
+    page.press("Tab")
+    page.press("Tab")
+    assert page.run("document.activeElement.name") == "low"
+    page.type("0.94")
+    page.press("Enter")
+    page.wait("document.querySelectorAll('.chip').length === 1")
+    assert "≥ 0.94" in page.run("document.querySelector('.chip').textContent")
+    page.run("document.querySelector('.sort[data-by=value]').focus()")
+    page.press("Enter")
+    page.wait("document.activeElement.dataset.by && document.activeElement.closest('th').ariaSort === 'descending'")
+    best = page.run("(pool => pool.frame.get('trial_id')[pool.best(pool.scored)])(NaoRay.app.pool)")
+    page.wait(f"document.querySelector('.trials td a').textContent === '{best}'")
+    page.run("document.querySelector('.trials td a').focus()")
+    page.press("Enter")
+    page.wait(
+        f"document.getElementById('title').textContent === 'Trial {best}' && document.querySelector('.cells svg')"
+    )
+
+
+def test_a_limit_is_typed_and_moved_by_keys(page):
+    show(page, "tradeoffs/0", VIEWS["tradeoffs"])
+    page.run("document.querySelector('.at-most input').focus()")
+    page.type("2 M")
+    page.press("Enter")
+    page.wait("!document.querySelector('.limit').hidden")
+    value = "Number(document.querySelector('.limit').ariaValueNow)"
+    assert page.run(value) == 2e6
+    page.run("document.querySelector('.limit').focus()")
+    page.press("ArrowRight")
+    assert 2e6 < page.run(value) < 2.2e6
+    told = page.run("document.querySelector('.limit-row .said').textContent")
+    within = page.run("(p => p.scored.filter(r => p.column('num_params')[r] <= 2e6).length)(NaoRay.app.pool)")
+    assert abs(int(told.split()[0]) - within) < 10
+    page.run("document.querySelector('.limit-row button').click()")
+    page.wait("document.querySelectorAll('.chip').length === 1")
+
+
+def test_a_trial_has_a_page_with_lineage_failure_and_a_note_that_stays(page, searched):
+    failed = page.run("(p => p.frame.get('trial_id')[p.failed[0]])(NaoRay.app.pools[1])")
+    show(page, f"trial/1/{failed}", "Log")
+    page.wait("[...document.querySelectorAll('.log')].some(one => /Error|nan/.test(one.textContent))")
+    child = page.run(
+        "(p => p.frame.get('trial_id')[p.order.find(r => p.frame.get('source')[r] >= 0)])(NaoRay.app.pools[1])"
+    )
+    show(page, f"trial/1/{child}", "Lineage")
+    page.wait("document.querySelector('.kin a')")
+    page.run("document.querySelector('#view textarea').focus()")
+    page.type("look <b>again</b>")
+    page.run("document.querySelector('.starred').click()")
+    page.wait("document.body.textContent.includes('Saved.')")
+    show(page, "overview/1", "look <b>again</b>")
+    assert json.loads((searched / "notes.json").read_text(encoding="utf-8"))
+    show(page, f"trial/1/{child}", "Lineage")
+    page.run("document.querySelector('#view textarea').value = ''")
+    page.run("document.querySelector('.starred').click()")
+    page.wait("document.body.textContent.includes('Saved.')")
+
+
+def test_two_architectures_stand_side_by_side_with_their_differences(page):
+    show(page, "compare/1/0/1:1", "they are marked")
+    page.wait("document.querySelectorAll('.cells svg').length === 2")
+    assert page.run("document.querySelectorAll('.sides .differs').length") > 1
+    rows = page.run("document.querySelectorAll('table tbody tr').length")
+    assert rows > 0
+
+
+def test_sql_answers_and_its_trials_become_the_selection(page):
+    show(page, "trials/0", "SQL")
+    page.run("document.querySelector('#query').value = 'SELECT trial_id FROM trials WHERE trial_id < 7'")
+    page.run("document.querySelector('.sql form').requestSubmit()")
+    page.wait("document.querySelector('.sql').textContent.includes('7 rows')")
+    page.run("[...document.querySelectorAll('.sql button')].at(-1).click()")
+    page.wait("document.querySelector('.told').textContent.startsWith('7 of 300')")
