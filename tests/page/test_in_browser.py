@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -40,9 +41,15 @@ SETTLED = "window.NaoRay?.app?.pool?.report && NaoRay.app.pools.every(pool => po
 
 
 @pytest.fixture(scope="module")
-def address(searched, made_up):
+def noted(searched, tmp_path_factory):
+    """A pool of its own: notes are written into it."""
+    return shutil.copytree(searched, tmp_path_factory.mktemp("noted") / "pool")
+
+
+@pytest.fixture(scope="module")
+def address(noted, made_up):
     """Where the page of both pools is."""
-    pools = [LivePool(str(made_up), make_space), LivePool(str(searched), make_space)]
+    pools = [LivePool(str(made_up), make_space), LivePool(str(noted), make_space)]
     loop, ready, told = asyncio.new_event_loop(), threading.Event(), []
 
     def tell(where):
@@ -59,7 +66,7 @@ def address(searched, made_up):
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(600)
     yield told[0]
     loop.call_soon_threadsafe(task.cancel)
     thread.join()
@@ -209,7 +216,7 @@ def test_a_limit_is_typed_and_moved_by_keys(page):
     page.wait("document.querySelectorAll('.chip').length === 1")
 
 
-def test_a_trial_has_a_page_with_lineage_failure_and_a_note_that_stays(page, searched):
+def test_a_trial_has_a_page_with_lineage_failure_and_a_note_that_stays(page, noted):
     failed = page.run("(p => p.frame.get('trial_id')[p.failed[0]])(NaoRay.app.pools[1])")
     show(page, f"trial/1/{failed}", "Log")
     page.wait("[...document.querySelectorAll('.log')].some(one => /Error|nan/.test(one.textContent))")
@@ -223,7 +230,7 @@ def test_a_trial_has_a_page_with_lineage_failure_and_a_note_that_stays(page, sea
     page.run("document.querySelector('.starred').click()")
     page.wait("document.body.textContent.includes('Saved.')")
     show(page, "overview/1", "look <b>again</b>")
-    assert json.loads((searched / "notes.json").read_text(encoding="utf-8"))
+    assert json.loads((noted / "notes.json").read_text(encoding="utf-8"))
     show(page, f"trial/1/{child}", "Lineage")
     page.run("document.querySelector('#view textarea').value = ''")
     page.run("document.querySelector('.starred').click()")
