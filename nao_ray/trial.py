@@ -102,8 +102,11 @@ class Proposal:
     """Length factor of the gradient step from the source (eta)."""
     round: int | None = None
     """Index of the controller's fit that made it; 0 for the seeds."""
-    origin: Literal["control"] | None = None
-    """`control`: drawn at random, to compare with what a search has found; no find of its own."""
+    origin: Literal["control", "imported"] | None = None
+    """`control`: drawn at random, to compare with what a search has found; no find of its own. `imported`: from a table
+    of somebody else's results."""
+    file_row: int | None = None
+    """Of what was imported: its row in the file, from 1."""
     settings: str | None = None
     """JSON by name: settings of the recipe that this trial is trained with instead of the evaluator's; None: none."""
     retry_of: int | None = None

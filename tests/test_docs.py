@@ -92,7 +92,10 @@ def folder(tmp_path_factory):
             Image.fromarray(draw.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(buffer, format="PNG")
             rows.append({"img": buffer.getvalue(), "label": label, "split": "train"})
     pd.DataFrame(rows).to_parquet(folder / "cifar10.parquet")
-    _table(draw).to_parquet(folder / "nas_bench_201.parquet")
+    table = _table(draw)
+    table.to_parquet(folder / "nas_bench_201.parquet")
+    results = table.head(20).rename(columns={"arch_str": "arch", "cifar10_valid_acc_200": "accuracy"})
+    results.to_csv(folder / "results.csv", index=False)
     done = _run([sys.executable, str(ROOT / "jobs" / "search.py"), *SHRUNKEN], folder)
     assert done.returncode == 0, done.stderr
     return folder

@@ -52,6 +52,7 @@ _PROPOSAL = (
     ("source_step_size", _FLOAT),
     ("round", _INT),
     ("origin", _TEXT),
+    ("file_row", _INT),
     ("settings", _TEXT),
     ("retry_of", _INT),
     ("phase", _TEXT),
@@ -145,7 +146,7 @@ _LATER_MEASURED = (
     "supernet_score", "execution", *dict(_SHAPES),
 )  # fmt: skip
 _LATER_SIZES = ("layers", "hidden", "embedding_width", OWN_SIZE)
-LATER = frozenset({"message", "origin", "settings", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
+LATER = frozenset({"message", "origin", "file_row", "settings", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nao_ray import __version__
-from nao_ray.cli import ask, describe, export, jobs, output, page, pool, recipes, table, train, watch
+from nao_ray.cli import ask, describe, export, jobs, output, page, pool, pool_import, recipes, table, train, watch
 from nao_ray.cli.jobs import INTERRUPTED
 from nao_ray.errors import ConfigError, Drained, InputError, NaoRayError, RunError
 from nao_ray.preset_files import find_config
@@ -237,7 +237,7 @@ def _why_nothing_is_there(pool: PoolReader) -> str:
 # -- entry --------------------------------------------------------------------------------------------------
 
 
-for part in (watch, page, pool, describe, train, recipes, export, jobs, ask):  # in the order of the help
+for part in (watch, page, pool, pool_import, describe, train, recipes, export, jobs, ask):  # in the order of the help
     part.register(app)
 app.command(context_settings={"help_option_names": []})(bench)
 table.register(app)
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     debug = "--debug" in words
     output.open_closed()
     try:
-        words = _with_kinds(words)
+        words = pool_import.joined(_with_kinds(words))
         output.refuse_other_than_text(words)
         code = _call([word for word in words if word != "--debug"])
     except BrokenPipeError:  # the reader of a pipe, e.g. `head`, has left

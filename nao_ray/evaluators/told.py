@@ -19,10 +19,12 @@ class ToldConfig(EvaluatorConfig):
     metric: str = Field(default=DEFAULT.name, min_length=1, max_length=200)
     """Its name."""
     goal: Goal = DEFAULT.goal
+    unit: str = ""
+    """Of the metric, as it is shown; of an accuracy none."""
 
     @model_validator(mode="after")
     def _is_a_metric(self) -> Self:
-        Metric(self.metric, goal=self.goal)
+        Metric(self.metric, self.unit, self.goal)
         return self
 
 
@@ -40,7 +42,7 @@ class Told(Evaluator[ToldConfig]):
 
     @classmethod
     def metric(cls, config: ToldConfig, task: Task[Any] | None) -> Metric:  # noqa: ARG003
-        return Metric(config.metric, goal=config.goal)
+        return Metric(config.metric, config.unit, config.goal)
 
     def evaluate(self, proposal: Proposal) -> NoReturn:
         raise RunError(f"trial {proposal.trial_id} is measured by whoever asked for it")

@@ -36,6 +36,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {**PUBLISHED, "mode": "steady", "seeds": 6, "round_size": 5, "fit": {"epochs": 1}, "warm_start": True}
         | {"epd": {"hidden": 16, "embedding": 8, "encoder": "lstm", "decoder": "steps"}},
     ],
+    "imported": [],  # asks for nothing
     "given": [{"genotypes": _genotypes(60)}],
     "regularized_evolution": [{"population": 8, "sample": 3}],
     "nao_shared": [

@@ -43,6 +43,10 @@ def check_search(config: RunConfig, pool_url: str) -> Checked:
     config = placed(config)
     config.make_strategy()
     evaluator = config.make_evaluator()
+    if config.strategy.name == "imported":
+        raise ConfigError(
+            f"the trials of {pool_url} were imported, and no search goes on with them: give another --pool"
+        )
     if not evaluator.measures:
         raise ConfigError(
             f"the evaluator {config.evaluator.name} measures nothing: trials of {pool_url} are told by whoever asks "
