@@ -136,6 +136,7 @@ KNOWERS = {
     "training/tokens.py",  # its loss is a cross-entropy too
     "evaluators/closed_form.py", "evaluators/faulty.py",  # a formula of an accuracy
     "evaluators/parts/table.py", "evaluators/parts/table_config.py", "evaluators/parts/nats_bench.py",  # foreign tables
+    "service/hosting/importing.py", "cli/pool_import.py",  # foreign tables
     "cli/describe.py", "cli/export.py", "cli/subject.py",  # options are those of networks for images
     "trial.py", "_pool/rows.py", "skeletons/texts/base.py", "tasks/texts/base.py",  # names of columns of pools
     "strategies/regularized_evolution.py",  # the title of a paper

@@ -20,7 +20,7 @@ class ToldConfig(EvaluatorConfig):
     """Its name."""
     goal: Goal = DEFAULT.goal
     unit: str = ""
-    """Of the metric, as it is shown; of an accuracy none."""
+    """Of the metric, as it is shown; of shares none."""
 
     @model_validator(mode="after")
     def _is_a_metric(self) -> Self:
