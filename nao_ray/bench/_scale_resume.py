@@ -21,8 +21,8 @@ from nao_ray.bench._scale_pool import make_pool
 from nao_ray.bench._scale_row import Row
 from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ConfigError, RunError
+from nao_ray.page.bundle import write_report
 from nao_ray.pool import PoolWriter
-from nao_ray.report.write import write_report
 from nao_ray.search.budget import Budget
 from nao_ray.search.clock import VirtualClock
 from nao_ray.search.loop import SearchLoop

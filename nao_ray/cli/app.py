@@ -204,9 +204,9 @@ def _conclude(url: str) -> None:
         RunError: not one trial was completed.
     """
     from nao_ray.cli.pool import make_space
+    from nao_ray.page.bundle import write_report
     from nao_ray.pool import PoolReader
     from nao_ray.report.text import best_text
-    from nao_ray.report.write import write_report
 
     pool = PoolReader.open(url)
     report = write_report(pool, make_space(pool))

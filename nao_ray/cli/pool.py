@@ -79,8 +79,8 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="Write here; default: report.html in the pool.")] = None,
 ) -> None:
     """Write the report: one HTML file that needs nothing else."""
+    from nao_ray.page.bundle import write_report
     from nao_ray.pool import PoolReader
-    from nao_ray.report.write import write_report
 
     opened = PoolReader.open(url)
     typer.echo(write_report(opened, make_space(opened), out))

@@ -252,14 +252,14 @@ class LivePool:
             for row in rows
         }
 
-    def trial(self, trial_id: int, *, with_logs: bool = True) -> Json:
-        """All that is known of a trial.
+    def trials(self, trial_ids: Sequence[int], *, with_logs: bool = True) -> list[Json]:
+        """All that is known of some trials.
 
         Raises:
             PoolError: there is none of this number, or a part is damaged.
         """
         with self._other:
-            return trial.details(self.reader, self.space, trial_id, with_logs=with_logs)
+            return trial.details(self.reader, self.space, trial_ids, with_logs=with_logs)
 
     def sql(self, query: str) -> Json:
         """The result of one SELECT, its first rows.

@@ -188,16 +188,17 @@ class _Routes:
         return _json(await asyncio.to_thread(self._pool(request).texts, ids) if ids else {})
 
     async def trial(self, request: web.Request) -> web.Response:
-        return _json(await asyncio.to_thread(self._pool(request).trial, int(request.match_info["trial"])))
+        (found,) = await asyncio.to_thread(self._pool(request).trials, [int(request.match_info["trial"])])
+        return _json(found)
 
     async def compare(self, request: web.Request) -> web.Response:
-        sides = []
+        sides: list[trial.Json] = []
         for side in ("a", "b"):
             pool, colon, number = request.query.get(side, "").partition(":")
             if not colon:
                 raise RequestError(f"{side}: expected POOL:TRIAL, such as 0:17")
             found = self._numbered(pool)
-            sides.append(await asyncio.to_thread(found.trial, _integer(number, side), with_logs=False))
+            sides += await asyncio.to_thread(found.trials, [_integer(number, side)], with_logs=False)
         return _json(trial.comparison(*sides))
 
     async def sql(self, request: web.Request) -> web.Response:

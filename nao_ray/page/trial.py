@@ -14,45 +14,56 @@ from nao_ray.report.facts import tested
 from nao_ray.report.labels import cell_text, op_label, role_label
 from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.spaces.base import ArchGraph, SearchSpace
+from nao_ray.trial import TrialState
 
 _LEFT_OUT = ("tokens", "embedding", "alphas", "phase", "curve")
 """Columns that are no figures to look at, or told otherwise."""
 
 Json = dict[str, Any]
+_NO_CELLS: Json = {"svg": None, "text": None, "notations": {}, "edges": {}}
 
 
-def details(pool: PoolReader, space: SearchSpace[Any], trial_id: int, *, with_logs: bool = True) -> Json:
-    """All that is known of a trial.
+def details(
+    pool: PoolReader, space: SearchSpace[Any], trial_ids: Sequence[int], *, with_logs: bool = True
+) -> list[Json]:
+    """All that is known of some trials.
 
     Args:
-        pool: that it is of.
+        pool: that they are of.
         space: the pool's.
-        trial_id: which one; one that never finished has logs alone.
-        with_logs: also what its failed attempts left.
+        trial_ids: which ones; one that never finished has logs alone.
+        with_logs: also what their failed attempts left.
 
     Raises:
         PoolError: there is no such trial, or a part is damaged.
     """
-    rows = pool.find_trials([trial_id])
-    logs = pool.logs(trial_id) if with_logs else []
-    if not rows and not logs:
-        raise PoolError(f"pool {pool.url} has no finished trial {trial_id}")
-    row: Json = rows[0] if rows else {"trial_id": trial_id, "genotype": None, "phase": None, "curve": None}
-    drawn = (
-        {"svg": None, "text": None, "notations": {}, "edges": {}}
-        if row["genotype"] is None or row["phase"] is not None
-        else _drawn(space, row["genotype"], f"cells of trial {trial_id}")
-    )
-    final = pool.sql(f"SELECT * FROM final WHERE trial_id = {int(trial_id)} ORDER BY name").to_dict("records")
+    rows = {row["trial_id"]: row for row in pool.find_trials(trial_ids)}
+    final: dict[int, list[Json]] = {}
+    for training in pool.sql("SELECT * FROM final WHERE trial_id IS NOT NULL ORDER BY name").to_dict("records"):
+        final.setdefault(int(training["trial_id"]), []).append(tested(training))
+    found = []
+    for trial_id in trial_ids:
+        row = rows.get(trial_id)
+        is_sound = row is not None and row["state"] == TrialState.COMPLETED.value and row["attempt"] == 1
+        logs = pool.logs(trial_id) if with_logs and not is_sound else []
+        if row is None and not logs:
+            raise PoolError(f"pool {pool.url} has no finished trial {trial_id}")
+        found.append(
+            _details(pool, space, row or {"trial_id": trial_id}) | {"logs": logs, "final": final.get(trial_id, [])}
+        )
+    return found
+
+
+def _details(pool: PoolReader, space: SearchSpace[Any], row: Mapping[str, Any]) -> Json:
+    genotype, phase, curve = (row.get(name) for name in ("genotype", "phase", "curve"))
+    is_cell = genotype is not None and phase is None
     return {
-        "trial_id": trial_id,
+        "trial_id": row["trial_id"],
         "row": {name: plain(value) for name, value in row.items() if name not in _LEFT_OUT},
-        **drawn,
-        "phase": None if row["phase"] is None else _phase(row["phase"]),
-        "curve": None if row["curve"] is None else [plain(value) for value in row["curve"]],
+        **(_drawn(space, str(genotype), f"cells of trial {row['trial_id']}") if is_cell else _NO_CELLS),
+        "phase": None if phase is None else _phase(phase),
+        "curve": None if curve is None else [plain(value) for value in curve],
         "curve_label": pool.metric.label,
-        "logs": logs,
-        "final": [tested(training) for training in final],
     }
 
 
@@ -76,7 +87,7 @@ def _drawn(space: SearchSpace[Any], text: str, title: str) -> Json:
         genotype = space.parse(text)
         graph = space.lower(genotype)
     except NaoRayError as error:  # of a space that has changed since
-        return {"svg": None, "text": str(error), "notations": {}, "edges": {}}
+        return {**_NO_CELLS, "text": str(error)}
     told = [f"{role_label(role)}\n{cell_text(cell, space.op_names)}" for role, cell in graph.cells]
     return {
         "svg": draw_cells(graph, title, space.op_names),

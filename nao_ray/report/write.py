@@ -1,21 +1,18 @@
-"""The report and the film of a pool, put where people find them."""
+"""What a report says, and the film, of a pool; and how a page is put where people find it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from nao_ray.errors import ConfigError, PoolError, RunError
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import PoolReader, write_page
-from nao_ray.report import facts as told
 from nao_ray.report.control import is_control
-from nao_ray.report.facts import Facts, facts
+from nao_ray.report.facts import COLUMNS, ROWS, Facts, facts, name_of
 from nao_ray.report.film import render_film
-from nao_ray.report.render import COLUMNS, EMBEDDED, ROWS, name_of, render
 from nao_ray.report.shared import is_shared
 from nao_ray.report.tables import metric_of
 from nao_ray.report.tracks import Track, best_trials, tracks_of, trainings
@@ -35,48 +32,15 @@ def facts_of(pool: PoolReader) -> Facts:
     fits = pool.fits()
     trained = trainings(_phases(pool, pool.trials(["trial_id", "phase"])), fits) if "seed_index" in fits else []
     running, final = pool.counts().running, pool.sql(_FINAL)
-    return facts(pool.manifest, _named(pool), fits, running, final, trained)
-
-
-def _named(pool: PoolReader) -> pd.DataFrame:
-    """The columns that a report tells of; of most trials no genotype, which is most of a row."""
-    trials = pool.trials(told.COLUMNS).astype(dict.fromkeys(_WORDS, "category"))
-    shared = is_shared(trials)  # there the same genotype is looked for among scores of several versions
-    texts = pool.trials(["trial_id", "genotype"]) if shared else pool.best(ROWS)
-    return trials.assign(genotype=trials["trial_id"].map(texts.set_index("trial_id")["genotype"]).astype("category"))
+    return facts(pool.manifest, _trials(pool), fits, running, final, trained)
 
 
 def _trials(pool: PoolReader) -> pd.DataFrame:
-    """The columns that a report shows; of most trials neither embedding nor genotype, which are most of a row."""
+    """The columns that a report tells of; of most trials no genotype, which is most of a row."""
     trials = pool.trials(COLUMNS).astype(dict.fromkeys(_WORDS, "category"))
     shared = is_shared(trials)  # there the same genotype is looked for among scores of several versions
     texts = pool.trials(["trial_id", "genotype"]) if shared else pool.best(ROWS)
-    trials["genotype"] = trials["trial_id"].map(texts.set_index("trial_id")["genotype"]).astype("category")
-    done = trials["trial_id"][(trials["state"] == "COMPLETED") & trials["round"].notna()].to_numpy()
-    some = done[np.linspace(0, len(done) - 1, min(EMBEDDED, len(done))).astype(int)]
-    points = pool.trials(["trial_id", "embedding"], ids=some.tolist()).set_index("trial_id")["embedding"]
-    return trials.assign(embedding=trials["trial_id"].map(points))
-
-
-def write_report(pool: PoolReader, space: SearchSpace[Any], out: Path | None = None) -> str:
-    """Write the report of a pool, and beside it the film if there is one; returns where the report is.
-
-    Args:
-        pool: to report on.
-        space: the pool's.
-        out: the file, of a report without a film; default: report.html in the pool.
-
-    Raises:
-        PoolError: a part of the pool is damaged.
-        PoolWriteError: the pool cannot be written.
-        RunError: `out` cannot be written.
-    """
-    has_film = out is None and _has_film(pool, space)
-    fits = pool.fits()
-    trained = trainings(_phases(pool, pool.trials(["trial_id", "phase"])), fits) if "seed_index" in fits else []
-    running, final = pool.counts().running, pool.sql(_FINAL)
-    page = render(pool.manifest, _trials(pool), fits, running, space, final, FILM * has_film, trained)
-    return _put(pool, out, "report.html", page)
+    return trials.assign(genotype=trials["trial_id"].map(texts.set_index("trial_id")["genotype"]).astype("category"))
 
 
 def moves(pool: PoolReader) -> bool:
@@ -95,13 +59,6 @@ def film_page(pool: PoolReader, space: SearchSpace[Any]) -> str | None:
         return None
 
 
-def _has_film(pool: PoolReader, space: SearchSpace[Any]) -> bool:
-    page = film_page(pool, space)
-    if page is not None:
-        _put(pool, None, FILM, page)
-    return page is not None
-
-
 def write_film(pool: PoolReader, space: SearchSpace[Any], out: Path | None = None) -> str:
     """Write the film of a pool; returns where it is.
 
@@ -118,7 +75,7 @@ def write_film(pool: PoolReader, space: SearchSpace[Any], out: Path | None = Non
     tracks = find_tracks(pool)
     if not tracks:
         raise PoolError(f"{pool.url} has nothing to film yet: no training has derived a cell, and no trial has a score")
-    return _put(pool, out, FILM, render_film(name_of(pool.manifest), tracks, space))
+    return put_page(pool, out, FILM, render_film(name_of(pool.manifest), tracks, space))
 
 
 def find_tracks(pool: PoolReader) -> list[Track]:
@@ -136,7 +93,13 @@ def _phases(pool: PoolReader, trials: pd.DataFrame) -> pd.DataFrame:
     return pool.trials(columns, ids=trials["trial_id"][trials["phase"].notna()].tolist())
 
 
-def _put(pool: PoolReader, out: Path | None, name: str, page: str) -> str:
+def put_page(pool: PoolReader, out: Path | None, name: str, page: str) -> str:
+    """Write a page into the pool under `name`, or to the file `out`; returns where it is.
+
+    Raises:
+        PoolWriteError: the pool cannot be written.
+        RunError: `out` cannot be written.
+    """
     if out is None:
         return write_page(pool.url, page, name)
     try:
