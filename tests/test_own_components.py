@@ -54,7 +54,6 @@ def test_the_page_has_one_of_each_and_none_is_long():
     assert {kind for kind, _ in BLOCKS} == {"python", "yaml", "console"}
 
 
-@pytest.mark.usefixtures("charts_are_blank")
 def test_space_task_strategy_and_recipe_make_a_search(folder, call):
     done = call("search", "own.yaml", "--in-process")
     assert done.code == 0, done.err
@@ -69,7 +68,6 @@ def test_space_task_strategy_and_recipe_make_a_search(folder, call):
     assert "Dilated" in shown.out
 
 
-@pytest.mark.usefixtures("charts_are_blank")
 def test_a_script_is_an_evaluator(folder, call):
     assert call("search", "scripted.yaml", "--in-process").code == 0
     scores = PoolReader.open(folder / "pools" / "scripted").trials()["valid_accuracy"]
@@ -127,7 +125,6 @@ def test_the_checks_of_the_page_pass():
     names["test_mine"]()
 
 
-@pytest.mark.usefixtures("charts_are_blank")
 def test_a_search_with_shared_weights_takes_an_operation_of_ones_own(folder, call):
     shared = """
 name: shared

@@ -1,5 +1,6 @@
 """Names stay in their folder, SQL reads the pool alone, and no secret is recorded."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from nao_ray.addresses import has_credentials, masked
 from nao_ray.cli.app import main
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, PoolError
+from nao_ray.page.bundle import unpacked
 from nao_ray.pool import PoolReader, PoolWriter
 
 CONFIG = """
@@ -100,6 +102,7 @@ def test_nothing_of_the_environment_is_recorded(tmp_path, monkeypatch, capsys):
     assert len([path for path in written if path.suffix == ".parquet"]) > 2
     for path in written:
         assert SECRET.encode() not in path.read_bytes(), path
+    assert SECRET not in json.dumps(unpacked(Path("pools/tiny/report.html").read_text()))
 
 
 # -- names --------------------------------------------------------------------------------------------------

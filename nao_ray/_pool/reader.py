@@ -120,8 +120,14 @@ class PoolReader:
         found: list[rows.Row] = data.sort_by("trial_id").to_pylist()
         return found
 
-    def stream_trials(self, ids: Sequence[int] | None = None) -> Iterator[pa.Table]:
-        """Whole rows of finished trials in the order written, a few hundred at a time: of all, or of `ids`.
+    def stream_trials(
+        self, ids: Sequence[int] | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """Rows of finished trials in the order written, a few hundred at a time.
+
+        Args:
+            ids: of some trials; default: of all.
+            columns: some, beside `trial_id`; default: all.
 
         Raises:
             PoolError: a part is damaged.
@@ -129,7 +135,7 @@ class PoolReader:
         """
         wanted = None if ids is None else pa.array(ids, pa.int64())
         seen = Ids()
-        for data in stream(self._storage, "trials"):
+        for data in stream(self._storage, "trials", None if columns is None else ["trial_id", *columns]):
             data = data.filter(pa.array(seen.add(data["trial_id"].to_numpy())))  # rows come again after a merge
             data = data if wanted is None else data.filter(pc.is_in(data["trial_id"], value_set=wanted))
             if data.num_rows:

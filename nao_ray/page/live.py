@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from nao_ray import rng
 from nao_ray.addresses import masked
 from nao_ray.errors import NaoRayError
 from nao_ray.metric import BY_COLUMN, Metric
@@ -28,7 +31,7 @@ from nao_ray.pool import Limits, PoolReader, Tail, Watch
 from nao_ray.report import tables
 from nao_ray.report.facts import name_of
 from nao_ray.report.facts import plain as plain_manifest
-from nao_ray.report.labels import op_label
+from nao_ray.report.labels import is_recurrent, op_label
 from nao_ray.report.write import facts_of, film_page, moves
 from nao_ray.spaces.base import SearchSpace
 
@@ -101,7 +104,18 @@ class LivePool:
 
     @cached_property
     def _op_names(self) -> Mapping[str, str]:
-        return self.space.op_names
+        try:
+            return self.space.op_names
+        except NaoRayError:  # the user's own, and not to be found here: its trials are shown, without cells
+            return {}
+
+    @cached_property
+    def _is_recurrent(self) -> bool:
+        try:
+            graph = self.space.lower(self.space.sample(rng.child(0, "page")))
+        except NaoRayError:
+            return False
+        return any(is_recurrent(cell) for _, cell in graph.cells)
 
     # -- what is asked ------------------------------------------------------------------------------------
 
@@ -123,7 +137,7 @@ class LivePool:
                 "unit": self.metric.unit,
                 "more_is_better": self.metric.more_is_better,
             },
-            "is_recurrent": "rnn" in str(names["space"]),
+            "is_recurrent": self._is_recurrent,
             "budget_trials": budget.get("trials") if isinstance(budget, Mapping) else None,
             "constraints": _constraints(config.get("constraints")),
             "objectives": [str(name) for name in config.get("objectives") or ()],
@@ -316,26 +330,36 @@ def _constraints(found: object) -> dict[str, list[Any]]:
     return constraints
 
 
-def _map(pool: PoolReader, done: np.ndarray[Any, np.dtype[np.int32]]) -> bytes:
+def _map(pool: PoolReader, done: NDArray[np.int32]) -> bytes:
     """The map of some of the trials `done`."""
     some = done[np.linspace(0, len(done) - 1, min(MAPPED, len(done))).astype(int)]
-    rows = pool.trials(["trial_id", "embedding"], ids=some.tolist())
-    rows = rows[rows["embedding"].notna()]
-    header: dict[str, Any] = {"shown": len(rows), "of": len(done), "explained": [0.0, 0.0]}
-    if len(rows) < 3:
+    ids, points = _points(pool, some)
+    header: dict[str, Any] = {"shown": len(ids), "of": len(done), "explained": [0.0, 0.0]}
+    if len(ids) < 3:
         empty = np.empty(0, np.float32)
         return frames.encode({**header, "shown": 0}, {"trial_id": empty.astype(np.int32), "x": empty, "y": empty})
-    points = np.stack([np.asarray(value, dtype=np.float64) for value in rows["embedding"]])
-    points -= points.mean(axis=0)
-    _, scale, axes = np.linalg.svd(points[:: -(-len(points) // _BASIS)], full_matrices=False)
-    flat = np.zeros((len(points), 2))
-    flat[:, : len(axes[:2])] = points @ axes[:2].T
+    points -= points.mean(axis=0, dtype=np.float64).astype(np.float32)
+    _, scale, axes = np.linalg.svd(points[:: -(-len(points) // _BASIS)].astype(np.float64), full_matrices=False)
+    flat = np.zeros((len(points), 2), np.float32)
+    flat[:, : len(axes[:2])] = points @ axes[:2].T.astype(np.float32)
     signs = np.sign(flat[np.argmax(np.abs(flat), axis=0), [0, 1]])  # an axis has no direction of its own: fix one
     flat *= np.where(signs == 0, 1, signs)
     spread = float((scale**2).sum()) or 1.0
     header["explained"] = [float(value**2 / spread) for value in np.pad(scale, (0, 2))[:2]]
-    x, y = flat.T.astype(np.float32)
-    return frames.encode(header, {"trial_id": rows["trial_id"].to_numpy(np.int32), "x": x, "y": y})
+    x, y = flat.T
+    return frames.encode(header, {"trial_id": ids, "x": x, "y": y})
+
+
+def _points(pool: PoolReader, ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Those of `ids` that have an embedding, ``[m]``, and these, ``[m, H]``."""
+    found, points = [np.empty(0, np.int32)], []
+    for data in pool.stream_trials(ids.tolist(), ["embedding"]) if len(ids) else ():
+        data = data.filter(pc.is_valid(data["embedding"]))
+        if data.num_rows:
+            found.append(data["trial_id"].to_numpy().astype(np.int32))
+            flat = pc.list_flatten(data["embedding"]).to_numpy().astype(np.float32)
+            points.append(flat.reshape(data.num_rows, -1))
+    return np.concatenate(found), np.concatenate(points) if points else np.empty((0, 0), np.float32)
 
 
 def _cell(value: Any) -> Any:  # noqa: ANN401

@@ -9,6 +9,7 @@ import pytest
 
 from nao_ray.cli.app import main
 from nao_ray.evaluators.faulty import Faulty
+from nao_ray.page.bundle import unpacked
 
 CONFIG = """
 name: tiny
@@ -81,20 +82,20 @@ def test_what_failed_is_asked_for_again_and_shown(call, words, monkeypatch):
     )
     (row,) = json.loads(call("pool", "pools/tiny", "show", before[0], "--json").out)
     assert (row["retried_as"], row["retry_of"]) == (8, None)
-    assert "<th>asked again</th><th>completed then</th>" in Path("pools/tiny/report.html").read_text()
+    report = unpacked(Path("pools/tiny/report.html").read_text())["responses"]["api/pools/0/report"]
+    assert report["has_retries"]
+    assert sum(row["retried"] for row in report["failures"]) == len(before)
     done = call(*RETRY)
     assert (done.code, done.out) == (0, "")
     assert "pools/tiny: no failed trial is left to ask for again, and the budget is used up" in done.err
 
 
-@pytest.mark.usefixtures("charts_are_blank")
 def test_the_option_may_come_before_the_pool(call, tmp_path):
     num = len(failed())
     assert call("resume", "--in-process", "--retry-failed", tmp_path / "pools/tiny").code == 0
     assert len(pd.read_parquet("pools/tiny/trials")) == 8 + num
 
 
-@pytest.mark.usefixtures("charts_are_blank")
 def test_a_pool_whose_name_has_no_slash_is_no_kind(call, monkeypatch):
     monkeypatch.chdir("pools")
     num = len(failed_in("tiny"))
@@ -114,7 +115,6 @@ def test_a_pool_whose_name_has_no_slash_is_no_kind(call, monkeypatch):
     assert len(pd.read_parquet("tiny/trials")) == 8 + num + again
 
 
-@pytest.mark.usefixtures("charts_are_blank")
 def test_what_was_cancelled_comes_back_when_it_is_asked_for_by_its_kind(call, monkeypatch):
     from nao_ray.trial import FailureKind, Trial
 

@@ -6,7 +6,7 @@ import pytest
 
 from nao_ray.metric import ACCURACY
 from nao_ray.report import shared, tables
-from nao_ray.report.render import render
+from nao_ray.report.facts import facts
 
 
 def _audit(shared_trials, fits):
@@ -43,18 +43,17 @@ def test_rounds_have_a_mean_and_a_best_of_shared_scores_alone(shared_trials):
     assert rounds[0] == (pytest.approx(scores.mean()), scores.max())
 
 
-def test_the_page_of_a_search_with_shared_weights(shared_trials, shared_fits, manifest, space):
-    page = render(manifest, shared_trials, shared_fits, 0, space)
-    assert "Kendall&#39;s tau 0.36, 95 % interval -0.50 to 1.00, n = 8" in page
-    assert "The interval includes 0" in page
-    for heading in ("Can the shared scores be believed?", "The same architectures, scored twice", "Size and score"):
-        assert heading in page
-    assert "Scores with shared weights" in page
-    for heading in ("Best so far, over trials", "Score per round"):
-        assert heading not in page, "scores of several versions are not one series"
+def test_what_is_said_of_a_search_with_shared_weights(shared_trials, shared_fits, manifest):
+    found = facts(manifest, shared_trials, shared_fits, 0)
+    assert found["is_shared"]
+    assert found["audit"]["figures"] == "Kendall's tau 0.36, 95 % interval -0.50 to 1.00, n = 8"
+    assert found["audit"]["meaning"].startswith("The interval includes 0")
+    assert [len(found["audit"][name]) for name in ("shared", "alone", "is_audited")] == [10, 10, 10]
+    assert [row["round"] for row in found["versions"]] == [0, 1]
+    assert found["versions"][1]["best"] == shared_trials["valid_accuracy"][26:50].max()
     best = shared_trials["valid_accuracy"][50:].max()
-    assert f"1. validation accuracy {best:.4f}" in page, "trained alone, although shared scores are higher"
-    assert "audit trials" not in page
+    assert found["best"][0]["score"] == f"{best:.4f}", "trained alone, although shared scores are higher"
+    assert "audit trials" not in found["fits"]["headings"]
 
 
 def test_words_may_be_categories(shared_trials, shared_fits, make_trials, fits, manifest, space):
@@ -67,7 +66,7 @@ def test_words_may_be_categories(shared_trials, shared_fits, make_trials, fits, 
         (make_trials(60, failed=5), fits),
         (make_trials(0), fits.head(0)),
     ):
-        assert render(manifest, trials.astype(words), told, 1, space) == render(manifest, trials, told, 1, space)
+        assert facts(manifest, trials.astype(words), told, 1) == facts(manifest, trials, told, 1)
 
 
 def test_training_of_shared_weights_costs_device_time(shared_trials):
@@ -79,12 +78,11 @@ def test_training_of_shared_weights_costs_device_time(shared_trials):
     assert (tiles["completed"], tiles["trained alone"]) == ("60", "10")
 
 
-def test_a_search_that_has_not_come_to_its_audit(shared_trials, shared_fits, manifest, space):
-    for count, version in ((1, None), (2, "e00002"), (25, "e00002"), (30, "e00004"), (50, "e00004")):
-        page = render(manifest, shared_trials.head(count), shared_fits.head(1), 3, space)
-        assert "Not known yet: the audit comes at the end" in page
-        assert ("Architectures appear here when the finalists are trained alone" in page) == (version is None)
-        assert (f"newest shared weights ({version})" in page) == (version is not None), "as `pool best` ranks them"
+def test_a_search_that_has_not_come_to_its_audit(shared_trials, shared_fits, manifest):
+    for count, version in ((1, ""), (2, "e00002"), (25, "e00002"), (30, "e00004"), (50, "e00004")):
+        found = facts(manifest, shared_trials.head(count), shared_fits.head(1), 3)
+        assert (found["is_shared"], found["audit"]) == (True, None)
+        assert found["best_version"] == version, "as `pool best` ranks them"
     failed = shared_fits.assign(audited=[np.nan, 1.0], audit_tau=None, audit_trials=["", "50"])
-    assert "n = 1" in render(manifest, shared_trials, failed, 0, space)
-    assert "Can the shared" not in render(manifest, shared_trials.assign(phase=None), pd.DataFrame(), 0, space)
+    assert facts(manifest, shared_trials, failed, 0)["audit"]["figures"].endswith("n = 1")
+    assert not facts(manifest, shared_trials.assign(phase=None), pd.DataFrame(), 0)["is_shared"]

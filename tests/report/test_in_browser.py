@@ -1,4 +1,4 @@
-"""Pictures and page in a real browser, with its fonts: no label leaves its box, nothing overlaps or is cut off."""
+"""Pictures and film in a real browser, with its fonts: no label leaves its box, nothing overlaps or is cut off."""
 
 import html
 import json
@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 
-import pandas as pd
 import pytest
 
 from nao_ray import registry, rng
@@ -14,7 +13,6 @@ from nao_ray.metric import Metric
 from nao_ray.report.film import render_film
 from nao_ray.report.labels import op_label
 from nao_ray.report.pictures.cells import draw_cells
-from nao_ray.report.render import render
 from nao_ray.report.tracks import tracks_of
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 
@@ -121,19 +119,12 @@ def test_labels_of_many_cells_do_not_overlap(tmp_path):
     assert faults, "the measure sees what is wrong"
 
 
-def test_pages_fit_their_windows_and_the_film_plays(
-    make_trials, fits, shared_trials, shared_fits, make_trainings, manifest, space, tmp_path
-):
+def test_the_film_fits_its_window_and_plays(make_trainings, tmp_path):
     darts = registry.load("space", "darts_cnn")()
     phases, watched = make_trainings(20)
     tracks = tracks_of(phases, phases, watched, Metric("accuracy"))
-    made = {
-        "report": render(manifest, make_trials(60, failed=5), fits, 2, space, film="film.html"),
-        "empty": render(manifest, make_trials(0), pd.DataFrame(), 0, space),
-        "audit": render(manifest, shared_trials, shared_fits, 0, space),
-        "film": render_film("digits", tracks, darts),
-    }
-    pages = {f"{name} {width}": (page, width) for name, page in made.items() for width in (1280, 390)}
+    film = render_film("digits", tracks, darts)
+    pages = {f"film {width}": (film, width) for width in (1280, 390)}
     found = _look(pages, tmp_path)
     assert found["faults"] == []
     films = found["films"]

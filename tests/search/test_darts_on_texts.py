@@ -11,6 +11,7 @@ from _stand_in import MemoryPool
 
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, DataError
+from nao_ray.page.bundle import unpacked
 from nao_ray.pool import PoolReader
 from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Desk, SerialExecutor
@@ -110,10 +111,9 @@ def test_a_search_of_two_seeds_their_cells_and_a_control(tmp_path, monkeypatch, 
     last = fits.iloc[-1]
     found = cells[cells["origin"] != "control"]
     assert last["best_derived"] == -found["valid_perplexity"].min()
-    page = (tmp_path / "pools" / "cells" / "report.html").read_text()
-    assert "validation perplexity" in page
-    assert "the output is the mean of the states" in page
-    assert "concatenation" not in page
+    (told,) = unpacked((tmp_path / "pools" / "cells" / "report.html").read_text())["responses"]["api/pools"]["pools"]
+    assert told["metric"]["label"] == "validation perplexity"
+    assert told["is_recurrent"]
     assert call("film", "pools/cells", "--out", "film.html").code == 0
     page = (tmp_path / "film.html").read_text()
     data = json.loads(re.search(r'<script type="application/json" id="film">(.*?)</script>', page, re.DOTALL)[1])

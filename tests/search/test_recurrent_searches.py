@@ -5,6 +5,7 @@ import pytest
 from nao_ray import registry
 from nao_ray.config import RunConfig
 from nao_ray.contracts.spaces import check_space
+from nao_ray.page.bundle import unpacked
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import run
 from tests.tasks import _made_up_data as made
@@ -61,9 +62,10 @@ def test_nao_brings_perplexity_down_and_says_so(tmp_path, monkeypatch, call):
     shown = call("describe", "pools/cells:best")
     assert "text, H = 4, 4 words" in shown.out
     assert "per token" in shown.out
-    page = (tmp_path / "pools" / "cells" / "report.html").read_text()
-    assert "validation perplexity" in page
-    assert "h_{t-1}" in page
+    told = unpacked((tmp_path / "pools" / "cells" / "report.html").read_text())["responses"]
+    assert told["api/pools"]["pools"][0]["metric"]["label"] == "validation perplexity"
+    assert told["api/pools"]["pools"][0]["is_recurrent"]
+    assert "h_{t-1}" in told[f"api/pools/0/trials/{told['api/pools/0/report']['best'][0]['trial']}"]["svg"]
     run(RunConfig.load("cells.yaml"), "pools/cells", in_process=True)
     assert len(trials()) == 8
 

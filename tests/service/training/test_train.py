@@ -361,7 +361,6 @@ def test_what_cannot_be_trained_is_refused_in_a_line(tmp_path, searched, call):
 # -- finalists ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("charts_are_blank")
 def test_finalists_are_trained_again_in_a_pool_of_their_own(searched, call):
     before = _files(searched)
     words = ("finalists", searched, "-n", 2, "--set", "evaluator.channels=4", "--in-process")

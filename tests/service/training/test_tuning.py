@@ -99,7 +99,6 @@ def test_settings_of_its_own_have_only_trials_that_are_trained_alone():
         RunConfig(**{**whole, "strategy": twice}).make_strategy()
 
 
-@pytest.mark.usefixtures("charts_are_blank")
 def test_a_grid_in_this_process_and_the_command_that_trains_the_winner(searched, call):
     words = (
         "finalists",
