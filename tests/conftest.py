@@ -133,14 +133,6 @@ def call(capsys):
 
 
 @pytest.fixture
-def charts_are_blank(monkeypatch):
-    """What matplotlib writes of a chart that was drawn: half a report's time, where nobody looks at the charts."""
-    from matplotlib.figure import Figure
-
-    monkeypatch.setattr(Figure, "savefig", lambda self, target, **_: target.write("<svg></svg>"))
-
-
-@pytest.fixture
 def fresh_modules(monkeypatch):
     """Modules of the user's own that the test names are forgotten after it."""
     from nao_ray import own_modules

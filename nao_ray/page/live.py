@@ -6,6 +6,7 @@ their own, with a lock.
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -322,11 +323,9 @@ def _constraints(found: object) -> dict[str, list[Any]]:
     """``{"num_params": "<= 3.3e6"}`` as ``{"num_params": ["<=", 3.3e6]}``."""
     constraints = {}
     for name, text in found.items() if isinstance(found, Mapping) else ():
-        sign, _, number = str(text).strip().partition(" ")
-        try:
-            constraints[str(name)] = [sign, float(number)]
-        except ValueError:
-            continue
+        parts = re.fullmatch(r"\s*([<>]=?)\s*([-+.\deE]+)\s*", str(text))
+        if parts is not None:
+            constraints[str(name)] = [parts[1], float(parts[2])]
     return constraints
 
 

@@ -54,7 +54,12 @@ def _in_order(trials: pd.DataFrame, chosen: pd.Series[bool]) -> NDArray[np.int64
 
 def ranked(done: pd.DataFrame, metric: Metric, count: int) -> pd.DataFrame:
     """The best of the completed trials, best first, as the pool ranks them (`Standings`)."""
-    facts = zip(done[metric.column], done["trial_id"], done["weights_version"], strict=True)
+    likely = done[["trial_id", "weights_version", metric.column]]
+    alone = likely[likely["weights_version"].isna()]
+    if len(alone) > count:  # then no other score counts, and few of these can be among the best
+        scores = floats(alone[metric.column]) * metric.score(1.0)
+        likely = alone[scores >= np.partition(scores, -count)[-count]]
+    facts = zip(likely[metric.column], likely["trial_id"], likely["weights_version"], strict=True)
     standings = (Standing(metric.score(v), int(k), None if pd.isna(w) else str(w)) for v, k, w in facts)
     best = [standing.trial_id for standing in Standings(standings, keep=count).top()]
     return done[done["trial_id"].isin(best)].set_index("trial_id", drop=False).loc[best].reset_index(drop=True)

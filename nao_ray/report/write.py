@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow.compute as pc
 
 from nao_ray.errors import ConfigError, PoolError, RunError
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import PoolReader, write_page
 from nao_ray.report.control import is_control
-from nao_ray.report.facts import COLUMNS, ROWS, Facts, facts, name_of
+from nao_ray.report.facts import COLUMNS, Facts, facts, name_of
 from nao_ray.report.film import render_film
 from nao_ray.report.shared import is_shared
 from nao_ray.report.tables import metric_of
@@ -31,16 +33,28 @@ def facts_of(pool: PoolReader) -> Facts:
     """
     fits = pool.fits()
     trained = trainings(_phases(pool, pool.trials(["trial_id", "phase"])), fits) if "seed_index" in fits else []
-    running, final = pool.counts().running, pool.sql(_FINAL)
-    return facts(pool.manifest, _trials(pool), fits, running, final, trained)
+    trials, final = _trials(pool), pool.sql(_FINAL)
+    found = facts(pool.manifest, trials, fits, _unfinished(pool, trials), final, trained)
+    rows = pool.find_trials([int(row["trial"]) for row in found["best"]], ["trial_id", "genotype"])
+    texts = {str(row["trial_id"]): row["genotype"] for row in rows}
+    return {**found, "best": [{**row, "genotype": texts[row["trial"]]} for row in found["best"]]}
 
 
 def _trials(pool: PoolReader) -> pd.DataFrame:
-    """The columns that a report tells of; of most trials no genotype, which is most of a row."""
+    """The columns that a report tells of, without genotypes, which are most of a row, where nothing is told by them."""
     trials = pool.trials(COLUMNS).astype(dict.fromkeys(_WORDS, "category"))
-    shared = is_shared(trials)  # there the same genotype is looked for among scores of several versions
-    texts = pool.trials(["trial_id", "genotype"]) if shared else pool.best(ROWS)
-    return trials.assign(genotype=trials["trial_id"].map(texts.set_index("trial_id")["genotype"]).astype("category"))
+    if not is_shared(trials):
+        return trials.assign(genotype=None)
+    # there the same genotype is looked for among scores of several versions
+    texts = pool.trials(["trial_id", "genotype"]).set_index("trial_id")["genotype"]
+    return trials.assign(genotype=trials["trial_id"].map(texts).astype("category"))
+
+
+def _unfinished(pool: PoolReader, trials: pd.DataFrame) -> int:
+    """Trials that were asked and have no row; as `PoolReader.counts`, of a large pool in a tenth of the time."""
+    events = pool.follow("events", ["kind", "trial_id"]).read()
+    asked = events["trial_id"].to_numpy()[pc.equal(events["kind"], "asked").to_numpy()]
+    return len(np.setdiff1d(asked, trials["trial_id"].to_numpy()))
 
 
 def moves(pool: PoolReader) -> bool:
