@@ -188,7 +188,8 @@ def train(
 
     With --workers by several processes of Ray Train, each on its part of every batch: the recipe's batch and rate are
     those of all together; where its per_worker is true, as published for 224x224 pixels, each one's: 128 n and 0.1 n.
-    Batch norm statistics are each worker's own; those of the first are kept. Without it in this process.
+    Batch norm statistics are each worker's own, and those of the first are kept; with --set
+    recipe.sync_batch_norm=true they are those of the whole batch. Without --workers in this process.
     """
     from nao_ray.cli.progress import Progress, format_seconds
     from nao_ray.pool import Finals

@@ -24,6 +24,7 @@ from nao_ray.networks.eager import Eager, Masks, State, dropping
 from nao_ray.networks.fast import batch_norm
 from nao_ray.networks.ops import Conv, Operation, Zero, build_op, conv_norm
 from nao_ray.networks.stacks import Stack, StackConfig, channels_last
+from nao_ray.networks.whole_batch import dropout
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.spaces.base import Cell as CellGraph
 
@@ -106,7 +107,7 @@ class BaseCellStack(Stack):
     def head(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` -> logits ``[B, K]``."""
         x = F.relu(batch_norm(self.norm, x))
-        x = F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training)
+        x = dropout(x.mean(dim=(2, 3)), self.config.dropout, training=self.training)
         logits: Tensor = self.classifier(x)
         return logits
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
+from nao_ray.networks import whole_batch
 from nao_ray.networks.ops import Identity, Operation
 
 Masks = list[list[Tensor | None]]
@@ -43,8 +44,12 @@ class State:
 
     def draw(self, count: int, keep: float | Tensor) -> tuple[Tensor, ...]:
         """`count` masks ``[B, 1, 1, 1]``, 1/keep with probability `keep` or 0, on the tensor's device, in its dtype."""
-        shape = (count, self._value.shape[0], 1, 1, 1)
-        return self._value.new_empty(shape).bernoulli_(keep).div_(keep).unbind()
+        new = self._value.new_empty
+
+        def draw(examples: int) -> Tensor:
+            return new(count, examples, 1, 1, 1).bernoulli_(keep).div_(keep).transpose(0, 1)
+
+        return whole_batch.drawn(draw, self._value.shape[0]).unbind(1)
 
     def read(self, op: Operation) -> Tensor:
         """What `op` makes of this state."""

@@ -29,6 +29,7 @@ from nao_ray.networks.eager import State, dropping
 from nao_ray.networks.fast_depthwise import depthwise
 from nao_ray.networks.ops import Conv, ConvNorm, FactorizedReduce, Operation, build_op, conv_norm
 from nao_ray.networks.stacks import Stack, StackConfig, channels_last
+from nao_ray.networks.whole_batch import dropout
 from nao_ray.spaces.base import ArchGraph, Edge
 
 STAGES = 3
@@ -129,7 +130,7 @@ class BaseMacroStack(Stack):
                 entries = {at: State(halves[at](entries[at].value)) for at in reduced[index]}
         last = entries[self.num_cells]
         x = last.rectified if self.config.relu_before_head else last.value
-        x = F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training)
+        x = dropout(x.mean(dim=(2, 3)), self.config.dropout, training=self.training)
         logits: Tensor = self.classifier(x)
         return logits
 

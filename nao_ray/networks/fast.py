@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from nao_ray.networks import synchronised, whole_batch
+
 _log = logging.getLogger(__name__)
 
 FOLD_ROWS = 16384
@@ -220,6 +222,12 @@ def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False, scale: Te
     """``norm(x)``, times `scale`, a 0-dim tensor, where that is given, rectified on request: ``[B, C, H, W]`` twice."""
     if x.is_meta:  # the shape is all there is, and torch takes a millisecond to find that it stays
         return x
+    part = whole_batch.current() if norm.training else None
+    if part is not None:
+        out, mean, variance = synchronised.batch_norm(x, *_affine_of(norm, x, scale), norm.eps, part)
+        if norm.running_mean is not None:
+            _track(norm, mean, variance, synchronised.pixels(x, part))
+        return F.relu(out, inplace=True) if relu else out
     usual = norm.training and bool(norm.momentum) and norm.running_mean is not None
     kernels = kernels_for(x, "batch_norm") if usual else None
     pixels = x.numel() // x.shape[1]
@@ -253,18 +261,23 @@ def _scaled(norm: nn.BatchNorm2d, x: Tensor, scale: Tensor) -> Tensor:
 def _folded(norm: nn.BatchNorm2d, x: Tensor, pixels: int, affine: tuple[Tensor, Tensor]) -> Tensor:
     out: Tensor
     out, mean, variance = _BatchNorm.apply(x, *affine, norm.eps)
+    _track(norm, mean, variance, pixels)
+    return out
+
+
+def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, pixels: int) -> None:
+    """Let the running statistics follow those of a batch ``[C]``, which is of so many pixels."""
     running_mean, running_var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
     assert running_mean is not None
     assert running_var is not None
     assert norm.momentum is not None
     if not norm.track_running_stats:
-        return out
+        return
     with torch.no_grad():
         running_mean.lerp_(mean, norm.momentum)
         running_var.lerp_(variance * (pixels / (pixels - 1)), norm.momentum)
         if batches is not None:
             batches.add_(1)
-    return out
 
 
 def weighted_sum(weights: Sequence[Tensor], terms: Sequence[Tensor]) -> Tensor:

@@ -24,6 +24,7 @@ from nao_ray.errors import ConfigError
 from nao_ray.networks.cells import BaseCell, Cell, Place, Wiring
 from nao_ray.networks.eager import State
 from nao_ray.networks.ops import FactorizedReduce, OpOptions, conv_norm
+from nao_ray.networks.whole_batch import dropout
 from nao_ray.spaces.base import ArchGraph
 
 REDUCTIONS = 2
@@ -270,7 +271,7 @@ class BaseImageStack(Stack):
     def head(self, x: Tensor) -> Tensor:
         """``[B, c, H, W]`` -> logits ``[B, K]``."""
         x = F.relu(x) if self.config.relu_before_head else x
-        logits: Tensor = self.classifier(F.dropout(x.mean(dim=(2, 3)), self.config.dropout, self.training))
+        logits: Tensor = self.classifier(dropout(x.mean(dim=(2, 3)), self.config.dropout, training=self.training))
         return logits
 
     def _run(self, images: Tensor, path: Sequence[Wiring]) -> Tensor | tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nao_ray.networks.whole_batch import drawn
 from nao_ray.training.augmentation import Augmentation
 
 _TRIES = 10  # for a crop that lies within the image
@@ -68,7 +69,7 @@ def augment(images: Tensor, generator: torch.Generator, normaliser: Normaliser, 
     padding, cutout = recipe.crop_padding, recipe.cutout
 
     def draw(high: int) -> Tensor:
-        return torch.randint(high, (batch,), generator=generator, device=images.device)
+        return drawn(lambda n: torch.randint(high, (n,), generator=generator, device=images.device), batch)
 
     if padding:
         windows = F.pad(images, (padding,) * 4).unfold(2, height, 1).unfold(3, width, 1)  # [B, C, tops, lefts, H, W]
@@ -92,7 +93,7 @@ def _resized_crops(images: Tensor, generator: torch.Generator, least: float) -> 
     height, width = images.shape[2:]
 
     def draw(*shape: int) -> Tensor:
-        return torch.rand(len(images), *shape, generator=generator, device=images.device)
+        return drawn(lambda n: torch.rand(n, *shape, generator=generator, device=images.device), len(images))
 
     area = (least + (1 - least) * draw(_TRIES)) * (height * width)
     ratio = torch.exp((2 * draw(_TRIES) - 1) * math.log(4 / 3))
@@ -112,8 +113,12 @@ def _resized_crops(images: Tensor, generator: torch.Generator, least: float) -> 
 
 def _colour_draws(batch: int, generator: torch.Generator, recipe: Augmentation) -> tuple[Tensor, Tensor]:
     """Factors ``[3, B]`` of brightness, contrast, saturation, and turns ``[B]`` of the hue in shares of the circle."""
-    drawn = 2 * torch.rand(4, batch, generator=generator, device=generator.device) - 1
-    return 1 + recipe.colour_jitter * drawn[:3], recipe.hue_jitter * drawn[3]
+
+    def draw(examples: int) -> Tensor:
+        return torch.rand(4, examples, generator=generator, device=generator.device).T
+
+    numbers = 2 * drawn(draw, batch).T - 1
+    return 1 + recipe.colour_jitter * numbers[:3], recipe.hue_jitter * numbers[3]
 
 
 def recolour(images: Tensor, factors: Tensor, turns: Tensor) -> Tensor:

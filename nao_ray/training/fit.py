@@ -89,7 +89,8 @@ def fit(
     """
     device = objective.device
     cudnn = torch.backends.cudnn.flags(enabled=True, benchmark=autotune, allow_tf32=True)
-    streams = Continuing(seed, device) if team is None else InTeam(seed, device, team.rank)
+    apart = team is not None and not objective.as_one
+    streams = InTeam(seed, device, objective.shard.rank) if apart else Continuing(seed, device)
     with (
         resources.watch(device) as usage,
         rng.torch_seeded(seed, "dropout"),

@@ -108,10 +108,14 @@ class Averager:
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of the workers' values; NaN for all where one has NaN."""
+        return self.sum(value) / self._size
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of the workers' values; the same to the bit for all."""
         value = value.clone()
         with _with_peers():
             dist.all_reduce(value)
-        return value / self._size
+        return value
 
     def _tell(self, mine: Mapping[str, Tensor]) -> None:
         """Tell each other what has a gradient: from host to host, no device is waited for."""
@@ -131,7 +135,8 @@ class Team(Averager):
     """A group of workers that train one network, each with its part of every batch.
 
     What has a gradient is told in the first step and stays as it is: no step asks for what it does not use. Statistics
-    of batch norms are each worker's own, of its part; those of the first one are kept.
+    of batch norms are each worker's own, of its part, and those of the first one are kept; or they are the whole
+    batch's, see `ImageRecipe.sync_batch_norm`.
     """
 
     def __init__(self, rank: int, size: int) -> None:

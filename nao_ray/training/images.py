@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nao_ray.errors import DataError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.networks.one_shot import pool_logits
+from nao_ray.networks.whole_batch import Part
 from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.base import Split
 from nao_ray.training.augment import Normaliser, augment
@@ -104,6 +105,8 @@ class ImageObjective(Objective):
     def steps(self) -> int:
         # An image alone in its batch has no batch statistics on a 1x1 map: a last batch that leaves one is left out.
         whole, rest = divmod(self.num_train, self.recipe.batch)
+        if self.as_one:
+            return whole + (rest >= max(2, self.shard.count))
         return whole + (rest // self.shard.count > 1)
 
     def batches(self, order: torch.Generator, skip: int = 0) -> Iterator[Batch]:
@@ -116,7 +119,18 @@ class ImageObjective(Objective):
         return rows if self.rows is None else self.rows[rows]
 
     def weight(self, index: int) -> float:
-        return self.shard.weight(min(self.recipe.batch, self.num_train - index * self.recipe.batch))
+        return self.shard.weight(self._size(index))
+
+    @property
+    def as_one(self) -> bool:
+        return self.recipe.sync_batch_norm
+
+    def part(self, index: int, add: Callable[[Tensor], Tensor]) -> Part | None:
+        return Part(self.shard.rank, self.shard.count, self._size(index), add) if self.as_one else None
+
+    def _size(self, index: int) -> int:
+        """Images of an epoch's batch of this number, all workers' together."""
+        return min(self.recipe.batch, self.num_train - index * self.recipe.batch)
 
     def loss(self, network: Network, batch: Batch, carry: Carry, generator: torch.Generator) -> tuple[Tensor, Carry]:
         """`batch`: uint8 ``[B, C, H, W]`` and labels ``[B]``."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nao_ray.errors import DataError
 from nao_ray.metric import Metric
+from nao_ray.networks.whole_batch import Part
 from nao_ray.training.recipe import Recipe
 
 Batch = tuple[Tensor, ...]
@@ -127,6 +128,20 @@ class Objective(ABC):
     def weight(self, index: int) -> float:
         """Of this worker's part of an epoch's batch of this number, in the mean over the group; see `Shard.weight`."""
         return 1.0
+
+    @property
+    def as_one(self) -> bool:
+        """Whether workers that train one network draw and normalise as one of them would, given the whole batch."""
+        return False
+
+    def part(self, index: int, add: Callable[[Tensor], Tensor]) -> Part | None:
+        """Which part of an epoch's batch of this number is this worker's; None where they do not compute `as_one`.
+
+        Args:
+            index: of the batch.
+            add: gives the sum of the workers' values.
+        """
+        return None
 
     @property
     @abstractmethod

@@ -181,6 +181,11 @@ class ImageRecipe(Averaging, Augmentation, ImageRegularisation, Recipe):
 
     named: ClassVar[Mapping[str, Mapping[str, Any]]] = IMAGE_RECIPES
 
+    sync_batch_norm: bool = False
+    """Of a full training by several workers: batch norm's statistics are those of the whole batch, and what is dropped
+    and augmented is drawn as by one worker, so that any number of them train as one does, but for the order of sums.
+    False, as the references train on several GPUs: each has those of its part of the batch."""
+
     def check_relaxed(self) -> None:
         for name, none in {"auxiliary_weight": 0, "dropout": 0, "drop_path_keep": 1, "orthogonal": 0}.items():
             if getattr(self, name) != none:

@@ -2,7 +2,9 @@
 
 Of a network on its own each stream goes on from step to step, and its state is part of the training's. Of shared
 weights each step's draws are named by seed and step: epochs a to b from any version are those of a training in one go,
-whoever trained up to a. Where several processes train one network only the order goes on, and is the same for all.
+whoever trained up to a. Where several processes train one network only the order goes on, and is the same for all; or,
+with synchronised batch norm, each draws what one process would, and takes what is of its examples
+(`networks/whole_batch.py`).
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from nao_ray import optimisers
 from nao_ray.errors import DataError
+from nao_ray.networks import whole_batch
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.training.averaging import WeightAverage
 from nao_ray.training.capture import LENGTHS, Capture, Execution
@@ -35,6 +36,10 @@ class Averager(Protocol):
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of the workers' values."""
+        ...
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of the workers' values."""
         ...
 
 
@@ -162,7 +167,8 @@ class Trainer:
         self._set(step, self.objective.rate_scale(batch))
         self._weight = self.objective.weight(skip) if self._averager is not None else 1.0
         choice = None if self._choose is None else self._choose(step)
-        with self._streams.dropout(step):
+        part = None if self._averager is None else self.objective.part(skip, self._averager.sum)
+        with self._streams.dropout(step), whole_batch.part(part):
             loss = self.compute(batch, choice, self._streams.augmentation(step))
         if self._average is not None:
             self._average.update(step)

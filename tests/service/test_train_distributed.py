@@ -86,6 +86,19 @@ class _Waits(together._Work):
         super().__call__()
 
 
+def _killer(place, steps):
+    """A listener that kills a worker of `_Waits` after the first epoch; `steps` gets what it is told."""
+
+    def kill_one(step):
+        steps.append(step.done)
+        if not (place / "go").exists():
+            victim = np.random.default_rng().integers(2)
+            os.kill(int((place / f"worker{victim}").read_text()), signal.SIGKILL)
+            (place / "go").touch()
+
+    return kill_one
+
+
 def test_a_worker_that_is_killed_costs_at_most_an_epoch(two_cpus, tmp_path, monkeypatch, caplog):
     """Where there is room for two of `2..3`, they train, draw, decode, and have batch norms of their own."""
     data = made.folders(tmp_path / "imagenet", train=3, val=1)
@@ -94,16 +107,8 @@ def test_a_worker_that_is_killed_costs_at_most_an_epoch(two_cpus, tmp_path, monk
     row = together.train_together(config, str(whole), "cell")
     broken.mkdir()
     steps = []
-
-    def kill_one(step):
-        steps.append(step.done)
-        if not (broken / "go").exists():
-            victim = np.random.default_rng().integers(2)
-            os.kill(int((broken / f"worker{victim}").read_text()), signal.SIGKILL)
-            (broken / "go").touch()
-
     monkeypatch.setattr(together, "_Work", _Waits)
-    again = together.train_together(config, str(broken), "cell", listener=kill_one)
+    again = together.train_together(config, str(broken), "cell", listener=_killer(broken, steps))
     assert steps[0] == 1
     assert steps[-1] == 3
     assert "workers were lost" in caplog.text
@@ -113,3 +118,27 @@ def test_a_worker_that_is_killed_costs_at_most_an_epoch(two_cpus, tmp_path, monk
     before, after = _state(whole, row), _state(broken, again)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_two_workers_with_synchronised_batch_norm_learn_what_one_does_though_one_is_killed(
+    two_cpus, tmp_path, monkeypatch
+):
+    """Augmented, dropped paths and features, auxiliary head; the last batch has five images, for one three of them."""
+    what = {**PICTURES, "task": {"name": "synthetic", "per_class": 13}}
+    given = ("cells_per_stage=1", "channels=4", "epochs=3", "data=train", "device=cpu", "recipe.batch=16",
+             "recipe.lr=0.05", "recipe.crop_padding=1", "recipe.cutout=2", "recipe.dropout=0.2",
+             "recipe.drop_path_keep=0.6", "recipe.sync_batch_norm=true")  # fmt: skip
+    one = train(TrainConfig.make("nao_cifar10", what, given), str(tmp_path / "one"), "cell")
+    place, steps = tmp_path / "two", []
+    place.mkdir()
+    monkeypatch.setattr(together, "_Work", _Waits)
+    config = TrainConfig.make("nao_cifar10", what, (*given, "workers=2"))
+    two = together.train_together(config, str(place), "cell", listener=_killer(place, steps))
+    assert (steps[0], steps[-1]) == (1, 3)
+    assert two["device"] == "2 x cpu"
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+    assert two["valid_loss"] == pytest.approx(one["valid_loss"], rel=1e-5)
+    assert two["test_loss"] == pytest.approx(one["test_loss"], rel=1e-5)
+    weights, others = _state(tmp_path / "one", one), _state(place, two)
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, rtol=1e-4, atol=1e-5)

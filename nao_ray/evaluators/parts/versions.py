@@ -27,6 +27,8 @@ def check_recipe(recipe: Recipe) -> None:
     """
     if isinstance(recipe, Averaging) and recipe.averaging != "none":
         raise ValueError("recipe.averaging: shared weights are those of the last step, not a mean; give none")
+    if getattr(recipe, "sync_batch_norm", False):
+        raise ValueError("recipe.sync_batch_norm: workers that share weights compute a path each; give false")
     if isinstance(recipe, Restarts) and recipe.restarts:
         raise ValueError("recipe.restarts: shared weights do not go back to an earlier epoch; give 0")
 
