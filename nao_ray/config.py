@@ -257,7 +257,7 @@ class TrainConfig(Sized):
     """Names weights, order, augmentation and dropout."""
     workers: Annotated[str, BeforeValidator(crew_text)] = "1"
     """Processes that train together, or a range of them, `2..4`: as many as there is room for. Each takes its part of
-    every batch, so that other draws are made and batch norms see less, but for `ImageRecipe.sync_batch_norm`: another
+    every batch, so that other draws are made and batch norms see less, but for `recipe.sync_batch_norm`: another
     number of them is another training."""
     checkpoint_every: int = Field(default=1, ge=1)
     """Epochs after which the state is kept."""

@@ -51,10 +51,11 @@ class _OfPart(Function):
     def forward(
         ctx: _Context, x: Tensor, weight: Tensor, bias: Tensor, eps: float, part: Part
     ) -> tuple[Tensor, Tensor, Tensor]:
-        variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+        wide = torch.promote_types(x.dtype, torch.float32)
+        variance, mean = torch.var_mean(x.to(wide), dim=(0, 2, 3), correction=0)
         own = torch.stack([mean.double(), variance.double() + mean.double().square()]) * (x.numel() // x.shape[1])
         first, second = part.add(own) / pixels(x, part)
-        mean, variance = first.float(), (second - first.square()).clamp_min(0).float()
+        mean, variance = first.to(wide), (second - first.square()).clamp_min(0).to(wide)
         ctx.save_for_backward(x, weight, mean, variance)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)
@@ -72,7 +73,7 @@ class _OfPart(Function):
         if not ctx.needs_input_grad[0]:  # nor in any other process
             return None, *own, None, None
         # grad_x = weight / sigma (grad - mean(grad) - x^ mean(grad x^)), x^ = (x - mean) / sigma; means over N
-        of_weight, of_bias = (ctx.part.add(torch.stack(own).double()) / pixels(x, ctx.part)).float()
+        of_weight, of_bias = (ctx.part.add(torch.stack(own).double()) / pixels(x, ctx.part)).to(mean.dtype)
         scale = weight * (variance + ctx.eps).rsqrt()
         shift = F.batch_norm(x, mean, variance, -scale * of_weight, -scale * of_bias, eps=ctx.eps)
         return shift.addcmul_(grad, scale.view(1, -1, 1, 1).to(grad.dtype)), *own, None, None

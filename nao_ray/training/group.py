@@ -136,7 +136,7 @@ class Team(Averager):
 
     What has a gradient is told in the first step and stays as it is: no step asks for what it does not use. Statistics
     of batch norms are each worker's own, of its part, and those of the first one are kept; or they are the whole
-    batch's, see `ImageRecipe.sync_batch_norm`.
+    batch's, see `recipe.sync_batch_norm`.
     """
 
     def __init__(self, rank: int, size: int) -> None:
