@@ -22,6 +22,7 @@ from nao_ray._pool.storage import open_storage
 from nao_ray._pool.tables import to_bytes
 
 _HEADER = 100 * 2**20  # bytes; safetensors allows no more
+_SUFFIX = ".safetensors"
 _RETRAIN = "move it elsewhere, and the training begins anew"
 
 
@@ -108,6 +109,18 @@ class Finals:
         if rows.is_earlier(found.schema, rows.FINAL):
             self._storage.swap(file, to_bytes(aligned(finite(found), rows.FINAL)), tag)
 
+    def names(self) -> list[str]:
+        """Of what has weights here: trainings that keep a checkpoint, and in a pool versions of shared weights.
+
+        Raises:
+            PoolReadError: the folder cannot be read at the moment.
+        """
+        try:
+            found = patient(lambda: self._storage.entries("weights"))
+        except READING as error:
+            raise unreadable(self._storage.path("weights"), error, _RETRAIN) from None
+        return [name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX) and name[0] not in "._"]
+
     def has_row(self, name: str) -> bool:
         """Whether a training has its row."""
         return self._storage.exists(_row_file(name))
@@ -163,7 +176,7 @@ def _row_file(name: str) -> str:
 
 def checkpoint_file(name: str) -> str:
     """The checkpoint of a training, from its folder on."""
-    return f"weights/{name}.safetensors"
+    return f"weights/{name}{_SUFFIX}"
 
 
 def read_file(folder: str, name: str) -> bytes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 _PATIENCE_SECONDS = 5.0  # of `status` with the pools
-_UNKNOWN: dict[str, object] = dict.fromkeys(("trials", "best", "left"))
+_UNKNOWN: dict[str, object] = dict.fromkeys(("trials", "epochs", "best", "left"))
 
 Address = Annotated[
     str | None,
@@ -141,7 +141,8 @@ def status(
 ) -> None:
     """List the jobs of nao-ray on a cluster, or show one.
 
-    Trials done, the best score and the time left are those of its pool, where that can be read from here in 5 s.
+    Trials done, the best score and the time left are those of its pool, where that can be read from here in 5 s; of a
+    full training epochs, the best validation and the time left are those of its last checkpoint.
     """
     from nao_ray.service.jobs.client import connect
 
@@ -288,14 +289,16 @@ def _row(view: JobView, progress: dict[str, object]) -> dict[str, object]:
         "started_at": None if view.started_at is None else f"{view.started_at:%Y-%m-%d %H:%M:%S}",
         "ended_at": None if view.ended_at is None else f"{view.ended_at:%Y-%m-%d %H:%M:%S}",
         **progress,
-        "pool": view.pool,
+        "pool": view.pool or view.folder,
     }
 
 
 def _progress(view: JobView) -> dict[str, object]:
-    """How its search stands, where the pool can be read from here."""
+    """How its search or training stands, where the pool, or the training's folder, can be read from here."""
     from nao_ray.pool import PoolReader, Watch
 
+    if view.folder is not None and view.training is not None:
+        return _progress_of_training(view, view.folder, view.training)
     try:
         seen = Watch(view.pool).look() if view.pool and PoolReader.exists(view.pool) else None
     except NaoRayError:
@@ -305,4 +308,18 @@ def _progress(view: JobView) -> dict[str, object]:
     total = "" if seen.budget_trials is None else f"/{seen.budget_trials}"
     left = None if view.is_over or not seen.eta_seconds else format_seconds(seen.eta_seconds)
     best = None if seen.best is None or seen.best.score is None else seen.metric.words(seen.best.score)
-    return {"trials": f"{seen.finished}{total}", "best": best, "left": left}
+    return {"trials": f"{seen.finished}{total}", "epochs": None, "best": best, "left": left}
+
+
+def _progress_of_training(view: JobView, folder: str, mark: str) -> dict[str, object]:
+    from nao_ray.service.training.standing import Trainings
+
+    try:
+        seen = Trainings(folder).find(mark)
+    except NaoRayError:
+        seen = None
+    if seen is None:
+        return _UNKNOWN
+    best = None if seen.best is None else seen.metric.words(seen.best)
+    left = None if view.is_over or not seen.seconds_left else format_seconds(seen.seconds_left)
+    return {"trials": None, "epochs": f"{seen.done}/{seen.epochs}", "best": best, "left": left}

@@ -41,6 +41,7 @@ def submit_training(
     from nao_ray.service import places
     from nao_ray.service.jobs import packing
     from nao_ray.service.jobs.client import connect, describe_training
+    from nao_ray.service.training.standing import mark_of
     from nao_ray.training import recipe_file
 
     for option in (name for name, value in alien.items() if value):
@@ -68,7 +69,7 @@ def submit_training(
         text = _text_of(recipe) if is_file else config.model_dump_json(indent=1)
         modules = OwnModules.of_this_process().files
         size = packing.pack(archive, text, file, package=not installed, modules=modules)
-        job_id = jobs.submit(name, command, archive, describe_training(name))
+        job_id = jobs.submit(name, command, archive, describe_training(name, url, mark_of(source.label, config)))
     carried = ("" if installed else f"nao_ray {__version__} and ") + file
     typer.echo(f"job     {job_id} at {jobs.address}\nfolder  {url}\ncarries {carried}, {max(1, round(size / 1000))} kB")
     if follow:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nao_ray.cli import watch_trainings
 from nao_ray.cli.progress import format_seconds
+from nao_ray.cli.watch_trainings import sparkline
 from nao_ray.errors import ConfigError, PoolReadError
 
 if TYPE_CHECKING:
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
     from nao_ray.metric import Metric
     from nao_ray.pool import Finished, View, Watch
+    from nao_ray.service.training.standing import Standing
 
-_BARS = "▁▂▃▄▅▆▇█"
 _WIDEST = 110  # characters; a wider terminal would only pull things apart
 
 
@@ -29,27 +31,24 @@ def register(app: typer.Typer) -> None:
 
 
 def watch(
-    url: Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")],
+    url: Annotated[str, typer.Argument(help="Folder or URL of the pool, or of train.", metavar="POOL")],
     every: Annotated[float, typer.Option("--every", help="Seconds between two looks.", min=0.1)] = 3.0,
     once: Annotated[bool, typer.Option("--once", help="Print once and leave; so does a pipe.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --once: one JSON object.")] = False,
 ) -> None:
-    """Watch a search from wherever its pool is seen.
+    """Watch a search, or full trainings, from wherever the pool or the folder of train is seen.
 
     Ctrl-C leaves, the search goes on.
     """
     from rich.console import Console
 
-    from nao_ray.pool import Watch
-
     console = Console(highlight=False, emoji=False)
     if as_json and not once:
         raise ConfigError("watch --json prints one object: add --once")
     if as_json:
-        view = Watch(url).look()
-        typer.echo(json.dumps({**asdict(view), "finished": view.finished}))
+        typer.echo(json.dumps(_Watched(url).facts()))
     elif once or not console.is_terminal:
-        console.print(render(Watch(url).look(), time.time()))
+        console.print(_Watched(url).look())
     else:
         try:
             _live(console, url, every)
@@ -67,30 +66,70 @@ def _live(console: Console, url: str, every: float) -> None:
     from rich.text import Text
 
     with Live(console=console, auto_refresh=False) as live:
-        watched: Watch | None = None
+        watched = _Watched(url)
         while True:
             shown: RenderableType
             try:
-                watched = watched or _open(url)
-                if watched is None:
+                if watched.is_empty():
                     shown = Text(f"no pool at {url} yet; waiting for it (Ctrl-C leaves)", style="yellow")
                 else:
-                    shown = render(watched.look(), time.time())
+                    shown = watched.look()
             except PoolReadError as error:  # nothing says that it is broken
                 shown = Text(f"{error} (Ctrl-C leaves)", style="yellow")
             live.update(shown, refresh=True)
             time.sleep(every)
 
 
-def _open(url: str) -> Watch | None:
-    """The watch of a pool; None while there is none.
+class _Watched:
+    """A pool with its full trainings, or a folder that has these alone."""
 
-    Raises:
-        PoolError: it cannot be read.
-    """
-    from nao_ray.pool import PoolReader, Watch
+    def __init__(self, url: str) -> None:
+        from nao_ray.service.training.standing import Trainings
 
-    return Watch(url) if PoolReader.exists(url) else None
+        self._url = url
+        self._pool: Watch | None = None
+        self._trainings = Trainings(url)
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to be seen yet.
+
+        Raises:
+            PoolError: it cannot be read.
+        """
+        from nao_ray.pool import PoolReader
+
+        return self._pool is None and not PoolReader.exists(self._url) and not self._trainings.look()
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON has them; raises as `look`."""
+        view, standings = self._see()
+        facts = {} if view is None else {**asdict(view), "finished": view.finished}
+        return {**facts, "trainings": [watch_trainings.facts(each) for each in standings]}
+
+    def look(self) -> RenderableType:
+        """How all stands.
+
+        Raises:
+            PoolError: there is neither, or it cannot be read.
+        """
+        from rich.console import Group
+        from rich.constrain import Constrain
+        from rich.text import Text
+
+        view, standings = self._see()
+        table = Constrain(watch_trainings.render(standings), _WIDEST)
+        if view is None:
+            return table
+        shown = render(view, time.time())
+        return Group(shown, Text(), table) if standings else shown
+
+    def _see(self) -> tuple[View | None, list[Standing]]:
+        from nao_ray.pool import PoolReader, Watch
+
+        standings = self._trainings.look()
+        if self._pool is None and (PoolReader.exists(self._url) or not standings):
+            self._pool = Watch(self._url)
+        return None if self._pool is None else self._pool.look(), standings
 
 
 # -- looks --------------------------------------------------------------------------------------------------
@@ -174,7 +213,7 @@ def _facts(view: View) -> RenderableType:
         grid.add_row("trouble", Text(_clean(view.driver.note), style="yellow", overflow="fold"))
     if len(view.trend) > 1:
         low, high = (view.metric.words(score) for score in (min(view.trend), max(view.trend)))
-        grid.add_row("scores", Text.assemble((_sparkline(view.trend), "cyan"), (f"  mean {low} to {high}", "dim")))
+        grid.add_row("scores", Text.assemble((sparkline(view.trend), "cyan"), (f"  mean {low} to {high}", "dim")))
     grid.add_row("pool", Text(_clean(view.pool), overflow="fold"))
     return grid
 
@@ -253,12 +292,6 @@ def _score(trial: Finished, metric: Metric) -> str:
     if trial.score is not None:
         return metric.words(trial.score)
     return "failed" if trial.failure_kind is not None else "trained"
-
-
-def _sparkline(values: tuple[float, ...]) -> str:
-    low, high = min(values), max(values)
-    step = (high - low) / (len(_BARS) - 1) or 1.0
-    return "".join(_BARS[round((value - low) / step)] for value in values)
 
 
 def _clean(text: str) -> str:

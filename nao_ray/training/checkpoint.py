@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from nao_ray.errors import DataError
+
+if TYPE_CHECKING:  # what a header says is read without torch
+    from torch import Tensor
 
 _ABOUT = "nao_ray"
 _VERSION_PARTS = {
@@ -60,6 +61,8 @@ def unpack(data: bytes) -> dict[str, Tensor]:
 
 def pack_version(state: Mapping[str, Tensor], epochs_done: int) -> bytes:
     """A version of shared weights: what a `Trainer.state` of theirs holds at the end of an epoch."""
+    import torch
+
     kept = {
         f"{short}.{name}": value for long, short in _VERSION_PARTS.items() for name, value in part(state, long).items()
     }

@@ -17,7 +17,7 @@ class Adder:
     """The sum over so many threads."""
 
     def __init__(self, count):
-        self.barrier, self.given = threading.Barrier(count, timeout=60), {}
+        self.barrier, self.given = threading.Barrier(count, timeout=600), {}
 
     def of(self, rank):
         def add(value):
@@ -41,7 +41,7 @@ def _in_parts(count, work):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(600)
     return [results[rank] for rank in range(count)]
 
 

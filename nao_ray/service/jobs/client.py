@@ -50,6 +50,10 @@ class JobView:
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED; DETACHED: only its detached search runs."""
     exit_code: int | None
     pool: str | None
+    folder: str | None
+    """Of a full training: where it keeps its checkpoints."""
+    training: str | None
+    """What tells it from others there, see `training.standing.mark_of`; None: it is a search."""
     is_detached: bool
     """Handed in with ``--detach``."""
     is_searching: bool
@@ -298,9 +302,9 @@ def describe(name: str, pool_url: str, *, detach: bool) -> dict[str, str]:
     return {_MARK: name, "pool": pool_url} | ({"detached": "yes"} if detach else {})
 
 
-def describe_training(name: str) -> dict[str, str]:
-    """As `describe`, of a full training: how far it is no pool tells."""
-    return {_MARK: name}
+def describe_training(name: str, url: str, mark: str) -> dict[str, str]:
+    """As `describe`, of a full training, which keeps its checkpoints at `url` and is known there by its `mark`."""
+    return {_MARK: name, "folder": url, "training": mark}
 
 
 def exit_code(view: JobView) -> int:
@@ -347,6 +351,8 @@ def _view(job: Any, is_searching: bool) -> JobView:  # noqa: ANN401
         status="DETACHED" if over and is_searching else status,
         exit_code=job.driver_exit_code,
         pool=metadata.get("pool"),
+        folder=metadata.get("folder"),
+        training=metadata.get("training"),
         is_detached=metadata.get("detached") == "yes",
         is_searching=is_searching,
         started_at=_time(job.start_time),

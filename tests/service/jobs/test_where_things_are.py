@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 from test_jobs import ADDRESS, Client, job, over
 
+from nao_ray import registry
 from nao_ray.cli import jobs as command
 from nao_ray.cli.app import main
-from nao_ray.config import RunConfig
+from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import PoolError
 from nao_ray.pool import PoolReader, PoolWriter, Watch
 from nao_ray.service.hosting.manifest import storage_id
 from nao_ray.service.hosting.run import run
 from nao_ray.service.jobs import client as jobs
-from nao_ray.service.jobs.client import describe
+from nao_ray.service.jobs.client import describe, describe_training
+from nao_ray.service.training.standing import mark_of
+from nao_ray.service.training.train import train
 
 TINY = "{name: tiny, space: nao_cnn_small, evaluator: closed_form, strategy: random_search, budget: {trials: 2}}"
 HERE, ELSEWHERE = "127.0.0.1", "203.0.113.7"
@@ -161,6 +164,31 @@ def test_status_tells_how_a_pool_stands_that_can_be_read_from_here(capsys, monke
     assert here["trials"] == "2/2"
     assert here["best"] == f"{PoolReader.open(tmp_path / 'p').best(1)['valid_accuracy'].iloc[0]:.4f}"
     assert (nowhere["trials"], nowhere["best"], nowhere["left"]) == (None, None, None)
+
+
+def test_status_tells_how_far_a_full_training_is(capsys, monkeypatch, tmp_path):
+    task = {"name": "synthetic", "per_class": 20}
+    genotype = registry.load("space", "nao_cnn_small")().parse("NAONet-B").key
+    what = {"space": {"name": "nao_cnn_small"}, "genotype": genotype, "task": task}
+    config = TrainConfig.make("short_digits", what, ("channels=2", "epochs=2", "data=train"))
+
+    def leave(step):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, str(tmp_path), "cell", listener=leave)
+    facts = [describe_training("train-cell", str(tmp_path), mark_of("cell", config))]
+    facts.append(describe_training("train-cell", str(tmp_path), mark_of("other", config)))
+    client = Client(*(job(f"train-cell-{i}", "RUNNING", start=i, metadata=it) for i, it in enumerate(facts, 1)))
+    monkeypatch.setattr(jobs, "connect", lambda address: over(client))
+    monkeypatch.setattr(command, "_PATIENCE_SECONDS", 600.0)
+    with pytest.raises(SystemExit):
+        main(["status", "--json"])
+    known, unknown = json.loads(capsys.readouterr().out)
+    assert (known["epochs"], known["trials"], known["pool"]) == ("1/2", None, str(tmp_path))
+    assert 0 <= float(known["best"]) <= 1
+    assert known["left"].endswith("s")
+    assert (unknown["epochs"], unknown["best"], unknown["left"]) == (None, None, None)
 
 
 def test_status_does_not_wait_for_a_pool_that_gives_no_answer(capsys, monkeypatch):
