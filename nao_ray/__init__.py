@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nao_ray.api.pool import Pool, open_pool
+    from nao_ray.api.search import Search, start
     from nao_ray.api.study import Study
 
 __version__ = "0.1.0"
-__all__ = ["Pool", "Study", "__version__", "build_network", "draw", "open_pool"]
+__all__ = ["Pool", "Search", "Study", "__version__", "build_network", "draw", "open_pool", "start"]
 
 _HOMES = {
     "Pool": "nao_ray.api.pool",
+    "Search": "nao_ray.api.search",
     "Study": "nao_ray.api.study",
     "open_pool": "nao_ray.api.pool",
+    "start": "nao_ray.api.search",
 }
 """Where names are that are loaded when they are first used: `import nao_ray` takes neither torch nor ray nor pandas."""
 

@@ -62,6 +62,7 @@ WITHOUT_TORCH = [
     "api.plots",
     "api.html",
     "api.study",
+    "api.search",
 ]
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__main__.py")
 

@@ -20,7 +20,6 @@ from nao_ray import __version__
 from nao_ray.cli import ask, describe, export, jobs, output, page, pool, pool_import, recipes, table, train, watch
 from nao_ray.cli.jobs import INTERRUPTED
 from nao_ray.errors import ConfigError, Drained, InputError, NaoRayError, RunError
-from nao_ray.preset_files import find_config
 
 if TYPE_CHECKING:
     from nao_ray.config import RunConfig
@@ -84,13 +83,13 @@ def search(
 ) -> None:
     """Start a search; on a pool that exists already, go on with it."""
     from nao_ray.cli.progress import Progress
-    from nao_ray.config import RunConfig
+    from nao_ray.service.given import pool_of, read_config
     from nao_ray.service.hosting.run import Takeover, run
 
     if detach and in_process:
         raise ConfigError("choose one of --detach and --in-process")
-    run_config = RunConfig.load(find_config(config), tuple(settings or ()))
-    url = jobs.pool_of(pool, run_config.name)
+    run_config, _ = read_config(config, settings or ())
+    url = pool_of(pool, run_config.name)
     if marked_by is not None:
         from nao_ray.service.jobs.marks import refuse_elsewhere
 

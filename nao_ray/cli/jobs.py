@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
-from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nao_ray import __version__
-from nao_ray.addresses import absolute
 from nao_ray.cli.progress import format_seconds
 from nao_ray.errors import ClusterError, ConfigError, NaoRayError
 
@@ -88,49 +84,19 @@ def submit(
         raise ConfigError(
             f"one CONFIG is handed in, and there is {rest[0]} too; a full training wants --train before it"
         )
-    from nao_ray.config import RunConfig
-    from nao_ray.own_modules import OwnModules
-    from nao_ray.preset_files import find_config
-    from nao_ray.service import places
-    from nao_ray.service.hosting.manifest import COMMAND
-    from nao_ray.service.jobs import marks, packing
-    from nao_ray.service.jobs.client import connect, describe
+    from nao_ray.service.jobs.searching import prepare
 
-    path, overrides = find_config(config), tuple(settings or ())
-    run_config = RunConfig.load(path, overrides)
-    run_config.make_strategy()
-    folder = pool_of(pool, run_config.name)
-    url = packing.shared_pool(folder)
-    name, file = packing.job_name(run_config.name, url), f"{run_config.name}.yaml"
-    jobs = connect(address)
-    data = places.given(run_config)
-    packing.refuse_local({packing.POOL: folder, **data}, jobs.nodes())
-    text, overrides = packing.without_files(path.read_text(encoding="utf-8"), overrides, run_config)
-    overrides += tuple(f"{key}={json.dumps(absolute(path))}" for key, path in data.items())
-    again = packing.handing_in(config, url, settings or (), jobs.address, detach=detach)
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / "job.zip"
-        modules = OwnModules.of_this_process()
-        size = packing.pack(archive, text, file, package=not installed, modules=modules.files)
-        known = packing.known_as(url)
-        mark = None if known else marks.leave(url, jobs.nodes())
-        try:
-            command = packing.entrypoint(python, file, url, overrides, detach=detach, made_as=known, mark=mark)
-            about = describe(name, url, detach=detach)
-            job_id = jobs.submit(name, command, archive, about, {COMMAND: again})
-        except KeyboardInterrupt:
-            typer.echo(f"nao-ray: interrupted; nao-ray status {name} tells whether the job was handed in", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception:
-            marks.take_away(mark)
-            raise
-    carried = [*([] if installed else [f"nao_ray {__version__}"]), file, *(top for top, _ in modules.packages)]
-    what = ", ".join(carried[:-1]) + " and " + carried[-1] if len(carried) > 1 else file
-    typer.echo(f"job     {job_id} at {jobs.address}\npool    {url}\ncarries {what}, {max(1, round(size / 1000))} kB")
+    job = prepare(config, pool, tuple(settings or ()), address, python, detach=detach)
+    try:
+        job_id = job.hand_in(package=not installed)
+    except KeyboardInterrupt:
+        typer.echo(f"nao-ray: interrupted; nao-ray status {job.name} tells whether the job was handed in", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(f"job     {job_id} at {job.jobs.address}\npool    {job.url}\ncarries {job.carried}")
     if follow:
-        code = follow_job(jobs, job_id, detach=detach)
+        code = follow_job(job.jobs, job_id, detach=detach)
         if code != INTERRUPTED:  # else the job may not have looked yet
-            marks.take_away(mark)
+            job.take_mark_away()
         raise typer.Exit(code)
 
 
@@ -196,7 +162,7 @@ def stop(
     if within is not None and not drain:
         raise ConfigError("--within goes with --drain")
     if drain:
-        from nao_ray.cli.ask import drain as ask_to_drain
+        from nao_ray.service.hosting.asking import drain as ask_to_drain
 
         typer.echo(ask_to_drain(_pool_of(job, address), within))
         return
@@ -227,17 +193,6 @@ def end_detached(name: str) -> None:
     from nao_ray.service.hosting.detached import end
 
     end(name)
-
-
-def pool_of(given: str | None, config_name: str) -> str:
-    """The pool of a command: the given one, or the default.
-
-    Raises:
-        ConfigError: the given one is empty, as an unset variable is.
-    """
-    if given is not None and not given.strip():
-        raise ConfigError("--pool is empty: give a folder or a URL, or leave it out for pools/<name of the config>")
-    return given or f"pools/{config_name}"
 
 
 def follow_job(jobs: Jobs, job_id: str, *, detach: bool = False) -> int:

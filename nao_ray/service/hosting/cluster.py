@@ -73,7 +73,7 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
         os.environ.pop("PYTHONWARNINGS", None)  # meant for this program: as errors they end Ray's own
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 starves them beside anything else
     else:
-        _knock(address)
+        knock(address)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
@@ -93,7 +93,7 @@ def ray_session(workers: Workers, *, shares_weights: bool = False) -> Iterator[N
         ray.shutdown()
 
 
-def _knock(address: str) -> None:
+def knock(address: str) -> None:
     """See whether a head answers, before Ray is asked to join it, which takes minutes to give up and hears no signal.
 
     Raises:

@@ -24,13 +24,13 @@ def test_an_address_that_is_no_clusters_is_given_up_within_the_limit(monkeypatch
         with pytest.raises(
             ClusterError, match=f"RAY_ADDRESS {address}: start a cluster .cluster/machine.sh up"
         ) as told:
-            cluster._knock(address)
+            cluster.knock(address)
         assert "\n" not in str(told.value)
 
 
 def test_a_dashboards_address_is_told_apart():
     with pytest.raises(ClusterError, match="is that of a dashboard: hand the search in with nao-ray submit"):
-        cluster._knock("https://head:8265")
+        cluster.knock("https://head:8265")
 
 
 def test_rays_thread_for_errors_rests_while_the_head_is_away_and_ends_at_once(monkeypatch):

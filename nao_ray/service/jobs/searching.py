@@ -1,0 +1,122 @@
+"""A search as a job of a Ray cluster: checked here as far as it can be, then handed in."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nao_ray import __version__
+from nao_ray.addresses import absolute
+from nao_ray.own_modules import OwnModules
+from nao_ray.service import places
+from nao_ray.service.given import Given, pool_of, read_config
+from nao_ray.service.hosting.manifest import COMMAND
+from nao_ray.service.jobs import marks, packing
+from nao_ray.service.jobs.client import Jobs, connect, describe
+
+
+@dataclass(kw_only=True)
+class SearchJob:
+    """One that is ready to be handed in."""
+
+    jobs: Jobs
+    name: str
+    """Shared by all jobs of its config and pool."""
+    url: str
+    """Of the pool, as the cluster knows it."""
+    config: str
+    """Text of the config that the job carries."""
+    overrides: tuple[str, ...]
+    python: str
+    detach: bool
+    again: str | None
+    """The command that hands it in again; None: there is none."""
+    file: str
+    carried: str = field(default="", init=False)
+    """What it carries, in words, once it is handed in."""
+    _mark: str | None = field(default=None, init=False)
+
+    def hand_in(self, *, package: bool = True) -> str:
+        """Hand it in; returns the job's id.
+
+        Args:
+            package: carry nao_ray itself; else it is installed on the cluster.
+
+        Raises:
+            ConfigError: it is more than the job server takes.
+            ClusterError: the cluster does not take it.
+            KeyboardInterrupt: it may have been handed in.
+        """
+        modules = OwnModules.of_this_process()
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / "job.zip"
+            size = packing.pack(archive, self.config, self.file, package=package, modules=modules.files)
+            known = packing.known_as(self.url)
+            self._mark = None if known else marks.leave(self.url, self.jobs.nodes())
+            try:
+                command = packing.entrypoint(
+                    self.python, self.file, self.url, self.overrides, detach=self.detach, made_as=known, mark=self._mark
+                )
+                about = describe(self.name, self.url, detach=self.detach)
+                variables = {} if self.again is None else {COMMAND: self.again}
+                job_id = self.jobs.submit(self.name, command, archive, about, variables)
+            except Exception:
+                self.take_mark_away()
+                raise
+        carried = [*([f"nao_ray {__version__}"] if package else []), self.file, *(top for top, _ in modules.packages)]
+        what = ", ".join(carried[:-1]) + " and " + carried[-1] if len(carried) > 1 else self.file
+        self.carried = f"{what}, {max(1, round(size / 1000))} kB"
+        return job_id
+
+    def take_mark_away(self) -> None:
+        """Once the job has looked, or never will."""
+        marks.take_away(self._mark)
+
+
+def prepare(
+    config: Given,
+    pool: str | None,
+    overrides: tuple[str, ...],
+    address: str | None,
+    python: str,
+    *,
+    detach: bool,
+) -> SearchJob:
+    """Check a search as far as that can be done from here.
+
+    Args:
+        config: as described there.
+        pool: folder or URL; None: the default, from here.
+        overrides: ``section.key=value``.
+        address: of the cluster's dashboard; None: as `connect` finds it.
+        python: that of the cluster's machines.
+        detach: the search is to outlive the job.
+
+    Raises:
+        InputError: the config is wrong, or the cluster does not answer, or cannot see pool or data.
+    """
+    run_config, text = read_config(config, overrides)
+    run_config.make_strategy()
+    folder = pool_of(pool, run_config.name)
+    url = packing.shared_pool(folder)
+    jobs = connect(address)
+    data = places.given(run_config)
+    packing.refuse_local({packing.POOL: folder, **data}, jobs.nodes())
+    again = None
+    if isinstance(config, str | Path):
+        again = packing.handing_in(str(config), url, overrides, jobs.address, detach=detach)
+    text, overrides = packing.without_files(text, overrides, run_config)
+    overrides += tuple(f"{key}={json.dumps(absolute(path))}" for key, path in data.items())
+    return SearchJob(
+        jobs=jobs,
+        name=packing.job_name(run_config.name, url),
+        url=url,
+        config=text,
+        overrides=overrides,
+        python=python,
+        detach=detach,
+        again=again,
+        file=f"{run_config.name}.yaml",
+    )
