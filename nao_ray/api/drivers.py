@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import site
 import subprocess
 import sys
@@ -64,7 +65,7 @@ class Process:
         if config is not None:
             (folder / "config.yaml").write_text(config, encoding="utf-8")
             first = str(folder / "config.yaml")
-        self._log = folder / "driver.log"
+        self._log, self._is_told = folder / "driver.log", False
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "nao_ray", "search", first, "--pool", url, *others],
@@ -85,6 +86,8 @@ class Process:
         code = self._process.poll()
         if code is None:
             return None
+        if self._is_told and code != 0:  # while Python was starting, in whatever way
+            return Ended(130, "stopped")
         said = [line for line in self.log().splitlines() if line.strip()]
         told = [line.removeprefix(_SAYS) for line in said if line.startswith(_SAYS)]
         message = (told or said or ["it said nothing"])[-1]
@@ -96,7 +99,8 @@ class Process:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def end(self) -> str:
-        self._process.terminate()
+        self._is_told = True
+        self._process.send_signal(signal.SIGINT)  # as Ctrl-C: it is heard at any time, and Ray is ended with it
         return "the driver is told to end now; what runs is given up, and the pool is resumable"
 
 

@@ -55,7 +55,8 @@ class Search:
 
         `starting`: its driver, or its Ray, is not up yet; `running`; `done`: its budget is used up, or its strategy is
         done; `stopped`: it was ended before, and goes on when it is started again; `failed`: see `wait`; `lost`: its
-        driver gives no sign of life.
+        driver gives no sign of life. Of a search that was not started here `done` is told from `stopped` by the budget
+        that its pool was made with, or was given while it ran.
 
         Raises:
             NaoRayError: its pool cannot be read, or its cluster not be reached.

@@ -13,15 +13,14 @@ from nao_ray.own_modules import OwnModules
 from nao_ray.service import places
 from nao_ray.service.given import Given, pool_of, read_config
 from nao_ray.service.hosting.manifest import COMMAND
-from nao_ray.service.jobs import marks, packing
-from nao_ray.service.jobs.client import Jobs, connect, describe
+from nao_ray.service.jobs import client, marks, packing
 
 
 @dataclass(kw_only=True)
 class SearchJob:
     """One that is ready to be handed in."""
 
-    jobs: Jobs
+    jobs: client.Jobs
     name: str
     """Shared by all jobs of its config and pool."""
     url: str
@@ -59,7 +58,7 @@ class SearchJob:
                 command = packing.entrypoint(
                     self.python, self.file, self.url, self.overrides, detach=self.detach, made_as=known, mark=self._mark
                 )
-                about = describe(self.name, self.url, detach=self.detach)
+                about = client.describe(self.name, self.url, detach=self.detach)
                 variables = {} if self.again is None else {COMMAND: self.again}
                 job_id = self.jobs.submit(self.name, command, archive, about, variables)
             except Exception:
@@ -90,7 +89,7 @@ def prepare(
         config: as described there.
         pool: folder or URL; None: the default, from here.
         overrides: ``section.key=value``.
-        address: of the cluster's dashboard; None: as `connect` finds it.
+        address: of the cluster's dashboard; None: as `client.connect` finds it.
         python: that of the cluster's machines.
         detach: the search is to outlive the job.
 
@@ -101,7 +100,7 @@ def prepare(
     run_config.make_strategy()
     folder = pool_of(pool, run_config.name)
     url = packing.shared_pool(folder)
-    jobs = connect(address)
+    jobs = client.connect(address)
     data = places.given(run_config)
     packing.refuse_local({packing.POOL: folder, **data}, jobs.nodes())
     again = None

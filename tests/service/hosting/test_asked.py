@@ -12,6 +12,7 @@ from nao_ray.cli import ask
 from nao_ray.config import RunConfig
 from nao_ray.errors import Drained, PoolError, RunError
 from nao_ray.pool import PoolReader
+from nao_ray.service.hosting import asking
 from nao_ray.service.hosting.requests import heed_signals
 from nao_ray.service.hosting.run import resume, run
 from nao_ray.service.jobs import client
@@ -81,7 +82,7 @@ def test_drained_through_its_pool_it_ends_resumable(tmp_path):
     pool = tmp_path / "p"
     driver = Driver(pool)
     driver.wait_for(3)
-    assert "no further trial begins" in ask.drain(str(pool), None)
+    assert "no further trial begins" in asking.drain(str(pool), None)
     driver.end()
     assert isinstance(driver.error, Drained)
     log = PoolReader.open(pool).log()
@@ -130,7 +131,7 @@ def test_a_driver_that_does_not_answer_is_asked_no_longer(tmp_path):
     driver = Driver(pool, "budget.trials=3", "evaluator.sleep_seconds=1.5")
     driver.wait_for(1)
     with pytest.raises(RunError, match=r"gave no answer within 0.5 s"):
-        ask.ask(str(pool), {"what": "cancel", "trial_id": 9}, "", patience=0.5)
+        asking.ask(str(pool), {"what": "cancel", "trial_id": 9}, "", patience=0.5)
     driver.end()
     assert count(pool) == 3
     assert list((pool / "requests").iterdir()) == []
