@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
 
 import pytest
 
@@ -155,9 +156,8 @@ def test_at_a_dashboard_it_is_a_job(monkeypatch, tmp_path):
         def find(self, job_id):
             told.append(job_id)
             status, code = ("PENDING", None) if len(told) < 2 else ("FAILED", 2)
-            facts = {"name": job_id, "pool": None, "is_detached": False, "is_searching": False, "started_at": None}
-            facts |= {"ended_at": None, "message": "", "entrypoint": "", "working_dir": None}
-            return jobs.JobView(job_id=job_id, status=status, exit_code=code, **facts)
+            facts = dict.fromkeys((each.name for each in fields(jobs.JobView)), None)
+            return jobs.JobView(**{**facts, "job_id": job_id, "status": status, "exit_code": code, "message": ""})
 
         def log(self, job_id):
             return "some\nnao-ray: what is wrong\n"

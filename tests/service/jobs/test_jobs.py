@@ -445,6 +445,7 @@ def test_status_logs_and_stop(call):
         "started_at",
         "ended_at",
         "trials",
+        "epochs",
         "best",
         "left",
         "pool",
