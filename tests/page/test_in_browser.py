@@ -13,8 +13,11 @@ from browser import CHROMIUM, Browser
 
 from nao_ray.cli.pool import make_space
 from nao_ray.page import server
+from nao_ray.page.bundle import write_report
 from nao_ray.page.guard import Guard
 from nao_ray.page.live import LivePool
+from nao_ray.pool import PoolReader
+from nao_ray.service.hosting.run import resume
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH to show the page"),
@@ -78,6 +81,13 @@ def chromium(tmp_path_factory):
     browser = Browser(tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
+
+
+@pytest.fixture(scope="module")
+def report(made_up, tmp_path_factory):
+    """The address of a report on the disk."""
+    pool = PoolReader.open(str(made_up))
+    return Path(write_report(pool, make_space(pool), tmp_path_factory.mktemp("report") / "report.html")).as_uri()
 
 
 @pytest.fixture
@@ -252,3 +262,43 @@ def test_sql_answers_and_its_trials_become_the_selection(page):
     page.wait("document.querySelector('.sql').textContent.includes('7 rows')")
     page.run("[...document.querySelectorAll('.sql button')].at(-1).click()")
     page.wait("document.querySelector('.told').textContent.startsWith('7 of 300')")
+
+
+def test_a_refresh_brings_what_is_new_and_leaves_the_rest(page, noted):
+    page.resize(1400, 500)
+    show(page, "trials/1", "of 30")
+    page.run("NaoRay.selection.add({column: 'state', low: 0, high: 0}), 0")
+    page.wait("document.querySelector('.told').textContent.endsWith('of 30 trials selected')")
+    page.run("document.querySelector('.sort[data-by=value]').focus({preventScroll: true})")
+    page.run("document.querySelector('.trials').scrollTop = 40")
+    resume(str(noted), ("budget.trials=33",), in_process=True)
+    page.wait("document.querySelector('.told').textContent.endsWith('of 33 trials selected')")
+    assert page.run("document.querySelector('.trials').scrollTop") == 40
+    assert page.run("document.activeElement.dataset.by") == "value"
+    assert page.run("document.querySelectorAll('.chip').length") == 1
+    entries = "performance.getEntriesByType('resource').filter(one => one.name.includes('since=33'))"
+    sizes = f"{entries}.map(one => one.decodedBodySize)"
+    page.wait(f"{sizes}.length")
+    assert max(page.run(sizes)) < 4000, "what is there is not read again"
+
+
+def test_a_report_opens_from_the_disk_and_loads_nothing(chromium, report):
+    chromium.faults.clear()
+    chromium.requests.clear()
+    chromium.prefer("light")
+    for width in (1400, 400):
+        chromium.resize(width)
+        chromium.open(report)
+        chromium.wait(SETTLED)
+        for view, said in VIEWS.items():
+            if view != "pools":
+                show(chromium, f"{view}/0", said)
+                assert chromium.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+                assert all(pixels > 500 for _, pixels in painted(chromium)), view
+    assert axe(chromium) == []
+    best = chromium.run("(pool => pool.frame.get('trial_id')[pool.best(pool.scored)])(NaoRay.app.pool)")
+    show(chromium, f"trial/0/{best}", "Genotype")
+    show(chromium, "trial/0/3", "This needs the live page")
+    show(chromium, "trials/0", "This needs the live page")
+    assert [url for url in chromium.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert chromium.faults == []

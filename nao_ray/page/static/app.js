@@ -25,9 +25,9 @@
 
   function open(args, moveFocus) {
     shown?.dispose?.();
-    const root = h("div", {class: `view ${app.view.id}`});
+    const root = h("div", {class: `view view-${app.view.id}`});
     at("view").replaceChildren(root);
-    const title = app.view.title?.(args) ?? app.view.label;
+    const title = app.view.title?.(args, app.pool) ?? app.view.label;
     put(at("title"), title);
     document.title = `${title} · ${app.pool.name} · nao_ray`;
     shown = app.view.build(root, app.pool, args);
@@ -64,29 +64,7 @@
       );
       at("pools").replaceChildren(many ? choice : h("strong", {}, app.pool.name));
     }
-    put(
-      at("nav"),
-      h(
-        "ul",
-        {},
-        views
-          .filter((view) => !view.hidden && (view.id !== "pools" || many))
-          .map((view) =>
-            h(
-              "li",
-              {},
-              h(
-                "a",
-                {
-                  href: app.href(view.id),
-                  "aria-current": view === app.view ? "page" : view.id === app.view.under ? "true" : null,
-                },
-                view.label,
-              ),
-            ),
-          ),
-      ),
-    );
+    nav(many);
     const state = app.error ? "bad" : NaoRay.isFile ? "still" : "on";
     put(
       at("live"),
@@ -98,6 +76,32 @@
       "aria-label",
       `Switch to the ${NaoRay.theme.current() === "dark" ? "light" : "dark"} colours`,
     );
+  }
+
+  function nav(many) {
+    const link = (view) =>
+      h(
+        "a",
+        {
+          href: app.href(view.id),
+          "aria-current": view === app.view ? "page" : view.id === app.view.under ? "true" : null,
+        },
+        view.label,
+      );
+    const offered = views.filter((view) => !view.hidden && (view.id !== "pools" || many));
+    if (
+      !put(
+        at("nav"),
+        h(
+          "ul",
+          {},
+          offered.map((view) => h("li", {}, link(view))),
+        ),
+      )
+    )
+      return;
+    const current = at("nav").querySelector("[aria-current]"); // on a narrow page the row of views scrolls
+    if (current) at("nav").scrollLeft = current.offsetLeft - at("nav").clientWidth / 2 + current.offsetWidth / 2;
   }
 
   /** Says something to who does not see the page. */

@@ -13,11 +13,13 @@
     return element;
   }
 
-  /** Replaces what an element holds, unless the new content reads the same: nothing flickers, focus stays. */
+  /** Replaces what an element holds, unless the new content reads the same: nothing flickers, focus
+   *  stays. Returns whether it was new. */
   function put(element, ...children) {
     const next = h("div", {}, ...children);
-    if (element.innerHTML === next.innerHTML) return;
+    if (element.innerHTML === next.innerHTML) return false;
     element.replaceChildren(...next.childNodes);
+    return true;
   }
 
   const isMissing = (value) => value == null || Number.isNaN(value);

@@ -5,21 +5,18 @@
 
   /** Bounds for the scores of rows: far worse ones are left out; {extent, note}. */
   function scoreBounds(pool, rows) {
-    const found = stats.sorted(rows, pool.frame.get("value"));
-    if (!found.length) return {extent: [0, 1], note: ""};
+    const value = pool.frame.get("value"),
+      all = stats.extent(rows, value);
+    if (!all) return {extent: [0, 1], note: ""};
+    const found = stats.sorted(stats.some(rows), value);
     const low = stats.quantile(found, 0.03),
       high = stats.quantile(found, 0.97),
-      span = high - low;
-    const extent = pool.more
-      ? [Math.max(found[0], low - 0.7 * span), found.at(-1)]
-      : [found[0], Math.min(found.at(-1), high + 0.7 * span)];
-    const outside = found.reduce((sum, value) => sum + (value < extent[0] || value > extent[1]), 0);
-    return {
-      extent: airy(extent),
-      note: outside
-        ? `${counted(outside, "trial")} far ${pool.more ? "below" : "above"} the rest ${outside === 1 ? "is" : "are"} outside the picture. `
-        : "",
-    };
+      air = 0.7 * (high - low);
+    const extent = pool.more ? [Math.max(all[0], low - air), all[1]] : [all[0], Math.min(all[1], high + air)];
+    const outside = rows.reduce((sum, row) => sum + (value[row] < extent[0] || value[row] > extent[1]), 0);
+    const is = outside === 1 ? "is" : "are";
+    const note = `${counted(outside, "trial")} far ${pool.more ? "below" : "above"} the rest ${is} outside the picture. `;
+    return {extent: airy(extent), note: outside ? note : ""};
   }
 
   /** The random search to compare a pool with: {name, pool, rows}, in the order of its search; or null. */

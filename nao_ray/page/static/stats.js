@@ -1,6 +1,14 @@
 /* Figures over columns. `rows` are numbers of rows, in any typed array; `more`: whether more is better. */
 "use strict";
 ((NaoRay) => {
+  const SOME = 50000;
+
+  /** At most SOME of the rows, evenly spread. */
+  function some(rows) {
+    const step = Math.ceil(rows.length / SOME);
+    return step > 1 ? rows.filter((_, k) => k % step === 0) : rows;
+  }
+
   /** The steps of the best so far, as [x, value, row], with one at the end; `rows` in the order of the search. */
   function bestSoFar(rows, x, value, more) {
     const steps = [];
@@ -102,18 +110,22 @@
     return n > 2 && xx > 0 && yy > 0 ? xy / Math.sqrt(xx * yy) : NaN;
   }
 
-  /** The values as their ranks (ties share the mean rank), for a rank correlation; over rows. */
-  function ranks(rows, column) {
-    const order = Uint32Array.from(rows).sort((a, b) => column[a] - column[b]);
-    const found = new Float64Array(column.length).fill(NaN);
-    for (let start = 0; start < order.length;) {
-      let end = start;
-      while (end < order.length && column[order[end]] === column[order[start]]) end += 1;
-      if (end === start) break; // what is left is not a number
+  /** The ranks of values, from 0; equal ones share their mean rank. */
+  function ranks(values) {
+    const order = Uint32Array.from(values.keys()).sort((a, b) => values[a] - values[b]);
+    const found = new Float64Array(values.length);
+    for (let start = 0, end = 0; start < order.length; start = end) {
+      while (end < order.length && values[order[end]] === values[order[start]]) end += 1;
       for (let k = start; k < end; k += 1) found[order[k]] = (start + end - 1) / 2;
-      start = end;
     }
     return found;
+  }
+
+  /** Spearman's rank correlation of two columns without missing values; over some of many rows. */
+  function rankCorrelation(rows, x, y) {
+    const chosen = some(rows);
+    const of = (column) => ranks(Float64Array.from(chosen, (row) => column[row]));
+    return correlation(chosen.keys(), of(x), of(y));
   }
 
   /** How far trainings of one architecture differ: {groups: [{mean, rows}], deviation} of rows trained alike. */
@@ -121,17 +133,16 @@
     const known = sorted(rows, architecture),
       repeated = new Set();
     for (let k = 1; k < known.length; k += 1) if (known[k] === known[k - 1]) repeated.add(known[k]);
-    const byKind = new Map();
-    for (const row of rows) {
-      if (architecture[row] < 0 || !repeated.has(architecture[row])) continue;
-      const kind = `${architecture[row]} ${alike(row)}`;
-      if (!byKind.has(kind)) byKind.set(kind, []);
-      byKind.get(kind).push(row);
-    }
+    const alone = rows.filter((row) => architecture[row] >= 0 && repeated.has(architecture[row]));
+    const kinds = [...groupBy(alone, architecture).values()].flatMap((found) => {
+      const first = alike(found[0]);
+      if (found.every((row) => alike(row) === first)) return [found];
+      return [...Map.groupBy(found, alike).values()];
+    });
     let squares = 0,
       freedom = 0;
     const groups = [];
-    for (const found of byKind.values()) {
+    for (const found of kinds) {
       if (found.length < 2) continue;
       const mean = found.reduce((sum, row) => sum + value[row], 0) / found.length;
       squares += found.reduce((sum, row) => sum + (value[row] - mean) ** 2, 0);
@@ -156,6 +167,18 @@
   }
 
   Object.assign(NaoRay, {
-    stats: {bestSoFar, pareto, sorted, quantile, groupBy, extent, correlation, ranks, repeats, deviation},
+    stats: {
+      some,
+      bestSoFar,
+      pareto,
+      sorted,
+      quantile,
+      groupBy,
+      extent,
+      correlation,
+      rankCorrelation,
+      repeats,
+      deviation,
+    },
   });
 })((window.NaoRay ??= {}));

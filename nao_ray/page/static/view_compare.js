@@ -129,7 +129,7 @@
             (found) => {
               const wide = card(
                 "Differences",
-                h("p", {class: "summary"}, `${found.sentence}; they are marked.`),
+                h("p", {class: "summary"}, `${found.sentence.replace(/\.$/, "")}; they are marked.`),
                 differences(a, b, found),
               );
               put(

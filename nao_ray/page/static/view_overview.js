@@ -148,6 +148,7 @@
   NaoRay.views.push({
     id: "overview",
     label: "Overview",
+    title: (_, pool) => pool.name,
     build(root, pool) {
       const top = h("div", {class: "wide"}),
         warn = h("div", {class: "wide"});
@@ -158,11 +159,7 @@
       root.append(h("div", {class: "stack"}, card("Best architectures", best), card("Notes and stars", notes)));
       return {
         update() {
-          put(
-            top,
-            h("div", {class: "hero"}, h("div", {}, h("p", {class: "name"}, pool.name), facts(pool)), progress(pool)),
-            tiles(pool),
-          );
+          put(top, h("div", {class: "hero"}, h("div", {}, facts(pool)), progress(pool)), tiles(pool));
           put(warn, warnings(pool));
           warn.hidden = !warn.childNodes.length;
           NaoRay.bestPanel(panel, pool, "order", "finished trials");

@@ -22,7 +22,7 @@
     const low = Math.max(axes.x.extent[0], axes.y.extent[0]),
       high = Math.min(axes.x.extent[1], axes.y.extent[1]);
     const rows = selection.keep(pool, known),
-      ranked = stats.correlation(rows, stats.ranks(rows, predicted), stats.ranks(rows, value));
+      ranked = stats.rankCorrelation(rows, predicted, value);
     const error = stats.sorted(
       rows,
       Float64Array.from(value, (score, row) => Math.abs(score - predicted[row])),
@@ -58,7 +58,7 @@
           [...byRound].map(([round, found]) => [
             String(round),
             String(found.length),
-            NaoRay.number(stats.correlation(found, stats.ranks(found, predicted), stats.ranks(found, value)), 2),
+            NaoRay.number(stats.rankCorrelation(found, predicted, value), 2),
           ]),
         ];
       },

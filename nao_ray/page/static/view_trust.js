@@ -14,7 +14,7 @@
     const {groups, deviation, freedom} = stats.repeats(
       rows,
       architecture,
-      (row) => `${epochs?.[row]} ${version?.[row]}`,
+      (row) => 1e6 * (version?.[row] ?? -1) + (epochs?.[row] ?? -1),
       value,
     );
     if (!groups.length)
