@@ -255,7 +255,8 @@ def _trainer(config: TrainConfig, workers: str | None, cpus: float | None, gpus:
         from nao_ray.service.training import train as alone
 
         return alone.train
-    from nao_ray.service.training.together import Each, train_together
+    from nao_ray.service.training.room import Each
+    from nao_ray.service.training.together import train_together
 
     each = Each(cpus=1.0 if cpus is None else cpus, gpus=0.0 if gpus is None else gpus)
     return partial(train_together, each=each)

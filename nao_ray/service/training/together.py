@@ -6,6 +6,10 @@ last checkpoint, and end as they would have: the order of the examples is in it,
 and worker. Ray Train brings workers together, tells them who they are, sees them die, and makes groups as large as
 there is room for; what is kept is ours, in the pool's storage, so that its own folder is a temporary one.
 
+Where the number of workers may change (`2..4`), batch and learning rate do not: they are those of the most workers, and
+fewer take larger parts. So what is trained is comparable however machines came and went, and with synchronised batch
+norm the same.
+
 Differs from torch's DistributedDataParallel: gradients are averaged in one piece, after the backward pass; the networks
 are small, and steps stay those of the `Trainer`. Buffers are not sent around.
 """
@@ -13,9 +17,11 @@ are small, and steps stay those of the `Trainer`. Buffers are not sent around.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -33,6 +39,7 @@ from nao_ray.service.hosting.cluster import ray_session
 from nao_ray.service.hosting.requests import heed_signals
 from nao_ray.service.jobs import marks
 from nao_ray.service.training.about import About
+from nao_ray.service.training.room import A_CPU, Each, Lack, check_room, lack
 from nao_ray.service.training.train import Listener, Run, Seat
 from nao_ray.training.failures import PeerLostError
 
@@ -44,19 +51,15 @@ _MOST_TRIES = 3
 _LOOK_SECONDS, _LOOK_SECONDS_REMOTE = 1.0, 10.0
 """Between two looks at the checkpoint, which tells how far the training is."""
 
+_RESIZE_SECONDS = 60.0
+"""Between two looks whether a team may be larger; then it begins again at the last checkpoint."""
+
+_ROOM_SECONDS = 10.0
+"""Between two looks whether the cluster still holds the fewest workers."""
+
 _MEETING_SECONDS = 1800
 """How long a worker waits for the others in a step, while the first one validates and writes; of one that is dead Ray
 Train knows sooner."""
-
-
-@dataclass(frozen=True, slots=True)
-class Each:
-    """What each worker has."""
-
-    cpus: float = 1.0
-    """Also torch's threads."""
-    gpus: float = 0.0
-    """0, 1, or a share."""
 
 
 def train_together(
@@ -64,7 +67,7 @@ def train_together(
     url: str,
     label: str,
     *,
-    each: Each = Each(),
+    each: Each = A_CPU,
     trial_id: int | None = None,
     listener: Listener = lambda _: None,
 ) -> dict[str, Any]:
@@ -95,7 +98,7 @@ def train_together(
         _marked(run.finals.url) as mark,
         tempfile.TemporaryDirectory(prefix="nao-ray-train-") as folder,
     ):
-        _check_room(run.config, each, is_local=is_local)
+        check_room(run.config, each, is_local=is_local)
         work = _Work(run.config, run.finals.url, label, trial_id, run.data_hash, each, mark)
         _Attempts(run, work, folder).to_the_end()
     row = run.row()
@@ -115,25 +118,6 @@ def _check(config: TrainConfig, each: Each) -> None:
 def _is_local() -> bool:
     """Whether the Ray to come is of this machine alone."""
     return not ray.is_initialized() and os.environ.get("RAY_ADDRESS") in (None, "", "local")
-
-
-def _check_room(config: TrainConfig, each: Each, *, is_local: bool) -> None:
-    """All workers have to fit at once; a cluster may grow, a machine does not."""
-    least = config.crew.least
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for name, key, wanted in (("cpus", "CPU", each.cpus), ("gpus", "GPU", each.gpus)):
-        room = sum(int(node.get(key, 0.0) / wanted + 1e-6) for node in nodes) if wanted else least
-        if room >= least:
-            continue
-        if is_local:
-            raise ConfigError(
-                f"--workers {config.workers} with {wanted:g} {name} each: this machine has {room} of them"
-            )
-        _log.warning(
-            "the cluster holds %d workers with %s %g now, of %d: waiting for it to grow", room, name, wanted, least
-        )
-    if not each.gpus and (gpus := sum(node.get("GPU", 0.0) for node in nodes)):
-        _log.warning("--gpus is 0, so all is computed on CPUs, and the GPUs (%g) idle", gpus)
 
 
 @contextmanager
@@ -204,6 +188,9 @@ class _Attempts:
         self._work = SameCode.of(work)
         self._seconds = _LOOK_SECONDS_REMOTE if "://" in run.finals.url else _LOOK_SECONDS
         self._seen = run.epochs_kept()
+        self._device: str | None = None
+        self._lack: Lack | None = None
+        self._looked_for_room = -math.inf
 
     def to_the_end(self) -> None:
         """Try again as long as there is an epoch between two failures.
@@ -260,6 +247,7 @@ class _Attempts:
             torch_config=TorchConfig(backend=backend, timeout_s=_MEETING_SECONDS),
             scaling_config=ScalingConfig(
                 num_workers=crew.most if crew.least == crew.most else tuple(crew),
+                elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
                 use_gpu=each.gpus > 0,
                 resources_per_worker=resources,
             ),
@@ -269,7 +257,8 @@ class _Attempts:
         )
 
     def _look(self) -> None:
-        """Tell of an epoch that has been kept."""
+        """Tell of an epoch that has been kept, and by how many, and of workers that there is no room for."""
+        self._look_for_room()
         try:
             kept = self._run.kept()
         except StorageError as error:  # it is the workers who need it
@@ -277,7 +266,19 @@ class _Attempts:
             return
         if kept is not None and kept.epochs_done != self._seen:
             self._seen = kept.epochs_done
+            if self._device not in (None, kept.device):
+                _log.warning("epoch %d by %s, those before by %s", kept.epochs_done, kept.device, self._device)
+            self._device = kept.device
             self._run.listener(self._run.step(kept, _seconds(kept)))
+
+    def _look_for_room(self) -> None:
+        """Once each time that there is too little, as where a machine is lost; Ray Train waits without a word."""
+        now = time.monotonic()
+        if now - self._looked_for_room < _ROOM_SECONDS:
+            return
+        before, self._lack, self._looked_for_room = self._lack, lack(self._run.config, self._each), now
+        if self._lack is not None and before is None:
+            _log.warning("%s", self._lack)
 
 
 def _seconds(about: About) -> float:

@@ -272,7 +272,7 @@ class Run:
         from nao_ray.training.objective import Shard
 
         config, team, device = self.config, self.seat.team, pick_device(self.seat.device)
-        recipe = config.recipe if team is None else config.recipe.of_all(team.size)
+        recipe = config.recipe.of_all(config.crew.most)  # of a team that is short of some, too
         objective: Objective = self.task.objective(device, recipe, all_data=config.data == "all")
         return objective if team is None else objective.under(recipe, shard=Shard(team.rank, team.size))
 

@@ -7,8 +7,9 @@ import torch
 
 from nao_ray.config import TrainConfig
 from nao_ray.errors import ConfigError, DataError, PoolReadError, RunError
-from nao_ray.service.training import together
+from nao_ray.service.training import room, together
 from nao_ray.service.training.about import digest
+from nao_ray.service.training.train import Run, Seat
 from nao_ray.training.failures import PeerLostError
 from nao_ray.training.recipe import Recipe
 from nao_ray.training.streams import InTeam
@@ -82,7 +83,7 @@ def _attempts(monkeypatch, *endings):
 
     monkeypatch.setattr(together._Attempts, "_attempt", end)
     monkeypatch.setattr(together.SameCode, "of", lambda work: work)
-    attempts = together._Attempts(run, SimpleNamespace(each=together.Each()), "")
+    attempts = together._Attempts(run, SimpleNamespace(each=room.Each()), "")
     return attempts, left
 
 
@@ -123,11 +124,38 @@ def test_storage_that_fails_is_tried_again_and_told_in_the_end(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "each", "message"),
     [
-        ((), together.Each(gpus=2), "a worker computes on one GPU; give more --workers"),
-        (("device=cpu",), together.Each(gpus=1), "device is cpu, and each worker has 1 GPUs"),
-        (("device=cuda:0",), together.Each(), "device is cuda:0, and each worker has 0 GPUs"),
+        ((), room.Each(gpus=2), "a worker computes on one GPU; give more --workers"),
+        (("device=cpu",), room.Each(gpus=1), "device is cpu, and each worker has 1 GPUs"),
+        (("device=cuda:0",), room.Each(), "device is cuda:0, and each worker has 0 GPUs"),
     ],
 )
 def test_a_device_that_workers_do_not_have_is_refused(given, each, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         together.train_together(config("workers=2", *given), str(tmp_path), "cell", each=each)
+
+
+def test_a_cluster_that_lost_a_machine_is_waited_for_and_that_is_said_once(monkeypatch, caplog):
+    nodes = [{"Alive": True, "Resources": {"CPU": 1.0}}, {"Alive": True, "Resources": {"CPU": 1.0}}]
+    monkeypatch.setattr(room.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(together, "_ROOM_SECONDS", 0.0)
+    attempts, _ = _attempts(monkeypatch)
+    attempts._look_for_room()
+    assert not caplog.text
+    nodes[1]["Alive"] = False
+    for _ in range(3):
+        attempts._look_for_room()
+    nodes[1]["Alive"] = True
+    attempts._look_for_room()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ["the cluster holds 1 workers with cpus 1 now, of 2: waiting for it to grow"]
+
+
+def test_batch_and_rate_of_a_range_are_those_of_the_most_workers(tmp_path):
+    """However many there are, so that what is trained does not change with them."""
+    run = Run.of(config("workers=2..4", "recipe.per_worker=true"), str(tmp_path), "cell")
+    team = SimpleNamespace(rank=1, size=3)
+    run.seat = Seat("cpu", team)
+    objective = run._objective()
+    assert objective.recipe.batch == 4 * run.config.recipe.batch
+    assert objective.recipe.lr == 4 * run.config.recipe.lr
+    assert objective.shard.count == 3
