@@ -20,6 +20,8 @@
 from __future__ import annotations
 
 from nao_ray._pool.checkpoints import Checkpoints
+from nao_ray._pool.columns import TABLES as SCHEMAS
+from nao_ray._pool.columns import Column, columns
 from nao_ray._pool.final import Finals, checkpoint_file, read_file, write_page
 from nao_ray._pool.lease import Lease
 from nao_ray._pool.ledger import RANKED, Counts, standings
@@ -36,9 +38,11 @@ from nao_ray._pool.writer import PoolWriter
 __all__ = [
     "EVENTS",
     "RANKED",
+    "SCHEMAS",
     "TRIALS",
     "AtWork",
     "Checkpoints",
+    "Column",
     "Counts",
     "Driver",
     "Finals",
@@ -52,6 +56,7 @@ __all__ = [
     "View",
     "Watch",
     "checkpoint_file",
+    "columns",
     "read_file",
     "refuse_changes",
     "size_columns",

@@ -119,17 +119,33 @@ def data_folder() -> Path:
 
 @pytest.fixture
 def call(capsys):
-    """`call("pool", url)` -> exit code, stdout, stderr."""
+    """`call("pool", url)` -> exit code, stdout, stderr; what `--json` prints is of its form."""
 
     from nao_ray.cli.app import main
 
     def run(*words):
+        words = [str(word) for word in words]
         with pytest.raises(SystemExit) as left:
-            main([str(word) for word in words])
+            main(words)
         out, err = capsys.readouterr()
+        if "--json" in words:
+            _is_of_its_form(words, out, err)
         return SimpleNamespace(code=left.value.code, out=out, err=err)
 
     return run
+
+
+def _is_of_its_form(words, out, err):
+    from nao_ray.cli.forms import forms
+
+    known = forms()
+    at = 1 if words[1:2] == ["import"] else 2  # POOL stands between the others
+    name = " ".join([words[0], *words[at : at + 1]]) if words[0] == "pool" else words[0]
+    name = name if name in known or words[0] != "pool" or name == "pool sql" else "pool"
+    if out and name in known:
+        known[name].validate_json(out)
+    elif not out:
+        known["errors"].validate_json(err.splitlines()[-1])
 
 
 @pytest.fixture

@@ -141,6 +141,7 @@ KNOWERS = {
     "evaluators/parts/table.py", "evaluators/parts/table_config.py", "evaluators/parts/nats_bench.py",  # foreign tables
     "service/hosting/importing.py", "cli/pool_import.py",  # foreign tables
     "cli/describe.py", "cli/export.py", "cli/subject.py",  # options are those of networks for images
+    "_pool/columns.py", "cli/forms.py",  # what those columns, and what describe prints, mean
     "trial.py", "_pool/rows.py", "skeletons/texts/base.py", "tasks/texts/base.py",  # names of columns of pools
     "strategies/regularized_evolution.py",  # the title of a paper
 }  # fmt: skip

@@ -43,7 +43,7 @@ class Finals:
         return self._storage.url
 
     def row(self, name: str) -> rows.Row | None:
-        """The row of a training; None while it has none.
+        """The row of a training, with nulls for columns that it was written without; None while it has none.
 
         Raises:
             PoolError: the file is damaged.
@@ -58,7 +58,7 @@ class Finals:
             (row,) = finite(pq.read_table(pa.BufferReader(data), page_checksum_verification=True)).to_pylist()
         except (*READING, ValueError) as error:
             raise unreadable(self._storage.path(file), error, lost) from None
-        return dict(row)
+        return {name: row.get(name) for name in rows.FINAL.names}
 
     def _read(self, file: str, lost: str, length: int | None = None) -> bytes | None:
         """A file's bytes; None where it is not there."""

@@ -7,6 +7,7 @@ inside the command that needs them, so help is quick.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import sys
 import traceback
@@ -17,8 +18,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nao_ray import __version__
-from nao_ray.cli import ask, describe, export, jobs, output, page, pool, pool_import, recipes, table, train, watch
-from nao_ray.cli.jobs import INTERRUPTED
+from nao_ray.cli import (
+    ask,
+    describe,
+    export,
+    jobs,
+    output,
+    page,
+    pool,
+    pool_import,
+    recipes,
+    schema,
+    table,
+    train,
+    watch,
+)
+from nao_ray.cli.handed import INTERRUPTED
 from nao_ray.errors import ConfigError, Drained, InputError, NaoRayError, RunError
 
 if TYPE_CHECKING:
@@ -80,6 +95,7 @@ def search(
     ] = False,
     made_as: Annotated[str | None, typer.Option("--made-as", hidden=True)] = None,
     marked_by: Annotated[str | None, typer.Option("--marked-by", hidden=True)] = None,
+    as_json: output.AsJson = False,
 ) -> None:
     """Start a search; on a pool that exists already, go on with it."""
     from nao_ray.cli.progress import Progress
@@ -99,7 +115,7 @@ def search(
     else:
         with _interruptible(url), Progress(run_config.name) as progress:
             run(run_config, url, listener=progress, in_process=in_process, takeover=Takeover(wait, made_as))
-    _conclude(url)
+    _conclude(url, as_json)
 
 
 @app.command()
@@ -116,6 +132,7 @@ def resume(
             metavar="[KIND]",
         ),
     ] = None,
+    as_json: output.AsJson = False,
 ) -> None:
     """Go on with the search of a pool.
 
@@ -129,7 +146,7 @@ def resume(
             pool, tuple(settings or ()), listener=progress, in_process=in_process, retry_failed=retry_failed
         )
     if summary is not None:
-        _conclude(pool)
+        _conclude(pool, as_json)
 
 
 def bench(
@@ -196,7 +213,7 @@ class _interruptible:  # noqa: N801 - reads as a word of the language
             raise typer.Exit(INTERRUPTED)
 
 
-def _conclude(url: str) -> None:
+def _conclude(url: str, as_json: bool) -> None:
     """After a search: the best architectures, and where pool and report are.
 
     Raises:
@@ -212,7 +229,10 @@ def _conclude(url: str) -> None:
     is_empty = not len(pool.best(1))
     text = "" if is_empty else best_text(pool, 10) + "\n"
     with output.result_of_done_work(url):
-        typer.echo(f"{text}pool    {url}\nreport  {report}")
+        if as_json:
+            output.tell_searched(pool, report)
+        else:
+            typer.echo(f"{text}pool    {url}\nreport  {report}")
     if is_empty:
         raise RunError(_why_nothing_is_there(pool))
 
@@ -240,6 +260,7 @@ for part in (watch, page, pool, pool_import, describe, train, recipes, export, j
     part.register(app)
 app.command(context_settings={"help_option_names": []})(bench)
 table.register(app)
+schema.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -263,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as error:  # the last line of defence: one line instead of a trace
         if debug:
             traceback.print_exc()
-        code = _explain(error)
+        code = _explain(error, "--json" in words)
     sys.exit(code)
 
 
@@ -305,18 +326,21 @@ def _call(words: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _explain(error: Exception) -> int:
+def _explain(error: Exception, as_json: bool) -> int:
     """One line on stderr; returns the exit code."""
+    kind = type(error).__name__
     if isinstance(error, typer.TyperException):
         usage = getattr(error, "ctx", None)
         hint = f" (see {usage.command_path} --help)" if usage is not None else ""
-        message, code = f"{error.format_message()}{hint}", error.exit_code
+        kind, message, code = "UsageError", f"{error.format_message()}{hint}", error.exit_code
         if not error.format_message():  # no command at all: help has been shown
             return code
     elif isinstance(error, NaoRayError):
         message, code = str(error), 2 if isinstance(error, InputError) else 1
     else:
         message, code = f"{type(error).__name__}: {error} (--debug shows the trace)", 1
+    line = " ".join(message.split())
     with suppress(OSError):  # of a full disk the exit code alone tells
-        typer.echo(f"nao-ray: {' '.join(message.split())}", err=True)
+        told = json.dumps({"error": kind, "message": line, "exit_code": code}) if as_json else f"nao-ray: {line}"
+        typer.echo(told, err=True)
     return code

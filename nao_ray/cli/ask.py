@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
+from nao_ray.cli import output
 from nao_ray.errors import ConfigError
 from nao_ray.service.hosting import asking
 
@@ -21,6 +23,7 @@ def register(app: typer.Typer) -> None:
 def budget(
     pool: Pool,
     limits: Annotated[list[str], typer.Argument(help="trials=N, hours=N, or both.", metavar="LIMIT=N...")],
+    as_json: output.AsJson = False,
 ) -> None:
     """Give a search another budget while it runs.
 
@@ -38,15 +41,22 @@ def budget(
                 f"budget {limit}: expected a {'whole ' if name == 'trials' else ''}number above 0"
             ) from None
     trials = given.get("trials")
-    typer.echo(asking.change_budget(pool, trials=None if trials is None else int(trials), hours=given.get("hours")))
+    trials = None if trials is None else int(trials)
+    tell(pool, asking.change_budget(pool, trials=trials, hours=given.get("hours")), as_json)
 
 
 def cancel(
     pool: Pool,
     trial: Annotated[int, typer.Argument(help="The trial's number.", metavar="ID", min=0)],
+    as_json: output.AsJson = False,
 ) -> None:
     """Give up one trial of a running search, waiting or begun.
 
     It is FAILED as `cancelled`, and the strategy is told.
     """
-    typer.echo(asking.cancel(pool, trial))
+    tell(pool, asking.cancel(pool, trial), as_json)
+
+
+def tell(pool: str, answer: str, as_json: bool) -> None:
+    """Print what a driver has answered."""
+    typer.echo(json.dumps({"pool": pool, "answer": answer}) if as_json else answer)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nao_ray.cli import output
 from nao_ray.cli.subject import Subject, find_subject, published_name
 from nao_ray.errors import ConfigError
 
@@ -63,6 +64,7 @@ def export(
     ] = None,
     tokens: Annotated[int, typer.Option("--tokens", help="Of a text, that torch and onnx read at once.", min=1)] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """Write a network, or a genotype, for programs that do not know this one, with a card and a picture.
 
@@ -84,8 +86,7 @@ def export(
     else:
         _refuse({"--set": settings}, "it is for a checkpoint")
         taken = _made(find_subject(what, space, dialect, network, num_classes, {}, sizes or ()), recipe)
-    for file in files.export(taken, kind, path, tokens):
-        typer.echo(str(file))
+    output.tell_files(files.export(taken, kind, path, tokens), as_json)
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:

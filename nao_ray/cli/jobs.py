@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nao_ray.cli import output
+from nao_ray.cli.handed import INTERRUPTED, Handed, follow_job
 from nao_ray.cli.progress import format_seconds
 from nao_ray.errors import ClusterError, ConfigError, NaoRayError
 
 if TYPE_CHECKING:
-    from nao_ray.service.jobs.client import Jobs, JobView
-
-INTERRUPTED = 130
+    from nao_ray.service.jobs.client import JobView
 
 _PATIENCE_SECONDS = 5.0  # of `status` with the pools
 _UNKNOWN: dict[str, object] = dict.fromkeys(("trials", "epochs", "best", "left"))
@@ -68,6 +68,7 @@ def submit(
     trains: Annotated[
         bool, typer.Option("--train", help="A full training instead, by one worker unless its --workers says more.")
     ] = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """Start a search, or a full training, as a job of a Ray cluster, or go on with it. It is `search`, over there.
 
@@ -77,8 +78,8 @@ def submit(
         from nao_ray.cli.submitted import submit_training
 
         alien = {"--pool": pool, "--set": settings, "--detach": detach}
-        submit_training(words, alien, address, python, follow=follow, installed=installed)
-        return
+        training = submit_training(words, alien, address, python, installed=installed)
+        raise typer.Exit(training.tell("folder", follow=follow, as_json=as_json))
     (config, *rest) = words
     if rest:
         raise ConfigError(
@@ -92,12 +93,11 @@ def submit(
     except KeyboardInterrupt:
         typer.echo(f"nao-ray: interrupted; nao-ray status {job.name} tells whether the job was handed in", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    typer.echo(f"job     {job_id} at {job.jobs.address}\npool    {job.url}\ncarries {job.carried}")
-    if follow:
-        code = follow_job(job.jobs, job_id, detach=detach)
-        if code != INTERRUPTED:  # else the job may not have looked yet
-            job.take_mark_away()
-        raise typer.Exit(code)
+    handed = Handed(job.jobs, job_id, job.url, job.carries, job.size)
+    code = handed.tell("pool", follow=follow, detach=detach, as_json=as_json)
+    if follow and code != INTERRUPTED:  # else the job may not have looked yet
+        job.take_mark_away()
+    raise typer.Exit(code)
 
 
 def status(
@@ -132,12 +132,18 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Until the job is over; leave with its exit code.")
     ] = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """Show what a job has said; without JOB, the last one."""
     from nao_ray.service.jobs.client import connect
 
     jobs = connect(address)
     view = jobs.find(job)
+    if follow and as_json:
+        raise ConfigError("choose one of --follow and --json")
+    if as_json:
+        typer.echo(json.dumps({"job": view.job_id, "log": jobs.log(view.job_id)}))
+        return
     if follow:
         raise typer.Exit(follow_job(jobs, view.job_id, detach=view.is_detached))
     typer.echo(jobs.log(view.job_id), nl=False)
@@ -154,6 +160,7 @@ def stop(
     within: Annotated[
         float | None, typer.Option(help="With --drain: end after so long all the same.", metavar="SECONDS", min=0)
     ] = None,
+    as_json: output.AsJson = False,
 ) -> None:
     """End a job, with its search if that is detached.
 
@@ -162,14 +169,17 @@ def stop(
     if within is not None and not drain:
         raise ConfigError("--within goes with --drain")
     if drain:
+        from nao_ray.cli.ask import tell
         from nao_ray.service.hosting.asking import drain as ask_to_drain
 
-        typer.echo(ask_to_drain(_pool_of(job, address), within))
+        pool = _pool_of(job, address)
+        tell(pool, ask_to_drain(pool, within), as_json)
         return
     from nao_ray.service.jobs.client import connect, ending
 
     view = connect(address).stop(job)
-    typer.echo(f"{view.job_id}: {ending(view)}")
+    about = {"job": view.job_id, "ending": ending(view)}
+    typer.echo(json.dumps(about) if as_json else ": ".join(about.values()))
 
 
 def _pool_of(job: str | None, address: str | None) -> str:
@@ -193,30 +203,6 @@ def end_detached(name: str) -> None:
     from nao_ray.service.hosting.detached import end
 
     end(name)
-
-
-def follow_job(jobs: Jobs, job_id: str, *, detach: bool = False) -> int:
-    """A job's log until it is over, and its exit code."""
-    from nao_ray.service.jobs.client import ending, exit_code
-
-    try:
-        view = jobs.follow(job_id, lambda text: typer.echo(text, nl=False))
-    except KeyboardInterrupt:
-        where = f"{job_id} --address {jobs.address}"
-        typer.echo(
-            f"\nnao-ray: the job goes on; nao-ray logs {where} -f follows it, nao-ray stop {where} ends it", err=True
-        )
-        return INTERRUPTED
-    if view.status == "SUCCEEDED":
-        return 0
-    typer.echo(f"nao-ray: {job_id}: {ending(view)}", err=True)
-    try:
-        goes_on = detach and jobs.find(job_id).status == "DETACHED"
-    except ClusterError:
-        goes_on = False
-    if goes_on:
-        typer.echo("nao-ray: its detached search goes on; the same command watches it again", err=True)
-    return exit_code(view)
 
 
 def _rows(views: list[JobView]) -> list[dict[str, object]]:

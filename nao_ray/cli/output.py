@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nao_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nao_ray.pool import PoolReader
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object; `nao-ray schema` says of which form.")]
+
+
+def tell_files(files: Sequence[object], as_json: bool) -> None:
+    """Say which files were written, one a line, or as JSON."""
+    names = [str(file) for file in files]
+    typer.echo(json.dumps({"files": names}) if as_json else "\n".join(names))
+
+
+def tell_searched(pool: PoolReader, report: str | None) -> None:
+    """Say as JSON how a search stands at its end."""
+    counts = asdict(pool.counts())
+    names = ("asked", "completed", "failed", "best_score", "best_trial_id")
+    typer.echo(json.dumps({"pool": pool.url, "report": report, **{name: counts[name] for name in names}}))
 
 
 def open_closed() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nao_ray.cli import output
 from nao_ray.errors import ConfigError, PoolError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from nao_ray.pool import PoolReader
     from nao_ray.spaces.base import SearchSpace
 
-ACTIONS = ("best", "show", "check", "compact", "sql")
+ACTIONS = ("best", "show", "check", "compact", "sql", "columns")
 _MESSAGE = 120  # characters of a failure in the summary
 
 
@@ -37,9 +38,9 @@ def pool(
     action: Annotated[
         str | None,
         typer.Argument(
-            help="best; show ID; check; compact; sql QUERY (tables trials, fits, final). Without one: a summary, "
-            "with what went wrong.",
-            metavar="[best|show|check|compact|sql]",
+            help="best; show ID; check; compact; sql QUERY (tables trials, fits, final); columns: what each means. "
+            "Without one: a summary, with what went wrong.",
+            metavar="[best|show|check|compact|sql|columns]",
         ),
     ] = None,
     argument: Annotated[str | None, typer.Argument(help="The trial of show, the query of sql.", metavar="")] = None,
@@ -67,9 +68,12 @@ def pool(
         _check(opened, form)
     elif action == "compact":
         PoolWriter.open(url).compact()
-        typer.echo(f"{url}: compacted, {len(opened.trials(columns=['trial_id']))} trials")
+        merged = len(opened.trials(columns=["trial_id"]))
+        typer.echo(json.dumps({"pool": url, "trials": merged}) if as_json else f"{url}: compacted, {merged} trials")
     elif action == "sql":
         _print_frame(opened.sql(str(argument)), form)
+    elif action == "columns":
+        _columns(form)
     else:
         _summary(opened, form, count)
 
@@ -77,18 +81,20 @@ def pool(
 def report(
     url: Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")],
     out: Annotated[Path | None, typer.Option("--out", help="Write here; default: report.html in the pool.")] = None,
+    as_json: output.AsJson = False,
 ) -> None:
     """Write the report: one HTML file that needs nothing else."""
     from nao_ray.page.bundle import write_report
     from nao_ray.pool import PoolReader
 
     opened = PoolReader.open(url)
-    typer.echo(write_report(opened, make_space(opened), out))
+    output.tell_files([write_report(opened, make_space(opened), out)], as_json)
 
 
 def film(
     url: Annotated[str, typer.Argument(help="Folder or URL of the pool.", metavar="POOL")],
     out: Annotated[Path | None, typer.Option("--out", help="Write here; default: film.html in the pool.")] = None,
+    as_json: output.AsJson = False,
 ) -> None:
     """Write the film of a search: its cell after each epoch.
 
@@ -98,7 +104,7 @@ def film(
     from nao_ray.report.write import write_film
 
     opened = PoolReader.open(url)
-    typer.echo(write_film(opened, make_space(opened), out))
+    output.tell_files([write_film(opened, make_space(opened), out)], as_json)
 
 
 def make_space(pool: PoolReader) -> SearchSpace[Any]:
@@ -238,6 +244,14 @@ def _check(pool: PoolReader, form: str) -> None:
         typer.echo("\n".join(problems) if problems else f"{pool.url}: sound")
     if problems:
         raise typer.Exit(1)
+
+
+def _columns(form: str) -> None:
+    import pandas as pd
+
+    from nao_ray.pool import columns
+
+    _print_frame(pd.DataFrame(columns()), form)
 
 
 # -- output -------------------------------------------------------------------------------------------------

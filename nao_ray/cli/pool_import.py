@@ -74,7 +74,8 @@ def import_(
     )
     done = import_table(file, _space(space), columns, pool, partial=partial)
     if as_json:
-        typer.echo(json.dumps(asdict(done)))
+        facts = asdict(done)
+        typer.echo(json.dumps({"pool": facts.pop("pool_url"), **facts}))
     else:
         typer.echo(_told(done, file))
 

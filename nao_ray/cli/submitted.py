@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from nao_ray import __version__
 from nao_ray.addresses import absolute
-from nao_ray.cli.jobs import follow_job
+from nao_ray.cli.handed import Handed
 from nao_ray.cli.train import planned, train
 from nao_ray.errors import ConfigError
 
@@ -22,16 +22,15 @@ _RECIPE, _FACTS = "recipe.yaml", "training.json"
 
 
 def submit_training(
-    words: Sequence[str], alien: Mapping[str, Any], address: str | None, python: str, *, follow: bool, installed: bool
-) -> None:
-    """Hand one in, or go on with it, and follow its log; leaves with its exit code.
+    words: Sequence[str], alien: Mapping[str, Any], address: str | None, python: str, *, installed: bool
+) -> Handed:
+    """Hand one in, or go on with it.
 
     Args:
         words: what would follow `nao-ray train`.
         alien: options of `submit` that are a search's, by name.
         address: of the cluster's dashboard.
         python: that of the cluster's machines.
-        follow: else leave at once.
         installed: carry no code.
 
     Raises:
@@ -70,10 +69,7 @@ def submit_training(
         modules = OwnModules.of_this_process().files
         size = packing.pack(archive, text, file, package=not installed, modules=modules)
         job_id = jobs.submit(name, command, archive, describe_training(name, url, mark_of(source.label, config)))
-    carried = ("" if installed else f"nao_ray {__version__} and ") + file
-    typer.echo(f"job     {job_id} at {jobs.address}\nfolder  {url}\ncarries {carried}, {max(1, round(size / 1000))} kB")
-    if follow:
-        raise typer.Exit(follow_job(jobs, job_id))
+    return Handed(jobs, job_id, url, [*([] if installed else [f"nao_ray {__version__}"]), file], size)
 
 
 def _parsed(words: Sequence[str]) -> dict[str, Any]:

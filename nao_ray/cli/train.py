@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nao_ray.addresses import extended
-from nao_ray.cli.jobs import INTERRUPTED
+from nao_ray.cli import output
+from nao_ray.cli.handed import INTERRUPTED
 from nao_ray.cli.source import find_space, find_trial, names_trial
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ Cpus = Annotated[
 Gpus = Annotated[
     float | None, typer.Option("--gpus", help="Of each worker: 0, 1 or a share; default 0.", min=0.0, max=1.0)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+AsJson = output.AsJson
 
 
 class Scheduler(StrEnum):
@@ -93,6 +94,7 @@ def finalists(
         int | None, typer.Option("--samples", help="Combinations drawn for each finalist.", min=1)
     ] = None,
     in_process: Annotated[bool, typer.Option("--in-process", help="Without Ray, one at a time.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train the best of a pool again, longer, and rank them.
 
@@ -119,7 +121,7 @@ def finalists(
     except KeyboardInterrupt:
         typer.echo("nao-ray: interrupted; the same command goes on", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    _winner(target, count, url, recipe or config.make_task().full_training)
+    _winner(target, count, url, recipe or config.make_task().full_training, as_json=as_json)
 
 
 def _tuning(space: list[str] | None, scheduler: Scheduler, samples: int | None, *, in_process: bool) -> Tuning | None:
@@ -140,7 +142,7 @@ def _tuning(space: list[str] | None, scheduler: Scheduler, samples: int | None, 
     return Tuning.parse(space, samples)
 
 
-def _winner(target: str, count: int, url: str, recipe: str) -> None:
+def _winner(target: str, count: int, url: str, recipe: str, *, as_json: bool) -> None:
     """Say which is the best finalist, and how it is trained in full."""
     from nao_ray.errors import RunError
     from nao_ray.pool import PoolReader
@@ -150,6 +152,9 @@ def _winner(target: str, count: int, url: str, recipe: str) -> None:
     best = pool.best(1)
     if best.empty:
         raise RunError(f"no finalist of {url} was completed; nao-ray pool {target} lists what went wrong")
+    if as_json:
+        output.tell_searched(pool, None)
+        return
     typer.echo(best_text(pool, count))
     words = ["nao-ray", "train", f"{target}:best", "--recipe", recipe]
     settings = best["settings"].iloc[0]

@@ -56,6 +56,9 @@ class Logger(ABC, Generic[C]):
     package: ClassVar[str]
     """What has to be installed; also the name of nao_ray's extra that installs it."""
 
+    is_over = False
+    """Whether the search has come to its end, and was not interrupted; said before `close`."""
+
     def __init__(self, config: C, search: Search) -> None:
         """Nothing is opened yet.
 
@@ -92,6 +95,13 @@ class Logger(ABC, Generic[C]):
         """Rows of the strategy's diagnostics, in the order of `round`.
 
         Trainings side by side have a `seed_index` each: a slow one's rows may come after others of later rounds.
+
+        Raises:
+            LoggerError: as above.
+        """
+
+    def look(self) -> None:
+        """Every few seconds, with whatever was finished meanwhile already told.
 
         Raises:
             LoggerError: as above.

@@ -181,7 +181,7 @@ def test_a_preset_is_found_by_name_and_a_file_comes_first():
         (["pool", "nowhere", "frobnicate"], "no action 'frobnicate'"),
         (["pool", "nowhere", "show"], "expected the number of a trial, got nothing"),
         (["pool", "nowhere", "best", "3"], "expected nothing further, got 3"),
-        (["pool", "nowhere", "--json", "--csv"], "choose one of"),
+        (["pool", "nowhere", "--cvs"], "No such option: --cvs"),
         (["bench", "nonsense"], "no measurement is named 'nonsense'"),
         (["describe", "NAONet-B", "--space", "nao_cnn"], "belongs to nao_cnn_small"),
         (["describe", "NAONet-B", "--space", "nonsense"], "no space is named 'nonsense'"),

@@ -122,7 +122,10 @@ def test_json_is_one_object(pool, capsys):
     ("words", "says"),
     [
         (("nowhere",), r"^nao-ray: there is no pool at nowhere: .*run\.yaml is missing$"),
-        (("nowhere", "--json"), r"add --once$"),
+        (
+            ("nowhere", "--json"),
+            r"""^{"error": "ConfigError", "message": "watch --json prints .* add --once", "exit_code": 2}$""",
+        ),
         (("nowhere", "--every", "0"), r"--every"),
     ],
 )

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from nao_ray.errors import LoggerError, PoolError, StorageError
 from nao_ray.loggers.base import COLUMNS, Logger, Row
@@ -61,6 +61,7 @@ class Follower:
                 if failed_at is not None:
                     self._restart()
                 self._step()
+                self._logger.look()
                 failed_at = None
                 if over:
                     self._logger.close()
@@ -103,6 +104,13 @@ class Follower:
                 "is_best": is_best,
                 "failed": int(row["state"] == TrialState.FAILED),
             }
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._logger.is_over = kind is None
+        self.close()
 
     def close(self) -> None:
         """Log what is left, for up to half a minute."""

@@ -170,7 +170,7 @@ def _search(
 ) -> RunSummary:
     with ExitStack() as stack:
         for logger in config.make_loggers(search_of(config, pool.manifest, pool.url)):
-            stack.enter_context(closing(Follower(pool.url, logger)))
+            stack.enter_context(Follower(pool.url, logger))
         past = Past()
         proposer, executor = (_in_process if in_process else _on_ray)(config, pool, past, stack)
         listeners = [listener, lambda snapshot: pool.say(snapshot.note, snapshot.total, snapshot.eta_seconds)]

@@ -33,8 +33,10 @@ class SearchJob:
     again: str | None
     """The command that hands it in again; None: there is none."""
     file: str
-    carried: str = field(default="", init=False)
-    """What it carries, in words, once it is handed in."""
+    carries: list[str] = field(default_factory=list, init=False)
+    """What it carries, once it is handed in."""
+    size: int = field(default=0, init=False)
+    """Bytes of that."""
     _mark: str | None = field(default=None, init=False)
 
     def hand_in(self, *, package: bool = True) -> str:
@@ -51,7 +53,7 @@ class SearchJob:
         modules = OwnModules.of_this_process()
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder) / "job.zip"
-            size = packing.pack(archive, self.config, self.file, package=package, modules=modules.files)
+            self.size = packing.pack(archive, self.config, self.file, package=package, modules=modules.files)
             known = packing.known_as(self.url)
             self._mark = None if known else marks.leave(self.url, self.jobs.nodes())
             try:
@@ -64,9 +66,8 @@ class SearchJob:
             except Exception:
                 self.take_mark_away()
                 raise
-        carried = [*([f"nao_ray {__version__}"] if package else []), self.file, *(top for top, _ in modules.packages)]
-        what = ", ".join(carried[:-1]) + " and " + carried[-1] if len(carried) > 1 else self.file
-        self.carried = f"{what}, {max(1, round(size / 1000))} kB"
+        own = [f"nao_ray {__version__}"] if package else []
+        self.carries = [*own, self.file, *(top for top, _ in modules.packages)]
         return job_id
 
     def take_mark_away(self) -> None:
