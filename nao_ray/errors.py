@@ -5,6 +5,7 @@
     |   |-- ConfigError       a configuration file, or a ``--set`` of one
     |   |-- GenotypeError     a genotype, its text or its tokens
     |   |-- DataError         a data folder or table
+    |   |   `-- MissingDataError  files of it are not there
     |   |-- PoolError         a pool that is not what the command expects
     |   `-- ClusterError      an address, a token, a job or code that is not a cluster's
     `-- RunError              the run failed (exit code 1)
@@ -48,7 +49,7 @@ class DataError(InputError):
 
 
 class MissingDataError(DataError):
-    """Files of a data set are not there, where others of it are."""
+    """Files of a data set are not there; others of it may be."""
 
 
 class PoolError(InputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,18 @@ def the_test_split_is_refused_when_it_is_asked_for(make: Make) -> None:
     make().check_test()
 
 
+def a_legend_stands_for_the_training_data(make: Make) -> None:
+    """As JSON: by it shapes and test split are the same."""
+    task, told = make(), make().by(json.loads(json.dumps(make().legend)))
+    require(told.shapes == task.shapes, f"by its legend shapes are {told.shapes}, else {task.shapes}")
+    try:
+        expected = task.load_test()
+    except DataError:
+        return
+    pairs = zip(_arrays(expected), _arrays(told.load_test()), strict=True)
+    require(all(np.array_equal(one, two) for one, two in pairs), "by its legend the test split is another one")
+
+
 def an_epoch_has_the_batches_it_says(make: Make) -> None:
     """On the device, of one shape but the last, in an order that the generator alone decides."""
     import torch
@@ -136,5 +149,6 @@ CHECKS: tuple[Callable[[Make], None], ...] = (
     the_hash_names_the_data,
     what_is_read_is_told_in_one_line,
     the_test_split_is_refused_when_it_is_asked_for,
+    a_legend_stands_for_the_training_data,
     an_epoch_has_the_batches_it_says,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from nao_ray import own_modules
 from nao_ray.errors import DataError
@@ -106,12 +106,34 @@ class Task(ABC, Generic[C]):
         """The full training that is suggested for what a search on this task has found."""
         return "short"
 
+    @property
+    def legend(self) -> dict[str, Any]:
+        """What the test split is read by and only the training data tell, such as classes or words, as JSON.
+
+        Empty where the config says it all. A checkpoint keeps it, so that evaluation needs no training data.
+
+        Raises:
+            DataError: the training data is missing, empty or unreadable.
+        """
+        return {}
+
+    def by(self, legend: Mapping[str, Any]) -> Self:
+        """This task, which reads its test split by a legend and looks for no training data.
+
+        Raises:
+            DataError: the legend is of another task, or the config says otherwise.
+        """
+        if legend:
+            raise DataError(f"task {self.name} keeps nothing of its training data, the checkpoint has {sorted(legend)}")
+        return self
+
     @abstractmethod
     def load(self) -> tuple[Any, Any]:
         """Train and validation split; the test split is not read.
 
         Raises:
-            DataError: the data is missing, empty or unreadable.
+            MissingDataError: files of it are not there.
+            DataError: the data is empty or unreadable.
         """
 
     @abstractmethod
@@ -150,6 +172,14 @@ class Task(ABC, Generic[C]):
         Raises:
             DataError: the data is missing, empty or unreadable, or the constants are of another task.
         """
+
+    def odd_test(self) -> tuple[str, ...]:
+        """What the test split alone tells that should be known before its score is believed, a line each.
+
+        Raises:
+            DataError: there is none, or it is unreadable.
+        """
+        return ()
 
     def check_test(self) -> tuple[str, ...]:
         """Read the test split and refuse what `load_test` would: full training asks before it starts.

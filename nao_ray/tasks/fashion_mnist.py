@@ -14,12 +14,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nao_ray.errors import DataError
+from nao_ray.errors import DataError, MissingDataError
 from nao_ray.tasks.base import TaskConfig
 from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
 from nao_ray.tasks.parts.identity import FileIdentity
+
+_GIVEN_OUT = "https://github.com/zalandoresearch/fashion-mnist"
 
 
 class FashionMnistConfig(ImageTaskConfig):
@@ -81,7 +83,10 @@ class FashionMnist(ImageTask[FashionMnistConfig]):
         for path in (folder / f"{stem}.gz", folder / stem):
             if path.is_file():
                 return path
-        raise DataError(f"{self._where}: no file {stem}.gz; install Debian's dataset-fashion-mnist, or set task.folder")
+        raise MissingDataError(
+            f"{self._where}: no file {stem}.gz; task.folder says where it is; given out at {_GIVEN_OUT} and as "
+            "Debian's package dataset-fashion-mnist"
+        )
 
     @property
     def _where(self) -> str:

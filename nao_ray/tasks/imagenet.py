@@ -16,7 +16,7 @@ from nao_ray.tasks.images.parquet import Table
 from nao_ray.tasks.images.picture_task import PictureConfig, PictureTask
 from nao_ray.tasks.images.shards import Shards
 from nao_ray.tasks.images.sources import Source
-from nao_ray.tasks.parts.layouts import Role, Wanted
+from nao_ray.tasks.parts.layouts import NAMES, ROLES, Role, Wanted
 
 _HOW = (
     "expected train/CLASS/*.JPEG and val/CLASS/*.JPEG, or train and validation files of Parquet, or such tar shards. "
@@ -60,11 +60,10 @@ class ImageNet(PictureTask[ImageNetConfig]):
         root = Path(path).expanduser()
         if not root.exists():
             raise DataError(f"{root.absolute()}: there is no ImageNet; task.path says where it is: {_HOW}")
-        if root.is_file() or not any(place.is_dir() for place in (root / name for name in ("train", "training"))):
+        inside = next((root / name for role in ROLES for name in NAMES[role] if (root / name).is_dir()), None)
+        if inside is None or any(inside.glob("*.parquet")) or any(inside.glob("*.tar")):
             return self._of_files(root, splits)
-        inside = next(root.glob("train*"))
-        is_files = any(inside.glob("*.parquet")) or any(inside.glob("*.tar"))
-        return self._of_files(root, splits) if is_files else Folder(path, splits)
+        return Folder(path, splits)
 
     def _of_files(self, root: Path, splits: Wanted) -> Source:
         endings = {root.suffix} if root.is_file() else {file.suffix for file in root.rglob("*.*")}

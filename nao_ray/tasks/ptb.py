@@ -20,6 +20,10 @@ class Ptb(FileTask[FileTaskConfig]):
     name: ClassVar[str] = "ptb"
     network: ClassVar[str] = "ptb"
     usual_vocabulary = 10_000
+    given_out = (
+        "expected ptb.train.txt, ptb.valid.txt and ptb.test.txt, given out in the folder data of "
+        "http://www.fit.vutbr.cz/~imikolov/rnnlm/simple-examples.tgz"
+    )
 
     @property
     def full_training(self) -> str:

@@ -20,6 +20,10 @@ class WikiText2(FileTask[FileTaskConfig]):
     name: ClassVar[str] = "wikitext2"
     network: ClassVar[str] = "wikitext2"
     usual_vocabulary = 33_278
+    given_out = (
+        "expected wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens, or the tables of the folder wikitext-2-v1 "
+        "of https://huggingface.co/datasets/Salesforce/wikitext"
+    )
 
     @property
     def full_training(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nao_ray.errors import DataError
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what a header says is read without torch
     from torch import Tensor
 
 _ABOUT = "nao_ray"
+_LEGEND = "legend"
 _VERSION_PARTS = {
     "network": "net",
     "momentum": "momentum",
@@ -36,6 +37,32 @@ def read_about(data: bytes) -> str | None:
     end = 8 + int.from_bytes(data[:8], "little")  # the length of the header, then the header: JSON
     about: str | None = json.loads(data[8:end]).get("__metadata__", {}).get(_ABOUT)
     return about
+
+
+def with_legend(tensors: Mapping[str, Tensor], legend: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors and `Task.legend`: its JSON as a tensor of bytes, since a header is not made for a vocabulary."""
+    import torch
+
+    if not legend:
+        return dict(tensors)
+    return {**tensors, _LEGEND: torch.frombuffer(bytearray(json.dumps(legend).encode()), dtype=torch.uint8)}
+
+
+def legend_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What `with_legend` was given; empty where nothing was.
+
+    Raises:
+        DataError: it is none.
+    """
+    if _LEGEND not in tensors:
+        return {}
+    try:
+        legend = json.loads(tensors[_LEGEND].numpy().tobytes())
+    except ValueError as error:
+        raise DataError(f"weights: what stands in {_LEGEND} is not JSON: {error}") from None
+    if not isinstance(legend, dict):
+        raise DataError(f"weights: what stands in {_LEGEND} is {type(legend).__name__}, expected an object of JSON")
+    return legend
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

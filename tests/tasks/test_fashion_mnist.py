@@ -70,5 +70,5 @@ def test_bad_files_are_refused(tmp_path, content, message):
 
 
 def test_an_empty_folder_says_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"install Debian's dataset-fashion-mnist, or set task\.folder"):
+    with pytest.raises(DataError, match=r"task\.folder says where it is; given out at https://\S+ and as"):
         task(tmp_path).load()

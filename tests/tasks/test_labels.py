@@ -70,7 +70,7 @@ def test_classes_that_are_missing_are_told(tmp_path):
         (list(range(40)), {}, "40 distinct labels in 40 rows, e.g. 0, 1, 2, 3, 4 and 35 more: not classes"),
         ([-1, 0, 1, 2] * 10, {}, "label -1 in row 0, expected 0 or more; leave out rows without a label"),
         (["a", ""] * 20, {}, "20 empty labels"),
-        (["a", "b"] * 20, {"num_classes": 2}, r"label 'a' in row 0, expected 0\.\.1"),
+        (["a", "b"] * 20, {"num_classes": 3}, r"2 classes, 'a', 'b', and task\.num_classes is 3; leave it out"),
         ([0, 2**62] * 20, {"num_classes": 2}, rf"label {2**62} in row 1, expected 0\.\.1"),
     ],
 )
@@ -124,5 +124,7 @@ def test_names_that_a_data_hub_wrote_are_kept(tmp_path):
     assert loaded.load_test().labels.tolist() == [0, 1] * 10
     assert "2 classes (cat 9, eel 9 training images)" in loaded.facts().line
     _of_a_hub(tmp_path / "test.parquet", ["eel", "dog", "cat"])
-    with pytest.raises(DataError, match="the test rows number their classes otherwise than the training rows"):
+    with pytest.raises(
+        DataError, match="the test rows number their classes otherwise than the training rows: label 0 is"
+    ):
         ImageTable(ImageTable.Config(path=str(tmp_path))).load_test()

@@ -177,7 +177,8 @@ def test_a_split_that_is_missing_is_told(tmp_path):
     assert len(text.load()) == 2
     for read in (text.load_test, text.check_test):
         with pytest.raises(
-            DataError, match=r"has no test text: no file is named after test, testing; there are made\."
+            DataError,
+            match=r"has no test text: no file is named after test, testing; there are made\..*; expected ptb\..* http://",
         ):
             read()
     (tmp_path / "made.valid.txt").unlink()
@@ -188,7 +189,9 @@ def test_a_split_that_is_missing_is_told(tmp_path):
         pq.write_table(pa.table(table).drop_columns([lost] if lost else []), tmp_path / "t.parquet")
         with pytest.raises(DataError, match=message):
             task("ptb", path=str(tmp_path / "t.parquet")).load()
-    with pytest.raises(DataError, match=r"no such file or folder; task\.path says where the text is"):
+    with pytest.raises(
+        DataError, match=r"no such file or folder; task\.path says where the text is; expected wiki.* https://"
+    ):
         task("wikitext2", path=str(tmp_path / "nowhere")).facts()
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="has no files of text"):

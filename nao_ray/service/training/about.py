@@ -23,6 +23,7 @@ from nao_ray.config import TrainConfig
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.metric import DEFAULT
 from nao_ray.pool import read_file
+from nao_ray.tasks.base import Task
 from nao_ray.training.published import FULL_TRAININGS
 
 if TYPE_CHECKING:
@@ -94,6 +95,21 @@ def finished(checkpoint: str) -> tuple[About, dict[str, Tensor]]:
         done = f"{about.epochs_done} of {about.config.epochs} epochs"
         raise DataError(f"{checkpoint}: the training stands at {done}; its own train command ends it first")
     return about, tensors
+
+
+def told_task(task: Task[Any], tensors: Mapping[str, Tensor], where: str) -> Task[Any]:
+    """The task of a training, by what its checkpoint keeps of its training data; as it is where that is nothing.
+
+    Raises:
+        DataError: what it keeps is of another task, or damaged; `where` begins the message.
+    """
+    from nao_ray.training.checkpoint import legend_of
+
+    try:
+        legend = legend_of(tensors)
+        return task.by(legend) if legend else task
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 def digest(config: TrainConfig, data_hash: str) -> str:

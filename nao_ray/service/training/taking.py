@@ -10,7 +10,7 @@ from nao_ray.config import TrainConfig
 from nao_ray.errors import PoolError
 from nao_ray.export.taken import Taken
 from nao_ray.pool import Finals
-from nao_ray.service.training.about import About, finished
+from nao_ray.service.training.about import About, finished, told_task
 from nao_ray.service.training.train import trained_network
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.tasks.base import Task
@@ -28,11 +28,11 @@ def taken_from(checkpoint: str, overrides: tuple[str, ...] = ()) -> Taken:
         overrides: of the task's settings, ``task.path=...``.
 
     Raises:
-        InputError: it is no checkpoint of a finished training, or its task needs data that are not there.
+        InputError: it is no checkpoint of a finished training, or an older one, whose task needs its training data.
     """
     about, tensors = finished(checkpoint)
     config = about.config.changed(overrides)
-    task = config.make_task()
+    task = told_task(config.make_task(), tensors, checkpoint)
     network = trained_network(config, task, tensors, checkpoint)
     return taken(about, config, task, network, tensors, _row_beside(checkpoint, about.name))
 

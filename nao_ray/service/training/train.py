@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from nao_ray import rng
@@ -19,7 +20,7 @@ from nao_ray.config import TrainConfig
 from nao_ray.errors import DataError, MissingDataError, RunError
 from nao_ray.pool import Finals
 from nao_ray.service.places import placed
-from nao_ray.service.training.about import About, about_of, digest, finished, unpack
+from nao_ray.service.training.about import About, about_of, digest, finished, told_task, unpack
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import ArchGraph
 from nao_ray.tasks.base import Task
@@ -93,8 +94,8 @@ def train(
 def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, Scores]:
     """The test split under the weights of a finished training.
 
-    The data that it was trained on are compared by their hash where they are there; of pictures and texts of one's own
-    classes and words follow from them, so there they have to be.
+    The data that it was trained on are compared by their hash where they are there. They need not be: classes and
+    words are in the checkpoint, but for older ones of pictures and texts of one's own.
 
     Args:
         checkpoint: path or URL of its file.
@@ -114,9 +115,20 @@ def evaluate(checkpoint: str, overrides: tuple[str, ...] = ()) -> tuple[About, S
     if data_hash != about.data_hash:
         raise DataError(
             f"{checkpoint} was trained on other data: their hash was {about.data_hash[:12]}, it is now "
-            f"{data_hash[:12]}; --set task.path=... tells where they are"
+            f"{data_hash[:12]}; --set task.path=... tells where they are, or where a test split is alone, named as such"
         )
-    scores = _test(config, task, tensors, checkpoint, config.device)[1]
+    told = told_task(task, tensors, checkpoint)
+    try:
+        scores = _test(config, told, tensors, checkpoint, config.device)[1]
+    except MissingDataError as error:
+        if told is not task or str(error) != str(missing):
+            raise
+        raise MissingDataError(
+            f"{error}; {checkpoint} is of an earlier nao_ray and keeps neither classes nor words, so it is evaluated "
+            "where its training data are"
+        ) from None
+    for odd in told.odd_test():
+        _log.warning("%s", odd)
     if missing is not None:
         _log.warning("the data that it was trained on are not there to be compared: %s", missing)
     return about, scores
@@ -149,6 +161,11 @@ class Run:
         run = cls(config, task, Finals(url), name, data_hash, listener)
         run.seat = seat or run.seat
         return run
+
+    @cached_property
+    def legend(self) -> dict[str, Any]:
+        """What of its data a checkpoint keeps."""
+        return self.task.legend
 
     def row(self) -> dict[str, Any] | None:
         """Its row; None while it has none."""
@@ -257,12 +274,12 @@ class Run:
 
     def _keep(self, about: About, state: Mapping[str, Tensor]) -> None:
         from nao_ray.training.averaging import settled
-        from nao_ray.training.checkpoint import pack
+        from nao_ray.training.checkpoint import pack, with_legend
 
         if about.epochs_done == about.config.epochs:  # what only another epoch would need
             kept = {name: value for name, value in state.items() if name.partition(".")[0] not in _FOR_ANOTHER}
             state = settled(kept)
-        self.tensors = state
+        self.tensors = with_legend(state, self.legend)
         if self.finals.has_row(self.name) or self.epochs_kept() > about.epochs_done:
             return  # by the same training elsewhere
         self.finals.write_checkpoint(self.name, pack(self.tensors, about.model_dump_json()))

@@ -61,7 +61,8 @@ class Folder(Source):
         self._root = Path(path).expanduser().absolute()
         if "://" in path or not self._root.is_dir():
             raise DataError(f"{path}: not a folder of this machine; task.path is one of class/picture.png")
-        self._parts: dict[Role, Path] = self._find_splits(splits) or {"train": self._root}
+        parts = self._find_splits(splits)
+        self._parts: dict[Role, Path] = {"train": self._root} if parts is None else parts
         self._samples: dict[Role, _Samples] = {}
         self._ignored: Counter[str] = Counter()
 
@@ -102,8 +103,8 @@ class Folder(Source):
     def _is_split(self) -> bool:
         return self._parts.get("train") != self._root
 
-    def _find_splits(self, splits: Wanted) -> dict[Role, Path]:
-        """The folders of splits: those whose names say so and that hold folders, of classes, themselves.
+    def _find_splits(self, splits: Wanted) -> dict[Role, Path] | None:
+        """The folders of splits: those whose names say so and that hold folders, of classes, themselves; None: none do.
 
         One that is listed as unused may hold anything.
         """
@@ -111,17 +112,18 @@ class Folder(Source):
         deep = [place for place in folders if any(inner.is_dir() for inner in place.iterdir())]
         names = {place.name: place for place in deep}
         if not deep:
-            return {}
-        flat = next((place for place in folders if place not in deep and place.name not in splits.unused), None)
+            return None
+        shallow = [place for place in folders if place not in deep and any(place.iterdir())]
+        flat = next((place for place in shallow if place.name not in splits.unused), None)
         if flat is not None:
             raise DataError(
                 f"{self.path}: {deep[0].name}/ holds folders and {flat.name}/ does not; expected class/picture.png "
                 "everywhere, or split/class/picture.png"
             )
         meaning = layouts.assign(list(names), splits, self.path)
+        if not any(meaning.values()):
+            raise DataError(f"{self.path}: every folder, {', '.join(sorted(names))}, is among unused_splits")
         found = {role: names[name] for name, role in meaning.items() if role is not None}
-        if "train" not in found:
-            raise DataError(f"{self.path}: has no train folder; there are {', '.join(sorted(names))}")
         return {role: found[role] for role in layouts.ROLES if role in found}
 
     def _read(self, role: Role) -> _Samples:

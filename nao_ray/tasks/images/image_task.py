@@ -138,8 +138,10 @@ class ImageTask(Task[C]):
 
     def check_test(self) -> tuple[str, ...]:
         test, (train, valid) = self._read_test(), self.load()
-        shared = _shared(test, train, valid)
-        return (f"{shared:,} of {len(test):,} test images are training or validation images too",) if shared else ()
+        odd, shared = self.odd_test(), _shared(test, train, valid)
+        if shared:
+            odd = (*odd, f"{shared:,} of {len(test):,} test images are training or validation images too")
+        return odd
 
     def _read_test(self) -> Split:
         try:
@@ -166,7 +168,7 @@ class ImageTask(Task[C]):
             f"{place}: {len(train):,} images train, {len(valid):,} validate{own}; "
             f"{_count_classes(train.labels, self.class_names)}"
         )
-        odd = (*odd, *self._missing(train, "training"), *self._missing(valid, "validation"))
+        odd = (*odd, *self._missing(train.labels, "training"), *self._missing(valid.labels, "validation"))
         if shared := _shared(valid, train):
             odd = (*odd, f"{shared:,} of {len(valid):,} validation images are training images too")
         return Facts(self._digest(train, valid), summary, odd, len(train), len(valid))
@@ -177,8 +179,8 @@ class ImageTask(Task[C]):
         assert isinstance(valid, Images)
         return splits.digest(train, valid)
 
-    def _missing(self, rows: Split, split: str) -> tuple[str, ...]:
-        absent = np.setdiff1d(np.arange(self.num_classes), rows.labels)
+    def _missing(self, labels: NDArray[np.int64], split: str) -> tuple[str, ...]:
+        absent = np.setdiff1d(np.arange(self.num_classes), labels)
         names = [self.class_names[label] for label in absent[:3]]
         more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
         return (f"no {split} image of class {', '.join(names)}{more}",) if len(absent) else ()

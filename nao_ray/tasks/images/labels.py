@@ -72,13 +72,27 @@ class Classes:
     values: tuple[Label, ...]
 
     @classmethod
-    def of(cls, labels: Labels, where: str) -> Classes:
+    def of(cls, labels: Labels, where: str, count: int | None = None) -> Classes:
         """The classes of training rows.
 
+        Args:
+            labels: of the rows.
+            where: begins messages.
+            count: how many classes there are to be: numbers are then those of classes.
+
         Raises:
-            DataError: one class alone, more than there may be, or labels that look like none.
+            DataError: one class alone, more than there may be, or labels that look like none; texts that are not so
+                many.
         """
         values = labels.values
+        if count is not None:
+            if not any(isinstance(value, str) for value in values):
+                return cls.numbered(count)
+            if len(values) != count:
+                raise DataError(
+                    f"{where}: {len(values):,} classes, {_list(_sorted(values))}, and task.num_classes is {count:,}; "
+                    "leave it out, or point task.path at the data that are meant"
+                )
         if negative := [value for value in values if isinstance(value, int) and value < 0]:
             row = int(np.flatnonzero(labels.codes == values.index(negative[0]))[0])
             raise DataError(
@@ -119,8 +133,30 @@ class Classes:
             value = labels.values[labels.codes[row]]
             is_range = self.values == tuple(range(len(self)))
             expected = f"0..{len(self) - 1}" if is_range else f"one of the training labels {_list(self.values)}"
-            raise DataError(f"{where}: label {value!r} in row {row}, expected {expected}")
+            raise DataError(
+                f"{where}: label {value!r} in row {row}, expected {expected}: {len(self):,} classes are learnt; leave "
+                "out rows of others, or point task.path at the data that are meant"
+            )
         return np.array([known[value] for value in labels.values], dtype=np.int64)[labels.codes]
+
+
+def check_numbering(names: tuple[str, ...] | None, expected: tuple[str, ...] | None, where: str) -> None:
+    """Refuse data that number classes otherwise than the training rows; None: they do not say.
+
+    Raises:
+        DataError: they do; says which class.
+    """
+    if names is None or expected is None or names == expected:
+        return
+    if len(names) != len(expected):
+        what = f"{len(names):,} classes, expected {len(expected):,}"
+    else:
+        number = next(number for number, pair in enumerate(zip(names, expected, strict=True)) if pair[0] != pair[1])
+        what = f"label {number} is {names[number]!r}, expected {expected[number]!r}"
+    raise DataError(
+        f"{where} number their classes otherwise than the training rows: {what}; point task.path at data of the same "
+        "classes"
+    )
 
 
 def _plain(value: Label) -> Label:

@@ -80,8 +80,6 @@ class Table(Source):
         self._named: dict[Role, list[str]] = {role: [names[n] for n in found] for role, found in layout.files.items()}
         """The files of each split; empty where names say nothing."""
         self._parts: dict[Role, _Part | None] = {}
-        if self._named and "train" not in self._named:
-            raise DataError(f"{path}: has no train images: {self.told()[0]}")
 
     # -- splits -------------------------------------------------------------------------------------------
 
@@ -97,7 +95,8 @@ class Table(Source):
 
     def names(self, role: Role) -> tuple[str, ...] | None:
         part = self._part(role)
-        assert part is not None
+        if part is None:
+            return None
         try:  # as data hubs write it
             about = json.loads((part.dataset.schema.metadata or {})[b"huggingface"])
             return tuple(about["info"]["features"][self._column(part.dataset, self._label_columns, "label")]["names"])

@@ -6,9 +6,9 @@ import hashlib
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from nao_ray.errors import DataError
 from nao_ray.tasks.images import pictures, sources
 from nao_ray.tasks.images.base import Images, ImageShapes, Split
 from nao_ray.tasks.images.image_task import ImageTask, ImageTaskConfig
-from nao_ray.tasks.images.labels import MOST_CLASSES, Classes, Labels
+from nao_ray.tasks.images.labels import MOST_CLASSES, Classes, Labels, check_numbering
+from nao_ray.tasks.images.picture_legend import PictureLegend
 from nao_ray.tasks.images.streamed import StreamedImages
 from nao_ray.tasks.parts.identity import FileIdentity
 from nao_ray.tasks.parts.layouts import Role, Wanted
@@ -42,7 +43,8 @@ class PictureConfig(ImageTaskConfig):
     unused_splits: tuple[str, ...] = ()
     """Names of splits that are there and are not to be read."""
     num_classes: int | None = Field(default=None, ge=2, le=MOST_CLASSES)
-    """None: as many as the training rows have distinct labels, in their order. Given: labels are 0..num_classes-1."""
+    """None: as many as the training rows have distinct labels, in their order. Given: labels are 0..num_classes-1, and
+    where they are text there are so many of them."""
     image_shape: tuple[int, int, int] | None = None
     """``(C, H, W)``: raw bytes have it, channels first; encoded images are converted and resized to it. By default the
     size of the first image, in colour if any training image is."""
@@ -86,9 +88,30 @@ class PictureTask(ImageTask[C]):
     _tested: ClassVar[Role] = "test"
     """What the data call the split that full training tests on; where that is `validation`, none validates."""
 
+    _told: PictureLegend | None = None
+    """Of the training pictures, which are then not asked."""
+
     @abstractmethod
     def _open(self) -> sources.Source:
-        """The pictures; reads none."""
+        """The pictures; reads none, and a split that is not there is no error yet."""
+
+    @property
+    def legend(self) -> dict[str, Any]:
+        told = PictureLegend(
+            classes=self._classes.values,
+            numbering=self._numbering,
+            image_shape=self.image_shape,
+            network=self.network,
+            streams=self.streams,
+        )
+        return told.model_dump(mode="json")
+
+    def by(self, legend: Mapping[str, Any]) -> Self:
+        told = PictureLegend.read(legend, self._where)
+        told.check(self.config, self._where)
+        task = type(self)(self.config)
+        task._told = told
+        return task
 
     @cached_property
     def num_classes(self) -> int:  # type: ignore[override]  # constant once read
@@ -97,7 +120,7 @@ class PictureTask(ImageTask[C]):
 
     @property
     def class_names(self) -> Sequence[str]:
-        names = self._source.names("train")
+        names = self._numbering
         if names is None or any(not isinstance(value, int) or value >= len(names) for value in self._classes.values):
             return self._classes.names
         return tuple(names[int(value)] for value in self._classes.values)
@@ -105,12 +128,14 @@ class PictureTask(ImageTask[C]):
     @cached_property
     def image_shape(self) -> tuple[int, int, int]:  # type: ignore[override]  # constant once read
         """From the config or from the training images."""
+        if self._told is not None:
+            return self._told.image_shape
         return self.config.image_shape or sources.native_shape(self._source, len(self._labels))
 
     @cached_property
     def network(self) -> str:  # type: ignore[override]  # constant once read
         """From the config or from the size of the images."""
-        return self._network_of(self.image_shape)
+        return self._told.network if self._told is not None else self._network_of(self.image_shape)
 
     @property
     def outline(self) -> ImageShapes | None:
@@ -145,9 +170,13 @@ class PictureTask(ImageTask[C]):
 
     @cached_property
     def _classes(self) -> Classes:
-        if self.config.num_classes is not None:
-            return Classes.numbered(self.config.num_classes)
-        return Classes.of(self._labels, f"{self._where}, training rows")
+        if self._told is not None:
+            return Classes(self._told.classes)
+        return Classes.of(self._labels, f"{self._where}, training rows", self.config.num_classes)
+
+    @cached_property
+    def _numbering(self) -> tuple[str, ...] | None:
+        return self._source.names("train") if self._told is None else self._told.numbering
 
     @property
     def _validation_is_given(self) -> bool:
@@ -162,11 +191,14 @@ class PictureTask(ImageTask[C]):
     def test_rows(self) -> Split:
         return self._read(self._tested, self._source.check(self._tested))
 
+    def odd_test(self) -> tuple[str, ...]:
+        labels = self._source.check(self._tested)
+        numbers = self._classes.numbers(labels, f"{self._where}, {self._tested} rows")
+        return self._missing(numbers, "test")
+
     def _read(self, role: Role, labels: Labels) -> Split:
         """The rows of a split, once all its labels were found to be of a class."""
-        named = {names for split in (role, "train") if (names := self._source.names(split)) is not None}
-        if len(named) > 1:
-            raise DataError(f"{self._where}: the {role} rows number their classes otherwise than the training rows")
+        check_numbering(self._source.names(role), self._numbering, f"{self._where}: the {role} rows")
         numbers = self._classes.numbers(labels, f"{self._where}, {'training' if role == 'train' else role} rows")
         keep = None if role == self._tested else self._kept(numbers, role, self._sizes)
         if self.streams:
@@ -180,6 +212,8 @@ class PictureTask(ImageTask[C]):
     @cached_property
     def streams(self) -> bool:
         """Whether the splits are too large for memory, or are said to be."""
+        if self._told is not None:
+            return self._told.streams
         if self.config.stream != "auto":
             return self.config.stream
         count = len(self._labels) + len(self._valid_labels or ())

@@ -99,8 +99,6 @@ class Shards(Source):
         layout = layouts.split_files(names, splits, path) if root.is_dir() else layouts.Layout()
         self._notes, self._named = layout.notes, layout.files or {"train": names}
         self._is_split = bool(layout.files)
-        if "train" not in self._named:
-            raise DataError(f"{path}: has no train images: {self.told()[0]}")
         self._lists: dict[Role, tuple[_Listed, NDArray[np.int64]]] = {}
 
     def labels(self, role: Role) -> Labels | None:

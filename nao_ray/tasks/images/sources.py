@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from nao_ray.errors import DataError
+from nao_ray.errors import DataError, MissingDataError
 from nao_ray.tasks.images import pictures
 from nao_ray.tasks.images.labels import Labels
 from nao_ray.tasks.images.pictures import Shape
@@ -83,11 +83,11 @@ class Source(ABC):
         """The labels of a split that has to be there.
 
         Raises:
-            DataError: it is not.
+            MissingDataError: it is not.
         """
         labels = self.labels(role)
         if labels is None or not len(labels):
-            raise DataError(f"{self.path}: has no {role} images: {self.told()[0]}")
+            raise MissingDataError(f"{self.path}: has no {role} images: {self.told()[0]}")
         return labels
 
 

@@ -30,6 +30,8 @@ class FileTask(WordTask[C]):
 
     kinds: ClassVar[tuple[str, ...]] = (".txt", ".tokens", ".raw")
     """Endings of a text's name."""
+    given_out: ClassVar[str] = ""
+    """What the files are called and where one gets them, in words."""
 
     @property
     def unit(self) -> Unit:
@@ -42,7 +44,7 @@ class FileTask(WordTask[C]):
 
     @cached_property
     def _source(self) -> Files:
-        return Files(self.config.path, self.kinds)
+        return Files(self.config.path, self.kinds, source=self.given_out)
 
     def _documents(self, role: Role) -> list[str]:
         return self._source.documents(role)

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from nao_ray.errors import DataError
+from nao_ray.errors import DataError, MissingDataError
 from nao_ray.tasks.parts.identity import FileIdentity
 from nao_ray.tasks.parts.layouts import NAMES, Role, visible
 from nao_ray.tasks.texts.reading import decode, with_end
@@ -36,17 +36,19 @@ class Files:
         path: of a file or folder, or an address.
         kinds: endings of names, beside Parquet's.
         named: whether names may be those of splits.
+        source: where such data are given out, in words that end messages.
 
     Raises:
         DataError: there is nothing.
     """
 
-    def __init__(self, path: str, kinds: Collection[str], *, named: bool = True) -> None:
+    def __init__(self, path: str, kinds: Collection[str], *, named: bool = True, source: str = "") -> None:
         self.path = path
-        self._filesystem, self._files, is_folder = _call(path, lambda: _find(path, (*kinds, *_TABLES)))
+        self._hint = source and f"; {source}"
+        self._filesystem, self._files, is_folder = _call(path, lambda: _find(path, (*kinds, *_TABLES), self._hint))
         self._named = named and is_folder
         if not self._files:
-            raise DataError(f"{path}: has no files of text ({', '.join(kinds)}) or Parquet")
+            raise MissingDataError(f"{path}: has no files of text ({', '.join(kinds)}) or Parquet{self._hint}")
 
     @cached_property
     def splits(self) -> dict[Role, list[str]]:
@@ -82,9 +84,9 @@ class Files:
             return [self._rows(list(self._files), role)]
         names = list(self._files) if self.is_cut else self.splits.get(role, [])
         if not names:
-            raise DataError(
+            raise MissingDataError(
                 f"{self.path}: has no {role} text: no file is named after {', '.join(NAMES[role])}; there are "
-                f"{_list(self._files)}"
+                f"{_list(self._files)}{self._hint}"
             )
         if self._is_table:
             return [self._rows(names, None)]
@@ -125,7 +127,9 @@ class Files:
             table = table.filter(pc.is_in(values, pa.array(NAMES[role])))
             if not len(table):
                 found = sorted(map(str, pc.unique(values).to_pylist()))
-                raise DataError(f"{self.path}: has no {role} text: column split holds {_list(found)}")
+                raise MissingDataError(
+                    f"{self.path}: has no {role} text: column split holds {_list(found)}{self._hint}"
+                )
         if "line" in table.column_names:
             table = table.sort_by("line")
         column = table["text"]
@@ -139,7 +143,7 @@ def _is_named(name: str, role: Role) -> bool:
     return any(word in NAMES[role] for word in words)
 
 
-def _find(path: str, kinds: Collection[str]) -> tuple[Any, dict[str, Any], bool]:
+def _find(path: str, kinds: Collection[str], hint: str) -> tuple[Any, dict[str, Any], bool]:
     """The filesystem, the files by their names below the path, and whether that is a folder."""
     if "://" in path:
         filesystem, root = pafs.FileSystem.from_uri(path)
@@ -148,7 +152,7 @@ def _find(path: str, kinds: Collection[str]) -> tuple[Any, dict[str, Any], bool]
         filesystem, root = pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(path))
     info = filesystem.get_file_info(root)
     if info.type == pafs.FileType.NotFound:
-        raise DataError(f"{path}: no such file or folder; task.path says where the text is")
+        raise MissingDataError(f"{path}: no such file or folder; task.path says where the text is{hint}")
     if info.type == pafs.FileType.File:
         return filesystem, {info.base_name: info}, False
     inside = filesystem.get_file_info(pafs.FileSelector(root, recursive=True))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +15,7 @@ from nao_ray.errors import DataError
 from nao_ray.tasks.base import Facts, Shapes
 from nao_ray.tasks.parts.identity import FileIdentity, facts_of
 from nao_ray.tasks.parts.layouts import Role
+from nao_ray.tasks.parts.legend import Legend
 from nao_ray.tasks.texts.base import Tokens, TokenShapes
 from nao_ray.tasks.texts.reading import END, Unit, units
 from nao_ray.tasks.texts.text_task import Split, TextTask, TextTaskConfig
@@ -40,6 +41,15 @@ class WordTaskConfig(TextTaskConfig):
 C = TypeVar("C", bound=WordTaskConfig)
 
 
+class WordLegend(Legend):
+    """The vocabulary."""
+
+    words: tuple[str, ...]
+    """In the order of their numbers."""
+    unit: Unit
+    """What a word is."""
+
+
 class WordTask(TextTask[C]):
     """A task writes `_documents`, `unit` and `usual_vocabulary`; where it reads files, `_files`."""
 
@@ -47,6 +57,8 @@ class WordTask(TextTask[C]):
     """Words that there are, as far as one can tell without the text."""
     is_cut = False
     """Whether there are no splits, so that the end of each document validates and tests."""
+    _told: WordLegend | None = None
+    """Of the training text, which is then not asked."""
 
     @property
     @abstractmethod
@@ -66,11 +78,27 @@ class WordTask(TextTask[C]):
         return TokenShapes(self.usual_vocabulary, self.network)
 
     @property
+    def legend(self) -> dict[str, Any]:
+        return WordLegend(words=self._vocabulary.words, unit=self.unit).model_dump(mode="json")
+
+    def by(self, legend: Mapping[str, Any]) -> Self:
+        told = WordLegend.read(legend, self._where)
+        if UNKNOWN not in told.words or len(set(told.words)) < len(told.words):
+            raise DataError(f"{self._where}: the checkpoint's words are no vocabulary: each once, with {UNKNOWN}")
+        if told.unit != self.unit:
+            raise DataError(f"{self._where}: task.unit is {self.unit}, and the checkpoint was trained with {told.unit}")
+        task = type(self)(self.config)
+        task._told = told
+        return task
+
+    @property
     def vocabulary(self) -> int:
         return len(self._vocabulary)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:
+        if self._told is not None:
+            return Vocabulary(self._told.words)
         splits: tuple[Split, ...] = ("train", "valid", "test") if self.config.words == "all" else ("train",)
         found = Vocabulary.of(map(self._units, splits), self.config.min_count, self.config.most_words)
         own = len({*found.words} - {END, UNKNOWN})
@@ -95,11 +123,14 @@ class WordTask(TextTask[C]):
         found = self._units(split)
         return self._vocabulary.encode(found), self._vocabulary.foreign(found)
 
-    def check_test(self) -> tuple[str, ...]:
+    def odd_test(self) -> tuple[str, ...]:
         tokens, foreign = self._encoded("test")
         if len(tokens) < 2:
             raise DataError(f"{self._where}: the test text has {len(tokens)} tokens, expected at least 2")
         return (f"{foreign:,} of {len(tokens):,} test tokens are unknown words",) if foreign else ()
+
+    def check_test(self) -> tuple[str, ...]:
+        return self.odd_test()
 
     @cached_property
     def _facts(self) -> Facts:
