@@ -15,7 +15,7 @@ Unknown keys are refused by name, and what is given twice with both lines.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
@@ -112,6 +112,13 @@ class RunConfig(Settings):
                 f"evaluator.period {epochs}"
             )
         return self
+
+    @property
+    def own_settings(self) -> Sequence[Mapping[str, Any]]:
+        """What some trials are trained under instead of the evaluator's recipe."""
+        strategy = registry.load("strategy", self.strategy.name)
+        settings: Sequence[Mapping[str, Any]] = strategy.Config(**self.strategy.settings).own_settings
+        return settings
 
     def _components(self) -> dict[str, Component]:
         given = {kind: getattr(self, kind) for kind in ("space", "task", "evaluator", "strategy")}

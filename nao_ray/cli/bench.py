@@ -105,8 +105,12 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
             raise ConfigError(f"bench {name} {option}: expected key=value with a key of {', '.join(known) or 'none'}")
         settings[key] = _value(value, f"bench {name} {option}")
     for parameter in parameters:
-        if _is_list(parameter) and parameter.name in settings:
-            settings[parameter.name] = _listed(settings[parameter.name], f"bench {name} {parameter.name}")
+        if parameter.name not in settings:
+            continue
+        where = f"bench {name} {parameter.name}"
+        if _is_list(parameter):
+            settings[parameter.name] = _listed(settings[parameter.name], where)
+        _check_numbers(parameter, settings[parameter.name], where)
     result = measure(**settings)
     if as_json:
         rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
@@ -115,6 +119,16 @@ def run(name: str, options: Sequence[str], as_json: bool) -> None:
         typer.echo(result.table)
     if result.wrong:
         raise RunError(f"bench {name}: {len(result.wrong)} things are wrong, see above; the first: {result.wrong[0]}")
+
+
+def _check_numbers(parameter: inspect.Parameter, value: Any, where: str) -> None:  # noqa: ANN401 - from YAML
+    """Refuse what is none where numbers are asked for; a measurement itself says which numbers may be."""
+    kind = str(parameter.annotation).removesuffix(" | None").removeprefix("Sequence[").removesuffix("]")
+    told, types = {"int": ("a whole number", int), "float": ("a number", int | float)}.get(kind, ("", object))
+    for each in value if _is_list(parameter) else [value]:
+        is_none = each is None and str(parameter.annotation).endswith(" | None")
+        if told and not is_none and (isinstance(each, bool) or not isinstance(each, types)):
+            raise ConfigError(f"{where}: expected {told}, got {each!r}")
 
 
 def _is_list(parameter: inspect.Parameter) -> bool:

@@ -246,12 +246,19 @@ def planned(
         InputError: there is no such thing, or it does not fit.
     """
     from nao_ray.config import TrainConfig
+    from nao_ray.errors import ConfigError
 
     source = _of_pool(what) if names_trial(what) and space is None else _of_text(what, space, dialect)
     if task is not None:
         source.facts["task"] = {"name": task}
     given = tuple(settings or ()) if workers is None else (*(settings or ()), f"workers={workers}")
-    return source, TrainConfig.make(recipe, source.facts, given)
+    try:
+        return source, TrainConfig.make(recipe, source.facts, given)
+    except ConfigError as error:
+        wrong = str(error).removeprefix(f"--set workers={workers}: ")
+        if workers is None or not wrong.startswith("workers: "):
+            raise
+        raise ConfigError(f"--workers {workers}: {wrong.removeprefix('workers: ')}", error.key) from None
 
 
 def _trainer(config: TrainConfig, workers: str | None, cpus: float | None, gpus: float | None) -> Any:  # noqa: ANN401

@@ -129,6 +129,13 @@ class Evaluator(ABC, Generic[C]):
         """
         return skeleton_of(self.space, shared=self.shares_weights)
 
+    def check_facts(self, facts: Facts, config: C, where: str) -> None:
+        """Refuse data that this evaluator, set so, cannot train on; `where` names its recipe among the user's settings.
+
+        Raises:
+            DataError: they are too few.
+        """
+
     def prepare(self) -> None:
         """Have at hand what every evaluation needs: libraries, data, the device. It is not part of anyone's time.
 

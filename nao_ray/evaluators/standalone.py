@@ -116,8 +116,11 @@ class Standalone(Evaluator[StandaloneConfig]):
             DataError: they make no step of training, too.
         """
         facts = self.task.facts()
-        self.task.check_step(facts, self.config.recipe, "evaluator.recipe", self.config.data_share)
+        self.check_facts(facts, self.config, "evaluator.recipe")
         return facts
+
+    def check_facts(self, facts: Facts, config: StandaloneConfig, where: str) -> None:
+        self.task.check_step(facts, config.recipe, where, config.data_share)
 
     def prepare(self) -> None:
         import nao_ray.networks.counting

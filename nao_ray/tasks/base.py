@@ -197,24 +197,32 @@ class Task(ABC, Generic[C]):
     def data_hash(self) -> str:
         """Hex digest that names the data of the train and validation splits, for the manifest."""
 
-    def too_few(self, examples: int, recipe: Recipe, where: str, do: str = "train") -> str:
+    def too_few(self, examples: int, recipe: Recipe, where: str, do: str = "train", workers: int = 1) -> str:
         """That so many examples, which `do` this, make no step under a recipe, and why; "": they do. Needs no data.
 
-        `where` names the recipe among the user's settings.
+        `where` names the recipe among the user's settings; its batch is that of all `workers` together.
         """
         return ""
 
     def check_step(
-        self, facts: Facts, recipe: Recipe, where: str, share: float = 1.0, *, all_data: bool = False
+        self,
+        facts: Facts,
+        recipe: Recipe,
+        where: str,
+        share: float = 1.0,
+        *,
+        all_data: bool = False,
+        workers: int = 1,
     ) -> None:
         """Refuse examples that make no step of a training, before anything is made.
 
         Args:
             facts: of its data.
-            recipe: of the training.
+            recipe: of the training; of each worker where its `per_worker` is true.
             where: names the recipe among the user's settings.
             share: of the training split.
             all_data: the validation split trains too.
+            workers: that train together.
 
         Raises:
             DataError: they are too few.
@@ -223,7 +231,7 @@ class Task(ABC, Generic[C]):
             return
         examples = facts.examples + (facts.validating or 0) * all_data
         kept = min(examples, max(2, round(share * examples)))  # a share has at least two
-        if lacking := self.too_few(kept, recipe, where):
+        if lacking := self.too_few(kept, recipe.of_all(workers), where, workers=workers):
             raise DataError(lacking)
 
     def facts(self) -> Facts:

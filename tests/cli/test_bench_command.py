@@ -66,6 +66,28 @@ def test_a_list_is_what_stands_between_commas(given, means, monkeypatch, capsys)
     assert "names              of cells. [default: A,B]" in _said(capsys, "rnn", "--help")[1]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("rounds=abc", "bench rnn rounds: expected a whole number, got 'abc'"),
+        ("rounds=1.5", "bench rnn rounds: expected a whole number, got 1.5"),
+        ("rounds=true", "bench rnn rounds: expected a whole number, got True"),
+        ("rounds=null", "bench rnn rounds: expected a whole number, got None"),
+        ("seconds=long", "bench rnn seconds: expected a number, got 'long'"),
+        ("lengths=9,x", "bench rnn lengths: expected a whole number, got 'x'"),
+    ],
+)
+def test_what_is_no_number_is_refused_before_anything_is_measured(given, message, monkeypatch, capsys):
+    def run(rounds: "int" = 7, seconds: "float | None" = None, lengths: "Sequence[int]" = (9,)) -> BenchResult:
+        """Measure."""
+        return BenchResult(name="rnn", columns=[], rows=[])
+
+    monkeypatch.setattr(bench, "_load", lambda _: run)
+    assert _said(capsys, "rnn", given) == (2, f"nao-ray: {message}\n")
+    assert _said(capsys, "rnn", "rounds=3", "seconds=null", "lengths=9,18")[0] == 0
+    assert _said(capsys, "rnn", "seconds=2")[0] == 0
+
+
 def test_every_measurement_that_takes_a_list_says_so():
     """Lists are known by their annotation."""
     for name in bench.names():

@@ -6,7 +6,7 @@ from nao_ray.config import RunConfig, TrainConfig
 from nao_ray.errors import DataError
 from nao_ray.evaluators.parts import alpha_data
 from nao_ray.service.hosting.checks import check_search
-from nao_ray.service.training.train import train
+from nao_ray.service.training.train import Run, train
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
 from nao_ray.training.alphas import AlphaOptimiser
 from nao_ray.training.recipe import Recipe
@@ -82,6 +82,54 @@ def test_a_training_on_a_text_without_a_step_is_refused_before_anything_is_made(
     ):
         train(config, str(tmp_path / "out"), "x")
     assert not (tmp_path / "out").exists()
+
+
+def test_settings_of_a_trials_own_are_looked_at_too(tmp_path):
+    def config(batch):
+        given = f"{{name: given, genotypes: ['0:tanh', '0:tanh'], settings: [{{batch: 4}}, {{batch: {batch}}}]}}"
+        return RunConfig.parse(
+            f"name: short\nspace: darts_rnn\ntask: {TASK}\nevaluator: {{name: standalone, hidden: 4, recipe: "
+            f"{{name: short_text, batch: 2}}}}\nstrategy: {given}\nbudget: {{trials: 2}}\n"
+        )
+
+    assert check_search(config(8), str(tmp_path / "pool"))
+    with pytest.raises(
+        DataError, match=r"80 tokens train, which make no step of 9 columns \(strategy\.settings\.batch\)"
+    ):
+        check_search(config(9), str(tmp_path / "pool"))
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe", "workers", "message"),
+    [
+        (
+            "made_up_text",
+            "batch=5, per_worker=true",
+            2,
+            r"no step of 10 columns \(recipe\.batch, of 2 workers together\)",
+        ),
+        (
+            "synthetic",
+            "batch=20",
+            5,
+            "9 images train, and a step takes 2 for each of 5 workers; give more .*, or take few",
+        ),
+    ],
+)
+def test_workers_that_have_no_step_together_are_refused(task, recipe, workers, message, tmp_path):
+    of_text = task == "made_up_text"
+    data = {"words": 20, "letters": 3, "gap": 2, "window": 9} if of_text else {"limit": 10}
+    cell = "0:tanh" if of_text else " ".join(["0 4 1 2 1 4 2 4 0 4 3 4 1 4 4 4 0 4 5 4"] * 2)
+    what = {
+        "space": {"name": "darts_rnn" if of_text else "nao_cnn_small"},
+        "genotype": cell,
+        "task": {"name": task, **data},
+    }
+    settings = [f"recipe.{setting}" for setting in recipe.split(", ")]
+    name = "short_text" if of_text else "short"
+    Run.of(TrainConfig.make(name, what, (*settings, f"workers={workers - 1}")), str(tmp_path), "x").check()
+    with pytest.raises(DataError, match=message):
+        Run.of(TrainConfig.make(name, what, (*settings, f"workers=1..{workers}")), str(tmp_path), "x").check()
 
 
 def test_images_that_alphas_would_have_alone_are_refused():

@@ -55,6 +55,9 @@ def check_search(config: RunConfig, pool_url: str) -> Checked:
     data_hash, facts = evaluator.data_hash(), evaluator.facts()
     if config.task is not None:  # its data are there now
         evaluator.check(evaluator.space, evaluator.task.shapes, evaluator.config)
+    if facts is not None:
+        for own in config.own_settings:
+            evaluator.check_facts(facts, evaluator.config.under(own), "strategy.settings")
     begun = config_of(PoolReader.open(pool_url).manifest, pool_url) if PoolReader.exists(pool_url) else None
     config = settle(config, evaluator, begun)
     strategy = config.make_strategy()

@@ -178,7 +178,8 @@ class Run:
             InputError: they are not what they should be, or too few for a step.
         """
         config = self.config
-        self.task.check_step(self.task.facts(), config.recipe, "recipe", all_data=config.data == "all")
+        all_data, workers = config.data == "all", config.crew.most
+        self.task.check_step(self.task.facts(), config.recipe, "recipe", all_data=all_data, workers=workers)
         odd = self.task.check_test()
         _log.log(logging.WARNING if odd else logging.INFO, "%s", "; ".join((self.task.facts().line, *odd)))
 

@@ -101,12 +101,15 @@ class ImageTask(Task[C]):
             raise DataError(f"{self._where}: every training image has one label; there is nothing to tell apart")
         return train, valid
 
-    def too_few(self, examples: int, recipe: Recipe, where: str, do: str = "train") -> str:
-        del recipe, where  # a batch may be larger than all of them
-        if examples > 1:
+    def too_few(self, examples: int, recipe: Recipe, where: str, do: str = "train", workers: int = 1) -> str:
+        del where
+        least = min(recipe.batch, 2 * workers)  # a batch may be larger than all of them
+        if examples >= least:
             return ""
         return (
-            f"{self._where}: {examples} image{'s' * (examples != 1)} {do}, and a step takes 2; give more (task.limit)"
+            f"{self._where}: {examples} image{'s' * (examples != 1)} {do}, and a step takes "
+            f"{f'2 for each of {workers} workers' if workers > 1 else '2'}; give more (task.limit)"
+            f"{', or take fewer workers' * (workers > 1)}"
         )
 
     def objective(self, device: torch.device, recipe: Recipe, *, all_data: bool = False) -> Objective:

@@ -111,13 +111,14 @@ class TextTask(Task[C]):
         network, text = network.to(device).eval(), move(self.load_test(), device)
         return read(network, text, self.config.window, recipe, TEST_COLUMNS, by_rows=self._by_rows)
 
-    def too_few(self, examples: int, recipe: Recipe, where: str, do: str = "train") -> str:
+    def too_few(self, examples: int, recipe: Recipe, where: str, do: str = "train", workers: int = 1) -> str:
         columns, window = recipe.batch, self.config.window
         if examples // columns > window:
             return ""
+        whose = f", of {workers} workers together" if workers > 1 else ""
         return (
-            f"{self._where}: {examples:,} tokens {do}, which make no step of {columns} columns ({where}.batch) and a "
-            f"window of {window}: it takes {columns * (window + 1):,}; give a smaller batch, or more text"
+            f"{self._where}: {examples:,} tokens {do}, which make no step of {columns} columns ({where}.batch{whose}) "
+            f"and a window of {window}: it takes {columns * (window + 1):,}; give a smaller batch, or more text"
         )
 
     @property

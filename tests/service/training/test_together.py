@@ -37,6 +37,17 @@ def test_what_is_no_number_of_workers_is_refused(workers):
         config(f"workers={workers}")
 
 
+def test_the_option_is_named_where_it_was_given(call):
+    for workers, message in (
+        ("0", "expected a number of workers"),
+        ("40", "recipe.batch is 64, and each of 40 takes 2"),
+    ):
+        told = ("--task", "digits", "--recipe", "short_digits", "--set", "recipe.batch=64", "--workers", workers)
+        left = call("train", "NAONet-A", *told)
+        assert left.code == 2
+        assert left.err.startswith(f"nao-ray: --workers {workers}: {message}")
+
+
 def test_each_worker_takes_two_examples_at_least():
     with pytest.raises(ConfigError, match="each of 40 takes 2 examples at least"):
         config("workers=2..40", "recipe.batch=64")

@@ -125,3 +125,24 @@ def test_a_grid_in_this_process_and_the_command_that_trains_the_winner(searched,
     other = call(*(word if word != "lr=0.05,0.1" else "lr=0.05,0.2" for word in words))
     assert other.code == 2
     assert "strategy.settings" in other.err
+
+
+def test_what_is_no_architectures_fault_ends_the_run_and_leaves_its_trial_open(searched, tmp_path):
+    from types import SimpleNamespace
+
+    from nao_ray.errors import RunError
+    from nao_ray.service.hosting.checks import check_search
+    from nao_ray.service.tune.finalists import FinalistsSearch, _Watch
+
+    url = str(tmp_path / "finalists")
+    searcher = FinalistsSearch(url, check_search(tuned(searched, "lr=0.05,0.1"), url))
+    told = []
+    watch = _Watch(searcher, SimpleNamespace(stopped=lambda: False, take=lambda: False), told.append)
+    watch.on_step_end(0, [])
+    nan = {"failure_kind": "nan", "failure_message": "the loss is nan", "failure_log": None}
+    assert searcher.measured(nan, ()).message == "the loss is nan"
+    watch.on_step_end(1, [])
+    full = {"failure_kind": "environment", "failure_message": "the disk is full", "failure_log": None}
+    assert searcher.measured(full, ()) is None, "its trial stays open"
+    with pytest.raises(RunError, match=r"^the disk is full; its trial stays open, and the same command goes on$"):
+        watch.on_step_end(2, [])
