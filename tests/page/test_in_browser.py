@@ -39,6 +39,29 @@ VIEWS = {
     "pools": "device time",
     "record": "The frozen run.yaml",
 }
+SHARED = {
+    "is_shared": True,
+    "audit": {
+        "figures": "Kendall's tau 0.36",
+        "meaning": "The order of shared scores says little.",
+        "shared": [0.3, 0.4, 0.5],
+        "alone": [0.8, 0.7, 0.9],
+        "is_audited": [True, True, False],
+    },
+    "versions": [{"round": 0, "mean": 0.31, "best": 0.42}, {"round": 1, "mean": 0.37, "best": 0.48}],
+    "comparison": ["Derived cells are better by 0.01."],
+    "derived": {"derived": [0.9, 0.92], "random control": [0.88]},
+    "trainings": {"headings": ["training", "cell"], "rows": [["seed 0", "1 0 <2> 1"]]},
+    "alarms": [{"training": "seed 0", "moment": "epoch 12", "alarm": "skips", "instead": "0 1 0 1"}],
+    "ends": [{"training": "seed 1", "epoch": 7, "kind": "nan", "has_cell": True}],
+    "tests": [
+        {"name": "a", "trial": "3", "test": "0.91", "valid": "0.92", "recipe": "r", "epochs": "6", "params": "9"}
+    ],
+    "fits": {"headings": ["round", "tau"], "rows": [["1", "0.5"]]},
+    "fit_curves": {"pairwise accuracy": {"round": [1, 2], "value": [0.6, None]}},
+    "film": "film/0",
+}
+"""What a report tells of a search with shared weights and of one by alphas."""
 SEEN = "figure:not([hidden]) .chart:not([hidden])"
 SETTLED = "window.NaoRay?.app?.pool?.report && NaoRay.app.pools.every(pool => pool.frame.rows)"
 
@@ -302,3 +325,41 @@ def test_a_report_opens_from_the_disk_and_loads_nothing(chromium, report):
     show(chromium, "trials/0", "This needs the live page")
     assert [url for url in chromium.requests if not url.startswith(("file:", "data:", "blob:"))] == []
     assert chromium.faults == []
+
+
+def test_paper_is_light_and_shows_no_buttons(page):
+    page.prefer("dark")
+    show(page, "progress/0", VIEWS["progress"])
+    page.wait("document.documentElement.dataset.theme === 'dark'")
+    page.run("dispatchEvent(new Event('beforeprint'))")
+    assert page.run("document.documentElement.dataset.theme") == "light"
+    page.send("Emulation.setEmulatedMedia", media="print")
+    hidden = "['header', 'nav', '.filter'].map(one => getComputedStyle(document.querySelector(one)).display)"
+    assert page.run(hidden) == ["none"] * 3
+    page.send("Emulation.setEmulatedMedia", media="")
+    page.prefer("dark")
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert page.run("document.documentElement.dataset.theme") == "dark"
+
+
+def test_what_searches_with_shared_weights_tell_is_shown(page):
+    page.run("NaoRay.app.pools[0].refreshReport = async () => 0, 0")  # what is told stays
+    page.run(f"Object.assign(NaoRay.app.pools[0].report, {json.dumps(SHARED)}), 0")
+    wanted = {
+        "overview": ["the rule skips went off", "the search as a film"],
+        "progress": ["Mean 0.3700 and best 0.4800 with the newest shared weights"],
+        "predictor": ["Quality of the controller's fits", "pairwise accuracy", "tau"],
+        "trust": ["Kendall's tau 0.36. The order of shared scores says little.", "finalist", "0.91"],
+        "record": [
+            "better by 0.01",
+            "It would have returned 0 1 0 1",
+            "this training diverged",
+            "cell of epoch 6",
+            "1 0 <2> 1",
+        ],
+    }
+    for view, texts in wanted.items():
+        for text in texts:
+            show(page, f"{view}/0", text)
+        assert axe(page) == [], view
+        assert all(pixels > 500 for _, pixels in painted(page)), view

@@ -39,15 +39,18 @@
     demand(app.pool).then(app.update, fail);
   }
 
+  /** Draws what is new now. */
+  function draw() {
+    head();
+    NaoRay.filters.update(app.pool);
+    if (app.pool.error && !app.pool.frame.rows) put(at("view"), h("p", {class: "lead"}, app.pool.error));
+    else shown?.update();
+  }
+
   /** Draws what is new, once per frame of the screen. */
   app.update = () => {
     cancelAnimationFrame(scheduled);
-    scheduled = requestAnimationFrame(() => {
-      head();
-      NaoRay.filters.update(app.pool);
-      if (app.pool.error && !app.pool.frame.rows) return put(at("view"), h("p", {class: "lead"}, app.pool.error));
-      shown?.update();
-    });
+    scheduled = requestAnimationFrame(draw);
   };
 
   function head() {
@@ -167,7 +170,7 @@
     at("main").focus();
   });
   at("theme").addEventListener("click", NaoRay.theme.toggle);
-  NaoRay.theme.onChange(() => app.pool && app.update());
+  NaoRay.theme.onChange(() => shown && draw()); // at once: paper does not wait for the next frame
   selection.onChange(() => {
     app.update();
     app.say(NaoRay.filters.say(app.pool));

@@ -10,11 +10,12 @@
     // a browser may refuse a page from a file its storage: the choice then lasts as long as the page
   }
 
+  let isPrinting = false;
   const apply = (theme) => {
     document.documentElement.dataset.theme = theme;
     listeners.forEach((listener) => listener());
   };
-  const current = () => chosen ?? (system.matches ? "dark" : "light");
+  const current = () => (isPrinting ? "light" : null) ?? chosen ?? (system.matches ? "dark" : "light");
 
   function toggle() {
     chosen = current() === "dark" ? "light" : "dark";
@@ -26,9 +27,13 @@
     apply(chosen);
   }
 
+  const print = (is) => {
+    isPrinting = is;
+    apply(current());
+  };
   system.addEventListener("change", () => apply(current()));
-  addEventListener("beforeprint", () => apply("light"));
-  addEventListener("afterprint", () => apply(current()));
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
   document.documentElement.dataset.theme = current();
   NaoRay.theme = {toggle, current, onChange: (listener) => listeners.push(listener)};
 })((window.NaoRay ??= {}));
