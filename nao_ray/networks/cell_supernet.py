@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from nao_ray.networks.cells import BaseCell, Computation, Paths, Place, T, Wiring, rectified_concat
 from nao_ray.networks.enas_micro import MicroAuxiliaryHead, MicroSearchStack
-from nao_ray.networks.fast import batch_norm
+from nao_ray.networks.fast_norm import batch_norm
 from nao_ray.networks.ops import Operation, OpOptions, build_op
 from nao_ray.networks.stacks import AuxiliaryHead, BaseImageStack, ImageStack, SearchStack, StackConfig, tensors_of
 from nao_ray.networks.supernet import Supernet

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from nao_ray.networks.cells import Wiring
 from nao_ray.networks.eager import Eager, Masks, State, dropping
-from nao_ray.networks.fast import batch_norm
+from nao_ray.networks.fast_norm import batch_norm
 from nao_ray.networks.ops import Conv, Operation, Zero, build_op, conv_norm
 from nao_ray.networks.stacks import Stack, StackConfig, channels_last
 from nao_ray.networks.whole_batch import dropout

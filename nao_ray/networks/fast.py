@@ -1,12 +1,13 @@
-"""Pooling, batch norm and weighted sums for training: the same results in less time.
+"""Pooling and weighted sums for training: the same results in less time; and who may take such paths.
 
 Legend: `B` batch, `C` channels, `H` `W` pixels, `k` kernel, `s` stride.
 
 Measured with torch 2.14 (oneDNN), one thread, float32, channels-last, ``[64, 20, 32, 32]``: average pooling 3x3 takes
-2.5 ms forward and 2.0 ms backward, the same as a depthwise convolution 0.5 ms each; batch norm of 20 channels leaves
-vector lanes empty and adds 65,536 numbers one by one, off by 3e-6, while sixteen pixels seen as 320 channels take half
-of the time and are off by 1e-7. In a CUDA graph pools, batch norm and the nodes of recurrent cells are Triton kernels.
-Other devices, other types and batch norm by running statistics take torch's own operations.
+2.5 ms forward and 2.0 ms backward, the same as a depthwise convolution 0.5 ms each. In a CUDA graph pools, batch norm
+and the nodes of recurrent cells are Triton kernels. Other devices and other types take torch's own operations.
+
+Faster batch norm is in `fast_norm`, depthwise convolution in `fast_depthwise`, recurrent cells in `recurrent_fast`;
+whether each applies is asked here: `applies` on CPUs, `kernels_for` on CUDA.
 """
 
 from __future__ import annotations
@@ -19,19 +20,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from nao_ray.networks import synchronised, whole_batch
-
 _log = logging.getLogger(__name__)
-
-FOLD_ROWS = 16384
-"""Pixels of a batch from which on folding pays (measured; below, torch's batch norm is as fast and accurate enough)."""
-FOLD_WIDTH = 256
-"""Channels and pixels of a folded row together, at least: a multiple of every vector width."""
-
 
 DTYPES = {torch.float32}
 """Types that take these paths: those of oneDNN's kernels."""
@@ -129,7 +122,6 @@ class _Context(FunctionCtx):
     needs_input_grad: tuple[bool, ...]
     kernel: int
     inverse: Tensor
-    eps: float
     shape: torch.Size
 
 
@@ -218,68 +210,6 @@ class _EverySecond(Function):
         return grad, None
 
 
-def batch_norm(norm: nn.BatchNorm2d, x: Tensor, *, relu: bool = False, scale: Tensor | None = None) -> Tensor:
-    """``norm(x)``, times `scale`, a 0-dim tensor, where that is given, rectified on request: ``[B, C, H, W]`` twice."""
-    if x.is_meta:  # the shape is all there is, and torch takes a millisecond to find that it stays
-        return x
-    part = whole_batch.current() if norm.training else None
-    if part is not None:
-        out, mean, variance = synchronised.batch_norm(x, *_affine_of(norm, x, scale), norm.eps, part)
-        if norm.running_mean is not None:
-            _track(norm, mean, variance, synchronised.pixels(x, part))
-        return F.relu(out, inplace=True) if relu else out
-    usual = norm.training and bool(norm.momentum) and norm.running_mean is not None
-    kernels = kernels_for(x, "batch_norm") if usual else None
-    pixels = x.numel() // x.shape[1]
-    folds = usual and pixels >= FOLD_ROWS and applies(x) and x.is_contiguous(memory_format=torch.channels_last)
-    if kernels is not None:
-        return kernels.batch_norm(x, *_affine_of(norm, x, scale), norm, relu)
-    if folds:
-        out = _folded(norm, x, pixels, _affine_of(norm, x, scale))
-    else:
-        out = norm(x) if scale is None else _scaled(norm, x, scale)
-    # in place: batch norm keeps its input and not its output
-    return F.relu(out, inplace=True) if relu else out
-
-
-def _affine_of(norm: nn.BatchNorm2d, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Scale and shift ``[C]`` of a batch norm whose output is multiplied by `scale`."""
-    weight, bias = (norm.weight, norm.bias) if norm.affine else (x.new_ones(x.shape[1]), x.new_zeros(x.shape[1]))
-    return (weight, bias) if scale is None else (weight * scale, bias * scale)
-
-
-def _scaled(norm: nn.BatchNorm2d, x: Tensor, scale: Tensor) -> Tensor:
-    """As `norm`, by its own operation."""
-    tracks = norm.track_running_stats or not norm.training
-    if norm.training and tracks and norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-    statistics = (norm.running_mean, norm.running_var) if tracks else (None, None)
-    momentum = 0.0 if norm.momentum is None else norm.momentum
-    return F.batch_norm(x, *statistics, *_affine_of(norm, x, scale), norm.training, momentum, norm.eps)
-
-
-def _folded(norm: nn.BatchNorm2d, x: Tensor, pixels: int, affine: tuple[Tensor, Tensor]) -> Tensor:
-    out: Tensor
-    out, mean, variance = _BatchNorm.apply(x, *affine, norm.eps)
-    _track(norm, mean, variance, pixels)
-    return out
-
-
-def _track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, pixels: int) -> None:
-    """Let the running statistics follow those of a batch ``[C]``, which is of so many pixels."""
-    running_mean, running_var, batches = norm.running_mean, norm.running_var, norm.num_batches_tracked
-    assert running_mean is not None
-    assert running_var is not None
-    assert norm.momentum is not None
-    if not norm.track_running_stats:
-        return
-    with torch.no_grad():
-        running_mean.lerp_(mean, norm.momentum)
-        running_var.lerp_(variance * (pixels / (pixels - 1)), norm.momentum)
-        if batches is not None:
-            batches.add_(1)
-
-
 def weighted_sum(weights: Sequence[Tensor], terms: Sequence[Tensor]) -> Tensor:
     """The sum of tensors of one shape, each times its weight, a 0-dim tensor; a new tensor, which nothing keeps."""
     if _is_twice:
@@ -309,63 +239,3 @@ class _WeightedSum(Function):
         if not ctx.needs_input_grad[0]:
             return None, *of_terms
         return torch.stack([(grad * term).sum() for term in terms]), *of_terms
-
-
-def _fold(x: Tensor) -> tuple[Tensor, int]:
-    """Channels-last ``[B, C, H, W]`` seen as ``[B H W / k, k C]``, and k, a power of two."""
-    channels = x.shape[1]
-    pixels, k = x.numel() // channels, 1
-    while k * channels < FOLD_WIDTH and pixels % (2 * k) == 0:
-        k *= 2
-    return x.permute(0, 2, 3, 1).view(pixels // k, k * channels), k
-
-
-def _wide(channelwise: Sequence[Tensor], k: int) -> tuple[Tensor, ...]:
-    """``[C]`` each -> ``[k C]`` each; all at once, for one by one they take longer than some sums over pixels."""
-    return torch.stack(list(channelwise)).repeat(1, k).unbind()
-
-
-def _affine(x: Tensor, channelwise: tuple[Tensor, Tensor, Tensor, Tensor], eps: float) -> Tensor:
-    """``scale (x - mean) / sqrt(variance + eps) + shift`` in one pass; `channelwise`: those four, ``[C]`` each."""
-    out = torch.empty_like(x, memory_format=torch.channels_last)
-    (rows, k), none = _fold(x), x.new_empty(0)
-    scale, shift, mean, variance = _wide(channelwise, k)
-    results = {"out": _fold(out)[0], "save_mean": none, "save_invstd": none}
-    torch.ops.aten.native_batch_norm.out(rows, scale, shift, mean, variance, False, 0.0, eps, **results)
-    return out
-
-
-class _BatchNorm(Function):
-    """Statistics of the k pixels of a folded row are combined; every pass over the data is one of torch's kernels."""
-
-    @staticmethod
-    def forward(ctx: _Context, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        rows, k = _fold(x)
-        means, variances = (part.view(k, -1) for part in torch.ops.aten.batch_norm_update_stats(rows, None, None, 0.0))
-        mean = means.mean(0)
-        variance = variances.mean(0) + (means - mean).square().mean(0)
-        ctx.save_for_backward(x, weight, mean, variance)
-        ctx.mark_non_differentiable(mean, variance)
-        ctx.set_materialize_grads(False)  # theirs would be zeros, made for nothing
-        ctx.eps = eps
-        return _affine(x, (weight, bias, mean, variance), eps), mean, variance
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: _Context, grad: Tensor, *_: None) -> tuple[Tensor | None, Tensor, Tensor, None]:
-        x, weight, mean, variance = ctx.saved_tensors
-        (rows, k), (grads, _k) = _fold(x), _fold(grad.contiguous(memory_format=torch.channels_last))
-        wide = _wide((weight, mean, variance), k)
-        sums = torch.ops.aten.native_batch_norm_backward(
-            grads, rows, *wide, None, None, False, ctx.eps, [False, True, True]
-        )
-        grad_weight, grad_bias = (part.view(k, -1).sum(0) for part in sums[1:])
-        if not ctx.needs_input_grad[0]:
-            return None, grad_weight, grad_bias, None
-        # grad_x = weight / sigma (grad - mean(grad) - x^ mean(grad x^)), x^ = (x - mean) / sigma
-        pixels = rows.shape[0] * k
-        scale = weight * (variance + ctx.eps).rsqrt()
-        centred = (-scale * grad_weight / pixels, -scale * grad_bias / pixels, mean, variance)
-        grad_x = _affine(x, centred, ctx.eps)
-        _fold(grad_x)[0].addcmul_(grads, scale.repeat(k))
-        return grad_x, grad_weight, grad_bias, None

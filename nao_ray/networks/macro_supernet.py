@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from nao_ray.networks.eager import State, dropping
 from nao_ray.networks.enas_macro import BaseMacroStack, operation
-from nao_ray.networks.fast import batch_norm
+from nao_ray.networks.fast_norm import batch_norm
 from nao_ray.networks.ops import ConvNorm, Operation, Pool, conv_norm
 from nao_ray.networks.stacks import StackConfig, tensors_of
 from nao_ray.networks.supernet import Supernet

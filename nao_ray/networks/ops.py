@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from nao_ray import own_modules
 from nao_ray.errors import ConfigError
-from nao_ray.networks.fast import average_pool, batch_norm, every_second, max_pool
+from nao_ray.networks.fast import average_pool, every_second, max_pool
 from nao_ray.networks.fast_depthwise import depthwise
+from nao_ray.networks.fast_norm import batch_norm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nao_ray.networks import fast
+from nao_ray.networks import fast, fast_norm
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
@@ -77,7 +77,9 @@ def test_batch_norm_is_torchs(channels, size, relu, dtype):
 
     gradient = wide[:, channels:]  # as that of what is put side by side
     expected = results(theirs, exact, [norms[1].weight, norms[1].bias], gradient.double())
-    mine = results(lambda t: fast.batch_norm(norms[0], t, relu=relu), x, [norms[0].weight, norms[0].bias], gradient)
+    mine = results(
+        lambda t: fast_norm.batch_norm(norms[0], t, relu=relu), x, [norms[0].weight, norms[0].bias], gradient
+    )
     assert mine[0].dtype is dtype
     assert furthest(mine, expected) < (1e-5 if dtype is torch.float32 else 1e-2)
     assert furthest([norms[0].running_mean, norms[0].running_var], [norms[1].running_mean, norms[1].running_var]) < 1e-5

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from nao_ray import networks, rng
-from nao_ray.networks import fast, fast_depthwise
+from nao_ray.networks import fast, fast_depthwise, fast_norm
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 
@@ -26,7 +26,7 @@ def dtype(request, monkeypatch):
 def taken(monkeypatch):
     """Names of the faster functions that ran."""
     names = []
-    for function in (fast_depthwise._Depthwise, fast._AveragePool, fast._BatchNorm):
+    for function in (fast_depthwise._Depthwise, fast._AveragePool, fast_norm._BatchNorm):
 
         def apply(*args, _original=function.apply, _name=function.__name__):
             names.append(_name)
@@ -127,7 +127,7 @@ def test_batch_norm(shape, dtype, taken):
         norm.bias.copy_(torch.linspace(-1, 1, channels))
     exact.load_state_dict(norm.state_dict())
     x = (_images(*shape, dtype=dtype).detach() * 3 + 1).requires_grad_()
-    mine = _gradients(lambda images: fast.batch_norm(norm, images), x, norm.weight, norm.bias)
+    mine = _gradients(lambda images: fast_norm.batch_norm(norm, images), x, norm.weight, norm.bias)
     assert taken == ["_BatchNorm"]
     expected = _gradients(exact, x.detach().double().requires_grad_(), exact.weight, exact.bias)
     _assert_same(mine, expected, TOLERANCE[dtype])
@@ -140,13 +140,13 @@ def test_batch_norm(shape, dtype, taken):
 @pytest.mark.parametrize("affine", [True, False])
 def test_a_scale_of_batch_norm(affine, case, dtype, monkeypatch):
     """The norm's output times a number that learns."""
-    monkeypatch.setattr(fast, "FOLD_ROWS", 64 if case == "folded" else 10**9)
+    monkeypatch.setattr(fast_norm, "FOLD_ROWS", 64 if case == "folded" else 10**9)
     norm, exact = nn.BatchNorm2d(6, affine=affine).to(dtype), nn.BatchNorm2d(6, affine=affine).double()
     norm.train(case != "evaluation"), exact.train(case != "evaluation")
     scale = torch.tensor(0.3, dtype=dtype, requires_grad=True)
     other = scale.detach().double().requires_grad_()
     x = (_images(4, 6, 8, 8, dtype=dtype).detach() * 3 + 1).requires_grad_()
-    mine = _gradients(lambda images: fast.batch_norm(norm, images, scale=scale), x, scale, *norm.parameters())
+    mine = _gradients(lambda images: fast_norm.batch_norm(norm, images, scale=scale), x, scale, *norm.parameters())
     double = x.detach().double().requires_grad_()
     expected = _gradients(lambda images: other * exact(images), double, other, *exact.parameters())
     _assert_same(mine, expected, TOLERANCE[dtype])
@@ -175,7 +175,9 @@ def test_batch_norm_is_closer_to_the_exact_result_than_the_native_one():
     norm, native, exact = nn.BatchNorm2d(20), nn.BatchNorm2d(20), nn.BatchNorm2d(20).double()
     x = (_images(64, 20, 32, 32, dtype=torch.float32).detach() * 3 + 1).requires_grad_()
     reference = exact(x.double())
-    errors = [(out.double() - reference).norm() / reference.norm() for out in (fast.batch_norm(norm, x), native(x))]
+    errors = [
+        (out.double() - reference).norm() / reference.norm() for out in (fast_norm.batch_norm(norm, x), native(x))
+    ]
     assert errors[0] < 5e-7
     assert errors[0] < errors[1]
 
@@ -183,9 +185,9 @@ def test_batch_norm_is_closer_to_the_exact_result_than_the_native_one():
 def test_an_output_may_be_written_to():
     norm = nn.BatchNorm2d(8)
     x = _images(4, 8, 64, 64, dtype=torch.float32)
-    fast.batch_norm(norm, x).relu_().sum().backward()
+    fast_norm.batch_norm(norm, x).relu_().sum().backward()
     gradient, x.grad = x.grad, None
-    F.relu(fast.batch_norm(norm, x)).sum().backward()
+    F.relu(fast_norm.batch_norm(norm, x)).sum().backward()
     assert torch.equal(gradient, x.grad)
 
 
@@ -196,9 +198,9 @@ def test_everything_else_takes_torchs_own(case, taken):
     x = _images(8, 6, 64, 64, dtype=dtype)
     if case == "evaluation":
         norm.eval()
-        fast.batch_norm(norm, x)
+        fast_norm.batch_norm(norm, x)
     else:
-        fast.batch_norm(norm, x)
+        fast_norm.batch_norm(norm, x)
         fast_depthwise.depthwise(conv, x)
         fast.average_pool(x, 3, count_padding=True)
     assert taken == []
@@ -210,7 +212,7 @@ def test_batch_norm_without_running_statistics_leaves_them(gradients, taken):
     expected = nn.BatchNorm2d(6)(x)
     norm.track_running_stats = False
     with torch.set_grad_enabled(gradients):
-        torch.testing.assert_close(fast.batch_norm(norm, x), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(fast_norm.batch_norm(norm, x), expected, rtol=1e-5, atol=1e-5)
     assert taken == ["_BatchNorm"]
     assert (norm.running_mean == 0).all()
     assert (norm.running_var == 1).all()

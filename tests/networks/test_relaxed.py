@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from benchmarks.plain_darts import PlainDarts
-from nao_ray.networks import fast
+from nao_ray.networks import fast, fast_norm
 from nao_ray.networks.counting import count
 from nao_ray.networks.darts import SEARCH_OPS
 from nao_ray.networks.relaxed import RelaxedSupernet
@@ -149,7 +149,7 @@ def gradients(network, images, labels, choice):
 def test_equals_the_plain_one(layers, monkeypatch):
     """By the paths that are made for float32, taken in float64."""
     monkeypatch.setattr(fast, "DTYPES", {torch.float64})
-    monkeypatch.setattr(fast, "FOLD_ROWS", 64)
+    monkeypatch.setattr(fast_norm, "FOLD_ROWS", 64)
     ours, plain = pair(layers, torch.float64)
     generator = torch.Generator().manual_seed(2)
     images = torch.randn(4, 3, 12, 12, generator=generator, dtype=torch.float64)
@@ -172,7 +172,7 @@ def test_an_odd_side(make):
 
 def test_exact_products_take_operations_that_can_be_differentiated_twice(monkeypatch):
     monkeypatch.setattr(fast, "DTYPES", {torch.float64})
-    monkeypatch.setattr(fast, "FOLD_ROWS", 64)
+    monkeypatch.setattr(fast_norm, "FOLD_ROWS", 64)
     network = fill(relaxed(1).double())
     weights = list(network.parameters())
     train, _ = losses(network)

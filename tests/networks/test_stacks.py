@@ -6,7 +6,7 @@ import torch
 from benchmarks.plain import PlainNetwork, copy_parameters
 from nao_ray import registry, rng
 from nao_ray.bench.child import loss_of, relative
-from nao_ray.networks import fast
+from nao_ray.networks import fast, fast_norm
 from nao_ray.networks.ops import Pool
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
 from tests.networks.building import build
@@ -36,7 +36,7 @@ def test_gradients_equal_those_of_the_plain_network(space, paths, monkeypatch):
     """Random weights, so that a weight in the wrong place shows; every path also in double precision."""
     if paths == "fast":
         monkeypatch.setattr(fast, "DTYPES", {torch.float64})
-        monkeypatch.setattr(fast, "FOLD_ROWS", 192)
+        monkeypatch.setattr(fast_norm, "FOLD_ROWS", 192)
     images, labels = _batch(count=3, dtype=torch.float64)
     for index in range(4):
         graph = _graph(space, index)

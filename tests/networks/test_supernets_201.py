@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from nao_ray import rng
-from nao_ray.networks import fast
+from nao_ray.networks import fast, fast_norm
 from nao_ray.networks.one_shot import pool_logits
 from nao_ray.networks.ops import Conv
 from nao_ray.networks.supernet import batch_statistics
@@ -178,7 +178,7 @@ def gradients(network, x, alpha):
 def test_the_relaxed_one_equals_the_naive_one(monkeypatch):
     """By the paths that are made for float32, taken in float64."""
     monkeypatch.setattr(fast, "DTYPES", {torch.float64})
-    monkeypatch.setattr(fast, "FOLD_ROWS", 64)
+    monkeypatch.setattr(fast_norm, "FOLD_ROWS", 64)
     ours, naive = unsettled(relaxed(2).double()), NaiveRelaxed(2, 4).double()
     names = [name for name, _ in ours.named_parameters()]
     assert len(names) == len(list(naive.parameters()))

@@ -74,7 +74,7 @@ def test_outputs_statistics_and_gradients_are_those_of_the_whole_batch(count, sh
 
 
 def test_running_statistics_follow_the_whole_batch_and_evaluation_uses_them():
-    from nao_ray.networks.fast import batch_norm
+    from nao_ray.networks.fast_norm import batch_norm
 
     x = torch.randn(TOTAL, 4, 3, 3, generator=torch.Generator().manual_seed(1))
     whole = nn.BatchNorm2d(4)
