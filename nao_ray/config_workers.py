@@ -57,6 +57,15 @@ class Workers(Settings):
     mps: Literal["auto", "off"] = "auto"
     """Trials that share a GPU compute there at the same time, under an NVIDIA MPS daemon that is the search's own and
     ends with it. Where there is none, or `off`, they take turns."""
+    weight: float = Field(default=1.0, gt=0, le=1e6)
+    """Of this search's share of a cluster that others search on: with 2 beside 1 two thirds of what both would use.
+    Workers go from one to the other between two trials; no trial is ended for it."""
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """Before searches of a lower one it gets all workers that it has work for."""
+    user: str | None = Field(default=None, min_length=1, max_length=100)
+    """Whose search it is, a label of its metrics; by default who is logged in where it was started or handed in."""
+    max_gpus: float | None = Field(default=None, gt=0)
+    """GPUs of all its workers together at most."""
     timeout_seconds: float | Literal["auto", "none"] | None = "auto"
     """A trial that takes longer is FAILED as `timeout`; its worker's start and the loading of data do not count.
     `auto`: 10 times the median of what trials of its fidelity took, at least 10 minutes, once three have ended.

@@ -125,6 +125,7 @@ class StubCluster:
         """All that were ever made."""
         self._waiting: dict[int, StubActor] = {}
         self._room: list[str] = list(nodes)  # nodes that may have room
+        self._claims: dict[str, bytes] = {}
         self.put_values: list[object] = []
 
     # -- as Ray -------------------------------------------------------------------------------------------
@@ -165,6 +166,13 @@ class StubCluster:
         }
         waiting = Counter(tuple(sorted(self._wants(actor).items())) for actor in self._waiting.values())
         return Load(free, [(dict(bundle), count) for bundle, count in waiting.items()])
+
+    def claims(self, search: str, mine: bytes) -> dict[str, bytes]:
+        self._claims[search] = mine
+        return dict(self._claims)
+
+    def withdraw(self, search: str) -> None:
+        self._claims.pop(search, None)
 
     def can_grow(self) -> bool:
         return False

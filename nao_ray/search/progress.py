@@ -76,6 +76,7 @@ class Progress:
             best_score=None if best is None else best.score,
             best_trial_id=None if best is None else best.trial_id,
             seconds=tally.seconds_here,
+            device_seconds=tally.device_seconds,
             eta_seconds=self._seconds_left(running, at_work),
             write_error=self._writer.error,
             trouble=self._ending.trouble.message,

@@ -208,6 +208,7 @@ class Session:
                 best_score=None if best is None else best.score,
                 best_trial_id=None if best is None else best.trial_id,
                 seconds=tally.seconds_here,
+                device_seconds=tally.device_seconds,
                 eta_seconds=None if left is None or not rate else left / rate,
                 write_error=self._writer.error,
                 trouble=None,

@@ -43,6 +43,8 @@ class Snapshot:
     """Wall time of this driver."""
     eta_seconds: float | None
     """Estimated seconds to the end; None before a trial of this driver has ended."""
+    device_seconds: float
+    """Of all finished trials, over all drivers of the pool; where a trial's are not known, those of its worker."""
     write_error: str | None
     """Why the pool cannot be written at the moment."""
     trouble: str | None

@@ -17,6 +17,7 @@ class Past:
 
     def __init__(self) -> None:
         self.done = self.failed = self.retries = self.next_index = self.ids = 0
+        self.device_seconds = 0.0
         self.standings = Standings()
         self.spans = Spans()
         self.unfinished: list[Trial] = []
@@ -52,6 +53,7 @@ class Past:
             return
         self.failed += trial.state is TrialState.FAILED
         self.done += trial.state is TrialState.COMPLETED
+        self.device_seconds += _device_seconds(trial) or 0.0
         self.standings.add(trial.standing)
         self.next_index = max(self.next_index, (trial.log_index or 0) + 1)
 
@@ -72,7 +74,7 @@ class Tally:
         """Finished trials of this driver."""
         self._started = clock.seconds()
         self._working_since: float | None = None  # when the first of this driver's finished trials was started
-        self._spent_before = 0.0
+        self._spent_before = self._device_seconds_before = 0.0
         self.work = 0.0
         """Device seconds of this driver's finished trials, as far as they are known; where not, worker seconds."""
         self.worker_seconds = 0.0
@@ -85,6 +87,7 @@ class Tally:
         self.done, self.failed, self.retries = past.done, past.failed, past.retries
         self.asked, self.next_index = past.ids - past.retries, past.next_index
         self._standings, self._spent_before = past.standings, past.spans.seconds_spent
+        self._device_seconds_before = past.device_seconds
         return sorted(past.unfinished, key=lambda trial: trial.trial_id)
 
     def count(self, trial: Trial) -> None:
@@ -94,10 +97,9 @@ class Tally:
         self.done += trial.state is TrialState.COMPLETED
         self._standings.add(trial.standing)
         if trial.started_at and trial.finished_at:
-            seconds = _worked(trial.started_at, trial.finished_at)
             self._timed += 1
-            self.worker_seconds += seconds
-            self.work += (trial.measurement and trial.measurement.device_seconds) or seconds
+            self.worker_seconds += _worked(trial.started_at, trial.finished_at)
+            self.work += _device_seconds(trial) or 0.0
 
     def note_end(self, trial: Trial) -> None:
         """An attempt of this driver has ended: the first one tells since when there is work done."""
@@ -113,6 +115,11 @@ class Tally:
     def finished(self) -> int:
         """Completed or failed."""
         return self.done + self.failed
+
+    @property
+    def device_seconds(self) -> float:
+        """As `work`, over all drivers of the pool."""
+        return self._device_seconds_before + self.work
 
     @property
     def seconds_here(self) -> float:
@@ -145,6 +152,14 @@ class Tally:
     def mean_work(self) -> float:
         """Device seconds of a trial that ended here; 0 before one has."""
         return self.work / self._timed if self._timed else 0.0
+
+
+def _device_seconds(trial: Trial) -> float | None:
+    """Of a finished trial, where they are not known those of its worker; None where that did not begin."""
+    told = None if trial.measurement is None else trial.measurement.device_seconds
+    if told or not (trial.started_at and trial.finished_at):
+        return told
+    return _worked(trial.started_at, trial.finished_at)
 
 
 def _worked(started: datetime, finished: datetime) -> float:

@@ -56,6 +56,8 @@ class Demand:
         self._grows = False
         self._holds = self._in_all = self._ahead = self._looks = 0
         self._is_short = False
+        self.cap: int | None = None
+        """Workers that this search may have beside others; None: as many as it likes."""
         self.aside = 0
         """Workers that are there and are given no job."""
         self._since: float | None = None  # when the nodes last changed, or sufficed
@@ -83,7 +85,8 @@ class Demand:
     def present(self) -> int:
         """Workers that are there or soon will be and are not aside, at least 1: more proposals than that would wait."""
         usable = self._holds - self.aside
-        return max(1, usable if self._count is None else min(usable, self._count))
+        usable = usable if self._count is None else min(usable, self._count)
+        return max(1, usable if self.cap is None else min(usable, self.cap))
 
     @property
     def holds(self) -> int:
@@ -101,7 +104,11 @@ class Demand:
 
     @property
     def most(self) -> int:
-        """Workers that may be asked for besides those aside, at least 1 with them."""
+        """Workers that may be asked for besides those aside, at least 1 with them, but for a cap."""
+        return self._most if self.cap is None else min(self._most, self.cap)
+
+    @property
+    def _most(self) -> int:
         if self._count is None:
             return max(1 if not self.aside else 0, self._holds + self._ahead - self.aside)
         return max(0, self._count - self.aside, min(self._count, self._holds - self.aside))

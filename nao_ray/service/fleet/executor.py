@@ -153,6 +153,7 @@ class RayExecutor:
                 self._queue.put_back([job for job in worker.jobs if job.proposal.trial_id != trial_id])
 
     def close(self) -> None:
+        self._staffing.close()
         self._fleet.close()
         self._queue.clear()
 

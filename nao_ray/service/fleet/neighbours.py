@@ -37,6 +37,11 @@ class Neighbours:
             return {node_id: node.resources for node_id, node in alive.items()}
         return {node_id: self._usable(node) for node_id, node in alive.items()}
 
+    @property
+    def free(self) -> Resources:
+        """CPUs and GPUs that nobody used at the last look."""
+        return {name: sum(node.get(name, 0.0) for node in self._load.free.values()) for name in ("CPU", "GPU")}
+
     def _usable(self, node: Node) -> Resources:
         free = self._load.free.get(node.node_id)
         if free is None:  # it has just come

@@ -32,6 +32,7 @@ _AWAY = (
     "the head of the cluster does not answer (%s): trials that run go on; a head that comes back with the cluster's "
     "state takes the search up, else Ray ends this driver, and the same command goes on with the pool"
 )
+_CLAIMS = b"nao_ray_claims"  # a namespace of the head's key-value store
 _ALIVE = 0  # GcsNodeInfo.GcsNodeState
 _NEW_HEAD = "WrongClusterID"
 
@@ -93,6 +94,34 @@ def load() -> Load:
     free = {node.node_id.hex(): dict(node.available_resources) for node in state.node_states}
     waiting = [(dict(each.request.resources_bundle), each.count) for each in state.pending_resource_requests]
     return Load(free, waiting)
+
+
+def claims(search: str, mine: bytes) -> dict[str, bytes]:
+    """Leave a search's claim with the head; returns those of all searches, of dead ones too.
+
+    Raises:
+        HeadAwayError: the head does not answer.
+    """
+    head = global_worker.gcs_client
+    try:
+        head.internal_kv_put(search.encode(), mine, True, _CLAIMS, timeout=ANSWER_SECONDS)
+        names = head.internal_kv_keys(b"", _CLAIMS, timeout=ANSWER_SECONDS)
+        found = head.internal_kv_multi_get(names, _CLAIMS, timeout=ANSWER_SECONDS)
+    except (RayError, RpcError, RuntimeError, OSError) as error:
+        raise HeadAwayError(" ".join(str(error).split())) from None
+    return {name.decode(): text for name, text in found.items()}
+
+
+def withdraw(search: str) -> None:
+    """Take a search's claim away.
+
+    Raises:
+        HeadAwayError: the head does not answer.
+    """
+    try:
+        global_worker.gcs_client.internal_kv_del(search.encode(), False, _CLAIMS, timeout=ANSWER_SECONDS)
+    except (RayError, RpcError, RuntimeError, OSError) as error:
+        raise HeadAwayError(" ".join(str(error).split())) from None
 
 
 def with_process(actors: Collection[bytes]) -> set[bytes]:

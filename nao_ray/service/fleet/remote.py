@@ -45,6 +45,12 @@ class Remote(Protocol):
     def load(self) -> Load:
         """As `nodes.load`."""
 
+    def claims(self, search: str, mine: bytes) -> dict[str, bytes]:
+        """As `shares.Board`."""
+
+    def withdraw(self, search: str) -> None:
+        """As `shares.Board`."""
+
     def can_grow(self) -> bool:
         """As `demand.can_grow`."""
 
@@ -92,6 +98,12 @@ class RayRemote:
 
     def load(self) -> Load:
         return nodes.load()
+
+    def claims(self, search: str, mine: bytes) -> dict[str, bytes]:
+        return nodes.claims(search, mine)
+
+    def withdraw(self, search: str) -> None:
+        nodes.withdraw(search)
 
     def can_grow(self) -> bool:
         return can_grow()

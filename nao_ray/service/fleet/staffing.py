@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice, takewhile
 from typing import Any
@@ -20,6 +21,7 @@ from nao_ray.service.fleet.nodes import NodeWatch
 from nao_ray.service.fleet.output import words_of
 from nao_ray.service.fleet.placement import Placement
 from nao_ray.service.fleet.remote import Remote
+from nao_ray.service.fleet.shares import Claim, Shares
 from nao_ray.service.fleet.worker import Worker, WorkerPlan
 
 _log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class Staffing:
         self._placed = -1  # version of the placement that all workers are known to suit
         self._failed_starts = self._to_give_back = 0
         self._neighbours = Neighbours(fleet, plan, remote)
+        self._shares, self._work = Shares(plan.share, remote), math.inf  # work: not known yet
         self._enough_since = self._warned = self._create_after = fleet.now()
 
     @property
@@ -82,14 +85,26 @@ class Staffing:
         in_all = self._placement.look(totals)
         holds = self._placement.look(totals, self._neighbours.usable(alive)) + self._neighbours.underway
         self._demand.look(min(in_all, holds), now, in_all)
-        if self._demand.may_give_back and self._neighbours.wait(in_all):
-            self._to_give_back = 1
+        is_waited_for = self._demand.may_give_back and self._neighbours.wait(in_all)
+        self._demand.cap = self._shares.look(now, self._claim(in_all), self._neighbours.free)
+        too_many = 0 if self._demand.cap is None else len(self._fleet) - self._demand.cap
+        self._to_give_back = max(too_many, 1 if is_waited_for else min(self._to_give_back, 1))
         self._hosts.update({key: node.host for key, node in alive.items()})
         self._alive, self._dead = set(alive), {node.node_id for node in found if not node.is_alive}
         self._warn_of_waiting(now)
         with_workers = self._dead.intersection(self._fleet.nodes)
         # of one that starts there Ray says so
         return [worker for node_id in with_workers for worker in self._fleet.on(node_id) if worker.node_id is not None]
+
+    def _claim(self, in_all: int) -> Claim:
+        """What this search wants and has; of workers that share a GPU, the share that those here have."""
+        workers = [*self._fleet.busy.values(), *self._fleet.idle.values(), *self._fleet.aside.values()]
+        gpus = self._plan.gpus
+        if gpus is None:
+            gpus = sum(worker.slot.gpus for worker in workers) / len(workers) if workers else 1.0
+        most = in_all if self._plan.count is None else self._plan.count
+        holds = sum(not worker.waits for worker in self._fleet.starting.values()) + len(workers)
+        return Claim(cpus=self._plan.cpus, gpus=gpus, wants=int(min(most, self._work)), holds=holds)
 
     def _warn_of_waiting(self, now: float) -> None:
         first = next(iter(self._fleet.starting.values()), None)
@@ -99,6 +114,10 @@ class Staffing:
             self._warned = now
             wants = f"{self._plan.cpus:g} CPUs and {first.slot.gpus:g} GPUs"
             _log.warning("no worker has started for %.0f s; each wants %s on one node", now - first.since, wants)
+
+    def close(self) -> None:
+        """Nothing is claimed any more."""
+        self._shares.close()
 
     # -- coming and going ---------------------------------------------------------------------------------
 
@@ -110,6 +129,7 @@ class Staffing:
             choosy: jobs that none of the idle workers takes, by trial.
         """
         fleet, now = self._fleet, self._fleet.now()
+        self._work = work
         self._demand.aside = len(fleet.aside)
         wanted = self._demand.wanted(work)
         surplus = max(0, len(fleet) - len(fleet.aside) - wanted)
@@ -153,8 +173,8 @@ class Staffing:
         Returns:
             Whether all were looked at, because placement has changed: else only those that have become idle.
         """
-        if self._to_give_back and self._fleet.idle:
-            self._to_give_back = 0
+        while self._to_give_back > 0 and self._fleet.idle:
+            self._to_give_back -= 1
             self._demand.give_back()
             self._fleet.discard(next(reversed(self._fleet.idle.values())))
         fleet, has_changed = self._fleet, self._placed != self._placement.version

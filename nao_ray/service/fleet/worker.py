@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nao_ray.search.executor import Job
 from nao_ray.service.fleet.breaker import Device
 from nao_ray.service.fleet.output import LogFile
+from nao_ray.service.fleet.shares import Share
 
 if TYPE_CHECKING:
     from nao_ray.service.fleet.gang import Gang
@@ -42,6 +43,8 @@ class WorkerPlan:
     """How often the cluster's nodes are looked at."""
     ping_seconds: float = 30.0
     """How often a busy worker is asked for a sign of life, and the head whether a starting one has a process."""
+    share: Share = field(default_factory=Share)
+    """Of a cluster with other searches."""
     silent_seconds: float = 180.0
     """A worker that gives none for this long is lost. Ray itself only notices processes that end."""
 

@@ -1,12 +1,13 @@
 """Metrics of a running search, on the Prometheus port of the node that its driver runs on.
 
-Ray serves them as `ray_nao_...`, labelled with the search's name and its pool, on the port of
+Ray serves them as `ray_nao_...`, labelled with the search's name, its pool and its user, on the port of
 `ray start --metrics-export-port`. A gauge that is not set again is dropped by Ray after about 20 seconds: so is what a
 dead driver said.
 """
 
 from __future__ import annotations
 
+import getpass
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ METRICS = MappingProxyType(
         "nao_devices_aside": "Devices and nodes that broke trials and are given nothing for a while.",
         "nao_trials_per_gpu": "Trials that a GPU has at a time, by the kind that has most; 0: that is not measured.",
         "nao_busy_share": "Share of the workers' time that went into trials in the last minute, in [0, 1].",
+        "nao_device_hours": "Hours of a device that its trials have taken, over all drivers of the pool.",
         "nao_fit_seconds": "CPU seconds of the controller's last fit.",
         "nao_queue_length": "Proposals that wait for a worker.",
         "nao_asked_ahead": "Proposals asked for before a worker wants them.",
@@ -41,17 +43,18 @@ _MINUTE = 60.0
 class RayMetrics:
     """A listener of a search. To be made after `ray.init`, closed before `ray.shutdown`."""
 
-    def __init__(self, search: str, pool: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, search: str, pool: str, user: str, clock: Callable[[], float] = time.monotonic) -> None:
         """As described above.
 
         Args:
             search: name of the search, the label `search`.
             pool: its pool, the label `pool`: one config may be searched several times.
+            user: whose search it is, the label `user`.
             clock: seconds, monotonic.
         """
         self._gauges = {name: Gauge(name, text, tag_keys=_tags(name)) for name, text in METRICS.items()}
         for gauge in self._gauges.values():
-            gauge.set_default_tags({"search": search, "pool": pool})
+            gauge.set_default_tags({"search": search, "pool": pool, "user": user})
         self._clock = clock
         self._busy = BusyShare()
         self._last: Snapshot | None = None
@@ -85,6 +88,7 @@ class RayMetrics:
             "nao_devices_aside": len(last.aside),
             "nao_trials_per_gpu": max((shared.children for shared in last.sharing), default=0),
             "nao_busy_share": share,
+            "nao_device_hours": last.device_seconds / 3600,
             "nao_fit_seconds": last.fit_seconds,
             "nao_queue_length": last.queued,
             "nao_asked_ahead": last.ahead,
@@ -99,6 +103,14 @@ class RayMetrics:
         self._stop.set()
         self._thread.join(timeout=10)
         self.export()
+
+
+def login() -> str:
+    """Who is logged in; ``unknown`` where the machine does not say, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 class BusyShare:
@@ -128,4 +140,4 @@ class BusyShare:
 
 
 def _tags(name: str) -> tuple[str, ...]:
-    return ("search", "pool", "state") if name == "nao_trials" else ("search", "pool")
+    return ("search", "pool", "user", *(("state",) if name == "nao_trials" else ()))

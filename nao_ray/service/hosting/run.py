@@ -211,9 +211,9 @@ def _tolerance(config: RunConfig) -> Tolerance:
 
 
 def _metrics(config: RunConfig, pool_url: str, stack: ExitStack) -> Listener:
-    from nao_ray.service.hosting.metrics import RayMetrics
+    from nao_ray.service.hosting.metrics import RayMetrics, login
 
-    return stack.enter_context(closing(RayMetrics(config.name, pool_url)))
+    return stack.enter_context(closing(RayMetrics(config.name, pool_url, config.workers.user or login())))
 
 
 def _to_all(listeners: Sequence[Listener]) -> Listener:
@@ -246,6 +246,7 @@ def _on_ray(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -
     from nao_ray.service.fleet.actors import EvaluatorFactory, StrategyFactory
     from nao_ray.service.fleet.executor import RayExecutor
     from nao_ray.service.fleet.placement import resolve_gpus
+    from nao_ray.service.fleet.shares import Share
     from nao_ray.service.fleet.worker import WorkerPlan
     from nao_ray.service.hosting.proposer import RayProposer
 
@@ -259,6 +260,12 @@ def _on_ray(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -
         timeout_seconds=None if workers.timeout_seconds == "none" else workers.timeout_seconds,
         ping_seconds=min(30.0, workers.silent_seconds / 6),
         silent_seconds=workers.silent_seconds,
+        share=Share(
+            search=storage_id(pool.manifest),
+            weight=workers.weight,
+            priority=workers.priority,
+            max_gpus=workers.max_gpus,
+        ),
         at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
         trained_by=evaluator.trained_by if isinstance(evaluator, SharedEvaluator) else None,
     )

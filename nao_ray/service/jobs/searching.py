@@ -13,6 +13,7 @@ from nao_ray.own_modules import OwnModules
 from nao_ray.service import places
 from nao_ray.service.given import Given, pool_of, read_config
 from nao_ray.service.hosting.manifest import COMMAND
+from nao_ray.service.hosting.metrics import login
 from nao_ray.service.jobs import client, marks, packing
 
 
@@ -108,6 +109,8 @@ def prepare(
     if isinstance(config, str | Path):
         again = packing.handing_in(str(config), url, overrides, jobs.address, detach=detach)
     text, overrides = packing.without_files(text, overrides, run_config)
+    if run_config.workers.user is None:
+        overrides += (f"workers.user={json.dumps(login())}",)
     overrides += tuple(f"{key}={json.dumps(absolute(path))}" for key, path in data.items())
     return SearchJob(
         jobs=jobs,

@@ -39,7 +39,7 @@ task: synthetic
 evaluator: {name: faulty, error_share: 0.2, sleep_seconds: 0.5}
 strategy: {name: nao, seeds: 6, round_size: 200, rounds: 3, refit_every: 20, pretraining: {genotypes: 50, steps: 5}}
 budget: {trials: 5000}
-workers: {count: 2}
+workers: {count: 2, user: ada}
 """
 
 
@@ -79,6 +79,8 @@ def test_prometheus_finds_every_metric_of_a_search_on_ray(tmp_path):
         assert 0 < found["nao_busy_share", None][0] <= 1
         assert 0 < found["nao_best_score", None][0] <= 1
         assert found["nao_fit_seconds", None][0] > 0
+        assert 0 < found["nao_device_hours", None][0] < 1
+        assert {labels["user"] for _, labels in found.values()} == {"ada"}
         time.sleep(8)  # longer than Ray keeps a gauge that is not set again
         assert {name for name, _ in exported(address)} == set(METRICS)
     finally:
@@ -112,7 +114,8 @@ def test_the_board_shows_every_metric_and_no_other():
     named |= set(re.findall(r"\bray_\w+", BOARD["templating"]["list"][1]["query"]["query"]))
     assert named == {f"ray_{name}" for name in METRICS}
     assert all('search=~"$search"' in query for query in queries())
-    legends = [target["legendFormat"] for panel in BOARD["panels"] for target in panel.get("targets", ())]
+    targets = [target for panel in BOARD["panels"] for target in panel.get("targets", ())]
+    legends = [target["legendFormat"] for target in targets if "by (user)" not in target["expr"]]
     assert all("{{search}} {{pool}}" in legend for legend in legends), "five seeds of one config are five lines"
 
 
