@@ -63,15 +63,20 @@ _PRELOADED = {
 _PRELOADED["trainer"] = (
     *_PRELOADED["worker"],
     "ray.train.torch",
+    "ray.tune",
     "ray.util.state",
     "nao_ray.service.training.together",
 )
 _OF_RAY_TRAIN = "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"
 """A variable of a Ray for Ray Train, which tests wait for no longer than they have to, or for Tune, which loads it."""
-_AS_RAY_IS_LOADED = ("RAY_", "AUTOSCALER_", "METRICS_", "REPORTER_", "DASHBOARD_", "CUDA_VISIBLE_DEVICES")
+_AS_RAY_IS_LOADED = ("RAY_", "CUDA_VISIBLE_DEVICES")
+_OF_A_TOOL = ("AUTOSCALER_", "METRICS_", "REPORTER_", "DASHBOARD_")
 _LATER = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_CONFIG_JSON_ENV_VAR", "RAY_TMPDIR")
 _LATER += ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_STOP_WAIT_TIME_S", "RAY_NODE_ID")
 _LATER += ("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING")
+_LATER += ("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "RAY_EXPERIMENTAL_NOSET_ASCEND_RT_VISIBLE_DEVICES")
+_LATER += ("RAY_LD_PRELOAD_ON_WORKERS", "RAY_prestart_worker_first_driver")  # of the raylet
+_LATER += ("RAY_gcs_storage", "RAY_gcs_storage_path")  # of the head
 _CLIENTS = ("submit", "status", "logs", "stop")
 AT_ONCE = {"RAY_JOB_ID": "fedcba98", "RAY_RAYLET_PID": "987654321012345"}
 """What Ray reads as it is loaded, and a fork needs otherwise: what stands there until then."""
@@ -142,12 +147,15 @@ def server_of(words, environment):
     if kind is None:
         return "socket", environment, ()
     kept = {name: value for name, value in environment.items() if name not in _LATER and name not in AT_ONCE}
+    if kept.get("RAY_CLIENT_MODE") == "0":  # as it is without; whoever has loaded Ray says so
+        del kept["RAY_CLIENT_MODE"]
     if kind == "worker":
         kept |= AT_ONCE
         kind = "trainer" if _OF_RAY_TRAIN in environment else kind
     if kind == "client" and ("RAY_AUTH_TOKEN" in environment or "RAY_AUTH_TOKEN_PATH" in environment):
         kept.setdefault("RAY_AUTH_MODE", "token")  # as they do before they load Ray
-    key = sorted(item for item in kept.items() if item[0].startswith(_AS_RAY_IS_LOADED))
+    read = _AS_RAY_IS_LOADED + (_OF_A_TOOL if kind == "tool" else ())
+    key = sorted(item for item in kept.items() if item[0].startswith(read))
     return f"{kind}-{_sha1.sha1(repr(key).encode()).hexdigest()[:12]}", kept, _PRELOADED[kind]
 
 
