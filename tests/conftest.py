@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from collections import Counter
 from multiprocessing import spawn
 from pathlib import Path
@@ -69,13 +70,30 @@ def pytest_collection_finish():
     No tensor here lies on many machines: to see whether one does, `assert_close` would load 2 s of modules.
     """
     gc.freeze()
+    gc.callbacks.append(_Slow.collects)
     if "torch" in sys.modules:
         sys.modules["torch"].testing._comparison._HAS_DTENSOR = False
 
 
+class _Slow:
+    """Whether a collection has taken so long that what is there by now should be passed over too."""
+
+    begun = 0.0
+    is_noted = False
+
+    @classmethod
+    def collects(cls, phase, info):
+        now = time.thread_time()
+        cls.is_noted |= phase == "stop" and now - cls.begun > 0.05
+        cls.begun = now
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Before the fixtures of the first test that has a Ray."""
+    """Before the fixtures: of the first test that has a Ray; of one after a slow collection of garbage."""
+    if _Slow.is_noted:
+        gc.freeze()
+        _Slow.is_noted = False
     if item.get_closest_marker("ray") and not item.session.stash.get(_IS_SMALL, False):
         from _small_ray import make_small
 

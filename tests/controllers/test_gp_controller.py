@@ -18,7 +18,7 @@ EPD = EpdConfig()
 
 @pytest.fixture(scope="module")
 def pretrained() -> Pretrained:
-    return pretrain(SPACE, EPD, PretrainingConfig(steps=400), seed=0)
+    return pretrain(SPACE, EPD, PretrainingConfig(steps=250), seed=0)
 
 
 def sample(count: int, purpose: str) -> np.ndarray:
