@@ -6,6 +6,7 @@ import shutil
 import sys
 import threading
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import _forks
@@ -28,9 +29,14 @@ RANDOM = re.compile(r"(?<=-e\d{6}-)[0-9a-f]{8}(?=/|$)|[0-9a-f]{16}(?=\.tmp)")
 LOUD = (OSError, pa.ArrowException, duckdb.Error, pl.exceptions.PolarsError)
 
 
+@cache
+def _database():
+    """A connection takes longer than all that the others read; this one remembers nothing of files."""
+    return duckdb.connect(config={"enable_external_file_cache": "false", "enable_object_cache": "false"})
+
+
 def _duckdb(query):
-    with duckdb.connect() as connection:
-        return [row[0] for row in connection.execute(query).fetchall()]
+    return [row[0] for row in _database().execute(query).fetchall()]
 
 
 PLAIN = {
