@@ -258,6 +258,7 @@ def test_a_trial_has_a_page_with_lineage_failure_and_a_note_that_stays(page, not
     )
     show(page, f"trial/1/{child}", "Lineage")
     page.wait("document.querySelector('.kin a')")
+    assert axe(page) == []
     page.run("document.querySelector('#view textarea').focus()")
     page.type("look <b>again</b>")
     page.run("document.querySelector('.starred').click()")
@@ -274,8 +275,8 @@ def test_two_architectures_stand_side_by_side_with_their_differences(page):
     show(page, "compare/1/0/1:1", "they are marked")
     page.wait("document.querySelectorAll('.cells svg').length === 2")
     assert page.run("document.querySelectorAll('.sides .differs').length") > 1
-    rows = page.run("document.querySelectorAll('table tbody tr').length")
-    assert rows > 0
+    assert page.run("document.querySelectorAll('table tbody tr').length") > 0
+    assert axe(page) == []
 
 
 def test_sql_answers_and_its_trials_become_the_selection(page):

@@ -67,7 +67,7 @@
 
   function mapPanel(panel, pool) {
     const {points} = pool;
-    if (!points) return panel.show({empty: "Reading the embeddings …"});
+    if (!points) return panel.show({empty: pool.frame.rows ? "Reading the embeddings …" : "No trial is complete yet."});
     if (points.header.rows < 3)
       return panel.show({empty: "This strategy proposes no embeddings, or too few are here yet."});
     const x = pool.column("map_x"),
