@@ -35,16 +35,24 @@ def card(taken: Taken, picture_file: str, loading: Sequence[str]) -> str:
     if not taken.is_trained:
         what["weights"] = "fresh: it has not been trained"
     if taken.by_image:
-        what["input"] = "each image less its own mean, over its own deviation, over all its pixels"
+        what["input"] = _seen(taken) + "each image less its own mean, over its own deviation, over all its pixels"
     elif taken.normaliser is not None:
         mean, std = (", ".join(f"{value:.4f}" for value in values) for values in taken.normaliser)
-        what["input"] = f"pixels / 255, less the mean ({mean}), over the deviation ({std}), by channel"
+        what["input"] = f"{_seen(taken)}pixels / 255, less the mean ({mean}), over the deviation ({std}), by channel"
     parts = [f"# {taken.name}", f"![cells]({picture_file})", _table(what), *_notations(taken)]
     if taken.recipe is not None:
         parts += ["## Recipe", f"```yaml\n{yaml_text.dump(taken.recipe.model_dump(mode='json'))}```"]
     if loading:
         parts += ["## Load it", *loading]
     return "\n\n".join(parts) + "\n"
+
+
+def _seen(taken: Taken) -> str:
+    """Which part of a picture, where that is not all of it."""
+    if taken.centre is None:
+        return ""
+    height, width = taken.example.shape[-2:]
+    return f"the largest centre of a picture, {taken.centre:.4g} of its sides, resized to {height}x{width}; "
 
 
 def _table(rows: Mapping[str, str]) -> str:

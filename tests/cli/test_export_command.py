@@ -1,12 +1,15 @@
 """`nao-ray export` as a user types it: what it writes is loaded again, and says what the network says."""
 
+import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import nao_ray
@@ -16,6 +19,7 @@ from nao_ray.export.card import card
 from nao_ray.service.training.about import finished
 from nao_ray.service.training.taking import taken, taken_from
 from nao_ray.service.training.train import train, trained_network
+from nao_ray.tasks.images import pictures, views
 from nao_ray.training.augment import Normaliser
 
 WHAT = {
@@ -213,3 +217,24 @@ def test_a_card_loads_a_file_whatever_it_is_called(call, monkeypatch):
     found = {"images": torch.zeros(2, 1, 28, 28)}
     exec(told, found)
     assert found["logits"].shape == (2, 10)
+
+
+@pytest.mark.parametrize(("height", "width"), [(300, 224), (97, 331), (20, 30)])
+def test_pictures_that_were_streamed_are_cropped_and_resized_as_in_evaluation(checkpoint, height, width):
+    about, tensors = finished(str(checkpoint))
+    config = about.config
+    network = trained_network(config, config.make_task(), tensors, "")
+    made = replace(taken(about, config, config.make_task(), network, tensors, None), centre=0.875)
+    assert "the largest centre of a picture, 0.875 of its sides, resized to 8x8; pixels" in card(made, "", ())
+    found = {"torch": torch, "Tensor": torch.Tensor}
+    exec(made.extra[0], found)
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    (ours,) = pictures.view(file.getvalue(), (1, 8, 8), "", lambda h, w: views.centre_box(h, w, 1.0, 0.875))
+    theirs = found["crop"](torch.from_numpy(pixels)[None, None])[0, 0]
+    assert (theirs - torch.from_numpy(ours.copy())).abs().max() <= 1  # Pillow rounds after each direction
+    mean, std = (torch.tensor(each) for each in made.normaliser)
+    torch.testing.assert_close(
+        found["prepare"](torch.from_numpy(pixels)[None, None])[0, 0], (theirs / 255 - mean) / std
+    )

@@ -68,6 +68,7 @@ def taken(
         is_trained=True,
         normaliser=_normaliser(tensors),
         recipe=config.recipe,
+        centre=getattr(task, "centre", None),
         labels=getattr(task, "class_names", None),
         scores=_scores(about, task, row),
         facts=_facts(about, task, row),

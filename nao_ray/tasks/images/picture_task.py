@@ -230,13 +230,18 @@ class PictureTask(ImageTask[C]):
             numbers[keep],
             self.image_shape,
             (self._per_channel("mean", config.mean), self._per_channel("std", config.std)),
-            self._centre,
+            self._share,
             config.broken == "replace",
             config.loaders,
         )
 
     @property
-    def _centre(self) -> float:
+    def centre(self) -> float | None:
+        """Share of the sides of the largest centre of a picture that evaluation sees; None, not streamed: all."""
+        return self._share if self.streams else None
+
+    @property
+    def _share(self) -> float:
         given = self.config.centre
         return given if given is not None else 224 / 256 if self.network == "imagenet" else 1.0
 
