@@ -20,17 +20,27 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 
 from nao_ray import own_modules, registry, yaml_text
 from nao_ray.addresses import masked
+from nao_ray.config_aims import aim, check_aims, limited, others
 from nao_ray.config_components import Component as Component
-from nao_ray.config_components import check_component, make_space, make_task, settings_of
+from nao_ray.config_components import (
+    check_component,
+    check_pair,
+    check_parts,
+    make_space,
+    make_task,
+    parts,
+    settings_of,
+)
 from nao_ray.config_text import blamed, complaint, override
 from nao_ray.config_workers import Crew, crew_text
 from nao_ray.config_workers import Workers as Workers
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig, SharedEvaluator
+from nao_ray.limits import MEASURED, Limits
 from nao_ray.loggers.base import Logger, Search
 from nao_ray.settings import Settings
 from nao_ray.sizes import Sized
@@ -76,32 +86,27 @@ class RunConfig(Settings):
     workers: Workers = Workers()
     loggers: tuple[Component, ...] = ()
     """Other places that are told of each trial."""
+    constraints: Mapping[str, str] = {}
+    """What a network may cost, by the name of the figure: ``num_params: "<= 3.3e6"``. Nothing outside is trained."""
+
+    objectives: tuple[str, ...] = ()
+    """What is aimed at: the metric's column and others, ``-macs``, with - where less is better."""
+
+    @field_validator("constraints", mode="before")
+    @classmethod
+    def _one_notation(cls, given: Any) -> Any:  # noqa: ANN401
+        return Limits(given).texts if isinstance(given, Mapping) else given
 
     @model_validator(mode="after")
     def _check_components(self) -> Self:
         for kind, component in [*self._components().items(), *(("logger", logger) for logger in self.loggers)]:
             check_component(kind, component, self.space)
         evaluator, strategy = (registry.load(kind, getattr(self, kind).name) for kind in ("evaluator", "strategy"))
-        if evaluator.shares_weights and not strategy.shares_weights:
-            raise ConfigError(
-                f"the evaluator {self.evaluator.name} scores with shared weights, and the strategy "
-                f"{self.strategy.name} trains none: take nao_shared, enas or shared_random_search, or the evaluator "
-                "standalone"
-            )
-        if strategy.shares_weights and not evaluator.shares_weights:
-            raise ConfigError(
-                f"the strategy {self.strategy.name} trains shared weights, and the evaluator {self.evaluator.name} has "
-                f"none: take the evaluator {'darts' if strategy.trains == 'alphas' else 'one_shot'}"
-            )
-        if strategy.shares_weights and strategy.trains != evaluator.trains:
-            raise ConfigError(
-                f"the strategy {self.strategy.name} trains {strategy.trains}, and the evaluator {self.evaluator.name} "
-                f"{evaluator.trains}: take the evaluator {'darts' if strategy.trains == 'alphas' else 'one_shot'}"
-            )
+        check_pair(self.strategy.name, strategy, self.evaluator.name, evaluator)
         if self.task is None and evaluator.needs_task:
             raise ConfigError(f"task is missing: the evaluator {self.evaluator.name} trains on one")
         space, outline = self.make_space(), None if self.task is None else self.make_task().outline
-        _check_parts(space)
+        check_parts(space)
         asks, config = strategy.Config(**self.strategy.settings), self.evaluator_config
         for settings in ({}, *asks.own_settings):
             evaluator.check(space, outline, config.under(settings))
@@ -111,6 +116,7 @@ class RunConfig(Settings):
                 f"strategy.epochs is {epochs}, and the cosine of the learning rate ends with epoch {most}: give "
                 f"evaluator.period {epochs}"
             )
+        check_aims(self, strategy, evaluator)
         return self
 
     @property
@@ -124,13 +130,18 @@ class RunConfig(Settings):
         given = {kind: getattr(self, kind) for kind in ("space", "task", "evaluator", "strategy")}
         return {kind: component for kind, component in given.items() if component is not None}
 
+    @property
+    def limits(self) -> Limits:
+        """The constraints, read."""
+        return Limits(self.constraints)
+
     # -- components ---------------------------------------------------------------------------------------
 
     @property
     def own_components(self) -> list[str]:
         """Names of those that are the user's own, of skeleton and operations too."""
         given = [component.name for component in (*self._components().values(), *self.loggers)]
-        return [name for name in (*given, *_parts(self.make_space())) if own_modules.is_own(name)]
+        return [name for name in (*given, *parts(self.make_space())) if own_modules.is_own(name)]
 
     def make_space(self) -> SearchSpace[Any]:
         """The search space."""
@@ -151,6 +162,9 @@ class RunConfig(Settings):
         cls = registry.load("evaluator", self.evaluator.name)
         task = None if self.task is None else self.make_task()
         evaluator: Evaluator[Any] = cls(self.make_space(), task, self.evaluator_config)
+        evaluator.limits = self.limits
+        evaluator.aims = others(self.objectives)
+        evaluator.times = MEASURED in (*self.constraints, *evaluator.aims)
         return evaluator
 
     @property
@@ -161,13 +175,19 @@ class RunConfig(Settings):
         return config
 
     def make_strategy(self) -> Strategy[Any]:
-        """The strategy, without a past."""
+        """The strategy, without a past.
+
+        Raises:
+            ConfigError: the constraints leave next to nothing, or not what it is told to ask for.
+        """
         evaluator = registry.load("evaluator", self.evaluator.name)
         fidelity = evaluator.fidelity(self.evaluator_config)
         cls = registry.load("strategy", self.strategy.name)
-        strategy: Strategy[Any] = cls(self.make_space(), cls.Config(**self.strategy.settings), self.seed, fidelity)
+        make = cast("Callable[[], SharedEvaluator[Any]]", cache(self.make_evaluator))  # not before it is asked
+        space = limited(self.make_space(), self.limits, lambda genotype: make().figures(genotype), self.seed)
+        strategy: Strategy[Any] = cls(space, cls.Config(**self.strategy.settings), self.seed, fidelity)
+        aim(strategy, self.objectives, lambda genotype: make().figures(genotype))
         if evaluator.shares_weights and strategy.shares_weights:
-            make = cast("Callable[[], SharedEvaluator[Any]]", cache(self.make_evaluator))  # not before it is asked
             strategy.num_params = lambda genotype: make().num_params(genotype)
         return strategy
 
@@ -243,8 +263,11 @@ class RunConfig(Settings):
             settings = settings_of(kind, component.name, self.space)
             full = settings(**component.settings).model_dump(mode="json")
             data[kind] = {"name": component.name, **full}
-        if not self.loggers:
-            del data["loggers"]
+        if (wanted := self.space.preferences) is not None:
+            data["space"]["ops"] = wanted.model_dump(mode="json")
+        for name in ("loggers", "constraints", "objectives"):
+            if not data[name]:
+                del data[name]
         return data
 
 
@@ -375,19 +398,3 @@ def _whose(error: ConfigError, alone: dict[str, Any], overrides: tuple[str, ...]
     except ConfigError:
         return where
     return f"{where} with {' '.join(f'--set {masked(text)}' for text in overrides)}"
-
-
-def _parts(space: SearchSpace[Any]) -> list[str]:
-    """The skeleton and the operations of a space's networks."""
-    return [space.skeleton, *getattr(space, "ops", ())]
-
-
-def _check_parts(space: SearchSpace[Any]) -> None:
-    """Raise ConfigError unless the user's own skeleton and operations are there: workers get them with the space."""
-    skeleton, *ops = _parts(space)
-    if own_modules.is_own(skeleton):
-        registry.load("skeleton", skeleton)
-    for op in filter(own_modules.is_own, ops):
-        from nao_ray.networks.ops import own_operation
-
-        own_operation(op)

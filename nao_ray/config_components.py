@@ -14,6 +14,7 @@ from nao_ray.errors import ConfigError
 from nao_ray.settings import Settings
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import SearchSpace
+from nao_ray.spaces.parts.preferring import Preferences, preferring
 from nao_ray.tasks.base import Task
 from nao_ray.yaml_text import load_document
 
@@ -32,16 +33,34 @@ class Component(Settings):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything but the name."""
-        return dict(self.__pydantic_extra__ or {})
+        """Everything but the name, and preferences among a space's operations."""
+        given = dict(self.__pydantic_extra__ or {})
+        return {name: value for name, value in given.items() if not (name == "ops" and isinstance(value, Mapping))}
+
+    @property
+    def preferences(self) -> Preferences | None:
+        """What is preferred among a space's operations: `ops`, where it is a mapping."""
+        given = (self.__pydantic_extra__ or {}).get("ops")
+        if not isinstance(given, Mapping):
+            return None
+        try:
+            return Preferences(**given)
+        except ValidationError as error:
+            raise complaint(error, Preferences, ("space", "ops")) from None
 
 
 def make_space(section: Component | Mapping[str, Any] | str) -> SearchSpace[Any]:
     """The search space of a config's section."""
     component = section if isinstance(section, Component) else Component.model_validate(section)
     cls = registry.load("space", component.name)
-    space: SearchSpace[Any] = cls(cls.Config(**component.settings))
-    return space
+    wanted, settings = component.preferences, component.settings
+    if wanted is not None and "ops" in cls.Config.model_fields:  # it has a setting of its own: those that are left
+        settings["ops"] = [op for op in cls.Config().ops if op not in wanted.without]
+        if unknown := [op for op in wanted.without if op not in cls.Config().ops]:
+            raise ConfigError(f"space.ops: {component.name} has no operation {unknown[0]!r}", "space.ops")
+        wanted = wanted.model_copy(update={"without": ()})
+    space: SearchSpace[Any] = cls(cls.Config(**settings))
+    return space if wanted is None else preferring(space, wanted)
 
 
 def space_of(manifest: Mapping[str, Any], where: str) -> SearchSpace[Any]:
@@ -98,3 +117,39 @@ def _refuse_credentials(value: object, key: str) -> None:
     elif isinstance(value, list | tuple):
         for inner in value:
             _refuse_credentials(inner, key)
+
+
+def parts(space: SearchSpace[Any]) -> list[str]:
+    """The skeleton and the operations of a space's networks."""
+    return [space.skeleton, *getattr(space, "ops", ())]
+
+
+def check_parts(space: SearchSpace[Any]) -> None:
+    """Raise ConfigError unless the user's own skeleton and operations are there: workers get them with the space."""
+    skeleton, *ops = parts(space)
+    if own_modules.is_own(skeleton):
+        registry.load("skeleton", skeleton)
+    for op in filter(own_modules.is_own, ops):
+        from nao_ray.networks.ops import own_operation
+
+        own_operation(op)
+
+
+def check_pair(name: str, strategy: Any, of: str, evaluator: Any) -> None:  # noqa: ANN401 - classes of the registry
+    """Raise ConfigError where one of a strategy and an evaluator, by their names, trains what the other does not."""
+    if evaluator.shares_weights and not strategy.shares_weights:
+        raise ConfigError(
+            f"the evaluator {of} scores with shared weights, and the strategy "
+            f"{name} trains none: take nao_shared, enas or shared_random_search, or the evaluator "
+            "standalone"
+        )
+    if strategy.shares_weights and not evaluator.shares_weights:
+        raise ConfigError(
+            f"the strategy {name} trains shared weights, and the evaluator {of} has "
+            f"none: take the evaluator {'darts' if strategy.trains == 'alphas' else 'one_shot'}"
+        )
+    if strategy.shares_weights and strategy.trains != evaluator.trains:
+        raise ConfigError(
+            f"the strategy {name} trains {strategy.trains}, and the evaluator {of} "
+            f"{evaluator.trains}: take the evaluator {'darts' if strategy.trains == 'alphas' else 'one_shot'}"
+        )

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nao_ray.errors import ConfigError
+from nao_ray.metric import Metric
 
 Values = NDArray[np.float64]
 
@@ -50,6 +51,30 @@ class Aim:
 
     def __str__(self) -> str:
         return f"-{self.column}" if self.less_is_better else self.column
+
+
+def check_objectives(texts: Sequence[str], metric: Metric, others: Sequence[str]) -> None:
+    """Refuse objectives of a search that its trials do not have.
+
+    Args:
+        texts: as a config has them.
+        metric: of the search, whose column is among them.
+        others: columns that may be, too.
+
+    Raises:
+        ConfigError: one is unknown, there twice or of the wrong sign, or the metric is not among them, or alone.
+    """
+    aims = [Aim.parse(text) for text in texts]
+    own = Aim(metric.column, not metric.more_is_better)
+    for aim in aims:
+        if aim.column == own.column and aim != own:
+            raise ConfigError(f"objectives: {aim} has the wrong sign, expected {own}")
+        if aim.column not in (own.column, *others):
+            known = ", ".join((own.column, *others))
+            raise ConfigError(f"objectives: trials have no {aim.column} that can be aimed at; they have {known}")
+    columns = [aim.column for aim in aims]
+    if len(set(columns)) < len(columns) or own not in aims or len(aims) < 2:
+        raise ConfigError(f"objectives: expected {own} and others, each once, got {', '.join(texts)}")
 
 
 def front(values: Values) -> NDArray[np.bool_]:
@@ -134,6 +159,15 @@ def order(values: Values) -> NDArray[np.int64]:
     return rows[found[rows] >= 0]
 
 
+def crowded_order(values: Values) -> NDArray[np.int64]:
+    """Rows of ``[N, K]`` by rank, in a rank those with the most room first (NSGA-II); what is not finite comes last."""
+    found = ranks(values)
+    room = np.zeros(len(values))
+    for rank in range(found.max(initial=-1) + 1):
+        room[found == rank] = crowding(values[found == rank])
+    return np.lexsort((-room, np.where(found < 0, len(values), found)))
+
+
 def worst(values: Values) -> Values:
     """``[K]``: the least of each objective in ``[N, K]``, the usual reference point of a search; NaN without rows."""
     finite = values[np.isfinite(values).all(axis=1)]
@@ -161,6 +195,22 @@ def _volume(points: Values) -> float:
     lower = np.append(points[1:, -1], 0.0)
     heights = points[:, -1] - lower
     return float(sum(h * _volume(points[: i + 1, :-1]) for i, h in enumerate(heights) if h > 0))
+
+
+def gains(candidates: Values, known: Values, reference: Sequence[float] | Values) -> Values:
+    """``[M]``: what each of ``[M, K]`` alone would add to the hypervolume of ``[N, K]``."""
+    reference = np.asarray(reference, dtype=np.float64)
+    if candidates.shape[1] != 2:
+        volume = hypervolume(known, reference)
+        return np.array([hypervolume(np.vstack([known, row]), reference) - volume for row in candidates])
+    above = known[front(known)] - reference
+    above = np.unique(above[(above > 0).all(axis=1)], axis=0)  # a staircase: the first ascends, the second descends
+    edges = np.append(above[:, 0], np.inf)
+    heights = np.append(above[:, 1], 0.0)
+    x, y = (np.clip(candidates - reference, 0, None)).T[..., None]
+    widths = np.clip(np.minimum(x, edges) - np.append(0.0, edges[:-1]), 0, None)
+    total: Values = (widths * np.clip(y - heights, 0, None)).sum(axis=1)
+    return total
 
 
 def hypervolumes(values: Values, reference: Sequence[float] | Values) -> Values:
@@ -207,3 +257,48 @@ def _gains_of_two(above: Values) -> Iterator[float]:
         gain += (edge - start) * (y - height)
         xs[left:end], ys[left:end] = [x], [y]
         yield gain
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """What the trials of a pool cover."""
+
+    objectives: tuple[Aim, ...]
+    trials: tuple[int, ...]
+    """Ids of those that none beats, the best by the first objective first."""
+    hypervolume: float
+    """Above `reference`, in the product of the objectives' units."""
+    reference: tuple[float, ...]
+    """The worst of each objective among the trials, in its own unit, by `objectives`."""
+
+    @classmethod
+    def of(cls, trial_ids: NDArray[np.int64], values: Values, objectives: tuple[Aim, ...]) -> Front:
+        """Of ``[N]`` trials with ``[N, K]`` values of which more is better."""
+        placed = ranks(values)
+        rows = [row for row in order(values) if placed[row] == 0]
+        least = worst(values)
+        reference = tuple(float(aim.signed(value)) for aim, value in zip(objectives, least, strict=True))
+        volume = hypervolume(values, least) if len(rows) else 0.0
+        return cls(objectives, tuple(int(trial_ids[row]) for row in rows), volume, reference)
+
+    def __str__(self) -> str:
+        pairs = zip(self.objectives, self.reference, strict=True)
+        point = ", ".join(f"{aim.column} {value:,.6g}" for aim, value in pairs)
+        what = ", ".join(map(str, self.objectives))
+        return (
+            f"{len(self.trials)} trials that none beats in {what}; hypervolume {self.hypervolume:,.4g}, above the "
+            f"worst of each ({point})"
+        )
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "objectives": [str(aim) for aim in self.objectives],
+            "trials": list(self.trials),
+            "hypervolume": self.hypervolume,
+            "reference": {
+                aim.column: value if np.isfinite(value) else None
+                for aim, value in zip(self.objectives, self.reference, strict=True)
+            },
+        }

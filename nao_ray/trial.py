@@ -30,6 +30,8 @@ class FailureKind(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     TIMEOUT = "timeout"
     LOST = "lost"
+    LIMIT = "limit"
+    """Outside of the search's constraints, as was found where it would have been trained; it was not."""
     CANCELLED = "cancelled"
     """By the user."""
     ENVIRONMENT = "environment"
@@ -162,6 +164,8 @@ class Measurement:
     device_seconds: float | None = None
     """On a GPU from the first kernel to the last; where it has places for k workers a k-th of that, so that the trials
     on a GPU never add up to more than its time. On a CPU the process's CPU time. Training and validation."""
+    latency_ms: float | None = None
+    """Of a batch of one, before training, on the device that trains; where it is limited or aimed at."""
     peak_memory_bytes: int | None = None
     """On a GPU the most that PyTorch's allocator gave out at a time, to this process: neither what it keeps in reserve
     nor the CUDA context with the libraries' kernels is in it. On a CPU the process's largest resident size."""

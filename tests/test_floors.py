@@ -14,7 +14,7 @@ import nao_ray
 ROOT = Path(nao_ray.__file__).parent
 FLOORS = [
     {"addresses", "errors", "memory", "metric", "optimisers", "rng", "settings", "yaml_text"},
-    {"own_modules"},
+    {"own_modules", "limits"},
     {"registry"},
     {"spaces", "preset_files", "config_text", "config_workers", "standings", "pareto", "sharing"},
     {"trial", "networks", "tasks"},
@@ -23,13 +23,13 @@ FLOORS = [
     {"evaluators", "controllers", "report", "loggers", "config_components"},
     {"strategies"},
     {"search", "export", "page"},
-    {"config", "contracts"},
+    {"config", "config_aims", "contracts"},
     {"testing"},
     {"service"},
     {"api", "bench", "tune"},  # the first and the last: public names of what is in service/
     {"cli"},
 ]
-ALLIES = [{"pool", "_pool"}, {"tasks", "training"}]
+ALLIES = [{"pool", "_pool"}, {"tasks", "training"}, {"config", "config_aims"}]
 """Modules that are parts of one thing: a task makes its objective, which trains on the task's data."""
 WITHOUT_TORCH = [
     "spaces.nao_cnn",

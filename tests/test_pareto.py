@@ -5,7 +5,8 @@ import pytest
 
 from nao_ray import pareto
 from nao_ray.errors import ConfigError
-from nao_ray.pareto import Aim
+from nao_ray.metric import ACCURACY
+from nao_ray.pareto import Aim, Front
 
 
 def beats(a, b):
@@ -83,3 +84,47 @@ def test_an_aim_is_a_column_with_a_sign():
     assert Aim.parse("-macs").signed(3) == -3
     with pytest.raises(ConfigError, match="expected the name of a column"):
         Aim.parse(" - ")
+
+
+@pytest.mark.parametrize("objectives", [2, 3])
+def test_a_gain_is_what_a_row_adds_to_the_hypervolume(objectives):
+    generator = np.random.default_rng(1)
+    known, others = generator.integers(-1, 9, (15, objectives)), generator.integers(-2, 11, (40, objectives))
+    reference = [0.0] * objectives
+    volume = pareto.hypervolume(known, reference)
+    expected = [pareto.hypervolume(np.vstack([known, row]), reference) - volume for row in others]
+    assert pareto.gains(others.astype(float), known.astype(float), reference) == pytest.approx(expected)
+    assert max(expected) > 0
+
+
+def test_crowded_order_is_by_rank_then_by_room():
+    values = np.array([[0.0, 9.0], [4.0, 5.0], [5.0, 4.5], [9.0, 0.0], [0.0, 0.0], [np.nan, 1.0]])
+    assert pareto.crowded_order(values).tolist() == [0, 3, 2, 1, 4, 5]
+
+
+def test_a_front_says_what_it_is_and_where_it_stands():
+    values = np.array([[0.9, -30.0], [0.5, -10.0], [0.4, -20.0], [0.6, np.nan]])
+    found = Front.of(np.array([4, 7, 8, 9]), values, (Aim("valid_accuracy"), Aim("macs", less_is_better=True)))
+    assert found.plain == {
+        "objectives": ["valid_accuracy", "-macs"],
+        "trials": [4, 7],
+        "hypervolume": pytest.approx(0.1 * 20),
+        "reference": {"valid_accuracy": 0.4, "macs": 30},
+    }
+    assert str(found).startswith("2 trials that none beats in valid_accuracy, -macs; hypervolume 2, above the worst of")
+    assert Front.of(np.array([], dtype=int), np.empty((0, 2)), found.objectives).trials == ()
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["valid_accuracy"], "expected valid_accuracy and others, each once"),
+        (["macs", "num_params"], "expected valid_accuracy and others"),
+        (["valid_accuracy", "-macs", "-macs"], "each once"),
+        (["-valid_accuracy", "-macs"], "-valid_accuracy has the wrong sign, expected valid_accuracy"),
+        (["valid_accuracy", "-flops"], "no flops that can be aimed at; they have valid_accuracy, num_params, macs"),
+    ],
+)
+def test_objectives_that_trials_do_not_have_are_refused(texts, message):
+    with pytest.raises(ConfigError, match=message):
+        pareto.check_objectives(texts, ACCURACY, ("num_params", "macs"))

@@ -86,7 +86,8 @@ _OF_ALL = {
     "reduction_ops": "operations of the reduction cell, likewise",
     "task": "name of the task, or `package.module:Class`; null where nothing is trained on",
     "state": "`COMPLETED` or `FAILED`",
-    "failure_kind": "`error`, `nan`, `out_of_memory`, `timeout`, `lost`, `cancelled`; null where it was completed",
+    "failure_kind": "`error`, `nan`, `out_of_memory`, `timeout`, `lost`, `limit`, `cancelled`; "
+    "null where it was completed",
     "failure_message": "what went wrong, in a line; null where it was completed",
     # what came of it
     "valid_accuracy": "validation accuracy in [0, 1]; null where something else is measured, or nothing was",
@@ -110,6 +111,8 @@ _OF_ALL = {
     "peak_memory_bytes": "bytes: on a GPU the most that torch gave out, on a CPU the most that the process held; null "
     "where not measured",
     "device": "what it ran on; null where that was not said",
+    "latency_ms": "milliseconds of an evaluation of one example, measured before training where it is limited or aimed "
+    "at; of a table its column; null elsewhere",
     "execution": "how a GPU ran the steps: `graph`, `eager`, or `eager: ` and why it was no graph; null elsewhere",
     "network": "what the network was built for: `cifar10`, `imagenet`, `small`, ...; null where nothing was built",
     "num_classes": "classes, or words of the vocabulary; null where nothing was built",

@@ -12,6 +12,7 @@ from nao_ray._pool.rows import SCHEMA_VERSION
 from nao_ray._pool.storage import Guard, Storage
 from nao_ray.errors import PoolError
 from nao_ray.metric import PERPLEXITY, Metric, from_plain
+from nao_ray.pareto import Aim
 
 NAME = "run.yaml"
 _VERSION = "pool_schema_version"
@@ -131,6 +132,13 @@ def metric(manifest: Mapping[str, Any], *, negative: bool = False) -> Metric:
         negative: it has scores below zero, which then are perplexities, not accuracies.
     """
     return PERPLEXITY if negative and "metric" not in manifest else from_plain(manifest.get("metric"))
+
+
+def objectives(manifest: Mapping[str, Any]) -> tuple[Aim, ...]:
+    """What its search aims at, the column of its metric among them; () where that is all."""
+    config = manifest.get("config")
+    given = config.get("objectives") if isinstance(config, Mapping) else None
+    return tuple(Aim.parse(str(text)) for text in given or ())
 
 
 def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], free: Set[str] = frozenset()) -> None:

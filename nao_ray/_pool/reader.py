@@ -28,7 +28,8 @@ from nao_ray._pool.tail import Tail
 from nao_ray._pool.watch import Ids
 from nao_ray._pool.weights import read_weights
 from nao_ray.errors import PoolError
-from nao_ray.metric import Metric
+from nao_ray.metric import BY_COLUMN, Metric
+from nao_ray.pareto import Aim, Front
 from nao_ray.sharing import Shared
 from nao_ray.trial import Trial
 
@@ -164,11 +165,33 @@ class PoolReader:
         Scores with shared weights are no match for those of networks with weights of their own: where there is one of
         these, they alone are ranked; before, the scores of the newest version.
 
+        Of a search with several objectives the trials by their Pareto rank, a column more, in a rank by the metric.
+
         Raises:
             PoolError: a part is damaged.
         """
         with self._storage.moment():
-            return tables.to_pandas(replay.read_best(self._storage, n))
+            found, placed = replay.read_best(self._storage, n, self.objectives)
+        best = tables.to_pandas(found)
+        return best.assign(pareto_rank=placed) if self.objectives else best
+
+    @property
+    def objectives(self) -> tuple[Aim, ...]:
+        """What its search aims at, the metric's column among them; () where that is all."""
+        return manifests.objectives(self.manifest)
+
+    def front(self) -> Front | None:
+        """What its trials cover of several objectives; None: it aims at its metric alone.
+
+        Raises:
+            PoolError: a part is damaged.
+        """
+        if not self.objectives:
+            return None
+        with self._storage.moment():
+            trial_ids, values = replay.read_aims(self._storage, self.objectives)
+        own = [aim for aim in self.objectives if aim.column in BY_COLUMN]
+        return Front.of(trial_ids, values, (*own, *(aim for aim in self.objectives if aim not in own)))
 
     def counts(self) -> Counts:
         """How far the search is: a read of a few columns.

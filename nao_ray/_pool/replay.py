@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from nao_ray import pareto
 from nao_ray._pool import rows
 from nao_ray._pool.ledger import RANKED, IdSet, standings
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.stream import read_some, stream
 from nao_ray._pool.tables import ids
+from nao_ray.metric import BY_COLUMN
+from nao_ray.pareto import Aim
 from nao_ray.standings import Standings
 from nao_ray.trial import FailureKind, Trial
 
@@ -77,16 +83,43 @@ def _counts(message: str | None) -> bool:
     return bool(message) and not str(message).startswith(FailureKind.ENVIRONMENT)
 
 
-def read_best(storage: Storage, n: int) -> pa.Table:
-    """The rows of the best completed trials, best first: see `PoolReader.best`."""
+def read_best(storage: Storage, n: int, aims: Sequence[Aim] = ()) -> tuple[pa.Table, list[int]]:
+    """The rows of the best completed trials, best first, and the Pareto rank of each: see `PoolReader.best`."""
+    chosen, placed = _best_of_several(storage, aims) if aims else (_best_by_score(storage, n), [])
+    top = pa.array(chosen[:n], pa.int64())
+    found = read_some(storage, "trials", None, top.to_pylist())
+    # a join cannot carry lists: put the few rows in order by hand
+    place = pc.index_in(found["trial_id"], value_set=top)
+    return found.take(pc.sort_indices(place)), placed[:n]
+
+
+def _best_by_score(storage: Storage, n: int) -> list[int]:
     ranking, seen = Standings(keep=n), IdSet()
     for data in stream(storage, "trials", RANKED):
         for standing in standings(data):
             if standing is not None and standing.trial_id not in seen:
                 seen.add(standing.trial_id)
                 ranking.add(standing)
-    top = pa.array([standing.trial_id for standing in ranking.top()], pa.int64())
-    found = read_some(storage, "trials", None, top.to_pylist())
-    # a join cannot carry lists: put the few rows in order by hand
-    place = pc.index_in(found["trial_id"], value_set=top)
-    return found.take(pc.sort_indices(place))
+    return [standing.trial_id for standing in ranking.top()]
+
+
+def _best_of_several(storage: Storage, aims: Sequence[Aim]) -> tuple[list[int], list[int]]:
+    """Trials by their Pareto rank, in a rank by the score, then by id; and the ranks."""
+    trial_ids, values = read_aims(storage, aims)
+    order = pareto.order(values)
+    return trial_ids[order].tolist(), pareto.ranks(values)[order].tolist()
+
+
+def read_aims(storage: Storage, aims: Sequence[Aim]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids ``[N]`` of the trials with a score, ascending, and ``[N, K]`` values, the score first; NaN: not known."""
+    others = [aim for aim in aims if aim.column not in BY_COLUMN]
+    found: dict[int, tuple[float, ...]] = {}
+    for data in stream(storage, "trials", (*RANKED, *(aim.column for aim in others))):
+        columns = [data[aim.column].to_pylist() for aim in others]
+        for standing, *row in zip(standings(data), *columns, strict=True):
+            if standing is not None:
+                signed = (math.nan if v is None else aim.signed(float(v)) for aim, v in zip(others, row, strict=True))
+                found[standing.trial_id] = (standing.score, *signed)
+    trial_ids = sorted(found)
+    shape = len(trial_ids), 1 + len(others)
+    return np.array(trial_ids, dtype=np.int64), np.array([found[k] for k in trial_ids], dtype=np.float64).reshape(shape)

@@ -81,6 +81,7 @@ _MEASURED = (
     ("peak_memory_bytes", _INT),
     ("device", _TEXT),
     ("execution", _TEXT),
+    ("latency_ms", _FLOAT),
 )
 _MEASUREMENT = (*_MEASURED, *_SHAPES)
 _OPS = {"normal_ops": "normal", "reduction_ops": "reduction"}
@@ -143,7 +144,7 @@ LOGGED = tuple(name for name in TRIALS.names if name not in ("strategy", "task",
 
 _LATER_MEASURED = (
     "valid_score", "goal", "derived_genotype", "derived_score", "derived_rank", "alphas", "alpha_eigenvalue",
-    "supernet_score", "execution", *dict(_SHAPES),
+    "supernet_score", "execution", "latency_ms", *dict(_SHAPES),
 )  # fmt: skip
 _LATER_SIZES = ("layers", "hidden", "embedding_width", OWN_SIZE)
 LATER = frozenset({"message", "origin", "file_row", "settings", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})

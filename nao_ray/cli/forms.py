@@ -46,6 +46,19 @@ class Failures(Form):
     """The commonest."""
 
 
+class Covered(Form):
+    """What the trials of a search with several objectives cover."""
+
+    objectives: list[str]
+    """The metric's column first; with - where less is better."""
+    trials: list[int]
+    """Those that none beats, the best by the metric first."""
+    hypervolume: float
+    """Above the reference point, in the product of the objectives' units."""
+    reference: dict[str, float | None]
+    """By column the worst among the trials; null where there is none."""
+
+
 class Pool(Form):
     """``pool POOL``."""
 
@@ -57,6 +70,8 @@ class Pool(Form):
     """More is better: of a measure that is minimised its negative."""
     best_trial_id: int | None
     failures: list[Failures]
+    front: Covered | None
+    """Null where the metric is all that the search aims at."""
 
 
 class Check(Form):
@@ -249,7 +264,8 @@ def forms() -> dict[str, TypeAdapter[Any]]:
 
     Others print what the user asks for: `pool POOL sql`, `bench`, `recipes`, `table audit`.
     """
-    trial, final = row_form("trials"), row_form("final")
+    final = row_form("final")
+    ranked = row_form("trials", ("pareto_rank", int | None))
     shown = row_form("trials", ("logs", list[str]), ("retried_as", int | None))
     found: dict[str, Any] = {
         "errors": Error,
@@ -258,7 +274,7 @@ def forms() -> dict[str, TypeAdapter[Any]]:
         "resume": Searched,
         "finalists": Searched,
         "pool": Pool,
-        "pool best": list[trial],  # type: ignore[valid-type]  # made of the schema
+        "pool best": list[ranked],  # type: ignore[valid-type]  # made of the schema
         "pool show": list[shown],  # type: ignore[valid-type]
         "pool check": Check,
         "pool compact": Merged,

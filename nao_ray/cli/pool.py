@@ -123,7 +123,8 @@ def _best(pool: PoolReader, form: str, count: int) -> None:
     if form == "text":
         typer.echo(best_text(pool, count))
     else:
-        _print_frame(pool.best(count), form)
+        best = pool.best(count)
+        _print_frame(best if "pareto_rank" in best or form == "csv" else best.assign(pareto_rank=None), form)
 
 
 def _summary(pool: PoolReader, form: str, count: int) -> None:
@@ -133,7 +134,9 @@ def _summary(pool: PoolReader, form: str, count: int) -> None:
     counts = asdict(pool.counts())
     failed = failures(pool.trials(["trial_id", "log_index", "state", "failure_kind", "failure_message", "retry_of"]))
     if form == "json":
-        typer.echo(json.dumps({"pool": pool.url, **counts, "failures": failed}))
+        front = pool.front()
+        covered = None if front is None else front.plain
+        typer.echo(json.dumps({"pool": pool.url, **counts, "failures": failed, "front": covered}))
         return
     if form == "csv":
         typer.echo(",".join(counts) + "\n" + ",".join("" if value is None else str(value) for value in counts.values()))

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from nao_ray.errors import ConfigError
+from nao_ray.limits import Limits
 from nao_ray.metric import DEFAULT, Metric
 from nao_ray.settings import Settings
 from nao_ray.skeletons.base import Skeleton, skeleton_of
@@ -92,6 +93,12 @@ class Evaluator(ABC, Generic[C]):
 
     trains: ClassVar[str] = "paths"
     """Of one with shared weights: the kind of phase that it carries out."""
+    limits: Limits = Limits({})
+    """What breaks them it does not train. Whoever makes the evaluator gives them."""
+    aims: tuple[str, ...] = ()
+    """What else `figures` tells: objectives of the search. Whoever makes the evaluator gives them."""
+    times: bool = False
+    """It measures the latency of what it trains, before, and records it; whoever makes it says so."""
 
     keeper: Keeper | None = None
     """For evaluations that take long; one that does not know how to go on does without."""
@@ -208,6 +215,29 @@ class Evaluator(ABC, Generic[C]):
     def measure(self) -> Metric:
         """What this one measures."""
         return type(self).metric(self.config, self._task)
+
+    @classmethod
+    def recorded(cls, config: C) -> tuple[str, ...]:  # noqa: ARG003
+        """Figures besides the score that a measurement has, of those that a search may aim at."""
+        return ()
+
+    @classmethod
+    def check_limits(cls, config: C, limits: Limits) -> None:  # noqa: ARG003
+        """Refuse, before anything starts, limits of what this evaluator does not know before it evaluates.
+
+        Raises:
+            ConfigError: one is such.
+        """
+        limits.check_names((), f"the evaluator {cls.__name__}")
+
+    def figures(self, genotype: Genotype) -> Mapping[str, float]:
+        """What `limits` bound or `aims` name and needs no device, of the network that would be trained, by name.
+
+        Raises:
+            DataError: the data, which say how many classes there are, cannot be read.
+            GenotypeError: nothing is known of it.
+        """
+        return {}
 
     @classmethod
     @abstractmethod

@@ -21,6 +21,7 @@ from nao_ray.evaluators.parts.alone import Alone, AloneConfig, alone_field
 from nao_ray.evaluators.parts.versions import check_recipe, go_on, of_supernet, train_to_the_end
 from nao_ray.evaluators.standalone import StandaloneConfig
 from nao_ray.evaluators.standalone import settings_of as standalone_settings
+from nao_ray.limits import Limits
 from nao_ray.sizes import Sized
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import Genotype, SearchSpace
@@ -122,6 +123,13 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         if shapes is not None:
             skeleton.check(shapes, config.size, config.recipe, shared=True)
         Alone.check(space, shapes, config.alone)
+
+    @classmethod
+    def check_limits(cls, config: OneShotConfig, limits: Limits) -> None:
+        Alone.check_limits(config.alone, limits)
+
+    def figures(self, genotype: Genotype) -> Mapping[str, float]:
+        return self._alone.figures(genotype, self.limits)
 
     def data_hash(self) -> str:
         return self._alone.data_hash()

@@ -24,10 +24,11 @@ from nao_ray.config_text import complaint
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.progress import Progress, pack, unpack
+from nao_ray.limits import MEASURED, Limits
 from nao_ray.metric import Metric
 from nao_ray.sizes import Size, Sized
 from nao_ray.skeletons.base import Skeleton, skeleton_of
-from nao_ray.spaces.base import SearchSpace
+from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.training.failures import preparing
 from nao_ray.training.recipe import Recipe, usually
@@ -109,6 +110,21 @@ class Standalone(Evaluator[StandaloneConfig]):
         if shapes is not None:
             skeleton.check(shapes, config.size, config.recipe)
 
+    @classmethod
+    def check_limits(cls, config: StandaloneConfig, limits: Limits) -> None:  # noqa: ARG003
+        limits.check_names(("num_params", "macs", MEASURED), "a training")
+
+    @classmethod
+    def recorded(cls, config: StandaloneConfig) -> tuple[str, ...]:  # noqa: ARG003
+        return ("num_params", "macs", MEASURED)
+
+    def figures(self, genotype: Genotype) -> Mapping[str, float]:
+        known = {*self.limits.known, *self.aims} - {MEASURED}
+        if not known:
+            return {}
+        counts = self.skeleton.count(self.space.lower(genotype), self.task.shapes, self.config.size)
+        return {name: getattr(counts, name) for name in known}
+
     def facts(self) -> Facts | None:
         """As the base class.
 
@@ -130,14 +146,27 @@ class Standalone(Evaluator[StandaloneConfig]):
         self.objective(self.config.data_share)
 
     def evaluate(self, proposal: Proposal) -> Measurement:
+        self.limits.refuse(self.figures(proposal.genotype))
         progress = self._progress(proposal)
+        latency = self._latency(proposal)
+        if progress.is_new:  # what has begun was within
+            self.limits.refuse(latency)
         measured = list(progress.measured)
         for index in range(len(measured), self.config.repeats):
             measured.append(self._train(proposal, rng.child_seed(proposal.seed, "repeat", index), measured, progress))
             progress = Progress()
             if not math.isfinite(measured[-1].score):
                 break
-        return replace(_mean(measured, self.task.metric), **self._counts(proposal))
+        return replace(_mean(measured, self.task.metric), **self._counts(proposal), **latency)
+
+    def _latency(self, proposal: Proposal) -> dict[str, Any]:
+        """Measured here, where it would be trained, where it is limited or aimed at; milliseconds of a batch of one."""
+        if not self.times:
+            return {}
+        from nao_ray.training.cost import latency_of_one
+
+        network = self._network(proposal, proposal.seed, self._recipe(proposal))
+        return {MEASURED: latency_of_one(network, self.skeleton.example(self.task.shapes), self.device)}
 
     def _counts(self, proposal: Proposal) -> dict[str, Any]:
         """The fields of a measurement that say what network it is."""

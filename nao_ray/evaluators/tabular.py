@@ -20,6 +20,7 @@ from nao_ray.errors import ConfigError, DataError, GenotypeError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.table import Column, Table
 from nao_ray.evaluators.parts.table_config import TabularConfig
+from nao_ray.limits import Limits
 from nao_ray.metric import Metric
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.tasks.base import Facts, Task
@@ -39,7 +40,7 @@ class Tabular(Evaluator[TabularConfig]):
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: TabularConfig) -> None:
         super().__init__(space, task, config)
-        self._table = Table(space, config)
+        self._table = Table(space, config, lambda: self._bounded.values())
 
     @classmethod
     def fidelity(cls, config: TabularConfig) -> Fidelity:
@@ -55,6 +56,7 @@ class Tabular(Evaluator[TabularConfig]):
         Raises:
             GenotypeError: the architecture is not in the table.
         """
+        self.limits.refuse(self.figures(proposal.genotype))
         row = self.row(proposal.genotype)
         config, columns = self.config, self._table.columns
         if config.runs and config.draw == "one":
@@ -67,10 +69,37 @@ class Tabular(Evaluator[TabularConfig]):
             **config.measure.measured(self._scaled(value)),
             num_params=self._integer(config.num_params, row),
             macs=self._integer(config.macs, row),
+            latency_ms=float(columns[config.latency_ms][row]) if config.latency_ms else None,
             wall_seconds=seconds,
             device_seconds=seconds,
             device="table",
         )
+
+    @classmethod
+    def check_limits(cls, config: TabularConfig, limits: Limits) -> None:
+        """Any column of the table may be limited: whether there is one is seen when it is opened."""
+
+    @classmethod
+    def recorded(cls, config: TabularConfig) -> tuple[str, ...]:
+        return tuple(name for name in ("num_params", "macs", "latency_ms") if getattr(config, name) is not None)
+
+    @property
+    def _bounded(self) -> dict[str, str]:
+        """Columns by the name of a limit or an aim: that of a setting (`num_params`), or the column's own."""
+        config = self.config
+        own = {"num_params": config.num_params, "macs": config.macs, "latency_ms": config.latency_ms}
+        return {name: own.get(name) or name for name in (*self.limits.by_name, *self.aims)}
+
+    def figures(self, genotype: Genotype) -> Mapping[str, float]:
+        """As the table has them; NaN, which no limit allows, of what is not in it."""
+        bounded = self._bounded
+        if not bounded:
+            return {}
+        row = self._table.rows.get(self._table.key(genotype))
+        return {
+            name: math.nan if row is None else float(self._table.columns[column][row])
+            for name, column in bounded.items()
+        }
 
     def data_hash(self) -> str:
         return self.facts().digest

@@ -13,6 +13,7 @@ from nao_ray.report.grid import grid
 
 BEST = (
     "trial_id",
+    "pareto_rank",
     "origin",
     *BY_COLUMN,
     "weights_version",
@@ -35,11 +36,16 @@ def best_text(pool: PoolReader, count: int) -> str:
     if has_control(best, pool.manifest):
         control = is_control(best, pool.manifest)
         best = best.assign(origin=control.map({True: "random control", False: "derived"}))
-    shown = best[[name for name in BEST if name in best and not best[name].isna().all()] or ["trial_id"]]
+    aims = [aim.column for aim in pool.objectives if aim.column not in BEST]
+    shown = best[
+        [name for name in (*BEST[:-1], *aims, BEST[-1]) if name in best and not best[name].isna().all()] or ["trial_id"]
+    ]
     if "predicted_score" in shown and not metric.more_is_better:
         shown = shown.assign(predicted_score=-shown["predicted_score"])
     unit = f" ({metric.unit})" if metric.unit else ""
-    return frame_text(shown.rename(columns={"valid_score": f"{metric.name}{unit}"}))
+    text = frame_text(shown.rename(columns={"valid_score": f"{metric.name}{unit}"}))
+    front = pool.front()
+    return text if front is None else f"{text}\n\n{front}"
 
 
 def frame_text(frame: pd.DataFrame) -> str:

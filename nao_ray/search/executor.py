@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from nao_ray import memory
 from nao_ray.errors import PoolError, RunError, StorageError
 from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
+from nao_ray.limits import LimitError
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.sharing import Shared
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
@@ -216,7 +217,9 @@ class Desk:
 
 
 def describe(error: BaseException) -> str:
-    """One line: the exception, its message, and where it was raised."""
+    """One line: the exception, its message, and where it was raised; what is outside of limits is no fault anywhere."""
+    if isinstance(error, LimitError):
+        return str(error)
     where = ""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -64,8 +64,12 @@ class FailedTrials:
         ]
 
 
+_MEANT = (FailureKind.CANCELLED, FailureKind.LIMIT)
+"""Kinds that the user has asked for; they are tried again by their name alone."""
+
+
 def _is_of(kind: str, wanted: str | None) -> bool:
-    return wanted in (None, kind) or (wanted == ALL and kind != FailureKind.CANCELLED)
+    return wanted in (None, kind) or (wanted == ALL and kind not in _MEANT)
 
 
 def kind_of(trial: Trial) -> str:

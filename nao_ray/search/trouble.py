@@ -17,6 +17,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 120.0  # seconds
 _TRIES = 3  # trials that are tried at a time where nothing else says that trials can be evaluated
 _SHOWN = 300  # characters of a message
 _COUNTED = 100  # failures in a row of which the commonest message is told
+_REFUSED = 200  # architectures in a row outside of the constraints: these leave next to nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +98,17 @@ class Failures:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._count = 0
+        self._count = self._refused = 0
         self._row: deque[Trial] = deque(maxlen=_COUNTED)
 
     def note_end(self, trial: Trial) -> None:
         """A trial has its final row."""
         if trial.state is TrialState.COMPLETED:
             self._row.clear()
-            self._count = 0
+            self._count = self._refused = 0
+        elif trial.failure_kind is FailureKind.LIMIT:
+            self._refused += 1
+            self._newest = trial
         elif trial.failure_kind is not FailureKind.CANCELLED:
             self._row.append(trial)
             self._count += 1
@@ -112,10 +116,18 @@ class Failures:
     def are_too_many(self, done: int) -> bool:
         """Whether nothing new begins unless one that runs is completed; `done`: completed trials of the pool."""
         limit = self._limits.failures
+        if self._refused >= _REFUSED:
+            return True
         return limit is not None and self._count >= limit * (5 if done else 1)
 
     def error(self) -> RunError:
         """What to raise when none that ran was completed."""
+        if self._refused >= _REFUSED:
+            message = (self._newest.failure_message or "")[:_SHOWN]
+            return RunError(
+                f"the constraints leave next to nothing: the last {self._refused} architectures are outside of them; "
+                f"trial {self._newest.trial_id}: {message}; begin another pool with looser ones"
+            )
         kinds = Counter(map(_sort_of, self._row))
         sort, count = kinds.most_common(1)[0]
         newest = next(trial for trial in reversed(self._row) if _sort_of(trial) == sort)

@@ -125,6 +125,17 @@ class SearchSpace(ABC, Generic[C]):
         """The one of `dialects` that a text is seen to be in, so that nobody has to say so; None: it may be any."""
         return None
 
+    # -- limits -------------------------------------------------------------------------------------------
+
+    @property
+    def whole(self) -> SearchSpace[Any]:
+        """Without the limits of a search; where there are none, itself. See `parts/within.py`."""
+        return self
+
+    def refusal(self, genotype: Genotype) -> str | None:
+        """Which limits of the search a genotype breaks, in words; None: it may be asked for."""
+        return None
+
     # -- size and tokens ----------------------------------------------------------------------------------
 
     @property

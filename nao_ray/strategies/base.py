@@ -10,6 +10,7 @@ turn, but no strategy has proposed it: it counts neither as asked nor as told.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 
 from nao_ray import rng
+from nao_ray.errors import ConfigError
+from nao_ray.pareto import Aim
 from nao_ray.settings import Settings
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial, TrialState
@@ -55,6 +58,16 @@ class Strategy(ABC, Generic[C]):
     bears_failed_phases: ClassVar[bool] = False
     """Its trainings of shared weights stand each by itself: it is told of a phase that failed as of any trial, and the
     others go on. False: nothing goes on without it, and the search ends."""
+    ranks_several: ClassVar[bool] = False
+    """It goes by `objectives`, where there are any; others know the score alone."""
+    foresees: ClassVar[bool] = False
+    """It chooses by the `figures` of what it might ask for."""
+    objectives: tuple[Aim, ...] = ()
+    """What is aimed at besides the score; (): that is all. Whoever makes the strategy gives them."""
+    figures: Callable[[Genotype], Mapping[str, float]] | None = None
+    """Tells the `objectives` of a genotype before it is measured, as far as they are known then."""
+    keeps_limits: ClassVar[bool] = True
+    """It asks for nothing that `SearchSpace.refusal` refuses, where the space has limits."""
     num_params: Callable[[Genotype], int | None] | None = None
     """Of one that trains shared weights, how large its evaluator says that a genotype is: a phase that draws by size
     says it for all who train. Whoever makes the strategy gives it."""
@@ -96,6 +109,8 @@ class Strategy(ABC, Generic[C]):
 
     def _of_architecture(self, draft: Proposal) -> Proposal:
         genotype = self.space.canonical(draft.genotype)
+        if reason := self.space.refusal(genotype):
+            raise ConfigError(f"constraints: {genotype.key} was to be asked for, and {reason}", "constraints")
         fidelity = self.fidelity if draft.fidelity == Fidelity() else draft.fidelity
         return replace(draft, genotype=genotype, tokens=tuple(self.space.encode(genotype).tolist()), fidelity=fidelity)
 
@@ -186,6 +201,15 @@ class Strategy(ABC, Generic[C]):
                 return genotype
         return None
 
+    def values_of(self, trial: Trial) -> tuple[float, ...] | None:
+        """The score and the `objectives` of a completed trial, of each more is better; None without a score."""
+        score, measured = trial.score, trial.measurement
+        if score is None or measured is None:
+            return None
+        found = (getattr(measured, aim.column) for aim in self.objectives)
+        values = (math.nan if value is None else value for value in found)
+        return score, *(float(aim.signed(value)) for aim, value in zip(self.objectives, values, strict=True))
+
     # -- what a strategy writes ---------------------------------------------------------------------------
 
     @abstractmethod
@@ -212,3 +236,10 @@ class Strategy(ABC, Generic[C]):
 
     def note_asked(self, proposal: Proposal) -> None:
         """A proposal went out, now or, on replay, then. Override to keep track of it."""
+
+
+def refuse_outside(space: SearchSpace[Any], key: str, given: Sequence[Genotype]) -> None:
+    """Raise ConfigError where one of the genotypes that a setting names is outside of the search's constraints."""
+    for genotype in given:
+        if reason := space.refusal(genotype):
+            raise ConfigError(f"{key}: {genotype.key} is outside of the constraints: {reason}; remove it", key)

@@ -93,6 +93,7 @@ class Darts(Strategy[DartsConfig]):
     shares_weights: ClassVar[bool] = True
     trains: ClassVar[str] = "alphas"
     bears_failed_phases: ClassVar[bool] = True
+    keeps_limits: ClassVar[bool] = False  # a cell is what its alphas come to
 
     def __init__(self, space: SearchSpace[Any], config: DartsConfig, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)

@@ -21,10 +21,13 @@ from nao_ray import rng as streams
 from nao_ray.controllers.lstm import make_policy
 from nao_ray.controllers.policy import LstmConfig
 from nao_ray.controllers.policy_gradient import PolicyGradient
-from nao_ray.spaces.base import Genotype, SearchSpace
+from nao_ray.errors import ConfigError
+from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
 from nao_ray.strategies.parts.reinforce_config import PRESETS
 from nao_ray.strategies.parts.shared_search import Scored, SharedConfig, SharedSearch
 from nao_ray.trial import Fidelity, Proposal, Trial
+
+_REDRAWS = 20
 
 
 class EnasConfig(SharedConfig):
@@ -101,5 +104,21 @@ class Enas(SharedSearch[EnasConfig]):
             self.note(index, **{**report.row(), "mean_score": float(scores.mean())})
 
     def _draw(self, count: int, purpose: str, index: int) -> tuple[Sequence[Genotype], Any]:
-        tokens = self._policy.sample(count, streams.child(self.seed, purpose, index)).tokens
-        return [self.space.canonical(self.space.decode(row)) for row in tokens], tokens
+        """So many draws; those outside of limits are drawn anew, up to `_REDRAWS` times, then left out."""
+        generator = streams.child(self.seed, purpose, index)
+        genotypes: list[Genotype] = []
+        kept: list[Tokens] = []
+        for _ in range(_REDRAWS):
+            tokens = self._policy.sample(count - len(kept), generator).tokens
+            drawn = [self.space.canonical(self.space.decode(row)) for row in tokens]
+            inside = [row for row, genotype in enumerate(drawn) if not self.space.refusal(genotype)]
+            genotypes += [drawn[row] for row in inside]
+            kept += [tokens[row] for row in inside]
+            if len(kept) == count:
+                break
+        if not kept:
+            raise ConfigError(
+                f"constraints: none of {_REDRAWS * count:,} architectures that the policy drew keeps them; loosen them",
+                "constraints",
+            )
+        return genotypes, np.stack(kept)

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from nao_ray.errors import ConfigError, GenotypeError
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.strategies.base import Strategy, StrategyConfig
+from nao_ray.strategies.base import Strategy, StrategyConfig, refuse_outside
 from nao_ray.trial import Fidelity, Proposal, Trial
 
 
@@ -47,6 +47,7 @@ class Given(Strategy[GivenConfig]):
         """Raises ConfigError: a text is no genotype of the space, or the same one as another."""
         super().__init__(space, config, seed, fidelity)
         self._given = _read(space, config.genotypes, config.settings)
+        refuse_outside(space, "strategy.genotypes", [genotype for genotype, _ in self._given])
 
     def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
         if self.done:

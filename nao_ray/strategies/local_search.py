@@ -124,7 +124,7 @@ class LocalSearch(Strategy[LocalSearchConfig]):
         return None
 
     def _ordered_neighbours(self, told: _Told) -> list[Genotype]:
-        found = neighbours(self.space, told.genotype)
+        found = [genotype for genotype in neighbours(self.space, told.genotype) if not self.space.refusal(genotype)]
         order = streams.child(self.seed, "neighbours", told.trial_id).permutation(len(found))
         return [found[i] for i in order]
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from nao_ray import pareto
 from nao_ray import rng as streams
 from nao_ray.controllers.base import Controller, one_thread
 from nao_ray.controllers.descriptors import num_live_params
@@ -28,8 +29,9 @@ from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.strategies.base import Strategy
+from nao_ray.strategies.base import Strategy, refuse_outside
 from nao_ray.strategies.parts.nao_config import NaoConfig
+from nao_ray.strategies.parts.nao_objectives import Objectives
 from nao_ray.strategies.parts.nao_round import Observation, Round, fresh
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
 
@@ -41,11 +43,13 @@ class Nao(Strategy[NaoConfig]):
     """Seeds, then rounds of the controller."""
 
     Config = NaoConfig
+    ranks_several = foresees = True
 
     def __init__(self, space: SearchSpace[Any], config: NaoConfig, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
         given = (space.canonical(space.parse(text)) for text in config.seed_genotypes)
         self._given: list[Genotype] = list(dict.fromkeys(given))
+        refuse_outside(space, "strategy.seed_genotypes", self._given)
         self._num_seeds = max(config.seeds, len(self._given))
         self._told: list[Observation] = []
         self._retried: list[Observation] = []  # retries with a score, in the order told
@@ -134,6 +138,9 @@ class Nao(Strategy[NaoConfig]):
     def _make_queue(self, index: int) -> list[Proposal]:
         known = self._known(index)
         sources = sorted(_completed(known), key=lambda seen: (-(seen.score or 0.0), seen.trial_id))
+        several = self._several(sources)
+        if several is not None:
+            sources = [sources[row] for row in pareto.crowded_order(several.measured)]
         row: dict[str, float | int | str | None] = {"round": index, "num_trials": len(sources)}
         queue: list[Proposal] = []
         if len(sources) >= _MIN_COMPLETED:
@@ -149,12 +156,19 @@ class Nao(Strategy[NaoConfig]):
                     pending=pending,
                     taken={seen.genotype.key for seen in known} | {genotype.key for genotype in pending},
                     generator=streams.child(self.seed, "round", index),
+                    objectives=several,
                 )
                 queue = generation.queue()
             row |= self._count_scored(generation.scored)
             row |= report.row() | generation.counts.row() | {"predicted_gain": self._predicted_gain(queue)}
         self._rows.append(row | self._outcome(index - 1, known))
         return queue
+
+    def _several(self, completed: Sequence[Observation]) -> Objectives | None:
+        """What is aimed at besides the score, with what was reached; None: nothing is."""
+        if not self.objectives or self.figures is None or not completed:
+            return None
+        return Objectives(self.objectives, self.figures, np.array([seen.values for seen in completed]))
 
     def _known(self, index: int) -> list[Observation]:
         """The results fit `index` is given, by trial id; of a trial that failed and was tried again, both."""
@@ -178,7 +192,7 @@ class Nao(Strategy[NaoConfig]):
     def _fit_gp(self, index: int) -> tuple[Controller, FitReport]:
         config = self.config
         if self._pretrained is None:
-            self._pretrained = pretrain(self.space, config.epd, config.pretraining, self.seed)
+            self._pretrained = pretrain(self.space.whole, config.epd, config.pretraining, self.seed)
         pool = self._pool(index)
         tokens = np.stack([self.space.encode(seen.genotype) for seen in pool])
         scores = np.array([seen.score for seen in pool], dtype=np.float64)
@@ -249,6 +263,7 @@ class Nao(Strategy[NaoConfig]):
             round=proposal.round or 0,
             predicted_score=proposal.predicted_score,
             source_score=None if source is None else self._scores.get(source),
+            values=self.values_of(trial) or (),
         )
 
     def diagnostics(self) -> list[Diagnostics]:

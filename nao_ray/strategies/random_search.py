@@ -13,6 +13,9 @@ class RandomSearch(Strategy[StrategyConfig]):
 
     _TRIES = 1000  # then repeat one: a space this well covered is better searched by another strategy
 
+    ranks_several = True  # as well as anything that learns nothing
+    _used_up = False
+
     def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
         if self.done:
             return None
@@ -20,6 +23,10 @@ class RandomSearch(Strategy[StrategyConfig]):
             genotype = self.space.sample(rng)
             if genotype.key not in self.visited:
                 break
+        else:  # within limits there may be few, of a number that nobody knows
+            if self.space.whole is not self.space:
+                self._used_up = True
+                return None
         return Proposal(genotype=genotype)
 
     def observe(self, trial: Trial) -> None:
@@ -27,4 +34,4 @@ class RandomSearch(Strategy[StrategyConfig]):
 
     @property
     def done(self) -> bool:
-        return len(self.visited) >= self.space.num_architectures
+        return self._used_up or len(self.visited) >= self.space.num_architectures

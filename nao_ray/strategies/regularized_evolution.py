@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+from nao_ray import pareto
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.base import Strategy, StrategyConfig
 from nao_ray.trial import Fidelity, Proposal, Trial
@@ -39,11 +40,12 @@ class RegularizedEvolution(Strategy[EvolutionConfig]):
     """Tournament selection over the youngest `population` completed trials."""
 
     Config = EvolutionConfig
+    ranks_several = True
     _TRIES = 200  # mutants of the parent, then random ones: then the space counts as used up
 
     def __init__(self, space: SearchSpace[Any], config: EvolutionConfig, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
-        self._living: deque[tuple[float, int, Genotype]] = deque(maxlen=config.population)
+        self._living: deque[tuple[tuple[float, ...], int, Genotype]] = deque(maxlen=config.population)
         self._used_up = False
 
     def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
@@ -58,8 +60,8 @@ class RegularizedEvolution(Strategy[EvolutionConfig]):
         return None if fresh is None else Proposal(genotype=fresh)
 
     def observe(self, trial: Trial) -> None:
-        if (score := trial.score) is not None:
-            self._living.append((score, trial.trial_id, trial.genotype))  # the oldest falls out
+        if (values := self.values_of(trial)) is not None:
+            self._living.append((values, trial.trial_id, trial.genotype))  # the oldest falls out
 
     def observe_retry(self, trial: Trial) -> None:
         self.observe(trial)
@@ -72,7 +74,10 @@ class RegularizedEvolution(Strategy[EvolutionConfig]):
     def done(self) -> bool:
         return self._used_up
 
-    def _parent(self, rng: np.random.Generator) -> tuple[float, int, Genotype]:
+    def _parent(self, rng: np.random.Generator) -> tuple[tuple[float, ...], int, Genotype]:
         size = min(self.config.sample, len(self._living))
         drawn = rng.choice(len(self._living), size=size, replace=False)
-        return max((self._living[i] for i in drawn), key=lambda living: (living[0], -living[1]))
+        if not self.objectives:
+            return max((self._living[i] for i in drawn), key=lambda living: (living[0], -living[1]))
+        found = [self._living[i] for i in drawn]  # of several objectives by rank and crowding, as NSGA-II
+        return found[int(pareto.crowded_order(np.array([values for values, _, _ in found]))[0])]

@@ -5,6 +5,7 @@ All in float32 and in the layout of a training. What does not fit is told, and r
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -84,6 +85,13 @@ def latency(
     network = _placed(network, device).eval()
     one, many = (_evaluated(network, _batch(example, count, device), clock) for count in (1, BATCH))
     return Latency(one, many, device_name(device), torch.get_num_threads() if device.type == "cpu" else None)
+
+
+def latency_of_one(network: nn.Module, example: Tensor, device: torch.device) -> float:
+    """`Latency.latency_ms_1` alone; infinite where it did not fit."""
+    inputs = _batch(example, 1, device)
+    found = _evaluated(_placed(network, device).eval(), inputs, time.perf_counter)
+    return math.inf if found is None else found
 
 
 def training_memory(network: nn.Module, example: Tensor, device: torch.device) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nao_ray.errors import DataError, RunError
+from nao_ray.limits import LimitError
 from nao_ray.trial import FailureKind
 
 _OUT_OF_MEMORY = (
@@ -125,6 +126,8 @@ def _is_device(error: BaseException) -> bool:
 def _kind(error: BaseException) -> FailureKind:
     if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
         return FailureKind.OUT_OF_MEMORY
+    if isinstance(error, LimitError):
+        return FailureKind.LIMIT
     if isinstance(error, PeerLostError):
         return FailureKind.LOST
     if isinstance(error, FloatingPointError):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.parts import progress
 from nao_ray.evaluators.standalone import Standalone
+from nao_ray.limits import Limits
 from nao_ray.networks.stacks import ImageStack
 from nao_ray.search.executor import measure
 from nao_ray.spaces.base import Genotype
@@ -18,6 +19,7 @@ from nao_ray.spaces.nao_cnn_small import NaoCnnSmall
 from nao_ray.spaces.nas_bench_201 import NasBench201
 from nao_ray.tasks.fashion_mnist import FashionMnist, FashionMnistConfig
 from nao_ray.tasks.synthetic import Synthetic, SyntheticConfig
+from nao_ray.training import cost
 from nao_ray.trial import FailureKind, Fidelity, Proposal
 
 SMALL = {"cells_per_stage": 1, "channels": 4, "epochs": 2, "recipe": {"name": "short_digits", "batch": 36}}
@@ -288,3 +290,27 @@ def test_what_is_kept_of_a_proposal_names_it_as_before_sizes_were_a_skeletons_ow
     words = "epochs=8, cells_per_stage=3, channels=16, data_share=0.5, weights_version=None, valid_share=None"
     proposal = Proposal(genotype=Genotype("s", "0 1"), seed=3, fidelity=sized)
     assert progress._name(proposal, "cpu") == f"0 1, seed 3, Fidelity({words}), on cpu"
+
+
+def test_what_breaks_a_limit_is_not_trained(monkeypatch):
+    made = evaluator()
+    asked = proposal(made.space)
+    counts = made.skeleton.count(made.space.lower(asked.genotype), made.task.shapes, made.config.size)
+    made.limits = Limits({"num_params": f"< {counts.num_params}", "latency_ms": "< 3"})
+    assert made.figures(asked.genotype) == {"num_params": counts.num_params}
+    monkeypatch.setattr(Standalone, "_train", None)  # would fail otherwise
+    outcome = measure(made, asked)
+    assert (outcome.kind, outcome.message.partition(" is ")[0]) == (FailureKind.LIMIT, "num_params")
+    made.limits, made.times = Limits({"macs": f"<= {counts.macs}", "latency_ms": "< 3"}), True
+    monkeypatch.setattr(cost, "latency_of_one", lambda *_: 3.5)
+    outcome = measure(made, asked)
+    assert (outcome.kind, outcome.message) == (FailureKind.LIMIT, "latency_ms is 3.5, the constraint is < 3")
+
+
+def test_a_limited_latency_is_measured_and_recorded_and_changes_no_score():
+    made = evaluator(epochs=1)
+    plain = made.evaluate(proposal(made.space))
+    made.limits, made.times = Limits({"latency_ms": "< 10k"}), True
+    timed = made.evaluate(proposal(made.space))
+    assert 0 < timed.latency_ms < 10_000
+    assert (plain.latency_ms, plain.valid_loss) == (None, timed.valid_loss)

@@ -7,6 +7,7 @@ import pytest
 
 from nao_ray.errors import DataError, GenotypeError
 from nao_ray.evaluators.tabular import Tabular, TabularConfig
+from nao_ray.limits import LimitError, Limits
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
 from nao_ray.trial import Proposal
 
@@ -150,3 +151,28 @@ def test_the_hash_follows_the_file(small: Path) -> None:
     assert before == Tabular(space, NO_TASK, config).data_hash()
     small.write_text(small.read_text().replace("0.7,", "0.8,"))
     assert before != Tabular(space, NO_TASK, config).data_hash()
+
+
+def test_limits_are_of_settings_and_of_any_column(small: Path) -> None:
+    space = NasBench201(NasBench201Config(ops=("none", "skip_connect", "nor_conv_3x3")))
+    config = TabularConfig(
+        path=str(small),
+        genotype="cell",
+        valid="score",
+        unit="fraction",
+        num_params="run_a",
+        partial=True,
+        twins="merge",
+    )
+    table = Tabular(space, NO_TASK, config)
+    table.limits = Limits({"num_params": "<= 0.6", "run_b": "> 0"})
+    kept, other = (space.parse(text) for text in (TWIN_OF_FIRST, BEST.replace("1x1", "3x3")))
+    assert table.figures(kept) == {"num_params": 0.52, "run_b": 0.48}
+    assert table.evaluate(Proposal(genotype=kept)).valid_accuracy == 0.5
+    assert table.limits.broken(table.figures(other)), "what is not in the table keeps no limit"
+    with pytest.raises(LimitError, match="num_params is nan"):
+        table.evaluate(Proposal(genotype=other))
+    table = Tabular(space, NO_TASK, config)
+    table.limits = Limits({"speed": "> 0"})
+    with pytest.raises(DataError, match=r"has no column speed; say which in evaluator\.\* and constraints"):
+        table.facts()

@@ -18,6 +18,7 @@ from nao_ray.errors import ConfigError, DataError, GenotypeError
 from nao_ray.evaluators.parts.table_config import TabularConfig
 from nao_ray.evaluators.standalone import Standalone, StandaloneConfig, settings_of
 from nao_ray.evaluators.tabular import Tabular
+from nao_ray.limits import Limits
 from nao_ray.settings import Instead
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import Genotype, SearchSpace
@@ -148,6 +149,20 @@ class Alone:
             Exception: whatever went wrong.
         """
         return (self._table or self._training).evaluate(proposal)
+
+    @staticmethod
+    def check_limits(config: AloneConfig, limits: Limits) -> None:
+        """As `Evaluator.check_limits`: of shared weights there is no latency to measure before they are trained."""
+        if isinstance(config, TableAlone):
+            Tabular.check_limits(config, limits)
+        else:
+            limits.check_names(("num_params", "macs"), "a search with shared weights")
+
+    def figures(self, genotype: Genotype, limits: Limits) -> Mapping[str, float]:
+        """As `Evaluator.figures`, of the network that is trained on its own."""
+        one = self._table or self._training
+        one.limits = limits
+        return one.figures(genotype)
 
     def look_up(self, genotype: Genotype) -> dict[str, Any]:
         """What the table has of an architecture, as a measurement's `derived_score` and `derived_rank`; {}: nothing."""

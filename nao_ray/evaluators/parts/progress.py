@@ -25,6 +25,11 @@ class Progress:
     wall_seconds: float = 0.0
     """That the next one has taken so far."""
 
+    @property
+    def is_new(self) -> bool:
+        """Nothing is done yet."""
+        return not self.measured and self.start is None
+
 
 def pack(proposal: Proposal, device: str, measured: Sequence[Measurement], epoch: Epoch, wall_seconds: float) -> bytes:
     """What is done after an epoch, as the bytes of a safetensors file."""

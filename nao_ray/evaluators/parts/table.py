@@ -6,7 +6,7 @@ says which, and by default the table's own values do.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,11 @@ class Table:
         DataError: the file cannot be read, lacks a column of the config, or holds what it should not.
     """
 
-    def __init__(self, space: SearchSpace[Any], config: TabularConfig) -> None:
-        self.space, self.config = space, config
+    def __init__(
+        self, space: SearchSpace[Any], config: TabularConfig, also: Callable[[], Collection[str]] = tuple
+    ) -> None:
+        """Of a file; `also` says, when it is opened, which other columns of numbers are wanted."""
+        self.space, self.config, self._also = space, config, also
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -177,7 +180,7 @@ class Table:
             none = np.isnan(np.stack([columns[name] for name in config.runs])).all(axis=0)
             if none.any():
                 raise self._fault(int(np.argmax(none)), ", ".join(config.runs), "no run has a value")
-        for name in [name for name in config.numbers if name not in config.measured]:
+        for name in [name for name in config.numbers if name not in config.measured]:  # the others are as they are
             if (odd := ~(columns[name] >= 0) | np.isinf(columns[name])).any():
                 row = int(np.argmax(odd))
                 raise self._fault(row, name, f"{columns[name][row]:g}, expected a finite number >= 0")
@@ -209,17 +212,22 @@ class Table:
     @cached_property
     def _numbers(self) -> dict[str, Column]:
         columns = {}
-        for name in self.config.numbers:
+        for name in self._names:
             try:
                 columns[name] = self._table[name].cast(pa.float64()).to_numpy()
             except pa.ArrowException as error:
                 raise DataError(f"the table {self.config.path}, column {name}: not numbers: {_line(error)}") from None
         return columns
 
+    @property
+    def _names(self) -> list[str]:
+        """Of columns of numbers."""
+        return list(dict.fromkeys((*self.config.numbers, *self._also())))
+
     @cached_property
     def _table(self) -> pa.Table:
         path, config = Path(self.config.path), self.config
-        names = list(dict.fromkeys((config.genotype, *config.numbers, *config.where)))
+        names = list(dict.fromkeys((config.genotype, *self._names, *config.where)))
         try:
             if path.suffix == ".csv":
                 table = csv.read_csv(path)
@@ -228,7 +236,9 @@ class Table:
                 missing = [name for name in names if name not in pq.read_schema(path).names]
                 table = pq.read_table(path, columns=[name for name in names if name not in missing])
             if missing:
-                raise DataError(f"the table {path} has no column {', '.join(missing)}; say which in evaluator.*")
+                raise DataError(
+                    f"the table {path} has no column {', '.join(missing)}; say which in evaluator.* and constraints"
+                )
             for name, value in config.where.items():
                 table = table.filter(pc.field(name) == value)
         except (OSError, pa.ArrowException) as error:

@@ -14,7 +14,7 @@ from nao_ray.spaces.base import by_commas
 
 Twins = Literal["merge", "distinct", "mean"]
 
-_COLUMNS = frozenset({"valid", "test", "runs", "cost", "num_params", "macs"})
+_COLUMNS = frozenset({"valid", "test", "runs", "cost", "num_params", "macs", "latency_ms"})
 """Settings that name columns of numbers."""
 _LESS_IS_BETTER = {
     "loss": "loss", "nll": "loss", "perplexity": "perplexity", "ppl": "perplexity", "error": "error", "err": "error",
@@ -52,6 +52,7 @@ class TabularConfig(EvaluatorConfig):
     """Column of the training time in seconds, by which a simulated search's clock advances."""
     num_params: str | None = None
     macs: str | None = None
+    latency_ms: str | None = None
     goal: Goal = "maximize"
     """`minimize` for losses, errors, perplexities, times."""
     metric: str = Field(default="accuracy", min_length=1)
@@ -111,7 +112,7 @@ class TabularConfig(EvaluatorConfig):
     @property
     def numbers(self) -> tuple[str, ...]:
         """All columns of numbers, each once."""
-        others = (self.cost, self.num_params, self.macs)
+        others = (self.cost, self.num_params, self.macs, self.latency_ms)
         return tuple(dict.fromkeys((*self.measured, *(name for name in others if name is not None))))
 
     @property

@@ -42,7 +42,7 @@ class IndependentPolicy:
         """The first new one of `1 + redraws` draws."""
         for _ in range(1 + self._config.redraws):
             genotype = self._draw(rng)
-            if genotype.key not in visited:
+            if genotype.key not in visited and not self._space.refusal(genotype):
                 return Proposal(genotype=genotype)
         return None
 

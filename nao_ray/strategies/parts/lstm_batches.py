@@ -85,12 +85,13 @@ class LstmBatches:
             self._config.num_aggregate, streams.child(self._seed, "policy batch", index)
         ).tokens
         genotypes = tuple(self._space.canonical(self._space.decode(row)) for row in tokens)
-        new = tuple(genotype for genotype in dict.fromkeys(genotypes) if genotype.key not in self._scores)
+        unknown = [genotype for genotype in dict.fromkeys(genotypes) if genotype.key not in self._scores]
+        new = tuple(genotype for genotype in unknown if not self._space.refusal(genotype))
         return _Batch(index, tokens, genotypes, new)
 
     def _learn(self, batch: _Batch) -> None:
         """One update on the draws that have a score, in the order drawn."""
-        scores = [self._scores[genotype.key] for genotype in batch.genotypes]
+        scores = [self._scores.get(genotype.key) for genotype in batch.genotypes]
         rows = [row for row, score in enumerate(scores) if score is not None]
         if rows:
             report = self._gradient.update(

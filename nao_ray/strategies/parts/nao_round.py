@@ -12,6 +12,7 @@ from nao_ray.controllers.base import Controller
 from nao_ray.errors import GenotypeError
 from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
 from nao_ray.strategies.parts.nao_config import NaoConfig
+from nao_ray.strategies.parts.nao_objectives import Objectives
 from nao_ray.trial import Proposal
 
 _ETAS_AT_ONCE = 8  # step sizes decoded in one batch: a round that is full early decodes few in vain
@@ -29,6 +30,8 @@ class Observation:
     predicted_score: float | None
     source_score: float | None
     """Score of the trial it was derived from."""
+    values: tuple[float, ...] = ()
+    """The score and the other objectives (`Strategy.values_of`)."""
 
 
 @dataclass(slots=True)
@@ -67,6 +70,8 @@ class Round:
     """Keys that are not proposed again; grows."""
     generator: np.random.Generator
     counts: Counts = field(default_factory=Counts)
+    objectives: Objectives | None = None
+    """Others than the score; None: it is all."""
     scored: set[str] = field(default_factory=set)
     """Keys of the genotypes the predictor was asked about."""
 
@@ -75,8 +80,8 @@ class Round:
         config = self.config
         wanted = config.round_size
         drafts = self._candidates(wanted)
-        if config.select == "predicted" and drafts:
-            drafts = [drafts[row] for row in self._choose(drafts, wanted)]
+        if config.select == "predicted":
+            drafts = self._chosen(drafts, wanted)
         drafts = self._scored(drafts[:wanted])
         self.taken.update(draft.genotype.key for draft in drafts)
         origins = [draft.genotype for draft in drafts[: config.top_k]] or [s.genotype for s in self.sources]
@@ -90,9 +95,24 @@ class Round:
             refill.append(Proposal(genotype=genotype, round=self.index))
         return drafts + self._scored(refill)
 
+    def _chosen(self, drafts: list[Proposal], count: int) -> list[Proposal]:
+        """The best predicted of those that keep the limits: of what is chosen the others are left out, then again."""
+        while drafts:
+            found = [drafts[row] for row in self._choose(drafts, count)]
+            outside = {draft.genotype.key for draft in found if self.space.refusal(draft.genotype)}
+            if not outside:
+                return found
+            drafts = [draft for draft in drafts if draft.genotype.key not in outside]
+        return []
+
     def _choose(self, drafts: Sequence[Proposal], count: int) -> list[int]:
         tokens = _tokens(self.space, [draft.genotype for draft in drafts])
         self.scored.update(draft.genotype.key for draft in drafts)
+        if self.objectives is not None:
+            genotypes = [*self.pending, *(draft.genotype for draft in drafts)]
+            mean, spread = self.controller.predict(_tokens(self.space, genotypes))
+            bounds = mean + self.config.spread_weight * spread
+            return self.objectives.choose(bounds, genotypes, count, len(self.pending))
         pending = _tokens(self.space, self.pending) if self.pending else tokens[:0]
         return self.controller.choose(tokens, count, pending, self.config.spread_weight)
 
@@ -112,22 +132,23 @@ class Round:
         return list(found.values())
 
     def _undecoded(self) -> Iterator[Proposal]:
+        whole = self.space.whole  # limits are looked at where something is chosen: to count a network takes time
         for number in range(self.config.neighbours):
             for source in self.sources:
-                genotype = self.space.mutate(source.genotype, self.generator)
+                genotype = whole.mutate(source.genotype, self.generator)
                 if number % 2:
-                    genotype = self.space.mutate(genotype, self.generator)
+                    genotype = whole.mutate(genotype, self.generator)
                 yield Proposal(genotype=genotype, round=self.index, source_trial_id=source.trial_id)
         for _ in range(self.config.neighbours):
-            yield Proposal(genotype=self.space.sample(self.generator), round=self.index)
+            yield Proposal(genotype=whole.sample(self.generator), round=self.index)
 
     def _decoded(self) -> Iterator[Proposal]:
         """New architectures at the end of gradient steps, each once, in the order step size, source."""
-        etas = self.config.schedule
+        config, etas = self.config, self.config.schedule
         tokens = _tokens(self.space, [source.genotype for source in self.sources])
         seen: set[str] = set()
         for at in range(0, len(etas), _ETAS_AT_ONCE):
-            steps = self.controller.step(tokens, etas[at : at + _ETAS_AT_ONCE], self.config.unit_steps)
+            steps = self.controller.step(tokens, etas[at : at + _ETAS_AT_ONCE], config.unit_steps)
             for row, decoded in enumerate(steps.tokens):
                 self.counts.decoded += 1
                 try:
@@ -139,7 +160,7 @@ class Round:
                     continue
                 seen.add(genotype.key)
                 self.counts.unique += 1
-                if genotype.key in self.taken:
+                if genotype.key in self.taken or (config.select == "order" and self.space.refusal(genotype)):
                     continue
                 self.counts.new += 1
                 yield Proposal(
