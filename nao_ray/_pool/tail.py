@@ -12,8 +12,10 @@ from nao_ray._pool.groups import gathered
 from nao_ray._pool.names import merged, number
 from nao_ray._pool.storage import Storage
 from nao_ray._pool.tables import checked, dataset, reading
+from nao_ray.memory import release
 
-_ROWS = 8192  # that `feed` gives at once, at least
+_ROWS = 4096  # that `feed` gives at once, at least
+_BLOCKS = 8  # of them, after which memory is given back
 
 
 class Tail:
@@ -53,14 +55,19 @@ class Tail:
         """
 
         def look(new: ds.Dataset) -> None:
-            for data in gathered(self._batches(new), _ROWS):
+            for count, data in enumerate(gathered(self._batches(new), _ROWS), start=1):
                 take(checked(self._storage, self._folder, data))
+                if count % _BLOCKS == 0:
+                    release()  # what is made of the rows leaves holes
 
         self._follow(look)
 
     def _batches(self, new: ds.Dataset) -> Iterator[pa.Table]:
-        for batch in new.to_batches(columns=self._columns, batch_size=_ROWS, batch_readahead=4, fragment_readahead=1):
-            yield pa.Table.from_batches([batch])
+        """A group of rows at a time: a fragment that is scanned whole reads far ahead."""
+        for fragment in new.get_fragments():
+            parts = fragment.split_by_row_group() if isinstance(fragment, ds.ParquetFileFragment) else [fragment]
+            for part in parts:
+                yield part.to_table(schema=new.schema, columns=self._columns, use_threads=False)
 
     def _follow(self, look: Callable[[ds.Dataset], None]) -> None:
         with self._storage.moment():

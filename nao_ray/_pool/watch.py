@@ -88,7 +88,7 @@ class Watch:
         with self._storage.moment():
             # events first: what finishes between the two reads is then seen as finished, not as missing
             events = self._events.read()
-            self._fold_trials(self._trials.read())
+            self._trials.feed(self._fold_trials)
             self._fold_events(events)
             try:
                 driver, holder = self._driver()

@@ -24,7 +24,7 @@ from nao_ray.pool import PoolReader
 from nao_ray.report.write import FILM, film_page, put_page
 from nao_ray.spaces.base import SearchSpace
 
-TRIALS = 100_000
+TRIALS = 30_000
 """Trials whose figures are in the file: all, or evenly many, and the best and starred ones."""
 BEST = 1000
 TEXTS = 5000

@@ -9,15 +9,17 @@ from datetime import datetime
 from typing import Any
 
 from nao_ray.errors import NaoRayError, PoolError
-from nao_ray.pool import PoolReader
+from nao_ray.pool import TRIALS, PoolReader
 from nao_ray.report.facts import tested
 from nao_ray.report.labels import cell_text, op_label, role_label
 from nao_ray.report.pictures.cells import draw_cells
 from nao_ray.spaces.base import ArchGraph, SearchSpace
 from nao_ray.trial import TrialState
 
-_LEFT_OUT = ("tokens", "embedding", "alphas", "phase", "curve")
-"""Columns that are no figures to look at, or told otherwise."""
+_LEFT_OUT = ("phase", "curve")
+"""Columns that are told otherwise."""
+
+_READ = [name for name in TRIALS.names if name not in ("tokens", "embedding", "alphas")]
 
 Json = dict[str, Any]
 _NO_CELLS: Json = {"svg": None, "text": None, "notations": {}, "edges": {}}
@@ -37,7 +39,7 @@ def details(
     Raises:
         PoolError: there is no such trial, or a part is damaged.
     """
-    rows = {row["trial_id"]: row for row in pool.find_trials(trial_ids)}
+    rows = {row["trial_id"]: row for row in pool.find_trials(trial_ids, _READ)}
     final: dict[int, list[Json]] = {}
     for training in pool.sql("SELECT * FROM final WHERE trial_id IS NOT NULL ORDER BY name").to_dict("records"):
         final.setdefault(int(training["trial_id"]), []).append(tested(training))
