@@ -41,6 +41,8 @@ def pool_html(pool: Pool, view: View | None, progress: str) -> str:
         share=share,
         label=pool.metric.label,
         rows=rows,
+        has_params=any(row["params"] for row in rows),
+        has_rounds=any(row["round"] for row in rows),
         pictures=[(row["trial"], picture) for row in rows[:_PICTURES] if (picture := _picture(pool, row)) is not None],
     )
 
