@@ -46,7 +46,7 @@ from nao_ray.settings import Settings
 from nao_ray.sizes import Sized
 from nao_ray.skeletons.base import skeleton_of
 from nao_ray.spaces.base import SearchSpace
-from nao_ray.strategies.base import Strategy
+from nao_ray.strategies.base import Earlier, Strategy
 from nao_ray.tasks.base import Task
 from nao_ray.training import recipe_file
 from nao_ray.training.recipe import Recipe, full_training
@@ -174,11 +174,10 @@ class RunConfig(Settings):
         config: EvaluatorConfig = settings(**self.evaluator.settings)
         return config
 
-    def make_strategy(self) -> Strategy[Any]:
-        """The strategy, without a past.
+    def make_strategy(self, earlier: Sequence[Earlier] = ()) -> Strategy[Any]:
+        """The strategy, without a past of its own; `earlier` is what the pools of its `warm_start` have come to.
 
-        Raises:
-            ConfigError: the constraints leave next to nothing, or not what it is told to ask for.
+        Raises ConfigError: the constraints leave next to nothing, or not what it is told to ask for.
         """
         evaluator = registry.load("evaluator", self.evaluator.name)
         fidelity = evaluator.fidelity(self.evaluator_config)
@@ -189,6 +188,7 @@ class RunConfig(Settings):
         aim(strategy, self.objectives, lambda genotype: make().figures(genotype))
         if evaluator.shares_weights and strategy.shares_weights:
             strategy.num_params = lambda genotype: make().num_params(genotype)
+        strategy.learn_from(earlier)
         return strategy
 
     @property

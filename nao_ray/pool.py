@@ -5,6 +5,7 @@
     POOL/events/*.parquet    proposals asked and attempts started, in order: what replay reads
     POOL/fits/fits.parquet   what the strategy says of itself, a row per round
     POOL/checkpoints/        how far trials are that take long, until they end
+    POOL/warm_start.parquet  what was taken from earlier pools when the search began
     POOL/requests/           what is asked of the driver, until it is answered
     POOL/budget.json         the budget, where it was changed while the search ran
     POOL/gpus.json           how many trials a kind of GPU has at a time, where that is measured
@@ -22,6 +23,7 @@ from __future__ import annotations
 from nao_ray._pool.checkpoints import Checkpoints
 from nao_ray._pool.columns import TABLES as SCHEMAS
 from nao_ray._pool.columns import Column, columns
+from nao_ray._pool.earlier import SCHEMA as EARLIER
 from nao_ray._pool.final import Finals, checkpoint_file, read_file, write_page
 from nao_ray._pool.lease import Lease
 from nao_ray._pool.ledger import RANKED, Counts, standings
@@ -29,6 +31,7 @@ from nao_ray._pool.manifest import refuse_changes
 from nao_ray._pool.query import Limits
 from nao_ray._pool.reader import PoolReader
 from nao_ray._pool.rows import EVENTS, TRIALS, size_columns, size_from
+from nao_ray._pool.tables import to_bytes as to_parquet
 from nao_ray._pool.tables import to_pandas
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.view import Driver, Finished, View
@@ -36,6 +39,7 @@ from nao_ray._pool.watch import AtWork, Ids, Watch
 from nao_ray._pool.writer import PoolWriter
 
 __all__ = [
+    "EARLIER",
     "EVENTS",
     "RANKED",
     "SCHEMAS",
@@ -63,5 +67,6 @@ __all__ = [
     "size_from",
     "standings",
     "to_pandas",
+    "to_parquet",
     "write_page",
 ]

@@ -168,16 +168,16 @@ def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield name, list(value) if isinstance(value, tuple) else value
 
 
-def refuse_other_files(storage: Storage, folders: Collection[str], marker: str) -> None:
+def refuse_other_files(storage: Storage, folders: Collection[str], marker: str, files: Collection[str] = ()) -> None:
     """Refuse a place that is neither missing nor empty nor a pool whose creation was interrupted.
 
     Raises:
-        PoolError: it holds other files than `folders` with nothing but the `marker` in them.
+        PoolError: it holds other files than `files`, and `folders` with nothing but the `marker` in them.
     """
     _refuse_dangling(storage)
     try:
         there = storage.entries()
-        found = [name for name in there if name not in folders and not name.startswith(".")]
+        found = [name for name in there if name not in (*folders, *files) and not name.startswith(".")]
         for folder in set(folders) & set(there):
             names = [name for name in storage.entries(folder) if name != marker and not name.startswith(".")]
             found += [f"{folder}/{name}" for name in names]

@@ -14,6 +14,7 @@ from nao_ray._pool import health, query, replay, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.budget import ChangedBudget, read_budget
 from nao_ray._pool.checkpoints import Checkpoints
+from nao_ray._pool.earlier import EARLIER_HASH, read_earlier
 from nao_ray._pool.faults import patient, unreadable
 from nao_ray._pool.fits import read_fits
 from nao_ray._pool.ledger import Counts, load_ledger
@@ -141,6 +142,15 @@ class PoolReader:
             data = data if wanted is None else data.filter(pc.is_in(data["trial_id"], value_set=wanted))
             if data.num_rows:
                 yield data
+
+    def earlier(self) -> pa.Table | None:
+        """What the search learns from beside its own trials, in the columns of `EARLIER`; None: nothing.
+
+        Raises:
+            PoolError: it is missing or damaged.
+        """
+        expected = self.manifest.get(EARLIER_HASH)
+        return None if expected is None else read_earlier(self._storage, str(expected))
 
     def fits(self) -> pd.DataFrame:
         """The strategy's diagnostics, one row per round.

@@ -15,6 +15,8 @@ import pyarrow as pa
 from nao_ray._pool import compaction, rows, tables
 from nao_ray._pool import manifest as manifests
 from nao_ray._pool.budget import Limits, write_budget
+from nao_ray._pool.earlier import EARLIER_HASH, digest
+from nao_ray._pool.earlier import NAME as EARLIER_FILE
 from nao_ray._pool.faults import unreadable
 from nao_ray._pool.fits import add_fits
 from nao_ray._pool.journal import Journal, open_journal
@@ -59,29 +61,34 @@ class PoolWriter(PoolReader):
         self._journal: Journal | None = None
 
     @classmethod
-    def create(cls, url: str | Path, manifest: Mapping[str, Any]) -> Self:
+    def create(cls, url: str | Path, manifest: Mapping[str, Any], earlier: bytes | None = None) -> Self:
         """A new pool in a folder that is missing or empty.
 
         Args:
             url: a folder, or an address of object storage: s3://, gs://, az:// or abfs(s)://.
             manifest: plain data (YAML); its `config` names the `strategy` and the `task` that the rows repeat.
+            earlier: Parquet, in the columns of `EARLIER`: what the search learns from beside its own trials.
 
         Raises:
             PoolError: there is a pool, or something else, already.
             PoolWriteError: it cannot be written.
             ValueError: the manifest is not plain data.
         """
+        if earlier is not None:
+            manifest = {**manifest, EARLIER_HASH: digest(earlier)}
         text = manifests.to_text(manifest)
         if cls.exists(url):
             raise PoolError(f"{url} is a pool already; resume it, or choose another folder")
         storage = open_storage(url)
-        manifests.refuse_other_files(storage, _FOLDERS, _EMPTY)
+        manifests.refuse_other_files(storage, _FOLDERS, _EMPTY, (EARLIER_FILE,))
         storage.make_folder()
         if isinstance(storage, LocalStorage):
             storage.make_swappable(*compaction.FOLDERS)
         for folder in _FOLDERS:
             storage.make_folder(folder)
         storage.write(f"trials/{_EMPTY}", tables.to_bytes(rows.TRIALS.empty_table()))
+        if earlier is not None:
+            storage.write(EARLIER_FILE, earlier)
         if not storage.create(manifests.NAME, text.encode()):
             raise PoolError(f"{storage.url} has just been made by another driver; resume it")
         return cls(storage, manifests.from_text(text, manifests.NAME))

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,7 @@ from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.service.hosting.manifest import settled, source_revision
 from nao_ray.standings import Standings
+from nao_ray.strategies.base import Earlier
 from nao_ray.trial import Attempt, Diagnostics, Proposal, Trial
 
 Row = dict[str, Any]
@@ -83,10 +84,19 @@ class _Found(Exception):  # noqa: N818 - not an error
     """The optimum is known: the search may end."""
 
 
+@dataclass(slots=True)
+class Kept:
+    """Of a search, beside its curves."""
+
+    trials: list[Trial] = field(default_factory=list)
+    fits: list[Diagnostics] = field(default_factory=list)
+
+
 class _Notes:
     """What the loop would write to a pool, reduced to curves."""
 
-    def __init__(self, table: Tabular, clock: VirtualClock, stop_at_optimum: bool) -> None:
+    def __init__(self, table: Tabular, clock: VirtualClock, stop_at_optimum: bool, kept: Kept | None = None) -> None:
+        self._kept = kept
         self._table, self._clock, self._stop = table, clock, stop_at_optimum
         self._standings = Standings()
         self._score = table.config.measure.score
@@ -122,11 +132,15 @@ class _Notes:
 
     def record_finished(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
+            if self._kept is not None:
+                self._kept.trials.append(trial)
             self._take(trial)
             if self.queries_to_optimum is not None and self._stop:
                 raise _Found
 
     def record_fits(self, rows: Sequence[Diagnostics]) -> None:
+        if self._kept is not None:
+            self._kept.fits += rows
         for row in rows:
             if (count := row.get("num_scored")) is not None:
                 self.scored.append(int(count))
@@ -178,16 +192,22 @@ def open_table(search: Search) -> tuple[Tabular, str]:
     return _open(search.config().model_copy(update=plain).to_yaml())
 
 
-def perform(search: Search) -> Row:
-    """Search, and say what came of it."""
+def perform(search: Search, earlier: Sequence[Earlier] = (), kept: Kept | None = None) -> Row:
+    """Search, and say what came of it.
+
+    Args:
+        search: what.
+        earlier: what its strategy learns from beside its own trials.
+        kept: gets what the row does not have.
+    """
     table, table_hash = open_table(search)
     config = settled(search.config(), table.settled())
     clock = VirtualClock()
-    notes = _Notes(table, clock, search.stop_at_optimum)
+    notes = _Notes(table, clock, search.stop_at_optimum, kept)
     began = time.process_time()
     loop = SearchLoop(
         notes,
-        LocalProposer(config.make_strategy()),
+        LocalProposer(config.make_strategy(earlier)),
         SimulatedExecutor(table, clock, workers=search.workers),
         Budget(trials=search.max_queries),
         clock=clock,

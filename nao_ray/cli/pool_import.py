@@ -63,7 +63,7 @@ def import_(
 ) -> None:
     """Make a pool of a table of results from elsewhere.
 
-    A pool like any other, to look at, in which no search goes on. A row is a
+    A pool like any other, to look at and to learn from (strategy.warm_start), in which no search goes on. A row is a
     trial, and so is each repeat of an architecture.
     """
     from nao_ray.service.hosting.importing import Columns, import_table, metric_of_column

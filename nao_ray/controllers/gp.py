@@ -8,7 +8,8 @@ Legend: `N` observations, `M` points, `D` features.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Floats = NDArray[np.float64]
+Covariance = Callable[[Tensor, Tensor], Tensor]
+"""``[M, D]``, ``[K, D]`` -> ``[M, K]``."""
 
 LENGTHS = (0.5, 0.75, 1.0, 1.5)
 """Candidate length scales, in units of the median distance between random points of the space."""
@@ -25,6 +28,8 @@ NOISES = (0.003, 0.03, 0.1, 0.3)
 """Candidate noise variances, in units of the signal's."""
 
 
+_Conditioned = tuple[list[Tensor], list[Tensor]]
+"""Of each member the mean ``[M]`` at ``[M, D]``, and what the observations explain ``[N, M]``."""
 _NEGLIGIBLE = 0.02  # posterior probability of a pair of length and noise from which on it is left out
 
 
@@ -45,18 +50,21 @@ class GaussianProcess:
     """Posterior over a function of ``[D]`` features, given ``[N, D]`` features and ``[N]`` standardised targets.
 
     Length scale and noise are averaged over a small grid by their marginal likelihood, so nothing is tuned by hand, nor
-    settled by the first few observations (section 5.2); `unit` is the length one grid step is measured in.
+    settled by the first few observations (section 5.2); `unit` is the length one grid step is measured in. `beside` is
+    what the function's covariance has besides the kernel, in units of the signal's variance.
     """
 
-    def __init__(self, features: Tensor, targets: Tensor, unit: float) -> None:
+    def __init__(self, features: Tensor, targets: Tensor, unit: float, beside: Covariance | None = None) -> None:
         self.features = features.double()
+        self._beside = beside
         self.targets = targets.double()
         distances = _squared_distances(self.features, self.features)
+        added = self._added(self.features, self.features)
         identity = torch.eye(len(distances), dtype=torch.float64)
         grid: list[tuple[float, float, Tensor, Tensor]] = []
         likelihoods: list[float] = []
         for length in LENGTHS:
-            kernel = _kernel(distances, length * unit)
+            kernel = _kernel(distances, length * unit) + added
             for noise in NOISES:
                 factor = torch.linalg.cholesky(kernel + noise * identity)
                 weights = torch.cholesky_solve(self.targets[:, None], factor)[:, 0]
@@ -71,12 +79,14 @@ class GaussianProcess:
 
     def posterior(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``[M]`` and standard deviation ``[M]`` of the noise-free function at ``[M, D]``; differentiable."""
-        distances = _squared_distances(features.double(), self.features)
+        features = features.double()
+        distances, added = _squared_distances(features, self.features), self._added(features, self.features)
+        alone = 1 + self._added(features, features).diagonal() if self._beside is not None else 1.0
         means, variances = [], []
         for member in self._members:
-            mean, explained = self._condition(member, distances)
+            mean, explained = self._condition(member, distances, added)
             means.append(mean)
-            variances.append(1 - explained.square().sum(dim=0))
+            variances.append(alone - explained.square().sum(dim=0))
         middle = self._average(means)
         variance = self._average([v + (m - middle).square() for m, v in zip(means, variances, strict=True)])
         return middle, variance.clamp_min(1e-9).sqrt()
@@ -84,15 +94,32 @@ class GaussianProcess:
     def joint(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``[M]`` and covariance ``[M, M]`` of the noise-free function at ``[M, D]``."""
         features = features.double()
-        to_known, among = _squared_distances(features, self.features), _squared_distances(features, features)
-        means, covariances = [], []
-        for member in self._members:
-            mean, explained = self._condition(member, to_known)
-            means.append(mean)
-            covariances.append(_kernel(among, member.length) - explained.T @ explained)
-        middle = self._average(means)
-        apart = [torch.outer(mean - middle, mean - middle) for mean in means]
-        return middle, self._average([c + a for c, a in zip(covariances, apart, strict=True)])
+        conditioned = self._at(features)
+        return self._average(conditioned[0]), self._covariance(features, features, conditioned, conditioned)
+
+    def covariance(self, a: Tensor, b: Tensor) -> Tensor:
+        """``[M, K]``: of the noise-free function at ``[M, D]`` with it at ``[K, D]``; differentiable."""
+        at_a = self._at(a)
+        return self._covariance(a, b, at_a, at_a if b is a else self._at(b))
+
+    def _covariance(self, a: Tensor, b: Tensor, at_a: _Conditioned, at_b: _Conditioned) -> Tensor:
+        (means_a, explained_a), (means_b, explained_b) = at_a, at_b
+        among, added = _squared_distances(a, b), self._added(a, b)
+        middle_a, middle_b = self._average(means_a), self._average(means_b)
+        within = [
+            _kernel(among, member.length) + added - left.T @ right
+            for member, left, right in zip(self._members, explained_a, explained_b, strict=True)
+        ]
+        apart = [torch.outer(x - middle_a, y - middle_b) for x, y in zip(means_a, means_b, strict=True)]
+        return self._average([c + d for c, d in zip(within, apart, strict=True)])
+
+    def _at(self, features: Tensor) -> _Conditioned:
+        distances, added = _squared_distances(features, self.features), self._added(features, self.features)
+        conditioned = [self._condition(member, distances, added) for member in self._members]
+        return [mean for mean, _ in conditioned], [explained for _, explained in conditioned]
+
+    def _added(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.zeros((), dtype=torch.float64) if self._beside is None else self._beside(a, b)
 
     def left_out(self) -> Tensor:
         """``[N]``: what each observation would be predicted as without it (Rasmussen, Williams, eq. 5.12)."""
@@ -100,11 +127,20 @@ class GaussianProcess:
             [self.targets - m.weights / torch.cholesky_inverse(m.factor).diagonal() for m in self._members]
         )
 
+    def left_out_density(self) -> Tensor:
+        """``[N]``: log density of each observation as predicted without it (Rasmussen, Williams, eq. 5.10)."""
+        densities = []
+        for member in self._members:
+            precision = torch.cholesky_inverse(member.factor).diagonal()
+            exponent = member.weights.square() / precision
+            densities.append(math.log(member.probability) + (precision.log() - exponent - math.log(2 * math.pi)) / 2)
+        return torch.logsumexp(torch.stack(densities), dim=0)
+
     def _average(self, values: Sequence[Tensor]) -> Tensor:
         return torch.stack([m.probability * value for m, value in zip(self._members, values, strict=True)]).sum(dim=0)
 
-    def _condition(self, member: _Member, squared_distances: Tensor) -> tuple[Tensor, Tensor]:
-        cross = _kernel(squared_distances, member.length)
+    def _condition(self, member: _Member, squared_distances: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:
+        cross = _kernel(squared_distances, member.length) + added
         return cross @ member.weights, torch.linalg.solve_triangular(member.factor, cross.T, upper=False)
 
 

@@ -30,6 +30,7 @@ from nao_ray.controllers.gp import GaussianProcess, normal_scores
 from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correlation
 from nao_ray.controllers.pretraining import Pretrained
 from nao_ray.controllers.targets import TargetScale
+from nao_ray.controllers.transfer import Process, Source, Transfer, transferred
 from nao_ray.settings import Settings
 from nao_ray.spaces.base import SearchSpace, Tokens
 
@@ -60,6 +61,7 @@ class GpController:
         scores: Floats,
         bound: float,
         config: GpConfig | None = None,
+        sources: Sequence[Source] = (),
     ) -> None:
         self.space = space
         self.bound = bound
@@ -70,17 +72,19 @@ class GpController:
         self.rows = representatives(scores, self.config.most)
         """``[n]``: those the process is conditioned on."""
         features, targets, scores = self._features(tokens[self.rows]), targets[self.rows], scores[self.rows]
-        unit = 1.0 if self.config.features == "descriptors" else pretrained.embedding_unit
-        self._gp = GaussianProcess(features, torch.from_numpy(targets), unit)
+        unit = feature_unit(pretrained, self.config)
+        observed = torch.from_numpy(targets)
+        self._gp: Process = GaussianProcess(features, observed, unit)
+        self.transfer: Transfer | None = None
+        """What came of the `sources`; None: there are none."""
+        if sources:
+            self._gp, self.transfer = transferred(self._gp, features, observed, unit, sources)
         self._targets, first = np.unique(targets, return_index=True)
         self._scores = scores[first]
         self._mask = additive_mask(torch.from_numpy(space.token_mask))
 
     def _features(self, tokens: Tokens) -> Tensor:
-        """``[N, L]`` -> ``[N, D]`` or ``[N, H]``, by the config."""
-        if self.config.features == "embedding":
-            return torch.from_numpy(self.embed(tokens))
-        return self._pretrained.features(self.space, tokens)
+        return features_of(self.space, self._pretrained, tokens, self.config)
 
     @torch.no_grad()
     def predict(self, tokens: Tokens) -> tuple[Floats, Floats]:
@@ -129,8 +133,7 @@ class GpController:
     @torch.no_grad()
     def embed(self, tokens: Tokens) -> Floats:
         """``[M, H]``: the embedding of ``[M, L]`` tokens."""
-        epd = self._pretrained.epd
-        return epd.embed(epd.encode(torch.from_numpy(tokens))).double().numpy()
+        return _embedded(self._pretrained, tokens)
 
     def left_out(self) -> Floats:
         """``[n]``: the target of each of `rows` as predicted without it."""
@@ -179,6 +182,24 @@ class GpController:
         return inside + slope * beyond
 
 
+def features_of(space: SearchSpace[Any], pretrained: Pretrained, tokens: Tokens, config: GpConfig) -> Tensor:
+    """``[N, L]`` -> ``[N, D]`` or ``[N, H]``, by the config."""
+    if config.features == "embedding":
+        return torch.from_numpy(_embedded(pretrained, tokens))
+    return pretrained.features(space, tokens)
+
+
+def feature_unit(pretrained: Pretrained, config: GpConfig) -> float:
+    """The length that length scales are measured in."""
+    return 1.0 if config.features == "descriptors" else pretrained.embedding_unit
+
+
+@torch.no_grad()
+def _embedded(pretrained: Pretrained, tokens: Tokens) -> Floats:
+    epd = pretrained.epd
+    return epd.embed(epd.encode(torch.from_numpy(tokens))).double().numpy()
+
+
 def representatives(scores: Floats, most: int) -> NDArray[np.int64]:
     """At most so many rows of ``[N]`` scores, ascending: half of them the best, the others evenly over the ranks."""
     if len(scores) <= most:
@@ -196,10 +217,11 @@ def fit_process(
     scores: Floats,
     bound: float,
     config: GpConfig | None = None,
+    sources: Sequence[Source] = (),
 ) -> tuple[GpController, FitReport]:
     """The posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2, and how well it predicts what it left out."""
     began = time.process_time()
-    controller = GpController(space, pretrained, tokens, scores, bound, config)
+    controller = GpController(space, pretrained, tokens, scores, bound, config, sources)
     left_out, count = controller.left_out(), len(scores)
     tokens, scores = tokens[controller.rows], scores[controller.rows]
     return controller, FitReport(

@@ -6,6 +6,7 @@ import copy
 from functools import reduce
 from typing import Any, TypeVar
 
+from nao_ray import registry
 from nao_ray.addresses import absolute
 from nao_ray.config import Component, RunConfig, TrainConfig
 from nao_ray.config_components import settings_of
@@ -15,9 +16,16 @@ C = TypeVar("C", RunConfig, TrainConfig)
 
 def placed(config: C) -> C:
     """The config with the paths of its data absolute: workers, and whoever goes on later, may stand elsewhere."""
-    return config.model_copy(
-        update={kind: _placed(kind, component, config.space) for kind, component in _readers(config).items()}
-    )
+    update = {kind: _placed(kind, component, config.space) for kind, component in _readers(config).items()}
+    if isinstance(config, RunConfig) and earlier_pools(config):
+        pools = [absolute(pool) for pool in earlier_pools(config)]
+        update["strategy"] = Component(**{**config.strategy.model_dump(), "warm_start": pools})
+    return config.model_copy(update=update)
+
+
+def earlier_pools(config: RunConfig) -> tuple[str, ...]:
+    """Addresses of the pools that a search learns from beside its own trials."""
+    return tuple(registry.load("strategy", config.strategy.name).Config(**config.strategy.settings).earlier_pools)
 
 
 def given(config: RunConfig | TrainConfig) -> dict[str, str]:

@@ -17,6 +17,7 @@ from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.session import Session
 from nao_ray.search.tally import Past
 from nao_ray.service.hosting.checks import Checked, take_pool
+from nao_ray.service.hosting.earlier import earlier_of
 from nao_ray.service.hosting.manifest import config_of, make_manifest
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.trial import Trial
@@ -90,7 +91,7 @@ def open_told(url: str, search: Checked, budget: Callable[[Budget, Past], Budget
     stack.enter_context(pool.acquire(ops=config.make_space().ops_by_cell))
     log = list(past.passing(pool.log()))
     limits = _budget(pool, past, budget)
-    session = Session(pool, LocalProposer(config.make_strategy(), log), limits, log=past)
+    session = Session(pool, LocalProposer(config.make_strategy(earlier_of(pool)), log), limits, log=past)
     stack.callback(session.leave)
     pool.say("", limits.trials)
     return Opened(session, sorted(past.unfinished, key=lambda trial: trial.trial_id))

@@ -14,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -27,6 +27,18 @@ from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial, TrialState
 
 
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What an earlier pool has come to: of the same space, but not of the same search."""
+
+    pool: str
+    """Its address."""
+    genotypes: tuple[str, ...]
+    """Their keys, each once; canonical."""
+    scores: tuple[float, ...]
+    """One each, more is better; they compare with each other, and with nothing of this search."""
+
+
 class StrategyConfig(Settings):
     """Base of every strategy's config."""
 
@@ -37,6 +49,11 @@ class StrategyConfig(Settings):
     def training_epochs(self) -> int | None:
         """Of a whole training of shared weights; None: not known at the start."""
         return None
+
+    @property
+    def earlier_pools(self) -> Sequence[str]:
+        """Addresses of pools to learn from, which `Strategy.learn_from` is given."""
+        return ()
 
     @property
     def own_settings(self) -> Sequence[Mapping[str, Any]]:
@@ -209,6 +226,17 @@ class Strategy(ABC, Generic[C]):
         found = (getattr(measured, aim.column) for aim in self.objectives)
         values = (math.nan if value is None else value for value in found)
         return score, *(float(aim.signed(value)) for aim, value in zip(self.objectives, values, strict=True))
+
+    def learn_from(self, earlier: Sequence[Earlier]) -> None:
+        """Once, before `restore` and the first ask: what the pools of `warm_start` have come to.
+
+        Proposals may follow from it as they do from the config; it never becomes one of this search's results.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        if earlier:
+            raise ConfigError(f"the strategy {type(self).__name__} learns from no earlier pool")
 
     # -- what a strategy writes ---------------------------------------------------------------------------
 

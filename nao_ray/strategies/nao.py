@@ -24,18 +24,20 @@ from nao_ray import rng as streams
 from nao_ray.controllers.base import Controller, one_thread
 from nao_ray.controllers.descriptors import num_live_params
 from nao_ray.controllers.fit import Draws, FitReport, fit
-from nao_ray.controllers.gp_controller import fit_process
+from nao_ray.controllers.gp_controller import GpController, fit_process
 from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.strategies.base import Strategy, refuse_outside
+from nao_ray.strategies.base import Earlier, Strategy, refuse_outside
 from nao_ray.strategies.parts.nao_config import NaoConfig
 from nao_ray.strategies.parts.nao_objectives import Objectives
 from nao_ray.strategies.parts.nao_round import Observation, Round, fresh
+from nao_ray.strategies.parts.warm_start import WarmStart
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
 
 _MOST_COUNTED = 100_000  # distinct genotypes scored, by their keys: a few megabytes
+_MIN_RANDOM = 2  # seeds that are no earlier pool's
 _MIN_COMPLETED = 2  # trials with a score a fit needs; a round with fewer is random
 
 
@@ -63,10 +65,17 @@ class Nao(Strategy[NaoConfig]):
         self._rows: list[Diagnostics] = []
         self._used_up = False
         self._scored: set[str] = set()
+        self._earlier = WarmStart(space, ())
+
+    def learn_from(self, earlier: Sequence[Earlier]) -> None:
+        self._earlier = WarmStart(self.space, earlier)
+        last = self._num_seeds - _MIN_RANDOM  # some random ones show whether the earlier pools mislead
+        self._given = list(dict.fromkeys([*self._given, *self._earlier.bests()[: max(0, last - len(self._given))]]))
 
     # -- proposals ----------------------------------------------------------------------------------------
 
     def propose(self, k: int, rng: np.random.Generator) -> Proposal | None:
+        assert self._earlier or not self.config.warm_start, "learn_from comes before the first ask"
         if self.done:
             return None
         if k < self._num_seeds:
@@ -160,6 +169,8 @@ class Nao(Strategy[NaoConfig]):
                 )
                 queue = generation.queue()
             row |= self._count_scored(generation.scored)
+            if isinstance(controller, GpController) and controller.transfer is not None:
+                row |= controller.transfer.row()
             row |= report.row() | generation.counts.row() | {"predicted_gain": self._predicted_gain(queue)}
         self._rows.append(row | self._outcome(index - 1, known))
         return queue
@@ -196,12 +207,13 @@ class Nao(Strategy[NaoConfig]):
         pool = self._pool(index)
         tokens = np.stack([self.space.encode(seen.genotype) for seen in pool])
         scores = np.array([seen.score for seen in pool], dtype=np.float64)
-        return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp)
+        sources = self._earlier.sources(self._pretrained, config.gp)
+        return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp, sources)
 
     def _fit(self, index: int) -> tuple[MlpController, FitReport]:
         """Fit `index`, with the fits before it where their weights live on."""
         start, first = None, index
-        if self.config.warm_start:
+        if self.config.keep_weights:
             first = 1
             if self._fitted is not None and self._fitted[0] < index:
                 first, start = self._fitted[0] + 1, self._fitted[1]

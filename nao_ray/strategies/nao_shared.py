@@ -79,6 +79,14 @@ class NaoSharedConfig(SharedConfig):
         return merged
 
     @model_validator(mode="after")
+    def _learns_from_no_pool(self) -> Self:
+        if self.controller.warm_start:
+            raise ValueError(
+                "controller.warm_start: scores with shared weights compare with no earlier pool's; leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _new_ones_fit(self) -> Self:
         new = self.random + self.controller.round_size
         if self.trained == "pool" and new > self.pool:
@@ -173,7 +181,7 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
             epd=config.epd,
             config=config.fit,
             draws=Draws(self.seed, index),
-            start=self._fitted if config.warm_start else None,
+            start=self._fitted if config.keep_weights else None,
             device=config.device,
         )
         return self._fitted, report

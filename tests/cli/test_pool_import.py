@@ -70,6 +70,7 @@ def test_it_is_a_pool_like_any_other(call):
     resumed = call("resume", "mine", "--in-process")
     assert resumed.code == 2
     assert "the trials of mine were imported" in resumed.err
+    assert "strategy.warm_start=[mine]" in resumed.err
 
 
 def test_nothing_is_imported_by_half(call):

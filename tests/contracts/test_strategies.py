@@ -33,7 +33,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"seeds": 6, **FEW, **PRETRAINED},
         {"seeds": 8, "mode": "rounds", "round_size": 6, **FEW, **PRETRAINED},
         {**PUBLISHED, "mode": "rounds", "seeds": 8, "round_size": 6, "fit": {"epochs": 1}},
-        {**PUBLISHED, "mode": "steady", "seeds": 6, "round_size": 5, "fit": {"epochs": 1}, "warm_start": True}
+        {**PUBLISHED, "mode": "steady", "seeds": 6, "round_size": 5, "fit": {"epochs": 1}, "keep_weights": True}
         | {"epd": {"hidden": 16, "embedding": 8, "encoder": "lstm", "decoder": "steps"}},
     ],
     "imported": [],  # asks for nothing

@@ -26,7 +26,7 @@ from nao_ray.service.fleet.keeping import keeper_of
 from nao_ray.service.fleet.output import LogFile, log_files, log_to_stderr, printed
 from nao_ray.service.fleet.shared_mps import SharedMps
 from nao_ray.service.fleet.worker import Gpu
-from nao_ray.strategies.base import Strategy
+from nao_ray.strategies.base import Earlier, Strategy
 from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
 
 
@@ -91,9 +91,10 @@ class StrategyFactory:
     """Makes a config's strategy; travels as text."""
 
     config: str
+    earlier: tuple[Earlier, ...] = ()
 
     def __call__(self) -> Strategy[Any]:
-        return RunConfig.parse(self.config).make_strategy()
+        return RunConfig.parse(self.config).make_strategy(self.earlier)
 
 
 class EvaluatorActor:

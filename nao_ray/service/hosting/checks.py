@@ -12,6 +12,7 @@ from nao_ray.config import RunConfig, Workers
 from nao_ray.errors import ConfigError, PoolError
 from nao_ray.loggers.base import Search
 from nao_ray.pool import PoolReader, PoolWriter, refuse_changes
+from nao_ray.service.hosting.earlier import freeze
 from nao_ray.service.hosting.manifest import FREE_ON_RESUME, config_of, make_manifest, settle, storage_id
 from nao_ray.service.places import placed, unlearnt
 from nao_ray.strategies.base import Strategy
@@ -45,7 +46,8 @@ def check_search(config: RunConfig, pool_url: str) -> Checked:
     evaluator = config.make_evaluator()
     if config.strategy.name == "imported":
         raise ConfigError(
-            f"the trials of {pool_url} were imported, and no search goes on with them: give another --pool"
+            f"the trials of {pool_url} were imported, and no search goes on with them: a new one learns from them with "
+            f"strategy.warm_start=[{pool_url}]"
         )
     if not evaluator.measures:
         raise ConfigError(
@@ -65,6 +67,8 @@ def check_search(config: RunConfig, pool_url: str) -> Checked:
     _warn_of_cosine(config)
     manifest = make_manifest(config, data_hash, strategy.planned, data=None if facts is None else facts.line)
     config.make_loggers(search_of(config, manifest, pool_url))
+    if begun is None:
+        freeze(config)  # that it can be
     search = Checked(config, manifest, facts)
     if PoolReader.exists(pool_url):
         pool = PoolReader.open(pool_url)
@@ -82,10 +86,12 @@ def take_pool(pool_url: str, search: Checked, made_as: str | None = None) -> Poo
         made_as: the `storage_id` that it has, where another machine has seen it.
 
     Raises:
-        PoolError: it is of another search, or not the one that the other machine has seen.
+        PoolError: it is of another search, or not the one that the other machine has seen; or a pool that a new one
+            learns from cannot be read.
     """
     if not PoolReader.exists(pool_url) and made_as is None:
-        return PoolWriter.create(pool_url, search.manifest)
+        frozen = freeze(search.config)
+        return PoolWriter.create(pool_url, {**search.manifest, **frozen.manifest}, frozen.data)
     pool = PoolWriter.open(pool_url) if PoolReader.exists(pool_url) else None
     if made_as is not None and (pool is None or storage_id(pool.manifest) != made_as):
         what = "there is none" if pool is None else "another one is there"

@@ -29,6 +29,7 @@ from nao_ray.service.hosting.checks import (
     take_pool,
     warn_of_ignored,
 )
+from nao_ray.service.hosting.earlier import earlier_of
 from nao_ray.service.hosting.follower import Follower
 from nao_ray.service.hosting.manifest import config_of, metric_of, storage_id
 from nao_ray.service.hosting.requests import PoolRequests, heed_signals
@@ -226,7 +227,7 @@ def _to_all(listeners: Sequence[Listener]) -> Listener:
 
 def _in_process(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -> tuple[Proposer, Executor]:
     log = list(past.passing(pool.log()))
-    proposer = stack.enter_context(closing(LocalProposer(config.make_strategy(), log)))
+    proposer = stack.enter_context(closing(LocalProposer(config.make_strategy(earlier_of(pool)), log)))
     return proposer, stack.enter_context(closing(SerialExecutor(config.make_evaluator(), weights=pool)))
 
 
@@ -272,7 +273,7 @@ def _on_ray(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -
     seconds = workers.checkpoint_seconds
     keeps = None if seconds is None else (absolute(pool.url), storage_id(pool.manifest), seconds)
     proposer = stack.enter_context(
-        closing(RayProposer(SameCode.of(StrategyFactory(text)), past.first(pool.stream_log)))
+        closing(RayProposer(SameCode.of(StrategyFactory(text, earlier_of(pool))), past.first(pool.stream_log)))
     )
     make = SameCode.of(EvaluatorFactory(text, keeps))
     return proposer, stack.enter_context(closing(RayExecutor(make, plan, weights=pool, known=pool.sharing())))

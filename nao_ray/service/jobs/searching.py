@@ -104,7 +104,8 @@ def prepare(
     url = packing.shared_pool(folder)
     jobs = client.connect(address)
     data = places.given(run_config)
-    packing.refuse_local({packing.POOL: folder, **data}, jobs.nodes())
+    earlier = {f"strategy.warm_start[{k}]": place for k, place in enumerate(places.earlier_pools(run_config))}
+    packing.refuse_local({packing.POOL: folder, **data, **earlier}, jobs.nodes())
     again = None
     if isinstance(config, str | Path):
         again = packing.handing_in(str(config), url, overrides, jobs.address, detach=detach)
@@ -112,6 +113,8 @@ def prepare(
     if run_config.workers.user is None:
         overrides += (f"workers.user={json.dumps(login())}",)
     overrides += tuple(f"{key}={json.dumps(absolute(path))}" for key, path in data.items())
+    if earlier:
+        overrides += (f"strategy.warm_start={json.dumps([absolute(place) for place in earlier.values()])}",)
     return SearchJob(
         jobs=jobs,
         name=packing.job_name(run_config.name, url),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -36,7 +36,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "rounds": 4,
             "step_sizes": 51,
             "pool_size": 600,
-            "warm_start": True,
+            "keep_weights": True,
             "epd": "v1",
             "fit": {"batch": 100, "swap": True},
         },
@@ -55,7 +55,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "rounds": 4,
             "step_sizes": 30,
             "pool_size": 1000,
-            "warm_start": True,
+            "keep_weights": True,
             "epd": "nao_ws_rnn",
             "fit": {"batch": 100},
         },
@@ -65,7 +65,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "seeds": 1000,
             "rounds": 3,
             "step_sizes": 51,
-            "warm_start": True,
+            "keep_weights": True,
             "epd": "v2",
             "fit": {"batch": 100, "swap": True, "weight_decay": 0.0, "repeats": 10, "holdout": 0.1},
         },
@@ -111,8 +111,11 @@ class NaoConfig(StrategyConfig):
     """Most genotypes scored for one fit's queue under `predicted`: decoded ones, then neighbours, then random ones."""
     pool_size: int | None = Field(default=None, ge=2)
     """Fit on the newest round and the best of the others, so many in all; None: on everything."""
-    warm_start: bool = False
-    """Each fit continues the last one's weights; a replay then repeats the fits."""
+    keep_weights: bool = False
+    """Each fit of an `mlp` continues the last one's weights; a replay then repeats the fits."""
+    warm_start: tuple[str, ...] = ()
+    """Earlier pools of the same space to learn from (`gp` alone): of another task, seed or fidelity. Each fit uses what
+    helps to predict this search's own trials, and nothing where none does."""
     epd: EpdConfig = EpdConfig()
     """Size of the controller: a name of `controllers/sizes.py`, or its fields; the paper's with an `mlp`."""
     fit: FitConfig = FitConfig()
@@ -130,6 +133,10 @@ class NaoConfig(StrategyConfig):
         if not isinstance(values, Mapping):
             return values
         preset = PRESETS.get(values.get("preset", "default"), {})
+        if isinstance(values.get("warm_start"), bool):  # as `keep_weights` was called
+            values = {"keep_weights": values["warm_start"], **values, "warm_start": ()}
+        elif isinstance(values.get("warm_start"), str):
+            values = {**values, "warm_start": (values["warm_start"],)}
         if values.get("predictor") == "mlp":
             preset = {"epd": _PAPER_SIZE, **preset}
         merged: dict[str, Any] = {**preset, **values}
@@ -153,6 +160,19 @@ class NaoConfig(StrategyConfig):
         if not value or (isinstance(value, int) and value < 1):
             raise ValueError("expected at least one step size")
         return value
+
+    @model_validator(mode="after")
+    def _learns_from_pools(self) -> Self:
+        if self.warm_start and self.predictor != "gp":
+            raise ValueError(
+                "warm_start needs predictor gp: an mlp is fitted to this search's trials alone (what continues its "
+                "weights from fit to fit is keep_weights)"
+            )
+        return self
+
+    @property
+    def earlier_pools(self) -> tuple[str, ...]:
+        return self.warm_start
 
     @property
     def schedule(self) -> tuple[float, ...]:
