@@ -286,7 +286,7 @@ class Front:
         point = ", ".join(f"{aim.column} {value:,.6g}" for aim, value in pairs)
         what = ", ".join(map(str, self.objectives))
         return (
-            f"{len(self.trials)} trials that none beats in {what}; hypervolume {self.hypervolume:,.4g}, above the "
+            f"{len(self.trials)} {'trial' if len(self.trials) == 1 else 'trials'} that none beats in {what}; hypervolume {self.hypervolume:,.4g}, above the "
             f"worst of each ({point})"
         )
 
