@@ -285,10 +285,8 @@ class Front:
         pairs = zip(self.objectives, self.reference, strict=True)
         point = ", ".join(f"{aim.column} {value:,.6g}" for aim, value in pairs)
         what = ", ".join(map(str, self.objectives))
-        return (
-            f"{len(self.trials)} {'trial' if len(self.trials) == 1 else 'trials'} that none beats in {what}; hypervolume {self.hypervolume:,.4g}, above the "
-            f"worst of each ({point})"
-        )
+        how_many = "1 trial" if len(self.trials) == 1 else f"{len(self.trials)} trials"
+        return f"{how_many} that none beats in {what}; hypervolume {self.hypervolume:,.4g}, above the worst of each ({point})"
 
     @property
     def plain(self) -> dict[str, Any]:
