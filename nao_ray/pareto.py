@@ -286,7 +286,8 @@ class Front:
         point = ", ".join(f"{aim.column} {value:,.6g}" for aim, value in pairs)
         what = ", ".join(map(str, self.objectives))
         how_many = "1 trial" if len(self.trials) == 1 else f"{len(self.trials)} trials"
-        return f"{how_many} that none beats in {what}; hypervolume {self.hypervolume:,.4g}, above the worst of each ({point})"
+        text = f"{how_many} that none beats in {what}; hypervolume {self.hypervolume:,.4g}, above the worst of each"
+        return f"{text} ({point})"
 
     @property
     def plain(self) -> dict[str, Any]:
