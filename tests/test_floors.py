@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -252,3 +253,9 @@ def test_limits_of_tests_are_long_or_say_why():
         if 0 < int(seconds) < 300
     ]
     assert short == []
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """The folders are no packages: pytest collects one of the two, and refuses the other."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
