@@ -1,32 +1,22 @@
-"""Charts: a function each, which draws its figures on an Axes of matplotlib, a notebook's or a page's.
-
-`svg` makes inline SVG of any of them: text stays text, the same figures give the same bytes, and the colours of the
-light page, which they are drawn with, become the page's CSS variables, so one picture serves light and dark pages.
-"""
+"""Charts of a pool: a function each, which draws its figures on an Axes of matplotlib, in the colours of the page."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap, to_hex
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from nao_ray.memory import release
 from nao_ray.metric import Metric
 from nao_ray.report.shared import Audit
 from nao_ray.report.tables import Floats, best_so_far
 
 _INK, _FAINT, _ACCENT = "#1c2430", "#d9dee5", "#2f6fde"  # as base.css has them
-_VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--faint)", _ACCENT: "var(--accent)"}
 _DOT = "#8a97a8"  # as the curves below readable on white and on near-black: clouds of dots may become bitmaps
 _CURVES = ("#4c7fe0", "#d9622f", "#2f9e6e", "#a06ad8", "#c2982a", "#d04f86")
 _SCALE = LinearSegmentedColormap.from_list("score", ["#5873d6", "#b05fb4", "#e0604f", "#eeb03c"])
@@ -51,7 +41,7 @@ STYLE = {
 SIZE = (5.6, 3.2)
 """Inches."""
 MOST_DOTS = 3000
-"""From so many dots on a cloud is a bitmap inside the SVG: the page stays small whatever the pool."""
+"""From so many dots on a cloud is a bitmap where a figure is saved as SVG or PDF: the file stays small."""
 MOST_LABELS = 10
 """Rounds that are named on an axis: every so many of more."""
 _TIME_UNITS = ((3600.0 * 2, 3600.0, "hours"), (120.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
@@ -219,37 +209,3 @@ def _colour_bar(axes: Axes, dots: PathCollection, scores: Floats, label: str) ->
     bar.set_ylabel(label)
     bar.yaxis.set_label_position("right")
     bar.grid(visible=False)
-
-
-def svg(chart: Callable[..., None], *data: Any, height: float = SIZE[1], **options: Any) -> str:  # noqa: ANN401
-    """A chart as an `<svg>` element without size of its own: the page gives the width.
-
-    Args:
-        chart: one of the functions above, which is called with an Axes, `data` and `options`.
-        data: as above.
-        height: inches.
-        options: as above.
-    """
-    name = chart.__name__.replace("_", "-")
-    release()  # what the chart before, and the figures for this one, took
-    with mpl.rc_context({**STYLE, "svg.hashsalt": f"nao_ray {name}"}):
-        figure = Figure(figsize=(SIZE[0], height), layout="constrained")
-        figure.patch.set_visible(False)
-        axes = figure.add_subplot()
-        axes.patch.set_visible(False)
-        chart(axes, *data, **options)
-        target = io.StringIO()
-        figure.savefig(target, format="svg", dpi=150, metadata={"Date": None, "Creator": None})
-    text = target.getvalue()
-    figure.clear()  # it holds what was drawn, and itself
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text))
-    text = re.sub(
-        r'id="(figure|axes|patch|line2d|matplotlib|text|legend|xtick|ytick|PathCollection|LineCollection)[^"]*"',
-        "",
-        text,
-    )
-    for colour, variable in _VARIABLES.items():
-        text = text.replace(colour, variable)
-    return text.replace("<svg ", f'<svg class="chart" role="img" aria-label="{name.replace("-", " ")}" ', 1)
