@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import math
 import re
 from typing import Any, Literal, NamedTuple
@@ -25,6 +26,14 @@ class Crew(NamedTuple):
         """Of a text as `crew_text` gives it."""
         least, _, most = text.partition("..")
         return cls(int(least), int(most or least))
+
+
+def login() -> str:
+    """Who is logged in; ``unknown`` where the machine does not say, as in some containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def crew_text(value: Any) -> Any:  # noqa: ANN401

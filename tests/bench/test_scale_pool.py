@@ -25,6 +25,7 @@ def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
     assert unused == [
         *(
             "origin",
+            "file_row",
             "settings",
             "retry_of",
             "phase",
@@ -38,6 +39,7 @@ def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
         *("valid_share", "valid_perplexity", "valid_score"),
         *("goal", "derived_genotype", "derived_score", "derived_rank", "alphas", "alpha_eigenvalue", "supernet_score"),
         "execution",
+        "latency_ms",
     ]
     space = registry.load("space", "nao_cnn")()
     for row in frame.head(20).itertuples():

@@ -27,6 +27,7 @@ from nao_ray.cli.app import main
 from nao_ray.page import frames
 from nao_ray.page.bundle import unpacked
 from nao_ray.pool import PoolReader, PoolWriter
+from nao_ray.service import given
 from nao_ray.spaces.base import Genotype
 from nao_ray.trial import Measurement, Phase, Trial
 
@@ -164,9 +165,9 @@ def test_used_up_hours_are_not_called_failures(call):
 
 
 def test_a_preset_is_found_by_name_and_a_file_comes_first():
-    assert cli.find_config("digits") == preset_files.PRESETS / "digits.yaml"
+    assert preset_files.find_config("digits") == preset_files.PRESETS / "digits.yaml"
     Path("digits").write_text(RANDOM)
-    assert cli.find_config("digits") == Path("digits")
+    assert preset_files.find_config("digits") == Path("digits")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_debug_shows_the_trace_wherever_it_stands(call):
 
 
 def test_an_unexpected_error_is_one_line_too(call, monkeypatch):
-    monkeypatch.setattr(cli, "find_config", lambda _: 1 / 0)
+    monkeypatch.setattr(given, "find_config", lambda _: 1 / 0)
     done = call("search", "digits")
     assert done.code == 1
     assert done.err == "nao-ray: ZeroDivisionError: division by zero (--debug shows the trace)\n"

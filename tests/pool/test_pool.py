@@ -23,13 +23,13 @@ from nao_ray.trial import Measurement, Trial, TrialState
 
 COLUMNS_TEXT = """
 trial_id attempt strategy space genotype tokens embedding predicted_score predicted_spread
-source_trial_id source_step_size round origin settings retry_of phase
+source_trial_id source_step_size round origin file_row settings retry_of phase
 epochs cells_per_stage channels layers hidden embedding_width own_size data_share
 weights_version valid_share normal_ops reduction_ops task
 state failure_kind failure_message valid_accuracy valid_perplexity valid_loss valid_score goal train_loss
 derived_genotype derived_score derived_rank alphas alpha_eigenvalue supernet_score
 curve num_params macs wall_seconds device_seconds
-peak_memory_bytes device execution network num_classes in_channels node seed asked_at started_at
+peak_memory_bytes device execution latency_ms network num_classes in_channels node seed asked_at started_at
 finished_at asked_after log_index
 """
 DESIGN_COLUMNS = COLUMNS_TEXT.split()

@@ -135,7 +135,9 @@ def test_the_best_of_a_search_by_alphas_say_whether_they_are_of_its_control(stra
     best = pd.DataFrame({"trial_id": [7, 3], "valid_accuracy": [0.9, 0.8], "round": [None, 50], "genotype": ["a", "b"]})
     config = {"strategy": strategy}
     for manifest in ({"config": config}, {"config": yaml_text.dump(config)}):
-        pool = SimpleNamespace(best=lambda _count: best, metric=ACCURACY, manifest=manifest)
+        pool = SimpleNamespace(
+            best=lambda _count: best, metric=ACCURACY, manifest=manifest, objectives=(), front=lambda: None
+        )
         text = best_text(pool, 2).splitlines()
         is_said = strategy != "random_search"
         assert ("random control" in text[2], "derived" in text[3]) == (is_said, is_said)

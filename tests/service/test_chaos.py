@@ -30,7 +30,12 @@ def test_a_search_with_every_kind_of_fault_ends_as_an_unbroken_one():
     assert result.wrong == []
     faults = result.data["faults"]
     assert sorted(faults) == sorted(KINDS)
-    others = {FailureKind.LOST, FailureKind.CANCELLED, FailureKind.ENVIRONMENT}  # no fault of a trial's
+    others = {
+        FailureKind.LOST,
+        FailureKind.CANCELLED,
+        FailureKind.ENVIRONMENT,
+        FailureKind.LIMIT,
+    }  # no fault of a trial's
     assert set(result.data["failed"]) == set(FailureKind) - others
     assert result.data["drivers"] == 1 + faults.count("driver") + faults.count("cut")
     assert result.data["attempts"] >= 24 + faults.count("stall")

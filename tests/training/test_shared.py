@@ -232,6 +232,9 @@ class _Keep:
         self.kept = {name: parameter.grad.clone() for name, parameter in used.items()}
         return used
 
+    def sum(self, value):
+        raise AssertionError("nothing of it is summed while a step is computed")
+
 
 class _Average(_Keep):
     """The second: averages them with those that the first has kept."""
@@ -305,6 +308,9 @@ def test_a_group_asks_together_and_not_at_every_step(data, monkeypatch):
 
         def mean(self, value):
             self.asked += 1
+            return value
+
+        def sum(self, value):
             return value
 
     monkeypatch.setattr("nao_ray.training.trainer.CHECK_EVERY", 4)

@@ -7,7 +7,6 @@ dead driver said.
 
 from __future__ import annotations
 
-import getpass
 import threading
 import time
 from collections import deque
@@ -103,14 +102,6 @@ class RayMetrics:
         self._stop.set()
         self._thread.join(timeout=10)
         self.export()
-
-
-def login() -> str:
-    """Who is logged in; ``unknown`` where the machine does not say, as in some containers."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 class BusyShare:

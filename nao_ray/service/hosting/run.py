@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nao_ray.addresses import absolute
 from nao_ray.config import RunConfig
+from nao_ray.config_workers import login
 from nao_ray.evaluators.base import SharedEvaluator
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.search.budget import Budget
@@ -212,7 +213,7 @@ def _tolerance(config: RunConfig) -> Tolerance:
 
 
 def _metrics(config: RunConfig, pool_url: str, stack: ExitStack) -> Listener:
-    from nao_ray.service.hosting.metrics import RayMetrics, login
+    from nao_ray.service.hosting.metrics import RayMetrics
 
     return stack.enter_context(closing(RayMetrics(config.name, pool_url, config.workers.user or login())))
 

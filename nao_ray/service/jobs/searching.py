@@ -9,11 +9,11 @@ from pathlib import Path
 
 from nao_ray import __version__
 from nao_ray.addresses import absolute
+from nao_ray.config_workers import login
 from nao_ray.own_modules import OwnModules
 from nao_ray.service import places
 from nao_ray.service.given import Given, pool_of, read_config
 from nao_ray.service.hosting.manifest import COMMAND
-from nao_ray.service.hosting.metrics import login
 from nao_ray.service.jobs import client, marks, packing
 
 
