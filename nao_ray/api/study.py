@@ -90,10 +90,13 @@ class Study:
             wait: seconds to wait where the strategy wants to be told more first, for another thread to tell it.
 
         Raises:
+            ConfigError: it is closed.
             NothingToAskError: the strategy wants to be told more first, or the study `is_over`.
             RunError: the strategy sees no hope, or the pool could not be written for ten minutes.
             FencedError: another driver has taken over the pool.
         """
+        if not self._close.alive:
+            raise ConfigError(f"the study of {self.pool.url} is closed: make it again, it goes on")
         give_up = time.monotonic() + wait
         while True:
             with self._changed:
@@ -196,7 +199,10 @@ class Study:
             raise ConfigError("tell wants either a value or failed='why'")
         if value is None:
             return Failure(FailureKind.ERROR, str(failed))
-        number = float(value)
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{self._metric.name} is {value!r}, expected a number") from None
         if math.isfinite(number) and self._metric.possible(number) != number:
             low, high = self._metric.limits
             raise ConfigError(f"{self._metric.name} is {number:g}, expected a number in [{low:g}, {high:g}]")

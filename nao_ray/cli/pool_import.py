@@ -101,12 +101,18 @@ def _named(words: Sequence[str] | None) -> dict[str, str]:
     return named
 
 
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def _told(done: Imported, file: Path) -> str:
-    lines = [f"{done.trials:,} trials of {done.architectures:,} architectures from {done.rows:,} rows of {file}"]
+    counts = (_counted(done.trials, "trial"), _counted(done.architectures, "architecture"), _counted(done.rows, "row"))
+    lines = ["{} of {} from {} of ".format(*counts) + str(file)]
     lines += [f"columns taken    {', '.join(done.taken)}"] if done.taken else []
     lines += [f"columns left     {', '.join(done.ignored)}"] if done.ignored else []
     if done.left_out:
         more = len(done.left_out) - _SHOWN
-        lines += [f"{len(done.left_out):,} rows were left out:", *done.left_out[:_SHOWN]]
+        were = "was" if len(done.left_out) == 1 else "were"
+        lines += [f"{_counted(len(done.left_out), 'row')} {were} left out:", *done.left_out[:_SHOWN]]
         lines += [f"and {more:,} more"] if more > 0 else []
     return "\n".join([*lines, f"pool    {done.pool_url}"])

@@ -262,7 +262,8 @@ class SearchLoop:
         for request in self._requests.look():
             text = self._change_budget(request) if request.what == "budget" else None
             if request.what == "drain":
-                text = self._ending.drain(request.seconds, len(self._running))
+                waiting = min(self._executor.waiting, len(self._running))
+                text = self._ending.drain(request.seconds, len(self._running) - waiting)
             elif request.what == "cancel":
                 text = self._cancel(request.trial_id)
             if text is not None:

@@ -94,6 +94,8 @@ def test_what_is_wrong_is_said(told):
     with pytest.raises(ConfigError, match=r"accuracy is 93, expected a number in \[0, 1\]"):
         study.tell(trial, 93)
     assert [open_one.trial_id for open_one in study.open] == [1]
+    with pytest.raises(ConfigError, match="accuracy is 'x', expected a number"):
+        study.tell(trial, "x")
     assert study.tell(trial, math.nan).failure_kind == "nan"
     with pytest.raises(PoolError, match="trial 1 is not open"):
         study.tell(trial, 0.5)
@@ -104,6 +106,13 @@ def test_what_is_wrong_is_said(told):
     for wrong, what in (({"space": "nas_bench"}, "nas_bench_201"), ({"strategy": "enas"}, "shared weights")):
         with pytest.raises((ConfigError, GenotypeError), match=what):
             nao_ray.Study(**{"space": "nas_bench_201", "strategy": "random_search", **wrong})
+
+
+def test_a_closed_study_says_so(told):
+    study = told(0)
+    study.close()
+    with pytest.raises(ConfigError, match="is closed: make it again"):
+        study.ask()
 
 
 def test_threads_tell_while_others_ask(told):

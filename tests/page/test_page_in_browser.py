@@ -169,6 +169,11 @@ def test_every_view_draws_fits_its_window_and_is_accessible(page, scheme):
     assert [one[1] for one in axe(page)] == ["color-contrast"], "it sees what is wrong"
 
 
+def test_trials_are_counted_from_one(page):
+    page.run("NaoRay.app.pool.order, 0")  # whichever is asked for first
+    assert page.run("(pool => [...pool.order].map(row => pool.column('order')[row]))(NaoRay.app.pool)")[:3] == [1, 2, 3]
+
+
 def test_every_chart_says_in_words_what_it_shows_and_gives_its_figures(page):
     for view in VIEWS:
         show(page, f"{view}/0", VIEWS[view])

@@ -115,7 +115,7 @@
         map_x: () => this.#mapped("x"),
         map_y: () => this.#mapped("y"),
       }[name];
-      return make ? this.cached(name, make) : this.frame.get(name);
+      return make ? this.cached(`column ${name}`, make) : this.frame.get(name);
     }
 
     #places() {

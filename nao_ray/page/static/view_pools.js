@@ -28,7 +28,7 @@
     panel.show({
       lines,
       axes: {
-        x: x === "order" ? {name, extent: [0, longest]} : NaoRay.timeAxis(name, longest),
+        x: x === "order" ? {name, whole: true, extent: [0, longest]} : NaoRay.timeAxis(name, longest),
         y: {name: metric.label, extent: airy([Math.min(...values), Math.max(...values)])},
       },
       legend: lines.map(({name: label, colour, dashed}) => ({name: label, colour, form: dashed ? "dashes" : "line"})),

@@ -32,7 +32,7 @@
         )
       : [];
     const axes = {
-      x: x === "order" ? {name, extent: [0, end * 1.02]} : NaoRay.timeAxis(name, end * 1.02),
+      x: x === "order" ? {name, whole: true, extent: [0, end * 1.02]} : NaoRay.timeAxis(name, end * 1.02),
       y: {name: pool.metric.label, extent: bounds.extent},
     };
     const best = steps.at(-1),
