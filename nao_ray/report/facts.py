@@ -13,13 +13,15 @@ from nao_ray.memory import release
 from nao_ray.metric import BY_COLUMN, Metric
 from nao_ray.report import derived, shared, tables
 from nao_ray.report.control import is_control
+from nao_ray.report.covered import aims_of, covered, ranked
 from nao_ray.report.tracks import Track
 
 ROWS = 20
 """Architectures that are listed."""
 COLUMNS = (
     "trial_id", "log_index", "state", "failure_kind", "failure_message", "phase", "weights_version", "round",
-    *BY_COLUMN, "num_params", "wall_seconds", "device_seconds", "asked_at", "finished_at", "retry_of", "origin",
+    *BY_COLUMN, "num_params", "macs", "latency_ms", "wall_seconds", "device_seconds", "asked_at", "finished_at",
+    "retry_of", "origin",
 )  # fmt: skip
 """What it is made of, of every trial."""
 
@@ -51,7 +53,8 @@ def facts(
     is_shared = shared.is_shared(trials)
     failures = tables.failures(trials)
     alone = shared.trained_alone(done) if is_shared else done
-    best = tables.ranked(done, metric, ROWS)
+    aims = aims_of(manifest)
+    best = ranked(done, aims, ROWS) if aims else tables.ranked(done, metric, ROWS)
     tiles = tables.overview(trials, alone, metric, running)
     random = is_control(best, manifest)
     if len(best) and random.iloc[0]:
@@ -71,6 +74,7 @@ def facts(
             for (_, row), chance in zip(best.iterrows(), random, strict=True)
         ],
         "best_version": _version(best),
+        "covered": covered(done, aims),
         **_of_shared(done, fits, metric),
         **_of_trainings(done, fits, manifest, metric, trainings),
         "fits": dict(zip(("headings", "rows"), tables.fit_table(rows), strict=True)),

@@ -90,8 +90,10 @@
             `By their scores with the newest shared weights (${pool.report.best_version}), which only compare.`,
           )
         : null;
+    const covered = pool.report.covered;
     return [
       version,
+      covered && h("p", {class: "note"}, `By Pareto rank in ${covered.objectives.join(", ")}, in a rank by the metric.`),
       NaoRay.table(
         "Best architectures",
         ["", pool.metric.label, "trial", ...(hasParams ? ["parameters"] : [])],

@@ -115,19 +115,56 @@
     }
   }
 
+  /** Of a search with several objectives: the hypervolume above the worst of each, over its trials. */
+  function coveredPanel(panel, pool) {
+    const covered = pool.report?.covered,
+      volumes = covered?.volumes ?? [];
+    panel.root.hidden = !volumes.length;
+    if (!volumes.length) return;
+    const last = volumes.at(-1),
+      half = covered.marks[volumes.findIndex((volume) => 2 * volume >= last)],
+      point = Object.entries(covered.reference)
+        .map(([name, value]) => `${NaoRay.columnLabel(name)} ${large(value)}`)
+        .join(", ");
+    panel.show({
+      axes: {
+        x: {name: "finished trials", whole: true, extent: [0, covered.marks.at(-1) * 1.02]},
+        y: {name: "hypervolume", format: large, extent: [0, last * 1.05 || 1]},
+      },
+      lines: [
+        {
+          name: "hypervolume",
+          data: volumes.map((volume, k) => [covered.marks[k], volume]),
+          colour: "--accent",
+          step: true,
+          width: 2.5,
+        },
+      ],
+      legend: [{name: "hypervolume", colour: "--accent"}],
+      summary: `${NaoRay.counted(covered.trials.length, "trial")} that none beats in ${covered.objectives.join(", ")}; hypervolume ${large(last)}, half of it after ${NaoRay.counted(half, "trial")}.`,
+      note: `Above the worst of each among the trials: ${point}. It is of all trials, whatever is selected.`,
+      table: () => [
+        ["trials", "hypervolume"],
+        volumes.map((volume, k) => [NaoRay.count(covered.marks[k]), large(volume)]),
+      ],
+    });
+  }
+
   NaoRay.views.push({
     id: "tradeoffs",
     label: "Trade-offs",
     build(root, pool) {
       const charts = COSTS.map((cost) => new Tradeoff(root, pool, cost));
+      const volume = new Panel(root, "Hypervolume of its objectives", {height: 300});
       const none = h("p", {class: "lead"}, "No scored trial has a number of parameters, multiply-adds or latency.");
       root.append(none);
       return {
         update() {
+          coveredPanel(volume, pool);
           charts.forEach((chart) => chart.update());
           none.hidden = charts.some((chart) => !chart.panel.root.hidden);
         },
-        dispose: () => charts.forEach((chart) => chart.panel.dispose()),
+        dispose: () => [volume, ...charts.map((chart) => chart.panel)].forEach((panel) => panel.dispose()),
       };
     },
   });
