@@ -66,7 +66,9 @@
         x: {name: NaoRay.columnLabel(cost), extent, log, format: large},
         y: {name: pool.metric.label, extent: bounds.extent},
       };
-      const front = stats.pareto(selection.keep(pool, known), column, value, pool.more),
+      const isAimedUp = pool.info.objectives?.includes(cost), // else less of a cost is better
+        signed = isAimedUp ? Float64Array.from(column, (x) => -x) : column;
+      const front = stats.pareto(selection.keep(pool, known), signed, value, pool.more),
         asked = given(pool, cost);
       const lines = [
         {
