@@ -33,7 +33,8 @@ class Landscape:
         self.space = space
         draw = rng.child(seed, "landscape")
         graph = space.lower(space.sample(draw))
-        self._ops: dict[str, int] = {name: i for i, name in enumerate(getattr(space, "ops"))}  # noqa: B009
+        lowered = {text: op for op, text in space.op_names.items()}
+        self._ops = {lowered.get(text, text): i for i, text in enumerate(getattr(space, "ops"))}  # noqa: B009
         roles, nodes, ops = len(graph.cells), len(graph.cells[0][1].nodes), len(self._ops)
         self._value = draw.normal(0, 1, size=ops) + draw.normal(0, 0.5, size=(roles, ops))
         self._weight = draw.uniform(0.5, 1.5, size=(roles, nodes))

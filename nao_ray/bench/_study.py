@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nao_ray.bench._formula import Formula
 from nao_ray.config import Budget as ConfigBudget
 from nao_ray.config import Component, RunConfig
 from nao_ray.errors import ConfigError, DataError
@@ -32,6 +33,7 @@ from nao_ray.search.loop import SearchLoop
 from nao_ray.search.proposer import LocalProposer
 from nao_ray.search.simulated import SimulatedExecutor
 from nao_ray.service.hosting.manifest import settled, source_revision
+from nao_ray.spaces.base import Genotype
 from nao_ray.standings import Standings
 from nao_ray.strategies.base import Earlier
 from nao_ray.trial import Attempt, Diagnostics, Proposal, Trial
@@ -75,9 +77,19 @@ class Search:
     def file_name(self, table_hash: str) -> str:
         """Names the row; another table, column, setting or default, another name."""
         whole = self.config().to_data()
-        what = [table_hash, {**whole["evaluator"], "path": None}, whole["space"], whole["strategy"]]
+        space = whole["space"] if "path" not in whole["space"] else {**whole["space"], "path": None}
+        what = [table_hash, {**whole["evaluator"], "path": None}, space, whole["strategy"]]
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.table}-{self.label}-{digest}-w{self.workers}-s{self.seed:05d}.parquet"
+
+
+Judge = Tabular | Formula
+"""What tells the truth about an architecture, and which is the best."""
+
+
+def _tested(judge: Judge, genotype: Genotype) -> float:
+    """On the test split; NaN where nothing is known of it."""
+    return judge.test(genotype) if isinstance(judge, Tabular) and judge.config.test else float("nan")
 
 
 class _Found(Exception):  # noqa: N818 - not an error
@@ -95,11 +107,11 @@ class Kept:
 class _Notes:
     """What the loop would write to a pool, reduced to curves."""
 
-    def __init__(self, table: Tabular, clock: VirtualClock, stop_at_optimum: bool, kept: Kept | None = None) -> None:
+    def __init__(self, table: Judge, clock: VirtualClock, stop_at_optimum: bool, kept: Kept | None = None) -> None:
         self._kept = kept
         self._table, self._clock, self._stop = table, clock, stop_at_optimum
         self._standings = Standings()
-        self._score = table.config.measure.score
+        self._score = table.measure.score
         self._seen_test = float("nan")
         self.started = self.failed = 0
         self.queries_to_optimum: int | None = None
@@ -154,7 +166,7 @@ class _Notes:
         self.failed += trial.score is None
         if trial.score is not None:
             truth = self._table.valid(trial.genotype)
-            mine = self._table.test(trial.genotype) if self._table.config.test else float("nan")
+            mine = _tested(self._table, trial.genotype)
             if mine == mine and not self._score(mine) <= self._score(self._seen_test):  # nothing seen is a NaN
                 self._seen_test = mine
             if self._standings.add(trial.standing):
@@ -170,18 +182,18 @@ class _Notes:
 
 
 @lru_cache(maxsize=4)
-def _open(text: str) -> tuple[Tabular, str]:
+def _open(text: str) -> tuple[Judge, str]:
     config = RunConfig.parse(text)
     evaluator = config.make_evaluator()
-    if not isinstance(evaluator, Tabular):
+    if not isinstance(evaluator, Judge):
         raise ConfigError(f"a study on a table needs the evaluator tabular, got {type(evaluator).__name__}")
     table_hash = evaluator.data_hash()
     table = settled(config, evaluator.settled()).make_evaluator()
-    assert isinstance(table, Tabular)
+    assert isinstance(table, Judge)
     return table, table_hash
 
 
-def open_table(search: Search) -> tuple[Tabular, str]:
+def open_table(search: Search) -> tuple[Judge, str]:
     """The table of a search, and its hash; opened once per process.
 
     Raises:
@@ -220,7 +232,7 @@ def perform(search: Search, earlier: Sequence[Earlier] = (), kept: Kept | None =
     return {
         **{name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in asdict(search).items()},
         "table_hash": table_hash,
-        "metric": json.dumps(to_plain(table.config.measure)),
+        "metric": json.dumps(to_plain(table.measure)),
         "queries": len(notes.valid),
         "failed": notes.failed,
         "queries_to_optimum": notes.queries_to_optimum,
@@ -231,6 +243,7 @@ def perform(search: Search, earlier: Sequence[Earlier] = (), kept: Kept | None =
         "curve_oracle_test": notes.oracle_test,
         "curve_hours": notes.hours,
         "best_valid_of_table": table.best_valid,
+        "median_valid_of_table": table.median_valid,
         "cpu_seconds": cpu_seconds,
         "fits": len(notes.scored),
         "scored": scored,

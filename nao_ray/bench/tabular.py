@@ -15,7 +15,7 @@ Besides the arguments of `run`: ``LABEL.key=value`` sets a strategy's setting, `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -79,10 +79,9 @@ def run(
         DataError: the table is not what it should be.
         RunError: a search failed.
     """
-    labels = dict(_labels(strategies))
-    sections = _sections(settings, [*labels, "evaluator", "space"])
+    named, sections = labelled("tabular", strategies, settings, ("evaluator", "space"))
     searches = plan(
-        {label: {"name": name, **sections[label]} for label, name in labels.items()},
+        named,
         tables(path, datasets, {"valid": valid, "test": test, "cost": cost}, sections["evaluator"]),
         {"name": space, **sections["space"]},
         seeds=range(first_seed, first_seed + positive("seeds", seeds)),
@@ -120,7 +119,7 @@ def plan(
             stop_at_optimum=stop_at_optimum,
         )
         for table, evaluator in evaluators.items()
-        for number in _numbers(workers)
+        for number in numbers(workers)
         for label, strategy in strategies.items()
         for seed in seeds
     ]
@@ -184,25 +183,35 @@ def positive(name: str, number: int) -> int:
     return number
 
 
-def _numbers(workers: int | str) -> list[int]:
+def numbers(workers: int | str) -> list[int]:
+    """Of workers, by commas.
+
+    Raises:
+        ConfigError: one is no whole number from 1 on.
+    """
     words = str(workers).split(",")
     return [positive("workers", int(word) if word.strip().isdecimal() else 0) for word in words]
 
 
-def _labels(strategies: str) -> Iterator[tuple[str, str]]:
-    for word in strategies.split(","):
-        label, _, name = word.strip().partition(":")
-        yield label, name or label
+def labelled(
+    bench: str, strategies: str, settings: Mapping[str, Any], others: Sequence[str] = ()
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """By label, a strategy with its settings; and the settings ``SECTION.key`` of the sections that are none.
 
-
-def _sections(settings: Mapping[str, Any], known: Sequence[str]) -> dict[str, dict[str, Any]]:
-    sections: dict[str, dict[str, Any]] = {name: {} for name in known}
+    Raises:
+        ConfigError: a setting is of no strategy, and of no other section.
+    """
+    words = (word.strip().partition(":") for word in strategies.split(","))
+    labels = {label: name or label for label, _, name in words}
+    sections: dict[str, dict[str, Any]] = {name: {} for name in (*labels, *others)}
     for key, value in settings.items():
         section, *path = key.split(".")
         if section not in sections or not path or not all(path):
-            raise ConfigError(f"bench tabular {key}: expected key or SECTION.key with a SECTION of {', '.join(known)}")
+            raise ConfigError(
+                f"bench {bench} {key}: expected key or SECTION.key with a SECTION of {', '.join(sections)}"
+            )
         target = sections[section]
         for name in path[:-1]:
             target = target.setdefault(name, {})
         target[path[-1]] = value
-    return sections
+    return {label: {"name": name, **sections[label]} for label, name in labels.items()}, sections

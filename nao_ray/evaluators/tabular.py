@@ -173,6 +173,11 @@ class Tabular(Evaluator[TabularConfig]):
         """The best `valid` of the table: what a finished study is judged against."""
         return self._best(self._truth)
 
+    @property
+    def median_valid(self) -> float:
+        """The median `valid` of the table's architectures."""
+        return float(np.median(self._ordered))
+
     def genotypes(self) -> list[Genotype]:
         """Every distinct architecture of the table, in the order of its rows; for measurements, not for a search."""
         return [Genotype(self.space.name, key) for key in self._table.rows]
