@@ -113,6 +113,8 @@ class Proposal:
     """JSON by name: settings of the recipe that this trial is trained with instead of the evaluator's; None: none."""
     retry_of: int | None = None
     """The failed trial that the user asked for once more; such a proposal is no strategy's, nor of the budget."""
+    parent_trial_id: int | None = None
+    """Of a further rung of a ladder: the trial of the rung below, whose training it goes on with; None: it begins."""
 
     trial_id: int = -1
     """0, 1, 2, ... in the order asked."""

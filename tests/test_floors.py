@@ -24,13 +24,13 @@ FLOORS = [
     {"evaluators", "controllers", "report", "loggers", "config_components"},
     {"strategies"},
     {"search", "export", "page"},
-    {"config", "config_aims", "contracts"},
+    {"config", "config_aims", "config_fidelity", "config_training", "contracts"},
     {"testing"},
     {"service"},
     {"api", "bench", "tune"},  # the first and the last: public names of what is in service/
     {"cli"},
 ]
-ALLIES = [{"pool", "_pool"}, {"tasks", "training"}, {"config", "config_aims"}]
+ALLIES = [{"pool", "_pool"}, {"tasks", "training"}, {"config", "config_aims", "config_fidelity", "config_training"}]
 """Modules that are parts of one thing: a task makes its objective, which trains on the task's data."""
 WITHOUT_TORCH = [
     "spaces.nao_cnn",

@@ -69,9 +69,11 @@ _OF_ALL = {
     "file_row": "of an imported trial the row of its table, from 1; null in all others",
     "settings": "JSON by name: settings of the recipe of this trial alone; null: the evaluator's",
     "retry_of": "the failed trial that the user asked for once more as this one; null in all others",
+    "parent_trial_id": "on a ladder of fidelities the trial of the rung below, whose training this one goes on with; "
+    "null where it begins",
     "phase": "JSON: the stretch of a training of shared weights that this is; null where an architecture is scored",
     # how thoroughly
-    "epochs": "passes over the training data; null where nothing was trained for this trial",
+    "epochs": "passes over the training data, of the rungs below too; null where nothing was trained for this trial",
     "cells_per_stage": "size of the network: cells between two reductions; null where its skeleton has no such size",
     "channels": "size of the network: channels of its first cells; null where its skeleton has no such size",
     "layers": "size of the network: cells or layers in all; null where its skeleton has no such size",

@@ -55,6 +55,7 @@ _PROPOSAL = (
     ("file_row", _INT),
     ("settings", _TEXT),
     ("retry_of", _INT),
+    ("parent_trial_id", _INT),
     ("phase", _TEXT),
     *_FIDELITY,
 )
@@ -147,7 +148,8 @@ _LATER_MEASURED = (
     "supernet_score", "execution", "latency_ms", *dict(_SHAPES),
 )  # fmt: skip
 _LATER_SIZES = ("layers", "hidden", "embedding_width", OWN_SIZE)
-LATER = frozenset({"message", "origin", "file_row", "settings", "retry_of", *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
+_LATER_ASKED = ("origin", "file_row", "settings", "retry_of", "parent_trial_id")
+LATER = frozenset({"message", *_LATER_ASKED, *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
 EVENTS = _schema(

@@ -100,6 +100,10 @@ class Evaluator(ABC, Generic[C]):
     times: bool = False
     """It measures the latency of what it trains, before, and records it; whoever makes it says so."""
 
+    rungs: tuple[int, ...] = ()
+    """Epochs at which trainings pause, ascending, the last a whole one: the search's ladder; (): it has none, and no
+    proposal names a parent. Whoever makes the evaluator gives them."""
+
     keeper: Keeper | None = None
     """For evaluations that take long; one that does not know how to go on does without."""
     watcher: Callable[[Measurement], None] | None = None
@@ -229,6 +233,27 @@ class Evaluator(ABC, Generic[C]):
             ConfigError: one is such.
         """
         limits.check_names((), f"the evaluator {cls.__name__}")
+
+    @classmethod
+    def check_rungs(cls, config: C, epochs: Sequence[int]) -> None:  # noqa: ARG003
+        """Refuse, before anything starts, a ladder of fidelities with these epochs.
+
+        Override where `Config` has a setting `epochs`, and `evaluate` heeds the proposal's `fidelity.epochs`.
+
+        Raises:
+            ConfigError: this evaluator cannot be asked for fewer epochs, or not with these settings.
+        """
+        raise ConfigError(
+            f"fidelity: the evaluator {cls.__name__} trains no network for some epochs, so that nothing can pause: "
+            "leave it out, or take the evaluator standalone",
+            "fidelity",
+        )
+
+    def epochs_before(self, proposal: Proposal) -> int:
+        """That its parent was trained for, the rung below; 0 where it has none."""
+        if proposal.parent_trial_id is None:
+            return 0
+        return max((rung for rung in self.rungs if rung < (proposal.fidelity.epochs or 0)), default=0)
 
     def figures(self, genotype: Genotype) -> Mapping[str, float]:
         """What `limits` bound or `aims` name and needs no device, of the network that would be trained, by name.

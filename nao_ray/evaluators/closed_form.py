@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -63,7 +64,8 @@ class ClosedFormConfig(EvaluatorConfig):
     cost_seconds: float = Field(default=1.0, gt=0)
     """Reported time of a cell without convolutions, in seconds; each convolution adds a tenth of it."""
     epochs: int | None = Field(default=None, ge=1)
-    """Length of the reported curve, which rises to the accuracy."""
+    """Length of the reported curve, which rises to the accuracy; on a ladder of fidelities it ends at its rung, and a
+    rung takes its share of the time."""
 
 
 class ClosedForm(Evaluator[ClosedFormConfig]):
@@ -81,18 +83,23 @@ class ClosedForm(Evaluator[ClosedFormConfig]):
     def metric(cls, config: ClosedFormConfig, task: Task[Any] | None) -> Metric:  # noqa: ARG003
         return ACCURACY
 
+    @classmethod
+    def check_rungs(cls, config: ClosedFormConfig, epochs: Sequence[int]) -> None:
+        """Any."""
+
     def evaluate(self, proposal: Proposal) -> Measurement:
         if self.config.sleep_seconds:
             time.sleep(self.config.sleep_seconds)
         graph = self.space.lower(proposal.genotype)
-        value = accuracy(graph)
+        value, epochs = accuracy(graph), proposal.fidelity.epochs
         if self.config.noise:
             draw = rng.child(proposal.seed, "closed form noise").normal(0, self.config.noise)
             value = float(np.clip(value + draw, 0.0, 1.0))
         convolutions = sum("conv" in edge.op for _, cell in graph.cells for node in cell.nodes for edge in node)
         seconds = self.config.cost_seconds * (1 + 0.1 * convolutions)
-        epochs = proposal.fidelity.epochs
         curve = tuple(value * (1 - 0.5 ** (epoch + 1)) for epoch in range(epochs)) if epochs else None
+        if self.rungs and epochs and curve:  # as far up the curve as this rung is, in its share of the time
+            value, seconds = curve[-1], seconds * (epochs - self.epochs_before(proposal)) / self.rungs[-1]
         return Measurement(
             valid_accuracy=value, curve=curve, wall_seconds=seconds, device_seconds=seconds, device="closed_form"
         )

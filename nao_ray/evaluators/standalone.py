@@ -111,6 +111,14 @@ class Standalone(Evaluator[StandaloneConfig]):
             skeleton.check(shapes, config.size, config.recipe)
 
     @classmethod
+    def check_rungs(cls, config: StandaloneConfig, epochs: Sequence[int]) -> None:  # noqa: ARG003
+        if config.repeats > 1:
+            raise ConfigError(
+                f"fidelity: evaluator.repeats is {config.repeats}, and a ladder pauses one training alone: set it to 1",
+                "fidelity",
+            )
+
+    @classmethod
     def check_limits(cls, config: StandaloneConfig, limits: Limits) -> None:  # noqa: ARG003
         limits.check_names(("num_params", "macs", MEASURED), "a training")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -49,6 +49,10 @@ class Tabular(Evaluator[TabularConfig]):
     @classmethod
     def metric(cls, config: TabularConfig, task: Task[Any] | None) -> Metric:  # noqa: ARG003
         return config.measure
+
+    @classmethod
+    def check_rungs(cls, config: TabularConfig, epochs: Sequence[int]) -> None:
+        """Any: each rung is looked up."""
 
     def evaluate(self, proposal: Proposal) -> Measurement:
         """The row's numbers.

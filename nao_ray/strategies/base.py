@@ -5,7 +5,8 @@ function of the config, the seed and the log it was asked after (`Proposal.asked
 rebuilt by replaying the pool, in any process.
 
 A trial that failed may be asked for again by the user. Such a retry has a trial id like any other, and is told in its
-turn, but no strategy has proposed it: it counts neither as asked nor as told.
+turn, but no strategy has proposed it: it counts neither as asked nor as told. So do the further rungs of a ladder
+(`parts/ladder.py`), which name the trial that they go on from.
 """
 
 from __future__ import annotations
@@ -77,6 +78,9 @@ class Strategy(ABC, Generic[C]):
     others go on. False: nothing goes on without it, and the search ends."""
     ranks_several: ClassVar[bool] = False
     """It goes by `objectives`, where there are any; others know the score alone."""
+    ranks_rungs: ClassVar[bool] = False
+    """On a ladder of fidelities `observe` is given the trials of all rungs, those that went on with their
+    `parent_trial_id` and the epochs of their rung; False: those of the first rung alone."""
     foresees: ClassVar[bool] = False
     """It chooses by the `figures` of what it might ask for."""
     objectives: tuple[Aim, ...] = ()
@@ -100,7 +104,7 @@ class Strategy(ABC, Generic[C]):
         """Those of them that have finished, as far as it was told."""
         self.log_position = 0
         """Finished trials it was told, retries too: those with a lower `log_index`."""
-        self._retries: list[int] = []  # their trial ids, ascending
+        self._others: list[int] = []  # ids of trials that are none of its proposals, ascending
         self.visited: set[str] = set()
         """Canonical keys of everything ever asked."""
 
@@ -116,7 +120,7 @@ class Strategy(ABC, Generic[C]):
                 break
             proposal = replace(
                 draft if draft.phase is not None else self._of_architecture(draft),
-                trial_id=k + len(self._retries),
+                trial_id=self.next_id,
                 seed=self.seed_of(draft, k),
                 asked_after=self.log_position,
             )
@@ -136,8 +140,11 @@ class Strategy(ABC, Generic[C]):
         for trial in trials:
             assert trial.state is not TrialState.RUNNING, trial
             self.log_position += 1
+            goes_on = trial.proposal.parent_trial_id is not None
+            if goes_on and not self.ranks_rungs:
+                continue
             if trial.proposal.retry_of is None:
-                self.num_told += 1
+                self.num_told += not goes_on
                 self.observe(trial)
             elif trial.score is not None:
                 self.observe_retry(trial)
@@ -196,8 +203,8 @@ class Strategy(ABC, Generic[C]):
         return []
 
     def _note_asked(self, proposal: Proposal) -> None:
-        if proposal.retry_of is not None:
-            self._retries.append(proposal.trial_id)
+        if proposal.retry_of is not None or proposal.parent_trial_id is not None:
+            self._others.append(proposal.trial_id)
             return
         self.num_asked = self.number_of(proposal.trial_id) + 1
         if proposal.phase is None:
@@ -205,8 +212,13 @@ class Strategy(ABC, Generic[C]):
         self.note_asked(proposal)
 
     def number_of(self, trial_id: int) -> int:
-        """Which of its proposals a trial is, from 0: its id, where no retry was asked before it."""
-        return trial_id - bisect_left(self._retries, trial_id)
+        """Which of its proposals a trial is, from 0: its id, where no retry and no further rung was asked before it."""
+        return trial_id - bisect_left(self._others, trial_id)
+
+    @property
+    def next_id(self) -> int:
+        """Of the trial that is asked for next: as many as were asked, retries and further rungs too."""
+        return self.num_asked + len(self._others)
 
     _TRIES = 1000  # samples before a space counts as used up
 
@@ -226,6 +238,14 @@ class Strategy(ABC, Generic[C]):
         found = (getattr(measured, aim.column) for aim in self.objectives)
         values = (math.nan if value is None else value for value in found)
         return score, *(float(aim.signed(value)) for aim, value in zip(self.objectives, values, strict=True))
+
+    def foretell(self, trials: Sequence[Trial]) -> list[float] | None:
+        """Scores that trials of one rung of a ladder, each with a score, may be expected to have at the top rung.
+
+        Override to choose by it who goes on; a function of the config, the seed and what was told. None: a rung is
+        ranked by its own scores.
+        """
+        return None
 
     def learn_from(self, earlier: Sequence[Earlier]) -> None:
         """Once, before `restore` and the first ask: what the pools of `warm_start` have come to.

@@ -28,6 +28,7 @@ def test_the_pool_is_sound_merged_and_holds_every_column(tmp_path, monkeypatch):
             "file_row",
             "settings",
             "retry_of",
+            "parent_trial_id",
             "phase",
             "layers",
             "hidden",

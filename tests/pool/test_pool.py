@@ -23,7 +23,7 @@ from nao_ray.trial import Measurement, Trial, TrialState
 
 COLUMNS_TEXT = """
 trial_id attempt strategy space genotype tokens embedding predicted_score predicted_spread
-source_trial_id source_step_size round origin file_row settings retry_of phase
+source_trial_id source_step_size round origin file_row settings retry_of parent_trial_id phase
 epochs cells_per_stage channels layers hidden embedding_width own_size data_share
 weights_version valid_share normal_ops reduction_ops task
 state failure_kind failure_message valid_accuracy valid_perplexity valid_loss valid_score goal train_loss
