@@ -32,10 +32,12 @@ def gather(searches: Sequence[Search], folder: Path | None, processes: int) -> l
     """
     for search in {(search.label, search.table): search for search in searches}.values():
         search.config().make_strategy()
-    tables = {search.table: open_table(search) for search in searches}
-    hashes = {name: table_hash for name, (_, table_hash) in tables.items()}
+    hashes, lines = {}, []
+    for search in {search.table: search for search in searches}.values():
+        table, hashes[search.table] = open_table(search)  # many of them do not stay open together
+        lines.append(table.facts().line)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for line in dict.fromkeys(table.facts().line for table, _ in tables.values()):
+    for line in dict.fromkeys(lines):
         console.print(f"bench: {line}", markup=False)
     paths = [None if folder is None else folder / search.file_name(hashes[search.table]) for search in searches]
     found = [read_row(path, search) if path else None for path, search in zip(paths, searches, strict=True)]

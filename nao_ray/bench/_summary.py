@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 CHECKPOINTS = (10, 20, 30, 50, 100, 150, 200)
 """Queries after which the best so far is reported."""
 EARLY = 50
-"""Queries after which searches are compared."""
+"""Queries after which searches are compared, if they go so far."""
 WITHIN = 150
 """Queries within which a search should have found the optimum."""
 
@@ -26,23 +26,34 @@ WITHIN = 150
 def summary(rows: Sequence[Row]) -> BenchResult:
     """One line per table, strategy and number of workers."""
     last = max((row["max_queries"] for row in rows), default=0)
-    columns = ["table", "strategy", "workers", "n", f"within {WITHIN}", "queries", "sd", f"valid@{EARLY}"]
-    columns += [f"test@{EARLY}", f"oracle@{EARLY}", f"valid@{last}", f"test@{last}", "CPU s", "scored", "of space"]
-    table = [[*key, *_line(group)] for key, group in groups(rows).items()]
+    shown = _shown(rows, last)
+    columns = ["table", "strategy", "workers", "n", f"within {min(WITHIN, last)}", "queries", "sd"]
+    columns += [f"{curve.removesuffix('_test')}@{at}" for curve, at in shown]
+    table = [[*key, *_line(group, shown)] for key, group in groups(rows).items()]
     most = max((row["scored_per_query_max"] for row in rows), default=0)
     notes = [
         f"queries: until the table's best in validation, mean over n seeds ± standard error; one that did not "
         f"find it counts as its {last} queries. With several workers a query counts when its result is in.",
-        f"valid@{EARLY}, test@{EARLY}: {_units(rows)}, of the best by validation after {EARLY} queries; "
-        f"oracle@{EARLY}: the best test seen by then. scored: distinct genotypes the predictor scored (at most {most} "
-        "for one query).",
+        f"valid@N, test@N: {_units(rows)}, of the best by validation after N queries; oracle@N: the best test seen by "
+        f"then. scored: distinct genotypes the predictor scored (at most {most} for one query).",
         machine(),
     ]
     if len({row["revision"] for row in rows}) > 1:
         notes.append("The searches were made by different revisions of the code.")
     return BenchResult(
-        name="tabular", columns=columns, rows=table, notes=notes, data={"searches": list(map(_plain, rows))}
+        name="tabular",
+        columns=[*columns, "CPU s", "scored", "of space"],
+        rows=table,
+        notes=notes,
+        data={"searches": list(map(_plain, rows))},
     )
+
+
+def _shown(rows: Sequence[Row], last: int) -> list[tuple[str, int]]:
+    """Of which curves, after how many queries, the best is shown: not of what was not reached, nor of the unknown."""
+    wanted = [("valid", EARLY), ("test", EARLY), ("oracle_test", EARLY), ("valid", last), ("test", last)]
+    reached = [pair for pair in dict.fromkeys(wanted) if pair[1] <= last]
+    return [pair for pair in reached if any(math.isfinite(after(row, f"curve_{pair[0]}", pair[1])) for row in rows)]
 
 
 def groups(rows: Sequence[Row]) -> dict[tuple[str, str, int], list[Row]]:
@@ -53,11 +64,9 @@ def groups(rows: Sequence[Row]) -> dict[tuple[str, str, int], list[Row]]:
     return found
 
 
-def _line(group: Sequence[Row]) -> list[object]:
+def _line(group: Sequence[Row], curves: Sequence[tuple[str, int]]) -> list[object]:
     queries = queries_to_optimum(group)
     within = sum((row["queries_to_optimum"] or math.inf) <= WITHIN for row in group)
-    last = max(row["max_queries"] for row in group)
-    curves = [("valid", EARLY), ("test", EARLY), ("oracle_test", EARLY), ("valid", last), ("test", last)]
     scale = shown(metric_of(group[0]))
     best = [np.array([scale * after(row, f"curve_{curve}", at) for row in group]) for curve, at in curves]
     return [
@@ -91,8 +100,9 @@ def _units(rows: Sequence[Row]) -> str:
 
 
 def mean_and_error(values: Floats, digits: int) -> str:
-    """Mean of ``[n]`` values ± its standard error, as text."""
-    return f"{values.mean():.{digits}f} ± {standard_error(values):.{digits}f}"
+    """Mean of ``[n]`` values ± its standard error, as text; of one that alone."""
+    error = f" ± {standard_error(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{values.mean():.{digits}f}{error}"
 
 
 def spread(values: Floats, digits: int) -> str:

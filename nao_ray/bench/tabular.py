@@ -2,15 +2,20 @@
 
 Each search runs the real strategy in the real loop, with one or several simulated workers in virtual time: a query
 takes as long as the table says its training took. Every query counts, from the first random one; the validation
-accuracy selects, and the test accuracy is that of the selected architecture.
+accuracy selects, and the test accuracy is that of the selected architecture. A protocol says how many queries and
+which seeds: `nao_ray`, that of the project's own figures, 200 queries and the seeds 0 to 99, or `mls_bench`, 30
+queries and the seeds 0 to 4.
 
-    nao-ray bench tabular seeds=100 results=study figures=pictures
+    nao-ray bench tabular results=study figures=pictures
+    nao-ray bench tabular protocol=mls_bench datasets=cifar10 strategies=nao,random_search
     nao-ray bench tabular path=FILE datasets=a,b valid={dataset}_valid test={dataset}_test cost={dataset}_seconds
     nao-ray bench tabular path=FILE valid=val_loss evaluator.goal=minimize evaluator.unit=nats
+    nao-ray bench tabular path=FILE datasets=wiki,digits valid={dataset} evaluator.goal=wiki:minimize,digits:maximize
     nao-ray bench tabular strategies=nao,published:nao published.preset=paper seeds=20 workers=1,8
 
 Besides the arguments of `run`: ``LABEL.key=value`` sets a strategy's setting, ``evaluator.key=value`` one of the table
-(`runs`, `unit`, `goal`, `twins`, `where`, ...), ``space.key=value`` one of the space.
+(`runs`, `unit`, `goal`, `twins`, `where`, ...; `goal`, `metric` and `unit` also by data set), ``space.key=value`` one
+of the space.
 """
 
 from __future__ import annotations
@@ -31,7 +36,10 @@ from nao_ray.errors import ConfigError
 Column = str | Mapping[str, str] | None
 """Name of a column, or its names by data set."""
 STRATEGIES = "nao,random_search,regularized_evolution,local_search,reinforce"
+PROTOCOLS = {"nao_ray": (200, 100), "mls_bench": (30, 5)}
+"""By name, the queries of a search, and how many seeds there are, from 0 on."""
 _EXAMPLE = Path("nas_bench_201") / "nas_bench_201.parquet"
+_MEASURES = ("goal", "metric", "unit")
 _EXAMPLE_COLUMNS = {"valid": "{dataset}_valid_acc_200", "test": "{dataset}_test_acc_200"}
 _EXAMPLE_COSTS = {"cifar10": "cifar10_valid_train_time_200_s", "cifar100": "cifar100_train_time_200_s"}
 
@@ -43,10 +51,11 @@ def run(
     test: Column = None,
     cost: Column = None,
     strategies: str = STRATEGIES,
-    seeds: int = 100,
+    protocol: str = "nao_ray",
+    seeds: int | None = None,
     first_seed: int = 0,
     workers: int | str = 1,
-    max_queries: int = 150,
+    max_queries: int | None = None,
     processes: int = 2,
     stop_at_optimum: bool = True,
     results: str | None = None,
@@ -63,6 +72,7 @@ def run(
         test: column of the same on the test split.
         cost: column of the training time in seconds; without it a query takes one second.
         strategies: names, or ``LABEL:NAME`` to have one with several settings; by commas.
+        protocol: `nao_ray` or `mls_bench`: what holds where `seeds` or `max_queries` is not given.
         seeds: searches per strategy, with the seeds from `first_seed` on.
         first_seed: see `seeds`.
         workers: simulated workers; several numbers by commas.
@@ -79,14 +89,17 @@ def run(
         DataError: the table is not what it should be.
         RunError: a search failed.
     """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"bench tabular protocol={protocol}: choose of {', '.join(PROTOCOLS)}")
+    queries, count = PROTOCOLS[protocol]
     named, sections = labelled("tabular", strategies, settings, ("evaluator", "space"))
     searches = plan(
         named,
         tables(path, datasets, {"valid": valid, "test": test, "cost": cost}, sections["evaluator"]),
         {"name": space, **sections["space"]},
-        seeds=range(first_seed, first_seed + positive("seeds", seeds)),
+        seeds=range(first_seed, first_seed + positive("seeds", count if seeds is None else seeds)),
         workers=workers,
-        max_queries=max_queries,
+        max_queries=queries if max_queries is None else max_queries,
         stop_at_optimum=stop_at_optimum,
     )
     rows = gather(searches, None if results is None else Path(results), positive("processes", processes))
@@ -137,29 +150,39 @@ def tables(
         common = {"name": "tabular", "path": path}
         if not names:
             return {Path(path).stem: {**common, **_of(None, columns), **settings}}
-        return {name: {**common, **_of(name, columns), "dataset": name, **settings} for name in names}
+        return {name: {**common, **_of(name, columns), "dataset": name, **_own(name, settings)} for name in names}
     common = {"name": "tabular", "path": str(data_folder() / _EXAMPLE), "twins": "merge"}
     found = {}
     for name in names or _EXAMPLE_COSTS:
         own = _of(name, columns, {**_EXAMPLE_COLUMNS, "cost": _EXAMPLE_COSTS.get(name)})
-        found[name] = {**common, **own, "dataset": name, **settings}
+        found[name] = {**common, **own, "dataset": name, **_own(name, settings)}
     return found
+
+
+def _own(dataset: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluator's settings for one data set: what is measured may be given by data set.
+
+    Raises:
+        ConfigError: it is, and this one has none.
+    """
+    measures = {name: settings[name] for name in _MEASURES if name in settings}
+    return {**settings, **_of(dataset, measures)}
 
 
 def _of(
     dataset: str | None, columns: Mapping[str, Column], defaults: Mapping[str, str | None] = MappingProxyType({})
 ) -> dict[str, str | None]:
-    """The columns of one data set.
+    """The columns of one data set, or what else is given by data set.
 
     Raises:
-        ConfigError: columns are given by data set, and this one has none.
+        ConfigError: it is, and this one has none.
     """
     found = {}
     for name, given in columns.items():
         column = by_dataset(given)
         if isinstance(column, Mapping) and dataset not in column:
             what = f"data set {dataset}" if dataset is not None else "a table without datasets"
-            raise ConfigError(f"bench {name}: no column for {what}; it has those of {', '.join(column)}")
+            raise ConfigError(f"bench {name}: nothing is given for {what}; it has those of {', '.join(column)}")
         found[name] = (column[str(dataset)] if isinstance(column, Mapping) else column) or defaults.get(name)
     return found
 

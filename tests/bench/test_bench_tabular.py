@@ -119,7 +119,7 @@ def test_the_summary_has_a_line_per_strategy(path):
     assert result.rows[0][5].startswith(f"{np.mean(found):.1f} ± ")
     assert json.loads(json.dumps(result.data)) == result.data
     assert searches[0]["valid@10"] <= searches[0]["valid@30"]
-    assert "valid@50" in result.table
+    assert "valid@40" in result.table
 
 
 def test_the_study_goes_on_where_it_stopped(path, tmp_path, monkeypatch):
@@ -269,3 +269,53 @@ def test_datasets_and_workers_are_searched_each_on_its_own(path, tmp_path):
     assert sorted(file.name for file in figures.iterdir()) == ["a-w1.svg", "a-w3.svg", "b-w1.svg", "b-w3.svg"]
     best = {s["table"]: s["best_valid_of_table"] for s in result.data["searches"]}
     assert best["b"] == pytest.approx(0.95 - frame["a_valid"].min() / 200)
+
+
+def test_the_better_direction_may_differ_by_data_set(path, tmp_path):
+    frame = pd.read_parquet(path).rename(columns={"score": "up"}).assign(down=lambda t: 3 - t["up"] / 50)
+    both = tmp_path / "both.parquet"
+    frame.to_parquet(both)
+    settings = {"evaluator.goal": "up:maximize,down:minimize", "evaluator.unit": "up:percent,down:nats"}
+    found = study(both, datasets="up,down", valid="{dataset}", test=None, cost=None, max_queries=60, **settings)
+    by_table = {table: [s for s in found.data["searches"] if s["table"] == table] for table in ("up", "down")}
+    assert by_table["down"][0]["best_valid_of_table"] == pytest.approx(frame["down"].min())
+    assert by_table["up"][0]["best_valid_of_table"] == pytest.approx(frame["up"].max() / 100)
+    for up, down in zip(by_table["up"], by_table["down"], strict=True):
+        assert down["valid@50"] == pytest.approx(3 - 2 * up["valid@50"]), "the same searches, turned over"
+    with pytest.raises(ConfigError, match="bench goal: nothing is given for data set down; it has those of up"):
+        study(both, datasets="up,down", valid="{dataset}", test=None, **{"evaluator.goal": "up:maximize"})
+
+
+def test_what_no_search_reached_and_what_nobody_knows_has_no_column(path):
+    result = study(path, max_queries=30)
+    assert "nan" not in result.table
+    assert [name for name in result.columns if "@" in name] == ["valid@30", "test@30"]
+    assert "within 30" in result.columns
+    known = study(path, max_queries=60, test=None, seeds=1)
+    assert [name for name in known.columns if "@" in name] == ["valid@50", "valid@60"]
+    assert "±" not in known.rows[0][5], "one search has no standard error"
+    whole = study(path, max_queries=50, seeds=2)
+    assert [name for name in whole.columns if "@" in name] == ["valid@50", "test@50", "oracle@50"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "queries", "seeds"),
+    [
+        ({}, 200, range(100)),
+        ({"protocol": "mls_bench"}, 30, range(5)),
+        ({"protocol": "mls_bench", "max_queries": 40, "first_seed": 3}, 40, range(3, 8)),
+        ({"protocol": "nao_ray", "seeds": 2}, 200, range(2)),
+    ],
+)
+def test_a_protocol_is_what_holds_where_nothing_is_given(path, monkeypatch, settings, queries, seeds):
+    asked = []
+    monkeypatch.setattr(tabular, "gather", lambda searches, *_: asked.extend(searches) or [])
+    monkeypatch.setattr(tabular, "summary", lambda rows: None)
+    tabular.run(str(path), valid="score", strategies="random_search", **settings)
+    assert [search.seed for search in asked] == list(seeds)
+    assert {search.max_queries for search in asked} == {queries}
+
+
+def test_a_protocol_of_nobody_is_refused(path):
+    with pytest.raises(ConfigError, match="protocol=ours: choose of nao_ray, mls_bench"):
+        study(path, protocol="ours")

@@ -275,5 +275,5 @@ def test_columns_by_data_set_in_one_command(path):
     assert found["a"]["valid"] == "{dataset}"
     given = study.tables(str(path), "a,b", {"cost": {"a": "x", "b": "y"}})
     assert [given[name]["cost"] for name in "ab"] == ["x", "y"]
-    with pytest.raises(ConfigError, match="bench cost: no column for data set c; it has those of a, b"):
+    with pytest.raises(ConfigError, match="bench cost: nothing is given for data set c; it has those of a, b"):
         study.tables(str(path), "a,c", {"cost": "a:x,b:y"})
