@@ -109,7 +109,7 @@ def run(
         positive(name, value)
     configs = configs_of([name.strip() for name in str(searches).split(",")], settings)
     for config in configs.values():
-        _trained_alone(config)
+        trained_alone(config)
     how = {"recipe": recipe, "epochs": epochs, "trainings": trainings}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary if results is None else results)
@@ -146,8 +146,12 @@ def _control(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"name": "random_search", "strategy": Component(name="random_search")})
 
 
-def _trained_alone(config: RunConfig) -> StandaloneConfig:
-    """How the search trains networks on their own."""
+def trained_alone(config: RunConfig) -> StandaloneConfig:
+    """How the search trains networks on their own.
+
+    Raises:
+        ConfigError: it trains none.
+    """
     settings = config.evaluator_config
     alone = settings.alone if isinstance(settings, OneShotConfig) else settings
     if not isinstance(alone, StandaloneConfig):
@@ -205,7 +209,7 @@ def _row(job: _Job, pool: PoolReader) -> Row:
         "test": tests,
         "trials": len(log),
         "failed": sum(trial.failure_kind is not None for trial in log),
-        "cpu_search": _seconds(log) + (float(fits["cpu_seconds"].sum()) if "cpu_seconds" in fits else 0.0),
+        "cpu_search": seconds_of(log) + (float(fits["cpu_seconds"].sum()) if "cpu_seconds" in fits else 0.0),
         "cpu_anew": time.process_time() - began,
         "revision": source_revision() or "",
     }
@@ -218,7 +222,7 @@ def _trained_anew(job: _Job, best: Trial, index: int) -> float:
     from nao_ray.training.fit import fit
 
     space, task, recipe = job.config.make_space(), job.config.make_task(), Recipe(name=job.recipe)
-    seed, size = rng.child_seed(job.config.seed, "trained anew", index), _trained_alone(job.config).size
+    seed, size = rng.child_seed(job.config.seed, "trained anew", index), trained_alone(job.config).size
     objective = task.objective(torch.device("cpu"), recipe)
     with rng.torch_seeded(seed, "weights"):
         network = skeleton_of(space).build(space.lower(best.genotype), task.shapes, size, recipe)
@@ -226,7 +230,8 @@ def _trained_anew(job: _Job, best: Trial, index: int) -> float:
     return float(task.test_scores(network, objective.constants(), objective.device, recipe).value)
 
 
-def _seconds(trials: Sequence[Trial]) -> float:
+def seconds_of(trials: Sequence[Trial]) -> float:
+    """Device seconds of all their trainings."""
     return math.fsum(trial.measurement.device_seconds or 0.0 for trial in trials if trial.measurement)
 
 
