@@ -89,7 +89,8 @@ class Workers(Settings):
     """Failure kinds besides `lost` that are tried again."""
     checkpoint_seconds: float | None = Field(default=300, gt=0)
     """A trial that takes longer keeps its state in the pool, at the end of an epoch and so long after the last one:
-    another worker goes on with it where this one is lost, to the same result. Null: it begins anew."""
+    another worker goes on with it where this one is lost, to the same result. Null: it begins anew. What a rung of
+    `fidelity` pauses with is always kept."""
     notice_seconds: float | None = Field(default=None, gt=0)
     """How long before the driver is killed it gets SIGTERM, or SIGUSR1, e.g. 120 on spot machines, in Kubernetes' grace
     or from Slurm: what runs may end within it, nothing further begins. Null: SIGTERM ends the search at once, SIGUSR1

@@ -2,6 +2,9 @@
 
 Scores with shared weights only count until a network with weights of its own has one, and of those only scores of one
 version are compared: of the newest, which is the version of the last trial asked that has a score.
+
+On a ladder of fidelities the highest rung that has been reached comes first: a score after 3 epochs is not compared
+with one after 27.
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+_Rank = tuple[int, float, int]
+"""Rung, score and minus the id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +27,8 @@ class Standing:
     trial_id: int
     weights_version: str | None = None
     """The shared weights that the score was taken with; None: weights of its own."""
+    rung: int = 0
+    """Of a further rung of a ladder its epochs; 0: the first, or there is none."""
 
 
 class Standings:
@@ -35,7 +43,7 @@ class Standings:
         """
         self._keep = keep
         self._best: dict[str | None, Standing] = {}  # by version
-        self._top: dict[str | None, list[tuple[float, int]]] = {}  # heaps of score and minus id: the worst first
+        self._top: dict[str | None, list[_Rank]] = {}  # heaps: the worst first
         self._newest = (-1, "")  # the last trial asked that was scored with shared weights, and its version
         for standing in standings:
             self.add(standing)
@@ -76,8 +84,9 @@ class Standings:
     def top(self) -> list[Standing]:
         """The best ones, best first, ties by the number of the trial; as many as are kept."""
         version = self.version
-        return [Standing(score, -minus, version) for score, minus in sorted(self._top.get(version, ()), reverse=True)]
+        ranks = sorted(self._top.get(version, ()), reverse=True)
+        return [Standing(score, -minus, version, rung) for rung, score, minus in ranks]
 
 
-def _rank(standing: Standing) -> tuple[float, int]:
-    return standing.score, -standing.trial_id
+def _rank(standing: Standing) -> _Rank:
+    return standing.rung, standing.score, -standing.trial_id

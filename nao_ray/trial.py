@@ -126,6 +126,11 @@ class Proposal:
     user asked for a retry."""
 
     @property
+    def rung(self) -> int:
+        """Of a further rung of a ladder its epochs; 0: the first, or there is none."""
+        return 0 if self.parent_trial_id is None else self.fidelity.epochs or 0
+
+    @property
     def training_seed(self) -> int:
         """What names the draws of its training: for a phase that of the whole training of shared weights."""
         return self.seed if self.phase is None or self.phase.seed is None else self.phase.seed
@@ -231,7 +236,8 @@ class Trial:
     def standing(self) -> Standing | None:
         """Its place among the others; None without a score."""
         score = self.score
-        return None if score is None else Standing(score, self.trial_id, self.proposal.fidelity.weights_version)
+        fidelity = self.proposal.fidelity
+        return None if score is None else Standing(score, self.trial_id, fidelity.weights_version, self.proposal.rung)
 
     def complete(self, measurement: Measurement, **facts: Any) -> Trial:  # noqa: ANN401
         """This trial, finished with a measurement; FAILED as `nan` if its score is not finite.

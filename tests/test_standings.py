@@ -41,3 +41,11 @@ def test_as_many_as_wanted_are_kept():
     found = Standings((Standing(score / 7, score) for score in (3, 1, 4, 5, 2, 6)), keep=3)
     assert [standing.trial_id for standing in found.top()] == [6, 5, 4]
     assert Standings([V1_OLD], keep=0).top() == []
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+def test_the_highest_rung_of_a_ladder_comes_first(order):
+    trials = [Standing(0.9, 0), Standing(0.4, 1, rung=9), Standing(0.5, 2, rung=9), Standing(0.8, 3, rung=3)]
+    found = Standings([trials[k] for k in order], keep=3)
+    assert found.best == trials[2]
+    assert found.top() == [trials[2], trials[1], trials[3]]

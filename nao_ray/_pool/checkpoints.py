@@ -1,4 +1,7 @@
-"""States of trials that take long, a file each, written by their workers; removed once the trial is final."""
+"""States of trials that take long, a file each, written by their workers; removed once the trial is final.
+
+On a ladder of fidelities the state that a rung pauses with stays until the next rung has ended, or the search has.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from nao_ray._pool.faults import READING
-from nao_ray._pool.ledger import IdSet
+from nao_ray._pool.ledger import Ledger
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.storage import Storage
 from nao_ray.trial import Trial
@@ -38,6 +41,11 @@ class Checkpoints:
         """Remove those of trials that are final; what cannot be removed is left to the next driver."""
         is_local = isinstance(self._storage, LocalStorage)
         for trial in trials:
+            if (parent := trial.proposal.parent_trial_id) is not None:
+                with suppress(*READING):
+                    self._storage.remove(_file(parent))
+            if trial.score is not None and self._pauses_at(trial.proposal.fidelity.epochs):
+                continue
             seconds = (
                 (trial.finished_at - trial.started_at).total_seconds()
                 if trial.finished_at is not None and trial.started_at is not None
@@ -47,13 +55,23 @@ class Checkpoints:
                 with suppress(*READING):
                     self._storage.remove(_file(trial.trial_id))
 
-    def sweep(self, final: IdSet) -> None:
-        """Remove those of trials that are final, which an earlier driver or a late worker has left."""
+    def sweep(self, ledger: Ledger, *, is_over: bool = False) -> None:
+        """Remove those of trials that are final, which an earlier driver or a late worker has left.
+
+        Args:
+            ledger: of the pool.
+            is_over: nothing goes on with a trial that has paused, or it then trains from the start.
+        """
         with suppress(*READING):
             for name in self._storage.entries(FOLDER):
                 number = name.removesuffix(_SUFFIX)
-                if number.isdigit() and len(number) == _DIGITS and int(number) in final:
+                if not (number.isdigit() and len(number) == _DIGITS and int(number) in ledger.finished):
+                    continue
+                if is_over or not (self._storage.rungs and ledger.may_go_on(int(number))):
                     self._storage.remove(f"{FOLDER}/{name}")
+
+    def _pauses_at(self, epochs: int | None) -> bool:
+        return epochs in self._storage.rungs[:-1]
 
 
 def _file(trial_id: int) -> str:

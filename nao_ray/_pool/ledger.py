@@ -73,6 +73,8 @@ class Ledger:
     def __init__(self) -> None:
         self.asked = IdSet()
         self.finished = IdSet()
+        self._scored = IdSet()
+        self._gone_on = IdSet()
         self.next_seq = 0
         self.num_asked = 0
         self._states = {TrialState.COMPLETED.value: 0, TrialState.FAILED.value: 0}
@@ -84,12 +86,22 @@ class Ledger:
             self.asked.add(trial_id)
             self.num_asked += 1
 
-    def note_finished(self, trial_id: int, state: str, standing: Standing | None) -> None:
-        """A final row was recorded; one that has a score has a standing."""
+    def note_finished(
+        self, trial_id: int, state: str, standing: Standing | None, parent_trial_id: int | None = None
+    ) -> None:
+        """A final row was recorded; one that has a score has a standing, one that goes on with another its parent."""
         self.finished.add(trial_id)
+        if standing is not None:
+            self._scored.add(trial_id)
+        if parent_trial_id is not None:
+            self._gone_on.add(parent_trial_id)
         self.note_asked(trial_id)  # a pool made of a table has no events
         self._states[state] += 1
         self._standings.add(standing)
+
+    def may_go_on(self, trial_id: int) -> bool:
+        """Whether a finished trial has a score, and none has finished that goes on with it."""
+        return trial_id in self._scored and trial_id not in self._gone_on
 
     def counts(self) -> Counts:
         """The counters now."""
@@ -120,13 +132,13 @@ def add_tables(ledger: Ledger, events: pa.Table, trials: pa.Table) -> None:
     ledger.next_seq = max([ledger.next_seq, *(seq + 1 for seq in ids(events, "seq"))])
     for trial_id in ids(events.filter(pc.field("kind") == "asked"), "trial_id"):
         ledger.note_asked(trial_id)
-    rows = zip(ids(trials, "trial_id"), trials["state"].to_pylist(), standings(trials), strict=True)
-    for trial_id, state, standing in rows:
+    facts = (trials[name].to_pylist() for name in ("state", "parent_trial_id"))
+    for trial_id, standing, state, parent in zip(ids(trials, "trial_id"), standings(trials), *facts, strict=True):
         if trial_id not in ledger.finished:
-            ledger.note_finished(trial_id, str(state), standing)
+            ledger.note_finished(trial_id, str(state), standing, parent)
 
 
-RANKED = ("trial_id", "state", "phase", "weights_version", *SCORED)
+RANKED = ("trial_id", "state", "phase", "weights_version", "parent_trial_id", "epochs", *SCORED)
 """The columns that `standings` needs."""
 
 
@@ -136,6 +148,15 @@ def standings(trials: pa.Table) -> list[Standing | None]:
     return [_standing(*row) for row in facts]
 
 
-def _standing(trial_id: int, state: str, phase: str | None, version: str | None, *found: Any) -> Standing | None:  # noqa: ANN401
+def _standing(
+    trial_id: int,
+    state: str,
+    phase: str | None,
+    version: str | None,
+    parent: int | None,
+    epochs: int | None,
+    *found: Any,  # noqa: ANN401
+) -> Standing | None:
     score = score_of(*found) if state == TrialState.COMPLETED and phase is None else None
-    return None if score is None else Standing(score, trial_id, version)
+    rung = 0 if parent is None else epochs or 0
+    return None if score is None else Standing(score, trial_id, version, rung)

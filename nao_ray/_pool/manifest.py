@@ -141,6 +141,13 @@ def objectives(manifest: Mapping[str, Any]) -> tuple[Aim, ...]:
     return tuple(Aim.parse(str(text)) for text in given or ())
 
 
+def rungs(manifest: Mapping[str, Any]) -> tuple[int, ...]:
+    """Epochs of its search's ladder of fidelities, ascending; (): it has none."""
+    config = manifest.get("config")
+    ladder = config.get("fidelity") if isinstance(config, Mapping) else None
+    return tuple(ladder["epochs"]) if isinstance(ladder, Mapping) else ()
+
+
 def refuse_changes(old: Mapping[str, Any], new: Mapping[str, Any], free: Set[str] = frozenset()) -> None:
     """Check that two manifests differ in nothing but keys under the dotted prefixes `free`, e.g. `config.budget`.
 

@@ -41,6 +41,7 @@ class PoolReader:
     def __init__(self, storage: Storage, manifest: dict[str, Any]) -> None:
         self._storage = storage
         self.manifest = manifest
+        storage.rungs = manifests.rungs(manifest)
 
     @property
     def url(self) -> str:

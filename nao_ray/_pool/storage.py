@@ -59,6 +59,9 @@ class Storage(ABC):
     merges_in_place = False
     """Whether a merge takes names away, and gives the name of the first to the merged part."""
 
+    rungs: tuple[int, ...] = ()
+    """Epochs of the search's ladder of fidelities, ascending; (): it has none. Who reads the manifest sets it."""
+
     def __init__(self, root: str, url: str) -> None:
         self.root = root.rstrip("/") or "/"
         self.url = url

@@ -132,7 +132,7 @@ class PoolWriter(PoolReader):
                 self._unsure = False
                 lease.is_quiet = self._is_quiet
                 self._lease, self._journal, self._ops = lease, journal, ops
-                self.checkpoints.sweep(self._ledger.finished)
+                self.checkpoints.sweep(self._ledger)
         except BaseException:
             lease.release()
             raise
@@ -209,7 +209,8 @@ class PoolWriter(PoolReader):
             ended = [rows.trial_row(trial, self._strategy, self._task, self._ops) for trial in new.values()]
             self._append("trials", rows.table(ended, rows.TRIALS))
             for trial in new.values():
-                self._ledger.note_finished(trial.trial_id, trial.state.value, trial.standing)
+                parent = trial.proposal.parent_trial_id
+                self._ledger.note_finished(trial.trial_id, trial.state.value, trial.standing, parent)
             self.checkpoints.forget(new.values())
             self._compact_if_due()
             return list(new.values())
@@ -324,6 +325,12 @@ class PoolWriter(PoolReader):
         with self._lock:
             driving = self._lease is not None and not self._lease.released
             return self._ledger.counts() if driving else super().counts()
+
+    def end(self) -> None:
+        """The search has come to its end: nothing goes on with what has paused on a ladder of fidelities."""
+        with self._lock:
+            if self._storage.rungs:
+                self.checkpoints.sweep(self._ledger, is_over=True)
 
     # -- upkeep -------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ class Keeper(Protocol):
     """Where a long evaluation keeps how far it is, so that another worker goes on with it; it may keep nothing."""
 
     def kept(self, proposal: Proposal) -> bytes | None:
-        """What was kept of this proposal, which begins."""
+        """What was kept of this proposal, which begins, or of the rung that it goes on with."""
         ...
 
     def is_due(self) -> bool:

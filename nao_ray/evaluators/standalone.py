@@ -184,7 +184,17 @@ class Standalone(Evaluator[StandaloneConfig]):
         return {"num_params": counts.num_params, "macs": counts.macs, "shapes": shapes}
 
     def _progress(self, proposal: Proposal) -> Progress:
-        """What an earlier worker has done of this proposal."""
+        """What an earlier worker has done of this proposal, or of the rung below."""
+        own = self._kept(proposal)
+        if not own.is_new or proposal.parent_trial_id is None:
+            return own
+        fidelity = replace(proposal.fidelity, epochs=self.epochs_before(proposal))
+        below = self._kept(replace(proposal, trial_id=proposal.parent_trial_id, fidelity=fidelity))
+        if below.is_new:
+            _log.info("trial %d trains from the start: nothing is kept of the rung below", proposal.trial_id)
+        return replace(below, wall_seconds=0.0)  # a rung's time is its own
+
+    def _kept(self, proposal: Proposal) -> Progress:
         kept = None if self.keeper is None else self.keeper.kept(proposal)
         if kept is None:
             return Progress()
@@ -203,23 +213,27 @@ class Standalone(Evaluator[StandaloneConfig]):
         start, before = (None, 0.0) if progress is None else (progress.start, progress.wall_seconds)
         began = time.monotonic()
 
-        def after(epoch: Epoch) -> None:
-            if epoch.done == epochs:
-                return
-            seconds = before + time.monotonic() - began
-            if self.keeper is not None and self.keeper.is_due():
+        def after(epoch: Epoch) -> bool:
+            if epoch.done == whole:
+                return False
+            seconds, pauses = before + time.monotonic() - began, epoch.done == epochs
+            if self.keeper is not None and (pauses or self.keeper.is_due()):
                 self.keeper.keep(proposal, pack(proposal, self.device.type, measured, epoch, seconds))
-            if self.watcher is not None:
+            if self.watcher is not None and not pauses:
                 self.watcher(Measurement(**scored(epoch.history, objective), **counts, wall_seconds=seconds))
+            return pauses
 
         counts = {} if self.watcher is None else self._counts(proposal)
         asked = proposal.fidelity
         share = self.config.data_share if asked.data_share is None else asked.data_share
         epochs = self.config.epochs if asked.epochs is None else asked.epochs
+        whole = max(epochs, *self.rungs) if self.rungs else epochs  # which the schedule is of, on every rung
         recipe = self._recipe(proposal)
         objective = self.objective(share, recipe)
+        if start is not None and start.epochs_done == epochs:  # it paused, and its worker was lost before it could tell
+            return Measurement(**scored(start.history, objective), wall_seconds=before)
         network = self._network(proposal, seed, recipe)
-        trained = fit(network, objective, epochs=epochs, seed=seed, start=start, listener=after)
+        trained = fit(network, objective, epochs=whole, seed=seed, start=start, listener=after)
         return replace(trained, wall_seconds=before + (trained.wall_seconds or 0.0))
 
     def _recipe(self, proposal: Proposal) -> Recipe:

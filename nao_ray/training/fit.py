@@ -59,7 +59,7 @@ def fit(
     epochs: int,
     seed: int,
     start: Start | None = None,
-    listener: Callable[[Epoch], None] = lambda _: None,
+    listener: Callable[[Epoch], bool | None] = lambda _: None,
     autotune: bool = False,
     team: Team | None = None,
 ) -> Measurement:
@@ -79,7 +79,8 @@ def fit(
         seed: names the order of the examples, their augmentation, and dropout.
         start: the state to go on from, of the same network, objective, epochs and seed; the measurement is then of the
             epochs since, and those of its `history`, its times of those since alone.
-        listener: told of every epoch whose loss is finite; again of those that were gone back.
+        listener: told of every epoch whose loss is finite; again of those that were gone back. True: the training
+            pauses there, to be gone on with from the epoch's state, and is measured so far.
         autotune: cuDNN tries its algorithms at every new shape, which pays in a long training.
         team: those who train the network together, each called with the same and with its shard of the objective; all
             are told what the first one has validated.
@@ -119,7 +120,8 @@ def fit(
                 recovery.keep(judged)
             history += [scores] if scores is not None else []
             state = partial(_state, trainer, recovery)
-            listener(Epoch(trainer.epochs_done, loss, scores, tuple(history), state))
+            if listener(Epoch(trainer.epochs_done, loss, scores, tuple(history), state)):
+                break
         trainer.settle()
     return Measurement(
         **scored(history, objective),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from nao_ray.search.tally import Past
 from nao_ray.search.tolerance import Tolerance
 from nao_ray.search.tries import Retry
 from nao_ray.search.trouble import Limits
+from nao_ray.service.fleet.keeping import PoolKeeper
 from nao_ray.service.hosting.checks import (
     check_search,
     refuse_device_without_gpu,
@@ -193,6 +195,7 @@ def _search(
             ),
         )
         snapshot = loop.run(past)
+        pool.end()
     return RunSummary(
         pool_url=pool.url, done=snapshot.done, failed=snapshot.failed, seconds=snapshot.seconds, best=pool.best(10)
     )
@@ -229,7 +232,10 @@ def _to_all(listeners: Sequence[Listener]) -> Listener:
 def _in_process(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -> tuple[Proposer, Executor]:
     log = list(past.passing(pool.log()))
     proposer = stack.enter_context(closing(LocalProposer(config.make_strategy(earlier_of(pool)), log)))
-    return proposer, stack.enter_context(closing(SerialExecutor(config.make_evaluator(), weights=pool)))
+    evaluator = config.make_evaluator()
+    if evaluator.rungs and evaluator.keeps_states:
+        evaluator.keeper = PoolKeeper(pool.checkpoints, config.workers.checkpoint_seconds or math.inf)
+    return proposer, stack.enter_context(closing(SerialExecutor(evaluator, weights=pool)))
 
 
 def _connect(config: RunConfig, stack: ExitStack) -> None:
@@ -271,7 +277,7 @@ def _on_ray(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -
         at_once=evaluator.scored_at_once if isinstance(evaluator, SharedEvaluator) else 1,
         trained_by=evaluator.trained_by if isinstance(evaluator, SharedEvaluator) else None,
     )
-    seconds = workers.checkpoint_seconds
+    seconds = workers.checkpoint_seconds or (math.inf if evaluator.rungs else None)  # rungs pause with a state
     keeps = None if seconds is None else (absolute(pool.url), storage_id(pool.manifest), seconds)
     proposer = stack.enter_context(
         closing(RayProposer(SameCode.of(StrategyFactory(text, earlier_of(pool))), past.first(pool.stream_log)))
