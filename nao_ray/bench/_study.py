@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from nao_ray.bench._formula import Formula
 from nao_ray.config import Budget as ConfigBudget
 from nao_ray.config import Component, RunConfig
+from nao_ray.config_fidelity import Rungs
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.tabular import Tabular
 from nao_ray.metric import to_plain
@@ -58,6 +59,8 @@ class Search:
     workers: int
     max_queries: int
     stop_at_optimum: bool
+    fidelity: Mapping[str, Any] = field(default_factory=dict)
+    """Its ladder; empty: there is none."""
 
     def config(self) -> RunConfig:
         """The search as a config.
@@ -72,6 +75,7 @@ class Search:
             evaluator=Component(**self.evaluator),
             strategy=Component(**self.strategy),
             budget=ConfigBudget(trials=self.max_queries),
+            fidelity=Rungs(**self.fidelity) if self.fidelity else None,
         )
 
     def file_name(self, table_hash: str) -> str:
@@ -79,6 +83,7 @@ class Search:
         whole = self.config().to_data()
         space = whole["space"] if "path" not in whole["space"] else {**whole["space"], "path": None}
         what = [table_hash, {**whole["evaluator"], "path": None}, space, whole["strategy"]]
+        what += [whole["fidelity"]] if self.fidelity else []
         digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
         return f"{self.table}-{self.label}-{digest}-w{self.workers}-s{self.seed:05d}.parquet"
 
@@ -160,11 +165,12 @@ class _Notes:
                 self.distinct_scored = int(count)
 
     def _take(self, trial: Trial) -> None:
-        """Validation selects: the incumbent is the best by the score the strategy was told."""
+        """Validation selects: the incumbent is the best by the score the strategy was told, of whole trainings."""
         valid = self.valid[-1] if self.valid else float("nan")
         test = self.test[-1] if self.test else float("nan")
         self.failed += trial.score is None
-        if trial.score is not None:
+        rungs = self._table.rungs
+        if trial.score is not None and (not rungs or trial.proposal.fidelity.epochs == rungs[-1]):
             truth = self._table.valid(trial.genotype)
             mine = _tested(self._table, trial.genotype)
             if mine == mine and not self._score(mine) <= self._score(self._seen_test):  # nothing seen is a NaN

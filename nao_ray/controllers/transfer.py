@@ -34,7 +34,7 @@ class Source:
     """An earlier pool, learnt."""
 
     name: str
-    process: GaussianProcess
+    process: Process
 
     @classmethod
     def of(cls, name: str, features: Tensor, scores: Floats, unit: float) -> Self:
@@ -75,6 +75,10 @@ class TransferredProcess:
         """Mean ``[M]`` and covariance ``[M, M]`` at ``[M, D]``."""
         mean, covariance = self._rest.joint(features)
         return self._mean(features) + self._scale * mean, self._scale**2 * covariance
+
+    def covariance(self, a: Tensor, b: Tensor) -> Tensor:
+        """``[M, K]``: of the noise-free function at ``[M, D]`` with it at ``[K, D]``; differentiable."""
+        return self._scale**2 * self._rest.covariance(a, b)
 
     def left_out(self) -> Tensor:
         """``[N]``: what each observation would be predicted as without it."""

@@ -15,15 +15,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nao_ray import rng
 from nao_ray.errors import ConfigError, DataError, GenotypeError
 from nao_ray.evaluators.base import Evaluator, EvaluatorConfig
 from nao_ray.evaluators.parts.table import Column, Table
 from nao_ray.evaluators.parts.table_config import TabularConfig
+from nao_ray.evaluators.parts.table_rungs import Rung
 from nao_ray.limits import Limits
 from nao_ray.metric import Metric
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.tasks.base import Facts, Task
+from nao_ray.tasks.base import Facts, Shapes, Task
 from nao_ray.trial import Fidelity, Measurement, Proposal
 
 
@@ -39,8 +39,11 @@ class Tabular(Evaluator[TabularConfig]):
     keeps_states: ClassVar[bool] = False
 
     def __init__(self, space: SearchSpace[Any], task: Task[Any] | None, config: TabularConfig) -> None:
-        super().__init__(space, task, config)
-        self._table = Table(space, config, lambda: self._bounded.values())
+        super().__init__(space, task, _at(config, config.epochs))
+        self._settings = config
+        self._table = Table(space, self.config, lambda: self._bounded.values())
+        self._whole = Rung(self._table)
+        self._rungs: dict[int | None, Rung] = {None: self._whole, config.epochs: self._whole}
 
     @classmethod
     def fidelity(cls, config: TabularConfig) -> Fidelity:
@@ -51,8 +54,13 @@ class Tabular(Evaluator[TabularConfig]):
         return config.measure
 
     @classmethod
+    def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: TabularConfig) -> None:  # noqa: ARG003
+        _at(config, config.epochs)
+
+    @classmethod
     def check_rungs(cls, config: TabularConfig, epochs: Sequence[int]) -> None:
-        """Any: each rung is looked up."""
+        for each in epochs:
+            _at(config, each)
 
     def evaluate(self, proposal: Proposal) -> Measurement:
         """The row's numbers.
@@ -62,22 +70,26 @@ class Tabular(Evaluator[TabularConfig]):
         """
         self.limits.refuse(self.figures(proposal.genotype))
         row = self.row(proposal.genotype)
-        config, columns = self.config, self._table.columns
-        if config.runs and config.draw == "one":
-            values = np.array([columns[name][row] for name in config.runs])
-            value = float(rng.child(proposal.seed, "run").choice(values[np.isfinite(values)]))
-        else:
-            value = float(self._mean[row] if config.runs else self._truth[row])
-        seconds = float(columns[config.cost][row]) if config.cost else None
+        config, rung = self.config, self._rung(proposal.fidelity.epochs)
+        seconds = rung.seconds(row)
+        if seconds is not None and config.resumes and (before := self.epochs_before(proposal)):
+            seconds -= self._rung(before).seconds(row) or 0.0
         return Measurement(
-            **config.measure.measured(self._scaled(value)),
+            **config.measure.measured(self._scaled(rung.value(row, proposal.seed))),
             num_params=self._integer(config.num_params, row),
             macs=self._integer(config.macs, row),
-            latency_ms=float(columns[config.latency_ms][row]) if config.latency_ms else None,
+            latency_ms=float(self._table.columns[config.latency_ms][row]) if config.latency_ms else None,
             wall_seconds=seconds,
             device_seconds=seconds,
             device="table",
         )
+
+    def _rung(self, epochs: int | None) -> Rung:
+        """The table after so many epochs; None: after all."""
+        if epochs not in self._rungs:
+            table = Table(self.space, _at(self._settings, epochs), whole=self._table)
+            self._rungs[epochs] = Rung(table, self._settings.share_of_cost(epochs))
+        return self._rungs[epochs]
 
     @classmethod
     def check_limits(cls, config: TabularConfig, limits: Limits) -> None:
@@ -138,7 +150,7 @@ class Tabular(Evaluator[TabularConfig]):
         Raises:
             GenotypeError: the architecture is not in the table.
         """
-        return self._scaled(float(self._truth[self.row(genotype)]))
+        return self._scaled(float(self._whole.truth[self.row(genotype)]))
 
     def test(self, genotype: Genotype) -> float:
         """The same on the test split, for the report of a finished search alone.
@@ -148,6 +160,14 @@ class Tabular(Evaluator[TabularConfig]):
             GenotypeError: the architecture is not in the table.
         """
         return self._scaled(float(self._test[self.row(genotype)]))
+
+    def seconds(self, genotype: Genotype) -> float | None:
+        """Of its whole training; None: the table has none.
+
+        Raises:
+            GenotypeError: the architecture is not in the table.
+        """
+        return self._whole.seconds(self.row(genotype))
 
     def rank(self, genotype: Genotype) -> int:
         """Of its `valid` in the table, 1 the best.
@@ -169,13 +189,13 @@ class Tabular(Evaluator[TabularConfig]):
     @cached_property
     def _ordered(self) -> Column:
         """`valid` of all architectures that have one, ascending."""
-        values = np.array([self._scaled(float(self._truth[row])) for row in self._table.rows.values()])
+        values = np.array([self._scaled(float(self._whole.truth[row])) for row in self._table.rows.values()])
         return np.sort(values[~np.isnan(values)])
 
     @cached_property
     def best_valid(self) -> float:
         """The best `valid` of the table: what a finished study is judged against."""
-        return self._best(self._truth)
+        return self._best(self._whole.truth)
 
     @property
     def median_valid(self) -> float:
@@ -219,13 +239,10 @@ class Tabular(Evaluator[TabularConfig]):
             raise DataError("this table's config names no test column: give evaluator.test")
         return self._table.columns[self.config.test]
 
-    @cached_property
-    def _truth(self) -> Column:
-        return self._mean if self.config.valid is None else self._table.columns[self.config.valid]
 
-    @cached_property
-    def _mean(self) -> Column:
-        """Mean of the runs; an architecture may have fewer runs than there are columns."""
-        columns = self._table.columns
-        mean: Column = np.nanmean(np.stack([columns[name] for name in self.config.runs]), axis=0)
-        return mean
+def _at(config: TabularConfig, epochs: int | None) -> TabularConfig:
+    """`TabularConfig.at`, its complaint as one of the configuration."""
+    try:
+        return config.at(epochs)
+    except ValueError as error:
+        raise ConfigError(f"evaluator: {error}", "evaluator") from None

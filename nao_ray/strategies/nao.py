@@ -14,6 +14,7 @@ with mutants of its own proposals; `default` decodes more than it needs and asks
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from typing import Any
 
@@ -33,11 +34,13 @@ from nao_ray.strategies.base import Earlier, Strategy, refuse_outside
 from nao_ray.strategies.parts.nao_config import NaoConfig
 from nao_ray.strategies.parts.nao_objectives import Objectives
 from nao_ray.strategies.parts.nao_round import Observation, Round, fresh
+from nao_ray.strategies.parts.nao_rungs import Rungs, foundation
 from nao_ray.strategies.parts.warm_start import WarmStart
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
 
 _MOST_COUNTED = 100_000  # distinct genotypes scored, by their keys: a few megabytes
 _MIN_RANDOM = 2  # seeds that are no earlier pool's
+_Process = tuple[GpController, FitReport, Rungs]
 _MIN_COMPLETED = 2  # trials with a score a fit needs; a round with fewer is random
 
 
@@ -45,7 +48,7 @@ class Nao(Strategy[NaoConfig]):
     """Seeds, then rounds of the controller."""
 
     Config = NaoConfig
-    ranks_several = foresees = True
+    ranks_several = ranks_rungs = foresees = True
 
     def __init__(self, space: SearchSpace[Any], config: NaoConfig, seed: int, fidelity: Fidelity) -> None:
         super().__init__(space, config, seed, fidelity)
@@ -54,13 +57,14 @@ class Nao(Strategy[NaoConfig]):
         refuse_outside(space, "strategy.seed_genotypes", self._given)
         self._num_seeds = max(config.seeds, len(self._given))
         self._told: list[Observation] = []
-        self._retried: list[Observation] = []  # retries with a score, in the order told
-        self._retried_before: dict[int, int] = {}  # how many of them when a round began
-        self._scores: dict[int, float] = {}
+        self._beside: list[Observation] = []  # retries and further rungs with a score, in the order told
+        self._beside_before: dict[int, int] = {}  # how many of them when a round began
+        self._scores: dict[tuple[int, int | None], float] = {}  # by trial id and epochs
         self._asked: dict[int, Genotype] = {}  # by trial id, ascending
         self._first_of_round: dict[int, int] = {}
         self._pretrained: Pretrained | None = None
         self._fitted: tuple[int, MlpController] | None = None
+        self._process: tuple[list[int], _Process] | None = None  # what it was fitted to, by trial id
         self._current: tuple[int, list[Proposal]] = (-1, [])
         self._rows: list[Diagnostics] = []
         self._used_up = False
@@ -146,15 +150,18 @@ class Nao(Strategy[NaoConfig]):
 
     def _make_queue(self, index: int) -> list[Proposal]:
         known = self._known(index)
-        sources = sorted(_completed(known), key=lambda seen: (-(seen.score or 0.0), seen.trial_id))
-        several = self._several(sources)
-        if several is not None:
-            sources = [sources[row] for row in pareto.crowded_order(several.measured)]
-        row: dict[str, float | int | str | None] = {"round": index, "num_trials": len(sources)}
+        rungs = Rungs(_completed(known))
+        row: dict[str, float | int | str | None] = {"round": index, "num_trials": len(rungs.of_base)}
         queue: list[Proposal] = []
-        if len(sources) >= _MIN_COMPLETED:
+        if len(rungs.of_base) >= _MIN_COMPLETED:
             with one_thread():
-                controller, report = self._fit_gp(index) if self.config.predictor == "gp" else self._fit(index)
+                controller: Controller
+                if self.config.predictor == "gp":
+                    controller, report, rungs = self._fit_gp(index, known)
+                else:
+                    controller, report = self._fit(index)
+                several = self._several(rungs.of_base)
+                sources = self._ranked(rungs, controller, several)
                 pending = self._pending(index, known)
                 generation = Round(
                     space=self.space,
@@ -169,11 +176,40 @@ class Nao(Strategy[NaoConfig]):
                 )
                 queue = generation.queue()
             row |= self._count_scored(generation.scored)
-            if isinstance(controller, GpController) and controller.transfer is not None:
-                row |= controller.transfer.row()
-            row |= report.row() | generation.counts.row() | {"predicted_gain": self._predicted_gain(queue)}
-        self._rows.append(row | self._outcome(index - 1, known))
+            if isinstance(controller, GpController):
+                if controller.transfer is not None and self._earlier:
+                    row |= controller.transfer.row()
+                if len(rungs) > 1:
+                    row |= rungs.row(controller.transfer)
+            row |= report.row() | generation.counts.row() | {"predicted_gain": _predicted_gain(queue, sources)}
+        self._rows.append(row | self._outcome(index - 1, [seen for seen in known if (seen.epochs or 0) == rungs.base]))
         return queue
+
+    def _ranked(self, rungs: Rungs, controller: Controller, several: Objectives | None) -> list[Observation]:
+        """What a round may start from, best first; paused trials by what is predicted of them at the base rung."""
+        known = rungs.of_base
+        if several is not None:
+            return [known[row] for row in pareto.crowded_order(several.measured)]
+        if paused := rungs.paused:
+            expected, _ = controller.predict(np.stack([self.space.encode(seen.genotype) for seen in paused]))
+            known = known + [replace(seen, score=float(e)) for seen, e in zip(paused, expected, strict=True)]
+        return sorted(known, key=lambda seen: (-(seen.score or 0.0), seen.trial_id))
+
+    def foretell(self, trials: Sequence[Trial]) -> list[float] | None:
+        """By the process, where it ranks what it left out of a higher rung better than the scores of `trials` do."""
+        index = self._fit_index(self.num_asked)
+        if self.config.predictor != "gp" or not index:
+            return None
+        known = sorted([*self._told, *self._beside], key=lambda seen: seen.trial_id)
+        rungs = Rungs(_completed(known))
+        if rungs.base <= max(trial.proposal.fidelity.epochs or 0 for trial in trials):
+            return None
+        with one_thread():
+            controller, _, rungs = self._fit_gp(index, known)
+            if not rungs.predicts(controller, trials):
+                return None
+            expected, _ = controller.predict(np.stack([self.space.encode(trial.genotype) for trial in trials]))
+        return [float(score) for score in expected]
 
     def _several(self, completed: Sequence[Observation]) -> Objectives | None:
         """What is aimed at besides the score, with what was reached; None: nothing is."""
@@ -182,16 +218,16 @@ class Nao(Strategy[NaoConfig]):
         return Objectives(self.objectives, self.figures, np.array([seen.values for seen in completed]))
 
     def _known(self, index: int) -> list[Observation]:
-        """The results fit `index` is given, by trial id; of a trial that failed and was tried again, both."""
+        """The results of all rungs that fit `index` is given, by trial id; of a trial that was tried again, both."""
         count = self._fit_at(index)
         if self.config.mode == "rounds":
             known = [seen for seen in self._told if self.number_of(seen.trial_id) < count]
         else:
             known = self._told[:count]
         # a round that asked nothing had its fit when the next one that asked began
-        later = (number for round_, number in self._retried_before.items() if round_ >= index)
-        retried = self._retried[: min(later, default=len(self._retried))]
-        return sorted([*known, *retried], key=lambda seen: seen.trial_id)
+        later = (number for round_, number in self._beside_before.items() if round_ >= index)
+        beside = self._beside[: min(later, default=len(self._beside))]
+        return sorted([*known, *beside], key=lambda seen: seen.trial_id)
 
     def _pending(self, index: int, known: Sequence[Observation]) -> list[Genotype]:
         """What was asked before the round of fit `index` began, and is not known to it."""
@@ -200,15 +236,25 @@ class Nao(Strategy[NaoConfig]):
         before = takewhile(lambda asked: first is None or asked[0] < first, self._asked.items())
         return [genotype for trial_id, genotype in before if trial_id not in done]
 
-    def _fit_gp(self, index: int) -> tuple[Controller, FitReport]:
+    def _fit_gp(self, index: int, known: Sequence[Observation]) -> _Process:
+        """The process after what is `known`: of its base rung, with those below as sources."""
+        pool = self._pool(index, known)
+        given = [seen.trial_id for seen in known]
+        if self._process is not None and self._process[0] == given:
+            return self._process[1]
         config = self.config
         if self._pretrained is None:
             self._pretrained = pretrain(self.space.whole, config.epd, config.pretraining, self.seed)
-        pool = self._pool(index)
         tokens = np.stack([self.space.encode(seen.genotype) for seen in pool])
         scores = np.array([seen.score for seen in pool], dtype=np.float64)
-        sources = self._earlier.sources(self._pretrained, config.gp)
-        return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp, sources)
+        rungs = Rungs(_completed(known))
+        sources = [
+            *self._earlier.sources(self._pretrained, config.gp),
+            *rungs.sources(foundation(self.space, self._pretrained, config.gp)),
+        ]
+        fitted = fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp, sources)
+        self._process = given, (*fitted, rungs)
+        return self._process[1]
 
     def _fit(self, index: int) -> tuple[MlpController, FitReport]:
         """Fit `index`, with the fits before it where their weights live on."""
@@ -218,7 +264,7 @@ class Nao(Strategy[NaoConfig]):
             if self._fitted is not None and self._fitted[0] < index:
                 first, start = self._fitted[0] + 1, self._fitted[1]
         for number in range(first, index + 1):
-            pool = self._pool(number)
+            pool = self._pool(number, self._known(number))
             if len(pool) < _MIN_COMPLETED:
                 continue
             controller, report = fit(
@@ -235,9 +281,9 @@ class Nao(Strategy[NaoConfig]):
         self._fitted = (index, controller)
         return controller, report
 
-    def _pool(self, index: int) -> list[Observation]:
-        """The completed trials a fit is trained on, by trial id."""
-        completed = _completed(self._known(index))
+    def _pool(self, index: int, known: Sequence[Observation]) -> list[Observation]:
+        """The completed trials a fit is trained on, of one rung, by trial id."""
+        completed = Rungs(_completed(known)).of_base
         size = self.config.pool_size
         if size is None or len(completed) <= size:
             return completed
@@ -251,12 +297,16 @@ class Nao(Strategy[NaoConfig]):
     def note_asked(self, proposal: Proposal) -> None:
         self._asked[proposal.trial_id] = proposal.genotype
         self._first_of_round.setdefault(proposal.round or 0, proposal.trial_id)
-        self._retried_before.setdefault(proposal.round or 0, len(self._retried))
+        self._beside_before.setdefault(proposal.round or 0, len(self._beside))
 
     def observe_retry(self, trial: Trial) -> None:
-        self._retried.append(self._observation(trial))
+        self._beside.append(self._observation(trial))
 
     def observe(self, trial: Trial) -> None:
+        if trial.proposal.parent_trial_id is not None:
+            if trial.score is not None and self.config.predictor == "gp":  # an mlp knows the first rung alone
+                self._beside.append(self._observation(trial))
+            return
         self._told.append(self._observation(trial))
         if self.num_told == self._limit:  # no fit will report on the last round
             last = max(self._first_of_round)
@@ -264,18 +314,19 @@ class Nao(Strategy[NaoConfig]):
             self._rows.append(row | self._outcome(last, self._told))
 
     def _observation(self, trial: Trial) -> Observation:
-        if (score := trial.score) is not None:
-            self._scores[trial.trial_id] = score
         proposal = trial.proposal
-        source = proposal.source_trial_id
+        source, epochs = proposal.source_trial_id, proposal.fidelity.epochs
+        if (score := trial.score) is not None:
+            self._scores[trial.trial_id, epochs] = score
         return Observation(
             trial_id=trial.trial_id,
             genotype=proposal.genotype,
             score=score,
             round=proposal.round or 0,
             predicted_score=proposal.predicted_score,
-            source_score=None if source is None else self._scores.get(source),
+            source_score=None if source is None else self._scores.get((source, epochs)),
             values=self.values_of(trial) or (),
+            epochs=epochs,
         )
 
     def diagnostics(self) -> list[Diagnostics]:
@@ -297,14 +348,6 @@ class Nao(Strategy[NaoConfig]):
             "num_scored": len(keys),
             "num_scored_distinct": len(self._scored) if len(self._scored) < _MOST_COUNTED else None,
         }
-
-    def _predicted_gain(self, queue: Sequence[Proposal]) -> float | None:
-        gains = [
-            draft.predicted_score - self._scores[draft.source_trial_id]
-            for draft in queue
-            if draft.predicted_score is not None and draft.source_trial_id is not None
-        ]
-        return float(np.mean(gains)) if gains else None
 
     @staticmethod
     def _outcome(index: int, known: Sequence[Observation]) -> dict[str, float | int | str | None]:
@@ -328,3 +371,13 @@ class Nao(Strategy[NaoConfig]):
 
 def _completed(observations: Sequence[Observation]) -> list[Observation]:
     return [seen for seen in observations if seen.score is not None]
+
+
+def _predicted_gain(queue: Sequence[Proposal], sources: Sequence[Observation]) -> float | None:
+    scores = {seen.trial_id: seen.score for seen in sources}
+    gains = [
+        draft.predicted_score - (scores[draft.source_trial_id] or 0.0)
+        for draft in queue
+        if draft.predicted_score is not None and draft.source_trial_id is not None
+    ]
+    return float(np.mean(gains)) if gains else None

@@ -6,6 +6,7 @@ says which, and by default the table's own values do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -41,10 +42,21 @@ class Table:
     """
 
     def __init__(
-        self, space: SearchSpace[Any], config: TabularConfig, also: Callable[[], Collection[str]] = tuple
+        self,
+        space: SearchSpace[Any],
+        config: TabularConfig,
+        also: Callable[[], Collection[str]] = tuple,
+        whole: Table | None = None,
     ) -> None:
-        """Of a file; `also` says, when it is opened, which other columns of numbers are wanted."""
-        self.space, self.config, self._also = space, config, also
+        """Of a file.
+
+        Args:
+            space: of its architectures.
+            config: its columns are those of one number of epochs (`TabularConfig.at`).
+            also: says, when it is opened, which other columns of numbers are wanted.
+            whole: the table of the same rows at all epochs, which knows their architectures and twins.
+        """
+        self.space, self.config, self._also, self._whole = space, config, also, whole
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -74,6 +86,8 @@ class Table:
     @cached_property
     def twins(self) -> Twins:
         """How twins are treated: as the config says, or as the values do."""
+        if self._whole is not None:
+            return self._whole.twins
         if self.config.twins is not None:
             return self.config.twins
         if not self._num_differing:
@@ -146,6 +160,8 @@ class Table:
     @cached_property
     def _classes(self) -> dict[str, list[int]]:
         """Rows of each isomorphism class."""
+        if self._whole is not None:
+            return self._whole._classes
         classes: dict[str, list[int]] = {}
         for row, genotype in enumerate(self._genotypes):
             classes.setdefault(self.space.twin_key(genotype), []).append(row)
@@ -154,6 +170,8 @@ class Table:
     @cached_property
     def _genotypes(self) -> list[Genotype]:
         """Of each row; no two are the same text."""
+        if self._whole is not None:
+            return self._whole._genotypes
         _ = self._checked
         found: dict[str, Genotype] = {}
         column = self.config.genotype
@@ -214,7 +232,7 @@ class Table:
         columns = {}
         for name in self._names:
             try:
-                columns[name] = self._table[name].cast(pa.float64()).to_numpy()
+                columns[name] = _values(self._table, name)
             except pa.ArrowException as error:
                 raise DataError(f"the table {self.config.path}, column {name}: not numbers: {_line(error)}") from None
         return columns
@@ -227,7 +245,7 @@ class Table:
     @cached_property
     def _table(self) -> pa.Table:
         path, config = Path(self.config.path), self.config
-        names = list(dict.fromkeys((config.genotype, *self._names, *config.where)))
+        names = list(dict.fromkeys((config.genotype, *(_place(name)[0] for name in self._names), *config.where)))
         try:
             if path.suffix == ".csv":
                 table = csv.read_csv(path)
@@ -244,6 +262,23 @@ class Table:
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"cannot read the table {path}: {_line(error)}; give evaluator.path") from None
         return table
+
+
+def _place(name: str) -> tuple[str, int | None]:
+    """The column of ``val_losses[12]``, and which value of its lists, from 1; of another name it, and None."""
+    found = re.fullmatch(r"(.+)\[(\d+)\]", name)
+    return (name, None) if found is None else (found[1], int(found[2]))
+
+
+def _values(table: pa.Table, name: str) -> Column:
+    """``[rows]``; NaN where a list ends before its value."""
+    column, number = _place(name)
+    if number is None:
+        found: Column = table[column].cast(pa.float64()).to_numpy()
+        return found
+    lists = table[column].cast(pa.list_(pa.float64())).to_pylist()
+    values = [values[number - 1] if values is not None and 0 < number <= len(values) else None for values in lists]
+    return np.array(values, dtype=np.float64)
 
 
 def _line(error: Exception) -> str:

@@ -16,6 +16,8 @@ Twins = Literal["merge", "distinct", "mean"]
 
 _COLUMNS = frozenset({"valid", "test", "runs", "cost", "num_params", "macs", "latency_ms"})
 """Settings that name columns of numbers."""
+_OF_RUNGS = frozenset({"valid", "cost"})
+"""Those of them that differ from rung to rung."""
 _LESS_IS_BETTER = {
     "loss": "loss", "nll": "loss", "perplexity": "perplexity", "ppl": "perplexity", "error": "error", "err": "error",
     "latency": "latency", "mse": "mse", "rmse": "rmse", "mae": "mae", "wer": "wer", "cer": "cer", "bpc": "bpc",
@@ -68,7 +70,15 @@ class TabularConfig(EvaluatorConfig):
     partial: bool = False
     """Search although most of the space is not in the table; trials of what is not there fail."""
     epochs: int | None = Field(default=None, ge=1)
-    """Epochs behind the numbers, for the record; ``{epochs}`` in the name of a column stands for it."""
+    """Epochs behind the numbers: what ``{epochs}`` in the name of a column stands for. A trial that asks for fewer, as
+    a rung of a ladder does, gets the column of those: `cifar10_valid_acc_{epochs}`. A column of lists, one value an
+    epoch, is told by ``val_losses[{epochs}]``."""
+    by_epochs: Mapping[int, Mapping[str, str]] = {}
+    """Epochs -> setting -> column, where the names of columns follow no pattern: ``{2: {valid: half_valid_acc}}``. The
+    `cost` of fewer epochs is their share of the whole one's, unless its name has ``{epochs}`` or it stands here."""
+    resumes: bool = False
+    """What a trial costs that goes on from a lower rung: the seconds beyond that one's, as with a table whose fewer
+    epochs are the beginning of the whole training; by default all of its own, as if it began anew."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,8 +86,8 @@ class TabularConfig(EvaluatorConfig):
         """Columns named by a pattern, and what is measured."""
         if not isinstance(values, Mapping):
             return values
-        known = {name: values[name] for name in ("dataset", "epochs") if values.get(name) is not None}
-        filled = {key: _filled(value, known) if key in _COLUMNS else value for key, value in values.items()}
+        columns = {key: value for key, value in values.items() if key in _COLUMNS}
+        filled = {**values, **{key: _filled(value, "dataset", values.get("dataset")) for key, value in columns.items()}}
         is_accuracy = filled.get("goal", "maximize") == "maximize" and filled.get("unit", _SCALES[0]) in _SCALES
         filled.setdefault("metric", "accuracy" if is_accuracy else _name_of(filled.get("valid")))
         filled.setdefault("unit", _SCALES[0] if filled["metric"] == "accuracy" else "")
@@ -87,12 +97,46 @@ class TabularConfig(EvaluatorConfig):
     def _some_metric(self) -> Self:
         if self.valid is None and not self.runs:
             raise ValueError("give the column of the validation accuracy (valid), or of single runs (runs)")
+        if wrong := [key for columns in self.by_epochs.values() for key in columns if key not in _OF_RUNGS]:
+            raise ValueError(
+                f"by_epochs: {wrong[0]} has no column for fewer epochs; {', '.join(sorted(_OF_RUNGS))} may"
+            )
+        if (self.by_epochs or self.resumes) and self.epochs is None:
+            raise ValueError("by_epochs and resumes are of fewer epochs than the whole training's: give epochs")
         if self.metric == "accuracy" and self.unit not in _SCALES:
             raise ValueError(
                 f"unit of an accuracy is percent or fraction, not {self.unit!r}; else give metric its name"
             )
         _ = self.measure
         return self
+
+    def at(self, epochs: int | None) -> Self:
+        """With the columns of so many epochs.
+
+        Raises:
+            ValueError: nothing says which those are.
+        """
+        given = dict(self.by_epochs.get(epochs or 0, {}))
+        fewer = epochs != self.epochs
+        if (
+            fewer
+            and "valid" not in given
+            and not any("{epochs}" in str(getattr(self, key)) for key in ("valid", "runs"))
+        ):
+            raise ValueError(
+                f"nothing says which columns are of {epochs} epochs: write {{epochs}} in the name of evaluator.valid, "
+                f"or give evaluator.by_epochs={{{epochs}: {{valid: COLUMN}}}}"
+            )
+        columns = {key: given.get(key, getattr(self, key)) for key in _COLUMNS}
+        if fewer:
+            columns |= {"runs": ()} if "valid" in given else {}
+            columns |= dict.fromkeys(_COLUMNS - {*_OF_RUNGS, "runs"})  # they are read in the whole one's
+        return self.model_copy(update={key: _filled(value, "epochs", epochs) for key, value in columns.items()})
+
+    def share_of_cost(self, epochs: int | None) -> float:
+        """Of the seconds in the column that is the `cost` of so many epochs, those that they take."""
+        own = "{epochs}" in (self.cost or "") or "cost" in self.by_epochs.get(epochs or 0, {})
+        return 1.0 if own or epochs is None or self.epochs is None else epochs / self.epochs
 
     @property
     def measure(self) -> Metric:
@@ -139,13 +183,12 @@ def _name_of(column: object) -> str:
     return less_is_better(name) or name
 
 
-def _filled(value: Any, known: Mapping[str, object]) -> Any:  # noqa: ANN401
-    """A column's name with its ``{dataset}`` and ``{epochs}`` filled in; of a list, each."""
+def _filled(value: Any, name: str, known: object) -> Any:  # noqa: ANN401
+    """A column's name with its ``{dataset}`` or ``{epochs}`` filled in; of a list, each."""
     if not isinstance(value, str):
-        return [_filled(each, known) for each in value] if isinstance(value, list | tuple) else value
-    for name in ("dataset", "epochs"):
-        if (mark := f"{{{name}}}") in value:
-            if name not in known:
-                raise ValueError(f"the column {value} is named by its {name}: give {name}")
-            value = value.replace(mark, str(known[name]))
-    return value
+        filled = [_filled(each, name, known) for each in value] if isinstance(value, list | tuple) else value
+        return type(value)(filled) if isinstance(value, tuple) else filled
+    mark = f"{{{name}}}"
+    if mark in value and known is None:
+        raise ValueError(f"the column {value} is named by its {name}: give {name}")
+    return value.replace(mark, str(known))

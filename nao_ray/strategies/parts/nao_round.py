@@ -29,9 +29,11 @@ class Observation:
     round: int
     predicted_score: float | None
     source_score: float | None
-    """Score of the trial it was derived from."""
+    """Score of the trial it was derived from, after as many epochs."""
     values: tuple[float, ...] = ()
     """The score and the other objectives (`Strategy.values_of`)."""
+    epochs: int | None = None
+    """Of its training: its rung, on a ladder."""
 
 
 @dataclass(slots=True)
