@@ -41,7 +41,8 @@ from nao_ray.trial import Attempt, Diagnostics, Proposal, Trial
 
 Row = dict[str, Any]
 _NULLABLE = {"queries_to_optimum": pa.int64(), "started_at_optimum": pa.int64(), "hours_to_optimum": pa.float64()}
-"""Types of columns that may be null, so that all rows of a folder have one schema."""
+_NULLABLE |= {"fits_told": pa.list_(pa.string())}
+"""Types of columns that may be null or empty, so that all rows of a folder have one schema."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
