@@ -25,7 +25,7 @@ CURVES = {
     "curve_test": "test {} of the selected{}",
     "curve_oracle_test": "best test {} seen: an oracle's{}",
 }
-_COLOURS = ("#4c7fe0", "#d9622f", "#2f9e6e", "#a06ad8", "#c2982a", "#d04f86")
+COLOURS = ("#4c7fe0", "#d9622f", "#2f9e6e", "#a06ad8", "#c2982a", "#d04f86")
 _RESAMPLES = 1000
 _POINTS = 200
 
@@ -110,7 +110,7 @@ def _known(by_label: Mapping[str, Sequence[Row]], curve: str) -> bool:
 
 
 def _cycle(count: int) -> list[str]:
-    return [_COLOURS[number % len(_COLOURS)] for number in range(count)]
+    return [COLOURS[number % len(COLOURS)] for number in range(count)]
 
 
 def _dress(axes: Axes, means: Sequence[Floats], x: str, y: str, metric: Metric, *, log: bool) -> None:

@@ -120,8 +120,18 @@ class _Watched:
         table = Constrain(watch_trainings.render(standings), _WIDEST)
         if view is None:
             return table
-        shown = render(view, time.time())
-        return Group(shown, Text(), table) if standings else shown
+        shown = [render(view, time.time())]
+        if view.driver.state == "none" and (said := self._audited()):
+            shown.append(Constrain(Text(said), _WIDEST))
+        return Group(*shown, Text(), table) if standings else Group(*shown)
+
+    def _audited(self) -> str | None:
+        """Of a search that has ended, what its shared scores are worth."""
+        from nao_ray.pool import PoolReader
+        from nao_ray.report.shared import agreement
+
+        found = agreement(PoolReader.open(self._url).fits())
+        return None if found is None or not found.count else f"shared weights: {found.figures}. {found.meaning}"
 
     def _see(self) -> tuple[View | None, list[Standing]]:
         from nao_ray.pool import PoolReader, Watch

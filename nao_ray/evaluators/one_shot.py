@@ -1,8 +1,8 @@
 """Scores with shared weights: a supernet is trained in phases, and genotypes are scored with a version of it.
 
 NAO with weight sharing (Luo, Tian, Qin, Chen, Liu, NeurIPS 2018, arXiv 1808.07233), ENAS (Pham, Guan, Zoph, Le, Dean,
-ICML 2018, arXiv 1802.03268). A score is taken on the same validation examples for all, with the statistics of
-each batch. A proposal that names no version is trained on its own: so are finalists ranked again, and so is a sample
+ICML 2018, arXiv 1802.03268). A score is taken on the same validation examples for all, by default with the statistics
+of each batch. A proposal that names no version is trained on its own: so are finalists ranked again, and so is a sample
 audited whose shared scores are to be believed.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializeAsAny, model_validator
 
@@ -59,6 +59,12 @@ class OneShotConfig(Sized, EvaluatorConfig):
     batches: int = Field(default=1, ge=1)
     """Of these batches, of a text windows of each column; always the same ones. A proposal may ask for a share of the
     split instead (`valid_share`)."""
+    norm: Literal["batch", "path", "running"] = "batch"
+    """What batch norm goes by in a score. `batch`: the statistics of each scored batch, as the published codes do;
+    `path`: those of `norm_examples` training examples, taken of each path anew; `running`: the averages that were kept
+    while all paths were trained. Networks of texts have no batch norm."""
+    norm_examples: int = Field(default=256, ge=2)
+    """Of `norm: path`; always the same ones."""
     at_once: int = Field(default=50, ge=1)
     """Genotypes scored together, which share what their paths have in common."""
     alone: AloneConfig = StandaloneConfig()
@@ -71,6 +77,8 @@ class OneShotConfig(Sized, EvaluatorConfig):
         check_recipe(self.recipe)
         if self.recipe.restart_factor is not None:
             raise ValueError("recipe.restart_factor is for networks on their own: give restart_factor of the evaluator")
+        if self.norm != "batch" and not self.recipe.batch_norm:
+            raise ValueError(f"norm: networks of {self.recipe.kind} have no batch norm; leave it out")
         return self
 
 
@@ -260,6 +268,7 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         return self.evaluate_together([proposal])[0]
 
     def evaluate_together(self, proposals: Sequence[Proposal]) -> list[Measurement]:
+        from nao_ray.training.objective import NormStatistics
         from nao_ray.training.resources import watch
 
         assert self._scorer is not None, "weights come before scores"
@@ -268,8 +277,11 @@ class OneShot(SharedEvaluator[OneShotConfig]):
         graphs = [self.space.lower(proposal.genotype) for proposal in proposals]
         objective, count = self._objective(), self._count(proposals[0].fidelity)
         order = rng.torch_generator(0, "one-shot validation")  # the same for all versions
+        statistics = NormStatistics(self.config.norm, self.config.norm_examples)
         with watch(objective.device) as usage:
-            scores = objective.compare(self._scorer, graphs, order, batch=self.config.batch, count=count)
+            scores = objective.compare(
+                self._scorer, graphs, order, batch=self.config.batch, count=count, statistics=statistics
+            )
         share = 1 / len(proposals)
         return [
             Measurement(

@@ -23,14 +23,21 @@ from nao_ray.networks.cells import Join
 from nao_ray.networks.eager import Masks
 from nao_ray.networks.ops import Identity, Operation
 from nao_ray.networks.stacks import channels_last
-from nao_ray.networks.supernet import Composed, batch_statistics
+from nao_ray.networks.supernet import Composed, Statistics, batch_statistics
 from nao_ray.spaces.base import ArchGraph
 
 KEEP_BYTES = 2**30
 
 
-def pool_logits(net: nn.Module, images: Tensor, graphs: Sequence[ArchGraph], *, keep_bytes: int = KEEP_BYTES) -> Tensor:
-    """Logits ``[G, B, K]`` with the statistics of the batch, each genotype's as if it were alone.
+def pool_logits(
+    net: nn.Module,
+    images: Tensor,
+    graphs: Sequence[ArchGraph],
+    *,
+    statistics: Statistics = batch_statistics,
+    keep_bytes: int = KEEP_BYTES,
+) -> Tensor:
+    """Logits ``[G, B, K]``, each genotype's as if it were alone.
 
     Dropout and drop path are off, weights and running statistics stay as they are.
 
@@ -38,10 +45,11 @@ def pool_logits(net: nn.Module, images: Tensor, graphs: Sequence[ArchGraph], *, 
         net: the shared weights, called with images and a graph.
         images: ``[B, in_channels, H, W]``.
         graphs: genotypes of the supernet's space.
+        statistics: what batch norm goes by.
         keep_bytes: largest size of the tensors that wait for a later genotype; beyond, those with the fewest readers
             left are given up, and computed again when needed.
     """
-    with torch.inference_mode(), batch_statistics(net):
+    with torch.inference_mode(), statistics(net):
         if not isinstance(net, Composed):
             return torch.stack([net(images, graph) for graph in graphs])
         pool = _Pool(net, channels_last(images))

@@ -15,46 +15,79 @@ from nao_ray.metric import Metric
 from nao_ray.report.tables import Floats, floats
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """How the shared scores of some architectures agree with those of the same ones trained alone."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How far the shared scores of a random sample agree with those of the same architectures trained alone."""
 
     tau: float | None
     low: float | None
     high: float | None
     count: int
     """Random architectures that tau is about; 0 where nothing was audited."""
+    size_tau: float | None = None
+    """The same of their numbers of parameters, the more the better, which cost nothing; None: they are not known."""
+
+    @property
+    def figures(self) -> str:
+        """``Kendall's tau 0.36, 95 % interval -0.50 to 1.00, n = 8; of the numbers of parameters 0.21``."""
+        if self.tau is None or self.low is None or self.high is None:
+            return f"Kendall's tau cannot be computed, n = {self.count}"
+        sizes = "" if self.size_tau is None else f"; of the numbers of parameters {self.size_tau:.2f}"
+        return f"Kendall's tau {self.tau:.2f}, 95 % interval {self.low:.2f} to {self.high:.2f}, n = {self.count}{sizes}"
+
+    @property
+    def meaning(self) -> str:
+        """One plain sentence, and what to do."""
+        if self.tau is None or self.low is None or self.high is None:
+            return "Nothing can be said of the shared scores: it takes three architectures with scores that differ."
+        if self.high < 0:
+            return (
+                "The shared score is worse than worthless: architectures that it ranks higher were worse on their own. "
+                "Believe the scores of those trained alone."
+            )
+        if self.low <= 0:
+            return (
+                "The shared score is worthless as far as this audit can tell: the interval includes 0. Believe the "
+                "scores of those trained alone; more audited ones (strategy.audited) tell more."
+            )
+        if self.size_tau is not None and self.size_tau >= self.tau:
+            return (
+                "The shared score is worthless: it ranks no better than the number of parameters does, which costs "
+                "nothing. Believe the scores of those trained alone."
+            )
+        share = round(50 * (1 + self.tau))
+        return (
+            f"The shared scores tell good from bad: of two architectures, the one with the better shared score was "
+            f"the better one on its own in about {share} % of the pairs."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit(Agreement):
+    """With the scores that it is made from."""
+
     shared: Floats
     """``[n]``: of all that were trained alone."""
     alone: Floats
     """``[n]``"""
     is_audited: np.ndarray[Any, np.dtype[np.bool_]]
-    """``[n]``: drawn at random; the others are finalists, chosen for their shared scores."""
+    """``[n]``: drawn at random; the others were chosen, as finalists are."""
 
-    @property
-    def figures(self) -> str:
-        """``Kendall's tau 0.36, 95 % interval -0.50 to 1.00, n = 8``."""
-        if self.tau is None or self.low is None or self.high is None:
-            return f"Kendall's tau cannot be computed, n = {self.count}"
-        return f"Kendall's tau {self.tau:.2f}, 95 % interval {self.low:.2f} to {self.high:.2f}, n = {self.count}"
 
-    @property
-    def meaning(self) -> str:
-        """One plain sentence."""
-        if self.tau is None or self.low is None or self.high is None:
-            return "Nothing can be said of the shared scores: it takes three architectures with scores that differ."
-        if self.low > 0:
-            share = round(50 * (1 + self.tau))
-            return (
-                f"The shared scores tell good from bad: of two architectures, the one with the better shared score was "
-                f"the better one on its own in about {share} % of the pairs."
-            )
-        if self.high < 0:
-            return "The shared scores mislead: architectures that they rank higher were worse on their own."
-        return (
-            "The interval includes 0: these architectures do not show that a better shared score means a better "
-            "network. Believe the scores of those trained alone; more audited ones (strategy.audited) tell more."
-        )
+def agreement(fits: pd.DataFrame) -> Agreement | None:
+    """What the audit has found; None where the search has not come to it, or audits nothing."""
+    found = _audit_row(fits)
+    return None if found is None else Agreement(**_agreement(found))
+
+
+def _audit_row(fits: pd.DataFrame) -> pd.Series[Any] | None:
+    rows = fits[fits["audited"].notna()] if "audited" in fits else fits.head(0)
+    return None if rows.empty else rows.iloc[-1]
+
+
+def _agreement(row: pd.Series[Any]) -> dict[str, Any]:
+    names = {"tau": "audit_tau", "low": "audit_tau_low", "high": "audit_tau_high", "size_tau": "audit_tau_params"}
+    return {"count": int(row["audited"]), **{name: _number(row.get(column)) for name, column in names.items()}}
 
 
 def is_shared(trials: pd.DataFrame) -> bool:
@@ -90,19 +123,15 @@ def by_round(done: pd.DataFrame, metric: Metric) -> dict[int, tuple[float, float
 
 def audit(done: pd.DataFrame, fits: pd.DataFrame, metric: Metric) -> Audit | None:
     """The audit that ends a search; None where it has not come to that."""
-    rows = fits[fits["audited"].notna()] if "audited" in fits else fits.head(0)
-    if rows.empty:
+    row = _audit_row(fits)
+    if row is None:
         return None
-    row = rows.iloc[-1]
     alone = trained_alone(done).drop_duplicates("genotype")
     last = scores_of_versions(done).sort_values("trial_id").drop_duplicates("genotype", keep="last")
     both = alone.merge(last[["genotype", metric.column]], on="genotype", suffixes=("", "_shared"))
     audited = {int(word) for word in str(row.get("audit_trials") or "").split()}
     return Audit(
-        tau=_number(row.get("audit_tau")),
-        low=_number(row.get("audit_tau_low")),
-        high=_number(row.get("audit_tau_high")),
-        count=int(row["audited"]),
+        **_agreement(row),
         shared=floats(both[f"{metric.column}_shared"]),
         alone=floats(both[metric.column]),
         is_audited=both["trial_id"].isin(audited).to_numpy(dtype=bool),

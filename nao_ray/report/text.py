@@ -10,6 +10,7 @@ from nao_ray.metric import BY_COLUMN
 from nao_ray.pool import PoolReader
 from nao_ray.report.control import has_control, is_control
 from nao_ray.report.grid import grid
+from nao_ray.report.shared import agreement
 
 BEST = (
     "trial_id",
@@ -29,6 +30,8 @@ BEST = (
 def best_text(pool: PoolReader, count: int) -> str:
     """The best architectures of a pool, as a table; where there was a random control, it is said which are of it.
 
+    Below it, where shared scores were audited, what they are worth.
+
     Raises:
         PoolError: a part is damaged.
     """
@@ -44,8 +47,9 @@ def best_text(pool: PoolReader, count: int) -> str:
         shown = shown.assign(predicted_score=-shown["predicted_score"])
     unit = f" ({metric.unit})" if metric.unit else ""
     text = frame_text(shown.rename(columns={"valid_score": f"{metric.name}{unit}"}))
-    front = pool.front()
-    return text if front is None else f"{text}\n\n{front}"
+    found = agreement(pool.fits())
+    audited = None if found is None or not found.count else f"Shared weights: {found.figures}. {found.meaning}"
+    return "\n\n".join(str(part) for part in (text, pool.front(), audited) if part is not None)
 
 
 def frame_text(frame: pd.DataFrame) -> str:

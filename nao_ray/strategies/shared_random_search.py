@@ -11,7 +11,13 @@ from collections.abc import Generator
 from pydantic import Field
 
 from nao_ray import rng as streams
-from nao_ray.strategies.parts.shared_search import Scored, SharedConfig, SharedSearch, random_genotypes
+from nao_ray.strategies.parts.shared_search import (
+    RandomSampling,
+    Scored,
+    SharedConfig,
+    SharedSearch,
+    random_genotypes,
+)
 from nao_ray.trial import Proposal, Trial
 
 
@@ -20,6 +26,9 @@ class SharedRandomSearchConfig(SharedConfig):
 
     paths: int = Field(default=1000, ge=1)
     """Random genotypes whose paths a round trains, anew in each round."""
+    sampling: RandomSampling = "uniform"
+    """How a step draws one of them: evenly; `size`: in proportion to their parameters; `fair`: in turn, where every
+    choice of a place, such as an operation of an edge, comes once before any comes again."""
     scored: int = Field(default=1000, ge=1)
     """Random genotypes scored after each round."""
 
@@ -36,7 +45,7 @@ class SharedRandomSearch(SharedSearch[SharedRandomSearchConfig]):
         scored: Scored = {}
         for index in range(self.config.rounds):
             generator = streams.child(self.seed, "random round", index)
-            yield from self.train(random_genotypes(self.space, self.config.paths, generator))
+            yield from self.train_random(self.config.paths, self.config.sampling, generator)
             scored = yield from self.score(random_genotypes(self.space, self.config.scored, generator), index)
             values = [value for _, value in scored.values()]
             self.note(index, num_scored=len(values), mean_score=_mean(values), best_score=max(values, default=None))

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nao_ray import rng
 from nao_ray.errors import DataError
 from nao_ray.metric import ACCURACY, Metric
 from nao_ray.networks.one_shot import pool_logits
+from nao_ray.networks.supernet import batch_statistics, running_statistics, statistics_of_first
 from nao_ray.networks.whole_batch import Part
 from nao_ray.tasks.images import splits
 from nao_ray.tasks.images.base import Split
@@ -25,7 +27,17 @@ from nao_ray.training.augmentation import Augmentation
 from nao_ray.training.checkpoint import check_shapes, part
 from nao_ray.training.devices import autocast, move
 from nao_ray.training.image_splits import EVALUATION_BATCH, DeviceSplit
-from nao_ray.training.objective import WHOLE, Batch, Carry, Network, Objective, Scores, Shard
+from nao_ray.training.objective import (
+    BATCH_STATISTICS,
+    WHOLE,
+    Batch,
+    Carry,
+    Network,
+    NormStatistics,
+    Objective,
+    Scores,
+    Shard,
+)
 from nao_ray.training.recipe import ImageRecipe, ImageRegularisation, Optimiser, Recipe, expect
 
 _SHARE_SEED = 0  # which rows a share of the training split keeps: the same for every trial of every search
@@ -156,20 +168,43 @@ class ImageObjective(Objective):
         return augment(images, generator, self.normaliser, self._left)
 
     def compare(
-        self, network: nn.Module, choices: Sequence[Any], order: torch.Generator, *, batch: int, count: int
+        self,
+        network: nn.Module,
+        choices: Sequence[Any],
+        order: torch.Generator,
+        *,
+        batch: int,
+        count: int,
+        statistics: NormStatistics = BATCH_STATISTICS,
     ) -> list[Scores]:
         wanted = torch.randperm(len(self.valid), generator=order)[:count].to(self.valid.labels.device)
         chosen = [rows for rows in torch.split(wanted, batch) if len(rows) > 1 or len(wanted) == 1]
         correct = torch.zeros(len(choices), dtype=torch.int64, device=self.device)
         loss = torch.zeros(len(choices), device=self.device)
+        judged = self._judge(statistics)
         with autocast(self.recipe, self.device):
             for images, labels in self.valid.batches(chosen):
-                logits = pool_logits(network, self.normaliser(images), choices).float()  # [G, B, K]
+                logits = judged(network, self.normaliser(images), choices).float()  # [G, B, K]
                 correct += (logits.argmax(2) == labels).sum(1)
                 expected = labels.expand(len(choices), -1)
                 loss += F.cross_entropy(logits.transpose(1, 2), expected, reduction="none").sum(1)
         scored = sum(map(len, chosen))
         return [Scores(c / scored, total / scored) for c, total in zip(correct.tolist(), loss.tolist(), strict=True)]
+
+    def _judge(self, statistics: NormStatistics) -> Callable[..., Tensor]:
+        """Logits ``[G, B, K]`` of a network, images ``[B, C, H, W]`` and choices."""
+        if statistics.of != "path":
+            how = batch_statistics if statistics.of == "batch" else running_statistics
+            return partial(pool_logits, statistics=how)
+        rows = self._shuffled(rng.torch_generator(0, "statistics of a path"))[: statistics.examples]
+        ((trained, _),) = self.train.batches([rows])  # always the same ones
+        first = self.normaliser(trained)
+        of_first = partial(statistics_of_first, rows=len(first))
+
+        def judged(network: nn.Module, images: Tensor, choices: Sequence[Any]) -> Tensor:
+            return pool_logits(network, torch.cat([first, images]), choices, statistics=of_first)[:, len(first) :]
+
+        return judged
 
     def constants(self) -> dict[str, Tensor]:
         return {"normaliser.mean": self.normaliser.mean, "normaliser.std": self.normaliser.std}

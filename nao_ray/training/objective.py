@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,20 @@ class Shard:
 
 
 WHOLE = Shard()
+
+
+@dataclass(frozen=True)
+class NormStatistics:
+    """What batch norm goes by in a score with shared weights."""
+
+    of: Literal["batch", "path", "running"] = "batch"
+    """`batch`: each scored batch's own; `path`: of training examples, of each path anew; `running`: the averages that
+    were kept while all paths were trained."""
+    examples: int = 256
+    """Training examples of `path`."""
+
+
+BATCH_STATISTICS = NormStatistics()
 
 
 class Objective(ABC):
@@ -177,9 +191,16 @@ class Objective(ABC):
 
     @abstractmethod
     def compare(
-        self, network: nn.Module, choices: Sequence[Any], order: torch.Generator, *, batch: int, count: int
+        self,
+        network: nn.Module,
+        choices: Sequence[Any],
+        order: torch.Generator,
+        *,
+        batch: int,
+        count: int,
+        statistics: NormStatistics = BATCH_STATISTICS,
     ) -> list[Scores]:
-        """Of each choice under shared weights, on the same validation examples, with the statistics of each batch.
+        """Of each choice under shared weights, on the same validation examples.
 
         Args:
             network: called with a choice; its weights and statistics stay as they are.
@@ -187,6 +208,7 @@ class Objective(ABC):
             order: names the examples.
             batch: rows at once, at most.
             count: how many, in 1..num_valid.
+            statistics: what batch norm goes by, in networks that have any.
         """
 
     def constants(self) -> dict[str, Tensor]:

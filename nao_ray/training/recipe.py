@@ -65,12 +65,15 @@ class Regularisation(Settings):
 
     kind: ClassVar[str] = ""
     """What the family is of, in words."""
+    batch_norm: ClassVar[bool] = False
+    """Its networks have it."""
 
 
 class ImageRegularisation(Regularisation):
     """That of networks for images, and what their heads need for it."""
 
     kind: ClassVar[str] = "images"
+    batch_norm: ClassVar[bool] = True
 
     auxiliary_weight: float = Field(default=0.4, ge=0)
     """Weight of the auxiliary head's loss; 0: no such head."""

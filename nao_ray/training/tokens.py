@@ -23,7 +23,17 @@ from nao_ray.metric import PERPLEXITY, Metric
 from nao_ray.tasks.texts.base import Tokens
 from nao_ray.training import segments
 from nao_ray.training.devices import autocast, move
-from nao_ray.training.objective import WHOLE, Batch, Carry, Network, Objective, Scores, Shard
+from nao_ray.training.objective import (
+    BATCH_STATISTICS,
+    WHOLE,
+    Batch,
+    Carry,
+    Network,
+    NormStatistics,
+    Objective,
+    Scores,
+    Shard,
+)
 from nao_ray.training.recipe import Optimiser, Recipe, TextRecipe, expect
 
 VALIDATION_COLUMNS, TEST_COLUMNS = 10, 1
@@ -156,6 +166,7 @@ class TokenObjective(Objective):
         *,
         batch: int,
         count: int,
+        statistics: NormStatistics = BATCH_STATISTICS,
     ) -> list[Scores]:
         """The whole text is cut into `batch` columns, fewer where they would be shorter than a window.
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import _forks
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -21,6 +22,7 @@ from nao_ray._pool.view import Driver, Finished, View
 from nao_ray.cli import watch as cli_watch
 from nao_ray.cli.app import main
 from nao_ray.metric import ACCURACY
+from nao_ray.pool import PoolReader
 
 BEST = Finished(
     trial_id=7, state="COMPLETED", score=0.95, genotype="0 1 2", round=1, num_params=1234, weights_version=None,
@@ -185,6 +187,16 @@ def terminal():
     yield make
     for each in opened:
         each.close()
+
+
+def test_of_a_search_that_has_ended_it_says_what_shared_scores_are_worth(pool, monkeypatch, capsys):
+    audit = {"round": 1, "audited": 8, "audit_tau": 0.5, "audit_tau_low": 0.2, "audit_tau_high": 0.8}
+    for of_sizes, said in ((0.3, "tell good from bad"), (0.6, "The shared score is worthless: it ranks no better")):
+        fits = pd.DataFrame([{**audit, "audit_tau_params": of_sizes}])
+        monkeypatch.setattr(PoolReader, "fits", lambda _pool, fits=fits: fits)
+        text = " ".join(call(capsys, "watch", pool)[1].split())
+        assert f"n = 8; of the numbers of parameters {of_sizes:.2f}. The shared score" in text
+        assert said in text
 
 
 def test_in_a_terminal_it_waits_shows_follows_and_leaves_with_ctrl_c(pool, tmp_path, terminal):

@@ -193,6 +193,28 @@ def test_a_score_is_taken_on_the_batches_of_the_config_or_on_the_share_the_propo
     assert accuracy(1.0)[0] == [score.value for score in everything]
 
 
+def test_what_batch_norm_goes_by_is_a_setting_and_a_batch_changes_nothing_but_its_own_statistics(layered, shelf):
+    def losses(settings):
+        desk = Desk(RunConfig.parse(LAYERS.replace("period: 4", f"period: 4\n  {settings}")).make_evaluator(), shelf)
+        work(desk, phase(layered, 0, 1))
+        return [work(desk, scored(genotype, "v1")).valid_loss for genotype in layered]
+
+    found = {
+        settings: (losses(f"{settings}\n  batch: 16"), losses(f"{settings}\n  batch: 4\n  batches: 4"))
+        for settings in ("norm: batch", "norm: path", "norm: path\n  norm_examples: 8", "norm: running")
+    }
+    assert losses("batch: 16") == found["norm: batch"][0], "the default"
+    assert len({tuple(whole) for whole, _ in found.values()}) == len(found)
+    for settings, (whole, parts) in found.items():
+        assert (parts != pytest.approx(whole, rel=1e-4)) == (settings == "norm: batch")
+
+
+def test_networks_of_texts_are_asked_for_no_statistics():
+    text = "name: x\nspace: nao_rnn\ntask: {name: pydoc_topics}\nevaluator: {name: one_shot, norm: path}\n"
+    with pytest.raises(ConfigError, match="norm: networks of texts have no batch norm"):
+        RunConfig.parse(text + "strategy: shared_random_search\nbudget: {trials: 3}\n")
+
+
 def test_the_data_are_read_and_moved_once_for_shared_weights_and_for_networks_alone(layered, shelf, monkeypatch):
     evaluator = RunConfig.parse(LAYERS.replace("alone: {", "alone: {data_share: 0.5, ")).make_evaluator()
     reads, load = [], type(evaluator.task).load

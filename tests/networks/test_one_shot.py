@@ -1,11 +1,14 @@
 """A pool on the same images: equal to one genotype at a time, and nothing computed twice."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from nao_ray import registry, rng
+from nao_ray.networks import supernet as supernets
 from nao_ray.networks.one_shot import pool_logits
 from nao_ray.networks.ops import OpOptions, SepConv, build_op
 from nao_ray.spaces.base import ArchGraph, Cell, Edge
@@ -112,3 +115,33 @@ def test_a_supernet_of_ones_own_is_scored_together(monkeypatch):
     monkeypatch.setattr(SepConv, "forward", lambda self, x: calls.append(self) or forward(self, x))
     torch.testing.assert_close(pool_logits(net, IMAGES, graphs), alone, rtol=0, atol=1e-12)
     assert len(calls) == 3, "of four, for two begin alike"
+
+
+@pytest.mark.parametrize("name", ["nao_cnn_small", "enas_macro", "nas_bench_201"])
+def test_statistics_of_first_examples_are_those_of_a_batch_of_them_and_go_for_the_others(name):
+    """And nothing that is scored with them changes them: each example's logits are as if it alone were beside them."""
+    net, graphs = _net(name), _pool(name, 3)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    first = partial(supernets.statistics_of_first, rows=3)
+    whole = pool_logits(net, IMAGES, graphs, statistics=first)
+    torch.testing.assert_close(whole[:, :3], pool_logits(net, IMAGES[:3], graphs), rtol=0, atol=1e-12)
+    for row in (3, 4):
+        alone = pool_logits(net, IMAGES[[0, 1, 2, row]], graphs, statistics=first)[:, 3]
+        torch.testing.assert_close(whole[:, row], alone, rtol=0, atol=1e-12)
+    assert not torch.allclose(whole[:, 3:], pool_logits(net, IMAGES, graphs)[:, 3:], atol=1e-6)
+    assert net.training
+    assert not any("forward" in vars(module) for module in net.modules())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+def test_running_statistics_are_those_of_evaluation():
+    net, graphs = _net("nas_bench_201"), _pool("nas_bench_201", 3)
+    for graph in graphs:  # some of the averages are no longer what they begin as
+        net(IMAGES, graph)
+    with torch.inference_mode():
+        expected = torch.stack([net.eval()(IMAGES, graph) for graph in graphs])
+    net.train()
+    found = pool_logits(net, IMAGES, graphs, statistics=supernets.running_statistics)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert net.training
+    assert not torch.allclose(found, pool_logits(net, IMAGES, graphs), atol=1e-6)

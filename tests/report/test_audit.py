@@ -1,5 +1,7 @@
 """What a report says of shared weights."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from nao_ray.metric import ACCURACY
 from nao_ray.report import shared, tables
 from nao_ray.report.facts import facts
+from nao_ray.report.text import best_text
 
 
 def _audit(shared_trials, fits):
@@ -25,15 +28,44 @@ def test_the_audit_puts_last_shared_and_own_scores_side_by_side(shared_trials, s
 @pytest.mark.parametrize(
     ("tau", "low", "high", "words"),
     [
-        (0.36, -0.5, 1.0, "The interval includes 0: these architectures do not show"),
+        (0.36, -0.5, 1.0, "The shared score is worthless as far as this audit can tell: the interval includes 0."),
+        (0.36, 0.0, 1.0, "the interval includes 0."),
         (0.5, 0.2, 0.8, "in about 75 % of the pairs"),
-        (-0.5, -0.8, -0.2, "The shared scores mislead"),
+        (-0.5, -0.8, -0.2, "The shared score is worse than worthless"),
         (np.nan, np.nan, np.nan, "Nothing can be said"),
     ],
 )
 def test_what_the_audit_means(shared_trials, shared_fits, tau, low, high, words):
     shared_fits.loc[1, ["audit_tau", "audit_tau_low", "audit_tau_high"]] = [tau, low, high]
     assert words in _audit(shared_trials, shared_fits).meaning
+
+
+@pytest.mark.parametrize(
+    ("of_sizes", "is_worthless"), [(0.49, False), (0.5, True), (0.7, True), (np.nan, False), (None, False)]
+)
+def test_what_ranks_no_better_than_the_number_of_parameters_is_worthless(
+    shared_trials, shared_fits, of_sizes, is_worthless
+):
+    shared_fits.loc[1, ["audit_tau", "audit_tau_low", "audit_tau_high"]] = [0.5, 0.2, 0.8]
+    if of_sizes is not None:
+        shared_fits["audit_tau_params"] = of_sizes
+    audit = _audit(shared_trials, shared_fits)
+    assert audit.meaning.startswith("The shared score is worthless: it ranks no better") == is_worthless
+    said = f"; of the numbers of parameters {of_sizes:.2f}" if of_sizes and not np.isnan(of_sizes) else ""
+    assert audit.figures == f"Kendall's tau 0.50, 95 % interval 0.20 to 0.80, n = 8{said}"
+    alone = shared.agreement(shared_fits)
+    assert (alone.figures, alone.meaning) == (audit.figures, audit.meaning)
+    assert shared.agreement(shared_fits.head(1)) is None
+
+
+def test_the_best_are_told_with_what_shared_scores_are_worth(shared_trials, shared_fits, manifest):
+    known = {"best": lambda count: shared_trials.tail(count), "metric": ACCURACY, "manifest": manifest}
+    pool = SimpleNamespace(**known, objectives=(), front=lambda: None, fits=lambda: shared_fits)
+    *_, blank, last = best_text(pool, 3).splitlines()
+    assert (blank, last[:71]) == ("", "Shared weights: Kendall's tau 0.36, 95 % interval -0.50 to 1.00, n = 8.")
+    assert " The shared score is worthless" in last
+    pool.fits = lambda: shared_fits.assign(audited=[np.nan, 0.0])  # a search that audits nothing
+    assert "Shared weights" not in best_text(pool, 3)
 
 
 def test_rounds_have_a_mean_and_a_best_of_shared_scores_alone(shared_trials):
@@ -47,7 +79,7 @@ def test_what_is_said_of_a_search_with_shared_weights(shared_trials, shared_fits
     found = facts(manifest, shared_trials, shared_fits, 0)
     assert found["is_shared"]
     assert found["audit"]["figures"] == "Kendall's tau 0.36, 95 % interval -0.50 to 1.00, n = 8"
-    assert found["audit"]["meaning"].startswith("The interval includes 0")
+    assert found["audit"]["meaning"].startswith("The shared score is worthless")
     assert [len(found["audit"][name]) for name in ("shared", "alone", "is_audited")] == [10, 10, 10]
     assert [row["round"] for row in found["versions"]] == [0, 1]
     assert found["versions"][1]["best"] == shared_trials["valid_accuracy"][26:50].max()

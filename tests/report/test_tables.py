@@ -136,7 +136,12 @@ def test_the_best_of_a_search_by_alphas_say_whether_they_are_of_its_control(stra
     config = {"strategy": strategy}
     for manifest in ({"config": config}, {"config": yaml_text.dump(config)}):
         pool = SimpleNamespace(
-            best=lambda _count: best, metric=ACCURACY, manifest=manifest, objectives=(), front=lambda: None
+            best=lambda _count: best,
+            metric=ACCURACY,
+            manifest=manifest,
+            objectives=(),
+            front=lambda: None,
+            fits=pd.DataFrame,
         )
         text = best_text(pool, 2).splitlines()
         is_said = strategy != "random_search"

@@ -206,3 +206,28 @@ def test_the_audit_tells_agreement_from_noise() -> None:
     assert noise["audit_tau_low"] < 0 < noise["audit_tau_high"]
     assert audit(values[:2], values[:2], 0)["audit_tau"] is None
     assert audit(values, np.zeros(30), 0)["audit_tau"] is None
+
+
+def test_fair_paths_use_every_choice_of_a_place_once_before_any_again() -> None:
+    space = registry.load("space", "nas_bench_201")()
+    settings = {"rounds": 2, "epochs": 1, "paths": 12, "scored": 2, "finalists": 0, "audited": 0, "sampling": "fair"}
+    cls = registry.load("strategy", "shared_random_search")
+    asked, _ = run(cls(space, cls.Config(**settings), 3, Fidelity(epochs=7)))
+    first, second = phases(asked)
+    assert first.sampling == "given"
+    assert first.genotypes != second.genotypes
+    assert len(first.genotypes) == 12
+    drawn = np.stack([space.encode(space.parse(text)) for text in first.genotypes])
+    for group in (drawn[:5], drawn[5:10]):
+        assert (np.sort(group, axis=0) == np.arange(1, 6)[:, None]).all()
+    assert all(len(set(column)) == 2 for column in drawn[10:].T)
+    assert len({tuple(row) for row in drawn[:5] - drawn[:5, :1]}) > 1, "edges are drawn apart"
+
+
+def test_random_paths_may_be_drawn_by_size() -> None:
+    settings = {"rounds": 1, "epochs": 1, "paths": 3, "scored": 2, "finalists": 0, "audited": 0, "sampling": "size"}
+    strategy = make("shared_random_search", **settings)
+    strategy.num_params = lambda genotype: len(genotype.key)
+    (phase,) = phases(run(strategy)[0])
+    assert phase.sampling == "size"
+    assert phase.num_params == tuple(map(len, phase.genotypes))

@@ -16,6 +16,7 @@ from PIL import Image
 from nao_ray import registry, rng
 from nao_ray.bench import _imagenet as made
 from nao_ray.errors import DataError
+from nao_ray.networks.supernet import batch_statistics
 from nao_ray.tasks.images import pictures, shards, views
 from nao_ray.tasks.images.base import Images
 from nao_ray.tasks.images.streamed import Crops, StreamedImages
@@ -383,7 +384,8 @@ def test_choices_are_compared_on_the_same_streamed_pictures(forms, monkeypatch):
     objective = task(forms["folders"]).objective(CPU, RECIPE)
     seen = []
 
-    def logits(network, inputs, choices):
+    def logits(network, inputs, choices, statistics):
+        assert statistics is batch_statistics
         seen.append(inputs)
         return torch.stack(
             [torch.eye(20)[objective.valid.labels[:1]].expand(len(inputs), -1) * choice for choice in choices]

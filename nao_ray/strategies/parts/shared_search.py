@@ -26,6 +26,8 @@ from nao_ray.trial import Diagnostics, Fidelity, Phase, Proposal, Trial, TrialSt
 
 Script = Generator[list[Proposal], list[Trial], None]
 Sampling = Literal["uniform", "size", "given"]
+RandomSampling = Literal["uniform", "size", "fair"]
+"""Of random paths; `fair`: in turn, see `fair_genotypes`."""
 Kind = Literal["phase", "scored", "alone"]
 """Of trials, which take times of their own."""
 Scored = Mapping[str, tuple[Genotype, float]]
@@ -108,9 +110,17 @@ class SharedSearch(Strategy[C]):
         self._left: dict[Kind, int] = {
             "phase": versions * len(rounds),
             "scored": sum(map(self.scored_in, rounds)),
-            "alone": config.finalists + (config.audited if config.audited >= _FEWEST else 0),
+            "alone": self.alone_from(first),
         }
         return self.num_asked + sum(self._left.values())
+
+    def alone_from(self, round_: int) -> int:
+        """Networks that are trained alone from the training of a round on, at most."""
+        return self.config.finalists + self._audited
+
+    @property
+    def _audited(self) -> int:
+        return self.config.audited if self.config.audited >= _FEWEST else 0
 
     # -- parts of a script ----------------------------------------------------------------------------------
 
@@ -146,6 +156,14 @@ class SharedSearch(Strategy[C]):
             self.space.validate(derived)
         return derived
 
+    def train_random(
+        self, paths: int, sampling: RandomSampling, generator: np.random.Generator
+    ) -> Generator[list[Proposal], list[Trial], Genotype | None]:
+        """A round's training on so many random paths."""
+        if sampling == "fair":
+            return (yield from self.train(fair_genotypes(self.space, paths, generator), "given"))
+        return (yield from self.train(random_genotypes(self.space, paths, generator), sampling))
+
     def score(
         self,
         genotypes: Iterable[Genotype],
@@ -178,22 +196,29 @@ class SharedSearch(Strategy[C]):
     def _whole(self) -> Script:
         scored = yield from self.script()
         finalists = self.ranked(scored)[: self.config.finalists]
-        sample = self._sample(scored)
+        sample = self.sample(scored)
         both = list({genotype.key: genotype for genotype in [*finalists, *sample]}.values())
         self._planned, self._left = self.num_asked + len(both), {"alone": len(both)}
         trials = yield [Proposal(genotype=genotype, round=self.config.rounds) for genotype in both]
-        alone = {trial.genotype.key: trial for trial in trials if trial.score is not None}
-        audited = [alone[genotype.key] for genotype in sample if genotype.key in alone]
-        shared_scores = np.array([scored[trial.genotype.key][1] for trial in audited])
-        found = audit(shared_scores, np.array([trial.score for trial in audited]), self.seed)
-        self.note(self.config.rounds, **found, audit_trials=" ".join(str(trial.trial_id) for trial in audited))
+        alone = {trial.genotype.key: trial for trial in trials}
+        self.audit(scored, [alone[genotype.key] for genotype in sample])
 
-    def _sample(self, scored: Scored) -> list[Genotype]:
-        if self.config.audited < _FEWEST:
-            return []
+    def sample(self, scored: Scored) -> list[Genotype]:
+        """Random ones of what was scored: those to be audited."""
         keys = sorted(scored)
-        chosen = streams.child(self.seed, "audit").permutation(len(keys))[: self.config.audited]
+        chosen = streams.child(self.seed, "audit").permutation(len(keys))[: self._audited]
         return [scored[keys[index]][0] for index in chosen]
+
+    def audit(self, scored: Scored, trials: Iterable[Trial]) -> None:
+        """A row on what the scores are worth, by the trials that trained a random sample of them alone."""
+        audited = [trial for trial in trials if trial.score is not None]
+        shared_scores = np.array([scored[trial.genotype.key][1] for trial in audited])
+        alone = np.array([trial.score for trial in audited])
+        found = audit(shared_scores, alone, self.seed)
+        sizes = [trial.measurement.num_params for trial in audited if trial.measurement is not None]
+        if audited and None not in sizes:  # the bar: what costs nothing
+            found["audit_tau_params"] = audit(np.array(sizes), alone, self.seed)["audit_tau"]
+        self.note(self.config.rounds, **found, audit_trials=" ".join(str(trial.trial_id) for trial in audited))
 
     # -- the seam -------------------------------------------------------------------------------------------
 
@@ -283,3 +308,15 @@ def random_genotypes(space: SearchSpace[Any], count: int, generator: np.random.G
         genotype = space.sample(generator)
         found.setdefault(genotype.key, genotype)
     return list(found.values())
+
+
+def fair_genotypes(space: SearchSpace[Any], count: int, generator: np.random.Generator) -> list[Genotype]:
+    """In turn they use every legal token of each place once before any comes again, as far as constraints let them.
+
+    After Chu, Zhang, Xu, "FairNAS", ICCV 2021, arXiv 1907.01845, with a step for each path instead of one for as many
+    as an edge has operations.
+    """
+    legal = [np.flatnonzero(place) for place in space.token_mask]
+    columns = [[generator.permutation(tokens) for _ in range(-(-count // len(tokens)))] for tokens in legal]
+    rows = np.stack([np.concatenate(column)[:count] for column in columns], axis=1)
+    return [genotype for genotype in map(space.decode, rows) if not space.refusal(genotype)]
