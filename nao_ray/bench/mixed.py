@@ -78,9 +78,12 @@ def run(
     seeds: int = 20,
     first_seed: int = 0,
     max_queries: int = 20,
-    dataset: str = "cifar10",
     processes: int = 1,
     results: str | None = None,
+    path: str | None = None,
+    dataset: str = "cifar10",
+    valid: str | None = None,
+    space: str = "nas_bench_201",
 ) -> BenchResult:
     """Search with each prior, and without.
 
@@ -91,9 +94,12 @@ def run(
         seeds: searches of each kind.
         first_seed: see `seeds`.
         max_queries: architectures trained alone.
-        dataset: of NAS-Bench-201.
         processes: of this machine, one thread each.
         results: folder of finished searches; those that are there are not done again.
+        path: of the table, as for `nao-ray bench tabular`, and so are the next three.
+        dataset: one.
+        valid: see there.
+        space: see there.
 
     Raises:
         ConfigError: an argument is not what it should be.
@@ -104,14 +110,15 @@ def run(
     wanted = _taus(taus)
     searches = plan(
         {COLD: {"name": "nao"}, RANDOM: {"name": "random_search"}},
-        tables(None, dataset, {"valid": None, "test": None, "cost": None}),
-        {"name": "nas_bench_201"},
+        tables(path, dataset, {"valid": valid, "test": None, "cost": None}),
+        {"name": space},
         seeds=numbers,
         workers=1,
         max_queries=max_queries,
         stop_at_optimum=False,
     )
     table = open_table(searches[0])[0]
+    assert isinstance(table, Tabular)
     measured = [_read(Path(word.strip()), table) for word in str(scores).split(",") if word.strip()]
     folder = None if results is None else Path(results)
     jobs: dict[tuple[str, int], _Job] = {}
@@ -168,14 +175,13 @@ def _shuffled(prior: _Prior, table: Tabular, seed: int) -> _Prior:
 
 
 def _job(search: Search, prior: _Prior | None, folder: Path | None) -> _Job:
+    name = f"q{search.max_queries}-{search.file_name(open_table(search)[1])}"
     if prior is None:
-        path = None if folder is None else folder / f"q{search.max_queries}-{search.file_name(open_table(search)[1])}"
-        return _Job(search, (), path)
+        return _Job(search, (), None if folder is None else folder / name)
     earlier = prior.earlier()
     digest = hashlib.sha256(repr(earlier).encode()).hexdigest()[:12]
     told = replace(search, label=prior.label, strategy={**search.strategy, "warm_start": [prior.label]})
-    path = None if folder is None else folder / f"q{search.max_queries}-prior-{digest}-s{search.seed:05d}.parquet"
-    return _Job(told, (earlier,), path)
+    return _Job(told, (earlier,), None if folder is None else folder / f"prior-{digest}-{name}")
 
 
 def _made(jobs: Sequence[_Job], processes: int) -> list[Row]:
