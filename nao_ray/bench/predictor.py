@@ -38,6 +38,7 @@ from nao_ray.bench.tabular import tables
 from nao_ray.controllers.base import one_thread
 from nao_ray.controllers.fit import Draws, fit
 from nao_ray.controllers.gp_controller import fit_process
+from nao_ray.controllers.inputs import ViewName
 from nao_ray.controllers.pretraining import Pretrained, PretrainingConfig, pretrain
 from nao_ray.controllers.sizes import EpdConfig
 from nao_ray.errors import ConfigError
@@ -49,7 +50,7 @@ Rows = NDArray[np.int64]
 
 PREDICTORS: Mapping[str, Mapping[str, Any]] = {
     "gp": {},
-    "embedding": {"gp": {"features": "embedding"}},
+    "embedding": {"gp": {"views": ["embedding"]}},
     "mlp": {"predictor": "mlp"},
 }
 """Settings of the strategy `nao`, by the name the predictor has here."""
@@ -164,7 +165,9 @@ class Fit:
         """Fit a predictor; pretraining, which a search does once, is not in its time."""
         config = NaoConfig(**PREDICTORS.get(name, {}))
         is_process = name not in FREE and config.predictor == "gp"
-        pretrained = _pretrained(scored.space, config.epd, config.pretraining, seed) if is_process else None
+        pretrained = (
+            _pretrained(scored.space, config.epd, config.pretraining, config.gp.views, seed) if is_process else None
+        )
         began = time.process_time()
         with one_thread():
             predict = _free(name, scored, train) if name in FREE else _fitted(config, pretrained, scored, train, seed)
@@ -191,8 +194,10 @@ def _fitted(
 
 
 @lru_cache(maxsize=4)
-def _pretrained(space: SearchSpace[Any], epd: EpdConfig, config: PretrainingConfig, seed: int) -> Pretrained:
-    return pretrain(space, epd, config, seed)
+def _pretrained(
+    space: SearchSpace[Any], epd: EpdConfig, config: PretrainingConfig, views: tuple[ViewName, ...], seed: int
+) -> Pretrained:
+    return pretrain(space, epd, config, seed, views)
 
 
 def _free(name: str, scored: Scored, train: Rows) -> Callable[[Rows], Floats]:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,19 +27,25 @@ from nao_ray.controllers.base import Floats, Steps
 from nao_ray.controllers.epd import additive_mask
 from nao_ray.controllers.fit import FitReport
 from nao_ray.controllers.gp import GaussianProcess, normal_scores
+from nao_ray.controllers.inputs import VIEWS, ViewName
+from nao_ray.controllers.kernels import View
 from nao_ray.controllers.measures import hamming, pairwise_accuracy, rank_correlation
 from nao_ray.controllers.pretraining import Pretrained
 from nao_ray.controllers.targets import TargetScale
 from nao_ray.controllers.transfer import Process, Source, Transfer, transferred
 from nao_ray.settings import Settings
-from nao_ray.spaces.base import SearchSpace, Tokens
+from nao_ray.spaces.base import SearchSpace, Tokens, by_commas
+
+_VIEW_OF_BEFORE = {"descriptors": "graph"}
 
 
 class GpConfig(Settings):
     """What the process stands on."""
 
-    features: Literal["descriptors", "embedding"] = "descriptors"
-    """Of the arch graph, or the pretrained embedding itself."""
+    views: Annotated[tuple[ViewName, ...], BeforeValidator(by_commas)] = Field(default=VIEWS, min_length=1)
+    """What a fit chooses among, by how well it predicts each result without it: descriptors of the arch graph, those
+    that are not of single edges, tokens, descriptors with tokens; also the graph's `subtrees` and the pretrained
+    `embedding`."""
     targets: Literal["ranks", "standard"] = "ranks"
     """Normal scores of the ranks, or scores of mean 0 and deviation 1."""
     most: int = Field(default=1000, ge=2)
@@ -48,6 +54,15 @@ class GpConfig(Settings):
     most_pending: int = Field(default=1000, ge=1)
     """Asked and not yet measured ones that a choice takes in: of more, the nearest to what it is made from. Time and
     memory grow with their square."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _features_of_before(cls, values: Any) -> Any:  # noqa: ANN401
+        """Pools of before have `features`: the one thing that the process stood on."""
+        if not isinstance(values, Mapping) or "features" not in values:
+            return values
+        rest = {name: value for name, value in values.items() if name != "features"}
+        return {"views": _VIEW_OF_BEFORE.get(values["features"], values["features"]), **rest}
 
 
 class GpController:
@@ -135,6 +150,14 @@ class GpController:
         """``[M, H]``: the embedding of ``[M, L]`` tokens."""
         return _embedded(self._pretrained, tokens)
 
+    def row(self) -> Mapping[str, float | str]:
+        """Columns of a fit's diagnostics.
+
+        `view`, the likeliest, and `view_probability`; expected `length` and `noise`; `left_out_density`, the mean log
+        density of a target predicted without itself.
+        """
+        return {**self._gp.row(), "left_out_density": float(self._gp.left_out_density().mean())}
+
     def left_out(self) -> Floats:
         """``[n]``: the target of each of `rows` as predicted without it."""
         return self._gp.left_out().numpy()
@@ -169,8 +192,8 @@ class GpController:
         with torch.enable_grad():
             free = memory.detach().requires_grad_()
             point = self._pretrained.epd.embed(free)
-            on_point = self.config.features == "embedding"
-            mean, spread = self._gp.posterior(point if on_point else self._pretrained.readout(point))
+            read = self._pretrained.readout(point)
+            mean, spread = self._gp.posterior(torch.cat([read, point], dim=1) if _embeds(self.config) else read)
             (gradient,) = torch.autograd.grad((mean + self.bound * spread).sum(), free)
         return gradient
 
@@ -183,15 +206,27 @@ class GpController:
 
 
 def features_of(space: SearchSpace[Any], pretrained: Pretrained, tokens: Tokens, config: GpConfig) -> Tensor:
-    """``[N, L]`` -> ``[N, D]`` or ``[N, H]``, by the config."""
-    if config.features == "embedding":
-        return torch.from_numpy(_embedded(pretrained, tokens))
-    return pretrained.features(space, tokens)
+    """``[N, L]`` -> ``[N, D]``: the inputs, and the embedding after them where one of the views is of it."""
+    inputs = pretrained.features(space, tokens)
+    if not _embeds(config):
+        return inputs
+    return torch.cat([inputs, torch.from_numpy(_embedded(pretrained, tokens))], dim=1)
 
 
-def feature_unit(pretrained: Pretrained, config: GpConfig) -> float:
-    """The length that length scales are measured in."""
-    return 1.0 if config.features == "descriptors" else pretrained.embedding_unit
+def feature_unit(pretrained: Pretrained, config: GpConfig) -> tuple[View, ...]:
+    """The views of these features that a process chooses among."""
+    return tuple(_view(name, pretrained) for name in config.views)
+
+
+def _embeds(config: GpConfig) -> bool:
+    return "embedding" in config.views
+
+
+def _view(name: ViewName, pretrained: Pretrained) -> View:
+    if name != "embedding":
+        return pretrained.inputs.views[name]
+    columns = len(pretrained.inputs) + torch.arange(pretrained.epd.config.hidden)
+    return View(name, columns, torch.full((len(columns),), 1 / pretrained.embedding_unit, dtype=torch.float64))
 
 
 @torch.no_grad()

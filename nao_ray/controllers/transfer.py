@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from nao_ray.controllers.gp import Floats, GaussianProcess, normal_scores
+from nao_ray.controllers.kernels import View
 
 WEIGHTS = (0.5, 0.7, 0.85, 0.95)
 """Candidate correlations of an earlier pool with the new results."""
@@ -37,7 +38,7 @@ class Source:
     process: Process
 
     @classmethod
-    def of(cls, name: str, features: Tensor, scores: Floats, unit: float) -> Self:
+    def of(cls, name: str, features: Tensor, scores: Floats, unit: float | Sequence[View]) -> Self:
         """From ``[N, D]`` features and ``[N]`` scores, of which more is better; `unit` as of a `GaussianProcess`."""
         return cls(name, GaussianProcess(features, torch.from_numpy(normal_scores(scores)), unit))
 
@@ -49,7 +50,9 @@ class Source:
 class TransferredProcess:
     """A Gaussian process whose prior mean is an earlier pool's; used as a `GaussianProcess`."""
 
-    def __init__(self, features: Tensor, targets: Tensor, unit: float, source: Source, weight: float) -> None:
+    def __init__(
+        self, features: Tensor, targets: Tensor, unit: float | Sequence[View], source: Source, weight: float
+    ) -> None:
         self._source, self._weight = source, weight
         self._scale = math.sqrt(1 - weight**2)
         with torch.no_grad():
@@ -79,6 +82,10 @@ class TransferredProcess:
     def covariance(self, a: Tensor, b: Tensor) -> Tensor:
         """``[M, K]``: of the noise-free function at ``[M, D]`` with it at ``[K, D]``; differentiable."""
         return self._scale**2 * self._rest.covariance(a, b)
+
+    def row(self) -> Mapping[str, float | str]:
+        """Columns of a fit's diagnostics; view and length of what the earlier pool leaves to explain."""
+        return {**self._rest.row(), "noise": self.noise}
 
     def left_out(self) -> Tensor:
         """``[N]``: what each observation would be predicted as without it."""
@@ -145,7 +152,7 @@ class Transfer:
 
 
 def transferred(
-    cold: GaussianProcess, features: Tensor, targets: Tensor, unit: float, sources: Sequence[Source]
+    cold: GaussianProcess, features: Tensor, targets: Tensor, unit: float | Sequence[View], sources: Sequence[Source]
 ) -> tuple[Process, Transfer]:
     """The process that predicts what it left out best: `cold`, or one with an earlier pool and a weight.
 

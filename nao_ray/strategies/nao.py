@@ -177,6 +177,7 @@ class Nao(Strategy[NaoConfig]):
                 queue = generation.queue()
             row |= self._count_scored(generation.scored)
             if isinstance(controller, GpController):
+                row |= controller.row()
                 if controller.transfer is not None and self._earlier:
                     row |= controller.transfer.row()
                 if len(rungs) > 1:
@@ -244,7 +245,7 @@ class Nao(Strategy[NaoConfig]):
             return self._process[1]
         config = self.config
         if self._pretrained is None:
-            self._pretrained = pretrain(self.space.whole, config.epd, config.pretraining, self.seed)
+            self._pretrained = pretrain(self.space.whole, config.epd, config.pretraining, self.seed, config.gp.views)
         tokens = np.stack([self.space.encode(seen.genotype) for seen in pool])
         scores = np.array([seen.score for seen in pool], dtype=np.float64)
         rungs = Rungs(_completed(known))
@@ -332,10 +333,10 @@ class Nao(Strategy[NaoConfig]):
     def diagnostics(self) -> list[Diagnostics]:
         """One row per fit, with what became of the round before it; a closing row after the last round.
 
-        Columns: those of `FitReport`; `share_legal`, `share_unique`, `share_new` of `num_decoded` rows;
-        `num_refilled`; `num_scored` by the predictor, and `num_scored_distinct` over all fits of this process;
-        `predicted_gain` over the source trials' scores; `previous_realised_gain`, `previous_predicted_gain` and
-        `previous_rank_correlation` (predicted against measured).
+        Columns: those of `FitReport` and of `GpController.row`; `share_legal`, `share_unique`, `share_new` of
+        `num_decoded` rows; `num_refilled`; `num_scored` by the predictor, and `num_scored_distinct` over all fits of
+        this process; `predicted_gain` over the source trials' scores; `previous_realised_gain`,
+        `previous_predicted_gain` and `previous_rank_correlation` (predicted against measured).
         """
         rows, self._rows = self._rows, []
         return rows

@@ -172,7 +172,9 @@ class NaoShared(SharedSearch[NaoSharedConfig]):
         config = self.config.controller
         if config.predictor == "gp":
             if self._pretrained is None:
-                self._pretrained = pretrain(self.space.whole, config.epd, config.pretraining, self.seed)
+                self._pretrained = pretrain(
+                    self.space.whole, config.epd, config.pretraining, self.seed, config.gp.views
+                )
             return fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp)
         self._fitted, report = fit(
             self.space,

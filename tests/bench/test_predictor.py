@@ -128,7 +128,7 @@ def test_a_pool_of_ones_own_is_ranked_by_folds(monkeypatch):
         return "pools/cells"
 
     short = {"pretraining": {"steps": 2, "genotypes": 20, "batch": 8}}
-    monkeypatch.setattr(predictor, "PREDICTORS", {"embedding": {"gp": {"features": "embedding"}, **short}})
+    monkeypatch.setattr(predictor, "PREDICTORS", {"embedding": {"gp": {"views": ["embedding"]}, **short}})
     result = predictor.run("operations,parameters,embedding", pool=pool(30), repeats=2)
     rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
     assert [(row["predictor"], row["n"], row["of"]) for row in rows] == [

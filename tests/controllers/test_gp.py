@@ -4,7 +4,9 @@ import numpy as np
 import torch
 
 from nao_ray import rng
-from nao_ray.controllers.gp import LENGTHS, NOISES, GaussianProcess, median_distance, normal_scores
+from nao_ray.controllers.criticism import LENGTHS, NOISES
+from nao_ray.controllers.gp import GaussianProcess, normal_scores
+from nao_ray.controllers.kernels import median_distance
 
 
 def kernel(a: np.ndarray, b: np.ndarray, length: float) -> np.ndarray:
@@ -26,7 +28,7 @@ def mixed(x: np.ndarray, y: np.ndarray, z: np.ndarray, unit: float) -> tuple[np.
     """Mean and covariance of the mixture over the grid, what is improbable left out."""
     members = [textbook(x, y, z, length * unit, noise) for length in LENGTHS for noise in NOISES]
     weights = np.exp(np.array([m[0] for m in members]) - max(m[0] for m in members))
-    weights = np.where(weights / weights.sum() < 0.02, 0, weights)
+    weights = np.where(weights < 0.1, 0, weights)
     weights /= weights.sum()
     mean = sum(w * m for w, (_, m, _) in zip(weights, members, strict=True))
     spread = [w * (c + np.outer(m - mean, m - mean)) for w, (_, m, c) in zip(weights, members, strict=True)]
@@ -53,7 +55,7 @@ def test_left_out_predictions_are_those_of_a_process_without_the_observation() -
     gp = GaussianProcess(torch.from_numpy(x), torch.from_numpy(y), unit=1.0)
     members = [(length, noise, textbook(x, y, x, length, noise)[0]) for length in LENGTHS for noise in NOISES]
     weights = np.exp(np.array([likelihood for *_, likelihood in members]))
-    weights = np.where(weights / weights.sum() < 0.02, 0, weights)
+    weights = np.where(weights < 0.1 * weights.max(), 0, weights)
     for i in range(9):
         others = np.arange(9) != i
         each = [textbook(x[others], y[others], x[i : i + 1], length, noise)[1][0] for length, noise, _ in members]

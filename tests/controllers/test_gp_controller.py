@@ -38,7 +38,7 @@ def test_pretraining_reconstructs_and_describes_genotypes_it_never_saw(pretraine
     with torch.no_grad():
         read = pretrained.readout(pretrained.epd.embed(pretrained.epd.encode(torch.from_numpy(tokens))))
     explained = 1 - (read - features).square().mean(dim=0) / features.var(dim=0)
-    counts = [column for column, key in enumerate(pretrained.descriptors.keys) if key[1] == "count"]
+    counts = [column for column, key in enumerate(pretrained.inputs.descriptors.keys) if key[1] == "count"]
     assert len(counts) == 10
     assert explained[counts].mean() > 0.6, "how often an operation occurs can be read off the embedding"
 
@@ -154,3 +154,32 @@ def test_of_many_pending_ones_the_nearest_are_taken_in(pretrained: Pretrained) -
     best = others[chosen(1000, pending[:0])[:1]]
     crowd = np.concatenate([pending, best])  # of eighty-one, the one that is among those chosen from
     assert chosen(1, crowd) == chosen(1000, best)
+
+
+def test_a_fit_says_what_it_stands_on(pretrained: Pretrained) -> None:
+    tokens = sample(40, "row")
+    row = GpController(SPACE, pretrained, tokens, score(tokens), bound=2.0).row()
+    assert list(row) == ["view", "view_probability", "length", "noise", "left_out_density"]
+    assert row["view"] == "counts", "the score is of counts alone"
+    assert 0.5 < float(row["view_probability"]) <= 1
+    assert float(row["left_out_density"]) > -1, "a standard normal guess has -1.42"
+
+
+def test_a_process_may_stand_on_the_embedding(pretrained: Pretrained) -> None:
+    tokens = sample(60, "embedding")
+    config = GpConfig(views=("embedding", "counts"))
+    both = GpController(SPACE, pretrained, tokens, score(tokens), bound=0.0, config=config)
+    assert set(both._gp.views) <= {"embedding", "counts"}
+    assert both.step(tokens[:3], [1.0], unit=True).tokens.shape == (3, 40), "the gradient goes through both"
+    alone = GpController(SPACE, pretrained, tokens, score(tokens), bound=0.0, config=GpConfig(views=("embedding",)))
+    assert alone.row()["view"] == "embedding"
+    steps = alone.step(tokens[:20], [1.0], unit=True)
+    assert score(steps.tokens).mean() > score(tokens[:20]).mean()
+
+
+def test_configs_of_before_name_the_one_thing_a_process_stood_on() -> None:
+    assert GpConfig.model_validate({"features": "descriptors", "most": 7}) == GpConfig(views=("graph",), most=7)
+    assert GpConfig.model_validate({"features": "embedding"}).views == ("embedding",)
+    assert GpConfig.model_validate({"views": "graph,tokens"}).views == ("graph", "tokens")
+    with pytest.raises(ValueError, match="views"):
+        GpConfig.model_validate({"features": "pixels"})

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from nao_ray import rng
-from nao_ray.controllers.gp import GaussianProcess, _kernel, _squared_distances, normal_scores
+from nao_ray.controllers.gp import GaussianProcess, normal_scores
+from nao_ray.controllers.kernels import squared_distances, squared_exponential
 from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.transfer import Source, TransferredProcess, _Quantiles, transferred
 
@@ -35,9 +36,8 @@ def test_the_density_of_what_is_left_out_is_that_of_fits_without_it() -> None:
         others = [k for k in range(7) if k != row]
         total = 0.0
         for member in process._members:
-            kernel = _kernel(_squared_distances(features, features), member.length) + member.noise * torch.eye(
-                7, dtype=torch.float64
-            )
+            setting, noise = member.setting, member.setting.noise * torch.eye(7, dtype=torch.float64)
+            kernel = squared_exponential(squared_distances(features, features), setting.length) + noise
             weights = torch.linalg.solve(kernel[others][:, others], kernel[others, row])
             mean, variance = float(weights @ targets[others]), float(kernel[row, row] - weights @ kernel[others, row])
             error = float(targets[row]) - mean

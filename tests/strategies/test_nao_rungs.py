@@ -94,7 +94,7 @@ def test_the_process_stands_on_the_highest_rung_with_enough_results() -> None:
 def test_a_rung_that_helps_is_used_and_one_that_misleads_is_left_alone() -> None:
     on, off = ([row for row in searched(scores)[2] if row.get("rung") == 9] for scores in (helps, misleads))
     weights = [[float(str(row["rung_weights"]).removeprefix("1>9:")) for row in rows] for rows in (on, off)]
-    assert min(weights[0]) >= 0.7
+    assert min(weights[0]) >= 0.5, "on in every fit, by more where its own results say less"
     assert sum(weight == 0 for weight in weights[1]) > len(weights[1]) / 2
     assert float(str(on[-1]["rung_correlations"]).removeprefix("1>9:")) == 1.0
     assert all("warm_start" not in row for row in on), "there is no earlier pool"

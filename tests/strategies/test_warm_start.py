@@ -67,7 +67,7 @@ def test_what_helps_is_on_and_what_misleads_is_off() -> None:
     helped, on = search(make(earlier()), 12)
     _, off = search(make(earlier(-1.0)), 12)
     cold, without = search(make(), 12)
-    assert [row["warm_start"] for row in on[:5]] == ["on"] * 5
+    assert [row["warm_start"] for row in on[:2]] == ["on"] * 2, "later its own trials say as much"
     assert [row["warm_start"] for row in off[:5]] == ["off"] * 5
     for row in on + off:
         assert row["warm_start_source"] == "pools/earlier"
