@@ -25,7 +25,17 @@ from nao_ray.evaluators.tabular import Tabular
 Floats = NDArray[np.float64]
 
 _RESAMPLES = 1000
-_COLUMNS = ["ranked by", "epochs", "batch norm", "n", "tau", "95 %", "against parameters", "tau of the better half"]
+_COLUMNS = [
+    "ranked by",
+    "epochs",
+    "batch norm",
+    "n",
+    "tau",
+    "95 %",
+    "against parameters",
+    "given parameters",
+    "tau of the better half",
+]
 _COLUMNS += ["95 %", "rank of the best", "CPU s training", "CPU s scoring"]
 
 
@@ -69,10 +79,22 @@ class Ranking:
         rows = np.arange(len(self.truth))
         return _interval(self._resampled(rows) - other._resampled(rows))
 
+    def given(self, other: Ranking) -> tuple[float, float, float]:
+        """Kendall's partial tau with the truth where another ranking is known: what it tells beside that one."""
+        rows = np.arange(len(self.truth))
+        mine, its, both = self._resampled(rows), other._resampled(rows), _taus(self.scores, other.scores)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return _interval((mine - its * both) / np.sqrt((1 - its**2) * (1 - both**2)))
+
     def _resampled(self, rows: NDArray[np.int64]) -> Floats:
         """``[1 + R]``: tau of the cells of these rows, then of each resample of them."""
-        picks = rng.child(0, "tau bootstrap").integers(0, len(rows), size=(_RESAMPLES, len(rows)))
-        return kendall_taus(self.scores[rows], self.truth[rows], np.vstack([np.arange(len(rows)), picks]))
+        return _taus(self.scores[rows], self.truth[rows])
+
+
+def _taus(one: Floats, other: Floats) -> Floats:
+    """``[1 + R]``: Kendall's tau of two ``[n]``, then of each resample of their pairs."""
+    picks = rng.child(0, "tau bootstrap").integers(0, len(one), size=(_RESAMPLES, len(one)))
+    return kendall_taus(one, other, np.vstack([np.arange(len(one)), picks]))
 
 
 def _interval(taus: Floats) -> tuple[float, float, float]:
@@ -85,8 +107,8 @@ def summary(found: Sequence[Ranking], bars: Sequence[Ranking], table: Tabular) -
     """A line per ranking; the first of the `bars` is what the others are compared with."""
     notes = [
         "tau: Kendall's, of scores with shared weights and what the table has, with its 95 % interval over resampled "
-        "cells; against parameters: less that of the numbers of parameters, on the same resamples. The better half is "
-        "the table's.",
+        "cells; against parameters: less that of the numbers of parameters, on the same resamples; given parameters: "
+        "the partial tau, what the scores tell beside them. The better half is the table's.",
         f"rank of the best: the table's, of {len(table):,}, of the cell that is ranked first. CPU s: of the training "
         "from its first epoch, and of scoring all n cells.",
         machine(),
@@ -101,6 +123,7 @@ def summary(found: Sequence[Ranking], bars: Sequence[Ranking], table: Tabular) -
 def _line(each: Ranking, bar: Ranking, table: Tabular) -> list[object]:
     tau, half = each.tau(), each.tau_of_better_half()
     against = "" if each is bar else _text(each.ahead_of(bar), signed=True)
+    given = "" if each is bar else _text(each.given(bar), signed=False)
     best = table.rank_of(table.measure.score(float(each.truth[int(each.scores.argmax())])))
     return [
         each.label,
@@ -110,6 +133,7 @@ def _line(each: Ranking, bar: Ranking, table: Tabular) -> list[object]:
         f"{tau[0]:.3f}",
         f"[{tau[1]:.3f}, {tau[2]:.3f}]",
         against,
+        given,
         f"{half[0]:.3f}",
         f"[{half[1]:.3f}, {half[2]:.3f}]",
         best,

@@ -86,7 +86,7 @@ def run(
 
     Args:
         preset: name or path of a config whose strategy is shared_random_search.
-        samplings: of that strategy, by commas; each trains weights of its own.
+        samplings: of that strategy, by commas; each trains weights of its own, ``fair@35`` for 35 epochs at most.
         epochs: after which the weights are scored, ascending.
         norms: treatments of batch norm, by commas.
         cells: of the table, different functions, drawn at random.
@@ -113,7 +113,7 @@ def run(
     chosen = _distinct(table, positive("cells", cells))
     with tempfile.TemporaryDirectory() as temporary:
         study = _Study(config, chosen, Path(temporary if results is None else results))
-        rows = [row for word in samplings.split(",") for row in study.rows(word.strip(), epochs, treatments)]
+        rows = [row for word in samplings.split(",") for row in study.rows(*_until(word, epochs), treatments)]
     truth = np.array([table.measure.score(table.valid(cell)) for cell in chosen])
     free = {"more parameters": [float(count.num_params) for count in study.counts()]}
     free["more multiply-adds"] = [float(count.macs) for count in study.counts()]
@@ -122,6 +122,19 @@ def run(
     if figure is not None:
         draw(found, bars, Path(figure))
     return summary(found, bars, table)
+
+
+def _until(word: str, epochs: Sequence[int]) -> tuple[str, Sequence[int]]:
+    """``SAMPLING``, or ``SAMPLING@N``.
+
+    Raises:
+        ConfigError: it is neither, or has no epochs.
+    """
+    sampling, at, last = word.strip().partition("@")
+    found = [number for number in epochs if not at or (last.isdecimal() and number <= int(last))]
+    if not found:
+        raise ConfigError(f"bench tau samplings={word.strip()}: expected a sampling, or SAMPLING@N with epochs up to N")
+    return sampling, found
 
 
 class _Study:

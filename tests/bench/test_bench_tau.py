@@ -76,9 +76,9 @@ def test_later_epochs_go_on_from_the_weights_that_are_there(place, monkeypatch):
         return train(evaluator, proposal, source, group)
 
     monkeypatch.setattr(OneShot, "train", seen)
-    later = bench(place, results=str(study), samplings="uniform", norms="batch", epochs=[1, 2])
-    assert epochs == [(1, 2, True)]
-    whole = bench(place, samplings="uniform", norms="batch", epochs=[1, 2])
+    later = bench(place, results=str(study), samplings="uniform,fair@1", norms="batch", epochs=[1, 2])
+    assert epochs == [(1, 2, True), (0, 1, False)]
+    whole = bench(place, samplings="uniform,fair@1", norms="batch", epochs=[1, 2])
     assert [row[4] for row in later.rows] == [row[4] for row in whole.rows]
 
 
@@ -88,6 +88,7 @@ def test_later_epochs_go_on_from_the_weights_that_are_there(place, monkeypatch):
         ({"norms": "layer"}, "norms=layer: expected batch, path or running"),
         ({"norms": "running@8"}, "expected batch, path or running"),
         ({"epochs": [2, 1]}, "epochs=2,1: expected ascending"),
+        ({"samplings": "fair@0"}, "samplings=fair@0: expected a sampling"),
         ({"cells": 500}, "the table has [0-9]+ different ones"),
         ({"preset": "digits"}, "no one_shot evaluator with shared_random_search"),
     ],
@@ -111,3 +112,10 @@ def test_a_ranking_is_judged_by_tau_of_all_and_of_the_better_half_and_beside_ano
     assert ahead == pytest.approx(good.tau()[0] - bad.tau()[0])
     assert 0 < low < ahead < high
     assert good.ahead_of(good) == (0, 0, 0)
+    a, b, c = (
+        kendalltau(x, y).statistic for x, y in ((good.scores, truth), (bad.scores, truth), (good.scores, bad.scores))
+    )
+    told, low, high = good.given(bad)
+    assert told == pytest.approx((a - b * c) / np.sqrt((1 - b**2) * (1 - c**2)))
+    assert 0 < low < told < high
+    assert bad.given(good)[1] < 0, "who knows the good one learns nothing from the bad one"
