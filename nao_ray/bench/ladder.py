@@ -26,6 +26,7 @@ from nao_ray.bench._study import Kept, Row, Search, open_table, perform, stored_
 from nao_ray.bench.tabular import Column, labelled, numbers, positive, tables
 from nao_ray.config_fidelity import Rungs
 from nao_ray.errors import ConfigError
+from nao_ray.evaluators.parts.table_config import TabularConfig
 from nao_ray.evaluators.tabular import Tabular
 from nao_ray.trial import Trial
 
@@ -84,9 +85,14 @@ def run(
     rungs = Rungs(epochs=_epochs(epochs), keep=keep)
     named, sections = labelled("ladder", strategies, settings, ("evaluator", "space"))
     columns = {"valid": valid or (_VALID if path is None else None), "test": None, "cost": cost}
+    known = tables(path, datasets, columns, sections["evaluator"])
+    if free := [table for table, evaluator in known.items() if not evaluator.get("cost")]:
+        raise ConfigError(
+            f"bench ladder: nothing says what a training on {free[0]} takes: give cost, a column of seconds"
+        )
     jobs = [
         _Job(search, evaluator, None if results is None else Path(results))
-        for table, evaluator in tables(path, datasets, columns, sections["evaluator"]).items()
+        for table, evaluator in known.items()
         for number in numbers(workers)
         for label, strategy in named.items()
         for seed in range(first_seed, first_seed + positive("seeds", seeds))
@@ -159,14 +165,17 @@ def _make(job: _Job) -> Row:
     row["best_valid_of_whole"] = row["best_valid_of_table"]
     row["curve_more_hours"] = [0.0] * len(kept.trials)
     if job.search.label.endswith(FIRST):
-        row |= _trained_on(job, kept)
+        row |= _trained_on(job, kept, row["curve_hours"])
     if (path := _path(job)) is not None:
         write_row(path, row)
     return row
 
 
-def _trained_on(job: _Job, kept: Kept) -> Row:
-    """Curves of the best by the first rung, as if it was trained for all epochs at that moment."""
+def _trained_on(job: _Job, kept: Kept, curve_hours: Sequence[float]) -> Row:
+    """Curves of the best by the first rung, as if it was trained for all epochs at that moment.
+
+    A column of costs without ``{epochs}`` has whole trainings' seconds, which the search took for its own.
+    """
     judge, _ = open_table(replace(job.search, evaluator=job.judge))
     assert isinstance(judge, Tabular)
     valid, hours = [], []
@@ -176,4 +185,11 @@ def _trained_on(job: _Job, kept: Kept) -> Row:
             best = trial
         valid.append(float("nan") if best is None else judge.valid(best.genotype))
         hours.append(0.0 if best is None else (judge.seconds(best.genotype) or 1.0) / 3600)
-    return {"curve_valid": valid, "curve_more_hours": hours, "best_valid_of_whole": judge.best_valid}
+    settings = {key: value for key, value in job.judge.items() if key != "name"}
+    share = TabularConfig(**settings).share_of_cost(job.search.evaluator["epochs"])
+    return {
+        "curve_valid": valid,
+        "curve_hours": [share * each for each in curve_hours],
+        "curve_more_hours": hours,
+        "best_valid_of_whole": judge.best_valid,
+    }

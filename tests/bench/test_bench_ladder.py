@@ -55,6 +55,7 @@ def test_a_ladder_whose_first_rung_knows_the_order_saves_what_it_should(path, tm
     assert float(line["ladder/whole"].split()[0]) < 0.7, "nine of ten pay a tenth"
     first = rows[(rows["label"] == "random_search first") & (rows["workers"] == 1)].iloc[0]
     assert set(first["curve_epochs"]) == {2}
+    assert np.allclose(np.diff(first["curve_hours"]), 0.2)
     assert set(first["curve_more_hours"]) == {2.0}, "the best of it is trained for all epochs"
     assert max(first["curve_valid"]) == pytest.approx(first["best_valid_of_whole"]), "judged after all epochs"
 
@@ -107,3 +108,5 @@ def test_what_is_no_setting_is_refused(path):
         study(path, epochs="two,20")
     with pytest.raises(ConfigError, match="nothing says which columns are of 2 epochs"):
         study(path, valid="acc_20")
+    with pytest.raises(ConfigError, match="nothing says what a training on table takes: give cost"):
+        study(path, cost=None)
