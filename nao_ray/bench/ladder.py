@@ -8,7 +8,7 @@ rung has its share of a whole training's; a trial that goes on pays all epochs o
 ``evaluator.resumes=true``, for in NAS-Bench-201 the few epochs are a training of their own.
 
     nao-ray bench ladder workers=1,8 results=study
-    nao-ray bench ladder keep=0.2 strategies=nao,bold:nao bold.spread_weight=3
+    nao-ray bench ladder keep=0.33 strategies=nao,bold:nao bold.spread_weight=3
     nao-ray bench ladder path=FILE valid=acc_{epochs} cost=seconds epochs=4,36,108
 """
 
@@ -44,11 +44,11 @@ class _Job:
 def run(
     strategies: str = "nao,random_search,regularized_evolution",
     epochs: str | Sequence[int] = "12,200",
-    keep: float = 1 / 3,
+    keep: float = 0.1,
     seeds: int = 20,
     first_seed: int = 0,
     workers: int | str = 1,
-    max_queries: int = 100,
+    max_queries: int = 60,
     processes: int = 1,
     results: str | None = None,
     path: str | None = None,
@@ -63,7 +63,7 @@ def run(
     Args:
         strategies: names, or ``LABEL:NAME`` to have one with several settings; by commas.
         epochs: of the rungs, ascending; by commas.
-        keep: share of a rung that goes on.
+        keep: share of a rung that goes on; the rungs of the default are 17 times as many epochs apart.
         seeds: searches per strategy and way, with the seeds from `first_seed` on.
         first_seed: see `seeds`.
         workers: simulated workers; several numbers by commas.

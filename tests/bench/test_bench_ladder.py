@@ -62,7 +62,7 @@ def test_a_ladder_whose_first_rung_knows_the_order_saves_what_it_should(path, tm
 
 def test_a_study_goes_on_where_it_stopped(path, tmp_path, monkeypatch):
     quick = {"nao.pretraining.steps": 2, "nao.pretraining.genotypes": 16, "nao.candidates": 20}
-    settings = {"results": str(tmp_path), "strategies": "nao", "seeds": 1, "max_queries": 10, **quick}
+    settings = {"results": str(tmp_path), "strategies": "nao", "seeds": 1, "max_queries": 10, "keep": 1 / 3, **quick}
     first = study(path, **settings)
     told = pd.read_parquet(tmp_path)
     assert len(told) == 3

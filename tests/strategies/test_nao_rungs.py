@@ -24,6 +24,7 @@ QUICK: dict[str, Any] = {
     "neighbours": 4,
     "top_k": 4,
     "step_sizes": (1.0, 4.0),
+    "gp": {"views": ("graph",)},
 }
 Scores = Callable[[str, int], float]
 
