@@ -27,6 +27,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "no_spread": {"spread_weight": 0.0},
     "no_descriptors": {"gp": {"views": ["embedding"]}},
     "descriptors_alone": {"gp": {"views": ["graph"]}},
+    "never_blind": {"blind": False},
     "with_subtrees": {"gp": {"views": ["graph", "counts", "tokens", "graph+tokens", "subtrees"]}},
     "no_ranks": {"gp": {"targets": "standard"}},
     "no_large_start": {"largest_of": 1},

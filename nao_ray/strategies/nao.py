@@ -35,6 +35,7 @@ from nao_ray.strategies.parts.nao_config import NaoConfig
 from nao_ray.strategies.parts.nao_objectives import Objectives
 from nao_ray.strategies.parts.nao_round import Observation, Round, fresh
 from nao_ray.strategies.parts.nao_rungs import Rungs, foundation
+from nao_ray.strategies.parts.nao_shares import blind_share, with_blind
 from nao_ray.strategies.parts.warm_start import WarmStart
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
 
@@ -175,9 +176,13 @@ class Nao(Strategy[NaoConfig]):
                     objectives=several,
                 )
                 queue = generation.queue()
+                share = self._blind_share(report)
+                if share:
+                    draws = streams.child(self.seed, "blind", index)
+                    queue = with_blind(queue, share, self.space, generation.sources, generation.taken, draws)
             row |= self._count_scored(generation.scored)
             if isinstance(controller, GpController):
-                row |= controller.row()
+                row |= {**controller.row(), "blind_share": share}
                 if controller.transfer is not None and self._earlier:
                     row |= controller.transfer.row()
                 if len(rungs) > 1:
@@ -185,6 +190,12 @@ class Nao(Strategy[NaoConfig]):
             row |= report.row() | generation.counts.row() | {"predicted_gain": _predicted_gain(queue, sources)}
         self._rows.append(row | self._outcome(index - 1, [seen for seen in known if (seen.epochs or 0) == rungs.base]))
         return queue
+
+    def _blind_share(self, report: FitReport) -> float:
+        """Of the proposals of a fit; 0 with an `mlp`, which says nothing of what it left out."""
+        if self.config.predictor != "gp" or not self.config.blind:
+            return 0.0
+        return blind_share(report.heldout_rank_correlation, report.num_trials)
 
     def _ranked(self, rungs: Rungs, controller: Controller, several: Objectives | None) -> list[Observation]:
         """What a round may start from, best first; paused trials by what is predicted of them at the base rung."""

@@ -109,6 +109,9 @@ class NaoConfig(StrategyConfig):
     """Mutants per source that compete with the decoded ones under `predicted`: half one change away, half two."""
     candidates: int = Field(default=200, ge=1)
     """Most genotypes scored for one fit's queue under `predicted`: decoded ones, then neighbours, then random ones."""
+    blind: bool = True
+    """Ask some without the `gp` where it does not rank what it left out: up to half, neighbours of the best and random
+    ones (`parts/nao_shares.py`)."""
     pool_size: int | None = Field(default=None, ge=2)
     """Fit on the newest round and the best of the others, so many in all; None: on everything."""
     keep_weights: bool = False
