@@ -188,7 +188,7 @@ class Nao(Strategy[NaoConfig]):
                 if len(rungs) > 1:
                     row |= rungs.row(controller.transfer)
             row |= report.row() | generation.counts.row() | {"predicted_gain": _predicted_gain(queue, sources)}
-        self._rows.append(row | self._outcome(index - 1, [seen for seen in known if (seen.epochs or 0) == rungs.base]))
+        self._rows.append(row | self._outcome(index - 1, rungs.of_base))
         return queue
 
     def _blind_share(self, report: FitReport) -> float:
@@ -312,18 +312,19 @@ class Nao(Strategy[NaoConfig]):
         self._beside_before.setdefault(proposal.round or 0, len(self._beside))
 
     def observe_retry(self, trial: Trial) -> None:
-        self._beside.append(self._observation(trial))
+        if trial.proposal.parent_trial_id is None or self.config.predictor == "gp":  # an mlp knows the first rung alone
+            self._beside.append(self._observation(trial))
 
     def observe(self, trial: Trial) -> None:
         if trial.proposal.parent_trial_id is not None:
-            if trial.score is not None and self.config.predictor == "gp":  # an mlp knows the first rung alone
-                self._beside.append(self._observation(trial))
+            if trial.score is not None:
+                self.observe_retry(trial)
             return
         self._told.append(self._observation(trial))
         if self.num_told == self._limit:  # no fit will report on the last round
             last = max(self._first_of_round)
             row: dict[str, float | int | str | None] = {"round": last + 1, "num_trials": len(self._scores)}
-            self._rows.append(row | self._outcome(last, self._told))
+            self._rows.append(row | self._outcome(last, Rungs(_completed([*self._told, *self._beside])).of_base))
 
     def _observation(self, trial: Trial) -> Observation:
         proposal = trial.proposal
