@@ -31,6 +31,7 @@ from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.base import Earlier, Strategy, refuse_outside
+from nao_ray.strategies.parts.first_batches import FirstBatches
 from nao_ray.strategies.parts.nao_config import NaoConfig
 from nao_ray.strategies.parts.nao_objectives import Objectives
 from nao_ray.strategies.parts.nao_round import Observation, Round, fresh
@@ -69,6 +70,7 @@ class Nao(Strategy[NaoConfig]):
         self._current: tuple[int, list[Proposal]] = (-1, [])
         self._rows: list[Diagnostics] = []
         self._used_up = False
+        self._first = FirstBatches(space, config, seed)
         self._scored: set[str] = set()
         self._earlier = WarmStart(space, ())
 
@@ -88,8 +90,9 @@ class Nao(Strategy[NaoConfig]):
         index = self._fit_index(k)
         if index is None:
             return None
-        if index == 0:  # steady, and too few results for a fit: keep the workers busy
-            return self._large(rng)
+        first = None if self.objectives or self._earlier else self._first(self._told, self._asked, self.visited, rng)
+        if first or index == 0:  # steady, and too few results for a fit: keep the workers busy
+            return first or self._large(rng)
         for draft in self._queue(index):
             if draft.genotype.key not in self.visited:
                 return draft

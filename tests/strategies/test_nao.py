@@ -61,7 +61,7 @@ def test_beyond_the_seeds_large_ones_go_first() -> None:
     space = NasBench201()
 
     def sizes(largest_of: int) -> list[int]:
-        asked = make(space, seeds=20, largest_of=largest_of).ask(60)
+        asked = make(space, seeds=20, largest_of=largest_of, predictor="mlp").ask(60)
         return [num_live_params(space.lower(proposal.genotype)) for proposal in asked]
 
     plain, large = sizes(1), sizes(32)
