@@ -31,6 +31,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "with_subtrees": {"gp": {"views": ["graph", "counts", "tokens", "graph+tokens", "subtrees"]}},
     "no_ranks": {"gp": {"targets": "standard"}},
     "no_large_start": {"largest_of": 1},
+    "no_size_prior": {"size_prior": False},
     "fit_every_10": {"refit_every": 10},
 }
 """Settings of `nao` that differ from its defaults."""

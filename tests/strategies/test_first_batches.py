@@ -100,8 +100,9 @@ def test_results_correct_what_was_thought_of_size(first: SizePrior) -> None:
     assert mean_size(worse_when_large) < 0.5 * mean_size(-worse_when_large)
 
 
-def asked(workers: int, told: int) -> list[str]:
-    strategy = Nao(SPACE, NaoConfig(pretraining={"steps": 20, "genotypes": 60}), 3, Fidelity())
+def asked(workers: int, told: int, size_prior: bool = True) -> list[str]:
+    config = NaoConfig(pretraining={"steps": 20, "genotypes": 60}, size_prior=size_prior)
+    strategy = Nao(SPACE, config, 3, Fidelity())
     trials = [Trial(proposal=proposal) for proposal in strategy.ask(workers)]
     for index, trial in enumerate(trials[:told]):
         done = trial.complete(Measurement(valid_accuracy=0.5 + 0.001 * index), log_index=index)
@@ -126,6 +127,8 @@ def test_a_search_asks_for_them_where_far_more_is_asked_than_known(monkeypatch: 
     calls.clear()
     asked(workers=MORE, told=3)
     assert not calls, "eight workers have their fits"
+    asked(workers=20, told=0, size_prior=False)
+    assert not calls
     monkeypatch.setattr("nao_ray.strategies.parts.first_batches.MOST", 12)
     asked(workers=20, told=0)
     assert calls == [(0, k) for k in range(MORE, 13)], "of very many workers size alone decides"

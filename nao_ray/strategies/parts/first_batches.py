@@ -55,7 +55,7 @@ class FirstBatches:
 
     def __init__(self, space: SearchSpace[Any], config: NaoConfig, seed: int) -> None:
         self._space = space
-        self._serves = config.mode == "steady" and config.predictor == "gp"
+        self._serves = config.size_prior and config.mode == "steady" and config.predictor == "gp"
         self._seed = seed
 
     def __call__(

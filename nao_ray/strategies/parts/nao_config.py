@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -76,6 +76,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class NaoConfig(StrategyConfig):
     """Settings of `Nao`; the preset gives what is not set."""
 
+    of_before: ClassVar[Mapping[str, Any]] = {"size_prior": False}
+
     preset: Literal["default", "paper", "paper_rnn", "nao_ws_v1", "nao_ws_rnn", "v2"] = "default"
     predictor: Literal["gp", "mlp"] = "gp"
     """`mlp`: as published, fitted with encoder and decoder in every round; `gp`: a Gaussian process, with an encoder
@@ -87,6 +89,9 @@ class NaoConfig(StrategyConfig):
     largest_of: int = Field(default=32, ge=1)
     """When workers want more than `seeds` before the first fit: the one with the most parameters of so many random
     ones. Larger is better more often than not, and it costs no result to know."""
+    size_prior: bool = True
+    """While eight more trials are asked than are known, ask for large ones unlike those that were asked: in `steady`,
+    with a `gp`, without other objectives or `warm_start`. Pools of before did not."""
     seed_genotypes: tuple[str, ...] = ()
     """Texts or published names to start from; random ones fill up to `seeds`."""
     rounds: int | None = Field(default=None, ge=0)
