@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from nao_ray._pool.objects import ObjectStorage
 
 DIGEST = "recent.digest"
-FOLDERS = {"trials": TRIALS, "events": EVENTS}
+FOLDERS = {"trials": TRIALS, "rungs": TRIALS, "events": EVENTS}
 FORMAT = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
 """Of parts: bits that have flipped are an error, not other numbers."""
 
-_LISTED = ("events", "fits", "lease", DIGEST, "trials")  # in the order of their names
+_LISTED = ("events", "fits", "lease", DIGEST, "rungs", "trials")  # in the order of their names
 _WORTH = 3  # parts that are read themselves rather than out of the digest
 _READERS = 8  # requests at once
 _END = 2**17  # bytes; longer footers take a request more

@@ -35,8 +35,7 @@ from nao_ray._pool.storage import Guard, Storage
 from nao_ray._pool.tables import SCHEMAS, refuse_strangers, survey, unreadable
 from nao_ray.errors import PoolError, PoolWriteError
 
-FOLDERS = ("trials", "events")
-_LEASED = (*FOLDERS, "fits", "lease", "logs")
+_LEASED = ("trials", "rungs", "events", "fits", "lease", "logs")
 _UNLEASED = ("final", "weights")  # also written by full trainings, which hold no lease
 _OLD_GATE = ".compaction-gate"  # earlier versions shut it while they merged
 _LEFT_BEHIND = 3600.0  # seconds; a file is not half-written for that long
@@ -49,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 def compact(storage: Storage, guard: Guard, epoch: int, *, whole: bool) -> list[str]:
-    """Merge the parts of trials/ and events/; returns the folders that were replaced, for `sweep`.
+    """Merge the parts of trials/, events/ and rungs/; returns the folders that were replaced, for `sweep`.
 
     `whole` merges everything up to the limits; otherwise only the newest parts, as far back as it pays: a part is
     taken while it has at most twice the rows of all newer ones, so that each row is rewritten a few times only. Parts
@@ -63,7 +62,7 @@ def compact(storage: Storage, guard: Guard, epoch: int, *, whole: bool) -> list[
     if not isinstance(storage, LocalStorage):
         raise PoolError(f"{storage.url} cannot be compacted in place: it has no rename of folders")
     replaced = []
-    for folder in FOLDERS:
+    for folder in storage.journals:
         merge = _Merge(storage, folder, epoch)
         try:
             if merge.write(whole=whole):
@@ -98,13 +97,13 @@ def recover(storage: Storage, epoch: int) -> bool:
     """
     if isinstance(storage, LocalStorage):
         try:
-            for folder in FOLDERS:
+            for folder in storage.journals:
                 _recover_merge(storage, folder, epoch)
             storage.remove(*_half_written(storage))
         except OSError as error:
             raise storage.failed("trials", error) from None
     has_old = False
-    for folder in FOLDERS:
+    for folder in storage.journals:
         truncated, is_old = _surveyed(storage, folder)
         has_old |= is_old
         for name in truncated:

@@ -12,7 +12,7 @@ from nao_ray._pool.faults import READING, line, patient
 from nao_ray._pool.holder import HOLDER, look
 from nao_ray._pool.numbers import last_epoch
 from nao_ray._pool.storage import Storage
-from nao_ray._pool.tables import SCHEMAS, ids, read, wrong
+from nao_ray._pool.tables import ids, read, wrong
 from nao_ray.errors import PoolError
 from nao_ray.metric import BY_COLUMN
 
@@ -22,7 +22,7 @@ _SHOWN = 5  # ids in one line
 def check(storage: Storage) -> list[str]:
     """Problems, one line each; [] for a sound pool of a search that has ended. Reads every page of every part."""
     problems = []
-    for folder in SCHEMAS:
+    for folder in storage.journals:
         try:
             names = patient(lambda folder=folder: storage.parts(folder), merged=False)  # type: ignore[misc]
         except FileNotFoundError:
@@ -61,6 +61,7 @@ def _wrong(storage: Storage, folder: str, name: str) -> str | None:
 def _rows(storage: Storage) -> list[str]:
     try:
         trials = read(storage, "trials", ["trial_id", "log_index", *BY_COLUMN])
+        below = [read(storage, folder, trials.column_names) for folder in storage.finished[1:]]
         events = read(storage, "events", ["seq", "kind", "trial_id"])
     except PoolError as error:
         return [str(error)]
@@ -73,7 +74,7 @@ def _rows(storage: Storage) -> list[str]:
         doubled = _doubled(ids(data, column))
         if doubled:
             problems.append(f"{folder}/: {len(doubled)} values of {column} occur twice: {_some(doubled)}")
-    finished = set(ids(trials, "trial_id"))
+    finished = {number for data in (trials, *below) for number in ids(data, "trial_id")}
     asked_ids = ids(events.filter(pc.field("kind") == "asked"), "trial_id")
     asked = set(asked_ids)
     if _doubled(asked_ids):

@@ -58,6 +58,25 @@ class Journal(ABC):
         """
 
     @abstractmethod
+    def find(self, trial_id: int) -> pa.Table:
+        """The row of a trial in trials/; none where it is not there.
+
+        Raises:
+            PoolError: a part is damaged.
+            PoolWriteError: one cannot be read at the moment.
+        """
+
+    @abstractmethod
+    def replace(self, before: int, row: pa.Table) -> None:
+        """Put a row of trials/ in the place of that of the trial `before`, at once; nothing to do if it is there.
+
+        Raises:
+            FencedError: another driver has taken over.
+            PoolError: a part is damaged.
+            PoolWriteError: it may not have been done; may be tried again.
+        """
+
+    @abstractmethod
     def settle(self) -> None:
         """After a failed write that may still land: see to it that it does not, or has.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nao_ray._pool.rows import EVENTS, TRIALS
 from nao_ray._pool.storage import Storage
-from nao_ray._pool.stream import stream
+from nao_ray._pool.stream import stream, stream_finished
 from nao_ray._pool.tables import ids
 from nao_ray.metric import SCORED, score_of
 from nao_ray.standings import Standing, Standings
@@ -122,7 +122,7 @@ def load_ledger(storage: Storage) -> Ledger:
     for events in stream(storage, "events", ["seq", "trial_id", "kind"]):
         add_tables(ledger, events, nothing)
     nothing = EVENTS.empty_table()
-    for trials in stream(storage, "trials", RANKED):
+    for trials in stream_finished(storage, RANKED):
         add_tables(ledger, nothing, trials)
     return ledger
 

@@ -124,6 +124,23 @@ class LocalStorage(Storage):
             _discard(hidden)
         return True
 
+    def replace(self, name: str, data: bytes | memoryview, guard: Guard) -> None:
+        """As `write` of a file that is there, of which one of the two is left in any case.
+
+        Raises:
+            PoolWriteError: it was not replaced, or not for certain.
+        """
+        hidden = self._write_hidden(name, data)
+        try:
+            _open_as(self.path(name), hidden)
+            with guard():
+                os.replace(hidden, self.path(name))
+            sync_folder(os.path.dirname(self.path(name)))
+        except OSError as error:
+            raise self.failed(name, error) from None
+        finally:
+            _discard(hidden)
+
     def _sync_or_remove(self, name: str) -> None:
         """Make a new name durable; if that fails take it back, for its rows will be written again."""
         path = self.path(name)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from threading import Thread
 
 import pyarrow as pa
 
-from nao_ray._pool import compaction
+from nao_ray._pool import compaction, families
+from nao_ray._pool.faults import READING
 from nao_ray._pool.journal import Journal
 from nao_ray._pool.local import LocalStorage
 from nao_ray._pool.names import part_name
 from nao_ray._pool.storage import Guard
-from nao_ray._pool.tables import to_bytes
+from nao_ray._pool.tables import SCHEMAS, to_bytes, unreadable
 from nao_ray.errors import PoolError, PoolWriteError, StorageError
 
 COMPACT_AT = 1000
@@ -28,11 +29,11 @@ class LocalJournal(Journal):
         self._has_old = False
         self._sweeper: Thread | None = None
         self._compact_at = COMPACT_AT
-        self._small_parts = dict.fromkeys(compaction.FOLDERS, 0)
+        self._small_parts = dict.fromkeys(storage.journals, 0)
 
     def take_over(self, unsealed: Iterable[int]) -> None:
         self._has_old = compaction.recover(self._storage, self._epoch)
-        for folder in compaction.FOLDERS:
+        for folder in self._storage.journals:
             self._small_parts[folder] = len(self._storage.parts(folder))
 
     def has_old(self) -> bool:
@@ -51,6 +52,29 @@ class LocalJournal(Journal):
             raise PoolWriteError(f"{where} is there already, and is not replaced; trying the next number")
         self._small_parts[folder] += 1
 
+    def find(self, trial_id: int) -> pa.Table:
+        return self._look_for([trial_id])[1]
+
+    def replace(self, before: int, row: pa.Table) -> None:
+        name, found = self._look_for([before, row["trial_id"][0].as_py()])
+        if name is None:  # what it follows is lost
+            self.append("trials", row)
+        elif before in found["trial_id"].to_pylist():
+            path, schema = self._storage.path("trials", name), SCHEMAS["trials"]
+            self._storage.replace(f"trials/{name}", families.swapped([path], schema, before, row), self._guard)
+
+    def _look_for(self, trial_ids: Sequence[int]) -> tuple[str | None, pa.Table]:
+        """The newest part of trials/ that has a row of these, and those rows."""
+        storage, schema = self._storage, SCHEMAS["trials"]
+        try:
+            for name in reversed(storage.parts("trials")):
+                found = families.rows_of(storage.path("trials", name), trial_ids, schema)
+                if found.num_rows:
+                    return name, found
+        except READING as error:
+            raise unreadable(storage, "trials", error) from None
+        return None, schema.empty_table()
+
     def settle(self) -> None:
         """There is nothing to settle."""
 
@@ -66,7 +90,7 @@ class LocalJournal(Journal):
             self._compact_at += COMPACT_AT
             raise
         self._compact_at = COMPACT_AT
-        for folder in compaction.FOLDERS:
+        for folder in self._storage.journals:
             self._small_parts[folder] = 0
         if whole:
             compaction.sweep(self._storage, replaced)

@@ -7,7 +7,7 @@ import re
 from nao_ray._pool.storage import Storage
 
 _EPOCH = re.compile(r"(?<![A-Za-z0-9])[em](\d{6,})(?=-|$)")  # of parts, also in quarantine, and of folders of merges
-_PLACES = ("", "trials", "events", "quarantine")
+_PLACES = ("", "trials", "rungs", "events", "quarantine")
 
 
 def last_epoch(storage: Storage) -> int:

@@ -20,7 +20,7 @@ from itertools import chain
 
 import pyarrow as pa
 
-from nao_ray._pool import compaction, names
+from nao_ray._pool import compaction, families, names
 from nao_ray._pool.catalogue import DIGEST, Digest
 from nao_ray._pool.faults import READING
 from nao_ray._pool.groups import groups, large_part
@@ -57,7 +57,7 @@ class ObjectJournal(Journal):
         self._old: dict[str, list[list[str]]] = {}  # parts of an earlier schema, as they are rewritten
         self._new = 0  # parts that are not in the digest
         self._wait = 0  # parts to come before merging is tried again
-        self._small = {folder: _Rows(schema) for folder, schema in SCHEMAS.items()}
+        self._small = {folder: _Rows(SCHEMAS[folder]) for folder in storage.journals}
 
     # -- taking over --------------------------------------------------------------------------------------
 
@@ -115,11 +115,12 @@ class ObjectJournal(Journal):
         Harmless a second time, also when the first one was cut short.
         """
         catalogue = self._storage.catalogue
-        there = {f"{folder}/{name}" for folder in SCHEMAS for name in catalogue.names(folder)}
+        there = {f"{folder}/{name}" for folder in self._small for name in catalogue.names(folder)}
         last = max((place[1] for name in there if (place := _place(name)) and place[0] == epoch), default=-1)
         found = True
         for number in (last, last + 1):  # the last one as well: the other folder's, where a seal was cut short
-            for folder, empty in _EMPTY.items():
+            for folder in self._small:
+                empty = _EMPTY[folder]
                 name = f"{folder}/{names.part_name(epoch, number)}"
                 if number >= 0 and name not in there:
                     found &= self._storage.create(name, empty)
@@ -173,6 +174,41 @@ class ObjectJournal(Journal):
         if self._new >= DIGEST_AT:
             self._digest()
 
+    def find(self, trial_id: int) -> pa.Table:
+        with self._failures():
+            return self._look_for([trial_id])[1]
+
+    def replace(self, before: int, row: pa.Table) -> None:
+        """A merge of the newest parts, or of an older one alone, in which the row is another."""
+        with self._failures():
+            if "trials" in self._begun:
+                self._carry_out(self._begun["trials"])
+            parts, found = self._look_for([before, row["trial_id"][0].as_py()])
+            if before in found["trial_id"].to_pylist():
+                merged = [self._file(name) for name in parts if names.merged(name)]
+                newest = [self._small["trials"].table()] if len(merged) < len(parts) else []
+                data = families.swapped([*merged, *newest], SCHEMAS["trials"], before, row)
+                self._carry_out(self._plan("trials", parts, data))
+        if not found.num_rows:  # what it follows is lost
+            self.append("trials", row)
+
+    def _look_for(self, trial_ids: Sequence[int]) -> tuple[list[str], pa.Table]:
+        """Parts of trials/ that are best merged where the row of one of these is to be another, and those rows."""
+        rows, schema = self._small["trials"], SCHEMAS["trials"]
+        again = self._to_merge_again(rows, whole=False) if rows.parts else []
+        found = [families.rows_of(self._file(name), trial_ids, schema) for name in again]
+        found.append(families.rows_of(rows.table(), trial_ids, schema))
+        if any(data.num_rows for data in found):
+            return [*again, *(name for name, _ in rows.parts)], pa.concat_tables(found)
+        for name in reversed([name for name in rows.merged if name not in again]):
+            data = families.rows_of(self._file(name), trial_ids, schema)
+            if data.num_rows:
+                return [name], data
+        return [], schema.empty_table()
+
+    def _file(self, name: str) -> pa.BufferReader:
+        return pa.BufferReader(self._storage.read(f"trials/{name}"))
+
     def _digest(self) -> None:
         if not self._new:
             return
@@ -193,7 +229,7 @@ class ObjectJournal(Journal):
     def merge(self, *, whole: bool) -> None:
         self._wait = MERGE_AT
         with self._failures():
-            for folder in SCHEMAS:
+            for folder in self._small:
                 if folder in self._begun:
                     self._carry_out(self._begun[folder])
                 rows = self._small[folder]

@@ -19,6 +19,7 @@ from nao_ray._pool.finite import finite, finite_view
 from nao_ray._pool.fits import read_fits
 from nao_ray._pool.rows import FINAL, TRIALS
 from nao_ray._pool.storage import Storage
+from nao_ray._pool.stream import read_finished
 from nao_ray._pool.tables import dataset, steady, to_pandas
 from nao_ray.errors import PoolError
 
@@ -45,7 +46,9 @@ _OPERATOR = duckdb.token_type.operator
 
 
 def sql(storage: Storage, query: str, limits: Limits | None = None) -> pd.DataFrame:
-    """The result of one SELECT over the views `trials`, `fits` and `final`.
+    """The result of one SELECT over the views `trials`, `rungs`, `fits` and `final`.
+
+    Of a ladder `rungs` has every finished trial, `trials` each architecture once; else they are the same.
 
     Raises:
         PoolError: the query is wrong, is not one SELECT, takes longer than it may, or the pool cannot be read.
@@ -90,7 +93,7 @@ def _run(storage: Storage, names: list[str], query: str, limits: Limits | None =
             connection.execute(setting)
         statements = connection.extract_statements(query)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise PoolError("sql: give one SELECT over the tables trials, fits and final; a pool is only read")
+            raise PoolError("sql: give one SELECT over the tables trials, rungs, fits and final; a pool is only read")
         try:
             result = connection.sql(
                 statements[0] if limits is None else _first(statements[0].query, limits)
@@ -133,5 +136,5 @@ def _final(storage: Storage) -> pa.Table:
     return finite(pa.concat_tables(tables, promote_options="permissive"))
 
 
-_BESIDE = {"fits": read_fits, "final": _final}
+_BESIDE = {"fits": read_fits, "final": _final, "rungs": read_finished}
 """Tables beside the trials."""

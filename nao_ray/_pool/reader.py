@@ -24,7 +24,7 @@ from nao_ray._pool.mailbox import Mailbox
 from nao_ray._pool.notes import Note, read_notes, write_note
 from nao_ray._pool.sharing import read_sharing
 from nao_ray._pool.storage import Storage, open_storage
-from nao_ray._pool.stream import read_some, stream
+from nao_ray._pool.stream import read_finished, read_some, stream_finished
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.watch import Ids
 from nao_ray._pool.weights import read_weights
@@ -93,15 +93,22 @@ class PoolReader:
         """
         return replay.stream_log(self._storage)
 
-    def trials(self, columns: Sequence[str] | None = None, ids: Sequence[int] | None = None) -> pd.DataFrame:
+    def trials(
+        self, columns: Sequence[str] | None = None, ids: Sequence[int] | None = None, *, rungs: bool = False
+    ) -> pd.DataFrame:
         """Finished trials, by id: the columns of trials/, or those named; all trials, or those of `ids`.
+
+        On a ladder of fidelities all trials are each architecture once, at its highest rung; with `rungs`, and of
+        `ids`, each rung is a trial.
 
         Raises:
             PoolError: a part is damaged, or there is no such column.
         """
         _refuse_unknown(columns or (), "trials")
         wanted = None if columns is None else list(dict.fromkeys([*columns, "trial_id"]))
-        if wanted is None and ids is None:
+        if self._storage.rungs and (rungs or ids is not None):
+            data = read_finished(self._storage, wanted, ids)
+        elif wanted is None and ids is None:
             data = tables.read(self._storage, "trials")
         else:
             data = read_some(self._storage, "trials", wanted, ids)
@@ -117,6 +124,10 @@ class PoolReader:
             PoolError: a part is damaged.
             PoolReadError: the parts cannot be read at the moment.
         """
+        if self._storage.rungs:
+            chosen = None if columns is None else list(dict.fromkeys([*columns, "trial_id"]))
+            rungs: list[rows.Row] = read_finished(self._storage, chosen, ids).sort_by("trial_id").to_pylist()
+            return rungs
         wanted = pc.field("trial_id").isin(pa.array(ids, pa.int64()))
         with self._storage.moment():
             data = tables.read(self._storage, "trials", None if columns is None else list(columns), wanted)
@@ -126,7 +137,7 @@ class PoolReader:
     def stream_trials(
         self, ids: Sequence[int] | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.Table]:
-        """Rows of finished trials in the order written, a few hundred at a time.
+        """Rows of finished trials, of a ladder of all rungs, in the order written, a few hundred at a time.
 
         Args:
             ids: of some trials; default: of all.
@@ -138,7 +149,7 @@ class PoolReader:
         """
         wanted = None if ids is None else pa.array(ids, pa.int64())
         seen = Ids()
-        for data in stream(self._storage, "trials", None if columns is None else ["trial_id", *columns]):
+        for data in stream_finished(self._storage, None if columns is None else ["trial_id", *columns]):
             data = data.filter(pa.array(seen.add(data["trial_id"].to_numpy())))  # rows come again after a merge
             data = data if wanted is None else data.filter(pc.is_in(data["trial_id"], value_set=wanted))
             if data.num_rows:
@@ -214,7 +225,7 @@ class PoolReader:
             return load_ledger(self._storage).counts()
 
     def sql(self, select: str, limits: query.Limits | None = None) -> pd.DataFrame:
-        """The result of one SELECT (DuckDB) over the tables `trials`, `fits` and `final`; it reaches nothing else.
+        """The result of one SELECT (DuckDB) over the tables `trials`, `rungs`, `fits` and `final`; it reaches no other.
 
         Args:
             select: the query.

@@ -15,7 +15,7 @@ from nao_ray import pareto
 from nao_ray._pool import rows
 from nao_ray._pool.ledger import RANKED, IdSet, standings
 from nao_ray._pool.storage import Storage
-from nao_ray._pool.stream import read_some, stream
+from nao_ray._pool.stream import read_some, stream, stream_finished
 from nao_ray._pool.tables import ids
 from nao_ray.metric import BY_COLUMN
 from nao_ray.pareto import Aim
@@ -35,7 +35,7 @@ def _stream_log(storage: Storage) -> Iterator[Trial]:
     # what is asked later than this is left out: it may know of trials that finish after they were read
     last = max((pc.max(data["seq"]).as_py() for data in stream(storage, "events", ["seq"]) if len(data)), default=-1)
     finished = IdSet()
-    for data in stream(storage, "trials", rows.LOGGED):
+    for data in stream_finished(storage, rows.LOGGED):
         for row in rows.dicts(data):
             if row["trial_id"] not in finished:
                 finished.add(row["trial_id"])
@@ -111,13 +111,19 @@ def _best_of_several(storage: Storage, aims: Sequence[Aim]) -> tuple[list[int], 
 
 
 def read_aims(storage: Storage, aims: Sequence[Aim]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Ids ``[N]`` of the trials with a score, ascending, and ``[N, K]`` values, the score first; NaN: not known."""
+    """Ids ``[N]`` of the trials with a score, ascending, and ``[N, K]`` values, the score first; NaN: not known.
+
+    Of a ladder of fidelities those of the highest rung that was reached: others do not compare with them.
+    """
     others = [aim for aim in aims if aim.column not in BY_COLUMN]
     found: dict[int, tuple[float, ...]] = {}
+    highest = 0  # rung of a ladder: what is below it does not compare
     for data in stream(storage, "trials", (*RANKED, *(aim.column for aim in others))):
         columns = [data[aim.column].to_pylist() for aim in others]
         for standing, *row in zip(standings(data), *columns, strict=True):
-            if standing is not None:
+            if standing is not None and standing.rung >= highest:
+                found = found if standing.rung == highest else {}
+                highest = standing.rung
                 signed = (math.nan if v is None else aim.signed(float(v)) for aim, v in zip(others, row, strict=True))
                 found[standing.trial_id] = (standing.score, *signed)
     trial_ids = sorted(found)

@@ -62,6 +62,16 @@ class Storage(ABC):
     rungs: tuple[int, ...] = ()
     """Epochs of the search's ladder of fidelities, ascending; (): it has none. Who reads the manifest sets it."""
 
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """Folders with the rows of finished trials, in the order to be read: what moves goes to the later one first."""
+        return ("trials", "rungs") if self.rungs else ("trials",)
+
+    @property
+    def journals(self) -> tuple[str, ...]:
+        """Folders of parts that a driver writes."""
+        return (*self.finished, "events")
+
     def __init__(self, root: str, url: str) -> None:
         self.root = root.rstrip("/") or "/"
         self.url = url

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -52,6 +53,12 @@ def stream(storage: Storage, folder: str, columns: Sequence[str] | None = None) 
             return
 
 
+def stream_finished(storage: Storage, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of all finished trials, as `stream`: of a ladder all rungs, some of them twice."""
+    for folder in storage.finished:
+        yield from stream(storage, folder, columns)
+
+
 def read_some(
     storage: Storage, folder: str, columns: Sequence[str] | None = None, trial_ids: Sequence[int] | None = None
 ) -> pa.Table:
@@ -76,6 +83,21 @@ def read_some(
         found = steady(storage, folder, read).combine_chunks()
     release()
     return found
+
+
+def read_finished(
+    storage: Storage, columns: Sequence[str] | None = None, trial_ids: Sequence[int] | None = None
+) -> pa.Table:
+    """As `read_some` of all finished trials, of a ladder all rungs, each once; `trial_id` is among the columns.
+
+    Raises:
+        PoolError: a part is damaged.
+        PoolReadError: the parts cannot be read at the moment.
+    """
+    with storage.moment():
+        found = pa.concat_tables([read_some(storage, folder, columns, trial_ids) for folder in storage.finished])
+    first = np.unique(found["trial_id"].to_numpy(), return_index=True)[1]
+    return found.take(np.sort(first))
 
 
 def _schema(folder: str, columns: Sequence[str] | None) -> pa.Schema:

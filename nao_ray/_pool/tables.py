@@ -26,12 +26,13 @@ from nao_ray.errors import PoolError, PoolReadError
 
 T = TypeVar("T")
 
-SCHEMAS = {"trials": TRIALS, "events": EVENTS}
+SCHEMAS = {"trials": TRIALS, "rungs": TRIALS, "events": EVENTS}
 _VERSIONS = frozenset(str(version) for version in range(1, SCHEMA_VERSION + 1))
 _ALWAYS = ("trial_id", "log_index", "seq")
 """Columns that every row has."""
 
 _LOST = {
+    "rungs": "the rungs of trials in it, unless a copy is put back; with it moved elsewhere resume runs them again",
     "trials": "the results in it, unless a copy is put back; with it moved elsewhere resume runs its trials again",
     "events": "what was asked in it, unless a copy is put back; with it moved elsewhere the search goes on without",
 }

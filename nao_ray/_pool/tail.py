@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -22,12 +23,13 @@ class Tail:
     """The new rows of `trials` or `events`, at each call those since the last; it writes nothing."""
 
     def __init__(self, storage: Storage, folder: str, columns: Sequence[str]) -> None:
-        self._storage, self._folder, self._columns = storage, folder, list(columns)
-        self._read: Mapping[str, object] = {}
-        self._last = (-1, -1)
+        self._storage, self._columns = storage, list(columns)
+        self._folders = storage.finished if folder == "trials" else (folder,)
+        self._read: dict[str, Mapping[str, object]] = {folder: {} for folder in self._folders}
+        self._last = dict.fromkeys(self._folders, (-1, -1))
 
     def read(self) -> pa.Table:
-        """Rows of the parts that are new, in the order written.
+        """Rows of the parts that are new, in the order written; of a ladder those of all rungs.
 
         After a merge rows come again, out of a few large parts: locally those that are not merged themselves keep their
         marks; on object storage, where names tell what a merged part holds, only if some of its rows are new.
@@ -36,13 +38,13 @@ class Tail:
             PoolError: the pool is gone, or a part is damaged.
             PoolReadError: it cannot be read at the moment.
         """
-        data: list[pa.Table] = []
+        data: dict[str, pa.Table] = {}
 
-        def look(new: ds.Dataset) -> None:
-            data[:] = [new.to_table(columns=self._columns)]
+        def look(folder: str, new: ds.Dataset) -> None:
+            data[folder] = new.to_table(columns=self._columns)
 
         self._follow(look)
-        return checked(self._storage, self._folder, data[0])
+        return pa.concat_tables([checked(self._storage, folder, found) for folder, found in data.items()])
 
     def feed(self, take: Callable[[pa.Table], None]) -> None:
         """As `read`, but `take` is given the rows a few thousand at a time, so that a large pool takes little memory.
@@ -54,9 +56,9 @@ class Tail:
             PoolReadError: it cannot be read at the moment.
         """
 
-        def look(new: ds.Dataset) -> None:
+        def look(folder: str, new: ds.Dataset) -> None:
             for count, data in enumerate(gathered(self._batches(new), _ROWS), start=1):
-                take(checked(self._storage, self._folder, data))
+                take(checked(self._storage, folder, data))
                 if count % _BLOCKS == 0:
                     release()  # what is made of the rows leaves holes
 
@@ -69,22 +71,25 @@ class Tail:
             for part in parts:
                 yield part.to_table(schema=new.schema, columns=self._columns, use_threads=False)
 
-    def _follow(self, look: Callable[[ds.Dataset], None]) -> None:
+    def _follow(self, look: Callable[[str, ds.Dataset], None]) -> None:
+        found: dict[str, Mapping[str, object]] = {}
         with self._storage.moment():
-            marks = reading(self._storage, self._folder, lambda: self._read_new(look))
-        self._read = marks
-        self._last = max((self._last, *filter(None, map(number, marks))))
+            for folder in self._folders:
+                found[folder] = reading(self._storage, folder, partial(self._read_new, folder, look))
+        for folder, marks in found.items():
+            self._read[folder] = marks
+            self._last[folder] = max((self._last[folder], *filter(None, map(number, marks))))
 
-    def _read_new(self, look: Callable[[ds.Dataset], None]) -> Mapping[str, object]:
-        marks = self._storage.marks(self._folder)
-        changed = [name for name, mark in marks.items() if self._read.get(name) != mark]
-        new = [name for name in changed if not self._holds_nothing_new(name)]
-        look(dataset(self._storage, self._folder, new))
-        after = self._storage.marks(self._folder) if self._storage.merges_in_place else marks
+    def _read_new(self, folder: str, look: Callable[[str, ds.Dataset], None]) -> Mapping[str, object]:
+        marks = self._storage.marks(folder)
+        changed = [name for name, mark in marks.items() if self._read[folder].get(name) != mark]
+        new = [name for name in changed if not self._holds_nothing_new(folder, name)]
+        look(folder, dataset(self._storage, folder, new))
+        after = self._storage.marks(folder) if self._storage.merges_in_place else marks
         if any(after.get(name) != mark for name, mark in marks.items()):
-            raise FileNotFoundError(errno.ENOENT, "parts were merged while they were read", self._folder)
+            raise FileNotFoundError(errno.ENOENT, "parts were merged while they were read", folder)
         return marks
 
-    def _holds_nothing_new(self, name: str) -> bool:
+    def _holds_nothing_new(self, folder: str, name: str) -> bool:
         last = number(name)
-        return merged(name) is not None and last is not None and last <= self._last
+        return merged(name) is not None and last is not None and last <= self._last[folder]

@@ -63,6 +63,7 @@ class Watch:
         self._storage, self._clock = open_storage(url), clock
         self._manifest = manifests.read_manifest(self._storage)
         self._config = _config(self._manifest)
+        self._storage.rungs = manifests.rungs(self._manifest)
         self._trials = Tail(self._storage, "trials", _TRIALS)
         self._events = Tail(self._storage, "events", _EVENTS)
         self._asked, self._finished, self._retries = Ids(), Ids(), Ids()

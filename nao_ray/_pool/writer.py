@@ -6,17 +6,19 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from threading import RLock
 from typing import Any, Self
 
 import pyarrow as pa
 
-from nao_ray._pool import compaction, rows, tables
 from nao_ray._pool import manifest as manifests
+from nao_ray._pool import rows, tables
 from nao_ray._pool.budget import Limits, write_budget
 from nao_ray._pool.earlier import EARLIER_HASH, digest
 from nao_ray._pool.earlier import NAME as EARLIER_FILE
+from nao_ray._pool.families import Behind
 from nao_ray._pool.faults import unreadable
 from nao_ray._pool.fits import add_fits
 from nao_ray._pool.journal import Journal, open_journal
@@ -39,6 +41,7 @@ LEASE_EXPIRY = 30.0
 _QUIET_WITHIN = 5.0  # seconds that giving the pool free waits for a write in another thread
 
 _FOLDERS = ("trials", "events", "fits", "lease", "weights", "final", "logs")
+_RUNGS = "rungs"  # beside them where the search has a ladder of fidelities
 
 _EMPTY = part_name(0, 0)  # keeps trials/ readable before the first trial
 
@@ -59,6 +62,7 @@ class PoolWriter(PoolReader):
         self._unsure = False
         self._logs = Logs(storage)
         self._journal: Journal | None = None
+        self._behind = Behind(storage)
 
     @classmethod
     def create(cls, url: str | Path, manifest: Mapping[str, Any], earlier: bytes | None = None) -> Self:
@@ -80,11 +84,11 @@ class PoolWriter(PoolReader):
         if cls.exists(url):
             raise PoolError(f"{url} is a pool already; resume it, or choose another folder")
         storage = open_storage(url)
-        manifests.refuse_other_files(storage, _FOLDERS, _EMPTY, (EARLIER_FILE,))
+        manifests.refuse_other_files(storage, (*_FOLDERS, _RUNGS), _EMPTY, (EARLIER_FILE,))
         storage.make_folder()
         if isinstance(storage, LocalStorage):
-            storage.make_swappable(*compaction.FOLDERS)
-        for folder in _FOLDERS:
+            storage.make_swappable("trials", "events")
+        for folder in (*_FOLDERS, _RUNGS) if manifests.rungs(manifest) else _FOLDERS:
             storage.make_folder(folder)
         storage.write(f"trials/{_EMPTY}", tables.to_bytes(rows.TRIALS.empty_table()))
         if earlier is not None:
@@ -133,6 +137,8 @@ class PoolWriter(PoolReader):
                 lease.is_quiet = self._is_quiet
                 self._lease, self._journal, self._ops = lease, journal, ops
                 self.checkpoints.sweep(self._ledger)
+                self._behind.look()
+                self._behind.catch_up(journal)
         except BaseException:
             lease.release()
             raise
@@ -206,14 +212,29 @@ class PoolWriter(PoolReader):
             for trial in trials:
                 if trial.trial_id not in self._ledger.finished:
                     new.setdefault(trial.trial_id, trial)
-            ended = [rows.trial_row(trial, self._strategy, self._task, self._ops) for trial in new.values()]
-            self._append("trials", rows.table(ended, rows.TRIALS))
-            for trial in new.values():
-                parent = trial.proposal.parent_trial_id
-                self._ledger.note_finished(trial.trial_id, trial.state.value, trial.standing, parent)
+            if not new:
+                self._append("trials", rows.TRIALS.empty_table())
+            for rises, some in groupby(new.values(), key=lambda trial: trial.proposal.parent_trial_id is not None):
+                self._record_rows(list(some), rises=rises)
+            if self._journal is not None:
+                self._behind.catch_up(self._journal)
             self.checkpoints.forget(new.values())
             self._compact_if_due()
             return list(new.values())
+
+    def _record_rows(self, trials: Sequence[Trial], *, rises: bool) -> None:
+        """Neighbours in the log: further rungs, or none of them one."""
+        ended = [rows.trial_row(trial, self._strategy, self._task, self._ops) for trial in trials]
+        data = rows.table(ended, rows.TRIALS)
+        if rises:
+            self._guard()
+            assert self._journal is not None
+            self._behind.record(trials, data, self._journal)
+        else:
+            self._append("trials", data)
+        for trial in trials:
+            parent = trial.proposal.parent_trial_id
+            self._ledger.note_finished(trial.trial_id, trial.state.value, trial.standing, parent)
 
     def record_fits(self, fits: Sequence[Diagnostics]) -> None:
         """Record a strategy's diagnostics; rows of a `round` that is recorded already are left out.

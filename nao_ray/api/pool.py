@@ -44,7 +44,12 @@ class Pool(PoolReader):
         return self._space
 
     def trials(
-        self, columns: Sequence[str] | None = None, ids: Sequence[int] | None = None, *, decode: Decoded | None = None
+        self,
+        columns: Sequence[str] | None = None,
+        ids: Sequence[int] | None = None,
+        *,
+        decode: Decoded | None = None,
+        rungs: bool = False,
     ) -> pd.DataFrame:
         """Finished trials, by id, failed ones too.
 
@@ -55,17 +60,18 @@ class Pool(PoolReader):
                 `operations`: a further column ``op:NAME`` for each operation, how often the cells have it;
                 `edges`: a further column for each edge, ``ROLE:STATE:INDEX`` as in pictures, with the state that it
                 comes from and its operation, ``1 sep_conv_3x3``.
+            rungs: on a ladder of fidelities every rung is a row; else each architecture is there once, at its highest.
 
         Raises:
             PoolError: a part is damaged, or there is no such column.
             ConfigError: `decode` is none of these.
         """
         if decode is None:
-            return super().trials(columns, ids)
+            return super().trials(columns, ids, rungs=rungs)
         if decode not in ("genotypes", "operations", "edges"):
             raise ConfigError(f"decode is {decode!r}, expected genotypes, operations or edges")
         wanted = None if columns is None else list(dict.fromkeys([*columns, "genotype", "phase"]))
-        found = super().trials(wanted, ids)
+        found = super().trials(wanted, ids, rungs=rungs)
         parsed = self._parsed(found)
         kept = found if columns is None else found[list(columns)]
         if decode == "genotypes":

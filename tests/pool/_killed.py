@@ -124,6 +124,15 @@ def write(url: Path, death: Death) -> None:
     record(pool, 7, 1)
 
 
+def rise(url: Path, death: Death) -> None:
+    """A further rung of a ladder that is finished."""
+    from _families import RUNGS
+
+    pool = _acquired(url)
+    death.threaten()
+    pool.record_finished([RUNGS[-1]])
+
+
 def retry(url: Path, death: Death) -> None:
     """A search that goes on with what has failed."""
     from nao_ray.service.hosting.run import resume
@@ -147,7 +156,7 @@ def _do(what: str, url: Path, death: Death) -> None:
         without_exchange()
     if how == "by neither":
         renames._renameat2 = os.link = local.exchange
-    {"merge": merge, "acquire": acquire, "write": write, "retry": retry}[action](url, death)
+    {"merge": merge, "acquire": acquire, "write": write, "rise": rise, "retry": retry}[action](url, death)
 
 
 def main(template: Path, folder: Path, what: str, step: int = 1) -> None:
