@@ -49,6 +49,11 @@ class PoolReader:
         return self._storage.url
 
     @property
+    def rungs(self) -> tuple[int, ...]:
+        """Epochs of its search's ladder of fidelities, ascending; (): it has none."""
+        return self._storage.rungs
+
+    @property
     def metric(self) -> Metric:
         """What its trials are measured by."""
         return manifests.metric(self.manifest)

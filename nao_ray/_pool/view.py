@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from nao_ray.metric import Metric
@@ -21,6 +21,8 @@ class Finished:
     num_params: int | None
     weights_version: str | None
     """The shared weights that the score was taken with."""
+    epochs: int | None
+    """That its network was trained in all; on a ladder of fidelities its rung."""
     wall_seconds: float | None
     node: str | None
     failure_kind: str | None
@@ -85,6 +87,8 @@ class View:
     driver: Driver
     command: str | None = None
     """What handed the search in to a cluster, and goes on with it; None: it was started where its driver ran."""
+    rungs: dict[int, int] = field(default_factory=dict)
+    """Of a ladder of fidelities the finished trials by their epochs; {}: there is none."""
     sharing: tuple[str, ...] = ()
     """How many trials a GPU has at a time, a line for each kind, where that is measured."""
 

@@ -70,6 +70,7 @@ class Watch:
         self._open: dict[int, _Open] = {}  # unfinished
         self._states: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
+        self._epochs: Counter[int] = Counter()  # of a ladder
         self._scores: NDArray[np.float64] = np.empty(0)
         self._spans = Spans()
         self._standings = Standings()
@@ -113,6 +114,7 @@ class Watch:
         self._retries.add(data["trial_id"].to_numpy()[_given(data["retry_of"])])
         self._states.update(_counts(data["state"]))
         self._failures.update(_counts(data["failure_kind"]))
+        self._epochs.update(data["epochs"].to_pylist() if self._storage.rungs else ())
         found = standings(data)
         values = np.array([np.nan if standing is None else standing.score for standing in found], dtype=np.float64)
         data = data.append_column("score", pa.array(values, mask=~np.isfinite(values)))
@@ -209,6 +211,7 @@ class Watch:
             workers=pace.workers,
             has_ended=has_ended,
             eta_seconds=self._left(driver, holder, now) if driver.state == "alive" and has_ended else None,
+            rungs={epochs: self._epochs[epochs] for epochs in self._storage.rungs},
             sharing=self._sharing(),
             driver=driver,
         )

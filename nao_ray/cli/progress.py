@@ -56,6 +56,10 @@ class Snapshot(Protocol):
         """Who has it."""
 
     @property
+    def best_rung(self) -> int:
+        """Of a ladder of fidelities its epochs; 0: it is of the first rung, or there is none."""
+
+    @property
     def eta_seconds(self) -> float | None:
         """Time left, once a trial has ended."""
 
@@ -163,7 +167,8 @@ def status_line(snapshot: Snapshot) -> str:
     if snapshot.queued and not snapshot.running:
         parts.insert(2, f"{snapshot.queued} waiting for a worker")
     if snapshot.best_score is not None:
-        parts.append(f"best {snapshot.metric.words(snapshot.best_score)} (trial {snapshot.best_trial_id})")
+        rung = f", {snapshot.best_rung} epochs" if snapshot.best_rung else ""
+        parts.append(f"best {snapshot.metric.words(snapshot.best_score)} (trial {snapshot.best_trial_id}{rung})")
     if snapshot.eta_seconds and snapshot.running:
         parts.append(f"{format_seconds(snapshot.eta_seconds)} left")
     if snapshot.note:

@@ -160,7 +160,7 @@ def render(view: View, now: float) -> RenderableType:
 
     parts: list[RenderableType] = [_progress(view), Text(), _facts(view)]
     if view.best is not None:
-        parts += [Rule(style="bright_black"), _best(view.best, view.metric)]
+        parts += [Rule(style="bright_black"), _best(view, view.best)]
     if view.last:
         parts += [Rule(style="bright_black"), _last(view, now)]
     title = Text.assemble((f" {_clean(view.name or view.pool)} ", "bold"), no_wrap=True)
@@ -252,11 +252,13 @@ def _advice(view: View) -> str:
     return f"{_clean(view.command or f'nao-ray resume {view.pool}')} goes on"
 
 
-def _best(best: Finished, metric: Metric) -> RenderableType:
+def _best(view: View, best: Finished) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    head = Text.assemble((_score(best, metric), "bold green"), f"  trial {best.trial_id}")
+    head = Text.assemble((_score(best, view.metric), "bold green"), f"  trial {best.trial_id}")
+    if view.rungs:
+        head.append(f", after {best.epochs} epochs")
     if best.num_params is not None:
         head.append(f", {best.num_params:,} parameters")
     if best.round is not None:
@@ -278,7 +280,7 @@ def _last(view: View, now: float) -> RenderableType:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False, expand=True)
     table.add_column("last", justify="right", no_wrap=True)
     table.add_column("score", no_wrap=True)
-    for name in ("took", "ended", "round"):
+    for name in (*(["epochs"] if view.rungs else []), "took", "ended", "round"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("node", no_wrap=True, max_width=24)
     table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
@@ -289,6 +291,7 @@ def _last(view: View, now: float) -> RenderableType:
         table.add_row(
             str(trial.trial_id),
             Text(_score(trial, view.metric), style="bold green" if is_best else "red" if trial.failure_kind else ""),
+            *([str(trial.epochs)] if view.rungs else []),
             "-" if trial.wall_seconds is None else format_seconds(trial.wall_seconds),
             "-" if trial.finished_at is None else f"{format_seconds(max(0.0, now - trial.finished_at))} ago",
             "-" if trial.round is None else str(trial.round),

@@ -42,7 +42,7 @@ PARSED = 50_000
 _OWN = [name for name in _LATER if name in TRIALS.names]
 READ = (
     *_PLAIN, *_OWN, *_TIMES.values(), *_LABELS, *_OPS, *BY_COLUMN, "state", "phase", "predicted_score",
-    "device_seconds", "source_trial_id", "genotype",
+    "device_seconds", "source_trial_id", "parent_trial_id", "genotype",
 )  # fmt: skip
 """The columns of the pool that it is made of."""
 
@@ -80,6 +80,7 @@ class Columns:
         block |= {name: self._coded(name, data[name]) for name in _LABELS}
         is_phase = pc.is_valid(data["phase"]).to_numpy()
         block["is_phase"] = is_phase.astype(np.uint8)
+        block["rung"] = np.where(pc.is_valid(data["parent_trial_id"]).to_numpy(), block["epochs"], -1).astype(np.int32)
         block["source"] = _numbers(data["source_trial_id"], "i32")
         block["state"] = (pc.equal(data["state"], TrialState.FAILED.value).to_numpy()).astype(np.uint8)
         block["device_seconds"] = _numbers(pc.coalesce(data["device_seconds"], data["wall_seconds"]), "f32")

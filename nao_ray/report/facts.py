@@ -21,7 +21,7 @@ ROWS = 20
 COLUMNS = (
     "trial_id", "log_index", "state", "failure_kind", "failure_message", "phase", "weights_version", "round",
     *BY_COLUMN, "num_params", "macs", "latency_ms", "wall_seconds", "device_seconds", "asked_at", "finished_at",
-    "retry_of", "origin",
+    "retry_of", "origin", "epochs", "parent_trial_id",
 )  # fmt: skip
 """What it is made of, of every trial."""
 
@@ -52,9 +52,9 @@ def facts(
     done = tables.completed(trials, metric)
     is_shared = shared.is_shared(trials)
     failures = tables.failures(trials)
-    alone = shared.trained_alone(done) if is_shared else done
+    alone = shared.trained_alone(done) if is_shared else tables.at_the_top(done)
     aims = aims_of(manifest)
-    best = ranked(done, aims, ROWS) if aims else tables.ranked(done, metric, ROWS)
+    best = ranked(alone, aims, ROWS) if aims else tables.ranked(done, metric, ROWS)
     tiles = tables.overview(trials, alone, metric, running)
     random = is_control(best, manifest)
     if len(best) and random.iloc[0]:
@@ -74,7 +74,8 @@ def facts(
             for (_, row), chance in zip(best.iterrows(), random, strict=True)
         ],
         "best_version": _version(best),
-        "covered": covered(done, aims),
+        "is_ladder": tables.is_ladder(done),
+        "covered": covered(alone, aims),
         **_of_shared(done, fits, metric),
         **_of_trainings(done, fits, manifest, metric, trainings),
         "fits": dict(zip(("headings", "rows"), tables.fit_table(rows), strict=True)),
@@ -183,6 +184,7 @@ def _entry(row: pd.Series[Any], metric: Metric) -> dict[str, str]:
         "score": metric.text(float(row[metric.column])),
         "params": "" if pd.isna(row["num_params"]) else f"{int(row['num_params']):,}",
         "round": "" if pd.isna(row["round"]) else str(int(row["round"])),
+        "epochs": "" if pd.isna(row.get("epochs")) else str(int(row["epochs"])),
         "genotype": str(row["genotype"]),
     }
 

@@ -54,15 +54,37 @@ def _in_order(trials: pd.DataFrame, chosen: pd.Series[bool]) -> NDArray[np.int64
 
 def ranked(done: pd.DataFrame, metric: Metric, count: int) -> pd.DataFrame:
     """The best of the completed trials, best first, as the pool ranks them (`Standings`)."""
-    likely = done[["trial_id", "weights_version", metric.column]]
-    alone = likely[likely["weights_version"].isna()]
+    likely = done[["trial_id", "weights_version", metric.column]].assign(rung=0)
+    if is_ladder(done):
+        gone_on = done["trial_id"].isin(done["parent_trial_id"].dropna())
+        likely = likely.assign(rung=_rungs(done))[~gone_on]
+    alone = likely.head(0) if is_ladder(done) else likely[likely["weights_version"].isna()]
     if len(alone) > count:  # then no other score counts, and few of these can be among the best
         scores = floats(alone[metric.column]) * metric.score(1.0)
         likely = alone[scores >= np.partition(scores, -count)[-count]]
-    facts = zip(likely[metric.column], likely["trial_id"], likely["weights_version"], strict=True)
-    standings = (Standing(metric.score(v), int(k), None if pd.isna(w) else str(w)) for v, k, w in facts)
+    facts = zip(likely[metric.column], likely["trial_id"], likely["weights_version"], likely["rung"], strict=True)
+    standings = (Standing(metric.score(v), int(k), None if pd.isna(w) else str(w), int(r)) for v, k, w, r in facts)
     best = [standing.trial_id for standing in Standings(standings, keep=count).top()]
     return done[done["trial_id"].isin(best)].set_index("trial_id", drop=False).loc[best].reset_index(drop=True)
+
+
+def is_ladder(done: pd.DataFrame) -> bool:
+    """Whether trials have gone on from rung to rung of a ladder of fidelities."""
+    return "parent_trial_id" in done and bool(done["parent_trial_id"].notna().any())
+
+
+def at_the_top(done: pd.DataFrame) -> pd.DataFrame:
+    """Of a ladder the completed trials of the highest rung that was reached, which compare; else all."""
+    if not is_ladder(done):
+        return done
+    rungs = _rungs(done)
+    return done.iloc[np.flatnonzero(rungs == rungs.max())]
+
+
+def _rungs(done: pd.DataFrame) -> NDArray[np.int64]:
+    """``[n]``, as `Standing.rung`."""
+    goes_on = done["parent_trial_id"].notna().to_numpy()
+    return np.where(goes_on, np.nan_to_num(floats(done["epochs"])), 0).astype(np.int64)
 
 
 def floats(values: pd.Series[Any]) -> Floats:
@@ -142,7 +164,8 @@ def overview(trials: pd.DataFrame, done: pd.DataFrame, metric: Metric, running: 
     if running:
         tiles.append(("unfinished", f"{running:,}"))
     if len(done) and len(done) < len(spent):
-        tiles.append(("trained alone", f"{len(done):,}"))
+        label = f"after {int(done['epochs'].max())} epochs" if is_ladder(done) else "trained alone"
+        tiles.append((label, f"{len(done):,}"))
     if len(done):
         best = scores.max() if metric.more_is_better else scores.min()
         tiles += [(f"best {metric.label}", metric.text(best)), ("median", metric.text(float(np.median(scores))))]

@@ -19,6 +19,7 @@ BEST = (
     *BY_COLUMN,
     "weights_version",
     "settings",
+    "epochs",
     "num_params",
     "round",
     "predicted_score",
@@ -36,6 +37,8 @@ def best_text(pool: PoolReader, count: int) -> str:
         PoolError: a part is damaged.
     """
     best, metric = pool.best(count), pool.metric
+    if not pool.rungs:
+        best = best.drop(columns="epochs", errors="ignore")
     if has_control(best, pool.manifest):
         control = is_control(best, pool.manifest)
         best = best.assign(origin=control.map({True: "random control", False: "derived"}))

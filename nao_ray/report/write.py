@@ -42,7 +42,7 @@ def facts_of(pool: PoolReader) -> Facts:
 
 def _trials(pool: PoolReader) -> pd.DataFrame:
     """The columns that a report tells of, without genotypes, which are most of a row, where nothing is told by them."""
-    trials = pool.trials(COLUMNS).astype(dict.fromkeys(_WORDS, "category"))
+    trials = pool.trials(COLUMNS, rungs=True).astype(dict.fromkeys(_WORDS, "category"))
     if not is_shared(trials):
         return trials.assign(genotype=None)
     # there the same genotype is looked for among scores of several versions

@@ -75,6 +75,7 @@ class Progress:
             metric=self._metric,
             best_score=None if best is None else best.score,
             best_trial_id=None if best is None else best.trial_id,
+            best_rung=0 if best is None else best.rung,
             seconds=tally.seconds_here,
             device_seconds=tally.device_seconds,
             eta_seconds=self._seconds_left(running, at_work),

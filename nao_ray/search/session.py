@@ -207,6 +207,7 @@ class Session:
                 metric=metric,
                 best_score=None if best is None else best.score,
                 best_trial_id=None if best is None else best.trial_id,
+                best_rung=0 if best is None else best.rung,
                 seconds=tally.seconds_here,
                 device_seconds=tally.device_seconds,
                 eta_seconds=None if left is None or not rate else left / rate,

@@ -39,6 +39,8 @@ class Snapshot:
     best_score: float | None
     """More is better, whatever the metric."""
     best_trial_id: int | None
+    best_rung: int
+    """Of a ladder the epochs of the best, if it is not of the first rung; else 0."""
     seconds: float
     """Wall time of this driver."""
     eta_seconds: float | None

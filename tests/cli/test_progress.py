@@ -11,7 +11,16 @@ from nao_ray.metric import ACCURACY, PERPLEXITY, Metric
 
 
 def _snapshot(**changes):
-    values = {"done": 0, "running": 2, "queued": 0, "failed": 0, "total": 64, "best_score": None, "best_trial_id": None}
+    values = {
+        "done": 0,
+        "running": 2,
+        "queued": 0,
+        "failed": 0,
+        "total": 64,
+        "best_score": None,
+        "best_trial_id": None,
+        "best_rung": 0,
+    }
     values["metric"] = ACCURACY
     return SimpleNamespace(**{**values, "eta_seconds": None, "note": "", **changes})
 
@@ -20,6 +29,8 @@ def test_status_lines():
     assert progress.status_line(_snapshot()) == "0/64 done, 2 running, 0 failed"
     starved = _snapshot(running=0, queued=2, eta_seconds=28740.0)
     assert progress.status_line(starved) == "0/64 done, 0 running, 2 waiting for a worker, 0 failed"
+    rung = progress.status_line(_snapshot(best_score=0.93214, best_trial_id=7, best_rung=27))
+    assert "best 0.9321 (trial 7, 27 epochs)" in rung
     line = progress.status_line(_snapshot(done=12, failed=1, best_score=0.93214, best_trial_id=7, eta_seconds=80))
     assert line == "12/64 done, 2 running, 1 failed, best 0.9321 (trial 7), 1m20s left"
     line = progress.status_line(

@@ -26,7 +26,7 @@ from nao_ray.pool import PoolReader
 
 BEST = Finished(
     trial_id=7, state="COMPLETED", score=0.95, genotype="0 1 2", round=1, num_params=1234, weights_version=None,
-    wall_seconds=3.0, node="gpu-1", failure_kind=None, failure_message=None, finished_at=1000.0,
+    epochs=27, wall_seconds=3.0, node="gpu-1", failure_kind=None, failure_message=None, finished_at=1000.0,
 )  # fmt: skip
 VIEW = View(
     pool="s3://bucket/pool", name="digits", strategy="nao", space="nao_cnn", task="digits", budget_trials=64,
@@ -225,3 +225,10 @@ def test_what_the_driver_says_is_wrong_is_shown_while_it_lives():
     said = "set aside: gpu:2 of n3 for 60 s more: CUDA error"
     assert said not in shown(VIEW)
     assert said in " ".join(shown(replace(VIEW, driver=replace(VIEW.driver, note=said))).split())
+
+
+def test_of_a_ladder_it_says_the_rung():
+    assert "27" not in shown(VIEW)
+    text = shown(replace(VIEW, rungs={3: 20, 9: 8, 27: 2}))
+    assert "after 27 epochs" in text
+    assert "epochs" in text.split("last")[1]

@@ -11,10 +11,14 @@ from _s3_drivers import take_over, vanish
 from test_killed import _killed, _moments
 from test_object_crashes import Mortal, requests_of
 
+from nao_ray import registry
 from nao_ray._pool import stores
 from nao_ray._pool.families import Behind
 from nao_ray.errors import PoolWriteError
-from nao_ray.pool import PoolReader, PoolWriter
+from nao_ray.page.live import LivePool
+from nao_ray.pool import PoolReader, PoolWriter, Watch
+from nao_ray.report.text import best_text
+from nao_ray.report.write import facts_of
 from nao_ray.trial import TrialState
 
 
@@ -76,6 +80,27 @@ def test_each_architecture_is_there_once_at_its_highest_rung_and_every_rung_on_r
     assert reader.sql(sql.format("trials")).iloc[0].tolist() == [5, 8]
     assert reader.sql(sql.format("rungs")).iloc[0].tolist() == [8, 8]
     assert sorted(n for data in reader.stream_trials() for n in data["trial_id"].to_pylist()) == list(range(8))
+
+
+def test_what_people_see_ranks_the_highest_rung_alone_and_counts_every_one(tmp_path):
+    pool = PoolWriter.create(tmp_path / "p", LADDER)
+    with pool.acquire():
+        record_rungs(pool, RUNGS)
+    found = facts_of(PoolReader.open(tmp_path / "p"))
+    assert [(row["trial"], row["epochs"]) for row in found["best"]] == [("7", "8"), ("6", "4"), *_FIRST_ROWS]
+    assert found["is_ladder"]
+    tiles = dict(found["tiles"])
+    assert (tiles["completed"], tiles["after 8 epochs"], tiles["best validation accuracy"]) == ("8", "1", "0.6500")
+    assert best_text(PoolReader.open(tmp_path / "p"), 2).splitlines()[2].split()[:3] == ["7", "0.6500", "8"]
+    view = Watch(str(tmp_path / "p")).look()
+    assert (view.best.trial_id, view.best.epochs, view.finished) == (7, 8, 8)
+    assert view.rungs == {2: 5, 4: 2, 8: 1}
+    columns, _ = LivePool(str(tmp_path / "p"), lambda pool: registry.load("space", "nao_cnn")()).whole()
+    rungs = dict(zip(columns["trial_id"].tolist(), columns["rung"].tolist(), strict=True))
+    assert rungs == {0: -1, 1: -1, 2: -1, 3: -1, 4: -1, 5: 4, 6: 4, 7: 8}
+
+
+_FIRST_ROWS = [("2", "2"), ("3", "2"), ("4", "2")]
 
 
 def test_merging_changes_nothing_of_it_and_late_rungs_find_their_parents(place):

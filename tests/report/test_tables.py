@@ -140,6 +140,7 @@ def test_the_best_of_a_search_by_alphas_say_whether_they_are_of_its_control(stra
             metric=ACCURACY,
             manifest=manifest,
             objectives=(),
+            rungs=(),
             front=lambda: None,
             fits=pd.DataFrame,
         )

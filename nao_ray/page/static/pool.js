@@ -55,7 +55,10 @@
       });
     }
 
-    /** Rows with a score that compare with each other, in order: trained alone, or else of the newest shared weights. */
+    /**
+     * Rows with a score that compare with each other, in order: trained alone, or else of the newest shared weights; of
+     * a ladder those of the highest rung that was reached.
+     */
     get scored() {
       return this.cached("scored", () => {
         const {frame} = this;
@@ -64,7 +67,10 @@
           phase = frame.get("is_phase"),
           version = frame.get("weights_version");
         if (!value) return new Uint32Array(0);
-        const all = this.order.filter((row) => state[row] === 0 && !phase?.[row] && Number.isFinite(value[row]));
+        const rung = frame.get("rung"),
+          every = this.order.filter((row) => state[row] === 0 && !phase?.[row] && Number.isFinite(value[row]));
+        const top = rung && every.reduce((most, row) => Math.max(most, rung[row]), -1),
+          all = rung ? every.filter((row) => rung[row] === top) : every;
         if (!version) return all;
         const alone = all.filter((row) => version[row] < 0);
         if (alone.length) return alone;

@@ -90,19 +90,24 @@
             `By their scores with the newest shared weights (${pool.report.best_version}), which only compare.`,
           )
         : null;
-    const covered = pool.report.covered;
+    const covered = pool.report.covered,
+      ladder = pool.report.is_ladder
+        ? h("p", {class: "note"}, "Those of the highest rung first: scores after fewer epochs do not compare with theirs.")
+        : null;
     return [
       version,
+      ladder,
       covered && h("p", {class: "note"}, `By Pareto rank in ${covered.objectives.join(", ")}, in a rank by the metric.`),
       NaoRay.table(
         "Best architectures",
-        ["", pool.metric.label, "trial", ...(hasParams ? ["parameters"] : [])],
+        ["", pool.metric.label, "trial", ...(ladder ? ["epochs"] : []), ...(hasParams ? ["parameters"] : [])],
         best
           .slice(0, 8)
           .map((row, k) => [
             String(k + 1),
             row.score + (row.is_control ? " (random control)" : ""),
             NaoRay.trialLink(pool, row.trial),
+            ...(ladder ? [row.epochs] : []),
             ...(hasParams ? [row.params] : []),
           ]),
         {fit: true},
