@@ -73,9 +73,11 @@ class FirstBatches:
             taken: keys that are not wanted.
             generator: draws candidates.
         """
+        if not self._serves or len(told) + MORE > MOST:
+            return None  # before a long log is gone through
         finished = {seen.genotype.key for seen in told}
         pending = [genotype for genotype in asked.values() if genotype.key not in finished]
-        if not self._serves or not len(told) + MORE <= len(pending) <= MOST:
+        if not len(told) + MORE <= len(pending) <= MOST:
             return None
         known = [seen for seen in told if seen.score is not None]
         scores = np.array([seen.score for seen in known], dtype=np.float64)
