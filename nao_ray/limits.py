@@ -16,6 +16,7 @@ _TEXT = re.compile(r"\s*(<=|>=|<|>)\s*([-+]?[0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][-+]
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 MEASURED = "latency_ms"
 """What is known where a network would be trained, and nowhere before."""
+_EXAMPLES = {"macs": "<= 600e6", MEASURED: "<= 5"}
 
 
 class LimitError(InputError):
@@ -38,8 +39,9 @@ class Limit:
         """
         match = _TEXT.fullmatch(text) if isinstance(text, str) else None
         if match is None:
+            example = _EXAMPLES.get(name, "<= 3.3e6")
             raise ConfigError(
-                f'constraints.{name}: expected a text like "<= 3.3e6", got {text!r}', f"constraints.{name}"
+                f'constraints.{name}: expected a text like "{example}", got {text!r}', f"constraints.{name}"
             )
         return cls(match[1], float(match[2]) * _UNITS[match[3]])
 

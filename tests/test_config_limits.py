@@ -34,7 +34,7 @@ def test_the_strategy_is_given_a_space_within_them() -> None:
     assert all("num_params is" in reason for reason in _refusals(space)), "the figures are those of the networks"
 
 
-def _refusals(space):  # type: ignore[no-untyped-def]
+def _refusals(space):
     from nao_ray import rng
 
     found = [space.refusal(space.whole.sample(rng.child(0, "t", index))) for index in range(8)]
@@ -47,6 +47,7 @@ def _refusals(space):  # type: ignore[no-untyped-def]
     ("line", "overrides", "message"),
     [
         ("constraints: {num_params: 5}", (), r'constraints\.num_params: expected a text like "<= 3.3e6", got 5'),
+        ("constraints: {latency_ms: x}", (), r'constraints\.latency_ms: expected a text like "<= 5", got .x.'),
         ('constraints: {flops: "< 5"}', (), r"constraints\.flops: a training does not know it .* num_params, macs"),
     ],
 )

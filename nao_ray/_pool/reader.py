@@ -28,7 +28,7 @@ from nao_ray._pool.stream import read_finished, read_some, stream_finished
 from nao_ray._pool.tail import Tail
 from nao_ray._pool.watch import Ids
 from nao_ray._pool.weights import read_weights
-from nao_ray.errors import PoolError
+from nao_ray.errors import ConfigError, PoolError
 from nao_ray.metric import BY_COLUMN, Metric
 from nao_ray.pareto import Aim, Front
 from nao_ray.sharing import Shared
@@ -195,8 +195,11 @@ class PoolReader:
         Of a search with several objectives the trials by their Pareto rank, a column more, in a rank by the metric.
 
         Raises:
+            ConfigError: `n` is less than 1.
             PoolError: a part is damaged.
         """
+        if n < 1:
+            raise ConfigError(f"best({n}): expected how many trials, at least 1")
         with self._storage.moment():
             found, placed = replay.read_best(self._storage, n, self.objectives)
         best = tables.to_pandas(found)

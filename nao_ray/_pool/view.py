@@ -46,7 +46,7 @@ class Driver:
     """What it says is wrong: why it pauses, devices that are set aside; empty: nothing."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class View:
     """A search at a moment."""
 
@@ -96,3 +96,24 @@ class View:
     def finished(self) -> int:
         """Completed or failed."""
         return self.completed + self.failed
+
+    @property
+    def progress(self) -> str:
+        """In words: ``12 of 50 trials, 1 failed, 2 running``."""
+        total = f" of {self.budget_trials:,}" if self.budget_trials is not None else ""
+        trials = "trial" if self.finished == 1 and not total else "trials"
+        running = f", {self.running:,} running" if self.running else ""
+        silent = ", its driver is silent" if self.driver.state == "stale" else ""
+        return f"{self.finished:,}{total} {trials}, {self.failed:,} failed{running}{silent}"
+
+    @property
+    def line(self) -> str:
+        """As `progress`, with the best in its own unit: ``..., best loss 0.31 (trial 7)``."""
+        if self.best is None or self.best.score is None:
+            return self.progress
+        return f"{self.progress}, best {self.metric.words(self.best.score)} (trial {self.best.trial_id})"
+
+    def __repr__(self) -> str:
+        pace = [] if self.trials_per_hour is None else [f"{self.trials_per_hour:,.0f} an hour"]
+        driver = {"alive": "its driver is alive", "stale": "", "none": "no driver"}[self.driver.state]
+        return f"<View {', '.join(filter(None, (self.line, *pace, driver)))}>"

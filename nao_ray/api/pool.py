@@ -169,17 +169,14 @@ class Pool(PoolReader):
             view = self.status()
         except NaoRayError as error:
             return f"<Pool {self.url}: {error}>"
-        best = view.best
-        said = [_progress(view)]
-        if best is not None and best.score is not None:
-            said.append(f"best {view.metric.words(best.score)} (trial {best.trial_id})")
-        return f"<Pool {self.url}: {', '.join(said)}>"
+        return f"<Pool {self.url}: {view.line}>"
 
     def _repr_html_(self) -> str:
         from nao_ray.api.html import pool_html
 
         try:
-            return pool_html(self, self.status(), _progress(self.status()))
+            view = self.status()
+            return pool_html(self, view, view.progress)
         except NaoRayError as error:
             return pool_html(self, None, str(error))
 
@@ -203,10 +200,3 @@ def _by_genotype(parsed: pd.Series[Any], of: Callable[[Genotype], dict[str, Any]
         return pd.DataFrame(counts, index=parsed.index, dtype="int64")
     texts = {name: pd.Categorical([row.get(name) for row in rows]) for name in names}
     return pd.DataFrame(texts, index=parsed.index)
-
-
-def _progress(view: View) -> str:
-    total = f" of {view.budget_trials:,}" if view.budget_trials is not None else ""
-    running = f", {view.running:,} running" if view.running else ""
-    driver = {"alive": "", "stale": ", its driver is silent", "none": ""}[view.driver.state]
-    return f"{view.finished:,}{total} trials, {view.failed:,} failed{running}{driver}"

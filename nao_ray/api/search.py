@@ -13,11 +13,14 @@ from nao_ray.api.drivers import Driver, Ended, Job, Process
 from nao_ray.api.pool import Pool, open_pool
 from nao_ray.config import RunConfig
 from nao_ray.errors import ConfigError, InputError, NaoRayError, PoolError, RunError
+from nao_ray.pool import PoolReader
+from nao_ray.preset_files import PRESETS
 from nao_ray.service.given import Given, as_overrides, pool_of, read_config
 from nao_ray.service.hosting import asking
 
 State = Literal["starting", "running", "done", "stopped", "failed", "lost"]
 
+_HINT = "nao_ray.start(CONFIG) starts a search and makes one"
 _LOOK_SECONDS = 0.2
 _REMOTE_LOOK_SECONDS = 2.0  # each is a request
 
@@ -33,10 +36,18 @@ class Search:
         """As described above.
 
         Args:
-            pool: folder or URL; it is looked for when it is needed.
+            pool: folder or URL.
+
+        Raises:
+            PoolError: there is none.
+            PoolReadError: where it should be cannot be reached.
         """
         self.url = absolute(str(pool))
         self._driver = _driver
+        if _driver is None and not PoolReader.exists(self.url):  # of one that was just started it may not be there yet
+            is_preset = (PRESETS / f"{pool}.yaml").is_file()
+            hint = f"{pool} is a preset: nao_ray.start({str(pool)!r}) starts a search" if is_preset else _HINT
+            raise PoolError(f"there is no pool at {self.url}; {hint}")
 
     @cached_property
     def pool(self) -> Pool:
@@ -224,7 +235,6 @@ def start(
 
 def _checked(config: RunConfig, url: str, address: str | None, wait: float, *, in_process: bool) -> str:
     """Raise what the driver would; make the pool, and return what it is known by."""
-    from nao_ray.pool import PoolReader
     from nao_ray.service.hosting.checks import check_search, refuse_device_without_gpu, take_pool
     from nao_ray.service.hosting.manifest import storage_id
 

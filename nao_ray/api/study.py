@@ -61,7 +61,8 @@ class Study:
             strategy: its name, or a mapping with `name` and its settings; none that trains shared weights.
             pool: folder or URL, made if it is missing; None: a folder that goes with the study.
             seed: names every draw of the strategy, in [0, 2**63).
-            metric: what is told, by name. `accuracy` is in [0, 1], `perplexity` at least 1, others are any number.
+            metric: what is told, by name. `accuracy` is in [0, 1], `perplexity` at least 1, others are any number; a
+                `loss` is in the pool's column `valid_loss` too.
             minimize: whether less is better; None: of `perplexity` alone.
             trials: that may be asked, over all studies of the pool; None: as many as are wanted.
 
@@ -206,7 +207,8 @@ class Study:
         if math.isfinite(number) and self._metric.possible(number) != number:
             low, high = self._metric.limits
             raise ConfigError(f"{self._metric.name} is {number:g}, expected a number in [{low:g}, {high:g}]")
-        return Measurement(**self._metric.measured(number))
+        beside = {"valid_loss": number} if self._metric.name == "loss" else {}
+        return Measurement(**(self._metric.measured(number) | beside))
 
     def _nothing(self) -> NothingToAskError:
         if self.is_over:

@@ -271,7 +271,8 @@ class LivePool:
         """All that is known of some trials.
 
         Raises:
-            PoolError: there is none of this number, or a part is damaged.
+            UnknownTrialError: there is none of this number.
+            PoolError: a part is damaged.
         """
         with self._other:
             return trial.details(self.reader, self.space, trial_ids, with_logs=with_logs)

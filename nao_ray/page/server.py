@@ -102,6 +102,8 @@ async def _told(request: web.Request, handler: Handler) -> web.StreamResponse:
         return _failed(503, str(error))
     except PoolWriteError as error:
         return _failed(403, str(error))
+    except trial.UnknownTrialError as error:
+        return _failed(404, str(error))
     except NaoRayError as error:
         return _failed(400, str(error))
     except web.HTTPException as error:

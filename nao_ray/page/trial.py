@@ -25,6 +25,10 @@ Json = dict[str, Any]
 _NO_CELLS: Json = {"svg": None, "text": None, "notations": {}, "edges": {}}
 
 
+class UnknownTrialError(PoolError):
+    """There is no such trial, or it is not finished and has left nothing."""
+
+
 def details(
     pool: PoolReader, space: SearchSpace[Any], trial_ids: Sequence[int], *, with_logs: bool = True
 ) -> list[Json]:
@@ -37,7 +41,8 @@ def details(
         with_logs: also what their failed attempts left.
 
     Raises:
-        PoolError: there is no such trial, or a part is damaged.
+        UnknownTrialError: there is no such trial.
+        PoolError: a part is damaged.
     """
     rows = {row["trial_id"]: row for row in pool.find_trials(trial_ids, _READ)}
     final: dict[int, list[Json]] = {}
@@ -49,7 +54,7 @@ def details(
         is_sound = row is not None and row["state"] == TrialState.COMPLETED.value and row["attempt"] == 1
         logs = pool.logs(trial_id) if with_logs and not is_sound else []
         if row is None and not logs:
-            raise PoolError(f"pool {pool.url} has no finished trial {trial_id}")
+            raise UnknownTrialError(f"pool {pool.url} has no finished trial {trial_id}")
         found.append(
             _details(pool, space, row or {"trial_id": trial_id}) | {"logs": logs, "final": final.get(trial_id, [])}
         )

@@ -23,6 +23,9 @@ from nao_ray.settings import Settings
 
 Tokens = NDArray[np.int64]
 
+_OF_NO_NAME = frozenset("|~()[]{},:")
+"""What is in texts of genotypes, and in no published name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Genotype:
@@ -272,7 +275,7 @@ class SearchSpace(ABC, Generic[C]):
             raise GenotypeError(
                 f"space {self.name} has no dialect {dialect!r}; choose one of {', '.join(self.dialects)}"
             )
-        if dialect is None and text[:1].isalpha():
+        if dialect is None and text[:1].isalpha() and not _OF_NO_NAME & set(text):
             names = {name.lower(): name for name in self.published}
             name = text if len(text) <= 80 else f"{text[:80]}..."
             close = get_close_matches(name.lower(), names, n=1, cutoff=0.5)

@@ -22,6 +22,8 @@ def test_tables_are_those_of_the_pool(told):
     assert pool.trials(["state"], ids=[3])["state"].tolist() == ["FAILED"]
     assert pool.sql("select count(*) as n from trials")["n"].tolist() == [5]
     assert len(pool.best(3)) == 3
+    with pytest.raises(ConfigError, match=r"best\(0\): expected how many trials, at least 1"):
+        pool.best(0)
     assert pool.fits().empty
     with pytest.raises(PoolError, match="no pool"):
         nao_ray.open_pool(f"{pool.url}/none")

@@ -122,6 +122,15 @@ def test_how_its_driver_ended_is_what_wait_gives(monkeypatch):
         assert search.state == "failed"
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("nope", r"start\(CONFIG\)"), ("smoke", r"is a preset: nao_ray.start\('smoke'\)")]
+)
+def test_a_handle_of_no_pool_is_refused(tmp_path, monkeypatch, name, hint):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PoolError, match=f"there is no pool at .*{name}; .*{hint}"):
+        nao_ray.Search(name)
+
+
 def test_one_that_does_not_hear_yet_is_ended():
     stub = Stub(None)
     search = nao_ray.Search("none", _driver=stub)

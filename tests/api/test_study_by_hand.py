@@ -1,6 +1,7 @@
 """Ask and tell in ten lines: whose trials are whose, what is refused, and a pool like any other."""
 
 import math
+import re
 import threading
 
 import pytest
@@ -59,8 +60,12 @@ def test_less_may_be_better(told):
     study = told(0, metric="loss", minimize=True)
     for loss in (3.0, 1.0, 2.0):
         study.tell(study.ask(), loss)
-    assert study.pool.best(1)["valid_score"].tolist() == [1.0]
+    assert study.pool.best(1)[["valid_score", "valid_loss"]].values.tolist() == [[1.0, 1.0]]
     assert study.pool.metric.label == "validation loss"
+    assert re.fullmatch(
+        r"<View 3 trials, 0 failed, best loss 1 \(trial 1\), \S+ an hour, its driver is alive>",
+        repr(study.pool.status()),
+    )
     with pytest.raises(PoolError, match=r"evaluator\.goal"):
         nao_ray.Study("nas_bench_201", "random_search", study.pool.url, metric="loss")
 

@@ -100,6 +100,13 @@ def test_nothing_is_imported_by_half(call):
     assert (done["trials"], done["rows"], len(done["left_out"])) == (1, 8, 7)
 
 
+def test_less_than_a_percent_is_chance_among_many_classes(call):
+    with open("t.csv", "w", encoding="utf-8") as file:
+        file.write(f"arch,acc\n{GOOD},46.7\n{FAIR},0.83\n{FAIR},1\n")
+    assert call("pool", "import", "t.csv", *OPTIONS, "--unit", "percent").code == 0
+    assert PoolReader.open("pools/t").trials()["valid_accuracy"].tolist() == pytest.approx([0.467, 0.0083, 0.01])
+
+
 @pytest.mark.parametrize(
     ("text", "more", "message"),
     [
@@ -112,6 +119,8 @@ def test_nothing_is_imported_by_half(call):
         (f"arch,acc\n{GOOD},1\n", ("--unit", "nats", "--metric", "accuracy"), "percent or fraction, got 'nats'"),
         (f"arch,acc\n{GOOD},1\n", ("--space", "nowhere"), "no space is named 'nowhere'"),
         (f"arch,acc\n{GOOD},1\n", ("--dialect", "nao"), "dialect"),
+        (f"arch,acc\n{GOOD[1:]},1\n", (), "row 1: space nas_bench_201: expected |op~0|"),
+        (f"arch,acc\n{GOOD},91.6\n{FAIR},0.92\n{FAIR},93\n", ("--unit", "percent"), "row 2: acc is 0.92 where others"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(text, more, message, call):

@@ -144,7 +144,8 @@ def test_a_trial_with_its_cells_curve_and_log(pools, searched):
     assert "Traceback" in logs[0]
     curve = told(pools, "/api/pools/1/trials/7")["curve"]
     assert len(curve) == 8
-    assert refused(pools, "/api/pools/0/trials/999")[1].endswith("has no finished trial 999")
+    status, why = refused(pools, "/api/pools/0/trials/999")
+    assert (status, why.endswith("has no finished trial 999")) == (404, True), why
 
 
 def test_two_architectures_side_by_side(pools, searched):
@@ -164,6 +165,7 @@ def test_two_architectures_side_by_side(pools, searched):
     assert (same["only_a"], same["only_b"]) == ([], [])
     assert same["sentence"] == "The two architectures are the same."
     assert refused(pools, "/api/compare?a=0:1&b=1")[0] == 400
+    assert refused(pools, "/api/compare?a=0:1&b=0:999")[0] == 404
     assert refused(pools, "/api/compare?a=0:1&b=7:1") == (404, "there is no pool 7; there are 2")
 
 

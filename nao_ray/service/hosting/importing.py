@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 from nao_ray.addresses import masked
@@ -230,8 +231,11 @@ def _trials(
     now = datetime.now(UTC)
     trials: list[Trial] = []
     faults: list[str] = []
+    fractions = _fractions(table, columns) if columns.in_percent else {}
     for number, row in enumerate(_rows(table), start=1):
         try:
+            if number in fractions:
+                raise ValueError(fractions[number])
             proposal, measurement = _row(row, space, columns, taken)
         except (ValueError, GenotypeError) as error:
             faults.append(f"row {number}: {' '.join(str(error).split())}")
@@ -240,6 +244,31 @@ def _trials(
         asked = Trial(proposal=replace(proposal, trial_id=index, file_row=number), asked_at=now)
         trials.append(asked.complete(measurement, log_index=index, finished_at=now))
     return trials, faults
+
+
+def _fractions(table: pa.Table, columns: Columns) -> dict[int, str]:
+    """What is wrong with rows of a column in percent that seem to be fractions, by their number.
+
+    Chance among many classes is less than 1 percent too; it is no fraction, as a hundred times as much is rarely among
+    the others.
+    """
+    texts = table[columns.score].to_pylist()
+    values = np.array([_number(text) for text in texts])
+    others = values[(values > 1) & (values <= 100)]
+    if not len(others):
+        return {}
+    low, high = others.min(), others.max()
+    seem = (values > 0) & (values <= 1) & (values * 100 >= low) & (values * 100 <= high)
+    hint = f"where others are {low:g} to {high:g} percent; is it a fraction? Give the whole column in one unit"
+    return {int(row) + 1: f"{columns.score} is {texts[row]} {hint}" for row in np.flatnonzero(seem)}
+
+
+def _number(text: Any) -> float:  # noqa: ANN401 - a cell of a foreign table
+    """NaN where it is none."""
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
