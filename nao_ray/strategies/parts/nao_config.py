@@ -76,7 +76,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class NaoConfig(StrategyConfig):
     """Settings of `Nao`; the preset gives what is not set."""
 
-    of_before: ClassVar[Mapping[str, Any]] = {"size_prior": False}
+    of_before: ClassVar[Mapping[str, Any]] = {"size_prior": False, "blind": False}
 
     preset: Literal["default", "paper", "paper_rnn", "nao_ws_v1", "nao_ws_rnn", "v2"] = "default"
     predictor: Literal["gp", "mlp"] = "gp"
