@@ -72,7 +72,7 @@ class View:
     last: tuple[Finished, ...]
     """The last ones to finish, newest first."""
     trend: tuple[float, ...]
-    """Mean score of each of up to 40 equal stretches of the log, in order."""
+    """Mean score of each of up to 40 equal stretches of the log, in order; of a ladder none."""
     trials_per_hour: float | None
     """Lately; see `nao_ray._pool.pace`."""
     busy_share: float | None

@@ -122,7 +122,10 @@ class Watch:
         self._spans.add(_seconds(data["started_at"]), _seconds(data["finished_at"]), _given(data["phase"]))
         self._fold_best(data, found)
         newest = data.slice(max(0, data.num_rows - _LAST)).to_pylist()[::-1]
-        self._last = (*map(_finished, newest), *self._last)[:_LAST]
+        last = [*map(_finished, newest), *self._last]
+        if self._storage.rungs:  # of two folders
+            last.sort(key=lambda trial: trial.finished_at or 0.0, reverse=True)
+        self._last = tuple(last[:_LAST])
 
     def _fold_best(self, data: pa.Table, found: Sequence[Standing | None]) -> None:
         for standing in found:
@@ -205,7 +208,7 @@ class Watch:
             metric=manifests.metric(self._manifest, negative=bool((self._scores < 0).any())),
             best=self._best.get(self._standings.version),
             last=self._last,
-            trend=_trend(self._scores),
+            trend=() if self._storage.rungs else _trend(self._scores),  # those of several rungs are no one series
             trials_per_hour=pace.per_hour,
             busy_share=pace.busy_share,
             workers=pace.workers,

@@ -132,7 +132,9 @@ def _summary(pool: PoolReader, form: str, count: int) -> None:
     from nao_ray.report.text import best_text
 
     counts = asdict(pool.counts())
-    failed = failures(pool.trials(["trial_id", "log_index", "state", "failure_kind", "failure_message", "retry_of"]))
+    columns = ["trial_id", "log_index", "state", "failure_kind", "failure_message", "retry_of", "epochs"]
+    trials = pool.trials(columns, rungs=True)
+    failed = failures(trials)
     if form == "json":
         front = pool.front()
         covered = None if front is None else front.plain
@@ -142,6 +144,9 @@ def _summary(pool: PoolReader, form: str, count: int) -> None:
         typer.echo(",".join(counts) + "\n" + ",".join("" if value is None else str(value) for value in counts.values()))
         return
     typer.echo(f"{pool.url}: {counts['asked']} asked, {counts['completed']} completed, {counts['failed']} failed")
+    if pool.rungs:
+        each = (f"{(trials['epochs'] == epochs).sum()} after {epochs} epochs" for epochs in pool.rungs)
+        typer.echo(f"rungs: {', '.join(each)}")
     if counts["completed"]:
         typer.echo(best_text(pool, count))
     if failed:
@@ -181,7 +186,7 @@ def _show(pool: PoolReader, text: str, form: str) -> None:
         trial_id = int(text)
     except ValueError:
         raise ConfigError(f"pool {pool.url} show {text}: expected the number of a trial") from None
-    trials, logs, again = pool.trials(), pool.logs(trial_id), pool.retries().get(trial_id)
+    trials, logs, again = pool.trials(rungs=True), pool.logs(trial_id), pool.retries().get(trial_id)
     row = trials[trials["trial_id"] == trial_id]
     if row.empty and not (logs and form == "text"):
         raise PoolError(f"pool {pool.url} has no finished trial {trial_id}")

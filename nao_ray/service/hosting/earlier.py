@@ -74,7 +74,7 @@ def _read(address: str, space: SearchSpace[Any]) -> tuple[Earlier, int]:
     if theirs != space.name:
         raise ConfigError(f"{where} is of the space {theirs}, and this search of {space.name}: give pools of the same")
     column = pool.metric.column
-    trials = pool.trials(["trial_id", "genotype", "state", "phase", column, *_ALIKE])
+    trials = pool.trials(["trial_id", "genotype", "state", "phase", column, *_ALIKE], rungs=True)
     trials = trials[(trials["state"] == "COMPLETED") & trials["phase"].isna() & trials[column].notna()]
     alike = _alike(trials)
     scores: dict[str, list[float]] = {}

@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import contextmanager
 
 import _forks
+import pandas as pd
 import psutil
 import pytest
 import ray
@@ -131,6 +132,47 @@ def test_ray_says_nothing_on_the_terminal_even_when_a_worker_dies(tmp_path):
     ]
     assert len(said.splitlines()) == 1
     assert each_once(tmp_path)
+
+
+RUNGS = (
+    "evaluator={name: standalone, cells_per_stage: 1, channels: 4}",
+    "evaluator.recipe={name: short_digits, batch: 24, lr: 0.3}",
+    "task={name: synthetic, per_class: 20, noise: 0.2}",
+    "strategy=random_search",
+    "fidelity={epochs: [1, 2, 4], keep: 0.5}",
+    "budget.trials=9",
+)
+
+
+@pytest.mark.usefixtures("ray_local")
+def test_a_ladder_is_climbed_to_the_same_end_whoever_dies(tmp_path):
+    killed, done = [], [0]
+
+    def look(snapshot):
+        done[0] = snapshot.done
+        if snapshot.done >= 3 and not killed:
+            ours = _forks.descendants(psutil.Process())
+            killed.extend(p for p in ours if "EvaluatorActor" in p.name() and p.status() != psutil.STATUS_ZOMBIE)
+            for worker in killed:
+                worker.kill()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(config(*RUNGS), str(tmp_path / "p"), look, stop=lambda: done[0] >= 6)
+    assert killed
+    resume(str(tmp_path / "p"))
+    with one_thread():
+        run(config(*RUNGS), str(tmp_path / "unbroken"), in_process=True)
+    found, expected = (PoolReader.open(tmp_path / name).trials(rungs=True) for name in ("p", "unbroken"))
+    assert found["attempt"].max() == 2
+    assert set(found["epochs"]) == {1, 2, 4}
+    for name in ("trial_id", "epochs", "genotype", "seed", "valid_loss"):
+        assert found[name].tolist() == expected[name].tolist(), name
+    assert found["parent_trial_id"].fillna(-1).tolist() == expected["parent_trial_id"].fillna(-1).tolist()
+    assert [list(curve) for curve in found["curve"]] == [list(curve) for curve in expected["curve"]]
+    frame = pd.read_parquet(tmp_path / "p" / "trials")
+    assert not frame["genotype"].duplicated().any()
+    assert PoolReader.open(tmp_path / "p").check() == []
+    assert list((tmp_path / "p" / "checkpoints").iterdir()) == []
 
 
 WAITING = """
