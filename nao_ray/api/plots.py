@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _COLUMNS = (
     "trial_id", "log_index", "state", "phase", "weights_version", "round", "predicted_score", *BY_COLUMN, "num_params",
-    "wall_seconds", "device_seconds",
+    "wall_seconds", "device_seconds", "epochs", "parent_trial_id",
 )  # fmt: skip
 
 
@@ -28,7 +28,8 @@ class Plots:
 
     Each method takes `axes`, on which it draws (None: a figure of its own), and raises `PoolError` where the pool has
     nothing for it yet. What was scored with several versions of shared weights is no series: of such a search the
-    figures show the networks trained alone, but for `mean_and_best`, `shared_and_alone` and `predicted_and_measured`.
+    figures show the networks trained alone, but for `mean_and_best`, `shared_and_alone` and `predicted_and_measured`;
+    of a ladder of fidelities those of the highest rung, but for the last of these.
     """
 
     def __init__(self, pool: PoolReader) -> None:
@@ -130,7 +131,7 @@ class Plots:
             raise PoolError(
                 f"{self._pool.url} has scores with shared weights alone so far, which are no series: take mean_and_best"
             )
-        return done, metric
+        return tables.at_the_top(done), metric
 
     def _draw(
         self,

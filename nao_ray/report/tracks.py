@@ -73,7 +73,7 @@ def best_trials(trials: pd.DataFrame, metric: Metric) -> list[int]:
 def _ranked(trials: pd.DataFrame, metric: Metric) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The best of each version of shared weights, and each best so far of those that were trained alone."""
     done = tables.completed(trials, metric)
-    alone = shared.trained_alone(done)
+    alone = tables.at_the_top(shared.trained_alone(done))
     return _best_of_versions(shared.scores_of_versions(done), metric), _incumbents(alone, metric)
 
 

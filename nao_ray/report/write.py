@@ -92,9 +92,12 @@ def write_film(pool: PoolReader, space: SearchSpace[Any], out: Path | None = Non
     return put_page(pool, out, FILM, render_film(name_of(pool.manifest), tracks, space))
 
 
+_TOLD = ("trial_id", "log_index", "state", "phase", "weights_version", "round", "origin", "epochs", "parent_trial_id")
+
+
 def find_tracks(pool: PoolReader) -> list[Track]:
     """What a film of a pool shows; may be none."""
-    trials = pool.trials(["trial_id", "log_index", "state", "phase", "weights_version", "round", "origin", *BY_COLUMN])
+    trials = pool.trials([*_TOLD, *BY_COLUMN])
     trials = trials[trials["phase"].notna() | ~is_control(trials, pool.manifest)]
     metric = metric_of(pool.manifest, trials)
     texts = pool.trials(["trial_id", "genotype"], ids=best_trials(trials, metric)).set_index("trial_id")["genotype"]

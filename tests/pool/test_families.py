@@ -11,14 +11,14 @@ from _s3_drivers import take_over, vanish
 from test_killed import _killed, _moments
 from test_object_crashes import Mortal, requests_of
 
-from nao_ray import registry
+from nao_ray import open_pool, registry
 from nao_ray._pool import stores
 from nao_ray._pool.families import Behind
 from nao_ray.errors import PoolWriteError
 from nao_ray.page.live import LivePool
 from nao_ray.pool import PoolReader, PoolWriter, Watch
 from nao_ray.report.text import best_text
-from nao_ray.report.write import facts_of
+from nao_ray.report.write import facts_of, find_tracks
 from nao_ray.trial import TrialState
 
 
@@ -227,3 +227,13 @@ def test_killed_before_any_call_every_reader_sees_each_family_once(tmp_path):
         with again.acquire():
             again.record_finished([RUNGS[7]])
         see(url, 8, SHOWN)
+
+
+def test_figures_and_films_show_the_highest_rung_alone(tmp_path):
+    pool = PoolWriter.create(tmp_path / "p", LADDER)
+    with pool.acquire():
+        record_rungs(pool, RUNGS)
+    (line,) = [line for line in open_pool(tmp_path / "p").plot.best_over_trials().lines if len(line.get_xdata())]
+    assert set(line.get_ydata()) == {0.65}
+    (track,) = find_tracks(PoolReader.open(tmp_path / "p"))
+    assert len(track.frames) == 1
