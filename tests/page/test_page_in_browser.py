@@ -369,3 +369,34 @@ def test_what_searches_with_shared_weights_tell_is_shown(page):
             show(page, f"{view}/0", text)
         assert axe(page) == [], view
         assert all(pixels > 500 for _, pixels in painted(page)), view
+
+
+def test_of_three_objectives_the_whole_front_is_drawn_and_the_best_tell_all(chromium, made_up, tmp_path):
+    url = shutil.copytree(made_up, tmp_path / "aimed")
+    run = (url / "run.yaml").read_text()
+    aims = "objectives: [valid_accuracy, -num_params, -wall_seconds]"
+    (url / "run.yaml").write_text(run.replace("  name: scale\n", f"  name: scale\n  {aims}\n"))
+    pool = PoolReader.open(url)
+    chromium.faults.clear()
+    chromium.resize(1400)
+    chromium.open(Path(write_report(pool, make_space(pool), tmp_path / "report.html")).as_uri())
+    show(chromium, "tradeoffs/0", "that none beats in valid_accuracy, -num_params, -wall_seconds")
+    front = pool.front()
+    drawn = chromium.run(
+        """[...document.querySelectorAll('.chart *')].map(box => echarts.getInstanceByDom(box)).filter(Boolean)
+          .flatMap(chart => chart.getOption().series).filter(one => one.name === 'front of all objectives')
+          .map(one => one.data.map(pair => pair[0]))"""
+    )
+    rows = pool.trials(["trial_id", "num_params", "macs"], ids=list(front.trials))
+    assert sorted(map(sorted, drawn)) == sorted([sorted(rows["num_params"]), sorted(rows["macs"])])
+    assert "front of all objectives" in chromium.run("document.getElementById('view').textContent")
+    assert axe(chromium) == []
+    best = pool.best(8)["trial_id"].tolist()
+    for view in ("best/0", "overview/0"):
+        show(chromium, view, "wall time")
+        text = chromium.run("document.getElementById('view').textContent")
+        shown = chromium.run(
+            f"{best}.map(trial => NaoRay.columnText(NaoRay.app.pool, 'wall_seconds', NaoRay.app.pool.rowOf(trial)))"
+        )
+        assert all(seconds in text for seconds in shown), (view, shown, text)
+    assert chromium.faults == []

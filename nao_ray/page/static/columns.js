@@ -58,6 +58,12 @@
     return WHOLE.includes(name) ? (name === "order" ? count(value) : String(value)) : (FORMS[name] ?? number)(value);
   }
 
+  /** The columns of a search's objectives beside its score, those that there are. */
+  function otherAims(pool) {
+    const names = (pool.info.objectives ?? []).map((text) => text.replace(/^[-+]/, ""));
+    return names.filter((name) => !name.startsWith("valid_") && pool.column(name));
+  }
+
   /** The columns that a condition can be about: {name, label, isLabel}. */
   function selectable(pool) {
     const skipped = ["log_index", "is_phase", "architecture", "retry_of", "asked"];
@@ -65,5 +71,5 @@
     return names.map((name) => ({name, label: columnLabel(name), isLabel: Boolean(pool.frame.labels[name])}));
   }
 
-  Object.assign(NaoRay, {columnLabel, columnText, selectable});
+  Object.assign(NaoRay, {columnLabel, columnText, otherAims, selectable});
 })((window.NaoRay ??= {}));

@@ -39,6 +39,9 @@
         h("b", {}, `${place}. `, pool.score(pool.frame.get("value")[row])),
         ` trial ${id}`,
         pool.frame.get("num_params") ? ` · ${NaoRay.columnText(pool, "num_params", row)} parameters` : "",
+        NaoRay.otherAims(pool)
+          .filter((name) => name !== "num_params")
+          .map((name) => ` · ${NaoRay.columnLabel(name)} ${NaoRay.columnText(pool, name, row)}`),
         pool.frame.label("origin", row) ? ` · ${pool.frame.label("origin", row)}` : "",
       ),
       h("p", {}, h("a", {href: NaoRay.app.href("trial", pool, id)}, `Open trial ${id}`)),

@@ -91,6 +91,7 @@
           )
         : null;
     const covered = pool.report.covered,
+      aims = NaoRay.otherAims(pool).filter((name) => name !== "num_params"),
       ladder = pool.report.is_ladder
         ? h("p", {class: "note"}, "Those of the highest rung first: scores after fewer epochs do not compare with theirs.")
         : null;
@@ -100,7 +101,14 @@
       covered && h("p", {class: "note"}, `By Pareto rank in ${covered.objectives.join(", ")}, in a rank by the metric.`),
       NaoRay.table(
         "Best architectures",
-        ["", pool.metric.label, "trial", ...(ladder ? ["epochs"] : []), ...(hasParams ? ["parameters"] : [])],
+        [
+          "",
+          pool.metric.label,
+          "trial",
+          ...(ladder ? ["epochs"] : []),
+          ...(hasParams ? ["parameters"] : []),
+          ...aims.map(NaoRay.columnLabel),
+        ],
         best
           .slice(0, 8)
           .map((row, k) => [
@@ -109,6 +117,7 @@
             NaoRay.trialLink(pool, row.trial),
             ...(ladder ? [row.epochs] : []),
             ...(hasParams ? [row.params] : []),
+            ...aims.map((name) => NaoRay.columnText(pool, name, pool.rowOf(Number(row.trial)))),
           ]),
         {fit: true},
       ),

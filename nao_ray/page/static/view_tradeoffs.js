@@ -14,6 +14,17 @@
     return found ? found[1] : null;
   }
 
+  /** Rows of the trials that none beats in all of a search's objectives; where they are two, the front of a pair. */
+  function wholeFront(pool, column) {
+    const covered = pool.report?.covered;
+    if (!covered || covered.objectives.length < 3) return [];
+    const rows = covered.trials.map((trial) => pool.rowOf(trial));
+    return selection.keep(
+      pool,
+      rows.filter((row) => row >= 0 && !Number.isNaN(column[row])),
+    );
+  }
+
   class Tradeoff {
     constructor(root, pool, [cost, title, unit]) {
       Object.assign(this, {pool, cost, unit, limitValue: null, isFresh: true});
@@ -80,6 +91,15 @@
           width: 2,
         },
       ];
+      const whole = wholeFront(pool, column);
+      if (whole.length)
+        lines.push({
+          name: "front of all objectives",
+          data: whole.map((row) => [column[row], value[row]]),
+          colour: "--second",
+          dots: 9,
+          width: 0,
+        });
       if (asked)
         lines.push({
           name: "limit of the search",
@@ -103,6 +123,7 @@
         legend: [
           {name: "trial", colour: "--dot", form: "round"},
           {name: "Pareto front", colour: "--accent"},
+          ...(whole.length ? [{name: "front of all objectives", colour: "--second", form: "round"}] : []),
           ...(asked ? [{name: "limit of the search", colour: "--second", form: "dashes"}] : []),
         ],
         summary: front.length
