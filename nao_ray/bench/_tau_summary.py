@@ -143,6 +143,8 @@ def _line(each: Ranking, bar: Ranking, table: Tabular) -> list[object]:
 
 
 def _text(interval: tuple[float, float, float], *, signed: bool) -> str:
+    if np.isnan(interval).any():
+        return "none"  # it ranks as the other does
     form = "+.3f" if signed else ".3f"
     middle, low, high = (f"{value:{form}}" for value in interval)
     return f"{middle} [{low}, {high}]"
@@ -166,7 +168,8 @@ def draw(found: Sequence[Ranking], bars: Sequence[Ranking], path: Path) -> None:
             column[1].set_xlabel("epochs of the shared weights")
         grid[0, 0].set_ylabel("Kendall's tau with the table")
         grid[1, 0].set_ylabel("of the better half")
-        figure.suptitle(f"Scores with shared weights, n = {len(found[0].truth)} cells, 95 % intervals\n{machine()}")
+        where = machine().partition(", torch")[0]  # numbers of versions would be rounded below
+        figure.suptitle(f"Scores with shared weights, n = {len(found[0].truth)} cells, 95 % intervals; {where}")
         drawn = io.StringIO()
         figure.savefig(drawn, format="svg", metadata={"Date": None})
     path.parent.mkdir(parents=True, exist_ok=True)
