@@ -6,19 +6,15 @@ is named with its row, from 1, the header not counted.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -29,6 +25,7 @@ from nao_ray.evaluators.parts.table_config import less_is_better
 from nao_ray.metric import Goal, Metric
 from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.service.hosting.manifest import make_manifest
+from nao_ray.service.hosting.table_files import read_table
 from nao_ray.spaces.base import SearchSpace
 from nao_ray.trial import Fidelity, Measurement, Proposal, Trial
 
@@ -39,7 +36,6 @@ _MEASURED = {
 }  # fmt: skip
 TAKEN: Mapping[str, type] = {"epochs": int, "data_share": float, **dict.fromkeys(_SIZES, int), **_MEASURED, "seed": int}
 """Columns of a pool that a table's columns of the same name become, and their type."""
-_SEPARATORS = (",", ";", "\t")
 _SHOWN = 10  # rows that cannot be read, in one message
 
 
@@ -112,7 +108,7 @@ def import_table(
         DataError: the file cannot be read, or a row of it; no pool was made.
         PoolError: there is another pool already.
     """
-    table = _read(path)
+    table = read_table(path)
     taken = _taken(columns, table.column_names, path)
     name = re.sub(r"[^A-Za-z0-9_.-]", ".", path.name.partition(".")[0]).lstrip("._-") or "imported"
     url = pool_url or f"pools/{name}"
@@ -176,40 +172,6 @@ def _write(url: str, config: RunConfig, trials: Sequence[Trial], source: Mapping
 
 
 # -- reading ------------------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> pa.Table:
-    """The whole file; of a CSV all values as text, so that nothing of a genotype is taken for a number."""
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    readers = {"csv": _csv, "tsv": _csv, "parquet": "read_parquet(?)"}
-    reader = readers | dict.fromkeys(("json", "jsonl", "ndjson"), "read_json_auto(?, maximum_object_size=67108864)")
-    if kind not in reader:
-        raise DataError(f"{path}: expected a file that ends in .csv, .tsv, .parquet, .jsonl or .json")
-    if not path.is_file():
-        raise DataError(f"there is no file {path}")
-    source, values = reader[kind], [re.sub(r"([*?\[])", r"[\1]", str(path))]
-    try:
-        if callable(source):
-            source, values = source(path, values)
-        with duckdb.connect(":memory:") as connection:
-            return connection.sql(f"SELECT * FROM {source}", params=values).to_arrow_table()
-    except (duckdb.Error, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from None
-
-
-def _csv(path: Path, values: list[Any]) -> tuple[str, list[Any]]:
-    """Genotypes have commas, bars and blanks in them, so the separator is the one that the header has most of."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        header = file.readline().decode("utf-8-sig").rstrip("\r\n")
-    separator = max(_SEPARATORS, key=header.count)
-    names = next(csv.reader([header], delimiter=separator), [])
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if not names or twice:
-        raise DataError(
-            f"{path}: its first line names no columns" if not names else f"{path} has two columns {twice[0]!r}"
-        )
-    options = "delim=?, columns=?, header=true, auto_detect=false, quote='\"', escape='\"'"
-    return f"read_csv(?, {options})", [*values, separator, dict.fromkeys(names, "VARCHAR")]
 
 
 def _taken(columns: Columns, there: Sequence[str], path: Path) -> dict[str, str]:
