@@ -60,7 +60,7 @@ def test_what_ranks_no_better_than_the_number_of_parameters_is_worthless(
 
 def test_the_best_are_told_with_what_shared_scores_are_worth(shared_trials, shared_fits, manifest):
     known = {"best": lambda count: shared_trials.tail(count), "metric": ACCURACY, "manifest": manifest}
-    pool = SimpleNamespace(**known, objectives=(), front=lambda: None, fits=lambda: shared_fits)
+    pool = SimpleNamespace(**known, objectives=(), rungs=(), front=lambda: None, fits=lambda: shared_fits)
     *_, blank, last = best_text(pool, 3).splitlines()
     assert (blank, last[:71]) == ("", "Shared weights: Kendall's tau 0.36, 95 % interval -0.50 to 1.00, n = 8.")
     assert " The shared score is worthless" in last
