@@ -114,7 +114,7 @@ def run(
         processes: searches or trainings side by side on this machine, one thread each.
         results: folder of `rows` of what has ended, which is not done again, of the searches' `pools`, from which one
             that was interrupted goes on, and of the finalists' trainings, as `nao-ray train --out` fills it.
-        **settings: ``SECTION.key``.
+        **settings: ``SECTION.key`` of all searches, or ``LABEL.key`` of a strategy.
 
     Raises:
         ConfigError: an argument or a setting is not what it should be.

@@ -59,7 +59,7 @@ def fit(
     epochs: int,
     seed: int,
     start: Start | None = None,
-    listener: Callable[[Epoch], bool | None] = lambda _: None,
+    listener: Callable[[Epoch], object] = lambda _: None,
     autotune: bool = False,
     team: Team | None = None,
 ) -> Measurement:
@@ -120,7 +120,7 @@ def fit(
                 recovery.keep(judged)
             history += [scores] if scores is not None else []
             state = partial(_state, trainer, recovery)
-            if listener(Epoch(trainer.epochs_done, loss, scores, tuple(history), state)):
+            if listener(Epoch(trainer.epochs_done, loss, scores, tuple(history), state)) is True:
                 break
         trainer.settle()
     return Measurement(

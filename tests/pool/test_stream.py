@@ -98,9 +98,9 @@ def test_a_report_reads_the_columns_it_shows(large, monkeypatch, tmp_path, arrow
     asked = []
     real = PoolReader.trials
 
-    def trials(self, columns=None, ids=None):
+    def trials(self, columns=None, ids=None, **which):
         asked.append((tuple(columns), None if ids is None else len(ids)))
-        return real(self, columns, ids)
+        return real(self, columns, ids, **which)
 
     monkeypatch.setattr(PoolReader, "trials", trials)
     monkeypatch.setattr(bundle, "film_page", lambda *_: None)

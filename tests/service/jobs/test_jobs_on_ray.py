@@ -57,13 +57,14 @@ PORTS += ("runtime-env-agent-port", "metrics-export-port", "ray-client-server-po
 
 
 def _free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for free in sockets:
-        free.bind(("127.0.0.1", 0))
-    ports = [free.getsockname()[1] for free in sockets]
-    for free in sockets:
-        free.close()
-    return ports
+    """Of those that no connection is given by the system: one of its own took the port between this and Ray's start."""
+    found = set()
+    while len(found) < number:
+        port = 20_000 + secrets.randbelow(12_000)
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("", port))
+            found.add(port)
+    return list(found)
 
 
 def _start_head(folder):
