@@ -42,7 +42,8 @@ def gather(searches: Sequence[Search], folder: Path | None, processes: int) -> l
     paths = [None if folder is None else folder / search.file_name(hashes[search.table]) for search in searches]
     found = [read_row(path, search) if path else None for path, search in zip(paths, searches, strict=True)]
     rows: dict[int, Row] = {number: row for number, row in enumerate(found) if row is not None}
-    todo = {number: (searches[number], paths[number]) for number in range(len(searches)) if number not in rows}
+    left = sorted(set(range(len(searches))) - rows.keys(), key=lambda number: (searches[number].seed, number))
+    todo = {number: (searches[number], paths[number]) for number in left}  # searches of a seed share what they pretrain
     rows |= made(_make, todo, processes)
     return [rows[number] for number in sorted(rows)]
 

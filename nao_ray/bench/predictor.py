@@ -21,7 +21,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,11 +37,8 @@ from nao_ray.bench.tabular import tables
 from nao_ray.controllers.base import one_thread
 from nao_ray.controllers.fit import Draws, fit
 from nao_ray.controllers.gp_controller import fit_process
-from nao_ray.controllers.inputs import ViewName
-from nao_ray.controllers.pretraining import Pretrained, PretrainingConfig, pretrain
-from nao_ray.controllers.sizes import EpdConfig
+from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.errors import ConfigError
-from nao_ray.spaces.base import SearchSpace
 from nao_ray.strategies.parts.nao_config import NaoConfig
 from nao_ray.strategies.parts.shared_search import audit
 
@@ -166,7 +162,7 @@ class Fit:
         config = NaoConfig(**PREDICTORS.get(name, {}))
         is_process = name not in FREE and config.predictor == "gp"
         pretrained = (
-            _pretrained(scored.space, config.epd, config.pretraining, config.gp.views, seed) if is_process else None
+            pretrain(scored.space, config.epd, config.pretraining, seed, config.gp.views) if is_process else None
         )
         began = time.process_time()
         with one_thread():
@@ -191,13 +187,6 @@ def _fitted(
         return lambda asked: process.predict(scored.tokens[asked])[0]
     controller, _ = fit(space, tokens, scores, epd=config.epd, config=config.fit, draws=Draws(seed))
     return lambda asked: controller.predict(scored.tokens[asked])[0]
-
-
-@lru_cache(maxsize=4)
-def _pretrained(
-    space: SearchSpace[Any], epd: EpdConfig, config: PretrainingConfig, views: tuple[ViewName, ...], seed: int
-) -> Pretrained:
-    return pretrain(space, epd, config, seed, views)
 
 
 def _free(name: str, scored: Scored, train: Rows) -> Callable[[Rows], Floats]:

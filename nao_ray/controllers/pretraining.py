@@ -11,7 +11,8 @@ Legend: `N` genotypes, `B` batch, `L` tokens per genotype, `H` hidden, `D` input
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ from nao_ray.controllers.inputs import VIEWS, Inputs, ViewName
 from nao_ray.controllers.kernels import median_distance
 from nao_ray.controllers.sizes import EpdConfig
 from nao_ray.settings import Settings
-from nao_ray.spaces.base import SearchSpace, Tokens
+from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
+
+_KEPT = 8
 
 
 class PretrainingConfig(Settings):
@@ -75,6 +78,19 @@ class Pretrained:
         return self.inputs([space.decode(row) for row in tokens])
 
 
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Random genotypes of a space: two equal ones of spaces of one class and config are one."""
+
+    kind: type[SearchSpace[Any]]
+    config: str
+    texts: tuple[str, ...]
+    space: SearchSpace[Any] = field(compare=False)
+    genotypes: Sequence[Genotype] = field(compare=False)
+    generator: np.random.Generator = field(compare=False)
+    """As it is after the draw."""
+
+
 def pretrain(
     space: SearchSpace[Any],
     epd_config: EpdConfig,
@@ -82,9 +98,22 @@ def pretrain(
     seed: int,
     views: Sequence[ViewName] = VIEWS,
 ) -> Pretrained:
-    """Encoder, decoder and readout of a space: a function of the arguments alone, bit for bit on a CPU."""
+    """Encoder, decoder and readout of a space: a function of the arguments alone, bit for bit on a CPU.
+
+    So the last few are kept, for searches that one process makes one after the other; they are not to be changed.
+    """
     generator = rng.child(seed, "pretraining")
     genotypes = [space.sample(generator) for _ in range(config.genotypes)]
+    texts = tuple(genotype.key for genotype in genotypes)
+    draw = _Draw(type(space), space.config.model_dump_json(), texts, space, genotypes, generator)
+    return _pretrained(draw, epd_config, config, seed, tuple(views))
+
+
+@lru_cache(maxsize=_KEPT)
+def _pretrained(
+    draw: _Draw, epd_config: EpdConfig, config: PretrainingConfig, seed: int, views: tuple[ViewName, ...]
+) -> Pretrained:
+    space, genotypes, generator = draw.space, draw.genotypes, draw.generator
     tokens = np.stack([space.encode(genotype) for genotype in genotypes])
     inputs = Inputs(space, genotypes, views)
     targets = inputs(genotypes).float()

@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from nao_ray import registry, rng
+from nao_ray.controllers import pretraining
 from nao_ray.controllers.gp_controller import GpConfig, GpController, fit_process, representatives
 from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.pretraining import Pretrained, PretrainingConfig, pretrain
 from nao_ray.controllers.sizes import EpdConfig
+from nao_ray.spaces.parts.preferring import Preferences, preferring
 
 SPACE = registry.load("space", "nao_cnn_small")()
 EPD = EpdConfig()
@@ -45,9 +47,24 @@ def test_pretraining_reconstructs_and_describes_genotypes_it_never_saw(pretraine
 
 def test_pretraining_is_a_function_of_its_arguments(pretrained: Pretrained) -> None:
     short = PretrainingConfig(steps=5, genotypes=20)
-    first, again, other = (pretrain(SPACE, EPD, short, seed).epd.state_dict() for seed in (1, 1, 2))
+    first, other = (pretrain(SPACE, EPD, short, seed).epd.state_dict() for seed in (1, 2))
+    pretraining._pretrained.cache_clear()
+    again = pretrain(SPACE, EPD, short, 1).epd.state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not all(torch.equal(first[key], other[key]) for key in first)
+
+
+def test_what_is_pretrained_is_kept_for_the_same_space_alone() -> None:
+    short, cls = PretrainingConfig(steps=2, genotypes=20), registry.load("space", "nas_bench_201")
+    first = pretrain(cls(), EPD, short, 1)
+    assert pretrain(cls(), EPD, short, 1) is first
+    assert pretrain(cls(), EPD, short, 2) is not first
+    assert pretrain(cls(cls.Config(twins="distinct")), EPD, short, 1) is not first
+    wanted = Preferences(favour={"nor_conv_3x3": 5.0})
+    assert pretrain(preferring(cls(), wanted), EPD, short, 1) is not first
+    assert pretrain(preferring(cls(), Preferences(favour={"nor_conv_3x3": 9.0})), EPD, short, 1) is not pretrain(
+        preferring(cls(), wanted), EPD, short, 1
+    )
 
 
 def test_a_step_of_length_zero_is_the_reconstruction(pretrained: Pretrained) -> None:
