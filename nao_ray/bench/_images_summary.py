@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 from nao_ray.bench._noise import Noise, pooled
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._study import Row
-from nao_ray.bench._summary import Floats, metric_of, spread, standard_error
+from nao_ray.bench._summary import Floats, mean_and_error, metric_of, spread
 from nao_ray.evaluators.tabular import Tabular
 from nao_ray.spaces.base import Genotype
 
@@ -141,7 +141,7 @@ class _Table:
             return ""
         score = metric_of(pairs[0][0]).score
         gains = np.array([score(self._longer(mine, "test") - self._longer(its, "test")) for mine, its in pairs])
-        return f"{gains.mean():.3f} ± {standard_error(gains):.3f}"
+        return mean_and_error(gains, 3)
 
     def notes(self, rows: Sequence[Row], trainings: Sequence[Row]) -> list[str]:
         """What the columns mean."""

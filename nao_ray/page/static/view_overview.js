@@ -61,7 +61,7 @@
         ["waiting", status.waiting && count(status.waiting)],
         ["trials an hour", status.trials_per_hour && NaoRay.number(status.trials_per_hour, 3)],
         ["workers busy", status.busy_share != null && share(status.busy_share)],
-        ["workers", status.workers && count(status.workers)],
+        [status.workers === 1 ? "worker" : "workers", status.workers && count(status.workers)],
       ];
       const told = new Set(found.map(([label]) => label));
       found.push(...live.filter(([label, value]) => value && !told.has(label)));
