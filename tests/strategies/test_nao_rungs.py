@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -54,8 +54,8 @@ def make(rungs: tuple[int, ...] = (1, 9), seed: int = 0, keep: float = 0.5, **se
 
 
 def search(
-    strategy: Ladder, trials: int, scores: Scores, log: list[Trial] = ()
-) -> tuple[list[Trial], list[Diagnostics]]:  # type: ignore[assignment]
+    strategy: Ladder, trials: int, scores: Scores, log: Sequence[Trial] = ()
+) -> tuple[list[Trial], list[Diagnostics]]:
     """One at a time, from a log whose trials have all ended."""
     done, rows = list(log), list[Diagnostics]()
     strategy.restore(done)

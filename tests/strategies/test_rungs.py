@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -136,7 +137,7 @@ def test_several_objectives_are_ranked_by_pareto():
 
 @pytest.mark.parametrize("name", INNER)
 def test_a_restored_ladder_goes_on_as_if_nothing_had_happened(name):
-    make = lambda: ladder(name)  # noqa: E731
+    make = partial(ladder, name)
     contract.goes_on_after_a_break(make, (1, 3))
     contract.asks_the_same_again(make)
 
