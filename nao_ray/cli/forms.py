@@ -72,6 +72,8 @@ class Pool(Form):
     failures: list[Failures]
     front: Covered | None
     """Null where the metric is all that the search aims at."""
+    rungs: dict[int, int]
+    """Of a ladder of epochs the finished trials by theirs, failed ones too; {} where there is none."""
 
 
 class Check(Form):

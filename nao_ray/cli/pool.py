@@ -135,18 +135,18 @@ def _summary(pool: PoolReader, form: str, count: int) -> None:
     columns = ["trial_id", "log_index", "state", "failure_kind", "failure_message", "retry_of", "epochs"]
     trials = pool.trials(columns, rungs=True)
     failed = failures(trials)
+    rungs = {epochs: int((trials["epochs"] == epochs).sum()) for epochs in pool.rungs}
     if form == "json":
         front = pool.front()
         covered = None if front is None else front.plain
-        typer.echo(json.dumps({"pool": pool.url, **counts, "failures": failed, "front": covered}))
+        typer.echo(json.dumps({"pool": pool.url, **counts, "failures": failed, "front": covered, "rungs": rungs}))
         return
     if form == "csv":
         typer.echo(",".join(counts) + "\n" + ",".join("" if value is None else str(value) for value in counts.values()))
         return
     typer.echo(f"{pool.url}: {counts['asked']} asked, {counts['completed']} completed, {counts['failed']} failed")
-    if pool.rungs:
-        each = (f"{(trials['epochs'] == epochs).sum()} after {epochs} epochs" for epochs in pool.rungs)
-        typer.echo(f"rungs: {', '.join(each)}")
+    if rungs:
+        typer.echo(f"rungs: {', '.join(f'{count} after {epochs} epochs' for epochs, count in rungs.items())}")
     if counts["completed"]:
         typer.echo(best_text(pool, count))
     if failed:

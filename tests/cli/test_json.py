@@ -49,6 +49,19 @@ def test_a_search_from_start_to_end_without_a_person(call):
     assert (nobody.code, json.loads(nobody.err)["error"]) == (2, "PoolError")
 
 
+def test_a_pool_says_how_many_stand_on_each_rung(call):
+    Path("tiny.yaml").write_text(f"{CONFIG[:-1]}, fidelity: {{epochs: [1, 2, 4]}}}}")
+    call("search", "tiny.yaml", "--in-process", "--set", "budget.trials=12", "--json")
+    rungs = json.loads(call("pool", "pools/tiny", "--json").out)["rungs"]
+    assert list(rungs) == ["1", "2", "4"]
+    assert sum(rungs.values()) == 12
+    assert rungs["1"] > rungs["2"] > 0
+    said = ", ".join(f"{count} after {epochs} epochs" for epochs, count in rungs.items())
+    assert f"rungs: {said}\n" in call("pool", "pools/tiny").out
+    call("search", "tiny.yaml", "--in-process", "--set", "fidelity=null", "--pool", "pools/plain", "--json")
+    assert json.loads(call("pool", "pools/plain", "--json").out)["rungs"] == {}
+
+
 @pytest.mark.parametrize(
     ("words", "kind", "code", "message"),
     [
