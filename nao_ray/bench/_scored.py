@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from nao_ray.config import Budget, Component, RunConfig
 from nao_ray.errors import ConfigError, DataError
 from nao_ray.evaluators.tabular import Tabular
 from nao_ray.pool import PoolReader
+from nao_ray.report.tables import of_one_rung
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.yaml_text import load_document
 
@@ -38,6 +39,8 @@ class Scored:
     """``[N]``, more is better."""
     parameters: Floats | None = None
     """``[N]``, where they are known."""
+    rung: int | None = None
+    """Epochs of the rung that they are of; None: of no ladder of fidelities."""
 
     @classmethod
     def of(
@@ -99,7 +102,7 @@ def nas_bench_nlp() -> Scored:
 
 
 def of_pool(url: str, fewest: int) -> Scored:
-    """What has been trained in a search.
+    """What has been trained in a search, of a ladder on its highest rung that has enough.
 
     Args:
         url: of the pool.
@@ -111,14 +114,17 @@ def of_pool(url: str, fewest: int) -> Scored:
     """
     pool = PoolReader.open(url)
     space, metric = _space(pool), pool.metric
-    rows = pool.trials(["genotype", "state", "num_params", "weights_version", metric.column])
+    names = ["genotype", "state", "num_params", "weights_version", "epochs", "parent_trial_id", metric.column]
+    rows = pool.trials(names, rungs=True)
     rows = rows[(rows["state"] == "COMPLETED") & rows["weights_version"].isna() & rows[metric.column].notna()]
+    rows = of_one_rung(rows, fewest)
     genotypes = [Genotype(space.name, text) for text in rows["genotype"].dropna()]
     if len(set(genotypes)) < fewest:
         raise ConfigError(f"{url}: has {len(set(genotypes))} architectures trained alone, expected {fewest} or more")
     values = rows[metric.column].to_numpy(dtype=np.float64)
     sizes = rows["num_params"].to_numpy(dtype=np.float64, na_value=np.nan)
-    return Scored.of(space, genotypes, np.array([metric.score(value) for value in values]), sizes)
+    scored = Scored.of(space, genotypes, np.array([metric.score(value) for value in values]), sizes)
+    return replace(scored, rung=int(rows["epochs"].max())) if pool.rungs else scored
 
 
 def _space(pool: PoolReader) -> SearchSpace[Any]:

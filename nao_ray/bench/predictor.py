@@ -115,6 +115,7 @@ def run(
                 for (table, name, _), fits in found.items()
                 if table in folded
             ),
+            *(f"{table}: those after {of.rung} epochs." for table, of in folded.items() if of.rung is not None),
             machine(),
         ],
         data={"fits": [[*key, *([fit.tau, fit.best, fit.seconds] for fit in fits)] for key, fits in found.items()]},

@@ -78,13 +78,15 @@ def audit(
     if as_json:
         tables = {"derived": derived, "agreement": agreement}
         rows = {name: json.loads(frame.to_json(orient="records")) for name, frame in tables.items()}
-        typer.echo(json.dumps({"pool": pool, "table": str(path), "architectures": found.size, **rows}))
+        told = {"pool": pool, "table": str(path), "architectures": found.size, "rung": found.rung}
+        typer.echo(json.dumps({**told, **rows}))
         return
     typer.echo(f"{path}: {found.size:,} architectures, of which the best has rank 1")
     if not derived.empty:
         typer.echo(f"\nderived from alphas\n{frame_text(derived)}")
     if not agreement.empty:
-        typer.echo(f"\nscores with shared weights (-: networks trained alone)\n{frame_text(agreement)}")
+        alone = "networks trained alone" if found.rung is None else f"networks trained alone for {found.rung} epochs"
+        typer.echo(f"\nscores with shared weights (-: {alone})\n{frame_text(agreement)}")
 
 
 @table.command()

@@ -1,7 +1,8 @@
 """A search with shared weights against a table of its space: what it derived and scored, and what the table says of it.
 
 Nothing is trained: the pool has the cell after each phase of alphas, and the scores with each version of shared
-weights; the table has the score of all cells, each trained on its own.
+weights; the table has the score of all cells, each trained on its own. Of a ladder of fidelities the trials of one rung
+alone stand beside it: scores after several numbers of epochs are no one ranking.
 
 Legend: `n` architectures.
 """
@@ -22,6 +23,7 @@ from nao_ray.config_text import complaint
 from nao_ray.errors import ConfigError
 from nao_ray.evaluators.parts.table_config import TabularConfig
 from nao_ray.evaluators.tabular import Tabular
+from nao_ray.report.tables import of_one_rung
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.parts.alpha_watch import has_skips, skips
 from nao_ray.strategies.parts.shared_search import audit
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
     from nao_ray.pool import PoolReader
 
 _TAU = {"tau": "tau", "low": "tau_low", "high": "tau_high"}
-_COLUMNS = ["trial_id", "genotype", "phase", "derived_genotype", "weights_version", "state"]
+_COLUMNS = [
+    "trial_id", "genotype", "phase", "derived_genotype", "weights_version", "state", "epochs", "parent_trial_id"
+]  # fmt: skip
+_FEWEST = 3
+"""Architectures that have a ranking."""
 
 
 class TableAudit:
@@ -49,7 +55,7 @@ class TableAudit:
     def __init__(self, pool: PoolReader, table: Tabular) -> None:
         self._pool, self._table = pool, table
         self._metric = pool.metric
-        self._trials = pool.trials([*_COLUMNS, self._metric.column])
+        self._trials = pool.trials([*_COLUMNS, self._metric.column], rungs=True)
         if self.derived.empty and self.agreement.empty:
             raise ConfigError(f"{pool.url} has neither derived cells nor three scores to compare with a table")
 
@@ -83,17 +89,24 @@ class TableAudit:
 
         With its 95 % interval, a bootstrap over the n architectures; versions with fewer than three are left out.
         """
-        trials = self._trials
-        done = trials[
-            (trials["state"] == TrialState.COMPLETED.value)
-            & trials["phase"].isna()
-            & trials[self._metric.column].notna()
-        ]
+        done = self._compared
         versions = done.groupby(done["weights_version"].astype(object).fillna("-").astype(str), sort=True)
         rows = [
             {"weights": version, **self._agreement(group.drop_duplicates("genotype"))} for version, group in versions
         ]
         return pd.DataFrame([row for row in rows if row["tau"] is not None])
+
+    @cached_property
+    def _compared(self) -> pd.DataFrame:
+        """Trials with a score, of a ladder those of one rung."""
+        trials = self._trials
+        has_score = (trials["state"] == TrialState.COMPLETED.value) & trials[self._metric.column].notna()
+        return of_one_rung(trials[has_score & trials["phase"].isna()], _FEWEST)
+
+    @property
+    def rung(self) -> int | None:
+        """Of a ladder of fidelities the epochs of the rung that is compared; None: there is none."""
+        return int(self._compared["epochs"].max()) if self._pool.rungs and len(self._compared) else None
 
     def _agreement(self, trials: pd.DataFrame) -> dict[str, float | int | None]:
         """Of distinct genotypes."""

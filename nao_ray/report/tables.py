@@ -81,6 +81,22 @@ def at_the_top(done: pd.DataFrame) -> pd.DataFrame:
     return done.iloc[np.flatnonzero(rungs == rungs.max())]
 
 
+def of_one_rung(done: pd.DataFrame, fewest: int) -> pd.DataFrame:
+    """Of a ladder the completed trials of the highest rung that has so many architectures; else all.
+
+    Args:
+        done: all rungs, with `genotype`, `epochs` and `parent_trial_id`.
+        fewest: architectures that are enough; where no rung has so many, those of the fullest are given.
+    """
+    if not is_ladder(done):
+        return done
+    rungs = _rungs(done)
+    counts = done["genotype"].groupby(rungs).nunique().sort_index(ascending=False)
+    enough = counts[counts >= fewest]
+    rung = enough.index[0] if len(enough) else counts.idxmax()
+    return done.iloc[np.flatnonzero(rungs == rung)]
+
+
 def _rungs(done: pd.DataFrame) -> NDArray[np.int64]:
     """``[n]``, as `Standing.rung`."""
     goes_on = done["parent_trial_id"].notna().to_numpy()

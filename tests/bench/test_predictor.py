@@ -113,9 +113,8 @@ def of_perplexities(count, parameters=700):
         {"genotype": cells[0], "valid_perplexity": 1.0, "state": "COMPLETED", "weights_version": "v1"},
         {"genotype": cells[1], "valid_perplexity": np.nan, "state": "FAILED"},
     ]
-    return space, SimpleNamespace(
-        metric=PERPLEXITY, trials=lambda columns: pd.concat([frame, pd.DataFrame(others)])[columns]
-    )
+    frame = pd.concat([frame, pd.DataFrame(others)]).assign(epochs=8, parent_trial_id=None)
+    return space, SimpleNamespace(metric=PERPLEXITY, rungs=(), trials=lambda columns, rungs: frame[columns])
 
 
 def test_a_pool_of_ones_own_is_ranked_by_folds(monkeypatch):
@@ -161,3 +160,26 @@ def test_more_architectures_teach_more_and_folds_leave_nothing_out(data_folder, 
     assert float(many["Kendall tau"].split()[0]) > 0.6, "published predictors reach 0.6 to 0.8"
     assert many[f"N@{predictor.TOP}"] < 30
     assert (folds["table"], folds["n"], folds["of"]) == ("darts_random_214", 5, 43)
+
+
+def test_of_a_ladder_one_rung_is_ranked(monkeypatch):
+    space = registry.load("space", "nao_rnn")()
+    cells = [space.sample(rng.child(0, "cell", k)).key for k in range(12)]
+    climbed = [(2, None, 300.0, cells), (4, 0, 200.0, cells[:6]), (8, 1, 100.0, cells[:2])]
+    rows = [
+        {"genotype": text, "epochs": epochs, "parent_trial_id": parent, "valid_perplexity": value + k}
+        for epochs, parent, value, some in climbed
+        for k, text in enumerate(some)
+    ]
+    frame = pd.DataFrame(rows).assign(state="COMPLETED", num_params=7, weights_version=None)
+    reader = SimpleNamespace(metric=PERPLEXITY, rungs=(2, 4, 8), trials=lambda columns, rungs: frame[columns])
+    monkeypatch.setattr(_scored, "_space", lambda _: space)
+    monkeypatch.setattr(_scored.PoolReader, "open", lambda _: reader)
+    for fewest, rung, best in ((2, 8, 100), (3, 4, 200), (10, 2, 300)):
+        scored = _scored.of_pool("pools/cells", fewest)
+        assert scored.rung == rung
+        assert scored.scores.tolist() == [-best - k for k in range(len(scored.scores))]
+    with pytest.raises(ConfigError, match="has 12 architectures trained alone, expected 13 or more"):
+        _scored.of_pool("pools/cells", 13)
+    noted = predictor.run("operations", pool="pools/cells", repeats=1).notes
+    assert "pools/cells: those after 2 epochs." in noted

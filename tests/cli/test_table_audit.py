@@ -32,9 +32,9 @@ def csv(tmp_path):
 class Pool:
     """A reader's tables."""
 
-    url, metric = "pools/p", ACCURACY
+    url, metric, rungs = "pools/p", ACCURACY, ()
 
-    def __init__(self, phases=(), scored=(), alarms=()):
+    def __init__(self, phases=(), scored=(), alarms=(), climbed=()):
         rows = [
             {"phase": json.dumps({"version": f"s0-e{epoch:05d}", "last_epoch": epoch}), "derived_genotype": TEXTS[at]}
             for epoch, at in enumerate(phases, start=1)
@@ -43,13 +43,19 @@ class Pool:
             {"genotype": TEXTS[at], "weights_version": version, "valid_accuracy": score}
             for version, at, score in scored
         ]
+        rows += [
+            {"genotype": TEXTS[at], "epochs": epochs, "parent_trial_id": parent, "valid_accuracy": score}
+            for epochs, parent, at, score in climbed
+        ]
         empty = dict.fromkeys(("genotype", "phase", "derived_genotype", "weights_version", "valid_accuracy"))
+        empty |= dict.fromkeys(("epochs", "parent_trial_id"))
         self.frame = pd.DataFrame(
             [{"trial_id": i, "state": TrialState.COMPLETED.value, **empty, **row} for i, row in enumerate(rows)]
         )
         self.rows = pd.DataFrame([{"weights_version": f"s0-e{e:05d}", "alarm": rule} for e, rule in alarms])
 
-    def trials(self, columns):
+    def trials(self, columns, *, rungs):
+        assert rungs, "a ladder's lower rungs are left out"
         return self.frame[columns]
 
     def fits(self):
@@ -93,6 +99,31 @@ def test_the_interval_is_of_the_cells_drawn_again(csv):
     assert 0.2 < found["low"] < found["tau"] < found["high"] < 0.9
 
 
+class Ladder(Pool):
+    """Twelve cells after 2 epochs, in the wrong order; some of them after 4 and 8, in the right one, with more."""
+
+    rungs = (2, 4, 8)
+
+    def __init__(self, *counts):
+        rows = [(2, None, at, 0.5 - at / 200) for at in range(12)]
+        for epochs, count in zip(self.rungs[1:], counts, strict=True):
+            rows += [(epochs, at, at, 0.5 + epochs / 100 + at / 200) for at in range(count)]
+        super().__init__(climbed=rows)
+
+
+@pytest.mark.parametrize(("counts", "rung", "n", "tau"), [((5, 3), 8, 3, 1), ((5, 2), 4, 5, 1), ((2, 1), 2, 12, -1)])
+def test_of_a_ladder_one_rung_is_compared(csv, monkeypatch, capsys, counts, rung, n, tau):
+    """The highest with three architectures; all rungs together would be another order."""
+    monkeypatch.setattr("nao_ray.pool.PoolReader.open", lambda _: Ladder(*counts))
+    monkeypatch.setattr("nao_ray.cli.pool.make_space", lambda _: SPACE)
+    command.audit("pools/p", csv, ["valid=valid"], as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    (row,) = found["agreement"]
+    assert (found["rung"], row["weights"], row["n"], row["tau"]) == (rung, "-", n, pytest.approx(tau))
+    command.audit("pools/p", csv, ["valid=valid"])
+    assert f"(-: networks trained alone for {rung} epochs)" in capsys.readouterr().out
+
+
 def test_without_anything_to_compare_it_is_refused(csv):
     with pytest.raises(
         ConfigError, match=r"^pools/p has neither derived cells nor three scores to compare with a table"
@@ -116,5 +147,6 @@ def test_the_command(csv, monkeypatch, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["derived"][0]["rank"] == 1
     assert found["agreement"][0]["tau"] == pytest.approx(1)
+    assert found["rung"] is None
     with pytest.raises(ConfigError, match=r"^valid: expected KEY=VALUE, for example valid="):
         command.audit("pools/p", csv, ["valid"])
