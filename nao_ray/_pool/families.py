@@ -112,7 +112,7 @@ def _row_of(storage: Storage, trial_id: int) -> pa.Table:
     return read_some(storage, "rungs", None, [trial_id]).slice(0, 1)
 
 
-def rows_of(part: Any, trial_ids: Sequence[int], schema: pa.Schema) -> pa.Table:  # noqa: ANN401
+def rows_of(part: object, trial_ids: Sequence[int], schema: pa.Schema) -> pa.Table:
     """The rows of these trials in a part: a path or a file of Arrow's, or a table."""
     wanted = pa.array(trial_ids, pa.int64())
     if isinstance(part, pa.Table):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -138,13 +137,15 @@ def add_tables(ledger: Ledger, events: pa.Table, trials: pa.Table) -> None:
             ledger.note_finished(trial_id, str(state), standing, parent)
 
 
-RANKED = ("trial_id", "state", "phase", "weights_version", "parent_trial_id", "epochs", *SCORED)
+_STANDING = ("trial_id", "state", "phase", "weights_version", "parent_trial_id", "epochs")
+RANKED = (*_STANDING, *SCORED)
 """The columns that `standings` needs."""
 
 
 def standings(trials: pa.Table) -> list[Standing | None]:
     """Where each row stands; None for one that failed or trained shared weights."""
-    facts = zip(*(trials[name].to_pylist() for name in RANKED), strict=True)
+    scores = map(score_of, *(trials[name].to_pylist() for name in SCORED))
+    facts = zip(*(trials[name].to_pylist() for name in _STANDING), scores, strict=True)
     return [_standing(*row) for row in facts]
 
 
@@ -155,8 +156,8 @@ def _standing(
     version: str | None,
     parent: int | None,
     epochs: int | None,
-    *found: Any,  # noqa: ANN401
+    measured: float | None,
 ) -> Standing | None:
-    score = score_of(*found) if state == TrialState.COMPLETED and phase is None else None
+    score = measured if state == TrialState.COMPLETED and phase is None else None
     rung = 0 if parent is None else epochs or 0
     return None if score is None else Standing(score, trial_id, version, rung)

@@ -56,7 +56,7 @@ def run(
     valid: Column = None,
     cost: Column = None,
     space: str = "nas_bench_201",
-    **settings: Any,  # noqa: ANN401
+    **settings: object,
 ) -> BenchResult:
     """Search with each strategy on each table in each of the three ways.
 

@@ -50,7 +50,7 @@ def run(
     max_queries: int = LATE,
     processes: int = 2,
     results: str | None = None,
-    **settings: Any,  # noqa: ANN401
+    **settings: object,
 ) -> BenchResult:
     """Search `seeds` times with each strategy on each table.
 

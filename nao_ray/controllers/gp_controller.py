@@ -57,7 +57,7 @@ class GpConfig(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _features_of_before(cls, values: Any) -> Any:  # noqa: ANN401
+    def _features_of_before(cls, values: object) -> object:
         """Pools of before have `features`: the one thing that the process stood on."""
         if not isinstance(values, Mapping) or "features" not in values:
             return values

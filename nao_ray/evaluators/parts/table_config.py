@@ -183,11 +183,12 @@ def _name_of(column: object) -> str:
     return less_is_better(name) or name
 
 
-def _filled(value: Any, name: str, known: object) -> Any:  # noqa: ANN401
+def _filled(value: object, name: str, known: object) -> object:
     """A column's name with its ``{dataset}`` or ``{epochs}`` filled in; of a list, each."""
+    if isinstance(value, list | tuple):
+        return type(value)(_filled(each, name, known) for each in value)
     if not isinstance(value, str):
-        filled = [_filled(each, name, known) for each in value] if isinstance(value, list | tuple) else value
-        return type(value)(filled) if isinstance(value, tuple) else filled
+        return value
     mark = f"{{{name}}}"
     if mark in value and known is None:
         raise ValueError(f"the column {value} is named by its {name}: give {name}")
