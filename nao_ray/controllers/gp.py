@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nao_ray.controllers.criticism import Member, likeliest
-from nao_ray.controllers.kernels import View, squared_distances, squared_exponential, views_of
+from nao_ray.controllers.kernels import View, squared_distances, squared_exponential
 
 Floats = NDArray[np.float64]
 Covariance = Callable[[Tensor, Tensor], Tensor]
@@ -31,18 +31,17 @@ _Conditioned = tuple[list[Tensor], list[Tensor]]
 class GaussianProcess:
     """Posterior over a function of ``[D]`` features, given ``[N, D]`` features and ``[N]`` standardised targets.
 
-    What it looks at, length scale and noise are averaged over (`criticism.py`). `unit` is the median distance between
-    the features of random points, or the views of them to choose among. `beside` is what the function's covariance has
-    besides the kernel, in units of the signal's variance.
+    What it looks at, length scale and noise are averaged over (`criticism.py`). `views` are those of the features
+    to choose among. `beside` is what the function's covariance has besides the kernel, in units of the signal's
+    variance.
     """
 
     def __init__(
-        self, features: Tensor, targets: Tensor, unit: float | Sequence[View], beside: Covariance | None = None
+        self, features: Tensor, targets: Tensor, views: Sequence[View], beside: Covariance | None = None
     ) -> None:
         self.features = features.double()
         self._beside = beside
         self.targets = targets.double()
-        views = views_of(unit, self.features.shape[1])
         self._members = likeliest(self.features, self.targets, views, self._added(self.features, self.features))
         self.noise = sum(member.probability * member.setting.noise for member in self._members)
         """Expected noise variance, in units of the signal's."""

@@ -87,13 +87,13 @@ class GpController:
         self.rows = representatives(scores, self.config.most)
         """``[n]``: those the process is conditioned on."""
         features, targets, scores = self._features(tokens[self.rows]), targets[self.rows], scores[self.rows]
-        unit = feature_unit(pretrained, self.config)
+        views = views_of(pretrained, self.config)
         observed = torch.from_numpy(targets)
-        self._gp: Process = GaussianProcess(features, observed, unit)
+        self._gp: Process = GaussianProcess(features, observed, views)
         self.transfer: Transfer | None = None
         """What came of the `sources`; None: there are none."""
         if sources:
-            self._gp, self.transfer = transferred(self._gp, features, observed, unit, sources)
+            self._gp, self.transfer = transferred(self._gp, features, observed, views, sources)
         self._targets, first = np.unique(targets, return_index=True)
         self._scores = scores[first]
         self._mask = additive_mask(torch.from_numpy(space.token_mask))
@@ -213,7 +213,7 @@ def features_of(space: SearchSpace[Any], pretrained: Pretrained, tokens: Tokens,
     return torch.cat([inputs, torch.from_numpy(_embedded(pretrained, tokens))], dim=1)
 
 
-def feature_unit(pretrained: Pretrained, config: GpConfig) -> tuple[View, ...]:
+def views_of(pretrained: Pretrained, config: GpConfig) -> tuple[View, ...]:
     """The views of these features that a process chooses among."""
     return tuple(_view(name, pretrained) for name in config.views)
 

@@ -5,7 +5,6 @@ Legend: `N` `M` points, `D` features, `d` of them that a view looks at.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +29,6 @@ class View:
     def whole(cls, width: int, unit: float) -> View:
         """All of so many features, whose median distance is `unit`."""
         return cls("all", torch.arange(width), torch.full((width,), 1 / unit, dtype=torch.float64))
-
-
-def views_of(given: float | Sequence[View], width: int) -> tuple[View, ...]:
-    """The views; of a number, one of all features in that unit."""
-    return (View.whole(width, given),) if isinstance(given, float | int) else tuple(given)
 
 
 def squared_exponential(squared_distances: Tensor, length: float) -> Tensor:

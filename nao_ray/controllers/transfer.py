@@ -38,9 +38,9 @@ class Source:
     process: Process
 
     @classmethod
-    def of(cls, name: str, features: Tensor, scores: Floats, unit: float | Sequence[View]) -> Self:
-        """From ``[N, D]`` features and ``[N]`` scores, of which more is better; `unit` as of a `GaussianProcess`."""
-        return cls(name, GaussianProcess(features, torch.from_numpy(normal_scores(scores)), unit))
+    def of(cls, name: str, features: Tensor, scores: Floats, views: Sequence[View]) -> Self:
+        """From ``[N, D]`` features and ``[N]`` scores, of which more is better; `views` as of a `GaussianProcess`."""
+        return cls(name, GaussianProcess(features, torch.from_numpy(normal_scores(scores)), views))
 
     def __call__(self, features: Tensor) -> Tensor:
         """``[M, D]`` -> ``[M]``: normal scores among the earlier results; differentiable."""
@@ -50,9 +50,7 @@ class Source:
 class TransferredProcess:
     """A Gaussian process whose prior mean is an earlier pool's; used as a `GaussianProcess`."""
 
-    def __init__(
-        self, features: Tensor, targets: Tensor, unit: float | Sequence[View], source: Source, weight: float
-    ) -> None:
+    def __init__(self, features: Tensor, targets: Tensor, views: Sequence[View], source: Source, weight: float) -> None:
         self._source, self._weight = source, weight
         self._scale = math.sqrt(1 - weight**2)
         with torch.no_grad():
@@ -63,7 +61,7 @@ class TransferredProcess:
         self._rest = GaussianProcess(
             features,
             (targets - self._prior) / self._scale,
-            unit,
+            views,
             lambda a, b: doubt * source.process.covariance(a, b),
         )
         self.noise = self._rest.noise * self._scale**2
@@ -152,7 +150,7 @@ class Transfer:
 
 
 def transferred(
-    cold: GaussianProcess, features: Tensor, targets: Tensor, unit: float | Sequence[View], sources: Sequence[Source]
+    cold: GaussianProcess, features: Tensor, targets: Tensor, views: Sequence[View], sources: Sequence[Source]
 ) -> tuple[Process, Transfer]:
     """The process that predicts what it left out best: `cold`, or one with an earlier pool and a weight.
 
@@ -160,10 +158,12 @@ def transferred(
         cold: fitted to the next three arguments.
         features: ``[N, D]``.
         targets: ``[N]``.
-        unit: as of a `GaussianProcess`.
+        views: as of a `GaussianProcess`.
         sources: one at least.
     """
-    tried = [(source, w, TransferredProcess(features, targets, unit, source, w)) for source in sources for w in WEIGHTS]
+    tried = [
+        (source, w, TransferredProcess(features, targets, views, source, w)) for source in sources for w in WEIGHTS
+    ]
     densities = [float(process.left_out_density().mean()) for _, _, process in tried]
     best = max(range(len(tried)), key=densities.__getitem__)
     source, weight, warm = tried[best]

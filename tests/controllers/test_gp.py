@@ -6,7 +6,7 @@ import torch
 from nao_ray import rng
 from nao_ray.controllers.criticism import LENGTHS, NOISES
 from nao_ray.controllers.gp import GaussianProcess, normal_scores
-from nao_ray.controllers.kernels import median_distance
+from nao_ray.controllers.kernels import View, median_distance
 
 
 def kernel(a: np.ndarray, b: np.ndarray, length: float) -> np.ndarray:
@@ -39,7 +39,7 @@ def test_posterior_is_the_textbook_formula_averaged_over_length_and_noise() -> N
     generator = rng.child(0, "gp")
     x, z = generator.normal(size=(12, 3)), generator.normal(size=(5, 3))
     y = np.sin(x).sum(axis=1)
-    gp = GaussianProcess(torch.from_numpy(x), torch.from_numpy(y), unit=1.3)
+    gp = GaussianProcess(torch.from_numpy(x), torch.from_numpy(y), [View.whole(x.shape[1], 1.3)])
     expected_mean, expected_covariance = mixed(x, y, z, 1.3)
     mean, deviation = gp.posterior(torch.from_numpy(z))
     assert np.allclose(mean.numpy(), expected_mean)
@@ -52,7 +52,7 @@ def test_posterior_is_the_textbook_formula_averaged_over_length_and_noise() -> N
 def test_left_out_predictions_are_those_of_a_process_without_the_observation() -> None:
     generator = rng.child(2, "gp")
     x, y = generator.normal(size=(9, 2)), generator.normal(size=9)
-    gp = GaussianProcess(torch.from_numpy(x), torch.from_numpy(y), unit=1.0)
+    gp = GaussianProcess(torch.from_numpy(x), torch.from_numpy(y), [View.whole(x.shape[1], 1.0)])
     members = [(length, noise, textbook(x, y, x, length, noise)[0]) for length in LENGTHS for noise in NOISES]
     weights = np.exp(np.array([likelihood for *_, likelihood in members]))
     weights = np.where(weights < 0.1 * weights.max(), 0, weights)
@@ -64,7 +64,7 @@ def test_left_out_predictions_are_those_of_a_process_without_the_observation() -
 
 def test_spread_grows_away_from_the_observations_and_has_a_gradient() -> None:
     x = torch.linspace(0, 1, 8, dtype=torch.float64)[:, None]
-    gp = GaussianProcess(x, torch.sin(6 * x[:, 0]), unit=0.5)
+    gp = GaussianProcess(x, torch.sin(6 * x[:, 0]), [View.whole(x.shape[1], 0.5)])
     far = torch.tensor([[0.5], [3.0]], dtype=torch.float64, requires_grad=True)
     mean, deviation = gp.posterior(far)
     assert deviation[1] > 5 * deviation[0]
@@ -80,7 +80,8 @@ def test_ranks_from_a_dozen_observations() -> None:
     x = generator.normal(size=(212, 6))
     y = x[:, 0] + x[:, 1] * x[:, 2] + 0.1 * generator.normal(size=212)
     features = torch.from_numpy(x)
-    gp = GaussianProcess(features[:60], torch.from_numpy(normal_scores(y[:60])), median_distance(features))
+    views = [View.whole(features.shape[1], median_distance(features))]
+    gp = GaussianProcess(features[:60], torch.from_numpy(normal_scores(y[:60])), views)
     mean, _ = gp.posterior(features[60:])
     order = np.corrcoef(mean.numpy().argsort().argsort(), y[60:].argsort().argsort())[0, 1]
     assert order > 0.6

@@ -11,17 +11,18 @@ from torch import Tensor
 
 from nao_ray import rng
 from nao_ray.controllers.gp import GaussianProcess, normal_scores
-from nao_ray.controllers.kernels import squared_distances, squared_exponential
+from nao_ray.controllers.kernels import View, squared_distances, squared_exponential
 from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.transfer import Source, TransferredProcess, _Quantiles, transferred
 
 GENERATOR = rng.child(0, "transfer")
 POINTS = torch.from_numpy(GENERATOR.normal(size=(200, 4)))
+VIEWS = [View.whole(4, 1.0)]
 TRUTH = (torch.sin(2 * POINTS[:, 0]) + POINTS[:, 1]).numpy()
 
 
 def source(scores: np.ndarray, rows: slice = slice(0, 80)) -> Source:
-    return Source.of("earlier", POINTS[rows], scores[rows], 1.0)
+    return Source.of("earlier", POINTS[rows], scores[rows], VIEWS)
 
 
 def new(count: int) -> tuple[Tensor, Tensor]:
@@ -31,7 +32,7 @@ def new(count: int) -> tuple[Tensor, Tensor]:
 
 def test_the_density_of_what_is_left_out_is_that_of_fits_without_it() -> None:
     features, targets = new(7)
-    process = GaussianProcess(features, targets, 1.0)
+    process = GaussianProcess(features, targets, VIEWS)
     for row, found in enumerate(process.left_out_density().tolist()):
         others = [k for k in range(7) if k != row]
         total = 0.0
@@ -58,7 +59,7 @@ def test_quantiles_keep_the_order_and_take_the_targets_values() -> None:
 
 def test_the_joint_distribution_agrees_with_the_single_ones() -> None:
     features, targets = new(6)
-    process = TransferredProcess(features, targets, 1.0, source(TRUTH), 0.85)
+    process = TransferredProcess(features, targets, VIEWS, source(TRUTH), 0.85)
     mean, spread = process.posterior(POINTS[:30])
     joint, covariance = process.joint(POINTS[:30])
     torch.testing.assert_close(mean, joint)
@@ -68,7 +69,7 @@ def test_the_joint_distribution_agrees_with_the_single_ones() -> None:
 
 def test_where_the_earlier_pool_knows_nothing_the_spread_is_wider() -> None:
     features, targets = new(6)
-    process = TransferredProcess(features, targets, 1.0, source(TRUTH), 0.95)
+    process = TransferredProcess(features, targets, VIEWS, source(TRUTH), 0.95)
     near, far = process.posterior(POINTS[:40])[1], process.posterior(POINTS[:40] + 50)[1]
     assert float(near.mean()) < 0.6 * float(far.mean())
 
@@ -76,8 +77,8 @@ def test_where_the_earlier_pool_knows_nothing_the_spread_is_wider() -> None:
 @pytest.mark.parametrize("count", [5, 20])
 def test_what_helps_is_used_and_predicts_better(count: int) -> None:
     features, targets = new(count)
-    cold = GaussianProcess(features, targets, 1.0)
-    warm, told = transferred(cold, features, targets, 1.0, [source(-TRUTH), source(TRUTH)])
+    cold = GaussianProcess(features, targets, VIEWS)
+    warm, told = transferred(cold, features, targets, VIEWS, [source(-TRUTH), source(TRUTH)])
     assert told.row()["warm_start"] == "on"
     assert told.weight >= 0.7
     assert told.density > told.density_without
@@ -89,9 +90,9 @@ def test_what_helps_is_used_and_predicts_better(count: int) -> None:
 @pytest.mark.parametrize("kind", ["inverted", "shuffled"])
 def test_what_misleads_is_left_alone(kind: str) -> None:
     features, targets = new(20)
-    cold = GaussianProcess(features, targets, 1.0)
+    cold = GaussianProcess(features, targets, VIEWS)
     misled = -TRUTH if kind == "inverted" else rng.child(1, "shuffled").permutation(TRUTH)
-    process, told = transferred(cold, features, targets, 1.0, [source(misled)])
+    process, told = transferred(cold, features, targets, VIEWS, [source(misled)])
     assert process is cold
     assert told.row() | {"left_out_density_warm": 0, "left_out_density_cold": 0} == {
         "warm_start": "off",

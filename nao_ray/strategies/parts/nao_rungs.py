@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from nao_ray.controllers.gp import Floats, GaussianProcess, normal_scores
-from nao_ray.controllers.gp_controller import GpConfig, GpController, feature_unit, features_of, representatives
+from nao_ray.controllers.gp_controller import GpConfig, GpController, features_of, representatives, views_of
+from nao_ray.controllers.kernels import View
 from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.pretraining import Pretrained
 from nao_ray.controllers.transfer import Process, Source, Transfer, transferred
@@ -40,8 +41,8 @@ class Foundation:
 
     features: Callable[[Sequence[Genotype]], Tensor]
     """``[N, D]``."""
-    unit: Any
-    """As of a `GaussianProcess`."""
+    views: Sequence[View]
+    """Of these features."""
     most: int
     """Results of a rung that are learnt from."""
 
@@ -53,7 +54,7 @@ def foundation(space: SearchSpace[Any], pretrained: Pretrained, config: GpConfig
         tokens = np.stack([space.encode(genotype) for genotype in genotypes])
         return features_of(space, pretrained, tokens, config)
 
-    return Foundation(features, feature_unit(pretrained, config), config.most)
+    return Foundation(features, views_of(pretrained, config), config.most)
 
 
 class Rungs:
@@ -98,10 +99,10 @@ class Rungs:
             rows = representatives(scores, foundation.most)
             features = foundation.features([found[row].genotype for row in rows])
             targets = torch.from_numpy(normal_scores(scores[rows]))
-            process: Process = GaussianProcess(features, targets, foundation.unit)
+            process: Process = GaussianProcess(features, targets, foundation.views)
             if source is not None:
                 assert isinstance(process, GaussianProcess)
-                process, step = transferred(process, features, targets, foundation.unit, [source])
+                process, step = transferred(process, features, targets, foundation.views, [source])
                 self._steps.append(step)
             source = Source(_name(epochs), process)
         return [] if source is None else [source]

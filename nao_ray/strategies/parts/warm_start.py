@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nao_ray.controllers.base import one_thread
-from nao_ray.controllers.gp_controller import GpConfig, feature_unit, features_of
+from nao_ray.controllers.gp_controller import GpConfig, features_of, views_of
 from nao_ray.controllers.pretraining import Pretrained
 from nao_ray.controllers.transfer import Source
 from nao_ray.spaces.base import Genotype, SearchSpace
@@ -46,4 +46,4 @@ class WarmStart:
         tokens = np.stack([self._space.encode(Genotype(self._space.name, key)) for key in pool.genotypes])
         features = features_of(self._space, pretrained, tokens, config)
         scores = np.array(pool.scores, dtype=np.float64)
-        return Source.of(pool.pool, features, scores, feature_unit(pretrained, config))
+        return Source.of(pool.pool, features, scores, views_of(pretrained, config))
