@@ -13,7 +13,7 @@ with mutants of its own proposals; `default` decodes more than it needs and asks
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -26,13 +26,13 @@ from nao_ray.controllers.base import Controller, one_thread
 from nao_ray.controllers.descriptors import num_live_params
 from nao_ray.controllers.fit import Draws, FitReport, fit
 from nao_ray.controllers.gp_controller import GpController, fit_process
-from nao_ray.controllers.measures import rank_correlation
 from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.base import Earlier, Strategy, refuse_outside
 from nao_ray.strategies.parts.first_batches import FirstBatches
 from nao_ray.strategies.parts.nao_config import NaoConfig
+from nao_ray.strategies.parts.nao_fits import Scored, outcome, predicted_gain
 from nao_ray.strategies.parts.nao_objectives import Objectives
 from nao_ray.strategies.parts.nao_round import Observation, Round, fresh
 from nao_ray.strategies.parts.nao_rungs import Rungs, foundation
@@ -40,7 +40,6 @@ from nao_ray.strategies.parts.nao_shares import blind_share, with_blind
 from nao_ray.strategies.parts.warm_start import WarmStart
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
 
-_MOST_COUNTED = 100_000  # distinct genotypes scored, by their keys: a few megabytes
 _MIN_RANDOM = 2  # seeds that are no earlier pool's
 _Process = tuple[GpController, FitReport, Rungs]
 _MIN_COMPLETED = 2  # trials with a score a fit needs; a round with fewer is random
@@ -71,7 +70,7 @@ class Nao(Strategy[NaoConfig]):
         self._rows: list[Diagnostics] = []
         self._used_up = False
         self._first = FirstBatches(space, config, seed)
-        self._scored: set[str] = set()
+        self._scored = Scored()
         self._earlier = WarmStart(space, ())
 
     def learn_from(self, earlier: Sequence[Earlier]) -> None:
@@ -183,15 +182,15 @@ class Nao(Strategy[NaoConfig]):
                 if share:
                     draws = streams.child(self.seed, "blind", index)
                     queue = with_blind(queue, share, self.space, generation.sources, generation.taken, draws)
-            row |= self._count_scored(generation.scored)
+            row |= self._scored.row(generation.scored)
             if isinstance(controller, GpController):
                 row |= {**controller.row(), "blind_share": share}
                 if controller.transfer is not None and self._earlier:
                     row |= controller.transfer.row()
                 if len(rungs) > 1:
                     row |= rungs.row(controller.transfer)
-            row |= report.row() | generation.counts.row() | {"predicted_gain": _predicted_gain(queue, sources)}
-        self._rows.append(row | self._outcome(index - 1, rungs.of_base))
+            row |= report.row() | generation.counts.row() | {"predicted_gain": predicted_gain(queue, sources)}
+        self._rows.append(row | outcome(index - 1, rungs.of_base))
         return queue
 
     def _blind_share(self, report: FitReport) -> float:
@@ -327,7 +326,7 @@ class Nao(Strategy[NaoConfig]):
         if self.num_told == self._limit:  # no fit will report on the last round
             last = max(self._first_of_round)
             row: dict[str, float | int | str | None] = {"round": last + 1, "num_trials": len(self._scores)}
-            self._rows.append(row | self._outcome(last, Rungs(_completed([*self._told, *self._beside])).of_base))
+            self._rows.append(row | outcome(last, Rungs(_completed([*self._told, *self._beside])).of_base))
 
     def _observation(self, trial: Trial) -> Observation:
         proposal = trial.proposal
@@ -356,44 +355,6 @@ class Nao(Strategy[NaoConfig]):
         rows, self._rows = self._rows, []
         return rows
 
-    def _count_scored(self, keys: Collection[str]) -> dict[str, int | None]:
-        """How many genotypes the predictor has scored in this process; None from where counting them would cost."""
-        if len(self._scored) < _MOST_COUNTED:
-            self._scored.update(keys)
-        return {
-            "num_scored": len(keys),
-            "num_scored_distinct": len(self._scored) if len(self._scored) < _MOST_COUNTED else None,
-        }
-
-    @staticmethod
-    def _outcome(index: int, known: Sequence[Observation]) -> dict[str, float | int | str | None]:
-        finished = [
-            (seen.score, seen.predicted_score, seen.source_score)
-            for seen in known
-            if seen.round == index and seen.score is not None and seen.predicted_score is not None
-        ]
-        pairs = np.array([(score, predicted) for score, predicted, _ in finished], dtype=np.float64).reshape(-1, 2)
-        gains = np.array(
-            [(score - source, predicted - source) for score, predicted, source in finished if source is not None],
-            dtype=np.float64,
-        ).reshape(-1, 2)
-        correlation = rank_correlation(pairs[:, 0], pairs[:, 1])
-        return {
-            "previous_realised_gain": float(gains[:, 0].mean()) if len(gains) else None,
-            "previous_predicted_gain": float(gains[:, 1].mean()) if len(gains) else None,
-            "previous_rank_correlation": None if np.isnan(correlation) else correlation,
-        }
-
 
 def _completed(observations: Sequence[Observation]) -> list[Observation]:
     return [seen for seen in observations if seen.score is not None]
-
-
-def _predicted_gain(queue: Sequence[Proposal], sources: Sequence[Observation]) -> float | None:
-    scores = {seen.trial_id: seen.score for seen in sources}
-    gains = [
-        draft.predicted_score - (scores[draft.source_trial_id] or 0.0)
-        for draft in queue
-        if draft.predicted_score is not None and draft.source_trial_id is not None
-    ]
-    return float(np.mean(gains)) if gains else None
