@@ -116,12 +116,13 @@ def responses_of(pool: LivePool) -> Json:
 
 
 def _best(pool: LivePool, columns: Mapping[str, frames.Column]) -> Numbers:
-    """Trials with a value, the best first."""
+    """Trials with a value, the best first; of a ladder those of higher rungs before."""
     if "value" not in columns:
         return np.empty(0, np.int64)
     values = columns["value"] * pool.metric.score(1.0)
-    order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
-    found: Numbers = columns["trial_id"][order[: int(np.isfinite(values).sum())]].astype(np.int64)
+    rungs = columns.get("rung", np.zeros(len(values)))
+    known = np.flatnonzero(np.isfinite(values))
+    found: Numbers = columns["trial_id"][known[np.lexsort((-values[known], -rungs[known]))]].astype(np.int64)
     return found
 
 

@@ -81,6 +81,7 @@ class Columns:
         is_phase = pc.is_valid(data["phase"]).to_numpy()
         block["is_phase"] = is_phase.astype(np.uint8)
         block["rung"] = np.where(pc.is_valid(data["parent_trial_id"]).to_numpy(), block["epochs"], -1).astype(np.int32)
+        block["parent"] = _numbers(data["parent_trial_id"], "i32")
         block["source"] = _numbers(data["source_trial_id"], "i32")
         block["state"] = (pc.equal(data["state"], TrialState.FAILED.value).to_numpy()).astype(np.uint8)
         block["device_seconds"] = _numbers(pc.coalesce(data["device_seconds"], data["wall_seconds"]), "f32")

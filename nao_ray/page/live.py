@@ -142,6 +142,7 @@ class LivePool:
             "budget_trials": budget.get("trials") if isinstance(budget, Mapping) else None,
             "constraints": _constraints(config.get("constraints")),
             "objectives": [str(name) for name in config.get("objectives") or ()],
+            "rungs": list(self.reader.rungs),
             "error": self.error,
         }
 

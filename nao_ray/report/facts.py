@@ -75,6 +75,7 @@ def facts(
         ],
         "best_version": _version(best),
         "is_ladder": tables.is_ladder(done),
+        "predicted_rungs": tables.predicted_rungs(fits),
         "covered": covered(alone, aims),
         **_of_shared(done, fits, metric),
         **_of_trainings(done, fits, manifest, metric, trainings),

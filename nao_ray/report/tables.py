@@ -81,6 +81,14 @@ def at_the_top(done: pd.DataFrame) -> pd.DataFrame:
     return done.iloc[np.flatnonzero(rungs == rungs.max())]
 
 
+def predicted_rungs(fits: pd.DataFrame) -> dict[int, int]:
+    """Of a ladder by round the epochs that its predictions are of; of a round that is left out: the first rung's."""
+    if "rung" not in fits:
+        return {}
+    known = fits[fits["rung"].notna() & fits["round"].notna()]
+    return dict(zip(known["round"].astype(int).tolist(), known["rung"].astype(int).tolist(), strict=True))
+
+
 def of_one_rung(done: pd.DataFrame, fewest: int) -> pd.DataFrame:
     """Of a ladder the completed trials of the highest rung that has so many architectures; else all.
 

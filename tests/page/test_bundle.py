@@ -135,6 +135,16 @@ def test_what_is_starred_has_a_page_and_a_large_pool_is_thinned(made_up, tmp_pat
     assert found["api/pools/0/notes"]["notes"][str(worst)]["text"] == "why?"
 
 
+def test_of_a_ladder_the_highest_rungs_are_kept(climbed, monkeypatch):
+    for name, value in (("TRIALS", 40), ("BEST", 27)):
+        monkeypatch.setattr(bundle, name, value)
+    found = unpacked(render([LivePool(str(climbed), make_space)]))["responses"]
+    _, columns = frames.decode(base64.b64decode(found["api/pools/0/columns"]["base64"]))
+    assert set(range(60, 87)) <= set(columns["trial_id"]), "scores after fewer epochs are better, and no match"
+    assert found["api/pools"]["pools"][0]["rungs"] == [2, 4, 8]
+    assert found["api/pools/0/report"]["predicted_rungs"] == {"2": 4, "3": 4}
+
+
 def test_young_pools_have_a_report(tmp_path):
     PoolWriter.create(tmp_path / "pool", {"config": {"name": "young </script>", "space": "nao_cnn", "strategy": "nao"}})
     page = render([LivePool(str(tmp_path / "pool"), make_space)])

@@ -119,6 +119,13 @@ def test_a_trial_that_trains_shared_weights_has_no_value():
     assert found["is_phase"].tolist() == [1, 0]
 
 
+def test_of_a_ladder_each_rung_is_a_row_that_names_what_it_goes_on_from(climbed, made):
+    _, found = frames.decode(LivePool(str(climbed), make_space).columns())
+    assert found["parent"].tolist() == [-1] * 60 + [*range(36, 60), 60, 61, 62]
+    assert found["rung"].tolist() == [-1] * 60 + [4] * 24 + [8] * 3
+    assert "parent" not in frames.decode(made.columns())[1]
+
+
 def test_only_what_is_new_is_read_and_sent(tmp_path, monkeypatch):
     monkeypatch.setattr("nao_ray.page.live._LOOK", 0.0)
     config = {"config": {"name": "growing", "space": "nao_cnn", "strategy": "nao"}}

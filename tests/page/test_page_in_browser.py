@@ -400,3 +400,41 @@ def test_of_three_objectives_the_whole_front_is_drawn_and_the_best_tell_all(chro
         )
         assert all(seconds in text for seconds in shown), (view, shown, text)
     assert chromium.faults == []
+
+
+def test_of_a_ladder_every_view_compares_one_rung_and_says_which(chromium, climbed, tmp_path):
+    pool = PoolReader.open(climbed)
+    chromium.faults.clear()
+    chromium.resize(1400)
+    chromium.open("about:blank")
+    chromium.open(Path(write_report(pool, make_space(pool), tmp_path / "report.html")).as_uri())
+    chromium.wait(SETTLED)
+
+    def told(view, said):
+        show(chromium, f"{view}/0", said)
+        return chromium.run("document.getElementById('view').textContent")
+
+    assert "Best 0.6380, reached by trial 86" in told("progress", "Trials after 8 epochs alone")
+    assert "The best 3 of the 3 selected trials with a score after 8 epochs." in told("best", "The best")
+    assert "Trials after 8 epochs alone" in told("tradeoffs", "Pareto front")
+    predictor = told("predictor", "over 24 trials")  # of rounds 2 and 3, after the epochs predicted
+    assert "controller proposed: 24," in predictor
+    assert predictor.count("Trials after 4 epochs alone") == 2
+    assert "among all (24)" in told("operations", "Trials after 4 epochs alone")
+    assert "validation accuracy 0.6380 after 8 epochs" in told("compare", "they are marked")
+    chromium.run("NaoRay.selection.add({column: 'epochs', low: 2, high: 2}), 0")
+    assert "among all (60)" in told("operations", "Trials after 2 epochs alone")
+    assert "the 60 selected trials with a score after 2 epochs." in told("best", "The best 20")
+    assert "Best 0.9590, reached by trial 59" in told("progress", "Trials after 2 epochs alone")
+    chromium.run("NaoRay.selection.clear(), 0")
+    show(chromium, "trial/0/60", "Rungs")
+    said, targets = chromium.run(
+        """(kin => [kin.textContent, [...kin.querySelectorAll('a')].map(one => one.hash)])
+          (document.querySelector('.kin'))"""
+    )
+    assert said == "Rungs 36 (0.9360 after 2 epochs) → 60 after 4 epochs → 84 (0.6360 after 8 epochs)"
+    assert targets == ["#trial/0/36", "#trial/0/84"]
+    show(chromium, "trial/0/36", "0.9")
+    assert " after 4 epochs" in chromium.run("document.querySelector('.facts').textContent")
+    assert axe(chromium) == []
+    assert chromium.faults == []

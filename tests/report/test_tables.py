@@ -130,6 +130,22 @@ def test_durations(seconds, text):
     assert tables.duration(seconds) == text
 
 
+def test_of_a_ladder_the_highest_rung_that_has_enough_is_taken(make_trials):
+    done = tables.completed(make_trials(12), ACCURACY)
+    assert tables.of_one_rung(done, 99) is done
+    climbed = done.assign(epochs=[2] * 7 + [4] * 3 + [8] * 2, parent_trial_id=[None] * 7 + [0, 1, 2, 7, 8])
+    of = {fewest: tables.of_one_rung(climbed, fewest)["trial_id"].tolist() for fewest in (1, 3, 4, 99)}
+    assert of == {1: [10, 11], 3: [7, 8, 9], 4: [*range(7)], 99: [*range(7)]}
+    twice = climbed.assign(genotype=[*climbed["genotype"][:8], climbed["genotype"][7], *climbed["genotype"][9:]])
+    assert len(tables.of_one_rung(twice, 3)) == 7, "an architecture counts once"
+
+
+def test_fits_say_of_which_rung_a_prediction_is(fits):
+    assert tables.predicted_rungs(fits) == {}
+    told = pd.DataFrame({"round": [1, 2, 3, 4], "rung": [None, 4, 4, 8]}).astype({"rung": "Int64"})
+    assert tables.predicted_rungs(told) == {2: 4, 3: 4, 4: 8}
+
+
 @pytest.mark.parametrize("strategy", ["darts", {"name": "darts", "seeds": 2}, "random_search"])
 def test_the_best_of_a_search_by_alphas_say_whether_they_are_of_its_control(strategy):
     best = pd.DataFrame({"trial_id": [7, 3], "valid_accuracy": [0.9, 0.8], "round": [None, 50], "genotype": ["a", "b"]})

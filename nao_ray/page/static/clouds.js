@@ -19,6 +19,12 @@
     return {extent: airy(extent), note: outside ? note : ""};
   }
 
+  /** Whether the scores of two pools are after as many epochs, where one of them has a ladder. */
+  function isAlike(pool, other) {
+    if (!pool.isLadder && !other.isLadder) return true;
+    return pool.frame.get("epochs")?.[pool.own[0]] === other.frame.get("epochs")?.[other.own[0]];
+  }
+
   /** The random search to compare a pool with: {name, pool, rows}, in the order of its search; or null. */
   function twinOf(pool) {
     if (pool.control.length) return {name: "random control", pool, rows: pool.control};
@@ -30,7 +36,8 @@
         one.info.space === space &&
         one.info.task === task &&
         one.metric.name === metric.name &&
-        one.frame.rows,
+        one.frame.rows &&
+        isAlike(pool, one),
     );
     return other && pool.info.strategy !== "random_search" ? {name: other.name, pool: other, rows: other.own} : null;
   }

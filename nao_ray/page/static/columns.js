@@ -20,6 +20,7 @@
     finished: "finished",
     epochs: "epochs",
     source: "parent",
+    parent: "goes on from",
     retry_of: "asked again for",
     origin: "origin",
     failure_kind: "failure",
@@ -40,7 +41,7 @@
     started: moment,
     finished: moment,
   };
-  const WHOLE = ["trial_id", "round", "epochs", "source", "retry_of", "architecture", "order"];
+  const WHOLE = ["trial_id", "round", "epochs", "parent", "source", "retry_of", "architecture", "order"];
 
   /** The name of a column for people. */
   function columnLabel(name) {
@@ -54,8 +55,15 @@
     const value = pool.column(name)?.[row];
     if (value == null || Number.isNaN(value) || (value === -1 && WHOLE.includes(name))) return "–";
     if (name === "state") return value ? "failed" : "completed";
-    if (name === "value" || name === "predicted") return pool.score(value);
+    if (name === "predicted") return `${pool.score(value)}${predictedFor(pool, row)}`;
+    if (name === "value") return pool.score(value);
     return WHOLE.includes(name) ? (name === "order" ? count(value) : String(value)) : (FORMS[name] ?? number)(value);
+  }
+
+  /** Of a ladder " after 9 epochs", where the prediction is of another rung than the row. */
+  function predictedFor(pool, row) {
+    const epochs = pool.isLadder && pool.report ? pool.predictedAfter(row) : null;
+    return epochs === null || epochs === pool.frame.get("epochs")[row] ? "" : ` after ${epochs} epochs`;
   }
 
   /** The columns of a search's objectives beside its score, those that there are. */
@@ -66,7 +74,7 @@
 
   /** The columns that a condition can be about: {name, label, isLabel}. */
   function selectable(pool) {
-    const skipped = ["log_index", "is_phase", "architecture", "retry_of", "asked"];
+    const skipped = ["log_index", "is_phase", "architecture", "retry_of", "asked", "rung"];
     const names = [...pool.frame.stores.keys()].filter((name) => !skipped.includes(name));
     return names.map((name) => ({name, label: columnLabel(name), isLabel: Boolean(pool.frame.labels[name])}));
   }

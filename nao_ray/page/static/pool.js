@@ -29,9 +29,10 @@
       return NaoRay.isMissing(value) ? "–" : `${NaoRay.number(value)}${this.metric.unit ? ` ${this.metric.unit}` : ""}`;
     }
 
-    /** A figure that is made once per state of the columns. */
+    /** A figure that is made once per state of the columns, of a ladder of the selection too. */
     cached(name, make) {
-      const version = `${this.frame.version} ${this.points?.version ?? ""}`;
+      const chosen = this.isLadder ? NaoRay.selection.version : "", // the rung that is looked at follows the selection
+        version = `${this.frame.version} ${this.points?.version ?? ""} ${chosen}`;
       const found = this.caches.get(name);
       if (found?.version === version) return found.value;
       const value = make();
@@ -55,23 +56,58 @@
       });
     }
 
+    /** Whether its search has a ladder of fidelities. */
+    get isLadder() {
+      return Boolean(this.info.rungs?.length);
+    }
+
+    /** Rows with a score in order, of a ladder those of every rung: see `ofOneRung`. */
+    get measured() {
+      return this.cached("measured", () => {
+        const value = this.frame.get("value"),
+          state = this.frame.get("state"),
+          phase = this.frame.get("is_phase");
+        if (!value) return new Uint32Array(0);
+        return this.order.filter((row) => state[row] === 0 && !phase?.[row] && Number.isFinite(value[row]));
+      });
+    }
+
+    /** Those of `rows` that compare: of a ladder the highest rung of which `fewest` are selected, or else the fullest. */
+    ofOneRung(rows, fewest = 1) {
+      const rung = this.frame.get("rung");
+      if (!rung) return rows;
+      const kept = NaoRay.selection.keep(this, rows),
+        groups = [...NaoRay.stats.groupBy(kept.length ? kept : rows, rung)].reverse();
+      const full = Math.max(...groups.map(([, found]) => found.length));
+      const chosen = groups.find(([, found]) => found.length >= Math.min(fewest, full))?.[0];
+      return rows.filter((row) => rung[row] === chosen);
+    }
+
+    /** " after 8 epochs" of rows of one rung; "" where there is no ladder. */
+    after(rows) {
+      return this.isLadder && rows.length ? ` after ${this.frame.get("epochs")[rows[0]]} epochs` : "";
+    }
+
+    /** Says of which rung these rows are. */
+    rungNote(rows) {
+      const after = this.after(rows);
+      return after && `Trials${after} alone, for scores of other rungs do not compare with theirs. `;
+    }
+
+    /** Of a ladder the epochs that a row's predicted score is of, as its round's fit says, or else those of the first rung. */
+    predictedAfter(row) {
+      return this.report?.predicted_rungs?.[this.frame.get("round")?.[row]] ?? this.info.rungs[0];
+    }
+
     /**
      * Rows with a score that compare with each other, in order: trained alone, or else of the newest shared weights; of
-     * a ladder those of the highest rung that was reached.
+     * a ladder those of the highest rung that was reached, by what is selected.
      */
     get scored() {
       return this.cached("scored", () => {
-        const {frame} = this;
-        const value = frame.get("value"),
-          state = frame.get("state"),
-          phase = frame.get("is_phase"),
-          version = frame.get("weights_version");
-        if (!value) return new Uint32Array(0);
-        const rung = frame.get("rung"),
-          every = this.order.filter((row) => state[row] === 0 && !phase?.[row] && Number.isFinite(value[row]));
-        const top = rung && every.reduce((most, row) => Math.max(most, rung[row]), -1),
-          all = rung ? every.filter((row) => rung[row] === top) : every;
-        if (!version) return all;
+        const version = this.frame.get("weights_version"),
+          all = this.ofOneRung(this.measured);
+        if (!version || !all.length) return all;
         const alone = all.filter((row) => version[row] < 0);
         if (alone.length) return alone;
         const newest = version[all.at(-1)];

@@ -72,7 +72,7 @@
           put(
             lead,
             rows.length
-              ? `The best ${rows.length} of the ${NaoRay.count(selection.keep(pool, pool.scored).length)} selected trials with a score.`
+              ? `The best ${rows.length} of the ${NaoRay.count(selection.keep(pool, pool.scored).length)} selected trials with a score${pool.after(rows)}.`
               : "No scored trial is selected.",
           );
           if (next === now) return;

@@ -40,7 +40,7 @@
       h(
         "p",
         {class: "summary"},
-        `${which.pool.metric.label} ${score}`,
+        `${which.pool.metric.label} ${score}${row >= 0 ? which.pool.after([row]) : ""}`,
         row >= 0 && which.pool.column("num_params")
           ? ` · ${NaoRay.columnText(which.pool, "num_params", row)} parameters`
           : "",

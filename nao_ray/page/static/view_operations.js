@@ -3,6 +3,7 @@
 ((NaoRay) => {
   const {Panel, stats, share, selection} = NaoRay;
   const UNKNOWN = 255; // in a column of an operation: nobody counted
+  const ENOUGH = 20; // trials of a rung of a ladder that say something
   const BEST = 0.1; // "the best" are this share of the scored trials
   const MOST_ROUNDS = 24; // points of a line: of more rounds, neighbours are put together
   const COLOURS = ["--accent", "--second", "--third", "--fourth", "--fifth", "--sixth"];
@@ -19,7 +20,8 @@
     const names = [...pool.frame.stores.keys()].filter((name) => name.startsWith("op:")),
       columns = names.map((name) => pool.frame.get(name));
     if (!names.length) return null;
-    const rows = selection.keep(pool, pool.scored).filter((row) => columns[0][row] !== UNKNOWN);
+    const all = pool.isLadder ? pool.ofOneRung(pool.measured, ENOUGH) : pool.scored,
+      rows = selection.keep(pool, all).filter((row) => columns[0][row] !== UNKNOWN);
     if (rows.length < 2) return null;
     const found = stats.sorted(rows, value),
       bound = stats.quantile(found, pool.more ? 1 - BEST : BEST);
@@ -27,19 +29,19 @@
     const inBest = shares(names, columns, best),
       inAll = shares(names, columns, rows),
       sign = pool.more ? 1 : -1;
-    const all = names.map((name, k) => ({
+    const ops = names.map((name, k) => ({
       name: name.slice(3),
       column: columns[k],
       best: inBest[k],
       all: inAll[k],
       effect: sign * stats.correlation(rows, columns[k], value),
     }));
-    return {rows, best, ops: all.sort((a, b) => b.best - a.best)};
+    return {rows, best, ops: ops.sort((a, b) => b.best - a.best)};
   }
 
   const height = (ops) => 90 + 34 * ops.length;
 
-  function sharePanel(panel, {ops, best, rows}) {
+  function sharePanel(panel, pool, {ops, best, rows}) {
     const bar = (name, key, colour) => ({
       type: "bar",
       name,
@@ -66,6 +68,7 @@
         {name: `among the best tenth (${NaoRay.count(best.length)})`, colour: "--accent", form: "square"},
         {name: `among all (${NaoRay.count(rows.length)})`, colour: "--dot", form: "square"},
       ],
+      note: pool.rungNote(rows),
       summary: `Most used among the best: ${most.name}, ${share(most.best)}.${up ? ` Gains most: ${up.name}, ${NaoRay.number(up.best / up.all, 2)} times its share among all.` : ""}`,
       table: () => [
         ["operation", "among the best", "among all", "correlation with a good score"],
@@ -74,7 +77,7 @@
     });
   }
 
-  function effectPanel(panel, {ops}) {
+  function effectPanel(panel, pool, {ops, rows}) {
     const known = ops.filter((op) => Number.isFinite(op.effect)).sort((a, b) => b.effect - a.effect);
     if (!known.length)
       return panel.show({empty: "The operations or the scores do not vary among the selected trials."});
@@ -104,6 +107,7 @@
         {name: "goes with better scores", colour: "--accent", form: "square"},
         {name: "with worse", colour: "--second", form: "square"},
       ],
+      note: pool.rungNote(rows),
       summary: `More ${known[0].name} goes with better scores most clearly (${NaoRay.number(known[0].effect, 2)}), more ${known.at(-1).name} least (${NaoRay.number(known.at(-1).effect, 2)}). A correlation is no cause.`,
     });
   }
@@ -128,6 +132,7 @@
         data: byRound.map((one) => one[k]),
       })),
       legend: some.map((op, k) => ({name: op.name, colour: COLOURS[k]})),
+      note: pool.rungNote(rows),
       summary: `The operations most used among the best, by round; their shares of all operations.`,
       table: () => [
         ["round", ...some.map((op) => op.name)],
@@ -150,8 +155,8 @@
           const found = figures(pool);
           if (!found)
             return panels.forEach((panel) => panel.show({empty: "No scored trial with operations is selected."}));
-          sharePanel(panels[0], found);
-          effectPanel(panels[1], found);
+          sharePanel(panels[0], pool, found);
+          effectPanel(panels[1], pool, found);
           coursePanel(panels[2], pool, found);
         },
         dispose: () => panels.forEach((panel) => panel.dispose()),

@@ -4,12 +4,28 @@
   const {h, put, card, Panel, stats, airy, selection} = NaoRay;
   const COLOURS = ["--accent", "--second", "--third", "--fourth", "--fifth", "--sixth"];
 
+  const ENOUGH = 10; // predicted trials of a rung of a ladder that say something
+
+  /** Rows whose score is of what was predicted: of a ladder those of the rung that their prediction is of, of one rung. */
+  function measuredAsPredicted(pool) {
+    if (!pool.isLadder) return pool.scored;
+    const epochs = pool.frame.get("epochs"),
+      predicted = pool.frame.get("predicted");
+    return pool.ofOneRung(
+      pool.measured.filter((row) => predicted[row] === predicted[row] && epochs[row] === pool.predictedAfter(row)),
+      ENOUGH,
+    );
+  }
+
   function predictedPanel(panel, pool) {
     const predicted = pool.frame.get("predicted"),
       value = pool.frame.get("value");
-    const known = predicted ? pool.scored.filter((row) => predicted[row] === predicted[row]) : [];
+    if (pool.isLadder && !pool.report) return panel.show({empty: "Reading …"});
+    const known = predicted ? measuredAsPredicted(pool).filter((row) => predicted[row] === predicted[row]) : [];
     if (known.length < 2)
-      return panel.show({empty: "This strategy predicts nothing, or no predicted trial is complete yet."});
+      return panel.show({
+        empty: `This strategy predicts nothing, or no predicted trial ${pool.isLadder ? "has reached the rung that was predicted" : "is complete"} yet.`,
+      });
     const bounds = NaoRay.scoreBounds(pool, known),
       guessed = stats.sorted(known, predicted);
     const axes = {
@@ -50,7 +66,7 @@
         {name: "trial", colour: "--dot", form: "round"},
         ...(low < high ? [{name: "exact", colour: "--accent", form: "dashes"}] : []),
       ],
-      note: `${bounds.note}Predictions were made before each training.`,
+      note: `${pool.rungNote(known)}${bounds.note}Predictions were made before each training.`,
       table: () => {
         const byRound = stats.groupBy(rows, pool.frame.get("round") ?? new Int32Array(pool.frame.rows));
         return [
@@ -73,9 +89,12 @@
     const x = pool.column("map_x"),
       y = pool.column("map_y"),
       value = pool.frame.get("value");
-    const rows = pool.scored
-      .filter((row) => x[row] === x[row])
+    const mapped = (pool.isLadder ? pool.measured : pool.scored).filter((row) => x[row] === x[row]);
+    const rows = pool
+      .ofOneRung(mapped, ENOUGH)
       .sort((a, b) => (pool.more ? value[a] - value[b] : value[b] - value[a]));
+    const {shown: some, of} = points.header,
+      shown = `${NaoRay.count(pool.isLadder ? rows.length : some)}${!pool.isLadder && of > some ? ` of ${NaoRay.count(of)}` : ""}`;
     const [first, second] = points.header.explained.map((one) => NaoRay.share(one));
     const axes = {
       x: {name: `first principal axis (${first} of the variance)`, extent: NaoRay.columnBounds(rows, x).extent},
@@ -105,8 +124,8 @@
         names: ["value", "round"],
         colour: {column: value, extent},
       }),
-      summary: `The embeddings that the controller proposed: ${NaoRay.count(points.header.shown)}${points.header.of > points.header.shown ? ` of ${NaoRay.count(points.header.of)}` : ""}, on their two principal axes.`,
-      note: "Drag over a region to see in the other views what lies there.",
+      summary: `The embeddings that the controller proposed: ${shown}, on their two principal axes.`,
+      note: `${pool.rungNote(rows)}Drag over a region to see in the other views what lies there.`,
       table: () => [
         ["trial", pool.metric.label, "first axis", "second axis"],
         [...rows]

@@ -53,7 +53,7 @@
       axes,
       lines,
       cloud: NaoRay.cloudOf(pool, {x, rows: pool.own, axes}),
-      note: `${bounds.note}Drag over trials to select them; click one to open it.`,
+      note: `${pool.rungNote(pool.own)}${bounds.note}Drag over trials to select them; click one to open it.`,
       summary: `Best ${pool.score(best[1])}, reached by trial ${trial} after ${x === "order" ? `${count(xs[best[2]])} trials` : `${duration(xs[best[2]])} of device time`}.${said}`,
       legend: [
         {name: "trial", colour: "--dot", form: "round"},
@@ -131,6 +131,7 @@
         formatter: ([{dataIndex: k}]) =>
           `round ${figures[k].name}: ${figures[k].n} trials<br>best ${pool.score(figures[k].best)}<br>median ${pool.score(figures[k].median)}`,
       },
+      note: pool.rungNote(pool.own),
       summary: `Median ${pool.score(figures[0].median)} in round ${names[0]}, ${pool.score(figures.at(-1).median)} in round ${names.at(-1)}.`,
       legend: [
         {name: "best", colour: "--accent"},

@@ -119,7 +119,7 @@
         axes,
         lines,
         cloud: NaoRay.cloudOf(pool, {x: cost, rows: known, axes, names: ["value", cost, "round"]}),
-        note: bounds.note,
+        note: `${pool.rungNote(pool.scored)}${bounds.note}`,
         legend: [
           {name: "trial", colour: "--dot", form: "round"},
           {name: "Pareto front", colour: "--accent"},
@@ -165,7 +165,7 @@
       ],
       legend: [{name: "hypervolume", colour: "--accent"}],
       summary: `${NaoRay.counted(covered.trials.length, "trial")} that none beats in ${covered.objectives.join(", ")}; hypervolume ${large(last)}, half of it after ${NaoRay.counted(half, "trial")}.`,
-      note: `Above the worst of each among the trials: ${point}. It is of all trials, whatever is selected.`,
+      note: `${pool.rungNote(pool.scored)}Above the worst of each among the trials: ${point}. It is of all trials, whatever is selected.`,
       table: () => [
         ["trials", "hypervolume"],
         volumes.map((volume, k) => [NaoRay.count(covered.marks[k]), large(volume)]),

@@ -43,12 +43,43 @@
     );
   }
 
+  /** A link to a trial, with its score and of a ladder the epochs of it. */
+  function kinLink(pool, row) {
+    const id = pool.frame.get("trial_id")[row];
+    const told = `${id} (${pool.score(pool.frame.get("value")[row])}${pool.after([row])})`;
+    return h("a", {href: NaoRay.app.href("trial", pool, id)}, told);
+  }
+
+  /** Of a ladder the rows of all rungs of a row's architecture, the lowest first. */
+  function rungsOf(pool, row) {
+    const parent = pool.frame.get("parent"),
+      trial = pool.frame.get("trial_id"),
+      found = [row];
+    if (!parent) return found;
+    for (let at = pool.rowOf(parent[row]); at >= 0; at = pool.rowOf(parent[at])) found.unshift(at);
+    const family = new Set(found.map((one) => trial[one]));
+    for (const one of pool.order)
+      if (family.has(parent[one]) && !family.has(trial[one])) {
+        family.add(trial[one]);
+        found.push(one);
+      }
+    return found;
+  }
+
+  function rungs(pool, row) {
+    const links = rungsOf(pool, row).map((one, k) => [
+      k ? " → " : "",
+      one === row ? `${pool.frame.get("trial_id")[one]}${pool.after([one])}` : kinLink(pool, one),
+    ]);
+    return h("p", {class: "kin"}, h("b", {}, "Rungs "), links);
+  }
+
   function lineage(pool, row) {
     const trial = pool.frame.get("trial_id"),
       source = pool.frame.get("source");
-    if (!source) return h("p", {class: "note"}, "Trials of this strategy have no parents.");
-    const value = pool.frame.get("value"),
-      parents = [],
+    const climbed = pool.isLadder ? rungs(pool, row) : null;
+    if (!source) return [climbed, h("p", {class: "note"}, "Trials of this strategy have no parents.")];
+    const parents = [],
       seen = new Set([row]);
     for (
       let at = pool.rowOf(source[row]);
@@ -58,10 +89,12 @@
       seen.add(at);
       parents.unshift(at);
     }
-    const children = [...pool.order.filter((one) => source[one] === trial[row])];
-    const name = (one) =>
-      h("a", {href: NaoRay.app.href("trial", pool, trial[one])}, `${trial[one]} (${pool.score(value[one])})`);
+    const family = new Set(rungsOf(pool, row).map((one) => trial[one])),
+      parent = pool.frame.get("parent"); // a further rung has the source of the first
+    const children = [...pool.order.filter((one) => family.has(source[one]) && !(parent?.[one] >= 0))];
+    const name = (one) => kinLink(pool, one);
     return [
+      climbed,
       h(
         "p",
         {class: "kin"},

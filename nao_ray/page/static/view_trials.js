@@ -12,6 +12,7 @@
     "macs",
     "latency_ms",
     "epochs",
+    "parent",
     "device_seconds",
     "state",
     "failure_kind",

@@ -48,6 +48,7 @@
       lines: [line(deviation, "one standard deviation"), line(-deviation)],
       cloud: {pool, rows: shown, x: means, y: offs, axes, names: ["value", "epochs"]},
       summary: `Two trainings of one architecture differ by ${number(deviation * Math.SQRT2, 2)} (standard deviation of a score ${number(deviation, 2)}, from ${NaoRay.counted(groups.length, "architecture")} trained more than once, ${freedom} degrees of freedom). All scores have a standard deviation of ${number(all, 2)}: ${NaoRay.share(Math.min(1, deviation ** 2 / all ** 2))} of their variance is noise.`,
+      note: pool.rungNote(rows),
       legend: [
         {name: "training", colour: "--dot", form: "round"},
         {name: "one standard deviation", colour: "--accent", form: "dashes"},
