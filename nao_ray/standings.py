@@ -88,5 +88,10 @@ class Standings:
         return [Standing(score, -minus, version, rung) for rung, score, minus in ranks]
 
 
+def after(epochs: int) -> str:
+    """Of which rung a score is, for people: "after 9 epochs"."""
+    return f"after {epochs} epoch{'s' * (epochs != 1)}"
+
+
 def _rank(standing: Standing) -> _Rank:
     return standing.rung, standing.score, -standing.trial_id

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from nao_ray.standings import Standing, Standings
+from nao_ray.standings import Standing, Standings, after
 
 V1_OLD, V2_BEST, V1_GOOD, V2_LAST = (
     Standing(0.9, 0, "v1"),
@@ -49,3 +49,7 @@ def test_the_highest_rung_of_a_ladder_comes_first(order):
     found = Standings([trials[k] for k in order], keep=3)
     assert found.best == trials[2]
     assert found.top() == [trials[2], trials[1], trials[3]]
+
+
+def test_a_rung_is_told_in_words():
+    assert [after(epochs) for epochs in (1, 2)] == ["after 1 epoch", "after 2 epochs"]

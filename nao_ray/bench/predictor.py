@@ -39,6 +39,7 @@ from nao_ray.controllers.fit import Draws, fit
 from nao_ray.controllers.gp_controller import fit_process
 from nao_ray.controllers.pretraining import Pretrained, pretrain
 from nao_ray.errors import ConfigError
+from nao_ray.standings import after
 from nao_ray.strategies.parts.nao_config import NaoConfig
 from nao_ray.strategies.parts.shared_search import audit
 
@@ -115,7 +116,7 @@ def run(
                 for (table, name, _), fits in found.items()
                 if table in folded
             ),
-            *(f"{table}: those after {of.rung} epochs." for table, of in folded.items() if of.rung is not None),
+            *(f"{table}: those {after(of.rung)}." for table, of in folded.items() if of.rung is not None),
             machine(),
         ],
         data={"fits": [[*key, *([fit.tau, fit.best, fit.seconds] for fit in fits)] for key, fits in found.items()]},

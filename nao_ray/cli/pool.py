@@ -15,6 +15,7 @@ import typer
 
 from nao_ray.cli import output
 from nao_ray.errors import ConfigError, PoolError
+from nao_ray.standings import after
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -146,7 +147,7 @@ def _summary(pool: PoolReader, form: str, count: int) -> None:
         return
     typer.echo(f"{pool.url}: {counts['asked']} asked, {counts['completed']} completed, {counts['failed']} failed")
     if rungs:
-        typer.echo(f"rungs: {', '.join(f'{count} after {epochs} epochs' for epochs, count in rungs.items())}")
+        typer.echo(f"rungs: {', '.join(f'{count} {after(epochs)}' for epochs, count in rungs.items())}")
     if counts["completed"]:
         typer.echo(best_text(pool, count))
     if failed:

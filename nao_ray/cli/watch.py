@@ -13,6 +13,7 @@ from nao_ray.cli import watch_trainings
 from nao_ray.cli.progress import format_seconds
 from nao_ray.cli.watch_trainings import sparkline
 from nao_ray.errors import ConfigError, PoolReadError
+from nao_ray.standings import after
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -257,8 +258,8 @@ def _best(view: View, best: Finished) -> RenderableType:
     from rich.text import Text
 
     head = Text.assemble((_score(best, view.metric), "bold green"), f"  trial {best.trial_id}")
-    if view.rungs:
-        head.append(f", after {best.epochs} epochs")
+    if view.rungs and best.epochs is not None:
+        head.append(f", {after(best.epochs)}")
     if best.num_params is not None:
         head.append(f", {best.num_params:,} parameters")
     if best.round is not None:

@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ BEST = 1000
 TEXTS = 5000
 """Trials whose genotypes are: the best, and the newest."""
 PAGES = 20
-"""Trials that have a page of their own, beside the starred ones: the best; and the newest failure of each kind."""
+"""Trials that have a page of their own, beside the starred ones: the best; and the newest failure of each kind. Of a
+ladder all their rungs have."""
 
 _STYLE = re.compile(r'<link rel="stylesheet" href="static/([\w.-]+\.css)">\n')
 _SCRIPT = re.compile(r'<script src="static/([\w.-]+\.js)" defer></script>\n')
@@ -102,7 +103,8 @@ def responses_of(pool: LivePool) -> Json:
     best, newest = _best(pool, columns), np.sort(columns.get("trial_id", np.empty(0, np.int32)))[::-1]
     pages = [*(row["trial"] for row in report["best"][:PAGES]), *(row["trial_id"] for row in report["failures"])]
     there = set(newest.tolist())
-    numbers = dict.fromkeys(number for number in (*map(int, pages), *starred.tolist()) if number in there)
+    named = dict.fromkeys(number for number in (*map(int, pages), *starred.tolist()) if number in there)
+    numbers = dict.fromkeys([*named, *_rungs(columns, named)])
     texts = list(dict.fromkeys([*numbers, *best[: TEXTS // 2].tolist(), *newest.tolist()]))[:TEXTS]
     return {
         "columns": _base64(frames.encode(header, {name: column[kept] for name, column in columns.items()})),
@@ -123,6 +125,22 @@ def _best(pool: LivePool, columns: Mapping[str, frames.Column]) -> Numbers:
     rungs = columns.get("rung", np.zeros(len(values)))
     known = np.flatnonzero(np.isfinite(values))
     found: Numbers = columns["trial_id"][known[np.lexsort((-values[known], -rungs[known]))]].astype(np.int64)
+    return found
+
+
+def _rungs(columns: Mapping[str, frames.Column], numbers: Collection[int]) -> list[int]:
+    """Of a ladder the trials of all rungs of the architectures of these trials: their pages link to each other."""
+    if "parent" not in columns:
+        return []
+    trials, parents = columns["trial_id"], columns["parent"]
+    place = np.full(int(max(trials.max(), parents.max())) + 1, -1)
+    place[trials] = np.arange(len(trials))
+    first = np.arange(len(trials))
+    below = np.where(parents < 0, first, place[parents])  # a row's rung below, or itself
+    below = np.where(below < 0, first, below)
+    while not np.array_equal(first, further := below[first]):
+        first = further
+    found: list[int] = trials[np.isin(first, first[np.isin(trials, list(numbers))])].tolist()
     return found
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from nao_ray.metric import BY_COLUMN, DEFAULT, PERPLEXITY, Metric, from_plain
-from nao_ray.standings import Standing, Standings
+from nao_ray.standings import Standing, Standings, after
 
 Floats = NDArray[np.float64]
 
@@ -188,7 +188,7 @@ def overview(trials: pd.DataFrame, done: pd.DataFrame, metric: Metric, running: 
     if running:
         tiles.append(("unfinished", f"{running:,}"))
     if len(done) and len(done) < len(spent):
-        label = f"after {int(done['epochs'].max())} epochs" if is_ladder(done) else "trained alone"
+        label = after(int(done["epochs"].max())) if is_ladder(done) else "trained alone"
         tiles.append((label, f"{len(done):,}"))
     if len(done):
         best = scores.max() if metric.more_is_better else scores.min()

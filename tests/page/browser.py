@@ -36,12 +36,14 @@ class Browser:
         self._write, self._read = ours[1], theirs[0]
         self._numbers, self._buffer = itertools.count(1), b""
         self.faults: list[str] = []
+        self._there: set[str] = set()  # documents that are loaded
         self.requests: list[str] = []
         self._session: str | None = None
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.send(f"{domain}.enable")
+        self.send("Page.setLifecycleEventsEnabled", enabled=True)
         self.resize(width, height)
 
     def close(self) -> None:
@@ -86,6 +88,8 @@ class Browser:
             self.faults.append(" ".join(str(one.get("value", one.get("description"))) for one in params["args"]))
         elif name == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
             self.faults.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
+        elif name == "Page.lifecycleEvent" and params["name"] == "load":
+            self._there.add(params["loaderId"])
         elif name == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
 
@@ -98,8 +102,16 @@ class Browser:
         self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def open(self, url: str) -> None:
-        """Goes to an address."""
-        self.send("Page.navigate", url=url)
+        """Goes to an address, until it is loaded: no script runs in the page before."""
+        document = self.send("Page.navigate", url=url)["loaderId"]
+        while document not in self._there:
+            self._note(self._next())
+
+    def leave(self) -> None:
+        """Goes to an empty page, and forgets all that went on before."""
+        self.open("about:blank")
+        self.faults.clear()
+        self.requests.clear()
 
     def run(self, script: str) -> Any:
         """The value of an expression of the page, awaited."""

@@ -141,6 +141,9 @@ def test_of_a_ladder_the_highest_rungs_are_kept(climbed, monkeypatch):
     found = unpacked(render([LivePool(str(climbed), make_space)]))["responses"]
     _, columns = frames.decode(base64.b64decode(found["api/pools/0/columns"]["base64"]))
     assert set(range(60, 87)) <= set(columns["trial_id"]), "scores after fewer epochs are better, and no match"
+    pages = {int(path.rpartition("/")[2]) for path in found if path.startswith("api/pools/0/trials/")}
+    best = {*range(84, 87), *range(67, 84)}
+    assert pages == best | {*range(60, 63)} | {*range(36, 39), *range(43, 60)}, "the best, and of each all rungs"
     assert found["api/pools"]["pools"][0]["rungs"] == [2, 4, 8]
     assert found["api/pools/0/report"]["predicted_rungs"] == {"2": 4, "3": 4}
 

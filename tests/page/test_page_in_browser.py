@@ -116,11 +116,9 @@ def report(made_up, tmp_path_factory):
 @pytest.fixture
 def page(chromium, address):
     """The page just opened, without a selection, on the overview."""
-    chromium.faults.clear()
-    chromium.requests.clear()
+    chromium.leave()
     chromium.resize(1400)
     chromium.prefer("light")
-    chromium.open("about:blank")
     chromium.open(address)
     chromium.wait(SETTLED)
     yield chromium
@@ -130,7 +128,8 @@ def page(chromium, address):
 def show(page, view, said=""):
     """Goes to a view and waits until it says something."""
     page.run(f"location.hash = {json.dumps('#' + view)}")
-    page.wait(f"document.getElementById('view').textContent.includes({json.dumps(said)})")
+    root = f"document.querySelector('#view > .view-{view.partition('/')[0]}')"  # not that of the view before
+    page.wait(f"{root}?.textContent.includes({json.dumps(said)})")
     page.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
@@ -312,8 +311,7 @@ def test_a_refresh_brings_what_is_new_and_leaves_the_rest(page, noted):
 
 
 def test_a_report_opens_from_the_disk_and_loads_nothing(chromium, report):
-    chromium.faults.clear()
-    chromium.requests.clear()
+    chromium.leave()
     chromium.prefer("light")
     for width in (1400, 400):
         chromium.resize(width)
@@ -377,9 +375,10 @@ def test_of_three_objectives_the_whole_front_is_drawn_and_the_best_tell_all(chro
     aims = "objectives: [valid_accuracy, -num_params, -wall_seconds]"
     (url / "run.yaml").write_text(run.replace("  name: scale\n", f"  name: scale\n  {aims}\n"))
     pool = PoolReader.open(url)
-    chromium.faults.clear()
+    chromium.leave()
     chromium.resize(1400)
     chromium.open(Path(write_report(pool, make_space(pool), tmp_path / "report.html")).as_uri())
+    chromium.wait(SETTLED)
     show(chromium, "tradeoffs/0", "that none beats in valid_accuracy, -num_params, -wall_seconds")
     front = pool.front()
     drawn = chromium.run(
@@ -404,9 +403,8 @@ def test_of_three_objectives_the_whole_front_is_drawn_and_the_best_tell_all(chro
 
 def test_of_a_ladder_every_view_compares_one_rung_and_says_which(chromium, climbed, tmp_path):
     pool = PoolReader.open(climbed)
-    chromium.faults.clear()
+    chromium.leave()
     chromium.resize(1400)
-    chromium.open("about:blank")
     chromium.open(Path(write_report(pool, make_space(pool), tmp_path / "report.html")).as_uri())
     chromium.wait(SETTLED)
 
@@ -434,7 +432,8 @@ def test_of_a_ladder_every_view_compares_one_rung_and_says_which(chromium, climb
     )
     assert said == "Rungs 36 (0.9360 after 2 epochs) → 60 after 4 epochs → 84 (0.6360 after 8 epochs)"
     assert targets == ["#trial/0/36", "#trial/0/84"]
-    show(chromium, "trial/0/36", "0.9")
+    show(chromium, "trial/0/36", "Rungs 36 after 2 epochs")
     assert " after 4 epochs" in chromium.run("document.querySelector('.facts').textContent")
+    assert chromium.run("document.querySelectorAll('[data-edge]').length"), "cells of a lower rung of one of the best"
     assert axe(chromium) == []
     assert chromium.faults == []

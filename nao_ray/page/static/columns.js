@@ -60,10 +60,10 @@
     return WHOLE.includes(name) ? (name === "order" ? count(value) : String(value)) : (FORMS[name] ?? number)(value);
   }
 
-  /** Of a ladder " after 9 epochs", where the prediction is of another rung than the row. */
+  /** Of a ladder " after 9 epochs" where the prediction is of another rung than the row. */
   function predictedFor(pool, row) {
     const epochs = pool.isLadder && pool.report ? pool.predictedAfter(row) : null;
-    return epochs === null || epochs === pool.frame.get("epochs")[row] ? "" : ` after ${epochs} epochs`;
+    return epochs === null || epochs === pool.frame.get("epochs")[row] ? "" : ` after ${NaoRay.counted(epochs, "epoch")}`;
   }
 
   /** The columns of a search's objectives beside its score, those that there are. */

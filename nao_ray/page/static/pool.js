@@ -85,7 +85,7 @@
 
     /** " after 8 epochs" of rows of one rung; "" where there is no ladder. */
     after(rows) {
-      return this.isLadder && rows.length ? ` after ${this.frame.get("epochs")[rows[0]]} epochs` : "";
+      return this.isLadder && rows.length ? ` after ${NaoRay.counted(this.frame.get("epochs")[rows[0]], "epoch")}` : "";
     }
 
     /** Says of which rung these rows are. */

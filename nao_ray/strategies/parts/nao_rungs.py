@@ -139,7 +139,7 @@ class Rungs:
 
 
 def _name(epochs: int) -> str:
-    return f"the rung of {epochs} epochs"
+    return f"the rung of {epochs} epoch{'s' * (epochs != 1)}"
 
 
 def _floats(values: Sequence[float | None]) -> Floats:
