@@ -176,6 +176,7 @@ class Nao(Strategy[NaoConfig]):
                     taken={seen.genotype.key for seen in known} | {genotype.key for genotype in pending},
                     generator=streams.child(self.seed, "round", index),
                     objectives=several,
+                    with_noise=self.config.with_noise,
                 )
                 queue = generation.queue()
                 share = self._blind_share(report)
