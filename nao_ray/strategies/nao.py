@@ -36,7 +36,7 @@ from nao_ray.strategies.parts.nao_fits import Scored, outcome, predicted_gain
 from nao_ray.strategies.parts.nao_objectives import Objectives
 from nao_ray.strategies.parts.nao_round import Observation, Round, fresh
 from nao_ray.strategies.parts.nao_rungs import Rungs, foundation
-from nao_ray.strategies.parts.nao_shares import blind_share, with_blind
+from nao_ray.strategies.parts.nao_shares import blind_share, reached_share, unpaid_share, with_blind
 from nao_ray.strategies.parts.warm_start import WarmStart
 from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial
 
@@ -179,13 +179,14 @@ class Nao(Strategy[NaoConfig]):
                     with_noise=self.config.with_noise,
                 )
                 queue = generation.queue()
-                share = self._blind_share(report)
+                reached = reached_share(rungs.of_base)
+                share = self._blind_share(report, reached)
                 if share:
                     draws = streams.child(self.seed, "blind", index)
                     queue = with_blind(queue, share, self.space, generation.sources, generation.taken, draws)
             row |= self._scored.row(generation.scored)
             if isinstance(controller, GpController):
-                row |= {**controller.row(), "blind_share": share}
+                row |= {**controller.row(), "blind_share": share, "reached_share": reached}
                 if controller.transfer is not None and self._earlier:
                     row |= controller.transfer.row()
                 if len(rungs) > 1:
@@ -194,11 +195,12 @@ class Nao(Strategy[NaoConfig]):
         self._rows.append(row | outcome(index - 1, rungs.of_base))
         return queue
 
-    def _blind_share(self, report: FitReport) -> float:
+    def _blind_share(self, report: FitReport, reached: float | None) -> float:
         """Of the proposals of a fit; 0 with an `mlp`, which says nothing of what it left out."""
-        if self.config.predictor != "gp" or not self.config.blind:
+        if self.config.predictor != "gp":
             return 0.0
-        return blind_share(report.heldout_rank_correlation, report.num_trials)
+        unranked = blind_share(report.heldout_rank_correlation, report.num_trials) if self.config.blind else 0.0
+        return max(unranked, unpaid_share(reached) if self.config.unpaid else 0.0)
 
     def _ranked(self, rungs: Rungs, controller: Controller, several: Objectives | None) -> list[Observation]:
         """What a round may start from, best first; paused trials by what is predicted of them at the base rung."""

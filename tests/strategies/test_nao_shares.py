@@ -10,7 +10,7 @@ from nao_ray import registry, rng
 from nao_ray.strategies.nao import Nao
 from nao_ray.strategies.parts.nao_config import NaoConfig
 from nao_ray.strategies.parts.nao_round import Observation
-from nao_ray.strategies.parts.nao_shares import MOST, blind_share, with_blind
+from nao_ray.strategies.parts.nao_shares import MOST, RECENT, blind_share, reached_share, unpaid_share, with_blind
 from nao_ray.trial import Diagnostics, Fidelity, Measurement, Proposal, Trial
 
 SPACE = registry.load("space", "nas_bench_201")()
@@ -24,6 +24,21 @@ def test_the_share_grows_as_less_is_predicted_and_not_by_a_few_results() -> None
     assert [blind_share(-0.5, count) for count in (2, 5, 9)] == [0.0, 0.0, 0.0]
     assert blind_share(math.nan, 100) == blind_share(0.0, 100)
     assert blind_share(1.0, 100) == blind_share(1.0, 12) == 0.0
+
+
+def observed(score: float | None, predicted: float | None) -> Observation:
+    return Observation(0, SPACE.sample(rng.child(0, "any")), score, 0, predicted, source_score=None)
+
+
+def test_a_process_is_paid_by_what_its_last_proposals_reached() -> None:
+    kept, broken, failed, blind = observed(0.9, 0.9), observed(0.8, 0.9), observed(None, 0.9), observed(0.1, None)
+    assert reached_share([broken] * 9) is None
+    assert reached_share([kept, failed, broken, blind] * 5) == 0.5
+    assert reached_share([broken] * 50 + [kept] * RECENT) == 1.0
+    assert reached_share([kept] * 50 + [broken] * RECENT) == 0.0
+    shares = [unpaid_share(reached) for reached in (None, 1.0, 0.5, 0.4, 0.3, 0.1, 0.0)]
+    assert shares[:4] == [0.0] * 4
+    assert 0 < shares[4] < shares[5] < shares[6] < MOST
 
 
 def test_blind_ones_are_neighbours_of_the_best_and_random_ones() -> None:
@@ -60,9 +75,23 @@ def searched(shuffled: bool, **settings: object) -> tuple[list[str], list[Diagno
 
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_a_search_is_blind_where_scores_are_noise(shuffled: bool) -> None:
-    keys, rows = searched(shuffled)
+    keys, rows = searched(shuffled, unpaid=False)
     shares = [float(row["blind_share"] or 0.0) for row in rows]
     assert shares[:5] == [0.0] * 5
     assert (max(shares) > 0.1) == shuffled
-    assert (keys != searched(shuffled, blind=False)[0]) == shuffled
-    assert keys == searched(shuffled)[0], "the same seed, the same proposals"
+    assert (keys != searched(shuffled, blind=False, unpaid=False)[0]) == shuffled
+    assert keys == searched(shuffled, unpaid=False)[0], "the same seed, the same proposals"
+
+
+def test_a_search_asks_without_a_process_that_never_comes_to_what_it_predicts() -> None:
+    strategy = Nao(SPACE, NaoConfig.model_validate({**QUICK, "blind": False}), seed=0, fidelity=Fidelity())
+    rows: list[Diagnostics] = []
+    for k in range(22):
+        (proposal,) = strategy.ask(1)
+        score = 0.1 * proposal.genotype.key.count("nor_conv_3x3")
+        if proposal.predicted_score is not None:
+            score = min(score, proposal.predicted_score - 0.001)
+        strategy.tell([Trial(proposal=proposal).complete(Measurement(valid_accuracy=score), log_index=k)])
+        rows += strategy.diagnostics()
+    assert (rows[0]["reached_share"], rows[0]["blind_share"]) == (None, 0.0)
+    assert (rows[-1]["reached_share"], rows[-1]["blind_share"]) == (0.0, unpaid_share(0.0))

@@ -76,7 +76,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class NaoConfig(StrategyConfig):
     """Settings of `Nao`; the preset gives what is not set."""
 
-    of_before: ClassVar[Mapping[str, Any]] = {"size_prior": False, "blind": False, "with_noise": False}
+    of_before: ClassVar[Mapping[str, Any]] = {"size_prior": False, "blind": False, "with_noise": False, "unpaid": False}
 
     preset: Literal["default", "paper", "paper_rnn", "nao_ws_v1", "nao_ws_rnn", "v2"] = "default"
     predictor: Literal["gp", "mlp"] = "gp"
@@ -120,6 +120,8 @@ class NaoConfig(StrategyConfig):
     blind: bool = True
     """Ask some without the `gp` where it does not rank what it left out: up to half, neighbours of the best and random
     ones (`parts/nao_shares.py`)."""
+    unpaid: bool = True
+    """Also where what it promises is not kept: fewer of its last 20 proposals than half reached the predicted score."""
     pool_size: int | None = Field(default=None, ge=2)
     """Fit on the newest round and the best of the others, so many in all; None: on everything."""
     keep_weights: bool = False

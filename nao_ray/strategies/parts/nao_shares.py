@@ -4,6 +4,10 @@ A process that ranks what it left out no better than chance leads nowhere in par
 in every fit. Then up to half of the proposals are blind: with equal odds a neighbour of one of the best, as local
 search would ask, or a random one. How well the process ranks is Spearman's rho of its leave-one-out predictions, by the
 upper end of its interval (Fisher's z, one standard error), so that a few results are no reason to be blind.
+
+A process may also rank what is known and be wrong where it leads. A prediction is a median, which a score reaches as
+often as not; where clearly fewer of the last proposals reached theirs, exploiting no longer pays, and a share is blind
+until it does.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ MOST = 0.5
 ENOUGH = 0.5
 """Rank correlation from which on nothing is asked blindly."""
 
+RECENT = 20
+"""Proposals of the process that tell whether it keeps what it promises."""
+
 _FEWEST = 10
 """Results from which on the interval means something."""
 
@@ -34,6 +41,25 @@ def blind_share(correlation: float, count: int) -> float:
     rho = 0.0 if math.isnan(correlation) else min(max(correlation, -0.999), 0.999)
     highest = math.tanh(math.atanh(rho) + 1 / math.sqrt(count - 3))
     return MOST * min(max(1 - highest / ENOUGH, 0.0), 1.0)
+
+
+def reached_share(known: Sequence[Observation]) -> float | None:
+    """In [0, 1]: of the last RECENT proposals of the process, those whose score came to the predicted one; 0.5 is fair.
+
+    None: there are too few. `known` is by trial id; blind proposals have no prediction.
+    """
+    promised = [
+        seen.score >= seen.predicted_score
+        for seen in known
+        if seen.score is not None and seen.predicted_score is not None
+    ]
+    return sum(promised[-RECENT:]) / len(promised[-RECENT:]) if len(promised) >= _FEWEST else None
+
+
+def unpaid_share(reached: float | None) -> float:
+    """In [0, MOST], of a `reached_share`, by the upper end of its interval: one standard error of RECENT fair ones."""
+    highest = 1.0 if reached is None else reached + 0.5 / math.sqrt(RECENT)
+    return MOST * max(1 - highest / 0.5, 0.0)
 
 
 def with_blind(
