@@ -41,7 +41,7 @@ from nao_ray.trial import Attempt, Diagnostics, Proposal, Trial
 
 Row = dict[str, Any]
 _NULLABLE = {"queries_to_optimum": pa.int64(), "started_at_optimum": pa.int64(), "hours_to_optimum": pa.float64()}
-_NULLABLE |= {"fits_told": pa.list_(pa.string())}
+_NULLABLE |= {"fits_told": pa.list_(pa.string()), "curve_recommended": pa.list_(pa.float64())}
 """Types of columns that may be null or empty, so that all rows of a folder have one schema."""
 
 
@@ -127,6 +127,9 @@ class _Notes:
         self.test: list[float] = []
         self.oracle_test: list[float] = []
         self.hours: list[float] = []
+        self._truths: dict[int, float] = {}
+        self._recommended: float | None = None
+        self.recommended: list[float | None] = []
         self.scored: list[int] = []
         self.distinct_scored: int | None = None
 
@@ -160,6 +163,8 @@ class _Notes:
         if self._kept is not None:
             self._kept.fits += rows
         for row in rows:
+            if (trial_id := row.get("recommended")) is not None:
+                self._recommended = self._truths.get(int(trial_id))  # none of a lower rung's
             if (count := row.get("num_scored")) is not None:
                 self.scored.append(int(count))
             if (count := row.get("num_scored_distinct")) is not None:  # so far, over all fits
@@ -172,7 +177,7 @@ class _Notes:
         self.failed += trial.score is None
         rungs = self._table.rungs
         if trial.score is not None and (not rungs or trial.proposal.fidelity.epochs == rungs[-1]):
-            truth = self._table.valid(trial.genotype)
+            truth = self._truths[trial.trial_id] = self._table.valid(trial.genotype)
             mine = _tested(self._table, trial.genotype)
             if mine == mine and not self._score(mine) <= self._score(self._seen_test):  # nothing seen is a NaN
                 self._seen_test = mine
@@ -186,6 +191,7 @@ class _Notes:
         self.test.append(test)
         self.oracle_test.append(self._seen_test)
         self.hours.append(self._clock.seconds() / 3600)
+        self.recommended.append(self._recommended)
 
 
 @lru_cache(maxsize=4)
@@ -249,6 +255,7 @@ def perform(search: Search, earlier: Sequence[Earlier] = (), kept: Kept | None =
         "curve_test": notes.test,
         "curve_oracle_test": notes.oracle_test,
         "curve_hours": notes.hours,
+        "curve_recommended": notes.recommended,
         "best_valid_of_table": table.best_valid,
         "median_valid_of_table": table.median_valid,
         "cpu_seconds": cpu_seconds,

@@ -112,12 +112,13 @@ def spread(values: Floats, digits: int) -> str:
 
 
 def after(row: Row, curve: str, queries: int) -> float:
-    """The curve after so many queries; a search that stopped at the optimum keeps what it had. NaN: not that far."""
+    """After so many queries; a search that stopped at the optimum keeps what it had. NaN: not that far, or null."""
     values = row[curve]
     stopped = row["queries_to_optimum"] is not None and row["queries_to_optimum"] == len(values)
     if not len(values) or (queries > len(values) and not stopped):
         return math.nan
-    return float(values[min(queries, len(values)) - 1])
+    value = values[min(queries, len(values)) - 1]
+    return math.nan if value is None else float(value)
 
 
 def queries_to_optimum(group: Sequence[Row]) -> Floats:

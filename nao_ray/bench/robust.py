@@ -12,7 +12,9 @@ other one, beginning with `report`).
 
 Searches run as in ``nao-ray bench tabular``. Where a query is noisy the strategy sees the noisy score, and the true one
 judges. Regret is what is missing to the best of the table, in percent of what a median architecture misses: 0 is the
-best, 100 a random pick. A query finds the best when its true score is the best's, of which there may be several.
+best, 100 a random pick. A query finds the best when its true score is the best's, of which there may be several. The
+best seen may be a lucky one where queries are noisy: `recommended` is the regret of the one that the strategy
+recommends, if it says which (`fits`).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from nao_ray.bench.tabular import STRATEGIES, labelled, numbers, positive
 from nao_ray.errors import ConfigError
 
 Floats = NDArray[np.float64]
+_PICKED = "curve_recommended"
 EARLY, LATE = 50, 200
 """Queries after which the best so far is compared."""
 _HALVES = ("tune", "report", "all")
@@ -135,23 +138,30 @@ class Measured:
     """Share of the searches."""
     regrets: Mapping[int, Floats]
     """``[n]`` by the number of queries, in percent."""
+    recommended: Mapping[int, Floats]
+    """Likewise, of what the strategy recommends; only where a query is noisy and it says so."""
 
     @classmethod
     def of(cls, group: Sequence[Row]) -> Measured:
-        score, best = metric_of(group[0]).score, group[0]["best_valid_of_table"]
-        span = score(best) - score(group[0]["median_valid_of_table"])
-        last = max(row["max_queries"] for row in group)
-        regrets = {}
-        for at in (EARLY, LATE):
-            if at <= last:
-                values = np.array([after(row, "curve_valid", at) for row in group])
-                regrets[at] = 100 * (score(best) - score(1.0) * values) / span
+        shown = [at for at in (EARLY, LATE) if at <= max(row["max_queries"] for row in group)]
         found = float(np.mean([row["queries_to_optimum"] is not None for row in group]))
-        return cls(queries_to_optimum(group), found, regrets)
+        recommended = {} if any(row.get("stop_at_optimum", True) for row in group) else _regrets(group, _PICKED, shown)
+        recommended = {at: values for at, values in recommended.items() if not np.isnan(values).any()}
+        return cls(queries_to_optimum(group), found, _regrets(group, "curve_valid", shown), recommended)
 
     def values(self, what: str | int) -> Floats:
         """``[n]``, of `queries` or of the regret after so many."""
         return self.queries if what == "queries" else self.regrets[int(what)]
+
+
+def _regrets(group: Sequence[Row], curve: str, shown: Sequence[int]) -> dict[int, Floats]:
+    """``[n]`` by the number of queries, in percent; NaN where a search has no such curve."""
+    score, best = metric_of(group[0]).score, group[0]["best_valid_of_table"]
+    span = score(best) - score(group[0]["median_valid_of_table"])
+    reached = {
+        at: np.array([after(row, curve, at) if row.get(curve) is not None else np.nan for row in group]) for at in shown
+    }
+    return {at: 100 * (score(best) - score(1.0) * values) / span for at, values in reached.items()}
 
 
 def summary(rows: Sequence[Row]) -> BenchResult:
@@ -166,6 +176,10 @@ def summary(rows: Sequence[Row]) -> BenchResult:
         for (name, label, number), its in found.items()
     ]
     columns = ["half", "table", "workers", "strategy", "n", "queries", "found", *(f"regret@{at}" for at in shown)]
+    if picked := [at for at in shown if any(at in its.recommended for its in found.values())]:
+        columns += [f"recommended@{at}" for at in picked]
+        for row, its in zip(table, found.values(), strict=True):
+            row += [mean_and_error(its.recommended[at], 2) if at in its.recommended else "-" for at in picked]
     firsts = _firsts(found, halves, [*shown, "queries"])
     notes = [
         "First / within: tables on which a strategy has the least mean, and on which it has it or is away from it by "
@@ -174,7 +188,8 @@ def summary(rows: Sequence[Row]) -> BenchResult:
         "",
         "queries: until a best of the table, mean over n seeds ± standard error; one that did not find it counts as "
         f"its {last}. found: share of the searches. regret: what the best so far, by what the strategy saw, misses to "
-        "the table's best, in percent of what the median architecture misses.",
+        "the table's best, in percent of what the median architecture misses. recommended: likewise, of what the "
+        "strategy recommends, where queries are noisy and it says so.",
         machine(),
     ]
     plain = [{name: value for name, value in row.items() if not name.startswith("curve_")} for row in rows]

@@ -103,6 +103,10 @@ class GaussianProcess:
     def _added(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.zeros((), dtype=torch.float64) if self._beside is None else self._beside(a, b)
 
+    def expected(self) -> Tensor:
+        """``[N]``: posterior mean of the noise-free function at the observations (Rasmussen, Williams, eq. 2.25)."""
+        return self._average([self.targets - m.setting.noise * m.weights for m in self._members])
+
     def left_out(self) -> Tensor:
         """``[N]``: what each observation would be predicted as without it (Rasmussen, Williams, eq. 5.12)."""
         return self._average([self.targets - m.weights / m.precision for m in self._members])

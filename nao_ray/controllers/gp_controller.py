@@ -162,6 +162,10 @@ class GpController:
         """
         return {**self._gp.row(), "left_out_density": float(self._gp.left_out_density().mean())}
 
+    def recommended(self) -> int:
+        """Row of the scored genotype with the largest posterior mean: its own score and those of like ones count."""
+        return int(self.rows[int(self._gp.expected().argmax())])
+
     def left_out(self) -> Floats:
         """``[n]``: the target of each of `rows` as predicted without it."""
         return self._gp.left_out().numpy()

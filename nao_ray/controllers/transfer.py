@@ -85,6 +85,10 @@ class TransferredProcess:
         """Columns of a fit's diagnostics; view and length of what the earlier pool leaves to explain."""
         return {**self._rest.row(), "noise": self.noise}
 
+    def expected(self) -> Tensor:
+        """``[N]``: posterior mean of the noise-free function at the observations."""
+        return self._prior + self._scale * self._rest.expected()
+
     def left_out(self) -> Tensor:
         """``[N]``: what each observation would be predicted as without it."""
         return self._prior + self._scale * self._rest.left_out()

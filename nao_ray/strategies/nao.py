@@ -187,6 +187,8 @@ class Nao(Strategy[NaoConfig]):
             row |= self._scored.row(generation.scored)
             if isinstance(controller, GpController):
                 row |= {**controller.row(), "blind_share": share, "reached_share": reached}
+                if several is None:
+                    row["recommended"] = self._pool(index, known)[controller.recommended()].trial_id
                 if controller.transfer is not None and self._earlier:
                     row |= controller.transfer.row()
                 if len(rungs) > 1:
@@ -350,10 +352,12 @@ class Nao(Strategy[NaoConfig]):
     def diagnostics(self) -> list[Diagnostics]:
         """One row per fit, with what became of the round before it; a closing row after the last round.
 
-        Columns: those of `FitReport` and of `GpController.row`; `share_legal`, `share_unique`, `share_new` of
-        `num_decoded` rows; `num_refilled`; `num_scored` by the predictor, and `num_scored_distinct` over all fits of
-        this process; `predicted_gain` over the source trials' scores; `previous_realised_gain`,
-        `previous_predicted_gain` and `previous_rank_correlation` (predicted against measured).
+        Columns: those of `FitReport` and of `GpController.row`; `blind_share`, `reached_share` (`nao_shares.py`);
+        `recommended`, the id of the trial with the largest posterior mean of those known to the fit;
+        `share_legal`, `share_unique`, `share_new` of `num_decoded` rows; `num_refilled`; `num_scored` by the
+        predictor, and `num_scored_distinct` over all fits of this process; `predicted_gain` over the source trials'
+        scores; `previous_realised_gain`, `previous_predicted_gain` and `previous_rank_correlation` (predicted against
+        measured).
         """
         rows, self._rows = self._rows, []
         return rows

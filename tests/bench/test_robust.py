@@ -149,6 +149,18 @@ def test_the_truth_judges_and_a_noisy_search_goes_on_after_the_best(small, tmp_p
     assert curve.max() <= row["best_valid_of_table"] == pytest.approx(cells()["valid"].max())
 
 
+def test_where_queries_are_noisy_the_recommended_one_is_judged_too(small):
+    row = row_of("noisy", "picks", None, [0.9] * 200) | {"stop_at_optimum": False, "curve_recommended": [0.7] * 200}
+    assert robust.Measured.of([row]).recommended[50].tolist() == pytest.approx([30.0])
+    assert not robust.Measured.of([row | {"stop_at_optimum": True}]).recommended
+    assert not robust.Measured.of([row | {"curve_recommended": [None] * 200}]).recommended
+    silent = row_of("noisy", "silent", None, [0.9] * 200) | {"stop_at_optimum": False}
+    result = robust.summary([row, silent])
+    assert result.columns[-2:] == ["recommended@50", "recommended@200"]
+    assert [line[-2:] for line in result.rows] == [["30.00", "30.00"], ["-", "-"]]
+    assert "recommended@50" not in robust.summary([silent]).columns
+
+
 def row_of(table, label, queries, values):
     curve = list(values)
     return {
@@ -191,6 +203,16 @@ def test_nao_runs_on_a_list_and_on_a_formula(small):
         **{"nao.pretraining": {"steps": 5, "genotypes": 50}},
     )  # fmt: skip
     assert [search["fits"] > 0 for search in result.data["searches"]] == [True, True]
+
+
+def test_nao_says_which_one_it_recommends(small, tmp_path):
+    quick = {"nao.pretraining": {"steps": 5, "genotypes": 50}, "nao.candidates": 20}
+    study(seeds=1, max_queries=14, strategies="nao,random_search", tables="noisy", results=str(tmp_path), **quick)
+    nao, other = pd.read_parquet(tmp_path).sort_values("label")["curve_recommended"]
+    truths = set(cells()["valid"])
+    assert np.isnan(nao[:3]).all(), "before the first fit"
+    assert set(nao[3:]) <= truths
+    assert np.isnan(other).all()
 
 
 # -- what stands in for tables --------------------------------------------------------------------------------

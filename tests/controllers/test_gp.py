@@ -44,6 +44,7 @@ def test_posterior_is_the_textbook_formula_averaged_over_length_and_noise() -> N
     mean, deviation = gp.posterior(torch.from_numpy(z))
     assert np.allclose(mean.numpy(), expected_mean)
     assert np.allclose(deviation.numpy(), np.sqrt(np.diag(expected_covariance)))
+    torch.testing.assert_close(gp.expected(), gp.posterior(torch.from_numpy(x))[0])
     mean, covariance = gp.joint(torch.from_numpy(z))
     assert np.allclose(mean.numpy(), expected_mean)
     assert np.allclose(covariance.numpy(), expected_covariance)

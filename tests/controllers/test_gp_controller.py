@@ -154,6 +154,18 @@ def test_pending_ones_count_as_observed_one_by_one(pretrained: Pretrained) -> No
     assert controller.choose(tokens[30:], 1, tokens[20:30], spread_weight=2.0) == [expected]
 
 
+def test_the_recommended_one_is_not_the_lucky_one(pretrained: Pretrained) -> None:
+    tokens = sample(80, "recommended")
+    scores = score(tokens) + rng.child(1, "scatter").normal(0, 0.01, 80)
+    lucky = int(score(tokens).argmin())
+    scores[lucky] = scores.max() + 0.01
+    controller = GpController(SPACE, pretrained, tokens, scores, bound=2.0)
+    assert controller.recommended() != lucky
+    assert score(tokens)[controller.recommended()] >= np.quantile(score(tokens), 0.9)
+    few = GpController(SPACE, pretrained, tokens, scores, bound=2.0, config=GpConfig(most=20))
+    assert few.recommended() in few.rows
+
+
 def test_with_noise_a_choice_is_by_the_bound_of_what_would_be_measured(pretrained: Pretrained) -> None:
     tokens = sample(200, "noise")
     noise = rng.child(1, "noise").normal(0, 0.03, 60)  # more than cells differ by

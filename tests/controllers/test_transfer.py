@@ -65,6 +65,7 @@ def test_the_joint_distribution_agrees_with_the_single_ones() -> None:
     torch.testing.assert_close(mean, joint)
     torch.testing.assert_close(spread.square(), covariance.diagonal())
     assert float(torch.linalg.eigvalsh(covariance).min()) > -1e-9
+    torch.testing.assert_close(process.expected(), process.posterior(features)[0])
 
 
 def test_where_the_earlier_pool_knows_nothing_the_spread_is_wider() -> None:

@@ -32,8 +32,8 @@ def observed(score: float | None, predicted: float | None) -> Observation:
 
 def test_a_process_is_paid_by_what_its_last_proposals_reached() -> None:
     kept, broken, failed, blind = observed(0.9, 0.9), observed(0.8, 0.9), observed(None, 0.9), observed(0.1, None)
-    assert reached_share([broken] * 9) is None
-    assert reached_share([kept, failed, broken, blind] * 5) == 0.5
+    assert reached_share([broken] * (RECENT - 1) + [failed, blind]) is None
+    assert reached_share([kept, failed, broken, blind] * RECENT) == 0.5
     assert reached_share([broken] * 50 + [kept] * RECENT) == 1.0
     assert reached_share([kept] * 50 + [broken] * RECENT) == 0.0
     shares = [unpaid_share(reached) for reached in (None, 1.0, 0.5, 0.4, 0.3, 0.1, 0.0)]
@@ -86,7 +86,7 @@ def test_a_search_is_blind_where_scores_are_noise(shuffled: bool) -> None:
 def test_a_search_asks_without_a_process_that_never_comes_to_what_it_predicts() -> None:
     strategy = Nao(SPACE, NaoConfig.model_validate({**QUICK, "blind": False}), seed=0, fidelity=Fidelity())
     rows: list[Diagnostics] = []
-    for k in range(22):
+    for k in range(26):
         (proposal,) = strategy.ask(1)
         score = 0.1 * proposal.genotype.key.count("nor_conv_3x3")
         if proposal.predicted_score is not None:

@@ -46,14 +46,14 @@ def blind_share(correlation: float, count: int) -> float:
 def reached_share(known: Sequence[Observation]) -> float | None:
     """In [0, 1]: of the last RECENT proposals of the process, those whose score came to the predicted one; 0.5 is fair.
 
-    None: there are too few. `known` is by trial id; blind proposals have no prediction.
+    None: there are fewer. `known` is by trial id; blind proposals have no prediction.
     """
     promised = [
         seen.score >= seen.predicted_score
         for seen in known
         if seen.score is not None and seen.predicted_score is not None
     ]
-    return sum(promised[-RECENT:]) / len(promised[-RECENT:]) if len(promised) >= _FEWEST else None
+    return sum(promised[-RECENT:]) / RECENT if len(promised) >= RECENT else None
 
 
 def unpaid_share(reached: float | None) -> float:
