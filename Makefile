@@ -83,7 +83,7 @@ test-ray: $(VENV)/.installed-dev  ## the tests that start a local Ray, and the s
 test-gpu: $(VENV)/.installed-dev  ## what needs a CUDA device, in 8 minutes: tests, a child's step, a search; one table
 	PYTHON=$(BIN)/python bash tests/gpu/all.sh
 
-# Two processes more than cores, for those with a Ray wait; they come first (tests/conftest.py). With one more the cores
+# Two processes more than cores, for those with a Ray wait, among the others (tests/conftest.py). With one more the cores
 # stood idle for a twelfth of the time.
 test-all: $(VENV)/.installed-dev  ## both in one run, which takes less
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $$(($(CORES) + 2)) --dist loadscope --no-loadscope-reorder
