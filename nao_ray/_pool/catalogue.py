@@ -9,12 +9,12 @@ that are merged by now is left out, so that it may be old or missing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from zlib import crc32
 
 import pyarrow as pa
@@ -22,11 +22,15 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nao_ray._pool import names
+from nao_ray._pool.groups import aligned, columns_of, open_part
 from nao_ray._pool.rows import EVENTS, TRIALS, is_current
 from nao_ray._pool.storage import Tag
 
 if TYPE_CHECKING:
     from nao_ray._pool.objects import ObjectStorage
+
+T = TypeVar("T")
+S = TypeVar("S")
 
 DIGEST = "recent.digest"
 FOLDERS = {"trials": TRIALS, "rungs": TRIALS, "events": EVENTS}
@@ -165,10 +169,8 @@ class Catalogue:
     def _read(self, folder: str, wanted: Sequence[str]) -> list[bytes | pa.Table]:
         known = self._in_digest(folder, wanted)
         missing = [name for name in wanted if name not in known and f"{folder}/{name}" not in self._parts]
-        with ThreadPoolExecutor(_READERS) as pool:
-            files = dict(
-                zip(missing, pool.map(lambda name: self._storage.read(f"{folder}/{name}"), missing), strict=True)
-            )
+        read = at_once(lambda name: self._storage.read(f"{folder}/{name}"), missing, _READERS)
+        files = dict(zip(missing, read, strict=True))
         found = [known.get(name, files.get(name) or self._parts.get(f"{folder}/{name}")) for name in wanted]
         if self._depth:
             self._parts |= {f"{folder}/{name}": data for name, data in files.items() if len(data) <= _KEPT}
@@ -204,10 +206,7 @@ class Catalogue:
         """Parts, each as a table; raises as `read`."""
         schema = FOLDERS[folder]
         found = self.read(folder, wanted)
-        return [
-            part if isinstance(part, pa.Table) else pa.Table.from_batches(batches(part, schema), schema)
-            for part in found
-        ]
+        return [part if isinstance(part, pa.Table) else _table(part, schema) for part in found]
 
     def has_old(self, folder: str, wanted: Sequence[str]) -> bool:
         """Whether one of these parts, each of few rows, is of an earlier schema; raises as `read`."""
@@ -221,8 +220,7 @@ class Catalogue:
         Raises:
             OSError: one cannot be read.
         """
-        with ThreadPoolExecutor(_READERS) as pool:
-            ends = list(pool.map(lambda name: self._end(f"{folder}/{name}", _END), wanted))
+        ends = at_once(lambda name: self._end(f"{folder}/{name}", _END), wanted, _READERS)
         return [name for name, end in zip(wanted, ends, strict=True) if is_old(end, folder)]
 
     def _end(self, name: str, length: int) -> bytes:
@@ -249,9 +247,18 @@ def is_old(part: bytes, folder: str) -> bool:
     return not is_current(pq.read_schema(pa.BufferReader(part)), FOLDERS[folder])
 
 
-def batches(part: bytes, schema: pa.Schema, rows: int = 2**17) -> Iterator[pa.RecordBatch]:
-    """The rows of a part that was read whole, also of an older schema, at most so many at a time."""
-    yield from _files([part], schema).to_batches(batch_size=rows, batch_readahead=1, fragment_readahead=1)
+def at_once(request: Callable[[T], S], what: Sequence[T], most: int) -> list[S]:
+    """What comes of a request for each, at most so many on their way at a time; one alone waits for no thread."""
+    if len(what) < 2:
+        return [request(one) for one in what]
+    with ThreadPoolExecutor(most) as pool:
+        return list(pool.map(request, what))
+
+
+def _table(part: bytes, schema: pa.Schema) -> pa.Table:
+    """The rows of a part that was read whole, also of an older schema; a dataset takes twice as long."""
+    with open_part(pa.BufferReader(part)) as file:
+        return aligned(file.read(columns_of(file, schema), use_threads=False), schema)
 
 
 def _files(parts: Iterable[bytes], schema: pa.Schema) -> ds.Dataset:

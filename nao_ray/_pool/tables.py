@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import pandas as pd
@@ -13,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from nao_ray._pool import faults
-from nao_ray._pool.catalogue import FORMAT
+from nao_ray._pool.catalogue import FORMAT, at_once
 from nao_ray._pool.faults import READING, Fault, kind_of, patient
 from nao_ray._pool.finite import finite
 from nao_ray._pool.groups import GROUP_ROWS, open_part
@@ -269,8 +268,7 @@ def survey(storage: Storage, folder: str) -> tuple[list[str], bool]:
     if isinstance(storage, LocalStorage):
         found = [_glance(storage, folder, name) for name in names]
     else:
-        with ThreadPoolExecutor(_READERS) as pool:
-            found = list(pool.map(lambda name: _glance(storage, folder, name), names))
+        found = at_once(lambda name: _glance(storage, folder, name), names, _READERS)
     suspects = [name for name, (is_suspect, _) in zip(names, found, strict=True) if is_suspect]
     truncated = [name for name in suspects if _is_truncated(storage, folder, name)]
     return truncated, any(is_old for _, is_old in found)
