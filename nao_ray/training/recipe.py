@@ -142,7 +142,8 @@ class Recipe(Regularisation, Schedule, Optimiser, _Named):
             raise ValueError(f"the recipe {name} is not one of {cls.kind}; those are {', '.join(cls.named)}")
         if foreign := [key for key in value if key not in cls.model_fields and key in _known()]:
             raise ValueError(f"{foreign[0]} is no setting of {name}, which is a recipe of {cls.kind}")
-        strange = [key for key in value if not get_close_matches(str(key), cls.model_fields, n=1)]
+        others = [key for key in value if key not in cls.model_fields]
+        strange = [key for key in others if not get_close_matches(str(key), cls.model_fields, n=1)]
         if strange:
             known = ", ".join(cls.model_fields)  # not the other family's
             raise ValueError(f"{strange[0]}: no setting of a recipe of {cls.kind}; known: {known}")

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Set
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -141,8 +142,12 @@ REVISION = "REVISION"
 """File of the package where it is the copy that a job carries: the commit it was taken from."""
 
 
+@cache
 def source_revision() -> str | None:
-    """The commit this package is of, with `-dirty` if files differ; None outside a checkout, or a copy, of it."""
+    """The commit this package is of, with `-dirty` if files differ; None outside a checkout, or a copy, of it.
+
+    A process looks once: what it has loaded stays what it was.
+    """
     folder = Path(__file__).parents[2]
     if (folder / REVISION).is_file():
         return (folder / REVISION).read_text(encoding="utf-8").strip() or None
