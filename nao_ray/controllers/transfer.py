@@ -36,6 +36,8 @@ class Source:
 
     name: str
     process: Process
+    trust: float = 0.0
+    """Log odds that speak for it before any new result does."""
 
     @classmethod
     def of(cls, name: str, features: Tensor, scores: Floats, views: Sequence[View]) -> Self:
@@ -169,8 +171,9 @@ def transferred(
         (source, w, TransferredProcess(features, targets, views, source, w)) for source in sources for w in WEIGHTS
     ]
     densities = [float(process.left_out_density().mean()) for _, _, process in tried]
-    best = max(range(len(tried)), key=densities.__getitem__)
+    trusts = [source.trust / len(targets) for source in sources for _ in WEIGHTS]
+    best = max(range(len(tried)), key=lambda row: densities[row] + trusts[row])
     source, weight, warm = tried[best]
     without = float(cold.left_out_density().mean())
-    helps = densities[best] > without
+    helps = densities[best] + trusts[best] > without
     return (warm if helps else cold), Transfer(source.name, weight if helps else 0.0, densities[best], without)

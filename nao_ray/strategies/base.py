@@ -247,6 +247,14 @@ class Strategy(ABC, Generic[C]):
         """
         return None
 
+    def prefers(self, paused: Sequence[Trial], running: Sequence[Trial]) -> Trial | None:
+        """Which of the paused trials of one rung of a ladder, each with a score, goes on before anything new begins.
+
+        Override to send on more than the ladder's share, and sooner; a function of the config, the seed, what was told
+        and asked, and `running`: those of the rung that went on and have not ended there. None: something new.
+        """
+        return None
+
     def learn_from(self, earlier: Sequence[Earlier]) -> None:
         """Once, before `restore` and the first ask: what the pools of `warm_start` have come to.
 

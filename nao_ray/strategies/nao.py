@@ -28,7 +28,7 @@ from nao_ray.controllers.fit import Draws, FitReport, fit
 from nao_ray.controllers.gp_controller import GpController, fit_process
 from nao_ray.controllers.mlp_controller import MlpController
 from nao_ray.controllers.pretraining import Pretrained, pretrain
-from nao_ray.spaces.base import Genotype, SearchSpace
+from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
 from nao_ray.strategies.base import Earlier, Strategy, refuse_outside
 from nao_ray.strategies.parts.first_batches import FirstBatches
 from nao_ray.strategies.parts.nao_config import NaoConfig
@@ -66,7 +66,7 @@ class Nao(Strategy[NaoConfig]):
         self._pretrained: Pretrained | None = None
         self._fitted: tuple[int, MlpController] | None = None
         self._process: tuple[list[int], _Process] | None = None  # what it was fitted to, by trial id
-        self._current: tuple[int, list[Proposal]] = (-1, [])
+        self._current: tuple[tuple[int, int], list[Proposal]] = ((-1, 0), [])  # by fit and what `_beside` gave it
         self._rows: list[Diagnostics] = []
         self._used_up = False
         self._first = FirstBatches(space, config, seed)
@@ -147,8 +147,9 @@ class Nao(Strategy[NaoConfig]):
     # -- fits ---------------------------------------------------------------------------------------------
 
     def _queue(self, index: int) -> list[Proposal]:
-        if self._current[0] != index:
-            self._current = (index, self._make_queue(index))
+        given = index, self._beside_given(index)
+        if self._current[0] != given:
+            self._current = given, self._make_queue(index)
         return self._current[1]
 
     def _make_queue(self, index: int) -> list[Proposal]:
@@ -230,6 +231,29 @@ class Nao(Strategy[NaoConfig]):
             expected, _ = controller.predict(np.stack([self.space.encode(trial.genotype) for trial in trials]))
         return [float(score) for score in expected]
 
+    def prefers(self, paused: Sequence[Trial], running: Sequence[Trial]) -> Trial | None:
+        """The one with the highest bound at the process's rung, if the bound of what would be asked next is lower."""
+        index = self._fit_index(self.num_asked)
+        if self.config.predictor != "gp" or not index or self.objectives or self.done:
+            return None
+        known = sorted([*self._told, *self._beside], key=lambda seen: seen.trial_id)
+        rungs = Rungs(_completed(known))
+        if not rungs.judges(paused[0].proposal.fidelity.epochs or 0):
+            return None
+        new = [draft.genotype for draft in self._queue(index) if draft.genotype.key not in self.visited]
+        done = {seen.trial_id for seen in known}
+        asked = [genotype for trial_id, genotype in self._asked.items() if trial_id not in done]
+        pending = self._tokens([*asked, *(trial.genotype for trial in running)])
+        with one_thread():
+            controller, _, _ = self._fit_gp(index, known)
+            candidates = self._tokens([*(trial.genotype for trial in paused), *new])
+            (first,) = controller.choose(candidates, 1, pending, self.config.spread_weight)
+        return paused[first] if first < len(paused) else None
+
+    def _tokens(self, genotypes: Sequence[Genotype]) -> Tokens:
+        rows = [self.space.encode(genotype) for genotype in genotypes]
+        return np.array(rows, dtype=np.int64).reshape(len(rows), self.space.length)
+
     def _several(self, completed: Sequence[Observation]) -> Objectives | None:
         """What is aimed at besides the score, with what was reached; None: nothing is."""
         if not self.objectives or self.figures is None or not completed:
@@ -243,10 +267,15 @@ class Nao(Strategy[NaoConfig]):
             known = [seen for seen in self._told if self.number_of(seen.trial_id) < count]
         else:
             known = self._told[:count]
+        return sorted([*known, *self._beside[: self._beside_given(index)]], key=lambda seen: seen.trial_id)
+
+    def _beside_given(self, index: int) -> int:
+        """How many of `_beside` fit `index` is given."""
+        if not self._beside:
+            return 0
         # a round that asked nothing had its fit when the next one that asked began
         later = (number for round_, number in self._beside_before.items() if round_ >= index)
-        beside = self._beside[: min(later, default=len(self._beside))]
-        return sorted([*known, *beside], key=lambda seen: seen.trial_id)
+        return min(later, default=len(self._beside))
 
     def _pending(self, index: int, known: Sequence[Observation]) -> list[Genotype]:
         """What was asked before the round of fit `index` began, and is not known to it."""

@@ -14,7 +14,7 @@ from nao_ray import registry
 from nao_ray.strategies.nao import Nao
 from nao_ray.strategies.parts.ladder import Ladder
 from nao_ray.strategies.parts.nao_config import NaoConfig
-from nao_ray.strategies.parts.nao_rungs import ENOUGH
+from nao_ray.strategies.parts.nao_rungs import ENOUGH, FEWEST
 from nao_ray.trial import Diagnostics, Fidelity, Measurement, Proposal, Trial
 
 SPACE = registry.load("space", "nao_cnn_small")()
@@ -114,6 +114,14 @@ def test_who_goes_on_is_foretold_where_the_process_predicts_and_by_the_score_whe
     assert strategy.inner.foretell(of(trials, 9)) is None, "they are at the top"
     few, _ = search(strategy := make(), 6, misleads)
     assert strategy.inner.foretell(of(few, 1)) is None, "nothing is known of the higher rung yet"
+
+
+def test_one_that_may_be_better_than_anything_new_goes_on_at_once() -> None:
+    _, trials, _ = searched(helps)
+    first, last = of(trials, 1), of(trials, 9)
+    assert len(last) > 0.5 * len(first), "more than `keep` of them, where nothing new is promising"
+    few, _ = search(make(keep=0.1), FEWEST, misleads)
+    assert of(few, 9) == [], "a few results say nothing of who is to go on"
 
 
 def test_three_rungs_are_a_chain() -> None:

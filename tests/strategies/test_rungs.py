@@ -123,6 +123,43 @@ def test_what_is_foretold_chooses_who_goes_on():
     assert asked[3].parent_trial_id == 0, "the worst now is to be the best"
 
 
+def test_what_the_strategy_prefers_goes_on_before_anything_new_begins():
+    class Preferring(Ranking):
+        def prefers(self, paused, running):
+            self.__dict__.setdefault("offered", []).append(
+                ([t.trial_id for t in paused], [t.trial_id for t in running])
+            )
+            return next((trial for trial in paused if trial.score > 0.6), None)
+
+    inner = Preferring(SPACE, Preferring.Config(), 3, Fidelity(epochs=1))
+    strategy = Ladder(inner, (1, 3), keep=0.1)
+    asked = told(strategy, [0.5, 0.7])
+    assert inner.offered == [([0], [])], "nothing is offered of an empty rung"
+    (preferred,) = strategy.ask(1)
+    assert (preferred.parent_trial_id, preferred.fidelity.epochs) == (asked[1].trial_id, 3), "a tenth of two is none"
+    (fresh,) = strategy.ask(1)
+    assert fresh.parent_trial_id is None
+    assert inner.offered[-1] == ([0], [1]), "it runs"
+    strategy.tell([scored(preferred, 0.9, 2)])
+    strategy.ask(1)
+    assert inner.offered[-1] == ([0], []), "it has ended"
+
+
+@pytest.mark.parametrize(("cls", "count"), [(Watching, 4), (Ranking, 2)])
+def test_of_a_strategy_that_ranks_rungs_no_more_than_the_share_goes_on_while_it_climbs(cls, count):
+    strategy = Ladder(cls(SPACE, cls.Config(), 3, Fidelity(epochs=1)), (1, 3), keep=0.25)
+    best = 0.0
+    gone_on = []
+    for index in range(12):
+        (proposal,) = strategy.ask(1)
+        if proposal.parent_trial_id is None:
+            best += 0.01  # each new one is the best
+        else:
+            gone_on.append(proposal)
+        strategy.tell([scored(proposal, best, index)])
+    assert len(gone_on) == count
+
+
 def test_several_objectives_are_ranked_by_pareto():
     strategy = ladder(keep=0.5)
     strategy.inner.objectives = (Aim("macs", less_is_better=True),)

@@ -9,8 +9,10 @@ parent's id. The strategy within is asked for first rungs alone and told of them
 (`Strategy.ranks_rungs`), so that scores of several rungs never stand side by side unawares.
 
 Differs from the paper: a rung is ranked by what the strategy foretells of its trials at the top, where it does
-(`Strategy.foretell`), with several objectives by Pareto rank and crowding; once the strategy is done, promotions go on
-until none is due.
+(`Strategy.foretell`), with several objectives by Pareto rank and crowding. Where the strategy ranks rungs itself, `keep`
+counts all that went on: while it climbs, each new best is at the top of its rung, and every one would go on; and what
+it would rather see go on than begin anything new does, due or not (`Strategy.prefers`). Once the strategy is done,
+promotions go on until none is due.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ class _Rung:
     """On devices, of those told."""
     ranked_at: int = -1
     """Finished trials that were known when it was last ranked."""
+    ended: set[int] = field(default_factory=set)
+    """Ids of those that were promoted, and have ended there."""
 
 
 class Ladder(Strategy[StrategyConfig]):
@@ -105,6 +109,8 @@ class Ladder(Strategy[StrategyConfig]):
         rung.told += trial.proposal.retry_of is None
         if trial.measurement is not None:
             rung.seconds += trial.measurement.device_seconds or trial.measurement.wall_seconds or 0.0
+        if trial.proposal.parent_trial_id is not None:
+            self._below(rung.epochs).ended.add(trial.proposal.parent_trial_id)
         if trial.state is TrialState.COMPLETED:
             rung.scored.append(trial)
             rung.ranked_at = -1
@@ -114,17 +120,31 @@ class Ladder(Strategy[StrategyConfig]):
     def _promotion(self) -> Proposal | None:
         """The next rung of the best trial that is due, or None."""
         for lower, upper in reversed(list(pairwise(self._rungs))):
-            for trial in self._best_of(lower):
-                if trial.trial_id not in lower.gone_on:
-                    return replace(
-                        trial.proposal,
-                        trial_id=self.next_id,
-                        parent_trial_id=trial.trial_id,
-                        retry_of=None,
-                        asked_after=self.log_position,
-                        fidelity=replace(trial.proposal.fidelity, epochs=upper.epochs),
-                    )
+            trial = self._due(lower) or self._preferred(lower)
+            if trial is not None:
+                return replace(
+                    trial.proposal,
+                    trial_id=self.next_id,
+                    parent_trial_id=trial.trial_id,
+                    retry_of=None,
+                    asked_after=self.log_position,
+                    fidelity=replace(trial.proposal.fidelity, epochs=upper.epochs),
+                )
         return None
+
+    def _due(self, rung: _Rung) -> Trial | None:
+        """The best of its top `keep` that has not gone on."""
+        best = self._best_of(rung)
+        if self.inner.ranks_rungs and len(rung.gone_on) >= len(best):
+            return None
+        return next((trial for trial in best if trial.trial_id not in rung.gone_on), None)
+
+    def _preferred(self, rung: _Rung) -> Trial | None:
+        """What the strategy would rather see go on than begin anything new."""
+        known = sorted(rung.scored, key=lambda trial: trial.trial_id)
+        paused = [trial for trial in known if trial.trial_id not in rung.gone_on]
+        running = [trial for trial in known if trial.trial_id in rung.gone_on - rung.ended]
+        return self.inner.prefers(paused, running) if paused else None
 
     def _best_of(self, rung: _Rung) -> list[Trial]:
         """The top `keep` of what has a score there, best first."""

@@ -6,6 +6,10 @@ which the scores of the higher rung are likeliest when left out, or not at all. 
 rung below, and so on. A paused architecture's own score is an observation of its rung's process, so that what is
 predicted of it at the higher rung goes by it, and by its neighbours.
 
+Which to ask for, one more at the first rung or a paused one at the next, is one choice: the highest bound at the
+process's rung. A result at the first rung shrinks the spread of its own bound and of its neighbours', so new ones are
+asked for as long as one of them may be better than all that is paused.
+
 The chain of fidelities, one correlation a step, is that of Kennedy, O'Hagan, "Predicting the output from a complex
 computer code when fast approximations are available", Biometrika 2000, section 2.1.
 """
@@ -31,8 +35,12 @@ from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.strategies.parts.nao_round import Observation
 from nao_ray.trial import Trial
 
-ENOUGH = 6
+ENOUGH = 3
 """Results from which on the process stands on a rung."""
+FEWEST = 6
+"""Results of a rung from which on the process may send on one of them."""
+TRUST = 0.0
+"""Log odds that speak for the rung below before there are results: it is of the same networks on the same data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,10 @@ class Rungs:
     def _below(self) -> list[int]:
         return [epochs for epochs in self._by_epochs if epochs < self.base]
 
+    def judges(self, epochs: int) -> bool:
+        """Whether the process can tell who is to go on from the rung of so many epochs: it stands there, or higher."""
+        return epochs <= self.base and len(self._by_epochs.get(epochs, ())) >= FEWEST
+
     def sources(self, foundation: Foundation) -> list[Source]:
         """The rung below the base, learnt with those below it; [] where there is none."""
         source: Source | None = None
@@ -104,7 +116,7 @@ class Rungs:
                 assert isinstance(process, GaussianProcess)
                 process, step = transferred(process, features, targets, foundation.views, [source])
                 self._steps.append(step)
-            source = Source(_name(epochs), process)
+            source = Source(_name(epochs), process, TRUST)
         return [] if source is None else [source]
 
     def row(self, transfer: Transfer | None) -> dict[str, str | int]:
