@@ -247,7 +247,8 @@ class Nao(Strategy[NaoConfig]):
         with one_thread():
             controller, _, _ = self._fit_gp(index, known)
             candidates = self._tokens([*(trial.genotype for trial in paused), *new])
-            (first,) = controller.choose(candidates, 1, pending, self.config.spread_weight)
+            config = self.config
+            (first,) = controller.choose(candidates, 1, pending, config.spread_weight, config.with_noise)
         return paused[first] if first < len(paused) else None
 
     def _tokens(self, genotypes: Sequence[Genotype]) -> Tokens:

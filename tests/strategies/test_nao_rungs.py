@@ -93,10 +93,12 @@ def test_the_process_stands_on_the_highest_rung_with_enough_results() -> None:
 
 
 def test_a_rung_that_helps_is_used_and_one_that_misleads_is_left_alone() -> None:
-    on, off = ([row for row in searched(scores)[2] if row.get("rung") == 9] for scores in (helps, misleads))
+    told = searched(helps)[2], search(make(), 60, misleads)[1]
+    on, off = ([row for row in rows if row.get("rung") == 9] for rows in told)
     weights = [[float(str(row["rung_weights"]).removeprefix("1>9:")) for row in rows] for rows in (on, off)]
     assert min(weights[0]) >= 0.5, "on in every fit, by more where its own results say less"
-    assert sum(weight == 0 for weight in weights[1]) > len(weights[1]) / 2
+    assert max(weights[1][len(weights[1]) // 2 :]) <= 0.5, "it has the least say that there is"
+    assert weights[1][-1] == 0, "and none once its own results have spoken"
     assert float(str(on[-1]["rung_correlations"]).removeprefix("1>9:")) == 1.0
     assert all("warm_start" not in row for row in on), "there is no earlier pool"
 
@@ -116,12 +118,11 @@ def test_who_goes_on_is_foretold_where_the_process_predicts_and_by_the_score_whe
     assert strategy.inner.foretell(of(few, 1)) is None, "nothing is known of the higher rung yet"
 
 
-def test_one_that_may_be_better_than_anything_new_goes_on_at_once() -> None:
-    _, trials, _ = searched(helps)
-    first, last = of(trials, 1), of(trials, 9)
-    assert len(last) > 0.5 * len(first), "more than `keep` of them, where nothing new is promising"
-    few, _ = search(make(keep=0.1), FEWEST, misleads)
-    assert of(few, 9) == [], "a few results say nothing of who is to go on"
+@pytest.mark.parametrize(("spread_weight", "goes_on"), [(0.0, True), (100.0, False)])
+def test_one_that_may_be_better_than_anything_new_goes_on_at_once(spread_weight: float, goes_on: bool) -> None:
+    trials, _ = search(make(keep=0.01, spread_weight=spread_weight), 12, helps)
+    assert of(trials[:FEWEST], 9) == [], "a few results say nothing of who is to go on"
+    assert bool(of(trials, 9)) == goes_on, "where doubt counts, something new may always be better"
 
 
 def test_three_rungs_are_a_chain() -> None:

@@ -9,9 +9,9 @@ parent's id. The strategy within is asked for first rungs alone and told of them
 (`Strategy.ranks_rungs`), so that scores of several rungs never stand side by side unawares.
 
 Differs from the paper: a rung is ranked by what the strategy foretells of its trials at the top, where it does
-(`Strategy.foretell`), with several objectives by Pareto rank and crowding. Where the strategy ranks rungs itself, `keep`
-counts all that went on: while it climbs, each new best is at the top of its rung, and every one would go on; and what
-it would rather see go on than begin anything new does, due or not (`Strategy.prefers`). Once the strategy is done,
+(`Strategy.foretell`), with several objectives by Pareto rank and crowding. Where the strategy ranks rungs itself,
+`keep` counts all that went on: while it climbs, each new best is at the top of its rung, and every one would go on; and
+what it would rather see go on than begin anything new does, due or not (`Strategy.prefers`). Once the strategy is done,
 promotions go on until none is due.
 """
 

@@ -39,7 +39,7 @@ ENOUGH = 3
 """Results from which on the process stands on a rung."""
 FEWEST = 6
 """Results of a rung from which on the process may send on one of them."""
-TRUST = 0.0
+TRUST = 1.0
 """Log odds that speak for the rung below before there are results: it is of the same networks on the same data."""
 
 
