@@ -12,7 +12,7 @@ from scipy.stats import kendalltau
 from nao_ray.bench._noise import Noise, pooled
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._study import Row
-from nao_ray.bench._summary import Floats, mean_and_error, metric_of, spread
+from nao_ray.bench._summary import Floats, mean_and_error, metric_of, of_revisions, spread
 from nao_ray.evaluators.tabular import Tabular
 from nao_ray.spaces.base import Genotype
 
@@ -76,8 +76,7 @@ def summary(
         table.columns(rows) if rows else ["architecture", "n", "validation", *(["table", "rank"] if judge else [])]
     )
     notes = [*_noise_notes(noise, judge), *(table.notes(rows, trainings) if rows else []), machine()]
-    if len({row["revision"] for row in (*rows, *noise)}) > 1:
-        notes.append("The rows were made by different revisions of the code.")
+    notes += of_revisions((*rows, *noise))
     return BenchResult(
         name="images",
         columns=columns,

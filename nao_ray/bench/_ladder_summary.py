@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._study import Row
-from nao_ray.bench._summary import after, mean_and_error, metric_of, standard_error
+from nao_ray.bench._summary import after, mean_and_error, metric_of, of_revisions, standard_error
 from nao_ray.config_fidelity import Rungs
 
 Floats = NDArray[np.float64]
@@ -44,6 +44,7 @@ def summary(rows: Sequence[Row], rungs: Rungs) -> BenchResult:
             "many did (whole, ladder, first). ladder/whole: ratio of the means ± standard error (jackknife over "
             "seeds, which are paired); seed by seed: geometric mean of the ratios ± standard error.",
             machine(),
+            *of_revisions(rows),
         ],
         data={"hours": [_plain(row) for row in rows]},
     )

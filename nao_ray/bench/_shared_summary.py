@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nao_ray import rng
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._study import Row
-from nao_ray.bench._summary import mean_and_error, metric_of
+from nao_ray.bench._summary import mean_and_error, metric_of, of_revisions
 from nao_ray.controllers.measures import kendall_taus
 from nao_ray.metric import ACCURACY
 
@@ -45,9 +45,8 @@ def summary(rows: Sequence[Row]) -> BenchResult:
         "tau: Kendall's, between shared scores and those of the sample alone, mean over the seeds, with its 95 % "
         "bootstrap interval. CPU s: of training, scores, networks trained alone and the controller's fits.",
         machine(),
+        *of_revisions(rows),
     ]
-    if len({row["revision"] for row in rows}) > 1:
-        notes.append("The searches were made by different revisions of the code.")
     return BenchResult(name="shared", columns=_COLUMNS, rows=lines, notes=notes, data={"searches": _plain(rows)})
 
 

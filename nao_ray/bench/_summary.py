@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,12 @@ WITHIN = 150
 """Queries within which a search should have found the optimum."""
 
 
+def of_revisions(rows: Iterable[Row]) -> list[str]:
+    """A note where rows are of several revisions of the code."""
+    several = len({row["revision"] for row in rows}) > 1
+    return ["The searches were made by different revisions of the code."] if several else []
+
+
 def summary(rows: Sequence[Row]) -> BenchResult:
     """One line per table, strategy and number of workers."""
     last = max((row["max_queries"] for row in rows), default=0)
@@ -37,9 +43,8 @@ def summary(rows: Sequence[Row]) -> BenchResult:
         f"valid@N, test@N: {_units(rows)}, of the best by validation after N queries; oracle@N: the best test seen by "
         f"then. scored: distinct genotypes the predictor scored (at most {most} for one query).",
         machine(),
+        *of_revisions(rows),
     ]
-    if len({row["revision"] for row in rows}) > 1:
-        notes.append("The searches were made by different revisions of the code.")
     return BenchResult(
         name="tabular",
         columns=[*columns, "CPU s", "scored", "of space"],

@@ -30,7 +30,7 @@ from nao_ray import rng
 from nao_ray.bench._gather import made
 from nao_ray.bench._result import BenchResult, machine
 from nao_ray.bench._study import Row, stored_row, write_row
-from nao_ray.bench._summary import metric_of, spread, standard_error
+from nao_ray.bench._summary import metric_of, of_revisions, spread, standard_error
 from nao_ray.bench.shared import configs_of, control, name_of
 from nao_ray.bench.tabular import positive
 from nao_ray.config import Budget, Component, RunConfig
@@ -252,9 +252,8 @@ def _summary(rows: Sequence[Row]) -> BenchResult:
         "within two standard errors of 0 is a draw.",
         "CPU s: of a search with its controller's fits, and of its trainings anew.",
         machine(),
+        *of_revisions(rows),
     ]
-    if len({row["revision"] for row in rows}) > 1:
-        notes.append("The searches were made by different revisions of the code.")
     return BenchResult(name="texts", columns=_COLUMNS, rows=lines, notes=notes, data={"searches": list(rows)})
 
 

@@ -79,7 +79,7 @@ def test_hours_until_a_quality_and_their_ratios():
             "label": f"x {way}", "table": "t", "workers": 2, "seed": seed, "max_queries": 3,
             "metric": json.dumps(to_plain(ACCURACY)),
             "curve_hours": hours, "curve_valid": valid, "queries_to_optimum": None, "best_valid_of_whole": 0.9,
-            "curve_more_hours": [0.0] * 3, **more,
+            "curve_more_hours": [0.0] * 3, "revision": "now", **more,
         }  # fmt: skip
 
     nan = float("nan")
@@ -101,6 +101,9 @@ def test_hours_until_a_quality_and_their_ratios():
     assert asked["seed by seed"].startswith(f"{np.sqrt(1 / 4 * 2 / 6):.2f}")
     assert asked["first h"] == "1.0 ± 0.4", "0.4 and an hour more reach it; the other has not in all its 0.6"
     assert best["reached"] == "1/2/0"
+    said = "The searches were made by different revisions of the code."
+    assert said not in result.notes
+    assert said in summary([*rows[:-1], rows[-1] | {"revision": "before"}], Rungs(epochs=(2, 20))).notes
 
 
 def test_what_is_no_setting_is_refused(path):

@@ -390,7 +390,15 @@ def test_of_three_objectives_the_whole_front_is_drawn_and_the_best_tell_all(chro
     assert sorted(map(sorted, drawn)) == sorted([sorted(rows["num_params"]), sorted(rows["macs"])])
     assert "front of all objectives" in chromium.run("document.getElementById('view').textContent")
     assert axe(chromium) == []
-    best = pool.best(8)["trial_id"].tolist()
+    ranked = pool.best(20)["trial_id"].tolist()
+    assert ranked != pool.trials().nlargest(20, "valid_accuracy")["trial_id"].tolist(), "those with the best scores"
+    show(chromium, "best/0", "By Pareto rank in validation accuracy, parameters, wall time, in a rank by the first.")
+    shown = chromium.run(
+        """[...document.querySelectorAll('details.best a[href^="#trial"]')]
+          .map(one => Number(one.hash.split('/').at(-1)))"""
+    )
+    assert shown == ranked
+    best = shown[:8]
     for view in ("best/0", "overview/0"):
         show(chromium, view, "wall time")
         text = chromium.run("document.getElementById('view').textContent")

@@ -66,10 +66,16 @@
     return epochs === null || epochs === pool.frame.get("epochs")[row] ? "" : ` after ${NaoRay.counted(epochs, "epoch")}`;
   }
 
-  /** The columns of a search's objectives beside its score, those that there are. */
-  function otherAims(pool) {
-    const names = (pool.info.objectives ?? []).map((text) => text.replace(/^[-+]/, ""));
-    return names.filter((name) => !name.startsWith("valid_") && pool.column(name));
+  /** A search's objectives beside its score, those that there are, and 1 where more is better: {names, columns, signs}. */
+  function aims(pool) {
+    const found = (pool.info.objectives ?? [])
+      .map((text) => ({name: text.replace(/^[-+]/, ""), sign: text.startsWith("-") ? -1 : 1}))
+      .filter(({name}) => !name.startsWith("valid_") && pool.column(name));
+    return {
+      names: found.map(({name}) => name),
+      columns: found.map(({name}) => pool.column(name)),
+      signs: found.map(({sign}) => sign),
+    };
   }
 
   /** The columns that a condition can be about: {name, label, isLabel}. */
@@ -79,5 +85,5 @@
     return names.map((name) => ({name, label: columnLabel(name), isLabel: Boolean(pool.frame.labels[name])}));
   }
 
-  Object.assign(NaoRay, {columnLabel, columnText, otherAims, selectable});
+  Object.assign(NaoRay, {columnLabel, columnText, aims, selectable});
 })((window.NaoRay ??= {}));

@@ -47,6 +47,30 @@
     return front;
   }
 
+  /**
+   * Rows by Pareto rank, in a rank by the first of some columns, until there are `most`; without those that lack a value.
+   * Of each of the `columns` more is better where its sign of `signs` is 1, less where it is -1.
+   */
+  function byRank(rows, columns, signs, most) {
+    const better = (one, other) => {
+      for (let k = 0; k < columns.length; k += 1) {
+        const difference = signs[k] * (columns[k][other] - columns[k][one]);
+        if (difference) return difference;
+      }
+      return 0;
+    };
+    const beats = (one, other) =>
+      columns.every((column, k) => signs[k] * (column[one] - column[other]) >= 0) && better(one, other) < 0;
+    const found = [];
+    let left = [...rows].filter((row) => columns.every((column) => Number.isFinite(column[row]))).sort(better);
+    while (left.length && found.length < most) {
+      const front = []; // whoever beats a row comes before it
+      left = left.filter((row) => front.some((one) => beats(one, row)) || !front.push(row));
+      found.push(...front);
+    }
+    return found.slice(0, most);
+  }
+
   /** Sorted finite values of rows. */
   function sorted(rows, column) {
     const values = new Float64Array(rows.length);
@@ -171,6 +195,7 @@
       some,
       bestSoFar,
       pareto,
+      byRank,
       sorted,
       quantile,
       groupBy,

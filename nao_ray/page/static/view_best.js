@@ -10,6 +10,8 @@
       sign = pool.more ? -1 : 1,
       kept = selection.keep(pool, pool.scored);
     if (!kept.length) return [];
+    const aims = NaoRay.aims(pool);
+    if (aims.names.length) return NaoRay.stats.byRank(kept, [value, ...aims.columns], [-sign, ...aims.signs], MOST);
     const found = NaoRay.stats.sorted(kept, value),
       last = Math.min(MOST, found.length) - 1;
     const bound = pool.more ? found[found.length - 1 - last] : found[last];
@@ -39,8 +41,8 @@
         h("b", {}, `${place}. `, pool.score(pool.frame.get("value")[row])),
         ` trial ${id}`,
         pool.frame.get("num_params") ? ` · ${NaoRay.columnText(pool, "num_params", row)} parameters` : "",
-        NaoRay.otherAims(pool)
-          .filter((name) => name !== "num_params")
+        NaoRay.aims(pool)
+          .names.filter((name) => name !== "num_params")
           .map((name) => ` · ${NaoRay.columnLabel(name)} ${NaoRay.columnText(pool, name, row)}`),
         pool.frame.label("origin", row) ? ` · ${pool.frame.label("origin", row)}` : "",
       ),
@@ -68,11 +70,15 @@
       return {
         update() {
           const rows = ranked(pool),
-            next = rows.join();
+            next = rows.join(),
+            {names} = NaoRay.aims(pool),
+            order = names.length
+              ? ` By Pareto rank in ${[pool.metric.label, ...names.map(NaoRay.columnLabel)].join(", ")}, in a rank by the first.`
+              : "";
           put(
             lead,
             rows.length
-              ? `The best ${rows.length} of the ${NaoRay.count(selection.keep(pool, pool.scored).length)} selected trials with a score${pool.after(rows)}.`
+              ? `The best ${rows.length} of the ${NaoRay.count(selection.keep(pool, pool.scored).length)} selected trials with a score${pool.after(rows)}.${order}`
               : "No scored trial is selected.",
           );
           if (next === now) return;

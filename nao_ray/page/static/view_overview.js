@@ -91,7 +91,7 @@
           )
         : null;
     const covered = pool.report.covered,
-      aims = NaoRay.otherAims(pool).filter((name) => name !== "num_params"),
+      aims = NaoRay.aims(pool).names.filter((name) => name !== "num_params"),
       ladder = pool.report.is_ladder
         ? h("p", {class: "note"}, "Those of the highest rung first: scores after fewer epochs do not compare with theirs.")
         : null;
