@@ -31,7 +31,8 @@ BEST = (
 def best_text(pool: PoolReader, count: int) -> str:
     """The best architectures of a pool, as a table; where there was a random control, it is said which are of it.
 
-    Below it, where shared scores were audited, what they are worth.
+    Below it the trial that the strategy recommends, where it is another than the best, and where shared scores were
+    audited, what they are worth.
 
     Raises:
         PoolError: a part is damaged.
@@ -50,9 +51,23 @@ def best_text(pool: PoolReader, count: int) -> str:
         shown = shown.assign(predicted_score=-shown["predicted_score"])
     unit = f" ({metric.unit})" if metric.unit else ""
     text = frame_text(shown.rename(columns={"valid_score": f"{metric.name}{unit}"}))
-    found = agreement(pool.fits())
+    fits = pool.fits()
+    has_one_best = len(best) and not pool.rungs and not pool.objectives
+    recommended = _recommended(fits, int(best["trial_id"].iloc[0])) if has_one_best else None
+    found = agreement(fits)
     audited = None if found is None or not found.count else f"Shared weights: {found.figures}. {found.meaning}"
-    return "\n\n".join(str(part) for part in (text, pool.front(), audited) if part is not None)
+    return "\n\n".join(str(part) for part in (text, pool.front(), recommended, audited) if part is not None)
+
+
+def _recommended(fits: pd.DataFrame, best: int) -> str | None:
+    """Of the last fit that says so; None: it is the best, or nothing is recommended."""
+    told = [] if "recommended" not in fits else [int(trial_id) for trial_id in fits["recommended"].dropna()]
+    if not told or told[-1] == best:
+        return None
+    return (
+        f"Where scores are noisy the best may be a lucky one: the strategy recommends trial {told[-1]}, by its score "
+        "and those of like architectures."
+    )
 
 
 def frame_text(frame: pd.DataFrame) -> str:

@@ -163,3 +163,13 @@ def test_the_best_of_a_search_by_alphas_say_whether_they_are_of_its_control(stra
         text = best_text(pool, 2).splitlines()
         is_said = strategy != "random_search"
         assert ("random control" in text[2], "derived" in text[3]) == (is_said, is_said)
+
+
+def test_another_than_the_best_may_be_recommended():
+    best = pd.DataFrame({"trial_id": [7, 3], "valid_accuracy": [0.9, 0.8], "round": [1, 2], "genotype": ["a", "b"]})
+    told = {"best": lambda _count: best, "metric": ACCURACY, "manifest": {"config": {"strategy": "nao"}}}
+    for recommended, said in (([7, 3, None], "recommends trial 3,"), ([3, 7, None], None), ([None] * 3, None)):
+        fits = pd.DataFrame({"round": [1, 2, 3], "recommended": pd.array(recommended, dtype="Int64")})
+        pool = SimpleNamespace(**told, objectives=(), rungs=(), front=lambda: None, fits=lambda fits=fits: fits)
+        *_, last = best_text(pool, 2).splitlines()
+        assert (said in last) if said else (last.split()[0] == "3")
