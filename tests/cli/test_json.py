@@ -56,7 +56,7 @@ def test_a_pool_says_how_many_stand_on_each_rung(call):
     assert list(rungs) == ["1", "2", "4"]
     assert sum(rungs.values()) == 12
     assert rungs["1"] > rungs["2"] > 0
-    said = ", ".join(f"{count} after {epochs} epochs" for epochs, count in rungs.items())
+    said = ", ".join(f"{count} after {epochs} epoch" + "s" * (epochs != "1") for epochs, count in rungs.items())
     assert f"rungs: {said}\n" in call("pool", "pools/tiny").out
     call("search", "tiny.yaml", "--in-process", "--set", "fidelity=null", "--pool", "pools/plain", "--json")
     assert json.loads(call("pool", "pools/plain", "--json").out)["rungs"] == {}
