@@ -166,6 +166,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.strip() or None
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
