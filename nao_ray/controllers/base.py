@@ -54,13 +54,8 @@ class Controller(Protocol):
         """
         ...
 
-    def choose(
-        self, tokens: Tokens, count: int, pending: Tokens, spread_weight: float, with_noise: bool = False
-    ) -> list[int]:
-        """Up to `count` rows of ``[M, L]`` tokens, best first; `pending` ``[P, L]`` is asked and not yet measured.
-
-        The spread that `spread_weight` counts is that of the function, or with its noise that of a score.
-        """
+    def choose(self, tokens: Tokens, count: int, pending: Tokens, spread_weight: float) -> list[int]:
+        """Up to `count` rows of ``[M, L]`` tokens, best first; `pending` ``[P, L]`` is asked and not yet measured."""
         ...
 
 

@@ -110,23 +110,19 @@ class GpController:
         return middle, (high - low) / 2
 
     @torch.no_grad()
-    def choose(
-        self, tokens: Tokens, count: int, pending: Tokens, spread_weight: float, with_noise: bool = False
-    ) -> list[int]:
+    def choose(self, tokens: Tokens, count: int, pending: Tokens, spread_weight: float) -> list[int]:
         """Up to `count` rows of ``[M, L]`` tokens, by the bound, each as if those before it, and `pending`, were known.
 
-        Conditioning on a point at its own predicted value leaves every mean and shrinks the spread near it. With noise
-        the bound is of the score that would be measured: beside noise, doubt about the function counts less.
+        Conditioning on a point at its own predicted value leaves every mean and shrinks the spread near it.
         """
         features = self._features(np.concatenate([pending, tokens]))
         asked, open_ones = self._nearest(features[: len(pending)], features[len(pending) :])
         mean, covariance = self._gp.joint(torch.cat([asked, open_ones]))
         mean, covariance = mean[len(asked) :], self._observed(covariance, len(asked))
         chosen: list[int] = []
-        beside = self._gp.noise if with_noise else 0.0
         is_open = torch.ones(len(tokens), dtype=torch.bool)
         for _ in range(min(count, len(tokens))):
-            bound = mean + spread_weight * (covariance.diagonal().clamp_min(0) + beside).sqrt()
+            bound = mean + spread_weight * covariance.diagonal().clamp_min(0).sqrt()
             best = int(torch.where(is_open, bound, -torch.inf).argmax())
             is_open[best] = False
             column = covariance[:, best]

@@ -42,9 +42,7 @@ class MlpController:
         points = [self.epd.embed(self.epd.encode(chunk)) for chunk in self._chunks(tokens)]
         return torch.cat(points).double().cpu().numpy()
 
-    def choose(
-        self, tokens: Tokens, count: int, pending: Tokens, spread_weight: float, with_noise: bool = False
-    ) -> list[int]:
+    def choose(self, tokens: Tokens, count: int, pending: Tokens, spread_weight: float) -> list[int]:
         """The rows of the largest predictions; without a spread its weight, and what is pending, change nothing."""
         order = np.argsort(-self.predict(tokens)[0], kind="stable")
         return [int(row) for row in order[:count]]

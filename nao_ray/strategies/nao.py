@@ -177,7 +177,6 @@ class Nao(Strategy[NaoConfig]):
                     taken={seen.genotype.key for seen in known} | {genotype.key for genotype in pending},
                     generator=streams.child(self.seed, "round", index),
                     objectives=several,
-                    with_noise=self.config.with_noise,
                 )
                 queue = generation.queue()
                 reached = reached_share(rungs.of_base)
@@ -247,8 +246,7 @@ class Nao(Strategy[NaoConfig]):
         with one_thread():
             controller, _, _ = self._fit_gp(index, known)
             candidates = self._tokens([*(trial.genotype for trial in paused), *new])
-            config = self.config
-            (first,) = controller.choose(candidates, 1, pending, config.spread_weight, config.with_noise)
+            (first,) = controller.choose(candidates, 1, pending, self.config.spread_weight)
         return paused[first] if first < len(paused) else None
 
     def _tokens(self, genotypes: Sequence[Genotype]) -> Tokens:

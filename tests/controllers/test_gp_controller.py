@@ -166,20 +166,6 @@ def test_the_recommended_one_is_not_the_lucky_one(pretrained: Pretrained) -> Non
     assert few.recommended() in few.rows
 
 
-def test_with_noise_a_choice_is_by_the_bound_of_what_would_be_measured(pretrained: Pretrained) -> None:
-    tokens = sample(200, "noise")
-    noise = rng.child(1, "noise").normal(0, 0.03, 60)  # more than cells differ by
-    controller = GpController(SPACE, pretrained, tokens[:60], score(tokens[:60]) + noise, bound=2.0)
-    mean, covariance = controller._gp.joint(pretrained.features(SPACE, tokens[60:]))
-    of_score = mean + 2 * (covariance.diagonal() + controller._gp.noise).sqrt()
-    of_function = mean + 2 * covariance.diagonal().sqrt()
-    by_score = controller.choose(tokens[60:], 1, tokens[:0], 2.0, with_noise=True)
-    by_function = controller.choose(tokens[60:], 1, tokens[:0], 2.0)
-    assert (by_score, by_function) == ([int(of_score.argmax())], [int(of_function.argmax())])
-    assert mean[by_score] >= mean[by_function]
-    assert controller.choose(tokens[60:], 1, tokens[:0], 0.0, with_noise=True) == [int(mean.argmax())]
-
-
 def test_of_many_pending_ones_the_nearest_are_taken_in(pretrained: Pretrained) -> None:
     tokens = sample(120, "nearest")
     known, pending, others = tokens[:20], tokens[20:100], tokens[100:]

@@ -76,7 +76,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class NaoConfig(StrategyConfig):
     """Settings of `Nao`; the preset gives what is not set."""
 
-    of_before: ClassVar[Mapping[str, Any]] = {"size_prior": False, "blind": False, "with_noise": False, "unpaid": False}
+    of_before: ClassVar[Mapping[str, Any]] = {"size_prior": False, "blind": False, "unpaid": False}
 
     preset: Literal["default", "paper", "paper_rnn", "nao_ws_v1", "nao_ws_rnn", "v2"] = "default"
     predictor: Literal["gp", "mlp"] = "gp"
@@ -110,9 +110,6 @@ class NaoConfig(StrategyConfig):
     """`order`: the first new ones, as published; `predicted`: the best predicted of all new ones."""
     spread_weight: float = Field(default=2.0, ge=0)
     """Standard deviations added to the predicted score when selecting: an upper confidence bound (`gp` alone)."""
-    with_noise: bool = True
-    """The deviations are those of the score that would be measured; false: of the function without its noise, as in
-    pools of before. Where noise is large next to what is not known, what is expected counts more, and doubt less."""
     neighbours: int = Field(default=16, ge=0)
     """Mutants per source that compete with the decoded ones under `predicted`: half one change away, half two."""
     candidates: int = Field(default=200, ge=1)

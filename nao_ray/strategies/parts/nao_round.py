@@ -74,8 +74,6 @@ class Round:
     counts: Counts = field(default_factory=Counts)
     objectives: Objectives | None = None
     """Others than the score; None: it is all."""
-    with_noise: bool = False
-    """A choice is by the bound of the score that would be measured, not of the function without noise."""
     scored: set[str] = field(default_factory=set)
     """Keys of the genotypes the predictor was asked about."""
 
@@ -118,7 +116,7 @@ class Round:
             bounds = mean + self.config.spread_weight * spread
             return self.objectives.choose(bounds, genotypes, count, len(self.pending))
         pending = _tokens(self.space, self.pending) if self.pending else tokens[:0]
-        return self.controller.choose(tokens, count, pending, self.config.spread_weight, self.with_noise)
+        return self.controller.choose(tokens, count, pending, self.config.spread_weight)
 
     def _candidates(self, wanted: int) -> list[Proposal]:
         """New genotypes, each once: decoded ones, then, to choose from, neighbours of the sources and random ones."""
