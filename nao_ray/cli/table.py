@@ -71,6 +71,7 @@ def audit(
     from nao_ray.cli.table_audit import TableAudit, open_table
     from nao_ray.pool import PoolReader
     from nao_ray.report.text import frame_text
+    from nao_ray.standings import after
 
     opened = PoolReader.open(pool)
     found = TableAudit(opened, open_table(make_space(opened), {"path": str(path), **_settings(settings)}))
@@ -85,7 +86,7 @@ def audit(
     if not derived.empty:
         typer.echo(f"\nderived from alphas\n{frame_text(derived)}")
     if not agreement.empty:
-        alone = "networks trained alone" if found.rung is None else f"networks trained alone for {found.rung} epochs"
+        alone = "networks trained alone" + ("" if found.rung is None else f", {after(found.rung)}")
         typer.echo(f"\nscores with shared weights (-: {alone})\n{frame_text(agreement)}")
 
 

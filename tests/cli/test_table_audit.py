@@ -100,13 +100,12 @@ def test_the_interval_is_of_the_cells_drawn_again(csv):
 
 
 class Ladder(Pool):
-    """Twelve cells after 2 epochs, in the wrong order; some of them after 4 and 8, in the right one, with more."""
+    """Twelve cells after the first rung's epochs, in the wrong order; some of them after more, in the right one."""
 
-    rungs = (2, 4, 8)
-
-    def __init__(self, *counts):
-        rows = [(2, None, at, 0.5 - at / 200) for at in range(12)]
-        for epochs, count in zip(self.rungs[1:], counts, strict=True):
+    def __init__(self, *counts, rungs=(2, 4, 8)):
+        self.rungs = rungs
+        rows = [(rungs[0], None, at, 0.5 - at / 200) for at in range(12)]
+        for epochs, count in zip(rungs[1:], counts, strict=True):
             rows += [(epochs, at, at, 0.5 + epochs / 100 + at / 200) for at in range(count)]
         super().__init__(climbed=rows)
 
@@ -121,7 +120,14 @@ def test_of_a_ladder_one_rung_is_compared(csv, monkeypatch, capsys, counts, rung
     (row,) = found["agreement"]
     assert (found["rung"], row["weights"], row["n"], row["tau"]) == (rung, "-", n, pytest.approx(tau))
     command.audit("pools/p", csv, ["valid=valid"])
-    assert f"(-: networks trained alone for {rung} epochs)" in capsys.readouterr().out
+    assert f"(-: networks trained alone, after {rung} epochs)" in capsys.readouterr().out
+
+
+def test_a_rung_of_one_epoch_is_called_so(csv, monkeypatch, capsys):
+    monkeypatch.setattr("nao_ray.pool.PoolReader.open", lambda _: Ladder(rungs=(1,)))
+    monkeypatch.setattr("nao_ray.cli.pool.make_space", lambda _: SPACE)
+    command.audit("pools/p", csv, ["valid=valid"])
+    assert "(-: networks trained alone, after 1 epoch)" in capsys.readouterr().out
 
 
 def test_without_anything_to_compare_it_is_refused(csv):

@@ -115,11 +115,11 @@
       });
     }
 
-    #ofOrigin(isControl) {
+    #ofOrigin(isControl, rows = this.scored) {
       const origin = this.frame.get("origin"),
         control = this.frame.labels.origin?.indexOf("control") ?? -1;
-      if (!origin || control < 0) return isControl ? new Uint32Array(0) : this.scored;
-      return this.scored.filter((row) => (origin[row] === control) === isControl);
+      if (!origin || control < 0) return isControl ? new Uint32Array(0) : rows;
+      return rows.filter((row) => (origin[row] === control) === isControl);
     }
 
     /** The scored rows that the strategy proposed. */
@@ -147,6 +147,14 @@
       for (const row of rows)
         if (best < 0 || (this.more ? value[row] > value[best] : value[row] < value[best])) best = row;
       return best;
+    }
+
+    /** The best row that the strategy proposed, to compare a row with: of a ladder the best of the row's rung; or -1. */
+    bestBeside(row) {
+      if (!this.isLadder) return this.best(this.own);
+      const rung = this.frame.get("rung"),
+        beside = this.measured.filter((one) => rung[one] === rung[row]);
+      return this.best(this.#ofOrigin(false, beside));
     }
 
     /** A column of the frame, or one that follows from it: order, device_time, map_x, map_y; null where there is none. */

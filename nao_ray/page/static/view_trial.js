@@ -158,7 +158,7 @@
       "aria-label": "Number of the other trial",
       required: true,
     });
-    const best = pool.best(pool.own),
+    const best = pool.bestBeside(pool.rowOf(Number(id))),
       bestId = best < 0 ? null : pool.frame.get("trial_id")[best];
     const go = (event) => {
       event.preventDefault();
@@ -171,7 +171,7 @@
       other,
       h("button", {type: "submit"}, "Compare"),
       bestId !== null && bestId !== Number(id)
-        ? h("a", {href: NaoRay.app.href("compare", pool, id, `${pool.id}:${bestId}`)}, `with the best (${bestId})`)
+        ? h("a", {href: NaoRay.app.href("compare", pool, id, `${pool.id}:${bestId}`)}, `with the best${pool.after([best])} (${bestId})`)
         : null,
     );
   }
