@@ -443,7 +443,10 @@ def test_of_a_ladder_every_view_compares_one_rung_and_says_which(chromium, climb
     best = "(link => [link.textContent, link.hash])([...document.querySelectorAll('form a')].at(-1))"
     for trial, epochs, other in ((60, 4, 83), (84, 8, 86)):
         show(chromium, f"trial/0/{trial}", "with the best")
-        assert chromium.run(best) == [f"with the best after {epochs} epochs ({other})", f"#compare/0/{trial}/0%3A{other}"]
+        assert chromium.run(best) == [
+            f"with the best after {epochs} epochs ({other})",
+            f"#compare/0/{trial}/0%3A{other}",
+        ]
     show(chromium, "trial/0/36", "Rungs 36 after 2 epochs")
     assert " after 4 epochs" in chromium.run("document.querySelector('.facts').textContent")
     assert chromium.run("document.querySelectorAll('[data-edge]').length"), "cells of a lower rung of one of the best"
