@@ -9,8 +9,9 @@ Legend: `N` observations, `M` points, `D` features.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,11 +22,18 @@ from nao_ray.controllers.criticism import Member, likeliest
 from nao_ray.controllers.kernels import View, squared_distances, squared_exponential
 
 Floats = NDArray[np.float64]
-Covariance = Callable[[Tensor, Tensor], Tensor]
-"""``[M, D]``, ``[K, D]`` -> ``[M, K]``."""
-
 _Conditioned = tuple[list[Tensor], list[Tensor]]
 """Of each member the mean ``[M]`` at ``[M, D]``, and what the observations explain ``[N, M]``."""
+
+
+class Covariance(Protocol):
+    """Of a function of ``[D]`` features; a process is one."""
+
+    def covariance(self, a: Tensor, b: Tensor) -> Tensor:
+        """``[M, K]``: of the function at ``[M, D]`` with it at ``[K, D]``."""
+
+    def variance(self, features: Tensor) -> Tensor:
+        """``[M]``: of the function at ``[M, D]``, in memory and time that grow as M, not as its square."""
 
 
 class GaussianProcess:
@@ -61,17 +69,12 @@ class GaussianProcess:
 
     def posterior(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``[M]`` and standard deviation ``[M]`` of the noise-free function at ``[M, D]``; differentiable."""
-        features = features.double()
-        distances, added = self._distances(features, self.features), self._added(features, self.features)
-        alone = 1 + self._added(features, features).diagonal() if self._beside is not None else 1.0
-        means, variances = [], []
-        for member in self._members:
-            mean, explained = self._condition(member, distances, added)
-            means.append(mean)
-            variances.append(alone - explained.square().sum(dim=0))
-        middle = self._average(means)
-        variance = self._average([v + (m - middle).square() for m, v in zip(means, variances, strict=True)])
-        return middle, variance.clamp_min(1e-9).sqrt()
+        mean, variance = self._moments(features)
+        return mean, variance.clamp_min(1e-9).sqrt()
+
+    def variance(self, features: Tensor) -> Tensor:
+        """``[M]``: of the noise-free function at ``[M, D]``, the diagonal of `covariance`; differentiable."""
+        return self._moments(features)[1]
 
     def joint(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean ``[M]`` and covariance ``[M, M]`` of the noise-free function at ``[M, D]``."""
@@ -83,6 +86,19 @@ class GaussianProcess:
         """``[M, K]``: of the noise-free function at ``[M, D]`` with it at ``[K, D]``; differentiable."""
         at_a = self._at(a)
         return self._covariance(a, b, at_a, at_a if b is a else self._at(b))
+
+    def _moments(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean ``[M]`` and variance ``[M]``."""
+        features = features.double()
+        distances, added = self._distances(features, self.features), self._added(features, self.features)
+        alone = 1.0 if self._beside is None else 1 + self._beside.variance(features)
+        means, variances = [], []
+        for member in self._members:
+            mean, explained = self._condition(member, distances, added)
+            means.append(mean)
+            variances.append(alone - explained.square().sum(dim=0))
+        middle = self._average(means)
+        return middle, self._average([v + (m - middle).square() for m, v in zip(means, variances, strict=True)])
 
     def _covariance(self, a: Tensor, b: Tensor, at_a: _Conditioned, at_b: _Conditioned) -> Tensor:
         (means_a, explained_a), (means_b, explained_b) = at_a, at_b
@@ -101,7 +117,7 @@ class GaussianProcess:
         return [mean for mean, _ in conditioned], [explained for _, explained in conditioned]
 
     def _added(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.zeros((), dtype=torch.float64) if self._beside is None else self._beside(a, b)
+        return torch.zeros((), dtype=torch.float64) if self._beside is None else self._beside.covariance(a, b)
 
     def expected(self) -> Tensor:
         """``[N]``: posterior mean of the noise-free function at the observations (Rasmussen, Williams, eq. 2.25)."""

@@ -64,7 +64,7 @@ class TransferredProcess:
             features,
             (targets - self._prior) / self._scale,
             views,
-            lambda a, b: doubt * source.process.covariance(a, b),
+            _Doubt(source.process, doubt),
         )
         self.noise = self._rest.noise * self._scale**2
         """As of a `GaussianProcess`."""
@@ -82,6 +82,10 @@ class TransferredProcess:
     def covariance(self, a: Tensor, b: Tensor) -> Tensor:
         """``[M, K]``: of the noise-free function at ``[M, D]`` with it at ``[K, D]``; differentiable."""
         return self._scale**2 * self._rest.covariance(a, b)
+
+    def variance(self, features: Tensor) -> Tensor:
+        """``[M]``: of the noise-free function at ``[M, D]``, the diagonal of `covariance`; differentiable."""
+        return self._scale**2 * self._rest.variance(features)
 
     def row(self) -> Mapping[str, float | str]:
         """Columns of a fit's diagnostics; view and length of what the earlier pool leaves to explain."""
@@ -101,6 +105,21 @@ class TransferredProcess:
 
     def _mean(self, features: Tensor) -> Tensor:
         return self._weight * self._quantiles(self._source(features))
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """The covariance of an earlier pool's process, in units of what is left to explain."""
+
+    process: Process
+    scale: Tensor
+    """Of the variance; no dimension."""
+
+    def covariance(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.scale * self.process.covariance(a, b)
+
+    def variance(self, features: Tensor) -> Tensor:
+        return self.scale * self.process.variance(features)
 
 
 class _Quantiles:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nao_ray import rng
 from nao_ray.controllers.gp import GaussianProcess, normal_scores
@@ -66,6 +67,32 @@ def test_the_joint_distribution_agrees_with_the_single_ones() -> None:
     torch.testing.assert_close(spread.square(), covariance.diagonal())
     assert float(torch.linalg.eigvalsh(covariance).min()) > -1e-9
     torch.testing.assert_close(process.expected(), process.posterior(features)[0])
+
+
+def test_the_variance_of_a_process_on_others_is_the_diagonal_of_its_covariance() -> None:
+    """And none of them is asked for the covariance among the points, which grows with their square."""
+    features, targets = new(6)
+    earlier = source(TRUTH)
+    below = TransferredProcess(*new(12), VIEWS, earlier, 0.85)
+    process = TransferredProcess(features, targets, VIEWS, Source("between", below), 0.7)
+    for one in (earlier.process, below, process):
+        diagonal = one.covariance(POINTS, POINTS).diagonal()
+        torch.testing.assert_close(one.variance(POINTS), diagonal, rtol=0, atol=1e-12)
+    with _Largest() as largest:
+        process.posterior(POINTS)
+    assert largest.numbers == 200 * 80, "those of the points with the earliest observations"
+
+
+class _Largest(TorchDispatchMode):
+    """The largest tensor that comes of any operation."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, given=(), named=None):  # type: ignore[no-untyped-def] # as torch's
+        found = function(*given, **(named or {}))
+        if isinstance(found, Tensor):
+            self.numbers = max(self.numbers, found.numel())
+        return found
 
 
 def test_where_the_earlier_pool_knows_nothing_the_spread_is_wider() -> None:
