@@ -85,6 +85,16 @@ class Phase:
     whoever trains counts, as in pools of before."""
 
 
+class Interim(NamedTuple):
+    """What a training that is under way has come to."""
+
+    trial_id: int
+    epochs: int
+    """That it has done, at least 1."""
+    score: float
+    """After them, higher is better; of its metric's unit."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """What a strategy asks to have measured. A strategy gives the first block, its base class the second."""
@@ -124,6 +134,8 @@ class Proposal:
     asked_after: int = 0
     """Number of finished trials the strategy had been told when it made this proposal, or that there were when the
     user asked for a retry."""
+    heard: tuple[Interim, ...] = ()
+    """Of trainings under way, what the strategy has been told since the proposal before this one, by trial id."""
 
     @property
     def rung(self) -> int:

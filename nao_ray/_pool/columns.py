@@ -71,6 +71,10 @@ _OF_ALL = {
     "retry_of": "the failed trial that the user asked for once more as this one; null in all others",
     "parent_trial_id": "on a ladder of fidelities the trial of the rung below, whose training this one goes on with; "
     "null where it begins",
+    "heard_trial_ids": "trials under way whose scores the strategy was told of between the proposal before and this "
+    "one; null where of none",
+    "heard_epochs": "of each of those the epochs it had done; null where of none",
+    "heard_scores": "of each of those its score then, more is better, in the unit of the score; null where of none",
     "phase": "JSON: the stretch of a training of shared weights that this is; null where an architecture is scored",
     # how thoroughly
     "epochs": "passes over the training data, of the rungs below too; null where nothing was trained for this trial",

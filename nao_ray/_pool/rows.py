@@ -17,7 +17,18 @@ import pyarrow as pa
 from nao_ray._pool.finite import finite_rows
 from nao_ray.metric import DEFAULT, PERPLEXITY
 from nao_ray.spaces.base import Genotype
-from nao_ray.trial import Attempt, FailureKind, Fidelity, Measurement, Phase, Proposal, Sizes, Trial, TrialState
+from nao_ray.trial import (
+    Attempt,
+    FailureKind,
+    Fidelity,
+    Interim,
+    Measurement,
+    Phase,
+    Proposal,
+    Sizes,
+    Trial,
+    TrialState,
+)
 
 SCHEMA_VERSION = 2
 """1: pools whose networks had no sizes but `cells_per_stage` and `channels`."""
@@ -41,6 +52,8 @@ _THOROUGHNESS = (
     ("valid_share", _FLOAT),
 )
 _FIDELITY = (("epochs", _INT), *_SIZE, *_THOROUGHNESS)
+_HEARD = (("heard_trial_ids", _INTS), ("heard_epochs", _INTS), ("heard_scores", _FLOATS))
+"""Of `Interim`, each a list."""
 _PROPOSAL = (
     ("space", _TEXT),
     ("genotype", _TEXT),
@@ -56,6 +69,7 @@ _PROPOSAL = (
     ("settings", _TEXT),
     ("retry_of", _INT),
     ("parent_trial_id", _INT),
+    *_HEARD,
     ("phase", _TEXT),
     *_FIDELITY,
 )
@@ -148,7 +162,7 @@ _LATER_MEASURED = (
     "supernet_score", "execution", "latency_ms", *dict(_SHAPES),
 )  # fmt: skip
 _LATER_SIZES = ("layers", "hidden", "embedding_width", OWN_SIZE)
-_LATER_ASKED = ("origin", "file_row", "settings", "retry_of", "parent_trial_id")
+_LATER_ASKED = ("origin", "file_row", "settings", "retry_of", "parent_trial_id", *dict(_HEARD))
 LATER = frozenset({"message", *_LATER_ASKED, *_OPS, *_LATER_MEASURED, *_LATER_SIZES})
 """Columns that parts of earlier pools lack; they are read as nulls."""
 
@@ -283,6 +297,8 @@ def proposal_row(proposal: Proposal) -> Row:
     fidelity = proposal.fidelity
     row |= {"epochs": fidelity.epochs, **{name: getattr(fidelity, name) for name, _ in _THOROUGHNESS}}
     row |= size_columns(fidelity.size)
+    if proposal.heard:
+        row |= dict(zip(dict(_HEARD), map(list, zip(*proposal.heard, strict=True)), strict=True))
     phase = None if proposal.phase is None else json.dumps(asdict(proposal.phase))
     return row | {"space": proposal.genotype.space, "genotype": proposal.genotype.key, "phase": phase}
 
@@ -330,7 +346,7 @@ def attempt_row(seq: int, attempt: Attempt, kind: str = "attempt") -> Row:
 
 # -- from rows --------------------------------------------------------------------------------------------
 
-_OWN = [item.name for item in fields(Proposal) if item.name not in ("genotype", "fidelity", "phase")]
+_OWN = [item.name for item in fields(Proposal) if item.name not in ("genotype", "fidelity", "heard", "phase")]
 _COPIED = [name for name in _OWN if name not in ("tokens", "embedding")]
 
 
@@ -341,6 +357,7 @@ def proposal_from(row: Mapping[str, Any]) -> Proposal:
         fidelity=Fidelity(epochs=row["epochs"], size=size_from(row), **{name: row[name] for name, _ in _THOROUGHNESS}),
         tokens=_tuple(row["tokens"]),
         embedding=_tuple(row["embedding"]),
+        heard=tuple(map(Interim._make, zip(*(row[name] or () for name in dict(_HEARD)), strict=True))),
         phase=_phase(row["phase"]),
         **{name: row[name] for name in _COPIED},
     )

@@ -33,6 +33,7 @@ from nao_ray.search.loop import SearchLoop
 from nao_ray.search.simulated import Outcome, SimulatedExecutor, TimedProposer, reported_seconds
 from nao_ray.service.hosting.manifest import make_manifest
 from nao_ray.sharing import Shared
+from nao_ray.trial import Interim
 
 Duration = Callable[[Job, Outcome], float]
 
@@ -326,6 +327,9 @@ class ChargedDriver:
 
     def cancel(self, trial_id: int) -> None:
         self._executor.cancel(trial_id)
+
+    def overheard(self) -> list[Interim]:
+        return self._executor.overheard()
 
     def withdraw(self) -> list[Job]:
         return self._executor.withdraw()

@@ -13,7 +13,7 @@ from typing import Any
 
 from nao_ray.evaluators.base import Group
 from nao_ray.search.executor import Failure
-from nao_ray.service.fleet.actors import Place, Report, Weights
+from nao_ray.service.fleet.actors import Place, Pulse, Report, Weights
 from nao_ray.service.fleet.nodes import Load, Node
 from nao_ray.service.fleet.worker import Gpu, Slot
 from nao_ray.trial import Measurement, Proposal
@@ -70,7 +70,7 @@ class StubActor:
     def _ping(self) -> StubCall:
         call = StubCall()
         if self.node_id is not None and not self._cluster.is_silent(self):
-            call.end(1)
+            call.end(Pulse(1))
         return call
 
     def _address(self) -> StubCall:

@@ -42,6 +42,7 @@ def summary(rows: Sequence[Row]) -> BenchResult:
         f"find it counts as its {last} queries. With several workers a query counts when its result is in.",
         f"valid@N, test@N: {_units(rows)}, of the best by validation after N queries; oracle@N: the best test seen by "
         f"then. scored: distinct genotypes the predictor scored (at most {most} for one query).",
+        *_of_told(rows),
         machine(),
         *of_revisions(rows),
     ]
@@ -52,6 +53,13 @@ def summary(rows: Sequence[Row]) -> BenchResult:
         notes=notes,
         data={"searches": list(map(_plain, rows))},
     )
+
+
+def _of_told(rows: Sequence[Row]) -> list[str]:
+    """A note where strategies go by what is under way."""
+    told = {tuple(json.loads(row["evaluator"]).get("tells", ())) for row in rows if row["workers"] > 1} - {()}
+    epochs = ["; ".join(", ".join(map(str, each)) for each in sorted(told))] if told else []
+    return [f"With several workers trainings under way tell what the table has after {each} epochs." for each in epochs]
 
 
 def _shown(rows: Sequence[Row], last: int) -> list[tuple[str, int]]:

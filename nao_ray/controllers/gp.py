@@ -41,16 +41,25 @@ class GaussianProcess:
 
     What it looks at, length scale and noise are averaged over (`criticism.py`). `views` are those of the features
     to choose among. `beside` is what the function's covariance has besides the kernel, in units of the signal's
-    variance.
+    variance, and `doubt` ``[N]`` the variance of single targets besides the noise, in the same.
     """
 
     def __init__(
-        self, features: Tensor, targets: Tensor, views: Sequence[View], beside: Covariance | None = None
+        self,
+        features: Tensor,
+        targets: Tensor,
+        views: Sequence[View],
+        beside: Covariance | None = None,
+        doubt: Tensor | None = None,
     ) -> None:
         self.features = features.double()
         self._beside = beside
         self.targets = targets.double()
-        self._members = likeliest(self.features, self.targets, views, self._added(self.features, self.features))
+        self.doubt = torch.zeros(len(targets), dtype=torch.float64) if doubt is None else doubt.double()
+        """``[N]``."""
+        added = self._added(self.features, self.features)
+        added = added if doubt is None else added + self.doubt.diag()
+        self._members = likeliest(self.features, self.targets, views, added)
         self.noise = sum(member.probability * member.setting.noise for member in self._members)
         """Expected noise variance, in units of the signal's."""
 
@@ -121,7 +130,7 @@ class GaussianProcess:
 
     def expected(self) -> Tensor:
         """``[N]``: posterior mean of the noise-free function at the observations (Rasmussen, Williams, eq. 2.25)."""
-        return self._average([self.targets - m.setting.noise * m.weights for m in self._members])
+        return self._average([self.targets - (m.setting.noise + self.doubt) * m.weights for m in self._members])
 
     def left_out(self) -> Tensor:
         """``[N]``: what each observation would be predicted as without it (Rasmussen, Williams, eq. 5.12)."""

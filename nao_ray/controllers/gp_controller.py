@@ -66,7 +66,10 @@ class GpConfig(Settings):
 
 
 class GpController:
-    """Posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2; `bound` is the weight of the spread in a step."""
+    """Posterior after ``[N, L]`` tokens and ``[N]`` scores, N >= 2; `bound` is the weight of the spread in a step.
+
+    `doubt` ``[N]`` is the variance of single scores besides the process's noise, in units of the signal's.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class GpController:
         bound: float,
         config: GpConfig | None = None,
         sources: Sequence[Source] = (),
+        doubt: Floats | None = None,
     ) -> None:
         self.space = space
         self.bound = bound
@@ -88,12 +92,13 @@ class GpController:
         """``[n]``: those the process is conditioned on."""
         features, targets, scores = self._features(tokens[self.rows]), targets[self.rows], scores[self.rows]
         views = views_of(pretrained, self.config)
-        observed = torch.from_numpy(targets)
-        self._gp: Process = GaussianProcess(features, observed, views)
+        doubted = None if doubt is None else torch.from_numpy(doubt[self.rows])
+        cold = GaussianProcess(features, torch.from_numpy(targets), views, doubt=doubted)
+        self._gp: Process = cold
         self.transfer: Transfer | None = None
         """What came of the `sources`; None: there are none."""
         if sources:
-            self._gp, self.transfer = transferred(self._gp, features, observed, views, sources)
+            self._gp, self.transfer = transferred(cold, views, sources)
         self._targets, first = np.unique(targets, return_index=True)
         self._scores = scores[first]
         self._mask = additive_mask(torch.from_numpy(space.token_mask))

@@ -52,12 +52,14 @@ class Source:
 class TransferredProcess:
     """A Gaussian process whose prior mean is an earlier pool's; used as a `GaussianProcess`."""
 
-    def __init__(self, features: Tensor, targets: Tensor, views: Sequence[View], source: Source, weight: float) -> None:
+    def __init__(self, cold: GaussianProcess, views: Sequence[View], source: Source, weight: float) -> None:
+        """On the features and targets of the `cold` one, which has none."""
+        features, targets = cold.features, cold.targets
         self._source, self._weight = source, weight
         self._scale = math.sqrt(1 - weight**2)
         with torch.no_grad():
             earlier = source(features)
-        self._quantiles = _Quantiles(earlier, targets)
+        self._quantiles = Quantiles(earlier, targets)
         self._prior = weight * self._quantiles(earlier)
         doubt = (weight * self._quantiles.slope / self._scale) ** 2
         self._rest = GaussianProcess(
@@ -65,6 +67,7 @@ class TransferredProcess:
             (targets - self._prior) / self._scale,
             views,
             _Doubt(source.process, doubt),
+            cold.doubt / self._scale**2 if cold.doubt.any() else None,
         )
         self.noise = self._rest.noise * self._scale**2
         """As of a `GaussianProcess`."""
@@ -122,7 +125,7 @@ class _Doubt:
         return self.scale * self.process.variance(features)
 
 
-class _Quantiles:
+class Quantiles:
     """The monotone map that gives ``[N]`` values the distribution of ``[N]`` targets; beyond them its mean slope."""
 
     def __init__(self, values: Tensor, targets: Tensor) -> None:
@@ -174,23 +177,17 @@ class Transfer:
         }
 
 
-def transferred(
-    cold: GaussianProcess, features: Tensor, targets: Tensor, views: Sequence[View], sources: Sequence[Source]
-) -> tuple[Process, Transfer]:
+def transferred(cold: GaussianProcess, views: Sequence[View], sources: Sequence[Source]) -> tuple[Process, Transfer]:
     """The process that predicts what it left out best: `cold`, or one with an earlier pool and a weight.
 
     Args:
-        cold: fitted to the next three arguments.
-        features: ``[N, D]``.
-        targets: ``[N]``.
-        views: as of a `GaussianProcess`.
+        cold: fitted to the results.
+        views: that it was fitted with.
         sources: one at least.
     """
-    tried = [
-        (source, w, TransferredProcess(features, targets, views, source, w)) for source in sources for w in WEIGHTS
-    ]
+    tried = [(source, w, TransferredProcess(cold, views, source, w)) for source in sources for w in WEIGHTS]
     densities = [float(process.left_out_density().mean()) for _, _, process in tried]
-    trusts = [source.trust / len(targets) for source in sources for _ in WEIGHTS]
+    trusts = [source.trust / len(cold.targets) for source in sources for _ in WEIGHTS]
     best = max(range(len(tried)), key=lambda row: densities[row] + trusts[row])
     source, weight, warm = tried[best]
     without = float(cold.left_out_density().mean())

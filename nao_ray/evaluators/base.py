@@ -20,7 +20,7 @@ from nao_ray.settings import Settings
 from nao_ray.skeletons.base import Skeleton, skeleton_of
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
-from nao_ray.trial import Fidelity, Measurement, Proposal
+from nao_ray.trial import Fidelity, Interim, Measurement, Proposal
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +248,19 @@ class Evaluator(ABC, Generic[C]):
             "leave it out, or take the evaluator standalone",
             "fidelity",
         )
+
+    def course(self, proposal: Proposal, measured: Measurement) -> list[tuple[float, Interim]]:
+        """What a `watcher` would have been told on the way to a measurement, and after how many seconds, ascending.
+
+        For who tells the time of an evaluation and does not spend it; by default from the curve, of epochs that take
+        equally long.
+        """
+        curve, seconds = measured.curve or (), measured.wall_seconds or 0.0
+        scores = map(self.measure.score, curve[:-1])
+        return [
+            (seconds * done / len(curve), Interim(proposal.trial_id, done, score))
+            for done, score in enumerate(scores, 1)
+        ]
 
     def epochs_before(self, proposal: Proposal) -> int:
         """That its parent was trained for, the rung below; 0 where it has none."""

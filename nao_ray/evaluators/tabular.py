@@ -24,7 +24,7 @@ from nao_ray.limits import Limits
 from nao_ray.metric import Metric
 from nao_ray.spaces.base import Genotype, SearchSpace
 from nao_ray.tasks.base import Facts, Shapes, Task
-from nao_ray.trial import Fidelity, Measurement, Proposal
+from nao_ray.trial import Fidelity, Interim, Measurement, Proposal
 
 
 class Tabular(Evaluator[TabularConfig]):
@@ -55,7 +55,8 @@ class Tabular(Evaluator[TabularConfig]):
 
     @classmethod
     def check(cls, space: SearchSpace[Any], shapes: Shapes | None, config: TabularConfig) -> None:  # noqa: ARG003
-        _at(config, config.epochs)
+        for epochs in (config.epochs, *config.tells):
+            _at(config, epochs)
 
     @classmethod
     def check_rungs(cls, config: TabularConfig, epochs: Sequence[int]) -> None:
@@ -83,6 +84,18 @@ class Tabular(Evaluator[TabularConfig]):
             device_seconds=seconds,
             device="table",
         )
+
+    def course(self, proposal: Proposal, measured: Measurement) -> list[tuple[float, Interim]]:
+        row, whole = self.row(proposal.genotype), measured.wall_seconds or 0.0
+        epochs = proposal.fidelity.epochs or self.config.epochs or 0
+        return [
+            (whole * told / epochs, Interim(proposal.trial_id, told, self._score(self._rung(told), row, proposal.seed)))
+            for told in self.config.tells
+            if told < epochs
+        ]
+
+    def _score(self, rung: Rung, row: int, seed: int) -> float:
+        return self.measure.score(self._scaled(rung.value(row, seed)))
 
     def _rung(self, epochs: int | None) -> Rung:
         """The table after so many epochs; None: after all."""

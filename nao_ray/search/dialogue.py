@@ -7,7 +7,7 @@ from typing import Any
 
 from nao_ray.search.clock import Clock
 from nao_ray.search.proposer import Answer, Proposer
-from nao_ray.trial import Trial
+from nao_ray.trial import Interim, Trial
 
 
 class Dialogue:
@@ -41,10 +41,10 @@ class Dialogue:
         """Handles that are ready when `poll` has something."""
         return self._proposer.pending if self.asking and self.answer is None else ()
 
-    def request(self, n: int, told: Sequence[Trial]) -> None:
-        """Tell these trials, then ask for `n` proposals, at least one unless it is the end."""
+    def request(self, n: int, told: Sequence[Trial], heard: Sequence[Interim] = ()) -> None:
+        """Tell these trials, and what was heard of others; then ask for `n`, at least one unless it is the end."""
         self._since = self._clock.seconds()
-        self._proposer.request(n, told)
+        self._proposer.request(n, told, heard)
         self.asking = max(n, 1)
 
     def poll(self, timeout: float) -> None:

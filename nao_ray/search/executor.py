@@ -18,7 +18,7 @@ from nao_ray.evaluators.base import Evaluator, Group, SharedEvaluator
 from nao_ray.limits import LimitError
 from nao_ray.search.clock import Clock, WallClock
 from nao_ray.sharing import Shared
-from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
+from nao_ray.trial import FailureKind, Interim, Measurement, Proposal, Trial
 
 T = TypeVar("T")
 
@@ -117,6 +117,10 @@ class Executor(Protocol):
     @property
     def sharing(self) -> Sequence[Shared]:
         """How many trials a kind of GPU has at a time, where that is measured."""
+        ...
+
+    def overheard(self) -> list[Interim]:
+        """What trainings under way have told since this was last asked: of each that has the latest, by trial id."""
         ...
 
     def withdraw(self) -> list[Job]:
@@ -276,6 +280,10 @@ class SerialExecutor:
                 finished_at=self._clock.now(),
             )
         ]
+
+    def overheard(self) -> list[Interim]:
+        """None: nothing is under way when this can be asked."""
+        return []
 
     def withdraw(self) -> list[Job]:
         jobs = list(self._jobs)

@@ -233,7 +233,8 @@ class SearchLoop:
 
     def _ask(self, n: int) -> None:
         told, self._outbox.untold = self._outbox.untold, []
-        self._dialogue.request(n, told)
+        heard = [interim for interim in self._executor.overheard() if interim.trial_id in self._running]
+        self._dialogue.request(n, told, heard)
 
     def _record_answer(self) -> None:
         answer = self._dialogue.answer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nao_ray.strategies.base import Strategy
-from nao_ray.trial import Diagnostics, Proposal, Trial
+from nao_ray.trial import Diagnostics, Interim, Proposal, Trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,8 @@ class Proposer(Protocol):
         """Handles that are ready when `poll` has something, for `Executor.wait`."""
         ...
 
-    def request(self, n: int, told: Sequence[Trial]) -> None:
-        """Tell these finished trials, in the order of their `log_index`, then ask for `n` proposals."""
+    def request(self, n: int, told: Sequence[Trial], heard: Sequence[Interim] = ()) -> None:
+        """Tell finished trials, by their `log_index`, and what was heard of others; then ask for `n` proposals."""
         ...
 
     def poll(self, timeout: float | None = None) -> Answer | None:
@@ -55,9 +55,10 @@ class Proposer(Protocol):
         ...
 
 
-def answer(strategy: Strategy[Any], n: int, told: Sequence[Trial]) -> Answer:
+def answer(strategy: Strategy[Any], n: int, told: Sequence[Trial], heard: Sequence[Interim] = ()) -> Answer:
     """Tell, then ask."""
     strategy.tell(told)
+    strategy.hear(heard)
     proposals = strategy.ask(n) if n else []
     return Answer(
         proposals=tuple(proposals),
@@ -81,8 +82,8 @@ class LocalProposer:
         self._answer: Answer | None = None
         strategy.restore(log)
 
-    def request(self, n: int, told: Sequence[Trial]) -> None:
-        self._answer = answer(self._strategy, n, told)
+    def request(self, n: int, told: Sequence[Trial], heard: Sequence[Interim] = ()) -> None:
+        self._answer = answer(self._strategy, n, told, heard)
 
     def poll(self, timeout: float | None = None) -> Answer | None:
         given, self._answer = self._answer, None

@@ -14,7 +14,7 @@ from nao_ray.search.executor import Completion, Desk, Failure, Job, WeightsStore
 from nao_ray.search.proposer import Answer, answer
 from nao_ray.sharing import Shared
 from nao_ray.strategies.base import Strategy
-from nao_ray.trial import Measurement, Trial
+from nao_ray.trial import Interim, Measurement, Trial
 
 Outcome = Measurement | Failure
 
@@ -53,6 +53,7 @@ class SimulatedExecutor:
         self._desk, self._clock, self._duration, self._fault = Desk(evaluator, weights), clock, duration, fault
         self._queue: deque[Job] = deque()
         self._running: list[tuple[float, int, int, Completion]] = []  # end, number, worker
+        self._to_tell: dict[int, deque[tuple[float, Interim]]] = {}  # by trial, from when on, ascending
         self._idle = list(range(workers))  # a heap: the lowest number first
         self._started = 0
 
@@ -82,6 +83,23 @@ class SimulatedExecutor:
             )
             heapq.heappush(self._running, (end, self._started, worker, completion))
             self._started += 1
+            if isinstance(outcome, Measurement) and job.proposal.phase is None:
+                self._note_course(job, outcome, seconds)
+
+    def _note_course(self, job: Job, outcome: Measurement, seconds: float) -> None:
+        """What it will tell on its way."""
+        course = self._desk.evaluator.course(job.proposal, outcome)
+        now, whole = self._clock.seconds(), reported_seconds(job, outcome)
+        if course and whole:
+            scaled = ((now + at * seconds / whole, interim) for at, interim in course)
+            self._to_tell[job.proposal.trial_id] = deque(scaled)
+
+    def overheard(self) -> list[Interim]:
+        found, now = dict[int, Interim](), self._clock.seconds()
+        for trial_id, left in sorted(self._to_tell.items()):
+            while left and left[0][0] <= now:
+                found[trial_id] = left.popleft()[1]
+        return list(found.values())
 
     def wait(self, timeout: float | None = None, wake: Sequence[Any] = ()) -> list[Completion]:
         """As the protocol; of `wake`, moments of the virtual clock are heeded."""
@@ -97,6 +115,7 @@ class SimulatedExecutor:
         while self._running and self._running[0][0] <= self._clock.seconds():
             _, _, worker, completion = heapq.heappop(self._running)
             heapq.heappush(self._idle, worker)
+            self._to_tell.pop(completion.trial_id, None)
             ended.append(completion)
         self._start()
         return ended
@@ -115,6 +134,7 @@ class SimulatedExecutor:
 
     def cancel(self, trial_id: int) -> None:
         self._queue = deque(job for job in self._queue if job.proposal.trial_id != trial_id)
+        self._to_tell.pop(trial_id, None)
         ended = [running for running in self._running if running[3].trial_id == trial_id]
         self._running = [running for running in self._running if running not in ended]
         heapq.heapify(self._running)
@@ -125,6 +145,7 @@ class SimulatedExecutor:
     def close(self) -> None:
         self._queue.clear()
         self._running.clear()
+        self._to_tell.clear()
 
 
 class TimedProposer:
@@ -155,10 +176,10 @@ class TimedProposer:
     def pending(self) -> Sequence[Any]:
         return () if self._answer is None else (self._due,)
 
-    def request(self, n: int, told: Sequence[Trial]) -> None:
+    def request(self, n: int, told: Sequence[Trial], heard: Sequence[Interim] = ()) -> None:
         assert self._answer is None, "one request at a time"
         began = self._stopwatch()
-        self._answer = answer(self._strategy, n, told)
+        self._answer = answer(self._strategy, n, told, heard)
         self.seconds.append(self._stopwatch() - began)
         self.total += self.seconds[-1]
         self._due = Moment(self._clock.seconds() + self.seconds[-1])

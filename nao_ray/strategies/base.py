@@ -25,7 +25,7 @@ from nao_ray.errors import ConfigError
 from nao_ray.pareto import Aim
 from nao_ray.settings import Settings
 from nao_ray.spaces.base import Genotype, SearchSpace
-from nao_ray.trial import Diagnostics, Fidelity, Proposal, Trial, TrialState
+from nao_ray.trial import Diagnostics, Fidelity, Interim, Proposal, Trial, TrialState
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,11 @@ class StrategyConfig(Settings):
     def training_epochs(self) -> int | None:
         """Of a whole training of shared weights; None: not known at the start."""
         return None
+
+    @property
+    def hears(self) -> bool:
+        """Whether the strategy goes by what trainings under way have come to; others know finished ones alone."""
+        return False
 
     @property
     def earlier_pools(self) -> Sequence[str]:
@@ -104,6 +109,12 @@ class Strategy(ABC, Generic[C]):
         """Those of them that have finished, as far as it was told."""
         self.log_position = 0
         """Finished trials it was told, retries too: those with a lower `log_index`."""
+        self.heard: dict[int, dict[int, float]] = {}
+        """Scores by epochs done, by trial: of trainings while they were under way, ended ones too."""
+        self.times_heard = 0
+        """Changes whenever `heard` does."""
+        self._unrecorded: dict[int, Interim] = {}  # heard since the last proposal, by trial
+        self._told_ids: set[int] = set()  # where it hears: what is heard of these comes too late
         self._others: list[int] = []  # ids of trials that are none of its proposals, ascending
         self.visited: set[str] = set()
         """Canonical keys of everything ever asked."""
@@ -123,6 +134,7 @@ class Strategy(ABC, Generic[C]):
                 trial_id=self.next_id,
                 seed=self.seed_of(draft, k),
                 asked_after=self.log_position,
+                heard=tuple(interim for _, interim in sorted(self._unrecorded.items())),
             )
             self._note_asked(proposal)
             proposals.append(proposal)
@@ -140,6 +152,9 @@ class Strategy(ABC, Generic[C]):
         for trial in trials:
             assert trial.state is not TrialState.RUNNING, trial
             self.log_position += 1
+            if self.config.hears:
+                self._told_ids.add(trial.trial_id)
+                self._forget_unrecorded(trial.trial_id)
             goes_on = trial.proposal.parent_trial_id is not None
             if goes_on and not self.ranks_rungs:
                 continue
@@ -148,6 +163,20 @@ class Strategy(ABC, Generic[C]):
                 self.observe(trial)
             elif trial.score is not None:
                 self.observe_retry(trial)
+
+    def hear(self, interims: Sequence[Interim]) -> None:
+        """What trainings under way have come to: of each the latest. The proposal that is made next keeps it."""
+        for interim in interims if self.config.hears else ():
+            if interim.trial_id not in self._told_ids and math.isfinite(interim.score):
+                self._forget_unrecorded(interim.trial_id)
+                self._unrecorded[interim.trial_id] = interim
+                self.times_heard += 1
+                self.heard.setdefault(interim.trial_id, {})[interim.epochs] = interim.score
+
+    def _forget_unrecorded(self, trial_id: int) -> None:
+        """What no proposal has known is not in the log: a strategy that is rebuilt would not know it either."""
+        if (interim := self._unrecorded.pop(trial_id, None)) is not None:
+            self.heard[trial_id].pop(interim.epochs)
 
     def restore(self, log: Sequence[Trial]) -> None:
         """Once, before the first ask: every trial of the pool, running ones too, in any order."""
@@ -203,6 +232,8 @@ class Strategy(ABC, Generic[C]):
         return []
 
     def _note_asked(self, proposal: Proposal) -> None:
+        self.hear(proposal.heard)
+        self._unrecorded.clear()
         if proposal.retry_of is not None or proposal.parent_trial_id is not None:
             self._others.append(proposal.trial_id)
             return

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,9 @@ from nao_ray.spaces.base import Genotype, SearchSpace, Tokens
 from nao_ray.strategies.base import Earlier, Strategy, refuse_outside
 from nao_ray.strategies.parts.first_batches import FirstBatches
 from nao_ray.strategies.parts.nao_config import NaoConfig
+from nao_ray.strategies.parts.nao_early import Early, early
 from nao_ray.strategies.parts.nao_fits import Scored, outcome, predicted_gain
+from nao_ray.strategies.parts.nao_memory import Memory
 from nao_ray.strategies.parts.nao_objectives import Objectives
 from nao_ray.strategies.parts.nao_round import Observation, Round, fresh
 from nao_ray.strategies.parts.nao_rungs import Rungs, foundation
@@ -57,16 +58,12 @@ class Nao(Strategy[NaoConfig]):
         self._given: list[Genotype] = list(dict.fromkeys(given))
         refuse_outside(space, "strategy.seed_genotypes", self._given)
         self._num_seeds = max(config.seeds, len(self._given))
-        self._told: list[Observation] = []
-        self._beside: list[Observation] = []  # retries and further rungs with a score, in the order told
-        self._beside_before: dict[int, int] = {}  # how many of them when a round began
-        self._scores: dict[tuple[int, int | None], float] = {}  # by trial id and epochs
-        self._asked: dict[int, Genotype] = {}  # by trial id, ascending
-        self._first_of_round: dict[int, int] = {}
+        self._memory = Memory()
         self._pretrained: Pretrained | None = None
         self._fitted: tuple[int, MlpController] | None = None
         self._process: tuple[list[int], _Process] | None = None  # what it was fitted to, by trial id
-        self._current: tuple[tuple[int, int], list[Proposal]] = ((-1, 0), [])  # by fit and what `_beside` gave it
+        # by fit, what stands beside it, and what was heard
+        self._current: tuple[tuple[int, int, int], list[Proposal]] = ((-1, 0, 0), [])
         self._rows: list[Diagnostics] = []
         self._used_up = False
         self._first = FirstBatches(space, config, seed)
@@ -89,7 +86,8 @@ class Nao(Strategy[NaoConfig]):
         index = self._fit_index(k)
         if index is None:
             return None
-        first = None if self.objectives or self._earlier else self._first(self._told, self._asked, self.visited, rng)
+        told, asked = self._memory.told, self._memory.asked
+        first = None if self.objectives or self._earlier else self._first(told, asked, self.visited, rng)
         if first or index == 0:  # steady, and too few results for a fit: keep the workers busy
             return first or self._large(rng)
         for draft in self._queue(index):
@@ -147,7 +145,7 @@ class Nao(Strategy[NaoConfig]):
     # -- fits ---------------------------------------------------------------------------------------------
 
     def _queue(self, index: int) -> list[Proposal]:
-        given = index, self._beside_given(index)
+        given = index, self._memory.beside_given(index), self.times_heard
         if self._current[0] != given:
             self._current = given, self._make_queue(index)
         return self._current[1]
@@ -165,16 +163,18 @@ class Nao(Strategy[NaoConfig]):
                 else:
                     controller, report = self._fit(index)
                 several = self._several(rungs.of_base)
-                sources = self._ranked(rungs, controller, several)
-                pending = self._pending(index, known)
+                pending = self._memory.pending(known, index)
+                said = None if several else early(self._pool(index, known), pending, self.heard)
+                guide = controller if said is None else self._with_early(self._pool(index, known), said)
+                sources = self._ranked(rungs, guide, several, said)
                 generation = Round(
                     space=self.space,
-                    controller=controller,
+                    controller=guide,
                     config=self.config,
                     index=index,
                     sources=sources[: self.config.top_k],
-                    pending=pending,
-                    taken={seen.genotype.key for seen in known} | {genotype.key for genotype in pending},
+                    pending=list((pending if said is None else said.rest(pending)).values()),
+                    taken={seen.genotype.key for seen in known} | {genotype.key for genotype in pending.values()},
                     generator=streams.child(self.seed, "round", index),
                     objectives=several,
                 )
@@ -187,6 +187,7 @@ class Nao(Strategy[NaoConfig]):
             row |= self._scored.row(generation.scored)
             if isinstance(controller, GpController):
                 row |= {**controller.row(), "blind_share": share, "reached_share": reached}
+                row |= {} if said is None else said.row()
                 if several is None:
                     row["recommended"] = self._pool(index, known)[controller.recommended()].trial_id
                 if controller.transfer is not None and self._earlier:
@@ -204,14 +205,16 @@ class Nao(Strategy[NaoConfig]):
         unranked = blind_share(report.heldout_rank_correlation, report.num_trials) if self.config.blind else 0.0
         return max(unranked, unpaid_share(reached) if self.config.unpaid else 0.0)
 
-    def _ranked(self, rungs: Rungs, controller: Controller, several: Objectives | None) -> list[Observation]:
-        """What a round may start from, best first; paused trials by what is predicted of them at the base rung."""
+    def _ranked(
+        self, rungs: Rungs, controller: Controller, several: Objectives | None, said: Early | None
+    ) -> list[Observation]:
+        """What a round may start from, best first; what is paused or under way by what is predicted of it."""
         known = rungs.of_base
         if several is not None:
             return [known[row] for row in pareto.crowded_order(several.measured)]
-        if paused := rungs.paused:
-            expected, _ = controller.predict(np.stack([self.space.encode(seen.genotype) for seen in paused]))
-            known = known + [replace(seen, score=float(e)) for seen, e in zip(paused, expected, strict=True)]
+        if open_ones := [*rungs.paused, *([] if said is None else said.trials)]:
+            expected, _ = controller.predict(self._tokens([seen.genotype for seen in open_ones]))
+            known = known + [replace(seen, score=float(e)) for seen, e in zip(open_ones, expected, strict=True)]
         return sorted(known, key=lambda seen: (-(seen.score or 0.0), seen.trial_id))
 
     def foretell(self, trials: Sequence[Trial]) -> list[float] | None:
@@ -219,7 +222,7 @@ class Nao(Strategy[NaoConfig]):
         index = self._fit_index(self.num_asked)
         if self.config.predictor != "gp" or not index:
             return None
-        known = sorted([*self._told, *self._beside], key=lambda seen: seen.trial_id)
+        known = self._memory.everything()
         rungs = Rungs(_completed(known))
         if rungs.base <= max(trial.proposal.fidelity.epochs or 0 for trial in trials):
             return None
@@ -235,13 +238,12 @@ class Nao(Strategy[NaoConfig]):
         index = self._fit_index(self.num_asked)
         if self.config.predictor != "gp" or not index or self.objectives or self.done:
             return None
-        known = sorted([*self._told, *self._beside], key=lambda seen: seen.trial_id)
+        known = self._memory.everything()
         rungs = Rungs(_completed(known))
         if not rungs.judges(paused[0].proposal.fidelity.epochs or 0):
             return None
         new = [draft.genotype for draft in self._queue(index) if draft.genotype.key not in self.visited]
-        done = {seen.trial_id for seen in known}
-        asked = [genotype for trial_id, genotype in self._asked.items() if trial_id not in done]
+        asked = self._memory.pending(known).values()
         pending = self._tokens([*asked, *(trial.genotype for trial in running)])
         with one_thread():
             controller, _, _ = self._fit_gp(index, known)
@@ -263,25 +265,10 @@ class Nao(Strategy[NaoConfig]):
         """The results of all rungs that fit `index` is given, by trial id; of a trial that was tried again, both."""
         count = self._fit_at(index)
         if self.config.mode == "rounds":
-            known = [seen for seen in self._told if self.number_of(seen.trial_id) < count]
+            told = [seen for seen in self._memory.told if self.number_of(seen.trial_id) < count]
         else:
-            known = self._told[:count]
-        return sorted([*known, *self._beside[: self._beside_given(index)]], key=lambda seen: seen.trial_id)
-
-    def _beside_given(self, index: int) -> int:
-        """How many of `_beside` fit `index` is given."""
-        if not self._beside:
-            return 0
-        # a round that asked nothing had its fit when the next one that asked began
-        later = (number for round_, number in self._beside_before.items() if round_ >= index)
-        return min(later, default=len(self._beside))
-
-    def _pending(self, index: int, known: Sequence[Observation]) -> list[Genotype]:
-        """What was asked before the round of fit `index` began, and is not known to it."""
-        done = {seen.trial_id for seen in known}
-        first = self._first_of_round.get(index)
-        before = takewhile(lambda asked: first is None or asked[0] < first, self._asked.items())
-        return [genotype for trial_id, genotype in before if trial_id not in done]
+            told = self._memory.told[:count]
+        return self._memory.with_beside(index, told)
 
     def _fit_gp(self, index: int, known: Sequence[Observation]) -> _Process:
         """The process after what is `known`: of its base rung, with those below as sources."""
@@ -302,6 +289,21 @@ class Nao(Strategy[NaoConfig]):
         fitted = fit_process(self.space, self._pretrained, tokens, scores, config.spread_weight, config.gp, sources)
         self._process = given, (*fitted, rungs)
         return self._process[1]
+
+    def _with_early(self, pool: Sequence[Observation], said: Early) -> GpController:
+        """The process after these results and what is said of trainings under way."""
+        assert self._pretrained is not None
+        config, seen = self.config, [*pool, *said.trials]
+        return GpController(
+            self.space,
+            self._pretrained,
+            self._tokens([each.genotype for each in seen]),
+            np.array([each.score for each in seen], dtype=np.float64),
+            config.spread_weight,
+            config.gp,
+            self._earlier.sources(self._pretrained, config.gp),
+            np.concatenate([np.zeros(len(pool)), said.doubt]),
+        )
 
     def _fit(self, index: int) -> tuple[MlpController, FitReport]:
         """Fit `index`, with the fits before it where their weights live on."""
@@ -342,46 +344,33 @@ class Nao(Strategy[NaoConfig]):
     # -- results ------------------------------------------------------------------------------------------
 
     def note_asked(self, proposal: Proposal) -> None:
-        self._asked[proposal.trial_id] = proposal.genotype
-        self._first_of_round.setdefault(proposal.round or 0, proposal.trial_id)
-        self._beside_before.setdefault(proposal.round or 0, len(self._beside))
+        self._memory.note_asked(proposal)
 
     def observe_retry(self, trial: Trial) -> None:
         if trial.proposal.parent_trial_id is None or self.config.predictor == "gp":  # an mlp knows the first rung alone
-            self._beside.append(self._observation(trial))
+            self._memory.beside.append(self._observation(trial))
 
     def observe(self, trial: Trial) -> None:
+        memory = self._memory
         if trial.proposal.parent_trial_id is not None:
             if trial.score is not None:
                 self.observe_retry(trial)
             return
-        self._told.append(self._observation(trial))
+        memory.told.append(self._observation(trial))
         if self.num_told == self._limit:  # no fit will report on the last round
-            last = max(self._first_of_round)
-            row: dict[str, float | int | str | None] = {"round": last + 1, "num_trials": len(self._scores)}
-            self._rows.append(row | outcome(last, Rungs(_completed([*self._told, *self._beside])).of_base))
+            last = memory.last_round
+            row: dict[str, float | int | str | None] = {"round": last + 1, "num_trials": memory.num_scored}
+            self._rows.append(row | outcome(last, Rungs(_completed([*memory.told, *memory.beside])).of_base))
 
     def _observation(self, trial: Trial) -> Observation:
-        proposal = trial.proposal
-        source, epochs = proposal.source_trial_id, proposal.fidelity.epochs
-        if (score := trial.score) is not None:
-            self._scores[trial.trial_id, epochs] = score
-        return Observation(
-            trial_id=trial.trial_id,
-            genotype=proposal.genotype,
-            score=score,
-            round=proposal.round or 0,
-            predicted_score=proposal.predicted_score,
-            source_score=None if source is None else self._scores.get((source, epochs)),
-            values=self.values_of(trial) or (),
-            epochs=epochs,
-        )
+        return self._memory.observation(trial, self.values_of(trial) or ())
 
     def diagnostics(self) -> list[Diagnostics]:
         """One row per fit, with what became of the round before it; a closing row after the last round.
 
         Columns: those of `FitReport` and of `GpController.row`; `blind_share`, `reached_share` (`nao_shares.py`);
-        `recommended`, the id of the trial with the largest posterior mean of those known to the fit;
+        those of `Early.row`, where something is said of trainings under way; `recommended`, the id of the trial with
+        the largest posterior mean of those known to the fit;
         `share_legal`, `share_unique`, `share_new` of `num_decoded` rows; `num_refilled`; `num_scored` by the
         predictor, and `num_scored_distinct` over all fits of this process; `predicted_gain` over the source trials'
         scores; `previous_realised_gain`, `previous_predicted_gain` and `previous_rank_correlation` (predicted against

@@ -14,7 +14,7 @@ from nao_ray import rng
 from nao_ray.controllers.gp import GaussianProcess, normal_scores
 from nao_ray.controllers.kernels import View, squared_distances, squared_exponential
 from nao_ray.controllers.measures import rank_correlation
-from nao_ray.controllers.transfer import Source, TransferredProcess, _Quantiles, transferred
+from nao_ray.controllers.transfer import Quantiles, Source, TransferredProcess, transferred
 
 GENERATOR = rng.child(0, "transfer")
 POINTS = torch.from_numpy(GENERATOR.normal(size=(200, 4)))
@@ -49,18 +49,18 @@ def test_the_density_of_what_is_left_out_is_that_of_fits_without_it() -> None:
 
 def test_quantiles_keep_the_order_and_take_the_targets_values() -> None:
     values, targets = torch.tensor([3.0, 1.0, 2.0, 1.0]), torch.tensor([10.0, 40.0, 20.0, 30.0])
-    mapped = _Quantiles(values, targets)
+    mapped = Quantiles(values, targets)
     assert mapped(torch.tensor([1.0, 2.0, 3.0, 1.5])).tolist() == [15.0, 30.0, 40.0, 22.5]
     assert mapped(torch.tensor([4.0, 0.0])).tolist() == [52.5, 2.5], "beyond them with the mean slope"
     point = torch.tensor([1.5, 5.0], dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(mapped(point).sum(), point)
     assert gradient.tolist() == [15.0, 12.5]
-    assert _Quantiles(torch.ones(3), torch.arange(3.0))(torch.tensor([1.0, 9.0])).tolist() == [1.0, 1.0]
+    assert Quantiles(torch.ones(3), torch.arange(3.0))(torch.tensor([1.0, 9.0])).tolist() == [1.0, 1.0]
 
 
 def test_the_joint_distribution_agrees_with_the_single_ones() -> None:
     features, targets = new(6)
-    process = TransferredProcess(features, targets, VIEWS, source(TRUTH), 0.85)
+    process = TransferredProcess(GaussianProcess(features, targets, VIEWS), VIEWS, source(TRUTH), 0.85)
     mean, spread = process.posterior(POINTS[:30])
     joint, covariance = process.joint(POINTS[:30])
     torch.testing.assert_close(mean, joint)
@@ -73,8 +73,8 @@ def test_the_variance_of_a_process_on_others_is_the_diagonal_of_its_covariance()
     """And none of them is asked for the covariance among the points, which grows with their square."""
     features, targets = new(6)
     earlier = source(TRUTH)
-    below = TransferredProcess(*new(12), VIEWS, earlier, 0.85)
-    process = TransferredProcess(features, targets, VIEWS, Source("between", below), 0.7)
+    below = TransferredProcess(GaussianProcess(*new(12), VIEWS), VIEWS, earlier, 0.85)
+    process = TransferredProcess(GaussianProcess(features, targets, VIEWS), VIEWS, Source("between", below), 0.7)
     for one in (earlier.process, below, process):
         diagonal = one.covariance(POINTS, POINTS).diagonal()
         torch.testing.assert_close(one.variance(POINTS), diagonal, rtol=0, atol=1e-12)
@@ -97,7 +97,7 @@ class _Largest(TorchDispatchMode):
 
 def test_where_the_earlier_pool_knows_nothing_the_spread_is_wider() -> None:
     features, targets = new(6)
-    process = TransferredProcess(features, targets, VIEWS, source(TRUTH), 0.95)
+    process = TransferredProcess(GaussianProcess(features, targets, VIEWS), VIEWS, source(TRUTH), 0.95)
     near, far = process.posterior(POINTS[:40])[1], process.posterior(POINTS[:40] + 50)[1]
     assert float(near.mean()) < 0.6 * float(far.mean())
 
@@ -106,7 +106,7 @@ def test_where_the_earlier_pool_knows_nothing_the_spread_is_wider() -> None:
 def test_what_helps_is_used_and_predicts_better(count: int) -> None:
     features, targets = new(count)
     cold = GaussianProcess(features, targets, VIEWS)
-    warm, told = transferred(cold, features, targets, VIEWS, [source(-TRUTH), source(TRUTH)])
+    warm, told = transferred(cold, VIEWS, [source(-TRUTH), source(TRUTH)])
     assert told.row()["warm_start"] == "on"
     assert told.weight >= 0.7
     assert told.density > told.density_without
@@ -120,7 +120,7 @@ def test_what_misleads_is_left_alone(kind: str) -> None:
     features, targets = new(20)
     cold = GaussianProcess(features, targets, VIEWS)
     misled = -TRUTH if kind == "inverted" else rng.child(1, "shuffled").permutation(TRUTH)
-    process, told = transferred(cold, features, targets, VIEWS, [source(misled)])
+    process, told = transferred(cold, VIEWS, [source(misled)])
     assert process is cold
     assert told.row() | {"left_out_density_warm": 0, "left_out_density_cold": 0} == {
         "warm_start": "off",

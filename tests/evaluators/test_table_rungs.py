@@ -13,7 +13,7 @@ from nao_ray.evaluators.tabular import Tabular, TabularConfig
 from nao_ray.pool import PoolReader
 from nao_ray.service.hosting.run import run
 from nao_ray.spaces.nas_bench_201 import NasBench201, NasBench201Config
-from nao_ray.trial import Fidelity, Proposal
+from nao_ray.trial import Fidelity, Interim, Proposal
 
 OPS = ("none", "skip_connect", "nor_conv_3x3")
 SPACE = NasBench201(NasBench201Config(ops=OPS))
@@ -129,3 +129,29 @@ def test_a_search_on_a_table_with_a_ladder_keeps_its_pattern_and_goes_on(tmp_pat
         if (parent := trial.proposal.parent_trial_id) is not None and trial.score is not None:
             assert trial.score == pytest.approx(2 * log[parent].score)
             assert trial.measurement.device_seconds == 4 * log[parent].measurement.device_seconds == 80.0
+
+
+def test_a_training_tells_what_the_table_has_after_fewer_epochs(path):
+    made = table(path, valid="acc_{epochs}", cost="seconds", tells=[2])
+    asked = Proposal(genotype=CELL, trial_id=7)
+    assert made.course(asked, made.evaluate(asked)) == [(20.0, Interim(7, 2, 0.3))]
+    loss = table(path, valid="acc_{epochs}", cost="seconds", tells=[2], goal="minimize", metric="loss")
+    assert loss.course(asked, loss.evaluate(asked)) == [(20.0, Interim(7, 2, -0.3))], "a score is more, the better"
+    short = Proposal(genotype=CELL, fidelity=Fidelity(epochs=2))
+    assert made.course(short, made.evaluate(short)) == [], "of two epochs the end alone is told"
+    silent = table(path, valid="acc_{epochs}", cost="seconds")
+    assert silent.course(asked, silent.evaluate(asked)) == []
+    two = table(path, valid="acc_{epochs}", cost="seconds", tells=[2, 4], by_epochs={4: {"valid": "half"}})
+    told = two.course(asked, two.evaluate(asked))
+    assert [(seconds, *interim) for seconds, interim in told] == [(20.0, 7, 2, 0.3), (40.0, 7, 4, 0.1)]
+
+
+@pytest.mark.parametrize("tells", [[8], [0], [2, 2], [4, 2]])
+def test_what_cannot_be_told_on_the_way_is_refused(path, tells):
+    with pytest.raises(ValueError, match="tells: give numbers of epochs, ascending, each at least 1 and fewer than"):
+        table(path, valid="acc_{epochs}", tells=tells)
+    with pytest.raises(ConfigError, match="evaluator: nothing says which columns are of 2 epochs"):
+        RunConfig(
+            name="t", space={"name": "nas_bench_201", "ops": OPS}, strategy="random_search", budget={"trials": 3},
+            evaluator={"name": "tabular", "path": path, "valid": "acc_8", "epochs": 8, "tells": [2]},
+        )  # fmt: skip

@@ -19,11 +19,12 @@ from nao_ray.errors import FencedError, PoolError
 from nao_ray.pool import Counts, PoolReader, PoolWriter
 from nao_ray.spaces.base import Genotype
 from nao_ray.strategies.random_search import RandomSearch
-from nao_ray.trial import Measurement, Trial, TrialState
+from nao_ray.trial import Interim, Measurement, Trial, TrialState
 
 COLUMNS_TEXT = """
 trial_id attempt strategy space genotype tokens embedding predicted_score predicted_spread
-source_trial_id source_step_size round origin file_row settings retry_of parent_trial_id phase
+source_trial_id source_step_size round origin file_row settings retry_of parent_trial_id heard_trial_ids
+heard_epochs heard_scores phase
 epochs cells_per_stage channels layers hidden embedding_width own_size data_share
 weights_version valid_share normal_ops reduction_ops task
 state failure_kind failure_message valid_accuracy valid_perplexity valid_loss valid_score goal train_loss
@@ -172,6 +173,22 @@ def test_the_log_rebuilds_every_trial(pool, lease):
         (TrialState.RUNNING, 0, None),
     ]
     assert {trial.asked_at for trial in log[5:]} == {START}
+
+
+def test_what_was_heard_of_others_stands_with_the_proposal_that_knew_it(pool, lease):
+    heard = Interim(0, 3, 0.1 + 0.2), Interim(2, 1, -4.25)
+    asked = [replace(make_proposal(k), heard=heard if k == 3 else ()) for k in range(5)]
+    pool.record_asked(asked, START)
+    done = Trial(proposal=asked[3], attempt=1).complete(Measurement(valid_accuracy=0.5), log_index=0)
+    pool.record_finished([done])
+    log = PoolReader.open(pool.url).log()
+    assert [trial.proposal.heard for trial in log] == [(), (), (), heard, ()], "finished or not, to the last bit"
+    row = pd.read_parquet(Path(pool.url, "trials")).iloc[0]
+    told = [row[f"heard_{name}"].tolist() for name in ("trial_ids", "epochs", "scores")]
+    assert told == [[0, 2], [3, 1], [0.1 + 0.2, -4.25]]
+    pool.record_asked([replace(make_proposal(5), heard=(Interim(4, 2, 0.5),))], START)
+    events = pd.read_parquet(Path(pool.url, "events"))
+    assert events.loc[events["trial_id"] == 5, "heard_trial_ids"].iloc[0].tolist() == [4]
 
 
 def test_a_second_final_row_is_dropped(pool, lease):

@@ -17,7 +17,7 @@ from nao_ray.pool import PoolReader, PoolWriter
 from nao_ray.spaces.base import Genotype
 from nao_ray.tasks.images.base import ImageShapes
 from nao_ray.tasks.texts.base import TokenShapes
-from nao_ray.trial import FailureKind, Fidelity, Measurement, Phase, Proposal, Trial, TrialState
+from nao_ray.trial import FailureKind, Fidelity, Interim, Measurement, Phase, Proposal, Trial, TrialState
 
 ints = st.integers(-(2**63), 2**63 - 1)
 floats = st.floats(allow_nan=False, allow_infinity=False)
@@ -55,6 +55,7 @@ phases = st.builds(
 proposals = st.builds(
     Proposal,
     phase=maybe(phases),
+    heard=st.lists(st.builds(Interim, ints, ints, floats), max_size=3).map(tuple),
     genotype=st.builds(Genotype, texts, texts),
     embedding=maybe(st.lists(points, max_size=5).map(tuple)),
     predicted_score=maybe(floats),
@@ -149,7 +150,8 @@ def test_every_field_has_a_column():
     for shapes in (ImageShapes(1, 8, 8, 2, "small"), TokenShapes(4)):
         assert {*shapes.recorded} <= {*rows.TRIALS.names}
     for schema in (rows.TRIALS, rows.EVENTS):
-        assert {*Proposal.__dataclass_fields__} - {"genotype", "fidelity"} <= {*schema.names} - {"genotype"}
+        assert {*Proposal.__dataclass_fields__} - {"genotype", "fidelity", "heard"} <= {*schema.names} - {"genotype"}
+        assert {f"heard_{name}s" for name in ("trial_id", "epoch", "score")} <= {*schema.names}
     assert {*Trial.__dataclass_fields__} - {"proposal", "measurement", "ends"} <= {
         *rows.TRIALS.names
     }  # that is the events'

@@ -73,7 +73,7 @@ def test_many_workers_look_ahead_by_what_ends_while_the_strategy_thinks(thinking
     loop, run = simulate(pool, workers=4, trials=23)
     local, clock = loop._dialogue._proposer, loop._clock
     request = local.request
-    local.request = lambda n, told: (clock.advance_to(clock.seconds() + thinking), request(n, told))
+    local.request = lambda *given: (clock.advance_to(clock.seconds() + thinking), request(*given))
     in_hand = []
     loop._listener = lambda s: in_hand.append(s.asked - s.done - s.failed)
     run()

@@ -76,6 +76,9 @@ class TabularConfig(EvaluatorConfig):
     by_epochs: Mapping[int, Mapping[str, str]] = {}
     """Epochs -> setting -> column, where the names of columns follow no pattern: ``{2: {valid: half_valid_acc}}``. The
     `cost` of fewer epochs is their share of the whole one's, unless its name has ``{epochs}`` or it stands here."""
+    tells: Annotated[tuple[int, ...], BeforeValidator(by_commas)] = ()
+    """Epochs, ascending and fewer than `epochs`, after which a training that is under way tells its score, as real ones
+    do after each: that of the columns of so many epochs, after their share of the time."""
     resumes: bool = False
     """What a trial costs that goes on from a lower rung: the seconds beyond that one's, as with a table whose fewer
     epochs are the beginning of the whole training; by default all of its own, as if it began anew."""
@@ -103,6 +106,8 @@ class TabularConfig(EvaluatorConfig):
             )
         if (self.by_epochs or self.resumes) and self.epochs is None:
             raise ValueError("by_epochs and resumes are of fewer epochs than the whole training's: give epochs")
+        if list(self.tells) != sorted(set(self.tells)) or (self.tells and not 0 < max(self.tells) < (self.epochs or 0)):
+            raise ValueError("tells: give numbers of epochs, ascending, each at least 1 and fewer than epochs")
         if self.metric == "accuracy" and self.unit not in _SCALES:
             raise ValueError(
                 f"unit of an accuracy is percent or fraction, not {self.unit!r}; else give metric its name"

@@ -27,7 +27,7 @@ from nao_ray.service.fleet.output import LogFile, log_files, log_to_stderr, prin
 from nao_ray.service.fleet.shared_mps import SharedMps
 from nao_ray.service.fleet.worker import Gpu
 from nao_ray.strategies.base import Earlier, Strategy
-from nao_ray.trial import FailureKind, Measurement, Proposal, Trial
+from nao_ray.trial import FailureKind, Interim, Measurement, Proposal, Trial
 
 
 class Place(NamedTuple):
@@ -61,6 +61,14 @@ class Report(NamedTuple):
     """That was computed on; None: on none, or it is of no use any more."""
     weights: bytes | None = None
     """Of a phase, by the first of its group: the trained version."""
+
+
+class Pulse(NamedTuple):
+    """A sign of life."""
+
+    pid: int
+    so_far: Interim | None = None
+    """What the training under way has come to; None: none is, or it tells nothing yet."""
 
 
 class Weights(NamedTuple):
@@ -107,6 +115,7 @@ class EvaluatorActor:
     def __init__(self, mps: bool = False) -> None:
         self._wants_mps = mps
         self._mps: SharedMps | None = None
+        self._so_far: Interim | None = None
 
     def start(self, make: Callable[[], Evaluator[Any]]) -> Place:
         """Make the evaluator, and have at hand what every evaluation needs.
@@ -162,7 +171,14 @@ class EvaluatorActor:
             together = attempt(lambda: evaluator.evaluate_together(proposals))
             if not isinstance(together, Failure):
                 return together
-        return [measure(evaluator, proposal) for proposal in proposals]
+        return [self._measure(proposal) for proposal in proposals]
+
+    def _measure(self, proposal: Proposal) -> Measurement | Failure:
+        def note(so_far: Measurement) -> None:
+            self._so_far = Interim(proposal.trial_id, len(so_far.curve or ()), so_far.score)
+
+        self._so_far, self._evaluator.watcher = None, note
+        return measure(self._evaluator, proposal)
 
     def _use(self, weights: Weights | None) -> None:
         if weights is None or weights.version == self._version:
@@ -205,9 +221,9 @@ class EvaluatorActor:
             gpu = None if is_spent else _gpu(is_alone=places == 1)
         return Report(tuple(outcomes), _device(), started_at, datetime.now(UTC), is_spent, gpu)
 
-    def ping(self) -> int:
-        """The process's id: an answer, from a thread of its own, while an evaluation runs."""
-        return os.getpid()
+    def ping(self) -> Pulse:
+        """An answer, from a thread of its own, while an evaluation runs."""
+        return Pulse(os.getpid(), self._so_far)
 
 
 class StrategyActor:
@@ -229,9 +245,9 @@ class StrategyActor:
         self._log = []
         return _place()
 
-    def answer(self, n: int, told: Sequence[Trial]) -> Answer:
+    def answer(self, n: int, told: Sequence[Trial], heard: Sequence[Interim]) -> Answer:
         """Tell, then ask for `n` proposals."""
-        return answer(self._strategy, n, told)
+        return answer(self._strategy, n, told, heard)
 
 
 def cause(error: ray.exceptions.RayTaskError) -> BaseException:

@@ -36,7 +36,7 @@ from nao_ray.service.fleet.staffing import Staffing
 from nao_ray.service.fleet.versions import Versions, version_of
 from nao_ray.service.fleet.worker import Worker, WorkerPlan
 from nao_ray.sharing import Shared
-from nao_ray.trial import FailureKind, Measurement
+from nao_ray.trial import FailureKind, Interim, Measurement
 
 _log = logging.getLogger(__name__)
 
@@ -138,6 +138,10 @@ class RayExecutor:
         phases = self._queue.phases_next
         each = self._plan.at_once if not phases else self._size_of_gang == 1
         return max(0, len(self._queue) - len(self._fleet.idle) * each)
+
+    def overheard(self) -> list[Interim]:
+        found, self._fleet.so_far = self._fleet.so_far, {}
+        return [interim for _, interim in sorted(found.items())]
 
     def withdraw(self) -> list[Job]:
         return self._queue.clear()

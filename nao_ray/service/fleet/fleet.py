@@ -24,7 +24,7 @@ from nao_ray.service.fleet.liveness import AwakeSeconds, Watchlist
 from nao_ray.service.fleet.nodes import HeadAwayError
 from nao_ray.service.fleet.remote import Remote
 from nao_ray.service.fleet.worker import Slot, Worker, WorkerPlan
-from nao_ray.trial import FailureKind
+from nao_ray.trial import FailureKind, Interim
 
 if TYPE_CHECKING:
     from nao_ray.service.fleet.gang import Gang
@@ -51,6 +51,8 @@ class Fleet:
         """Of the busy ones, those at a phase."""
         self.fresh: Workers = {}
         """Of the idle ones, those that were not when this was last emptied."""
+        self.so_far: dict[int, Interim] = {}
+        """What trainings under way have told with a sign of life, by trial, since whoever heeds it took it."""
         self._places: defaultdict[str, Workers] = defaultdict(dict)
         self._placeless: Workers = {}  # starting, wherever there is or will be room
         self._numbers = count()
@@ -180,6 +182,8 @@ class Fleet:
                 yield ended
             elif ended.call is worker.ping and ended.result.exception() is None:  # else its own call says what is wrong
                 worker.heard, worker.ping, worker.is_there = self.now(), None, True
+                if (so_far := ended.result.result().so_far) is not None:
+                    self.so_far[so_far.trial_id] = so_far
                 if worker.call is not None:
                     self._watch(worker)
 

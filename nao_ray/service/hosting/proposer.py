@@ -15,7 +15,7 @@ from nao_ray.search.proposer import Answer
 from nao_ray.service.fleet.actors import StrategyActor, cause, one_line
 from nao_ray.service.fleet.output import words_of
 from nao_ray.strategies.base import Strategy
-from nao_ray.trial import Trial
+from nao_ray.trial import Interim, Trial
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class RayProposer:
         """
         self._make, self._log = make, log
         self._n: int | None = None  # of the request under way
+        self._heard: list[Interim] = []  # with it
         self._call: Any = None
         self._deaths = 0
         self._start()
@@ -59,9 +60,10 @@ class RayProposer:
     def pending(self) -> Sequence[Any]:
         return () if self._call is None else (self._call,)
 
-    def request(self, n: int, told: Sequence[Trial]) -> None:
+    def request(self, n: int, told: Sequence[Trial], heard: Sequence[Interim] = ()) -> None:
         assert self._call is None, "one request at a time"
-        self._n, self._call = n, self._actor.answer.remote(n, list(told))
+        self._n, self._heard = n, list(heard)
+        self._call = self._actor.answer.remote(n, list(told), self._heard)
 
     def poll(self, timeout: float | None = None) -> Answer | None:
         """As the protocol.
@@ -99,7 +101,7 @@ class RayProposer:
             _log.warning("its last lines:\n  %s", "\n  ".join(words[-_SHOWN_LINES:]))
         self._kill()
         self._start()
-        self._call = self._actor.answer.remote(self._n, [])
+        self._call = self._actor.answer.remote(self._n, [], self._heard)
 
     def _kill(self) -> None:
         try:

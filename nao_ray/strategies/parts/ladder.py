@@ -27,7 +27,7 @@ import numpy as np
 
 from nao_ray import pareto
 from nao_ray.strategies.base import Strategy, StrategyConfig
-from nao_ray.trial import Diagnostics, Proposal, Trial, TrialState
+from nao_ray.trial import Diagnostics, Interim, Proposal, Trial, TrialState
 
 _ROUNDING = 1e-9  # a third of six is two
 
@@ -86,6 +86,9 @@ class Ladder(Strategy[StrategyConfig]):
             self.log_position += 1
             self.num_told += trial.proposal.retry_of is None
             self._take_in(trial)
+
+    def hear(self, interims: Sequence[Interim]) -> None:
+        """Nothing: its rungs tell."""
 
     def _note_asked(self, proposal: Proposal) -> None:
         self.inner._note_asked(proposal)

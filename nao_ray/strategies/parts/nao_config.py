@@ -76,7 +76,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 class NaoConfig(StrategyConfig):
     """Settings of `Nao`; the preset gives what is not set."""
 
-    of_before: ClassVar[Mapping[str, Any]] = {"size_prior": False, "blind": False, "unpaid": False}
+    of_before: ClassVar[Mapping[str, Any]] = {"size_prior": False, "blind": False, "unpaid": False, "early": False}
 
     preset: Literal["default", "paper", "paper_rnn", "nao_ws_v1", "nao_ws_rnn", "v2"] = "default"
     predictor: Literal["gp", "mlp"] = "gp"
@@ -119,6 +119,9 @@ class NaoConfig(StrategyConfig):
     ones (`parts/nao_shares.py`)."""
     unpaid: bool = True
     """Also where what it promises is not kept: fewer of its last 20 proposals than half reached the predicted score."""
+    early: bool = True
+    """Go by the scores of trainings under way too, as far as such scores have told the end (`parts/nao_early.py`): with
+    a `gp`, in `steady`, without a ladder, whose rungs tell. Pools of before did not."""
     pool_size: int | None = Field(default=None, ge=2)
     """Fit on the newest round and the best of the others, so many in all; None: on everything."""
     keep_weights: bool = False
@@ -183,6 +186,10 @@ class NaoConfig(StrategyConfig):
     @property
     def earlier_pools(self) -> tuple[str, ...]:
         return self.warm_start
+
+    @property
+    def hears(self) -> bool:
+        return self.early and self.predictor == "gp" and self.mode == "steady"
 
     @property
     def schedule(self) -> tuple[float, ...]:

@@ -114,7 +114,7 @@ class Rungs:
             process: Process = GaussianProcess(features, targets, foundation.views)
             if source is not None:
                 assert isinstance(process, GaussianProcess)
-                process, step = transferred(process, features, targets, foundation.views, [source])
+                process, step = transferred(process, foundation.views, [source])
                 self._steps.append(step)
             source = Source(_name(epochs), process, TRUST)
         return [] if source is None else [source]

@@ -15,7 +15,7 @@ from nao_ray.search.executor import Failure, Job
 from nao_ray.service.fleet.actors import EvaluatorActor
 from nao_ray.service.fleet.executor import RayExecutor
 from nao_ray.service.fleet.worker import WorkerPlan
-from nao_ray.trial import FailureKind, Measurement, Proposal
+from nao_ray.trial import FailureKind, Interim, Measurement, Proposal
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_local")]
 
@@ -92,6 +92,19 @@ def test_what_a_failed_trial_said_comes_with_it(start, order, kind, trace):
         assert said in log
     assert "line 200\n" in log
     assert "line 199\n" not in log
+
+
+def test_a_training_tells_its_scores_with_each_sign_of_life(start):
+    executor = start({1: "tell 1.5"}, count=1, ping_seconds=0.1)
+    submit(executor, 1)
+    heard, ended = [], []
+    while not ended:
+        ended = executor.wait(0.1)
+        heard += executor.overheard()
+    assert list(dict.fromkeys(heard)) == [Interim(1, 1, 0.25), Interim(1, 2, 0.375)]
+    submit(executor, 2)
+    collect(executor, 1)
+    assert executor.overheard() == [], "of what ended before nothing is told again"
 
 
 def test_auto_means_what_the_cluster_holds(start):
