@@ -6,7 +6,7 @@ end among their ends, by matching quantiles. How far the finished ones ended fro
 is the variance of that, and the process takes it as a result with so much more noise, an observation of a cheaper
 fidelity. Early scores that say nothing of the end change next to nothing.
 
-Legend: `N` finished trials, `P` pending ones of which something is said.
+Legend: `N` finished trials, `P` pending ones of which something is said, `E` numbers of epochs.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def early(finished: Sequence[Observation], pending: Mapping[int, Genotype], hear
         heard: of trainings while they were under way, ended ones too.
     """
     latest = {trial_id: max(heard[trial_id].items()) for trial_id in pending if heard.get(trial_id)}
-    comparisons = {done: _Comparison(finished, heard, done) for done in sorted({done for done, _ in latest.values()})}
+    epochs = sorted({done for done, _ in latest.values()})
+    stood = np.array([_course(seen, heard.get(seen.trial_id, {}), epochs) for seen in finished])
+    comparisons = {done: _Comparison(stood[:, k], _ends(finished)) for k, done in enumerate(epochs)}
     placed = {
         trial_id: comparisons[done].place(score) for trial_id, (done, score) in latest.items() if comparisons[done]
     }
@@ -83,10 +85,10 @@ def early(finished: Sequence[Observation], pending: Mapping[int, Genotype], hear
 class _Comparison:
     """With the finished trainings as they stood after as many epochs; false where there are too few."""
 
-    def __init__(self, finished: Sequence[Observation], heard: Courses, done: int) -> None:
-        stood = np.array([_stood(seen, heard.get(seen.trial_id, {}), done) for seen in finished])
+    def __init__(self, stood: Floats, ends: Floats) -> None:
+        """Of ``[N]`` scores after so many epochs, NaN where it is not known, and ``[N]`` at the end."""
         known = np.isfinite(stood)
-        self._stood, self._ends = stood[known], _ends(finished)[known]
+        self._stood, self._ends = stood[known], ends[known]
         self._place = Quantiles(torch.from_numpy(self._stood), torch.from_numpy(self._ends)) if self else None
 
     def __bool__(self) -> bool:
@@ -114,8 +116,11 @@ def _ends(finished: Sequence[Observation]) -> Floats:
     return np.array([seen.score for seen in finished], dtype=np.float64)
 
 
-def _stood(seen: Observation, heard: Mapping[int, float], done: int) -> float:
-    """The score of a finished training after so many epochs, linearly in between; NaN before the first heard."""
+def _course(seen: Observation, heard: Mapping[int, float], epochs: Sequence[int]) -> Floats:
+    """``[E]``: scores of a finished training after so many epochs, linearly in between; NaN before the first heard."""
     course = {**heard, seen.epochs: seen.score} if heard and seen.epochs is not None else heard
-    at = sorted(course)
-    return float(np.interp(done, at, [course[each] or 0.0 for each in at], left=np.nan)) if at else np.nan
+    done = sorted(course)
+    if not done:
+        return np.full(len(epochs), np.nan)
+    found: Floats = np.interp(epochs, done, [course[at] or 0.0 for at in done], left=np.nan)
+    return found
