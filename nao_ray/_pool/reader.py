@@ -129,14 +129,8 @@ class PoolReader:
             PoolError: a part is damaged.
             PoolReadError: the parts cannot be read at the moment.
         """
-        if self._storage.rungs:
-            chosen = None if columns is None else list(dict.fromkeys([*columns, "trial_id"]))
-            rungs: list[rows.Row] = read_finished(self._storage, chosen, ids).sort_by("trial_id").to_pylist()
-            return rungs
-        wanted = pc.field("trial_id").isin(pa.array(ids, pa.int64()))
-        with self._storage.moment():
-            data = tables.read(self._storage, "trials", None if columns is None else list(columns), wanted)
-        found: list[rows.Row] = data.sort_by("trial_id").to_pylist()
+        chosen = None if columns is None else list(dict.fromkeys([*columns, "trial_id"]))
+        found: list[rows.Row] = read_finished(self._storage, chosen, ids).sort_by("trial_id").to_pylist()
         return found
 
     def stream_trials(

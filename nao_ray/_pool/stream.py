@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from nao_ray._pool.faults import READING, Fault, kind_of
 from nao_ray._pool.groups import aligned, columns_of, gathered, open_part
@@ -73,7 +74,7 @@ def read_some(
 
     def read(names: Sequence[str]) -> pa.Table:
         found = [schema.empty_table()]
-        for data in _groups(storage, folder, names, columns):
+        for data in _groups(storage, folder, names, columns, wanted):
             data = data if wanted is None else data.filter(pc.is_in(data["trial_id"], value_set=wanted))
             if len(data):
                 found.append(data)
@@ -105,16 +106,21 @@ def _schema(folder: str, columns: Sequence[str] | None) -> pa.Schema:
     return whole if columns is None else pa.schema(map(whole.field, columns), metadata=whole.metadata)
 
 
-def _groups(storage: Storage, folder: str, names: Sequence[str], columns: Sequence[str] | None) -> Iterator[pa.Table]:
+def _groups(
+    storage: Storage, folder: str, names: Sequence[str], columns: Sequence[str] | None, wanted: pa.Array | None = None
+) -> Iterator[pa.Table]:
+    """`wanted`: trials; what certainly holds none of them may be left out."""
     schema = _schema(folder, columns)
     rows = _VALUES // sum(16 if pa.types.is_list(field.type) else 1 for field in schema)
     for first in range(0, len(names), _PARTS):
         fragments = dataset(storage, folder, names[first : first + _PARTS]).get_fragments()
-        for data in gathered(chain.from_iterable(_rows_of(fragment, schema, rows) for fragment in fragments), rows):
+        for data in gathered(
+            chain.from_iterable(_rows_of(fragment, schema, rows, wanted) for fragment in fragments), rows
+        ):
             yield checked(storage, folder, data)
 
 
-def _rows_of(fragment: ds.Fragment, schema: pa.Schema, rows: int) -> Iterator[pa.Table]:
+def _rows_of(fragment: ds.Fragment, schema: pa.Schema, rows: int, wanted: pa.Array | None) -> Iterator[pa.Table]:
     """The rows of a part; not read by the fragment itself, which reads ahead 90 MB of a large one."""
     if not isinstance(fragment, ds.ParquetFileFragment):  # in memory
         yield aligned(fragment.to_table(columns=schema.names), schema)
@@ -122,6 +128,8 @@ def _rows_of(fragment: ds.Fragment, schema: pa.Schema, rows: int) -> Iterator[pa
     with open_part(fragment.open()) as part:
         there = columns_of(part, schema)
         for number in range(part.num_row_groups):
+            if wanted is not None and not _holds(part, number, wanted):
+                continue
             if part.metadata.row_group(number).num_rows <= rows:  # three times as fast as a batch
                 yield aligned(part.read_row_group(number, columns=there, use_threads=False), schema)
                 continue
@@ -129,3 +137,9 @@ def _rows_of(fragment: ds.Fragment, schema: pa.Schema, rows: int) -> Iterator[pa
                 yield aligned(batch, schema)
                 if count % _BATCHES == 0:
                     release()
+
+
+def _holds(part: pq.ParquetFile, group: int, wanted: pa.Array) -> bool:
+    """Whether a group of rows has one of these trials: a column is read in a tenth of the time of all."""
+    found = part.read_row_group(group, columns=["trial_id"], use_threads=False)["trial_id"]
+    return bool(pc.any(pc.is_in(found, value_set=wanted)).as_py())

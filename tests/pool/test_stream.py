@@ -51,6 +51,19 @@ def test_the_log_comes_once_and_with_what_is_not_finished(pool, lease):
     assert pool.log() == log
 
 
+def test_of_what_holds_none_of_the_trials_asked_for_no_other_column_is_read(pool, lease, monkeypatch):
+    record(pool, 0, 9)
+    read, whole = [], streams.aligned
+    monkeypatch.setattr(streams, "aligned", lambda data, schema: read.append(data.num_rows) or whole(data, schema))
+    assert [row["trial_id"] for row in pool.find_trials([7, 3, 99], ["genotype"])] == [3, 7]
+    assert read == [1, 1], "of nine parts"
+    assert pool.trials(["trial_id"], ids=[5])["trial_id"].tolist() == [5]
+    assert read == [1, 1, 1]
+    pool.compact()
+    assert [row["trial_id"] for row in pool.find_trials([7, 3])] == [3, 7]
+    assert read == [1, 1, 1, 9], "they lie in one part now"
+
+
 def test_a_merge_in_the_middle_loses_and_doubles_nothing(pool, lease, monkeypatch):
     monkeypatch.setattr(streams, "_PARTS", 2)
     record(pool, 0, 9)
