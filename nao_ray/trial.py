@@ -200,6 +200,17 @@ class Measurement:
         score = score_of(self.valid_accuracy, self.valid_perplexity, self.valid_score, self.goal)
         return math.nan if score is None else score
 
+    @property
+    def course(self) -> dict[int, float]:
+        """Scores by epochs done, as far as the curve has finite ones."""
+        is_accuracy, is_perplexity = self.valid_accuracy is not None, self.valid_perplexity is not None
+        scores = {
+            done: score_of(value if is_accuracy else None, value if is_perplexity else None, value, self.goal)
+            for done, value in enumerate(self.curve or (), 1)
+            if value is not None and math.isfinite(value)  # a pool's nulls
+        }
+        return {done: score for done, score in scores.items() if score is not None}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:

@@ -74,6 +74,33 @@ def test_they_are_compared_as_they_stood_after_as_many_epochs() -> None:
     assert late.trials[0].score == pytest.approx(0.65), "at the end they stood where they ended"
 
 
+def test_the_curves_of_finished_ones_are_what_is_compared_with() -> None:
+    log = search(make(), 8, tell=False, curve=True)
+    strategy = make()
+    strategy.restore(log)
+    (under_way,) = [trial for trial in log if trial.log_index is None][:1]
+    strategy.hear([Interim(under_way.trial_id, 20, 0.3)])
+    strategy.ask(1)
+    assert strategy.diagnostics()[-1]["num_early"] == 1, "though no other was ever heard of"
+    seen = strategy._memory.told[0]
+    assert [done for done, _ in seen.course] == [1, 4, 8, 11, 14, 17, 21, 24, 27, 30, 34, 37, 40, 43, 47, 50]
+    assert seen.course[-1][1] == seen.score
+
+
+@pytest.mark.parametrize(
+    ("measured", "course"),
+    [
+        (Measurement(valid_accuracy=0.5, curve=(0.25, 0.5)), {1: 0.25, 2: 0.5}),
+        (Measurement(valid_perplexity=8.0, curve=(16.0, float("nan"), 8.0)), {1: -16.0, 3: -8.0}),
+        (Measurement(valid_score=8.0, goal="minimize", curve=(16.0, 8.0)), {1: -16.0, 2: -8.0}),
+        (Measurement(valid_score=8.0, goal="maximize", curve=(4.0,)), {1: 4.0}),
+        (Measurement(valid_accuracy=0.5), {}),
+    ],
+)
+def test_a_course_is_a_curve_in_scores(measured: Measurement, course: dict[int, float]) -> None:
+    assert measured.course == course
+
+
 def test_nothing_is_said_without_two_to_compare_with() -> None:
     assert said({0: {3: 0.2}, 10: {3: 0.3}}) is None
     assert said({0: {3: 0.2}, 1: {3: 0.3}, 10: {3: 0.3}}) is not None
@@ -100,7 +127,7 @@ def truth(proposal: Proposal) -> float:
     return 0.5 + 0.01 * proposal.genotype.key.split()[1::2].count("1")
 
 
-def search(strategy: Nao, trials: int, under_way: int = 4, tell: bool = True) -> list[Trial]:
+def search(strategy: Nao, trials: int, under_way: int = 4, tell: bool = True, curve: bool = False) -> list[Trial]:
     """One ends at a time, of which it was heard before; of those under way it is heard when the next one is asked."""
     done, running = list[Trial](), list[Proposal]()
     while len(done) < trials:
@@ -108,7 +135,9 @@ def search(strategy: Nao, trials: int, under_way: int = 4, tell: bool = True) ->
             strategy.hear([Interim(proposal.trial_id, 3, truth(proposal) / 2) for proposal in running])
         running += strategy.ask(under_way - len(running))
         proposal = running.pop(0)
-        measured = Measurement(valid_accuracy=truth(proposal))
+        value = truth(proposal)
+        course = tuple(value * min(1.0, k / 50) for k in range(1, 51)) if curve else None
+        measured = Measurement(valid_accuracy=value, curve=course)
         done.append(Trial(proposal=proposal).complete(measured, log_index=len(done)))
         strategy.tell(done[-1:])
     return [*done, *(Trial(proposal=proposal) for proposal in running)]

@@ -1,10 +1,10 @@
 """What NAO takes from trainings that are under way: where they will end, as early scores have told before.
 
 With many workers most of what a proposal could know is still being trained. A training that has done so many epochs is
-compared with the finished ones, as they stood after as many: the place of its score among theirs is the place of its
-end among their ends, by matching quantiles. How far the finished ones ended from where they would have been placed so
-is the variance of that, and the process takes it as a result with so much more noise, an observation of a cheaper
-fidelity. Early scores that say nothing of the end change next to nothing.
+compared with the finished ones, as they stood after as many by their curves, or by what was heard of them: the place of
+its score among theirs is the place of its end among their ends, by matching quantiles. How far the finished ones ended
+from where they would have been placed so is the variance of that, and the process takes it as a result with so much
+more noise, an observation of a cheaper fidelity. Early scores that say nothing of the end change next to nothing.
 
 Legend: `N` finished trials, `P` pending ones of which something is said, `E` numbers of epochs.
 """
@@ -117,10 +117,12 @@ def _ends(finished: Sequence[Observation]) -> Floats:
 
 
 def _course(seen: Observation, heard: Mapping[int, float], epochs: Sequence[int]) -> Floats:
-    """``[E]``: scores of a finished training after so many epochs, linearly in between; NaN before the first heard."""
-    course = {**heard, seen.epochs: seen.score} if heard and seen.epochs is not None else heard
-    done = sorted(course)
-    if not done:
+    """``[E]``: scores of a finished training after so many epochs, linearly in between; NaN before the first known."""
+    course = {**heard, **dict(seen.course)}
+    if not course:
         return np.full(len(epochs), np.nan)
-    found: Floats = np.interp(epochs, done, [course[at] or 0.0 for at in done], left=np.nan)
+    if seen.epochs is not None and seen.score is not None:
+        course[seen.epochs] = seen.score
+    done = sorted(course)
+    found: Floats = np.interp(epochs, done, [course[at] for at in done], left=np.nan)
     return found

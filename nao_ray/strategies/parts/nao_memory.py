@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 
 from nao_ray.spaces.base import Genotype
 from nao_ray.strategies.parts.nao_round import Observation
 from nao_ray.trial import Proposal, Trial
+
+_POINTS = 16  # of a curve: what is in between is nearly on a line
 
 
 class Memory:
@@ -45,6 +47,7 @@ class Memory:
             source_score=None if source is None else self._scores.get((source, epochs)),
             values=values,
             epochs=epochs,
+            course=() if trial.measurement is None else _thinned(trial.measurement.course),
         )
 
     @property
@@ -79,3 +82,9 @@ class Memory:
         first = None if before is None else self._first_of_round.get(before)
         asked = takewhile(lambda item: first is None or item[0] < first, self.asked.items())
         return {trial_id: genotype for trial_id, genotype in asked if trial_id not in done}
+
+
+def _thinned(course: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    points = sorted(course.items())
+    rows = sorted({round(k * (len(points) - 1) / (_POINTS - 1)) for k in range(_POINTS)}) if points else []
+    return tuple(points[row] for row in rows)

@@ -34,6 +34,8 @@ class Observation:
     """The score and the other objectives (`Strategy.values_of`)."""
     epochs: int | None = None
     """Of its training: its rung, on a ladder."""
+    course: tuple[tuple[int, float], ...] = ()
+    """Scores after some numbers of epochs, ascending, as far as there is a curve."""
 
 
 @dataclass(slots=True)
