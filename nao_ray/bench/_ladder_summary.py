@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -58,12 +59,18 @@ def _line(quality: str, ways: Mapping[str, Sequence[Row]], wanted: Sequence[floa
     return [
         quality,
         len(wanted),
-        *(mean_and_error(hours[way], 1) for way in WAYS),
+        *(mean_and_error(hours[way], _digits(hours[way])) for way in WAYS),
         _ratio(hours[LADDER], hours[WHOLE]),
         f"{middle:.2f} ± {middle * error:.2f}",
         _ratio(hours[FIRST], hours[WHOLE]),
         "/".join(str(sum(reached for _, reached in found[way])) for way in WAYS),
     ]
+
+
+def _digits(hours: Floats) -> int:
+    """Decimals to show: one from an hour on, below it as many as give three figures."""
+    mean = float(hours.mean())
+    return 1 if mean >= 1 or mean <= 0 else 2 - math.floor(math.log10(mean))
 
 
 def _until(row: Row, quality: float) -> tuple[float, bool]:

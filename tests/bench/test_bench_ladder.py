@@ -101,6 +101,9 @@ def test_hours_until_a_quality_and_their_ratios():
     assert asked["seed by seed"].startswith(f"{np.sqrt(1 / 4 * 2 / 6):.2f}")
     assert asked["first h"] == "1.0 ± 0.4", "0.4 and an hour more reach it; the other has not in all its 0.6"
     assert best["reached"] == "1/2/0"
+    seconds = [{**each, "curve_hours": [hour / 360 for hour in each["curve_hours"]]} for each in rows]
+    asked = dict(zip(result.columns, summary(seconds, Rungs(epochs=(2, 20))).rows[0], strict=True))
+    assert (asked["whole h"], asked["ladder h"]) == ("0.0139 ± 0.0028", "0.00417 ± 0.00139"), "of seconds too"
     said = "The searches were made by different revisions of the code."
     assert said not in result.notes
     assert said in summary([*rows[:-1], rows[-1] | {"revision": "before"}], Rungs(epochs=(2, 20))).notes
