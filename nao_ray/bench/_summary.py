@@ -86,7 +86,7 @@ def _line(group: Sequence[Row], curves: Sequence[tuple[str, int]]) -> list[objec
         len(group),
         f"{within}/{len(group)}",
         mean_and_error(queries, 1),
-        float(queries.std(ddof=1)) if len(group) > 1 else math.nan,
+        float(queries.std(ddof=1)) if len(group) > 1 else "-",
         *(mean_and_error(values, 3) for values in best),
         *(float(np.mean([row[name] for row in group])) for name in ("cpu_seconds", "scored", "scored_share_of_space")),
     ]

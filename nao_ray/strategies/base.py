@@ -114,7 +114,6 @@ class Strategy(ABC, Generic[C]):
         self.times_heard = 0
         """Changes whenever `heard` does."""
         self._unrecorded: dict[int, Interim] = {}  # heard since the last proposal, by trial
-        self._told_ids: set[int] = set()  # where it hears: what is heard of these comes too late
         self._others: list[int] = []  # ids of trials that are none of its proposals, ascending
         self.visited: set[str] = set()
         """Canonical keys of everything ever asked."""
@@ -152,9 +151,7 @@ class Strategy(ABC, Generic[C]):
         for trial in trials:
             assert trial.state is not TrialState.RUNNING, trial
             self.log_position += 1
-            if self.config.hears:
-                self._told_ids.add(trial.trial_id)
-                self._forget_unrecorded(trial.trial_id)
+            self._forget_unrecorded(trial.trial_id)
             goes_on = trial.proposal.parent_trial_id is not None
             if goes_on and not self.ranks_rungs:
                 continue
@@ -165,9 +162,9 @@ class Strategy(ABC, Generic[C]):
                 self.observe_retry(trial)
 
     def hear(self, interims: Sequence[Interim]) -> None:
-        """What trainings under way have come to: of each the latest. The proposal that is made next keeps it."""
+        """What trainings under way, not told yet, have come to: of each the latest. The next proposal keeps it."""
         for interim in interims if self.config.hears else ():
-            if interim.trial_id not in self._told_ids and math.isfinite(interim.score):
+            if math.isfinite(interim.score):
                 self._forget_unrecorded(interim.trial_id)
                 self._unrecorded[interim.trial_id] = interim
                 self.times_heard += 1

@@ -356,7 +356,9 @@ class Nao(Strategy[NaoConfig]):
             if trial.score is not None:
                 self.observe_retry(trial)
             return
-        memory.told.append(self._observation(trial))
+        memory.told.append(seen := self._observation(trial))
+        if seen.course:  # which says the same, and more
+            self.heard.pop(trial.trial_id, None)
         if self.num_told == self._limit:  # no fit will report on the last round
             last = memory.last_round
             row: dict[str, float | int | str | None] = {"round": last + 1, "num_trials": memory.num_scored}

@@ -294,6 +294,7 @@ def test_what_no_search_reached_and_what_nobody_knows_has_no_column(path):
     known = study(path, max_queries=60, test=None, seeds=1)
     assert [name for name in known.columns if "@" in name] == ["valid@50", "valid@60"]
     assert "±" not in known.rows[0][5], "one search has no standard error"
+    assert "nan" not in known.table, "nor a deviation"
     whole = study(path, max_queries=50, seeds=2)
     assert [name for name in whole.columns if "@" in name] == ["valid@50", "test@50", "oracle@50"]
 

@@ -183,7 +183,6 @@ def test_what_ended_before_the_next_proposal_was_never_heard() -> None:
     strategy.hear([Interim(0, 1, 0.2), Interim(1, 1, 0.2), Interim(2, 1, float("nan"))])
     strategy.hear([Interim(1, 2, 0.3)])
     strategy.tell([Trial(proposal=first).complete(Measurement(valid_accuracy=0.5), log_index=0)])
-    strategy.hear([Interim(0, 2, 0.4)])  # too late
     (proposal,) = strategy.ask(1)
     assert proposal.heard == (Interim(1, 2, 0.3),)
     assert strategy.heard == {0: {}, 1: {2: 0.3}}, "as whoever replays the log has it"
