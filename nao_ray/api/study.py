@@ -24,7 +24,7 @@ from nao_ray.search.budget import Budget
 from nao_ray.search.executor import Completion, Failure
 from nao_ray.service.hosting.manifest import metric_of
 from nao_ray.service.told import Space, Told, open_told
-from nao_ray.trial import FailureKind, Measurement, Trial
+from nao_ray.trial import FailureKind, Interim, Measurement, Trial
 
 _RETRY_SECONDS = 0.5  # between two tries to record that a trial begins, in a pool that cannot be written
 
@@ -158,6 +158,26 @@ class Study:
         with self._changed:
             self._changed.notify_all()
         return ended
+
+    def report(self, trial: Trial | int, value: float, *, epochs: int) -> None:
+        """What the training of a trial has come to so far: a strategy may go by it in what it asks for next.
+
+        Args:
+            trial: as it was asked, or its id.
+            value: in the metric's own unit.
+            epochs: that the training has done, at least 1.
+
+        Raises:
+            ConfigError: no such value can be, or no such number of epochs.
+            PoolError: the trial is not open: it was told before, or never asked here.
+        """
+        trial_id = trial if isinstance(trial, int) else trial.trial_id
+        so_far = self._outcome(value, None)
+        if epochs < 1:
+            raise ConfigError(f"report: epochs is {epochs}, expected those that the training has done, at least 1")
+        assert isinstance(so_far, Measurement)
+        if not self._session.hear(Interim(trial_id, epochs, so_far.score)):
+            raise PoolError(f"trial {trial_id} is not open in this study: it was told before, or not asked here")
 
     @property
     def open(self) -> list[Trial]:

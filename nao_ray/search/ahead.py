@@ -16,7 +16,7 @@ from nao_ray.metric import Metric
 from nao_ray.search.executor import Completion
 from nao_ray.search.session import Session
 from nao_ray.search.snapshot import Snapshot
-from nao_ray.trial import Fidelity, Trial
+from nao_ray.trial import Fidelity, Interim, Trial
 
 _NOTICED_SECONDS = 0.1  # a strategy that answers sooner keeps nobody waiting
 _NOTICED_SHARE = 0.05  # of a trial's time, likewise
@@ -83,6 +83,10 @@ class Ahead:
             self._changed.notify_all()
             self._raise()
         return ended
+
+    def hear(self, interim: Interim) -> None:
+        """As `Session.hear`."""
+        self._session.hear(interim)
 
     @property
     def is_exhausted(self) -> bool:

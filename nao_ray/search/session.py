@@ -24,7 +24,7 @@ from nao_ray.search.records import Records
 from nao_ray.search.snapshot import Snapshot
 from nao_ray.search.tally import Past, Tally
 from nao_ray.search.writing import Patience, Writer
-from nao_ray.trial import Attempt, Fidelity, Trial
+from nao_ray.trial import Attempt, Fidelity, Interim, Trial
 
 
 class Session:
@@ -56,6 +56,7 @@ class Session:
         self._outbox = Outbox(pool, self._writer, self._tally)
         self._dialogue = Dialogue(proposer, self._clock)
         self._open = {trial.trial_id: trial for trial in self._tally.take_up(log)}
+        self._heard: dict[int, Interim] = {}
         self._thinks = False
         self._asks, self._lock = Lock(), RLock()  # the second one is never held while the strategy thinks
 
@@ -75,8 +76,9 @@ class Session:
                 if n <= 0 or self._dialogue.is_done:
                     return []
                 told, self._outbox.untold = self._outbox.untold, []
+                heard, self._heard = [self._heard[trial_id] for trial_id in sorted(self._heard)], {}
                 self._thinks = True
-            self._dialogue.request(n, told)
+            self._dialogue.request(n, told, heard)
             while self._dialogue.answer is None:
                 self._dialogue.poll(1.0)
             while (trials := self._record_answer()) is None:
@@ -118,6 +120,14 @@ class Session:
             self._open[trial_id] = replace(trial, attempt=row.number, node=node, started_at=now)
             return self._open[trial_id]
 
+    def hear(self, interim: Interim) -> bool:
+        """What an open trial has come to so far, for the proposals that follow; whether it is open."""
+        with self._lock:
+            if interim.trial_id not in self._open:
+                return False
+            self._heard[interim.trial_id] = interim
+            return True
+
     def tell(self, completion: Completion, fidelity: Fidelity | None = None) -> Trial | None:
         """How an open trial ended; None: it is not open, for it has ended before.
 
@@ -133,6 +143,7 @@ class Session:
             trial = self._open.pop(completion.trial_id, None)
             if trial is None:
                 return None
+            self._heard.pop(completion.trial_id, None)
             if fidelity is not None:
                 trial = replace(trial, proposal=replace(trial.proposal, fidelity=fidelity))
             ended = completion.apply(trial)

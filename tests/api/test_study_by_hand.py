@@ -152,3 +152,25 @@ def test_a_strategy_that_wants_to_be_told_first_is_waited_for(guided):
     more = study.ask(wait=300)
     telling.join()
     assert (more.trial_id, more.proposal.round) == (SEEDS, 1)
+
+
+def test_what_a_training_has_come_to_is_told_with_the_next_proposal(told):
+    study = told(0, metric="loss", minimize=True, strategy={"name": "nao", "pretraining": {"steps": 1}})
+    first, second = study.ask(), study.ask()
+    study.report(first, 3.5, epochs=1)
+    study.report(first.trial_id, 2.5, epochs=2)
+    study.report(second, 4.0, epochs=1)
+    study.tell(second, 3.0)
+    third = study.ask()
+    assert third.proposal.heard == ((first.trial_id, 2, -2.5),), "the latest, and nothing of what has ended"
+    assert study.ask().proposal.heard == (), "once"
+    with pytest.raises(PoolError, match=f"trial {second.trial_id} is not open in this study"):
+        study.report(second, 3.0, epochs=2)
+    with pytest.raises(ConfigError, match="epochs is 0, expected those that the training has done, at least 1"):
+        study.report(first, 3.0, epochs=0)
+    (row,) = study.pool.trials().to_dict("records")
+    assert row["trial_id"] == second.trial_id
+    study.tell(first, 2.0)
+    study.tell(third, 2.0)
+    kept = study.pool.trials().set_index("trial_id")["heard_scores"]
+    assert kept[third.trial_id].tolist() == [-2.5]

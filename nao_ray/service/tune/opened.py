@@ -18,7 +18,7 @@ from nao_ray.search.tally import Past
 from nao_ray.service.hosting.checks import Checked
 from nao_ray.service.hosting.manifest import metric_of
 from nao_ray.service.told import open_told
-from nao_ray.trial import Fidelity, Trial
+from nao_ray.trial import Fidelity, Interim, Trial
 
 _BY = "tune:"
 """Begins the node of an attempt that Tune makes; behind it stands Tune's id of the trial."""
@@ -100,6 +100,10 @@ class OpenPool:
     def trial(self, tune_id: str) -> Trial | None:
         """Ours, which is open; None: Tune's is not known here, or has ended before."""
         return self._trials.get(self._ids.get(tune_id, -1))
+
+    def hear(self, tune_id: str, epochs: int, score: float) -> None:
+        """What an open trial has come to so far."""
+        self._ahead.hear(Interim(self._ids[tune_id], epochs, score))
 
     def tell(self, tune_id: str, completion: Completion, fidelity: Fidelity) -> None:
         """How a trial ended; when it was the last one the pool is given free."""

@@ -120,9 +120,14 @@ class PoolSearcher(Searcher):  # type: ignore[misc]  # Tune has no types here
         return Searcher.FINISHED if desk.is_exhausted else None
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Remember it: of a trial that is stopped the last result is its score."""
-        if self._opened().trial(trial_id) is not None:
-            self._note(trial_id, result)
+        """Remember it: of a trial that is stopped the last result is its score, and others may go by it before."""
+        desk = self._opened()
+        if desk.trial(trial_id) is None:
+            return
+        self._note(trial_id, result)
+        epochs, value = result.get(self._time_attr), _number(result.get(self._metric))
+        if epochs is not None:
+            desk.hear(trial_id, int(epochs), value if self._mode == "max" else -value)
 
     def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Record how it ended; one that the pool has the end of already is not recorded twice."""

@@ -218,3 +218,17 @@ def test_a_pool_of_tunes_is_opened_as_any_and_no_search_goes_on_with_it(tmp_path
     left = call("resume", tmp_path / "pool", "--in-process")
     assert left.code == 2
     assert "told by whoever asks for them" in left.err
+
+
+def test_results_of_running_trials_are_heard(tmp_path):
+    made = search(tmp_path, samples=None, strategy={"name": "nao", "pretraining": {"steps": 1}})
+    suggest(made, "a")
+    suggest(made, "b")
+    made.on_trial_result("a", result(1, 3.0))
+    made.on_trial_result("a", result(2, 2.5))
+    made.on_trial_complete("b", result(1, 4.0))
+    heard = []
+    for name in "cdef":  # what was asked ahead does not know of it
+        suggest(made, name)
+        heard += made._desk.trial(name).proposal.heard
+    assert heard == [(0, 2, -2.5)]
