@@ -10,9 +10,9 @@ the others by obstore (environment, Google's application default credentials, Az
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -44,6 +44,8 @@ NO_CREDENTIALS = "no credentials were found, in the environment, the vendor's ow
 METADATA = "//169.254.169.254/"
 """Where a machine in a cloud asks for its role: the last place to look."""
 
+_CREDENTIAL_FILES = {"AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials", "AWS_CONFIG_FILE": "~/.aws/config"}
+"""The variable that names each, and where it is without."""
 _CONNECT_SECONDS = 10.0
 _AWAY = (
     "pools live in a folder or at s3://, gs://, az:// or abfs(s)://; other storage can be mounted and given as a folder"
@@ -77,8 +79,6 @@ def parse(url: str) -> tuple[Opener, str]:
         return (lambda _seconds, _again: _memory(bucket)), path.strip("/")
     account = host.partition(".")[0] if kind == "az" and at else None
 
-    session = cache(_session)  # 6 ms, and a look at the credentials' files
-
     def opener(seconds: float, again: int) -> Any:  # noqa: ANN401 - one class for each kind of storage
         endpoint = _endpoint(options)
         has_http = (endpoint or _from_environment(kind)).startswith("http://")
@@ -88,7 +88,6 @@ def parse(url: str) -> tuple[Opener, str]:
                 account,
                 endpoint,
                 options,
-                **({"session": session} if kind == "s3" else {}),
                 client_options=_client(seconds, options, has_http=has_http),
                 retry_config=_retries(seconds, again),
             )
@@ -106,9 +105,27 @@ def _memory(bucket: str) -> MemoryStore:
 
 
 def _session() -> Any:  # noqa: ANN401 - boto3 has no types
+    """That of the credentials as they are now."""
+    said = sorted(item for item in os.environ.items() if item[0].startswith("AWS_") or item[0] == "HOME")
+    files = (os.environ.get(name, path) for name, path in _CREDENTIAL_FILES.items())
+    return _session_of(tuple(said), tuple(_changed(os.path.expanduser(path)) for path in files))
+
+
+@lru_cache(maxsize=8)
+def _session_of(_said: Hashable, _files: Hashable) -> Any:  # noqa: ANN401
+    """A session takes 6 ms, and credentials that expire are asked for once."""
     import boto3
 
     return boto3.Session()
+
+
+def _changed(path: str) -> tuple[int, int] | None:
+    """When a file was changed, and its size; None: there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _s3(
@@ -116,7 +133,6 @@ def _s3(
     _account: str | None,
     endpoint: str,
     options: Mapping[str, str],
-    session: Callable[[], Any],
     **config: Any,  # noqa: ANN401
 ) -> S3Store:
     from botocore.exceptions import BotoCoreError
@@ -125,7 +141,7 @@ def _s3(
     if endpoint:
         config["endpoint"] = endpoint
     try:
-        found = session()
+        found = _session()
         region = options.get("region") or found.region_name or os.environ.get("AWS_REGION")
         config["region"] = region or _region(bucket, has_endpoint=bool(endpoint or _from_environment("s3")))
         is_signed = os.environ.get("AWS_SKIP_SIGNATURE", "").lower() not in ("1", "true")

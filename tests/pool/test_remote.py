@@ -1,7 +1,9 @@
 """Pools on object storage, in memory: one PUT per file, no renames, no locks."""
 
+import os
 import uuid
 
+import boto3
 import pytest
 from _made_up_trials import MANIFEST, START, make_proposal, make_trial, record
 
@@ -195,3 +197,33 @@ def test_an_address_says_where_a_pool_is(url, place, settings, monkeypatch):
     assert path == place.partition("/")[2]
     config = opener(60.0, 3).config
     assert {key: config.get(key) for key in settings} == settings
+
+
+def test_stores_share_a_session_until_the_credentials_are_others(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys = tmp_path / ".aws" / "credentials"
+    keys.parent.mkdir()
+    made = []
+
+    class Counted(boto3.Session):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    monkeypatch.setattr(boto3, "Session", Counted)
+
+    def key_of_a_store():
+        opener, _ = stores.parse(f"s3://b/{len(made)}?region=eu-west-1")
+        opener(60.0, 3)
+        return opener(1.0, 0).credential_provider()["access_key_id"]
+
+    for count, key in enumerate(("first", "second-key"), start=1):
+        keys.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n")
+        assert [key_of_a_store() for _ in range(2)] == [key] * 2
+        assert len(made) == count
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "third")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert key_of_a_store() == "third"
+    assert len(made) == 3
