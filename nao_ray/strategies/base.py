@@ -163,12 +163,12 @@ class Strategy(ABC, Generic[C]):
 
     def hear(self, interims: Sequence[Interim]) -> None:
         """What trainings under way, not told yet, have come to: of each the latest. The next proposal keeps it."""
-        for interim in interims if self.config.hears else ():
-            if math.isfinite(interim.score):
-                self._forget_unrecorded(interim.trial_id)
-                self._unrecorded[interim.trial_id] = interim
+        for trial_id, epochs, score in interims if self.config.hears else ():
+            if math.isfinite(score) and self.heard.get(trial_id, {}).get(epochs) != score:
+                self._forget_unrecorded(trial_id)
+                self._unrecorded[trial_id] = Interim(trial_id, epochs, score)
                 self.times_heard += 1
-                self.heard.setdefault(interim.trial_id, {})[interim.epochs] = interim.score
+                self.heard.setdefault(trial_id, {})[epochs] = score
 
     def _forget_unrecorded(self, trial_id: int) -> None:
         """What no proposal has known is not in the log: a strategy that is rebuilt would not know it either."""

@@ -177,6 +177,20 @@ def test_a_fit_says_how_much_it_heard() -> None:
     assert all(0 < float(row["early_doubt"] or 0) < 0.5 for row in rows[-2:])
 
 
+def test_what_is_told_again_is_heard_once_and_a_round_fits_once() -> None:
+    strategy = make()
+    search(strategy, 8)
+    running = [trial_id for trial_id in strategy._memory.asked if trial_id >= 8]
+    strategy.diagnostics()
+    strategy.hear([Interim(trial_id, 5, 0.25) for trial_id in running])
+    asked = strategy.ask(3)
+    assert [len(proposal.heard) for proposal in asked] == [3, 0, 0]
+    assert len(strategy.diagnostics()) == 1
+    strategy.hear([Interim(trial_id, 5, 0.25) for trial_id in running])
+    assert strategy.ask(1)[0].heard == ()
+    assert strategy.diagnostics() == []
+
+
 def test_what_ended_before_the_next_proposal_was_never_heard() -> None:
     strategy = make()
     first, *_ = strategy.ask(3)

@@ -64,6 +64,8 @@ def early(finished: Sequence[Observation], pending: Mapping[int, Genotype], hear
         heard: of trainings while they were under way, ended ones too.
     """
     latest = {trial_id: max(heard[trial_id].items()) for trial_id in pending if heard.get(trial_id)}
+    if not latest or len(finished) < _FEWEST:
+        return None
     epochs = sorted({done for done, _ in latest.values()})
     stood = np.array([_course(seen, heard.get(seen.trial_id, {}), epochs) for seen in finished])
     comparisons = {done: _Comparison(stood[:, k], _ends(finished)) for k, done in enumerate(epochs)}
