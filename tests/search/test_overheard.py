@@ -22,17 +22,17 @@ class Attentive(StrategyConfig):
 class Hearing(Greedy):
     """Is told of what is under way."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.config, self.fidelity = Attentive(), Fidelity(epochs=4)
 
 
-def job(trial_id: int, epochs: int = 4) -> Job:
+def job(trial_id, epochs=4):
     fidelity = Fidelity(epochs=epochs)
     return Job(proposal=Proposal(genotype=GENOTYPE, trial_id=trial_id, fidelity=fidelity), attempt=1)
 
 
-def test_each_tells_the_latest_after_its_share_of_the_time() -> None:
+def test_each_tells_the_latest_after_its_share_of_the_time():
     clock = VirtualClock()
     executor = SimulatedExecutor(closed_form(), clock, workers=2, duration=lambda *_: 8.0)
     executor.submit(job(0))
@@ -50,18 +50,18 @@ def test_each_tells_the_latest_after_its_share_of_the_time() -> None:
     assert [(interim.trial_id, interim.epochs) for interim in executor.overheard()] == [(0, 3)]
     (ended,) = executor.wait()
     assert isinstance(ended, Completion)
-    curve = ended.outcome.curve  # type: ignore[union-attr]
+    curve = ended.outcome.curve
     assert [interim.score for interim in heard] == [curve[1], curve[0]]
     assert executor.overheard() == [], "the end is told otherwise"
 
 
-def test_one_at_a_time_is_never_heard_of() -> None:
+def test_one_at_a_time_is_never_heard_of():
     executor = SerialExecutor(closed_form())
     executor.submit(job(0))
     assert executor.overheard() == []
 
 
-def test_the_loop_tells_what_runs_and_a_proposal_keeps_it() -> None:
+def test_the_loop_tells_what_runs_and_a_proposal_keeps_it():
     pool, evaluator = MemoryPool(), closed_form(epochs=4)
     strategy = Hearing()
     simulate(pool, strategy=strategy, evaluator=evaluator, workers=3, trials=20)[1]()
@@ -69,10 +69,10 @@ def test_the_loop_tells_what_runs_and_a_proposal_keeps_it() -> None:
     kept = [(trial, interim) for trial in pool.finished for interim in trial.proposal.heard]
     assert len(kept) > 20
     for trial, interim in kept:
-        curve = by_id[interim.trial_id].measurement.curve  # type: ignore[union-attr]
-        assert interim.score == curve[interim.epochs - 1]  # type: ignore[index]
+        curve = by_id[interim.trial_id].measurement.curve
+        assert interim.score == curve[interim.epochs - 1]
         assert interim.epochs < 4
-        assert by_id[interim.trial_id].log_index >= trial.proposal.asked_after  # type: ignore[operator]
+        assert by_id[interim.trial_id].log_index >= trial.proposal.asked_after
     again = Hearing()
     again.restore(pool.log())
     assert again.heard == strategy.heard

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _quick import ON_GRAPHS
 
 from nao_ray import registry
 from nao_ray.strategies.nao import Nao
@@ -18,14 +19,6 @@ from nao_ray.trial import Fidelity, Interim, Measurement, Proposal, Trial
 
 SPACE = registry.load("space", "nao_cnn_small")()
 GENOTYPES = [SPACE.sample(np.random.default_rng(seed)) for seed in range(400)]
-QUICK: dict[str, Any] = {
-    "pretraining": {"steps": 20, "genotypes": 60},
-    "candidates": 40,
-    "neighbours": 4,
-    "top_k": 4,
-    "step_sizes": (1.0, 4.0),
-    "gp": {"views": ("graph",)},
-}
 ENDS = [0.5, 0.6, 0.7, 0.8]
 
 
@@ -120,7 +113,7 @@ def test_of_many_under_way_some_are_taken_in() -> None:
 
 
 def make(**settings: Any) -> Nao:
-    return Nao(SPACE, NaoConfig(**QUICK | settings), seed=0, fidelity=Fidelity(epochs=9))
+    return Nao(SPACE, NaoConfig(**ON_GRAPHS | settings), seed=0, fidelity=Fidelity(epochs=9))
 
 
 def truth(proposal: Proposal) -> float:

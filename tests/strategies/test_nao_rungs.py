@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from _quick import ON_GRAPHS
 from _search import check_restored
 
 from nao_ray import registry
@@ -18,14 +19,6 @@ from nao_ray.strategies.parts.nao_rungs import ENOUGH, FEWEST
 from nao_ray.trial import Diagnostics, Fidelity, Measurement, Proposal, Trial
 
 SPACE = registry.load("space", "nao_cnn_small")()
-QUICK: dict[str, Any] = {
-    "pretraining": {"steps": 20, "genotypes": 60},
-    "candidates": 40,
-    "neighbours": 4,
-    "top_k": 4,
-    "step_sizes": (1.0, 4.0),
-    "gp": {"views": ("graph",)},
-}
 Scores = Callable[[str, int], float]
 
 
@@ -49,7 +42,7 @@ def misleads(key: str, epochs: int) -> float:
 
 
 def make(rungs: tuple[int, ...] = (1, 9), seed: int = 0, keep: float = 0.5, **settings: Any) -> Ladder:
-    inner = Nao(SPACE, NaoConfig(**QUICK | settings), seed=seed, fidelity=Fidelity(epochs=rungs[0]))
+    inner = Nao(SPACE, NaoConfig(**ON_GRAPHS | settings), seed=seed, fidelity=Fidelity(epochs=rungs[0]))
     return Ladder(inner, rungs, keep)
 
 

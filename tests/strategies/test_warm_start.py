@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from _quick import QUICK
 from _search import check_restored
 from pydantic import ValidationError
 
@@ -18,13 +17,6 @@ from nao_ray.strategies.random_search import RandomSearch
 from nao_ray.trial import Diagnostics, Fidelity, Measurement, Proposal, Trial
 
 SPACE = registry.load("space", "nao_cnn_small")()
-QUICK: dict[str, Any] = {
-    "pretraining": {"steps": 20, "genotypes": 60},
-    "candidates": 40,
-    "neighbours": 4,
-    "top_k": 4,
-    "step_sizes": (1.0, 4.0),
-}
 
 
 def score(key: str) -> float:
