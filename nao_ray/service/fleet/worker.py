@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from nao_ray.service.fleet.gang import Gang
 
 
-PING_SECONDS = 10.0
-"""Between two signs of life: how often a training under way is heard of."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPlan:
     """How many workers, and what each holds."""
@@ -45,8 +41,10 @@ class WorkerPlan:
     """A worker without work is given back after this time, so that a cluster can shrink."""
     watch_seconds: float = 3.0
     """How often the cluster's nodes are looked at."""
-    ping_seconds: float = PING_SECONDS
-    """How often a busy worker is asked for a sign of life, and the head whether a starting one has a process."""
+    told_seconds: float = 10.0
+    """How often a busy worker is asked what its training has come to, which is a sign of life."""
+    ping_seconds: float = 30.0
+    """How often one that starts is asked for a sign of life, and the head whether it has a process."""
     share: Share = field(default_factory=Share)
     """Of a cluster with other searches."""
     silent_seconds: float = 180.0

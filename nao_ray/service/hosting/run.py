@@ -255,7 +255,7 @@ def _on_ray(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -
     from nao_ray.service.fleet.executor import RayExecutor
     from nao_ray.service.fleet.placement import resolve_gpus
     from nao_ray.service.fleet.shares import Share
-    from nao_ray.service.fleet.worker import PING_SECONDS, WorkerPlan
+    from nao_ray.service.fleet.worker import WorkerPlan
     from nao_ray.service.hosting.proposer import RayProposer
 
     workers, text, evaluator = config.workers, config.to_yaml(), config.make_evaluator()
@@ -266,7 +266,7 @@ def _on_ray(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -
         max_per_gpu=workers.max_per_gpu,
         mps=workers.mps == "auto",
         timeout_seconds=None if workers.timeout_seconds == "none" else workers.timeout_seconds,
-        ping_seconds=min(PING_SECONDS, workers.silent_seconds / 6),
+        ping_seconds=min(30.0, workers.silent_seconds / 6),
         silent_seconds=workers.silent_seconds,
         share=Share(
             search=storage_id(pool.manifest),

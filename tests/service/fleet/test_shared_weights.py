@@ -70,7 +70,7 @@ def test_a_worker_is_killed_in_a_phase_and_training_goes_on_from_the_last_versio
         while len(executor._fleet.group) < 2:
             executor.wait(0.1)
         members = [worker.actor.ping.options(concurrency_group="control") for worker in executor._fleet.group.values()]
-        first, second = (psutil.Process(ray.get(ping.remote())) for ping in members)
+        first, second = (psutil.Process(ray.get(ping.remote()).pid) for ping in members)
         until_they_train(first, second)
         second.kill()
         (lost,) = finish(executor)
