@@ -112,6 +112,7 @@ class Fleet:
     def has_started(self, worker: Worker, place: Place) -> None:
         """It is on this node, and idle."""
         worker.node_id, worker.device = place.node_id, Device(place.node_id, place.device)
+        worker.waits = False
         worker.is_spent, worker.files, worker.under_mps = place.fault is not None, place.files, place.under_mps
         self._placeless.pop(worker.number, None)
         self._places[worker.place or place.node_id][worker.number] = worker
@@ -209,22 +210,17 @@ class Fleet:
                 message = f"no sign of life for {silent:.0f} s, see workers.silent_seconds"
                 yield worker, Failure(FailureKind.LOST, message)
             else:
-                if worker.ping is None and silent > self._pause(worker):
+                if worker.ping is None and silent > self._plan.ping_seconds:
                     self._ping(worker)
                 self._watch(worker)
         self._find_processes(starting, now)
 
     def _watch(self, worker: Worker) -> None:
         plan = self._plan
-        patience = plan.silent_seconds if worker.ping is not None and worker.is_there else self._pause(worker)
+        patience = plan.silent_seconds if worker.ping is not None and worker.is_there else plan.ping_seconds
         limit = self.limits.of(worker.jobs)
         moments = [worker.heard + patience, worker.since + (math.inf if limit is None else limit)]
         self._watchlist.set(worker, max(min(moments), self.now()))
-
-    def _pause(self, worker: Worker) -> float:
-        """Seconds of silence after which it is asked for a sign of life."""
-        plan = self._plan
-        return min(plan.told_seconds, plan.ping_seconds) if worker.number in self.busy else plan.ping_seconds
 
     def _ping(self, worker: Worker) -> None:
         """Ask for a sign of life, which a thread of its own gives whatever the actor does."""

@@ -41,10 +41,9 @@ class WorkerPlan:
     """A worker without work is given back after this time, so that a cluster can shrink."""
     watch_seconds: float = 3.0
     """How often the cluster's nodes are looked at."""
-    told_seconds: float = 10.0
-    """How often a busy worker is asked what its training has come to, which is a sign of life."""
-    ping_seconds: float = 30.0
-    """How often one that starts is asked for a sign of life, and the head whether it has a process."""
+    ping_seconds: float = 10.0
+    """How often a busy worker is asked for a sign of life, with which it tells what its training has come to, and the
+    head whether a starting one has a process."""
     share: Share = field(default_factory=Share)
     """Of a cluster with other searches."""
     silent_seconds: float = 180.0

@@ -266,7 +266,7 @@ def _on_ray(config: RunConfig, pool: PoolWriter, past: Past, stack: ExitStack) -
         max_per_gpu=workers.max_per_gpu,
         mps=workers.mps == "auto",
         timeout_seconds=None if workers.timeout_seconds == "none" else workers.timeout_seconds,
-        ping_seconds=min(30.0, workers.silent_seconds / 6),
+        ping_seconds=min(10.0, workers.silent_seconds / 6),
         silent_seconds=workers.silent_seconds,
         share=Share(
             search=storage_id(pool.manifest),

@@ -90,7 +90,7 @@ def test_a_round_is_handed_out_in_proportion_to_its_size(plan):
 
 def test_pings_are_for_those_whose_time_has_come():
     def ask(workers):
-        executor, cluster = fleet(workers, told_seconds=30)
+        executor, cluster = fleet(workers, ping_seconds=30)
         pings = []
         for actor in cluster.actors:
             actor.ping.remote = lambda ask=actor.ping.remote: pings.append(1) or ask()

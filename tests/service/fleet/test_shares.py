@@ -106,13 +106,15 @@ class Together:
         return {name: len(executor._fleet.busy) for name, executor in self.searches.items()}
 
 
-def test_a_second_search_gets_its_share_as_trials_end_and_no_trial_is_lost():
+@pytest.mark.parametrize("turns", [1, 5, 20])
+def test_a_second_search_gets_its_share_as_trials_end_and_no_trial_is_lost(turns):
+    """However long its first worker has waited for room."""
     together = Together()
     together.start("first")
     together.turn(3, finish=0)
     assert together.busy == {"first": 8}
     together.start("second", weight=3.0)
-    together.turn(5, finish=0)
+    together.turn(turns, finish=0)
     assert together.busy == {"first": 8, "second": 0}, "nothing that runs is ended"
     assert together.turn(30) == 30
     assert together.busy == {"first": 2, "second": 6}
