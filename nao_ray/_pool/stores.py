@@ -112,7 +112,7 @@ def _session() -> Any:  # noqa: ANN401 - boto3 has no types
 
 
 @lru_cache(maxsize=8)
-def _session_of(_said: Hashable, _files: Hashable) -> Any:  # noqa: ANN401
+def _session_of(_said: Hashable, _files: Hashable) -> object:
     """A session takes 6 ms, and credentials that expire are asked for once."""
     import boto3
 

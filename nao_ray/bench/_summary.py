@@ -58,8 +58,10 @@ def summary(rows: Sequence[Row]) -> BenchResult:
 def _of_told(rows: Sequence[Row]) -> list[str]:
     """A note where strategies go by what is under way."""
     told = {tuple(json.loads(row["evaluator"]).get("tells", ())) for row in rows if row["workers"] > 1} - {()}
-    epochs = ["; ".join(", ".join(map(str, each)) for each in sorted(told))] if told else []
-    return [f"With several workers trainings under way tell what the table has after {each} epochs." for each in epochs]
+    several = (", ".join(map(str, epochs)) for epochs in sorted(told))
+    return [
+        f"With several workers trainings under way tell what the table has after {each} epochs." for each in several
+    ]
 
 
 def _shown(rows: Sequence[Row], last: int) -> list[tuple[str, int]]:

@@ -4,9 +4,8 @@ Each search runs the real strategy in the real loop, with one or several simulat
 takes as long as the table says its training took. Every query counts, from the first random one; the validation
 accuracy selects, and the test accuracy is that of the selected architecture. With several workers a strategy may go by
 what is under way: in NAS-Bench-201 it is told the accuracy after 12 of the 200 epochs (``evaluator.tells=[]``: it is
-not). A protocol says how many queries and
-which seeds: `nao_ray`, that of the project's own figures, 200 queries and the seeds 0 to 99, or `mls_bench`, 30
-queries and the seeds 0 to 4.
+not). A protocol says how many queries and which seeds: `nao_ray`, that of the project's own figures, 200 queries and
+the seeds 0 to 99, or `mls_bench`, 30 queries and the seeds 0 to 4.
 
     nao-ray bench tabular results=study figures=pictures
     nao-ray bench tabular protocol=mls_bench datasets=cifar10 strategies=nao,random_search

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ class _Largest(TorchDispatchMode):
 
     numbers = 0
 
-    def __torch_dispatch__(self, function, types, given=(), named=None):  # type: ignore[no-untyped-def] # as torch's
+    def __torch_dispatch__(self, function: Any, types: Any, given: Any = (), named: Any = None) -> Any:
         found = function(*given, **(named or {}))
         if isinstance(found, Tensor):
             self.numbers = max(self.numbers, found.numel())
